@@ -1,0 +1,84 @@
+"""Configs are frozen dataclasses; the docstring under each field is its help text.
+
+    @dataclass(frozen=True)
+    class Config(TrainConfig):
+        epochs: float = 2.0
+        '''Passes over the data.'''
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from harken.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What every training method takes."""
+
+    model: str = "smollm2"
+    """Model to start from: smollm2 (embedded default), toy, a run directory, a local folder, a .gguf file or a hub id."""
+    data: str = ""
+    """JSON Lines file to learn from."""
+    out: str = ""
+    """Run directory to write. The same command continues an unfinished run."""
+    seed: int = 0
+    """Seed of data order, initialisation and sampling."""
+    learning_rate: float = 1e-4
+    """Peak learning rate of AdamW."""
+    warmup: float = 0.0
+    """Share of the steps over which the learning rate rises linearly."""
+    schedule: str = "cosine"
+    """Learning rate after warm-up: cosine (to 10 %), linear (to 0) or constant."""
+    max_grad_norm: float = 1.0
+    """Clip the gradient's global norm to this; 0 turns clipping off."""
+    weight_decay: float = 0.0
+    """AdamW's decoupled weight decay."""
+    lora_rank: int = 16
+    """Rank of the LoRA adapters on all linear layers; 0 trains every parameter."""
+    dtype: str = "float32"
+    """Precision of the frozen weights and the compute: float32, bfloat16, or auto (bfloat16 where the hardware has it)."""
+    tokens_per_micro_batch: int = 2048
+    """Token budget of one packed forward pass; memory, not results, depends on it."""
+    max_length: int = 1024
+    """Longest prompt plus completion in tokens."""
+    overlong: str = "drop"
+    """Examples over max_length: drop (and count), truncate (the prompt's start, then the completion's end) or fail."""
+    checkpoint_seconds: float = 120.0
+    """Write a checkpoint when this long has passed since the last; 0 writes one every step."""
+    skip_bad: bool = False
+    """Skip malformed lines of the data, and count them, instead of stopping."""
+
+
+@cache
+def field_docs(config: type) -> dict[str, str]:
+    """Field name -> docstring, base classes included. Read from the source."""
+    docs: dict[str, str] = {}
+    for cls in reversed(config.__mro__):
+        if not dataclasses.is_dataclass(cls):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for field, doc in zip(body.body, body.body[1:]):
+            if (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+                    and isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant)):
+                docs[field.target.id] = " ".join(str(doc.value.value).split())
+    return docs
+
+
+def from_dict(config: type, values: dict[str, Any], source: Path | str) -> Any:
+    """Builds a config from `config.json`'s values; an unknown name is a `UserError`."""
+    names = {f.name for f in dataclasses.fields(config)}
+    unknown = sorted(set(values) - names)
+    if unknown:
+        raise UserError(f"{source}: unknown setting {', '.join(unknown)}.",
+                        f"Known settings: {', '.join(sorted(names))}.")
+    return config(**values)

@@ -1,0 +1,14 @@
+"""Errors meant for people."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """A user's mistake or a broken environment: what was found, where, and what to do next.
+
+    The CLI prints it as one message and exits with status 2; library callers may catch it.
+    """
+
+    def __init__(self, fact: str, action: str = "") -> None:
+        self.fact, self.action = fact, action
+        super().__init__(f"{fact}\n  {action}" if action else fact)

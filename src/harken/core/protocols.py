@@ -1,0 +1,114 @@
+"""The verbs: what an engine, a reward and an evaluation can do. No torch here.
+
+Shape suffixes: `P` prompts, `G` completions a prompt, `T` tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from harken.core.records import Choice, Prompt
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A prompt and its completions as token ids: the prompt is computed once for all of them.
+
+    Worked example: a ranking of three answers to one question is
+    `Tree((7, 8, 9), ((20, 21, 2), (22, 2), (23, 24, 25, 2)))`; every loss sees completion
+    tokens only, each predicted from the prompt and its own earlier tokens.
+    """
+
+    prompt: tuple[int, ...]
+    completions: tuple[tuple[int, ...], ...]
+
+    @property
+    def size(self) -> int:
+        """Positions computed: the prompt once, then every completion."""
+        return len(self.prompt) + sum(map(len, self.completions))
+
+
+@dataclass(frozen=True)
+class Datum:
+    """A tree and what the objective needs beside it.
+
+    `inputs[name]` is flat: one number a completion token, one a completion, or one a tree,
+    in the tree's order; the objective's docstring says which.
+    """
+
+    tree: Tree
+    inputs: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sampled completion. Ids travel with the text: nothing is re-tokenised (P20).
+
+    `logps` are of the distribution sampled from (temperature, top-p); `model_logps` of the model
+    at temperature 1 without truncation. One number a token, the end-of-turn token included.
+    `finished` is False when the token limit cut it.
+    """
+
+    ids: tuple[int, ...]
+    text: str
+    logps: tuple[float, ...]
+    model_logps: tuple[float, ...]
+    finished: bool
+
+
+class Learner(Protocol):
+    """A model that learns. Gradients of successive `forward_backward` calls add up until `step`."""
+
+    def forward_backward(self, data: Sequence[Datum], objective: Callable[..., Any]) -> dict[str, float]: ...
+    def step(self, learning_rate: float) -> dict[str, float]: ...
+    def save(self, path: Path) -> None: ...
+
+
+class Sampler(Protocol):
+    """Text from a model."""
+
+    def sample(self, prompts: Sequence[Prompt], n: int, *, max_tokens: int, temperature: float = 1.0,
+               top_p: float = 1.0, seed: int = 0) -> list[list[Sample]]: ...
+
+
+class Reward(Protocol):
+    """Turns completions into numbers; None where there is no score, never 0 for missing."""
+
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]]) -> list[list[float | None]]:
+        """`prompts` [P], `completions` [P][G] -> scores [P][G]."""
+        ...
+
+
+class FittedReward(Reward, Protocol):
+    def fit(self, choices: Sequence[Choice]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number that can be trusted as far as its interval says."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    level: float = 0.95
+
+    def to_json(self) -> dict[str, float]:
+        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n, "level": self.level}
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] n={self.n}"
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """`value` with its interval, what it was compared with, and the samples behind it."""
+
+    name: str
+    value: Estimate
+    baselines: Mapping[str, Estimate] = field(default_factory=dict)
+    samples: Sequence[Mapping[str, Any]] = ()
+    notes: Sequence[str] = ()

@@ -1,0 +1,251 @@
+"""The nouns: what people said, and the views of it that learning uses.
+
+Every record is frozen and knows its JSON form (`to_json`, `from_json`). `from_json` raises
+`ValueError` with the reason alone; readers add the file and the line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+Role = Literal["system", "user", "assistant"]
+PromptKind = Literal["plain", "few_shot", "user"]
+JudgmentKind = Literal["demonstration", "ranking", "rating", "edit", "thumb", "use"]
+
+Json = dict[str, Any]
+
+
+def content_hash(value: object) -> str:
+    """SHA-256 (hex) of a value's canonical JSON: sorted keys, no spaces, UTF-8."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f'"{name}" must be a string, found {type(value).__name__}')
+    return value
+
+
+def _optional_text(value: object, name: str) -> str | None:
+    return None if value is None else _text(value, name)
+
+
+def _group(value: object) -> dict[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(v, str) for v in value.values()):
+        raise ValueError('"group" must be an object of strings, like {"age": "30-39"}')
+    return {str(k): v for k, v in value.items()}
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+    def to_json(self) -> Json:
+        return {"role": self.role, "content": self.content}
+
+    @classmethod
+    def from_json(cls, value: object) -> Message:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"a message must be an object, found {type(value).__name__}")
+        role = value.get("role")
+        if role not in get_args(Role):
+            raise ValueError(f"message role {role!r} is not one of system, user, assistant")
+        return cls(role, _text(value.get("content"), "content"))
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the model is asked: messages, the last from the user (or a system message alone)."""
+
+    messages: tuple[Message, ...]
+    use_case: str | None = None
+    kind: PromptKind = "plain"
+    tags: tuple[str, ...] = ()
+    split: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
+
+    @property
+    def id(self) -> str:
+        """Content hash of the messages, 16 hex digits: equal prompts have equal ids."""
+        return content_hash([m.to_json() for m in self.messages])[:16]
+
+    @property
+    def text(self) -> str:
+        """The last message's content."""
+        return self.messages[-1].content
+
+    @classmethod
+    def of(cls, text: str, **fields: Any) -> Prompt:
+        return cls((Message("user", text),), **fields)
+
+    def to_json(self) -> Json:
+        one = len(self.messages) == 1 and self.messages[0].role == "user"
+        row: Json = {"prompt": self.text if one else [m.to_json() for m in self.messages]}
+        if self.use_case is not None:
+            row["use_case"] = self.use_case
+        if self.kind != "plain":
+            row["kind"] = self.kind
+        if self.tags:
+            row["tags"] = list(self.tags)
+        if self.split is not None:
+            row["split"] = self.split
+        if self.meta:
+            row["meta"] = dict(self.meta)
+        return row
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Prompt:
+        """Reads the exchange shape: `prompt` is a string or a list of messages."""
+        raw = row.get("prompt")
+        if isinstance(raw, str):
+            messages: tuple[Message, ...] = (Message("user", raw),)
+        elif isinstance(raw, list):
+            messages = tuple(Message.from_json(m) for m in raw)
+        else:
+            found = "nothing" if raw is None else type(raw).__name__
+            raise ValueError(f'"prompt" must be a string or a list of messages, found {found}')
+        if not messages or not any(m.content.strip() for m in messages):
+            raise ValueError('"prompt" is empty')
+        if messages[-1].role == "assistant":
+            raise ValueError('"prompt" must end before the assistant\'s turn')
+        kind = row.get("kind", "plain")
+        if kind not in get_args(PromptKind):
+            kind = "plain"
+        return cls(messages, _optional_text(row.get("use_case"), "use_case"), kind,
+                   tuple(row.get("tags") or ()), _optional_text(row.get("split"), "split"),
+                   dict(row.get("meta") or {}))
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer to a prompt. `source` names the run, model and settings, or the labeler."""
+
+    prompt_id: str
+    text: str
+    source: str
+
+    @property
+    def id(self) -> str:
+        return content_hash([self.prompt_id, self.text, self.source])[:16]
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """The answer a labeler would want to see. Exchange file `demonstrations`."""
+
+    prompt: Prompt
+    completion: str
+    labeler: str | None = None
+    group: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def to_json(self) -> Json:
+        row = self.prompt.to_json() | {"completion": self.completion}
+        if self.labeler is not None:
+            row["labeler"] = self.labeler
+        if self.group:
+            row["group"] = dict(self.group)
+        return row
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Demonstration:
+        completion = _text(row.get("completion"), "completion")
+        if not completion.strip():
+            raise ValueError('"completion" is empty')
+        return cls(Prompt.from_json(row), completion, _optional_text(row.get("labeler"), "labeler"),
+                   _group(row.get("group")))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What one judgment says about preference. Exchange file `comparisons`.
+
+    `ranks[i]` belongs to `options[i]`; 1 is best, equal ranks are ties.
+    """
+
+    prompt: Prompt
+    options: tuple[str, ...]
+    ranks: tuple[int, ...]
+    labeler: str | None = None
+    group: Mapping[str, str] = field(default_factory=dict, hash=False)
+    kind: JudgmentKind = "ranking"
+
+    def __post_init__(self) -> None:
+        if len(self.options) < 2:
+            raise ValueError(f'"completions" needs at least 2 entries, found {len(self.options)}')
+        if len(self.ranks) != len(self.options):
+            raise ValueError(f'"ranks" has {len(self.ranks)} entries for {len(self.options)} completions')
+
+    @property
+    def has_preference(self) -> bool:
+        return len(set(self.ranks)) > 1
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """All (better, worse) index pairs; tied pairs are left out."""
+        n = range(len(self.ranks))
+        return [(i, j) for i in n for j in n if self.ranks[i] < self.ranks[j]]
+
+    def to_json(self) -> Json:
+        row = self.prompt.to_json() | {"completions": list(self.options), "ranks": list(self.ranks)}
+        if self.labeler is not None:
+            row["labeler"] = self.labeler
+        if self.group:
+            row["group"] = dict(self.group)
+        if self.kind != "ranking":
+            row["judgment_kind"] = self.kind
+        return row
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Choice:
+        options, ranks = row.get("completions"), row.get("ranks")
+        if not isinstance(options, list) or not all(isinstance(o, str) for o in options):
+            raise ValueError('"completions" must be a list of strings')
+        if not isinstance(ranks, list) or not all(type(r) is int and r >= 1 for r in ranks):
+            raise ValueError('"ranks" must be a list of whole numbers, 1 the best')
+        kind = row.get("judgment_kind", "ranking")
+        if kind not in get_args(JudgmentKind):
+            raise ValueError(f'"judgment_kind" {kind!r} is not one of {", ".join(get_args(JudgmentKind))}')
+        return cls(Prompt.from_json(row), tuple(options), tuple(ranks),
+                   _optional_text(row.get("labeler"), "labeler"), _group(row.get("group")), kind)
+
+
+@dataclass(frozen=True)
+class Judgment:
+    """One labeler's answer as accepted. It is never changed: a correction is a new judgment.
+
+    `payload` is the answer itself: a ranking's `{"completions": [...], "ranks": [...]}`, a
+    demonstration's or edit's `{"completion": ...}`, a rating's `{"completion": ..., "score": ...}`.
+    A missing score is None, never 0. `client_id` makes sending twice store once.
+    """
+
+    prompt: Prompt
+    kind: JudgmentKind
+    payload: Mapping[str, Any] = field(hash=False)
+    labeler: str | None = None
+    group: Mapping[str, str] = field(default_factory=dict, hash=False)
+    order: tuple[int, ...] | None = None
+    seconds: float | None = None
+    instruction_hash: str | None = None
+    form_version: str | None = None
+    client_id: str | None = None
+
+    def choice(self) -> Choice | None:
+        """The preference it expresses, or None (a demonstration alone compares nothing)."""
+        if self.kind != "ranking":
+            return None
+        return Choice(self.prompt, tuple(self.payload["completions"]), tuple(self.payload["ranks"]),
+                      self.labeler, dict(self.group), self.kind)
+
+    def demonstration(self) -> Demonstration | None:
+        if self.kind not in ("demonstration", "edit"):
+            return None
+        return Demonstration(self.prompt, self.payload["completion"], self.labeler, dict(self.group))
