@@ -43,6 +43,22 @@ def _group(value: object) -> dict[str, str]:
     return {str(k): v for k, v in value.items()}
 
 
+def _tags(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise ValueError('"tags" must be a list of strings')
+    return tuple(value)
+
+
+def _meta(value: object) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ValueError(f'"meta" must be an object, found {type(value).__name__}')
+    return dict(value)
+
+
 @dataclass(frozen=True)
 class Message:
     """One turn of a conversation."""
@@ -122,8 +138,7 @@ class Prompt:
         if kind not in get_args(PromptKind):
             kind = "plain"
         return cls(messages, _optional_text(row.get("use_case"), "use_case"), kind,
-                   tuple(row.get("tags") or ()), _optional_text(row.get("split"), "split"),
-                   dict(row.get("meta") or {}))
+                   _tags(row.get("tags")), _optional_text(row.get("split"), "split"), _meta(row.get("meta")))
 
 
 @dataclass(frozen=True)
@@ -240,7 +255,7 @@ class Judgment:
 
     def choice(self) -> Choice | None:
         """The preference it expresses, or None (a demonstration alone compares nothing)."""
-        if self.kind != "ranking":
+        if "ranks" not in self.payload:
             return None
         return Choice(self.prompt, tuple(self.payload["completions"]), tuple(self.payload["ranks"]),
                       self.labeler, dict(self.group), self.kind)

@@ -1,0 +1,148 @@
+"""The harken command."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import errno
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import harken
+from harken.core.config import TrainConfig, field_docs, from_dict
+from harken.core.errors import UserError
+
+LOOP = """\
+the loop:
+  harken import feedback.jsonl --db feedback.db
+  harken snapshot comparisons --db feedback.db --out comparisons.jsonl
+  harken train sft          --model smollm2  --data demos.jsonl --out runs/sft
+  harken train reward_model --model runs/sft --data comparisons.jsonl --out runs/rm
+  harken train rloo         --model runs/sft --reward runs/rm --data prompts.jsonl --out runs/rloo
+  harken eval win_rate --model runs/rloo --against runs/sft --prompts prompts.jsonl --judge runs/rm --out runs/eval
+  harken report runs/* --out report.html
+
+harken quickstart runs all of it on a small real model, offline."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit status: 0 done, 2 a user's mistake, 130 interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if argv[:1] == ["train"]:
+            return train(argv[1:])
+        if argv[:1] == ["eval"]:
+            from harken import cli_models
+            return cli_models.run_eval(argv[1:])
+        args = build_parser().parse_args(argv)
+        if not hasattr(args, "handler"):
+            build_parser().print_help()
+            return 0
+        status: int = args.handler(args)
+        return status
+    except UserError as error:
+        print(f"harken: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("harken: interrupted; the same command continues a run.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        reason = "The disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
+        print(f"harken: {reason}: {error.filename or 'a file'}\n  What was complete before is intact; the same command "
+              "continues a run.", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print("harken: out of memory\n  Lower --tokens-per-micro-batch or --max-length.", file=sys.stderr)
+        return 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("harken", description=harken.__doc__, epilog=LOOP,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"harken {harken.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    from harken import cli_data, cli_models
+    cli_data.add_commands(commands)
+    commands.add_parser("train", help="train a model: sft, reward_model, rloo", add_help=False)
+    cli_models.add_commands(commands)
+    return parser
+
+
+def add_config(parser: argparse.ArgumentParser, config: type, required: Sequence[str] = ()) -> None:
+    """One option per field of a Config; its docstring is the help."""
+    docs = field_docs(config)
+    for field in dataclasses.fields(config):
+        flag = "--" + field.name.replace("_", "-")
+        text = docs[field.name].replace("%", "%%")
+        if field.type in ("bool", bool):
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+            continue
+        kind = {"int": int, "float": float}.get(str(field.type), str)
+        default = "" if field.default in ("", dataclasses.MISSING) else f" (default {field.default})"
+        parser.add_argument(flag, type=kind, default=argparse.SUPPRESS, metavar=kind.__name__.upper() if kind is not str else "TEXT",
+                            required=field.name in required, help=text + default)
+
+
+def make_config(config: type, args: argparse.Namespace, base: dict[str, Any] | None = None, source: str = "") -> Any:
+    names = {f.name for f in dataclasses.fields(config)}
+    given = {k: v for k, v in vars(args).items() if k in names}
+    return from_dict(config, {**(base or {}), **given}, source)
+
+
+def train(argv: list[str]) -> int:
+    """`harken train METHOD …`: the method's own Config makes the options."""
+    from harken import launch
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: harken train METHOD [options]\n\nmethods:")
+        for name in launch.method_names():
+            print(f"  {name:14} {summary('methods', name)}")
+        print("\nharken train METHOD --help shows a method's options. METHOD may also be your own module, like my_lab.idea.")
+        return 0
+    if argv[0].startswith("-"):
+        raise UserError(f"The method comes first; found {argv[0]}.", "harken train METHOD --model … (harken train --help)")
+    method = launch.find_method(argv[0])
+    parser = argparse.ArgumentParser(f"harken train {argv[0]}", description=method.__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, help="config.json of a run to repeat; other options override it")
+    add_config(parser, method.Config)
+    args = parser.parse_args(argv[1:])
+    base: dict[str, Any] = {}
+    if args.config:
+        from harken.core.run import read_json
+        base = {k: v for k, v in read_json(args.config).items() if k not in ("command", "base", "out")}
+    config: TrainConfig = make_config(method.Config, args, base, str(args.config))
+    run = launch.train(method, config)
+    show_result(run.path, run.result)
+    return 0
+
+
+def show_result(path: Path, result: dict[str, Any]) -> None:
+    """The figures of a finished run, a line each."""
+    from harken.core.protocols import Estimate
+    print(f"{path}: done")
+    for name, value in result.items():
+        if isinstance(value, dict) and {"value", "low", "high", "n"} <= value.keys():
+            print(f"  {name}: {Estimate(**value)}")
+        elif isinstance(value, dict):
+            parts = {k: f"{v['value']:.3f}" if isinstance(v, dict) and "value" in v else v for k, v in value.items()}
+            print(f"  {name}: " + ", ".join(f"{k} {v}" for k, v in parts.items()))
+        elif isinstance(value, float):
+            print(f"  {name}: {value:.4f}")
+        elif isinstance(value, (int, str)) and value != "":
+            print(f"  {name}: {value}")
+
+
+def summary(folder: str, name: str) -> str:
+    """First line of a module's docstring, read without importing it."""
+    source = Path(harken.__file__).parent / folder / f"{name}.py"
+    return (ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or "").splitlines()[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

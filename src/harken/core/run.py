@@ -1,0 +1,258 @@
+"""A run is a directory that can be killed at any moment and continued by the same command.
+
+    config.json      resolved settings; the same settings continue the run, others are refused
+    lineage.json     hashes of data, base model, reward run and code
+    metrics.jsonl    one object a step            samples.jsonl   what the model wrote
+    checkpoints/     step-000120/, the newest complete one; a torn one has another name
+    model/           the result, written last     result.json     final figures: the run is done
+
+Resuming is exact because every random draw is a function of (seed, purpose, step) and a
+checkpoint is written only between steps: what was in flight is drawn again, identically (P22).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import harken
+from harken.core.errors import UserError
+
+FREE_TO_CHANGE = frozenset({"out", "checkpoint_seconds"})
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, hex."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes atomically: a reader sees the old file or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as f:
+            json.dump(value, f, indent=2, ensure_ascii=False)
+            f.write("\n")
+            f.flush()
+            os.fsync(f.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}.", "Is it a run directory? Start a fresh one with --out.") from None
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Rows of a log; a torn last line (a killed writer) is left out."""
+    rows = []
+    if path.exists():
+        for line in path.read_bytes().split(b"\n"):
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                continue
+    return rows
+
+
+def code_version() -> str:
+    """Package version, and the git commit when run from a checkout."""
+    root = Path(harken.__file__).parents[2]
+    if (root / ".git").exists():
+        out = subprocess.run(["git", "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True)
+        if out.returncode == 0:
+            return f"{harken.__version__}+{out.stdout.strip()}"
+    return harken.__version__
+
+
+def derive_seed(*parts: object) -> int:
+    """A 63-bit seed from what the draw is for: `derive_seed(config.seed, "rollout", step)`."""
+    text = "\x1f".join(map(str, parts))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+class Run:
+    """An open run directory. Use `Run.open`, and as a context manager."""
+
+    def __init__(self, path: Path, config: Mapping[str, Any], checkpoint_seconds: float, quiet: bool) -> None:
+        self.path, self.config = path, dict(config)
+        self.checkpoint_seconds = checkpoint_seconds
+        self.quiet = quiet
+        self.started = self.saved = time.monotonic()
+        self.seconds_before = 0.0
+        self.notes: list[str] = []
+
+    @classmethod
+    def open(cls, out: str | Path, config: Mapping[str, Any], lineage: Mapping[str, Any], *,
+             checkpoint_seconds: float = 120.0, quiet: bool | None = None) -> Run:
+        """Opens or continues the run at `out`. Raises `UserError` if it holds another run, or is in use."""
+        path = Path(out)
+        if not str(out):
+            raise UserError("No run directory was given.", "Add --out runs/NAME.")
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path} is a file.", "Choose another --out.")
+        held = path.is_dir() and any(p.name != ".lock" for p in path.iterdir())
+        if held and not (path / "config.json").exists():
+            raise UserError(f"{path} is not empty and holds no run.", "Choose another --out.")
+        path.mkdir(parents=True, exist_ok=True)
+        run = cls(path, config, checkpoint_seconds, not sys.stderr.isatty() if quiet is None else quiet)
+        run._lock()
+        if held:
+            run._refuse_other(lineage)
+            last = read_jsonl(path / "metrics.jsonl")[-1:]
+            run.seconds_before = last[0].get("seconds", 0.0) if last else 0.0
+        else:
+            write_json(path / "lineage.json", {**lineage, "code": code_version(),
+                                               "created": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+            write_json(path / "config.json", run.config)
+        return run
+
+    def _lock(self) -> None:
+        self._lock_file = (self.path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{self.path} is being written by another process.",
+                            "Wait for it to end, or choose another --out.") from None
+
+    def _refuse_other(self, lineage: Mapping[str, Any]) -> None:
+        known = read_json(self.path / "config.json")
+        changed = [f"{k}: {known.get(k)!r} there, {self.config.get(k)!r} now"
+                   for k in sorted({*known, *self.config}) - FREE_TO_CHANGE if known.get(k) != self.config.get(k)]
+        before = read_json(self.path / "lineage.json")
+        changed += [f"{k} has changed since it began" for k in sorted(lineage) if before.get(k) != lineage[k]]
+        if changed:
+            raise UserError(f"{self.path} holds another run ({'; '.join(changed)}).",
+                            f"Choose another --out, or remove {self.path} to start over.")
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock_file.close()
+
+    @property
+    def done(self) -> bool:
+        return (self.path / "result.json").exists()
+
+    @property
+    def result(self) -> Any:
+        return read_json(self.path / "result.json")
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def note(self, text: str) -> None:
+        """Something the user should know (a count dropped, a fallback): said, and kept in `result.json`."""
+        self.notes.append(text)
+        self.say(text)
+
+    def log(self, step: int, **metrics: float) -> None:
+        """Appends one row to `metrics.jsonl`."""
+        seconds = self.seconds_before + time.monotonic() - self.started
+        self._append("metrics.jsonl", [{"step": step, "seconds": round(seconds, 3), **metrics}])
+
+    def log_samples(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        self._append("samples.jsonl", [{"step": step, **row} for row in rows])
+
+    def _append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        with (self.path / name).open("a", encoding="utf-8") as f:
+            f.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+    def latest_checkpoint(self) -> tuple[int, Path] | None:
+        """Newest complete checkpoint, as (steps done, path)."""
+        found = sorted((self.path / "checkpoints").glob("step-*"))
+        return (int(found[-1].name.removeprefix("step-")), found[-1]) if found else None
+
+    def resume(self) -> tuple[int, Path] | None:
+        """The checkpoint to continue from; drops log rows and torn files written after it."""
+        found = self.latest_checkpoint()
+        step = found[0] if found else 0
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            path = self.path / name
+            if path.exists():
+                rows = [r for r in read_jsonl(path) if r["step"] <= step]
+                temporary = path.with_suffix(".tmp")
+                temporary.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
+                temporary.replace(path)
+        for torn in (self.path / "checkpoints").glob(".*"):
+            shutil.rmtree(torn, ignore_errors=True)
+        if found:
+            self.say(f"Continuing {self.path} after step {step}.")
+        return found
+
+    def checkpoint(self, step: int, save: Callable[[Path], None], *, force: bool = False) -> bool:
+        """Lets `save` fill a new checkpoint if one is due; the previous one goes after it is complete."""
+        if not force and time.monotonic() - self.saved < self.checkpoint_seconds:
+            return False
+        self._write_folder(self.path / "checkpoints" / f"step-{step:06d}", save)
+        for old in sorted((self.path / "checkpoints").glob("step-*"))[:-1]:
+            shutil.rmtree(old, ignore_errors=True)
+        self.saved = time.monotonic()
+        return True
+
+    @staticmethod
+    def _write_folder(target: Path, save: Callable[[Path], None]) -> None:
+        temporary = target.with_name(f".{target.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            save(temporary)
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    with file.open("rb") as f:
+                        os.fsync(f.fileno())
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if error.errno == errno.ENOSPC:
+                raise UserError(f"The disk is full: {target} could not be written.",
+                                "The checkpoint before it is intact. Free space and run the same command.") from None
+            raise
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.replace(target)
+
+    def finish(self, result: Mapping[str, Any], save_model: Callable[[Path], None] | None = None) -> None:
+        """Writes the model, then `result.json`, then drops the checkpoints."""
+        if save_model is not None:
+            self._write_folder(self.path / "model", save_model)
+        write_json(self.path / "result.json", {**result, "notes": self.notes})
+        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+
+    def track(self, start: int, total: int, label: str) -> Iterator[int]:
+        """Yields `start` … `total - 1` under a progress bar with the time left; quiet off a terminal."""
+        with progress(label, total, start, quiet=self.quiet) as advance:
+            for step in range(start, total):
+                yield step
+                advance(1)
+
+
+@contextmanager
+def progress(label: str, total: int, start: int = 0, *, quiet: bool | None = None) -> Iterator[Callable[[int], None]]:
+    """A rich progress bar on stderr; yields `advance(n)`."""
+    if not sys.stderr.isatty() if quiet is None else quiet:
+        yield lambda n: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=total, completed=start)
+        yield lambda n: bar.advance(task, n)

@@ -1,0 +1,196 @@
+"""Attention over shared-prefix rows, and over a cache while sampling.
+
+A row is several trees one after another; a tree is a prompt followed by its completions. A token
+sees the prompt of its own tree and the earlier tokens of its own completion, nothing else, and its
+position counts from the prompt's start: the row computes exactly what separate sequences would (P10).
+
+    [ p p p | a a | b b b ][ p p | a a ]     two trees; `b` sees its prompt and `b`, never `a`
+
+The function is registered with transformers' attention interface under `NAME`, so any model that
+goes through the interface can use it. What a forward pass works on is set with `using(...)`.
+Shape suffixes: R row, H query heads, K key heads, D head width, B sequences, T cache slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from harken.core.errors import UserError
+from harken.core.protocols import Tree
+
+NAME = "harken_tree"
+
+
+@dataclass
+class Row:
+    """Trees laid end to end, ready for a forward pass.
+
+    `sources` are row indices whose output predicts a completion token (the prompt's last token
+    predicts the first), `targets` the tokens predicted, `ends` the row index of each completion's
+    last token. `lengths` counts tokens a completion, `sizes` completions a tree.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    spans: list[tuple[int, int]]
+    branches: list[list[int]]
+    sources: Tensor
+    targets: Tensor
+    ends: Tensor
+    lengths: list[int]
+    sizes: list[int]
+    masks: dict[Any, list[Tensor | None]] = field(default_factory=dict)
+
+    def span_masks(self, window: int | None, device: torch.device) -> list[Tensor | None]:
+        """Per tree a bool mask [span, span], or None where plain causal attention is right."""
+        if window not in self.masks:
+            self.masks[window] = [self._mask(i, window, device) for i in range(len(self.spans))]
+        return self.masks[window]
+
+    def _mask(self, tree: int, window: int | None, device: torch.device) -> Tensor | None:
+        start, end = self.spans[tree]
+        prompt, *completions = self.branches[tree]
+        if len(completions) <= 1 and (window is None or end - start <= window):
+            return None
+        branch = torch.repeat_interleave(torch.arange(len(self.branches[tree])),
+                                         torch.tensor(self.branches[tree])).to(device)
+        index = torch.arange(end - start, device=device)
+        mask = (branch[None] == 0) | (branch[None] == branch[:, None])
+        mask &= index[None] <= index[:, None]
+        if window is not None:
+            position = self.positions[0, start:end]
+            mask &= position[:, None] - position[None] < window
+        return mask
+
+    def dense_mask(self, dtype: torch.dtype) -> Tensor:
+        """The whole row's additive mask [1, 1, R, R], for models without the attention interface."""
+        size = self.ids.shape[1]
+        mask = torch.zeros(size, size, dtype=torch.bool, device=self.ids.device)
+        for (start, end), part in zip(self.spans, self.span_masks(None, self.ids.device)):
+            mask[start:end, start:end] = torch.ones_like(mask[start:end, start:end]).tril() if part is None else part
+        return torch.zeros(size, size, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)[None, None]
+
+
+def row_of(trees: Sequence[Tree], device: torch.device, *, keep_last: bool) -> Row:
+    """Lays trees into one row. Without `keep_last` a completion's last token is not computed: nothing
+    that only reads log-probs needs its output."""
+    cut = 0 if keep_last else 1
+    ids: list[int] = []
+    positions: list[int] = []
+    spans, branches, sources, targets, ends, lengths = [], [], [], [], [], []
+    for tree in trees:
+        assert tree.prompt and tree.completions and all(tree.completions), "a tree has a prompt and non-empty completions"
+        start, width = len(ids), len(tree.prompt)
+        ids += tree.prompt
+        positions += range(width)
+        branch = [width]
+        for completion in tree.completions:
+            at, kept = len(ids), len(completion) - cut
+            ids += completion[:kept]
+            positions += range(width, width + kept)
+            sources.append(start + width - 1)
+            sources += range(at, at + len(completion) - 1)
+            targets += completion
+            ends.append(at + kept - 1)
+            lengths.append(len(completion))
+            branch.append(kept)
+        spans.append((start, len(ids)))
+        branches.append(branch)
+    tensor = lambda x: torch.tensor(x, dtype=torch.long, device=device)  # noqa: E731
+    return Row(tensor([ids]), tensor([positions]), spans, branches, tensor(sources), tensor(targets), tensor(ends),
+               lengths, [len(t.completions) for t in trees])
+
+
+class Cache:
+    """Keys and values of B sequences, preallocated. Prompts end at slot `width`, so every sequence
+    writes its next token at the same slot; slots before a short prompt are masked out."""
+
+    def __init__(self, prompt_lengths: Sequence[int], copies: int, new_tokens: int, device: torch.device) -> None:
+        self.prompt_lengths, self.copies = list(prompt_lengths), copies
+        self.width = max(prompt_lengths)
+        self.slots = self.width + new_tokens
+        self.used = self.width
+        self.keys: dict[int, Tensor] = {}
+        self.values: dict[int, Tensor] = {}
+        starts = torch.tensor([self.width - n for n in prompt_lengths], device=device).repeat_interleave(copies)
+        self.open = torch.arange(self.slots, device=device)[None] >= starts[:, None]
+        self.ragged = len(set(prompt_lengths)) > 1
+
+    def prefill(self, layer: int, k_KRD: Tensor, v_KRD: Tensor, spans: Sequence[tuple[int, int]]) -> None:
+        """Stores each prompt's keys once computed, copied to its `copies` sequences."""
+        K, _, D = k_KRD.shape
+        B = len(spans) * self.copies
+        for store, new in ((self.keys, k_KRD), (self.values, v_KRD)):
+            store[layer] = new.new_zeros(B, K, self.slots, D)
+            for p, (start, end) in enumerate(spans):
+                store[layer][p * self.copies:(p + 1) * self.copies, :, self.width - (end - start):self.width] = new[:, start:end]
+
+    def append(self, layer: int, k_BK1D: Tensor, v_BK1D: Tensor) -> tuple[Tensor, Tensor]:
+        self.keys[layer][:, :, self.used] = k_BK1D[:, :, 0]
+        self.values[layer][:, :, self.used] = v_BK1D[:, :, 0]
+        return self.keys[layer][:, :, : self.used + 1], self.values[layer][:, :, : self.used + 1]
+
+    def keep(self, alive: Tensor) -> None:
+        """Retires finished sequences: `alive` are the indices that go on."""
+        self.open = self.open[alive]
+        for store in (self.keys, self.values):
+            for layer in store:
+                store[layer] = store[layer][alive]
+
+    def mask(self, window: int | None) -> Tensor | None:
+        """Bool mask [B, 1, 1, used + 1], or None where every slot counts."""
+        now = self.used + 1
+        if window is None or now <= window:
+            return self.open[:, None, None, :now] if self.ragged else None
+        recent = torch.arange(now, device=self.open.device) >= now - window
+        return (self.open[:, :now] & recent)[:, None, None]
+
+
+_ROW: ContextVar[Row | None] = ContextVar("row", default=None)
+_CACHE: ContextVar[Cache | None] = ContextVar("cache", default=None)
+
+
+@contextmanager
+def using(row: Row | None, cache: Cache | None = None) -> Iterator[None]:
+    """What the next forward pass attends over: a row (filling the cache, if one is given), or a cache alone."""
+    tokens = _ROW.set(row), _CACHE.set(cache)
+    try:
+        yield
+    finally:
+        _ROW.reset(tokens[0])
+        _CACHE.reset(tokens[1])
+
+
+def _attention(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *,
+               scaling: float | None = None, dropout: float = 0.0, sliding_window: int | None = None,
+               softcap: float | None = None, s_aux: Tensor | None = None, **_: Any) -> tuple[Tensor, None]:
+    if softcap is not None or s_aux is not None:
+        raise UserError("This model's attention has logit caps or sinks, which shared-prefix rows do not compute.",
+                        "Use a model of the Llama, Qwen, Mistral, SmolLM, Pythia or GPT-2 kind.")
+    row, cache = _ROW.get(), _CACHE.get()
+    gqa = query.shape[1] != key.shape[1]
+    if row is None:
+        assert cache is not None, "no row and no cache: call the model inside `using(...)`"
+        keys, values = cache.append(module.layer_idx, key, value)
+        out = F.scaled_dot_product_attention(query, keys, values, cache.mask(sliding_window), scale=scaling, enable_gqa=gqa)
+        return out.transpose(1, 2), None
+    if cache is not None:
+        cache.prefill(module.layer_idx, key[0], value[0], row.spans)
+    parts = []
+    for (start, end), mask in zip(row.spans, row.span_masks(sliding_window, query.device)):
+        parts.append(F.scaled_dot_product_attention(
+            query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], mask,
+            is_causal=mask is None, scale=scaling, enable_gqa=gqa))
+    return torch.cat(parts, dim=2).transpose(1, 2), None
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, _attention)

@@ -1,0 +1,26 @@
+"""Settings that make PyTorch fast on a CPU. They change speed, never results."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from functools import cache
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+
+
+@cache
+def tune() -> None:
+    """Keeps freed memory in the process (glibc): activations are not mapped, zeroed and faulted in anew
+    every step. Idle threads sleep instead of spinning, which matters when cores are shared; that
+    setting is read when the thread pool starts, so it holds only if torch has not run yet."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if sys.platform == "linux":
+        try:
+            libc = ctypes.CDLL("libc.so.6")
+            libc.mallopt(M_MMAP_MAX, 0)
+            libc.mallopt(M_TRIM_THRESHOLD, -1)
+        except (OSError, AttributeError):  # musl has neither
+            return

@@ -1,0 +1,262 @@
+"""Any causal language model of transformers, as a learner: one forward pass over shared-prefix rows.
+
+    engine = Engine(load("smollm2"), lora_rank=16)
+    metrics = engine.forward_backward(data, objective)      # adds gradients, micro-batch by micro-batch
+    metrics |= engine.step(learning_rate)
+
+An objective is called as `objective(outputs, inputs)` and returns `(loss, metrics)`. It must be a sum
+whose weights were fixed before the first micro-batch (P7): then the packing changes nothing but rounding.
+Shape suffixes: N completion tokens, C completions, D hidden width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from harken.core.errors import UserError
+from harken.core.protocols import Datum, Tree
+from harken.core.run import derive_seed
+from harken.engines import cpu
+from harken.engines.attention import Row, row_of, using
+from harken.engines.loading import Loaded, save_with
+from harken.engines.logprobs import token_logprobs
+from harken.text.packing import pack
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass
+class Outputs:
+    """What an objective sees: `logps_N`, `entropy_N` (no gradient), and `scores_C` or `values_N` of a head.
+
+    `lengths` counts the tokens of each completion, `sizes` the completions of each tree.
+    """
+
+    logps_N: Tensor
+    entropy_N: Tensor
+    scores_C: Tensor | None
+    values_N: Tensor | None
+    lengths: list[int]
+    sizes: list[int]
+
+
+Objective = Callable[[Outputs, Mapping[str, Tensor]], tuple[Tensor, Mapping[str, Tensor]]]
+
+
+def resolve_dtype(name: str) -> torch.dtype:
+    """float32, bfloat16, or auto: bfloat16 where the hardware multiplies it."""
+    if name == "auto":
+        native = torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return torch.bfloat16 if native and _has_bf16_instructions() else torch.float32
+    if name not in DTYPES:
+        raise UserError(f"--dtype {name!r} is unknown.", "Use float32, bfloat16 or auto.")
+    return DTYPES[name]
+
+
+def _has_bf16_instructions() -> bool:
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    try:
+        return any(flag in Path("/proc/cpuinfo").read_text() for flag in ("avx512_bf16", "amx_bf16"))
+    except OSError:
+        return False
+
+
+class Engine:
+    """A model on its device, with what it takes to train it.
+
+    `lora_rank` 0 trains every parameter; otherwise adapters on all linear layers (peft), and the model
+    with its adapters off is the reference (without adapters set `reference`, a second engine). `head` adds a scalar head: "reward" reads each completion's
+    last token, "value" the state before each token. `scalars` are further trained numbers an objective
+    uses (a tie parameter), by name and initial value.
+    """
+
+    def __init__(self, loaded: Loaded, *, lora_rank: int = 0, dtype: str = "float32", head: Literal["reward", "value"] | None = None,
+                 scalars: Mapping[str, float] | None = None,
+                 tokens_per_micro_batch: int = 2048, weight_decay: float = 0.0, max_grad_norm: float = 1.0,
+                 seed: int = 0, train: bool = True, gradient_checkpointing: bool = False) -> None:
+        cpu.tune()
+        self.template, self.lineage, self.shift = loaded.template, loaded.lineage, loaded.shift
+        self.model, self.device = loaded.model, next(loaded.model.parameters()).device
+        self.budget, self.max_grad_norm, self.head_kind = tokens_per_micro_batch, max_grad_norm, head
+        self.compute = resolve_dtype(dtype)
+        self.peft: Any = None
+        self.reference: Engine | None = None
+        self.model.requires_grad_(False)
+        if self.compute is not torch.float32 and (lora_rank or not train):
+            self.model.to(self.compute)
+        with torch.random.fork_rng():
+            torch.manual_seed(derive_seed(seed, "init"))
+            self.head = _head(loaded, self.model.config.hidden_size, self.device) if head else None
+            if train and lora_rank:
+                self._add_adapters(lora_rank)
+        if train and not lora_rank:
+            self.model.requires_grad_(True)
+        if gradient_checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.model.train()
+        if self.head is not None:
+            self.head.requires_grad_(train)
+        self.scalars = nn.ParameterDict({n: torch.tensor(v, device=self.device) for n, v in (scalars or {}).items()})
+        extra = [(f"scalar.{n}", p) for n, p in self.scalars.items()]
+        named = [*self.model.named_parameters(), *self._head_parameters(), *extra]
+        self.trainable = {n: p for n, p in named if p.requires_grad}
+        self.optimizer: torch.optim.AdamW | None = None
+        if train:
+            # AdamW as PyTorch computes it: epsilon added after bias correction (P21); betas of InstructGPT.
+            self.optimizer = torch.optim.AdamW(self.trainable.values(), lr=0.0, betas=(0.9, 0.95), eps=1e-8,
+                                               weight_decay=weight_decay, fused=True)
+
+    def _add_adapters(self, rank: int) -> None:
+        from peft import LoraConfig, get_peft_model
+        config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+        config.fan_in_fan_out = any(type(m).__name__ == "Conv1D" for m in self.model.modules())
+        self.peft = get_peft_model(self.model, config)
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+
+    def _head_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        return [] if self.head is None else [(f"head.{n}", p) for n, p in self.head.named_parameters()]
+
+    # --- forward -----------------------------------------------------------------------------------
+
+    def hidden(self, row: Row) -> Tensor:
+        """Final hidden states of a row, [R, D]."""
+        with using(row), self.precision():
+            out = self.model.base_model(input_ids=row.ids, position_ids=row.positions, use_cache=False)
+        return out.last_hidden_state[0]
+
+    def precision(self) -> Any:
+        enabled = self.compute is not torch.float32
+        return torch.autocast(self.device.type, self.compute) if enabled else nullcontext()
+
+    def unembedding(self) -> tuple[Tensor, Tensor | None]:
+        head = self.model.get_output_embeddings()
+        return head.weight, getattr(head, "bias", None)
+
+    def forward(self, trees: Sequence[Tree], *, temperature: float = 1.0, entropy: bool = False, logps: bool = True) -> Outputs:
+        """One packed row. Log-probs are skipped for a model that only scores."""
+        row = row_of(trees, self.device, keep_last=self.head_kind == "reward")
+        hidden = self.hidden(row)
+        none = hidden.new_zeros(0)
+        scores = values = None
+        if self.head is not None and self.head_kind == "reward":
+            scores = self.head(hidden[row.ends].float())[:, 0]
+        elif self.head is not None:
+            values = self.head(hidden[row.sources].float())[:, 0]
+        found = (none, none)
+        if logps:
+            found = token_logprobs(hidden[row.sources], *self.unembedding(), row.targets, temperature, with_entropy=entropy)
+        return Outputs(*found, scores, values, row.lengths, row.sizes)
+
+    def rows(self, trees: Sequence[Tree]) -> list[list[int]]:
+        return pack([t.size for t in trees], self.budget)
+
+    @torch.no_grad()
+    def logprobs(self, trees: Sequence[Tree], *, temperature: float = 1.0, reference: bool = False) -> list[list[Tensor]]:
+        """log p of every completion token: [tree][completion] -> [T], float32, of the policy or the reference."""
+        if reference and self.reference is not None:
+            return self.reference.logprobs(trees, temperature=temperature)
+        result: list[list[Tensor]] = [[] for _ in trees]
+        with self.adapters_off() if reference else nullcontext():
+            for row in self.rows(trees):
+                out = self.forward([trees[i] for i in row], temperature=temperature)
+                parts = iter(out.logps_N.split(out.lengths))
+                for i in row:
+                    result[i] = [next(parts) for _ in trees[i].completions]
+        return result
+
+    @torch.no_grad()
+    def scores(self, trees: Sequence[Tree]) -> list[Tensor]:
+        """The reward head's score of every completion, shift included: [tree] -> [K]."""
+        result: list[Tensor] = [torch.empty(0)] * len(trees)
+        for row in self.rows(trees):
+            out = self.forward([trees[i] for i in row], logps=False)
+            assert out.scores_C is not None, "this engine has no reward head"
+            for i, part in zip(row, (out.scores_C + self.shift).split(out.sizes)):
+                result[i] = part.cpu()
+        return result
+
+    @contextmanager
+    def adapters_off(self) -> Iterator[None]:
+        """The reference model: this one without its adapters."""
+        assert self.peft is not None, "without adapters the reference is a second engine"
+        with self.peft.disable_adapter():
+            yield
+
+    # --- learning ----------------------------------------------------------------------------------
+
+    def forward_backward(self, data: Sequence[Datum], objective: Objective, *, temperature: float = 1.0,
+                         entropy: bool = False) -> dict[str, float]:
+        """Adds the gradient of the objective over `data`; returns its metrics, summed over micro-batches."""
+        totals: dict[str, float] = {}
+        names = data[0].inputs.keys()
+        for row in self.rows([d.tree for d in data]):
+            part = [data[i] for i in row]
+            out = self.forward([d.tree for d in part], temperature=temperature, entropy=entropy,
+                               logps=self.head_kind != "reward")
+            inputs = {n: torch.tensor([x for d in part for x in d.inputs[n]], device=self.device) for n in names}
+            loss, metrics = objective(out, inputs)
+            loss.backward()
+            for name, value in {"loss": loss.detach(), **metrics}.items():
+                totals[name] = totals.get(name, 0.0) + float(value)
+        if not math.isfinite(totals.get("loss", 0.0)):
+            raise UserError(f"The loss became {totals['loss']}.", "Lower --learning-rate; the last checkpoint is intact.")
+        return totals
+
+    def step(self, learning_rate: float) -> dict[str, float]:
+        """Clips, updates, clears the gradient. Returns the gradient's norm before clipping."""
+        assert self.optimizer is not None
+        limit = self.max_grad_norm if self.max_grad_norm > 0 else math.inf
+        norm = float(nn.utils.clip_grad_norm_(self.trainable.values(), limit))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return {"grad_norm": norm, "learning_rate": learning_rate}
+
+    # --- storage -----------------------------------------------------------------------------------
+
+    def save_state(self, folder: Path) -> None:
+        """Everything a resumed run needs: trained parameters and the optimiser."""
+        assert self.optimizer is not None
+        torch.save({"parameters": dict(self.trainable), "optimizer": self.optimizer.state_dict()}, folder / "state.pt")
+
+    def load_state(self, folder: Path) -> None:
+        assert self.optimizer is not None
+        state = torch.load(folder / "state.pt", map_location=self.device, weights_only=True)
+        with torch.no_grad():
+            for name, parameter in self.trainable.items():
+                parameter.copy_(state["parameters"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def save(self, folder: Path, *, base: str = "") -> None:
+        """The adapter (with the base's name and hash) or the full weights, the tokenizer, and the head."""
+        def write(to: Path) -> None:
+            (self.peft or self.model).save_pretrained(to)
+            self.template.tokenizer.save_pretrained(to)
+            if self.head is not None:
+                scalars = {n: p.detach() for n, p in self.scalars.items()}
+                torch.save({**self.head.state_dict(), "shift": torch.tensor(self.shift), **scalars}, to / "head.pt")
+        about = {"kind": "adapter" if self.peft else "full", "base": base, "base_weights": self.lineage.get("weights"),
+                 "template": self.template.hash}
+        save_with(write, folder, about)
+
+
+def _head(loaded: Loaded, width: int, device: torch.device) -> nn.Linear:
+    """The loaded head, or a new one: std 1/sqrt(d + 1), zero bias (P16)."""
+    if loaded.head is not None:
+        return loaded.head
+    head = nn.Linear(width, 1, device=device)
+    nn.init.normal_(head.weight, std=1 / math.sqrt(width + 1))
+    nn.init.zeros_(head.bias)
+    return head

@@ -1,0 +1,84 @@
+"""Log-probabilities of given tokens without keeping [N, V] logits.
+
+Shape suffixes: N predicted tokens, D hidden width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_BYTES = 64 << 20
+KEEP_BYTES = 512 << 20
+
+
+class _Logprobs(torch.autograd.Function):
+    """d logp_i / d logits_i = onehot(target_i) - softmax_i; probabilities are kept for the backward
+    pass while they are few, and computed again otherwise."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor,
+                temperature: float, with_entropy: bool) -> tuple[Tensor, Tensor]:
+        N, V = hidden_ND.shape[0], weight_VD.shape[0]
+        needs_grad = any(ctx.needs_input_grad[:3])
+        keep = needs_grad and N * V * 4 <= KEEP_BYTES
+        size = max(1, CHUNK_BYTES // (V * 4))
+        logps = hidden_ND.new_empty(N, dtype=torch.float32)
+        entropy = torch.zeros_like(logps)
+        ctx.probs = []
+        for i in range(0, N, size):
+            logits = _logits(hidden_ND[i:i + size], weight_VD, bias_V, temperature)
+            lse = logits.logsumexp(-1)
+            logps[i:i + size] = logits.gather(-1, targets_N[i:i + size, None])[:, 0] - lse
+            if with_entropy:  # H = lse - E[logit]
+                probs = torch.exp(logits - lse[:, None])
+                entropy[i:i + size] = lse - torch.einsum("nv,nv->n", probs, logits)
+            elif keep:
+                probs = logits.sub_(lse[:, None]).exp_()
+            if keep:
+                ctx.probs.append(probs)
+        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N)
+        ctx.temperature, ctx.size, ctx.kept = temperature, size, keep
+        ctx.mark_non_differentiable(entropy)
+        return logps, entropy
+
+    @staticmethod
+    def backward(ctx: Any, grad_N: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        hidden, weight, bias, targets = ctx.saved_tensors
+        grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        grad_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
+        ctx.probs.reverse()
+        for i in range(0, hidden.shape[0], ctx.size):
+            part = slice(i, i + ctx.size)
+            probs = ctx.probs.pop() if ctx.kept else _logits(hidden[part], weight, bias, ctx.temperature).softmax(-1)
+            scale = grad_N[part, None] / ctx.temperature
+            grad_logits = probs.mul_(-scale)  # in place: a second backward through the same graph is not supported
+            grad_logits.scatter_add_(-1, targets[part, None], scale)
+            grad_logits = grad_logits.to(weight.dtype)
+            if grad_hidden is not None:
+                grad_hidden[part] = (grad_logits @ weight).to(hidden.dtype)
+            if grad_weight is not None:
+                grad_weight.addmm_(grad_logits.T, hidden[part].to(weight.dtype))
+            if grad_bias is not None:
+                grad_bias += grad_logits.sum(0)
+        return grad_hidden, grad_weight, grad_bias, None, None, None
+
+
+def _logits(hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, temperature: float) -> Tensor:
+    logits = torch.nn.functional.linear(hidden_ND.to(weight_VD.dtype), weight_VD, bias_V).float()
+    return logits.div_(temperature) if temperature != 1.0 else logits
+
+
+def token_logprobs(hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor,
+                   temperature: float = 1.0, *, with_entropy: bool = False) -> tuple[Tensor, Tensor]:
+    """(log p(target) [N], entropy in nats [N]) of softmax(hidden @ weight.T / temperature), in float32.
+
+    Differentiable in hidden, weight and bias through the log-probs; the entropy carries no gradient and is 0
+    unless asked for.
+    """
+    with torch.autocast(hidden_ND.device.type, enabled=False):
+        logps, entropy = _Logprobs.apply(hidden_ND, weight_VD, bias_V, targets_N, temperature, with_entropy)
+    return logps, entropy

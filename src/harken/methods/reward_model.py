@@ -1,0 +1,111 @@
+"""A reward model from rankings, as InstructGPT trains it (2203.02155, section 3.5 and App. C.2).
+
+    harken train reward_model --model runs/sft --data comparisons.jsonl --out runs/rm
+
+A ranking of K completions is one element: every completion is encoded once, in one row with its prompt
+computed once, and all C(K, 2) comparisons share the weight 1 / C(K, 2). A scalar head reads the last token.
+One epoch by default: more overfits. Scores are shifted so that demonstrations (or, without them, the
+training completions) average 0. Held-out prompts are never trained on; with five or more known labelers
+some labelers are held out as well, to see whether the reward speaks for people it never heard.
+
+Leaves out: margins, centring losses, models of who the labelers are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from harken.core.config import TrainConfig
+from harken.core.errors import UserError
+from harken.core.protocols import Datum, Tree
+from harken.core.records import Choice
+from harken.core.run import Run
+from harken.engines.hf import Engine
+from harken.engines.schedule import Order, learning_rate
+from harken.objectives.preference import TIES, k_wise
+from harken.stats.pairs import PairScores, evaluate_pairs
+from harken.store.files import read_comparisons, read_demonstrations
+from harken.store.splits import held_out_labelers, in_share
+from harken.text.template import fit
+
+
+@dataclass(frozen=True)
+class Config(TrainConfig):
+    epochs: float = 1.0
+    """Passes over the rankings."""
+    batch_size: int = 16
+    """Rankings in one optimiser step."""
+    ties: str = "davidson"
+    """Ties: davidson or rao_kupper (a learnt tie parameter), or drop (as InstructGPT)."""
+    demonstrations: str = ""
+    """JSON Lines file of demonstrations whose scores shall average 0; without it the training completions do."""
+    holdout: float = 0.15
+    """Share of prompts kept out of training to measure accuracy on."""
+    holdout_labelers: float = 0.1
+    """Share of labelers kept out as well, at least one, where five or more are known; 0 trains on everybody."""
+
+
+def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) -> None:
+    """Trains `learner` (with a reward head) on comparisons; `sampler` and `reward` are not used."""
+    if config.ties not in TIES:
+        raise UserError(f"--ties {config.ties!r} is unknown.", f"Use one of {', '.join(TIES)}.")
+    loaded = read_comparisons(config.data, skip_bad=config.skip_bad)
+    fitted = fit([learner.template.tree(c.prompt, c.options) for c in loaded.records], config.max_length, config.overlong)
+    for note in (loaded.describe(), fitted.describe("rankings", config.max_length)):
+        if note:
+            run.note(note)
+    choices = [loaded.records[i] for i in fitted.kept]
+    strangers = held_out_labelers(choices, config.holdout_labelers, config.seed)
+    kept, prompts_out, labelers_out = [], [], []
+    for choice, tree in zip(choices, fitted.trees):
+        outside = in_share(choice.prompt.id, config.holdout, config.seed)
+        if choice.labeler in strangers:
+            labelers_out.append((choice, tree))
+        elif outside:
+            prompts_out.append((choice, tree))
+        elif choice.has_preference or config.ties != "drop":
+            kept.append((choice, tree))
+    order = Order(len(kept), config.batch_size, config.epochs, config.seed)
+
+    resumed = run.resume()
+    start = resumed[0] if resumed else 0
+    if resumed:
+        learner.load_state(resumed[1])
+
+    for step in run.track(start, order.total, "reward model"):
+        batch = [kept[i] for i in order(step)]
+        data = [Datum(tree, {"ranks": choice.ranks, "weights": [1 / len(batch)] * len(choice.ranks)}) for choice, tree in batch]
+        metrics = learner.forward_backward(data, lambda out, x: k_wise(
+            out.scores_C, x["ranks"], x["weights"], out.sizes, ties=config.ties, tie=learner.scalars["tie"] if config.ties != "drop" else None))
+        metrics["accuracy"] = metrics.pop("correct") / max(1.0, pairs := metrics.pop("pairs"))
+        rate = learning_rate(step, order.total, config.learning_rate, schedule=config.schedule, warmup=config.warmup)
+        metrics |= learner.step(rate)
+        run.log(step + 1, **metrics, pairs=pairs)
+        run.checkpoint(step + 1, learner.save_state)
+
+    learner.shift -= _mean_score(config, learner, run, [tree for _, tree in kept])
+    result: dict[str, Any] = {"steps": order.total, "rankings": len(kept), "held_out_labelers": sorted(strangers)}
+    if prompts_out:
+        result |= _figures(learner, prompts_out).to_json()
+    else:
+        run.note("No prompt was held out: accuracy is not measured.")
+    result["accuracy_labelers"] = _figures(learner, labelers_out).to_json()["accuracy"] if labelers_out else None
+    run.finish(result, lambda folder: learner.save(folder, base=run.config["base"]))
+
+
+def _mean_score(config: Config, learner: Engine, run: Run, trees: list[Tree]) -> float:
+    """Mean score of the demonstrations, or of the training completions where there are none (P16)."""
+    if config.demonstrations:
+        demos = read_demonstrations(config.demonstrations, skip_bad=config.skip_bad).records
+        trees = fit([learner.template.tree(d.prompt, [d.completion]) for d in demos], config.max_length, "drop").trees
+    else:
+        run.note("Scores are shifted so that the training completions average 0; give --demonstrations to use those.")
+    return float(torch.cat(learner.scores(trees)).double().mean())
+
+
+def _figures(learner: Engine, held: list[tuple[Choice, Tree]]) -> PairScores:
+    scores = learner.scores([tree for _, tree in held])
+    return evaluate_pairs([choice for choice, _ in held], [s.tolist() for s in scores])

@@ -1,0 +1,51 @@
+"""A learnt scalar reward: score differences are log-odds of preference (Bradley and Terry 1952).
+
+It carries the tokenizer and template it was trained with (P15): a policy of any family hands it text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from harken.core.errors import UserError
+from harken.core.protocols import Tree
+from harken.core.records import Prompt
+from harken.core.run import read_json
+from harken.engines.hf import Engine
+from harken.engines.loading import load
+
+
+class BradleyTerryReward:
+    """Scores completions with a trained reward model; demonstrations average 0 where it was trained so."""
+
+    def __init__(self, engine: Engine, max_length: int = 1024) -> None:
+        assert engine.head_kind == "reward"
+        self.engine, self.max_length = engine, max_length
+
+    @classmethod
+    def open(cls, run: str | Path, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048) -> BradleyTerryReward:
+        """From a finished `harken train reward_model` run. Raises `UserError` if `run` is not one."""
+        path = Path(run)
+        if not path.is_dir():
+            raise UserError(f"There is no reward model at {path}.", "Train one with harken train reward_model, or use gold (the sandbox's).")
+        loaded = load(str(path))
+        if loaded.head is None:
+            raise UserError(f"{path} is a run without a reward head.", "Give a run of harken train reward_model.")
+        engine = Engine(loaded, dtype=dtype, head="reward", train=False, tokens_per_micro_batch=tokens_per_micro_batch)
+        return cls(engine, int(read_json(path / "config.json").get("max_length", 1024)))
+
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]]) -> list[list[float | None]]:
+        """[P], [P][G] -> [P][G]; None for a completion that does not fit the model's length (never 0)."""
+        result: list[list[float | None]] = [[None] * len(c) for c in completions]
+        trees, where = [], []
+        for p, (prompt, texts) in enumerate(zip(prompts, completions)):
+            tree = self.engine.template.tree(prompt, texts)
+            fits = [g for g, ids in enumerate(tree.completions) if len(tree.prompt) + len(ids) <= self.max_length]
+            if fits:
+                trees.append(Tree(tree.prompt, tuple(tree.completions[g] for g in fits)))
+                where.append((p, fits))
+        for (p, fits), scores in zip(where, self.engine.scores(trees)):
+            for g, score in zip(fits, scores.tolist()):
+                result[p][g] = score
+        return result

@@ -1,0 +1,70 @@
+"""How well scores agree with people's choices: accuracy over pairs, beside what needs no model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harken.core.protocols import Estimate
+from harken.core.records import Choice
+from harken.stats.calibration import reward_calibration
+from harken.stats.intervals import mean_interval
+
+BASELINES: dict[str, Callable[[str], float]] = {
+    "longest": lambda text: float(len(text)),
+    "shortest": lambda text: -float(len(text)),
+    "constant": lambda text: 0.0,
+}
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """Accuracy over untied pairs (equal scores count half), clustered by prompt; null baselines beside it (E15)."""
+
+    accuracy: Estimate
+    baselines: Mapping[str, Estimate]
+    calibration: list[dict[str, float]] = field(default_factory=list)
+    ece: float | None = None
+    missing: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return {"accuracy": self.accuracy.to_json(), "baselines": {n: b.to_json() for n, b in self.baselines.items()},
+                "calibration": self.calibration, "ece": self.ece, "missing": self.missing}
+
+    def __str__(self) -> str:
+        null = ", ".join(f"{name} {b.value:.3f}" for name, b in self.baselines.items())
+        return f"accuracy {self.accuracy} (beside {null})"
+
+
+def evaluate_pairs(choices: Sequence[Choice], scores: Sequence[Sequence[float | None]]) -> PairScores:
+    """Scores [choice][option] against ranks. A pair with a missing score is counted and left out (E8).
+
+    Raises ValueError when no pair is left.
+    """
+    right: list[float] = []
+    margins: list[float] = []
+    clusters: list[str] = []
+    null: dict[str, list[float]] = {name: [] for name in BASELINES}
+    missing = 0
+    for choice, row in zip(choices, scores):
+        for better, worse in choice.pairs():
+            a, b = row[better], row[worse]
+            if a is None or b is None:
+                missing += 1
+                continue
+            margins.append(a - b)
+            right.append(_half(a - b))
+            clusters.append(choice.prompt.id)
+            for name, rule in BASELINES.items():
+                null[name].append(_half(rule(choice.options[better]) - rule(choice.options[worse])))
+    if not right:
+        raise ValueError("no untied pair with both scores")
+    table = reward_calibration(margins, clusters)
+    return PairScores(mean_interval(right, clusters, bounds=(0.0, 1.0)),
+                      {name: mean_interval(values, clusters, bounds=(0.0, 1.0)) for name, values in null.items()},
+                      [b.to_json() for b in table.bins], table.ece, missing)
+
+
+def _half(difference: float) -> float:
+    return 1.0 if difference > 0 else 0.5 if difference == 0 else 0.0

@@ -1,0 +1,32 @@
+"""Shared fixtures: tiny engines, and where real data lies if it is here."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+DATA = Path(os.environ.get("HARKEN_DATA") or Path(__file__).parents[1].parent / "shared" / "data")
+
+
+@pytest.fixture
+def real_data():
+    if not DATA.is_dir():
+        pytest.skip(f"real data is not at {DATA}; set HARKEN_DATA")
+    return DATA
+
+
+@pytest.fixture
+def toy_engine():
+    pytest.importorskip("torch")
+    from harken.engines.attention import NAME
+    from harken.engines.hf import Engine
+    from harken.engines.loading import Loaded
+    from harken.engines.toy import toy_model, toy_tokenizer
+    from harken.text.template import Template
+
+    def make(architecture="llama", attention=NAME, **options):
+        loaded = Loaded(toy_model(architecture).eval(), Template(toy_tokenizer()), {})
+        loaded.model.config._attn_implementation = attention
+        return Engine(loaded, **options)
+
+    return make
