@@ -60,8 +60,11 @@ def train(method: ModuleType, config: TrainConfig, *, quiet: bool | None = None)
                 raise UserError(f"There is no file {path}.", f"Check --{extra}.")
             lineage[extra] = {"path": path, "sha256": file_hash(Path(path))}
     if reward_spec is not None:
-        lineage["reward"] = model_identity(reward_spec) if reward_spec != "gold" else "gold (sandbox)"
-    from harken.engines.loading import relative_base
+        if not reward_spec:
+            raise UserError("No reward was given.", "Add --reward runs/rm, or gold in the sandbox.")
+        lineage["reward"] = model_identity(reward_spec)
+    from harken.engines.loading import locate, relative_base
+    locate(config.model)
     settings = {"command": f"train {name}", "base": relative_base(config.model, Path(config.out)), **dataclasses.asdict(config)}
     if not config.out:
         raise UserError("No run directory was given.", "Add --out runs/NAME.")
@@ -138,6 +141,8 @@ def evaluate(name: str, module: ModuleType, config: Any, *, quiet: bool | None =
         raise UserError(f"There is no file {source}.", "Check --prompts or --data.")
     lineage = {"data": {"path": str(source), "sha256": file_hash(source)}, "model": model_identity(config.model),
                "against": model_identity(config.against)}
+    from harken.engines.loading import locate
+    locate(config.model), locate(config.against)
     settings = {"command": f"eval {name}", **dataclasses.asdict(config)}
     with Run.open(config.out, settings, lineage, quiet=quiet) as run:
         if run.done:

@@ -113,7 +113,7 @@ class Run:
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path, config, checkpoint_seconds, not sys.stderr.isatty() if quiet is None else quiet)
         run._lock()
-        if held:
+        if held and run._has_work():
             run._refuse_other(lineage)
             last = read_jsonl(path / "metrics.jsonl")[-1:]
             run.seconds_before = last[0].get("seconds", 0.0) if last else 0.0
@@ -131,10 +131,14 @@ class Run:
             raise UserError(f"{self.path} is being written by another process.",
                             "Wait for it to end, or choose another --out.") from None
 
+    def _has_work(self) -> bool:
+        """Whether anything would be lost by starting over."""
+        return self.done or self.latest_checkpoint() is not None or (self.path / "metrics.jsonl").exists()
+
     def _refuse_other(self, lineage: Mapping[str, Any]) -> None:
         known = read_json(self.path / "config.json")
         changed = [f"{k}: {known.get(k)!r} there, {self.config.get(k)!r} now"
-                   for k in sorted({*known, *self.config}) - FREE_TO_CHANGE if known.get(k) != self.config.get(k)]
+                   for k in sorted({*known, *self.config} - FREE_TO_CHANGE) if known.get(k) != self.config.get(k)]
         before = read_json(self.path / "lineage.json")
         changed += [f"{k} has changed since it began" for k in sorted(lineage) if before.get(k) != lineage[k]]
         if changed:

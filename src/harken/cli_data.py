@@ -1,0 +1,138 @@
+"""`harken import` and `harken snapshot`: feedback into the database, and frozen out of it."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from harken.store.database import ImportResult, open_database
+from harken.store.files import KINDS
+from harken.store.snapshots import snapshot
+
+QUIET_SECONDS = 2.0
+
+IMPORT_HELP = """\
+Reads a file of feedback into the database. The shape of its rows is recognised:
+
+  comparisons     prompt, completions, ranks (1 is best, equal ranks are ties)
+                  chosen, rejected  (text, messages, or Anthropic transcripts)
+                  OpenAssistant trees; FineGrainedRLHF's dev_feedback.json
+  demonstrations  prompt, completion
+                  messages; instruction, input, output (Alpaca); instruction, context, response (Dolly)
+  prompts         prompt
+
+All of the file is stored, or nothing. A row that is stored already is not stored again, so a file
+can be imported twice, or again after it has grown."""
+
+IMPORT_EXAMPLES = """\
+examples:
+  harken import pairs.jsonl                        into feedback.db, made if missing
+  harken import hh/test.jsonl.gz --db team.db      `chosen` counts as the preferred answer
+  harken import dolly.jsonl --as prompts           only the prompts of a file of demonstrations
+  harken import crowd.jsonl --skip-bad             leave malformed lines out and count them"""
+
+SNAPSHOT_HELP = """\
+Freezes all feedback of one kind into a file, with its hash beside it (FILE.meta.json). Training reads
+snapshots, so a run can always name the data it saw. The same feedback gives the same file."""
+
+SNAPSHOT_EXAMPLES = """\
+examples:
+  harken snapshot comparisons --out pairs.jsonl
+  harken snapshot demonstrations --db team.db --out shown.jsonl.gz"""
+
+NEXT = {"comparisons": "reward_model", "demonstrations": "sft"}
+
+
+def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `import` and `snapshot`; each sets `handler`."""
+    layout = argparse.RawDescriptionHelpFormatter
+    command = subparsers.add_parser("import", help="read a file of feedback into the database", formatter_class=layout,
+                                    description=IMPORT_HELP, epilog=IMPORT_EXAMPLES)
+    command.add_argument("file", metavar="FILE", help=".jsonl, .jsonl.gz or .json, UTF-8")
+    command.add_argument("--as", dest="kind", choices=KINDS, help="what the file holds (default: its first row tells)")
+    command.add_argument("--skip-bad", action="store_true", help="leave malformed lines out and count them")
+    _add_db(command)
+    command.set_defaults(handler=run_import)
+
+    command = subparsers.add_parser("snapshot", help="freeze feedback into a file to train on", formatter_class=layout,
+                                    description=SNAPSHOT_HELP, epilog=SNAPSHOT_EXAMPLES)
+    command.add_argument("kind", metavar="KIND", choices=KINDS, help=", ".join(KINDS))
+    command.add_argument("--out", metavar="FILE", required=True, help="new file, .jsonl or .jsonl.gz")
+    _add_db(command)
+    command.set_defaults(handler=run_snapshot)
+
+
+def run_import(args: argparse.Namespace) -> int:
+    """`harken import`."""
+    with open_database(args.db) as db, progress_bar(f"Reading {args.file}") as progress:
+        result = db.import_file(args.file, args.kind, args.skip_bad, progress=progress)
+    print(import_summary(result, args.file, args.db))
+    return 0
+
+
+def run_snapshot(args: argparse.Namespace) -> int:
+    """`harken snapshot`."""
+    with open_database(args.db, create=False) as db:
+        info = snapshot(db, args.kind, args.out)
+    people = f"{info.labelers:,} labeler{'s' * (info.labelers != 1)}" if info.labelers else "no labeler named"
+    print(f"Froze {_count(info.rows, args.kind)} ({people}) in {info.path}")
+    print(f"  sha256 {info.hash}")
+    if args.kind in NEXT:
+        name = shlex.quote(str(info.path))
+        print(f"Next: harken train {NEXT[args.kind]} --data {name} --out runs/{NEXT[args.kind]}")
+    return 0
+
+
+def import_summary(result: ImportResult, file: str, db: str) -> str:
+    """What an import did, in a few lines."""
+    if result.before:
+        lines = [f"{file} was imported on {result.before[:10]}: nothing new to store."]
+    else:
+        lines = [f"Stored {_count(result.added, result.kind)} in {db}"]
+        if result.already:
+            lines.append(f"  {result.already:,} stored before, not stored again")
+    if result.skipped:
+        lines.append(f"  {sum(result.skipped.values()):,} left out:")
+        lines += [f"    {n:,} × {reason}" for reason, n in sorted(result.skipped.items(), key=lambda x: (-x[1], x[0]))]
+    lines.append(f"Next: harken snapshot {result.kind} --db {shlex.quote(str(db))} --out {result.kind}.jsonl")
+    return "\n".join(lines)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on stderr for work longer than two seconds; nothing where stderr is not a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    started = time.monotonic()
+    with Progress(console=Console(stderr=True), transient=True, disable=False, auto_refresh=False) as bar:
+        task: Any = None
+
+        def advance(done: int, size: int) -> None:
+            nonlocal task
+            if time.monotonic() - started < QUIET_SECONDS:
+                return
+            if task is None:
+                task = bar.add_task(title, total=size)
+            bar.update(task, completed=done, total=size, refresh=True)
+
+        yield advance
+
+
+def _count(n: int, kind: str) -> str:
+    return f"{n:,} {kind if n != 1 else kind.removesuffix('s')}"
+
+
+def _add_db(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--db", metavar="FILE", default="feedback.db",
+                         help="database: a file, or a postgresql:// address (default: feedback.db)")
+
+

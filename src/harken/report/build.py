@@ -1,0 +1,82 @@
+"""One offline HTML page about a set of runs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import harken
+from harken.core.errors import UserError
+from harken.report import curves, results, samples
+from harken.report.html import section, text
+from harken.report.load import RunData, load_runs
+
+
+def build_report(runs: Sequence[Path], out: Path) -> Path:
+    """Reads run directories and writes a self-contained page to `out`, atomically; returns `out`.
+
+    Runs inside a quickstart directory are found by themselves. Missing pieces leave their section out.
+    Raises `UserError` for no runs, a path that is not a run directory, or an `out` that cannot be written.
+    """
+    out = Path(out)
+    page = render(load_runs(runs))
+    if out.is_dir():
+        raise UserError(f"{out} is a directory.", "Name a file: --out report.html.")
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(page, encoding="utf-8")
+        temporary.replace(out)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror or error}.", "Choose another --out.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return out
+
+
+def render(runs: Sequence[RunData]) -> str:
+    """The page as text."""
+    sections = (
+        ("results", "Results", results.tables(runs), "Each bar is a 95% interval on its column's scale; the dot is the "
+         "estimate. Intervals are over prompts."),
+        ("frontier", "Reward against KL", curves.reward_against_kl(runs), "What each step away from the start bought. A "
+         "proxy that climbs while gold falls is being exploited."),
+        ("reward-model", "Reward model", curves.reward_models(runs), "Accuracy means little alone, so rules that read "
+         "nothing stand beside it."),
+        ("training", "Training", curves.training(runs), "Faint: every step. Strong: a running mean, its last value in bold."),
+        ("samples", "Samples", samples.samples(runs), ""),
+        ("missing", "Missing and dropped", samples.missing(runs), "Missing items are counted here, never scored as zero."),
+        ("lineage", "Lineage", samples.lineage(runs), "What these figures were made from."),
+    )
+    shown = [(name, title, body, lead) for name, title, body, lead in sections if body]
+    links = "".join(f'<a href="#{name}">{text(title)}</a>' for name, title, _, _ in shown)
+    body = "".join(section(name, title, inner, lead) for name, title, inner, lead in shown)
+    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+    count = f"{len(runs)} run{'s' * (len(runs) != 1)}"
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<title>Harken report: {text(runs[0].name)}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<header class="top">
+<p class="eyebrow">Harken report · {count} · {time.strftime("%Y-%m-%d")}</p>
+<h1>{results.verdict(runs)}</h1>
+{results.facts(runs)}
+<nav aria-label="Sections">{links}</nav>
+</header>
+<main>
+{body}
+</main>
+<footer class="end">Made by Harken {text(harken.__version__)}. This page is one file and loads nothing.</footer>
+</body>
+</html>
+"""

@@ -1,0 +1,203 @@
+"""The top of the page: the verdict in words, and the tables of models and of win rates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harken.core.protocols import Estimate
+from harken.report import html
+from harken.report.html import text
+from harken.report.load import ORDER, RunData, estimate, series
+from harken.report.svg import interval_bar, padded
+
+NAMES = {"base": "Base", "sft": "SFT", "reward_model": "Reward model", "rloo": "RLOO", "win_rate": "Win rate"}
+
+
+def name_of(key: str) -> str:
+    return NAMES.get(key, key.replace("_", " "))
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table of estimates: its scale covers every row, and always `include`."""
+
+    key: str
+    title: str
+    note: str
+    rate: bool = False
+    reference: float | None = None
+    include: tuple[float, ...] = ()
+    bar: bool = True
+
+
+COLUMNS = (
+    Column("gold", "Gold score", "the true reward; higher is better"),
+    Column("gold_win_rate", "Win rate", "share of pairs won by gold score, ties half", True, 0.5, (0.0, 1.0)),
+    Column("kl", "KL", "nats from the start; how far it moved", bar=False),
+    Column("nll_change", "Change in NLL", "on other text; above 0 is a tax", False, 0.0, (0.0,)),
+)
+
+
+def _cell(e: Estimate | None, column: Column, scale: tuple[float, float], who: str, style: str) -> str:
+    if e is None:
+        return '<td><span class="none">not measured</span></td>'
+    shown, interval = html.value(e, rate=column.rate), html.span(e, rate=column.rate)
+    n = f' <span class="n">n = {e.n:,}</span>' if e.n else ""
+    bar = interval_bar(e, scale, f"{who}, {column.title}: {shown} {interval}", reference=column.reference,
+                       style=style) if column.bar else ""
+    return f'<td><span class="value">{text(shown)}</span> <span class="range">{text(interval)}{n}</span>{bar}</td>'
+
+
+def _scale(cells: Sequence[Estimate | None], column: Column) -> tuple[float, float]:
+    if column.rate:
+        return 0.0, 1.0
+    values = [v for e in cells if e for v in (e.value, e.low, e.high)]
+    return padded([*values, *column.include])
+
+
+def estimates_table(caption: str, first: str, rows: Mapping[str, Mapping[str, Estimate | None]],
+                    columns: Sequence[Column], muted: Callable[[str], bool] = lambda row: False) -> str:
+    """Rows of named estimates, each as a number, its interval, and a bar on its column's scale."""
+    used = [c for c in columns if any(r.get(c.key) for r in rows.values())]
+    if not used:
+        return ""
+    scales = {c.key: _scale([r.get(c.key) for r in rows.values()], c) for c in used}
+    head = "".join(f'<th scope="col">{text(c.title)}<span class="note">{text(c.note)}</span></th>' for c in used)
+    body = "".join(
+        f'<tr{" class=muted" if muted(name) else ""}><th scope="row">{text(name)}</th>'
+        + "".join(_cell(row.get(c.key), c, scales[c.key], name, "grey" if muted(name) else "accent") for c in used) + "</tr>"
+        for name, row in rows.items())
+    foot = "".join(f"<td>{_ends(c, scales[c.key])}</td>" for c in used)
+    return (f'<div class="scroll" tabindex="0" role="region" aria-label="{text(caption)}"><table class="estimates">'
+            f"<caption>{text(caption)}</caption>"
+            f'<thead><tr><th scope="col">{text(first)}</th>{head}</tr></thead><tbody>{body}</tbody>'
+            f'<tfoot aria-hidden="true"><tr><td></td>{foot}</tr></tfoot></table></div>')
+
+
+def _ends(column: Column, scale: tuple[float, float]) -> str:
+    if not column.bar:
+        return ""
+    words = [html.percent(v).replace(".0%", "%") if column.rate else html.number(v, 2) for v in scale]
+    middle = f"<span>{'50%' if column.rate else ''}</span>"
+    return f'<span class="scale"><span>{text(words[0])}</span>{middle}<span>{text(words[1])}</span></span>'
+
+
+def summaries(runs: Sequence[RunData]) -> list[RunData]:
+    return [r for r in runs if r.summary]
+
+
+def model_rows(summary: Mapping[str, Any]) -> dict[str, dict[str, Estimate | None]]:
+    """One row a model of a quickstart summary, base first."""
+    keys = [k for k, v in summary.items() if isinstance(v, Mapping) and any(c.key in v for c in COLUMNS)]
+    keys.sort(key=lambda k: ORDER.index(k) if k in ORDER else len(ORDER))
+    return {name_of(k): {c.key: estimate(summary[k].get(c.key)) for c in COLUMNS} for k in keys}
+
+
+def win_rates(runs: Sequence[RunData]) -> list[RunData]:
+    return [r for r in runs if r.result and r.result.get("name") == "win_rate" and estimate(r.result.get("value"))]
+
+
+def tables(runs: Sequence[RunData]) -> str:
+    out = []
+    several = len(summaries(runs)) > 1
+    for run in summaries(runs):
+        rows = model_rows(run.summary or {})
+        place = f" in {run.name}" if several else ""
+        out.append(estimates_table(f"Models{place}, with 95% intervals", "Model", rows, COLUMNS, lambda r: r == "Base"))
+    for run in win_rates(runs):
+        out.append(_win_rate_table(run))
+    return "".join(out)
+
+
+def _win_rate_table(run: RunData) -> str:
+    r = run.result or {}
+    rows: dict[str, dict[str, Estimate | None]] = {str(r.get("model", run.name)): {"rate": estimate(r.get("value"))}}
+    nulls = {f"Null baseline: {k}": {"rate": estimate(v)} for k, v in (r.get("baselines") or {}).items()}
+    scores = r.get("mean_score") or {}
+    model = str(r.get("model", run.name))
+    rows[model]["score"] = estimate(scores.get("model"))
+    against = estimate(scores.get("against"))
+    if against:
+        rows[str(r.get("against", "other"))] = {"rate": None, "score": against}
+    columns = (Column("rate", "Win rate", f"against {r.get('against', 'the other')}, ties half", True, 0.5),
+               Column("score", "Mean score", "by the same judge"))
+    caption = f"{run.name}: judged by {r.get('judge', 'an unnamed judge')}, with 95% intervals over prompts"
+    return estimates_table(caption, "Model", rows | nulls, columns, lambda name: name in nulls)
+
+
+def _compare(who: str, against: str, e: Estimate, judge: str) -> str:
+    shown = (f'<strong>{text(html.percent(e.value))}</strong> <span class="range">{text(html.span(e, rate=True))}</span>')
+    tail = f"of {e.n:,} prompts" if e.n else "of prompts"
+    if math.isnan(e.low):
+        return f"{who} wins {shown} {tail} against {against} by {judge}; without an interval this proves nothing."
+    if e.low > 0.5:
+        return f"{who} beats {against}: it wins {shown} {tail} by {judge}."
+    if e.high < 0.5:
+        return f"{who} falls behind {against}: it wins only {shown} {tail} by {judge}."
+    return f"{who} and {against} are tied: a win rate of {shown} {tail} by {judge} shows no difference."
+
+
+def verdict(runs: Sequence[RunData]) -> str:
+    """One sentence, as HTML: the strongest claim that the runs support, with its interval."""
+    for run in summaries(runs):
+        summary = run.summary or {}
+        for key in [k for k in ("rloo", "sft", *summary) if isinstance(summary.get(k), Mapping)]:
+            e = estimate(summary[key].get("gold_win_rate"))
+            if e:
+                against = summary[key].get("against") or "the base model"
+                return _compare(text(name_of(key)), text(against), e, "gold score")
+    for run in win_rates(runs):
+        r = run.result or {}
+        e = estimate(r.get("value"))
+        if e:
+            return _compare(text(r.get("model", run.name)), text(r.get("against", "the other model")), e,
+                            text(r.get("judge", "an unnamed judge")))
+    for run in runs:
+        e = estimate((run.result or {}).get("accuracy"))
+        if e and run.kind == "reward_model":
+            return (f"The reward model agrees with people on <strong>{html.percent(e.value)}</strong> "
+                    f'<span class="range">{html.span(e, rate=True)}</span> of held-out pairs; {_beside(run.result or {}, e)}.')
+    for run in runs:
+        for key in ("nll", "reward", "loss", "accuracy"):
+            points, _ = series(run.metrics, key)
+            if points:
+                move = "fell" if points[-1][1] < points[0][1] else "rose"
+                return (f"{text(name_of(run.kind))}: {key} {move} from {text(html.number(points[0][1]))} to <strong>"
+                        f"{text(html.number(points[-1][1]))}</strong> in {len(points):,} steps. Nobody has judged it yet.")
+    return "These runs hold no figures yet."
+
+
+def _beside(result: Mapping[str, Any], accuracy: Estimate) -> str:
+    found = {k: e for k, v in (result.get("baselines") or {}).items() if (e := estimate(v))}
+    if not found:
+        return "no null baseline was recorded"
+    name, best = max(found.items(), key=lambda item: item[1].value)
+    words = f"always choosing the {text(name)} gets {html.percent(best.value)}" if name != "constant" else \
+        f"a constant score gets {html.percent(best.value)}"
+    return words if accuracy.low > best.value else f"{words}, so it is not shown to be better than that"
+
+
+def facts(runs: Sequence[RunData]) -> str:
+    """A few figures under the verdict: reward model, distance, tax, time."""
+    items: list[tuple[str, str, str]] = []
+    for run in summaries(runs)[:1]:
+        summary = run.summary or {}
+        reward = summary.get("reward_model") or {}
+        if isinstance(reward, Mapping) and (e := estimate(reward.get("accuracy"))):
+            items.append(("Reward model accuracy", f"{html.percent(e.value)} {html.span(e, rate=True)}", _beside(reward, e)))
+        last = next((k for k in ("rloo", "sft") if isinstance(summary.get(k), Mapping)), None)
+        block = summary.get(last) if last else None
+        if last and isinstance(block, Mapping):
+            if e := estimate(block.get("kl")):
+                items.append((f"KL of {name_of(last)}", f"{html.value(e)} {html.span(e)}", "nats from where it started"))
+            if e := estimate(block.get("nll_change")):
+                sense = "a tax" if e.low > 0 else "an improvement" if e.high < 0 else "no tax shown"
+                items.append(("Change in NLL on other text", f"{html.value(e)} {html.span(e)}", sense))
+        if isinstance(seconds := summary.get("seconds"), int | float):
+            long = seconds >= 90
+            items.append(("Time", f"{seconds / 60:.0f} min" if long else f"{seconds:.0f} s", "from data to this page"))
+    cards = "".join(f'<div><dt>{text(t)}</dt><dd>{text(v)}<span class="note">{n}</span></dd></div>' for t, v, n in items)
+    return f'<dl class="facts">{cards}</dl>' if cards else ""

@@ -1,0 +1,138 @@
+"""The foot of the page: what the models wrote, what is missing, and where everything came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from harken.report import html
+from harken.report.html import definitions, text
+from harken.report.load import ORDER, Row, RunData, is_number, series
+from harken.report.results import name_of, win_rates
+
+SHOWN = 10
+LONGEST = 4000  # characters of one answer shown
+
+
+def _chosen(rows: Sequence[Row]) -> list[Row]:
+    """Ten at random with a fixed seed: never the best, never the first."""
+    if len(rows) <= SHOWN:
+        return list(rows)
+    return [rows[i] for i in sorted(np.random.default_rng(0).choice(len(rows), SHOWN, replace=False))]
+
+
+def _words(value: object) -> str:
+    if not isinstance(value, str):
+        return '<p class="none">missing</p>'
+    if not value.strip():
+        return '<p class="none">empty</p>'
+    cut = f'<p class="small">… and {len(value) - LONGEST:,} more characters</p>' if len(value) > LONGEST else ""
+    return f'<p class="words" dir="auto">{text(value[:LONGEST])}</p>{cut}'
+
+
+def _prompt(value: object) -> str:
+    if isinstance(value, list):
+        turns = [m for m in value if isinstance(m, Mapping)]
+        return "".join(f'<div class="turn"><span class="role">{text(m.get("role", ""))}</span>'
+                       f"{_words(m.get('content'))}</div>" for m in turns)
+    return _words(value)
+
+
+def _card(row: Row, answers: Sequence[tuple[str, object, object]], score_name: str, index: int) -> str:
+    """Prompt above, answers side by side; an answer is (who, text, score)."""
+    scores = [float(s) for _, _, s in answers if is_number(s)]  # type: ignore[arg-type]
+    best = max(scores) if len(scores) > 1 and max(scores) > min(scores) else None
+    columns = []
+    for who, words, score in answers:
+        if is_number(score):
+            top = score == best
+            chip = (f'<span class="chip{" top" if top else ""}">{text(score_name)} {text(html.number(float(score)))}'  # type: ignore[arg-type]
+                    f'{" · best" if top else ""}</span>')
+        else:
+            chip = f'<span class="chip none">no {text(score_name)}</span>'
+        columns.append(f'<div class="answer"><h4>{text(who)} {chip}</h4>{_words(words)}</div>')
+    use = f' <span class="about">{text(row["use_case"])}</span>' if row.get("use_case") else ""
+    return (f'<article class="sample"><header><h3>Prompt {index}{use}</h3>{_prompt(row.get("prompt"))}</header>'
+            f'<div class="answers">{"".join(columns)}</div></article>')
+
+
+def _block(rows: Sequence[Row], cards: Sequence[str], title: str) -> str:
+    if not cards:
+        return ""
+    drawn = f"{len(cards)} of {len(rows):,} prompts, drawn at random with a fixed seed" if len(rows) > len(cards) \
+        else f"all {len(rows):,}"
+    return f'<p class="lead">{text(title)}: {drawn}, none picked by hand.</p>{"".join(cards)}'
+
+
+def samples(runs: Sequence[RunData]) -> str:
+    """Side by side where a comparison exists, then each win-rate evaluation; else what the last step wrote."""
+    out = []
+    for run in (r for r in runs if r.comparison):
+        known = {k for row in run.comparison for k, v in row.items() if isinstance(v, str)} - {"prompt", "use_case", "id"}
+        keys = [k for k in ORDER if k in known] + sorted(known - set(ORDER))
+        cards = []
+        for i, row in enumerate(_chosen(run.comparison), 1):
+            gold = row["gold"] if isinstance(row.get("gold"), Mapping) else {}
+            cards.append(_card(row, [(name_of(k), row.get(k), gold.get(k)) for k in keys], "gold", i))
+        out.append(_block(run.comparison, cards, " | ".join(name_of(k) for k in keys)))
+    for run in win_rates(runs):
+        r = run.result or {}
+        model, against = str(r.get("model", "model")), str(r.get("against", "against"))
+        cards = [_card(row, [(model, row.get("model_text"), row.get("model_score")),
+                             (against, row.get("against_text"), row.get("against_score"))], "score", i)
+                 for i, row in enumerate(_chosen(run.samples), 1)]
+        out.append(_block(run.samples, cards, f"{model} | {against}"))
+    if not out:
+        for run in (r for r in runs if any("completion" in s for s in r.samples)):
+            last = max((s["step"] for s in run.samples if is_number(s.get("step"))), default=None)
+            rows = [s for s in run.samples if s.get("step") == last]
+            cards = [_card(row, [(name_of(run.kind), row.get("completion"), row.get("reward"))], "reward", i)
+                     for i, row in enumerate(_chosen(rows), 1)]
+            out.append(_block(rows, cards, f"{run.name}, step {last}"))
+    return "".join(out)
+
+
+def _missing(run: RunData) -> list[str]:
+    found = [f"{n} unreadable line{'s' * (n > 1)} in {file}" for file, n in run.unreadable.items()]
+    for key in sorted({k for row in run.metrics for k in row} - {"step"}):
+        if any(row.get(key) is None or is_number(row.get(key)) or row.get(key) != row.get(key)
+               for row in run.metrics if key in row) and (count := series(run.metrics, key)[1]):
+            found.append(f"{key} missing at {count} of {len(run.metrics)} steps")
+    for key in ("reward", "model_score", "against_score"):
+        held = [s for s in run.samples if key in s]
+        if count := sum(not is_number(s[key]) for s in held):
+            found.append(f"{count} of {len(held)} samples without {key.replace('_', ' ')}")
+    golds = [g for row in run.comparison if isinstance(row.get("gold"), Mapping) for g in row["gold"].values()]
+    if count := sum(not is_number(g) for g in golds):
+        found.append(f"{count} of {len(golds)} gold scores missing")
+    for key, value in (run.result or run.summary or {}).items():
+        if any(w in key for w in ("missing", "dropped", "skipped", "unscored")) and is_number(value) and value:
+            found.append(f"{key.replace('_', ' ')}: {value:,}")
+    return found
+
+
+def missing(runs: Sequence[RunData]) -> str:
+    """Counts of everything that is not in the figures above, and the runs' own notes."""
+    rows = []
+    for run in runs:
+        notes = (run.result or run.summary or {}).get("notes")
+        noted = [str(n) for n in notes] if isinstance(notes, list) else []
+        lines = [*([] if run.done else ["not finished: no result.json"]), *_missing(run), *noted]
+        shown = "".join(f"<li>{text(line)}</li>" for line in lines)
+        cell = f"<ul>{shown}</ul>" if lines else '<span class="none">nothing</span>'
+        rows.append(f'<tr><th scope="row">{text(run.name)}</th><td>{cell}</td></tr>')
+    return (f'<table class="plain left"><caption>Not in the figures above, by run</caption><thead><tr><th scope="col">Run</th>'
+            f'<th scope="col">Missing, dropped, noted</th></tr></thead><tbody>{"".join(rows)}</tbody></table>')
+
+
+def lineage(runs: Sequence[RunData]) -> str:
+    """Each run's lineage as a definition list, its settings folded away."""
+    out = []
+    for run in runs:
+        settings = (f'<details class="data"><summary>Settings</summary>{definitions(run.config)}</details>'
+                    if run.config else "")
+        origin = definitions(run.lineage) if run.lineage else '<p class="none">no lineage.json</p>'
+        out.append(f'<article class="lineage"><h3>{text(run.name)} <span class="about">{text(name_of(run.kind))}</span></h3>'
+                   f"{origin}{settings}</article>")
+    return f'<div class="lineages">{"".join(out)}</div>'

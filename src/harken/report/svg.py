@@ -1,0 +1,123 @@
+"""Inline SVG: a plot with axes, and an interval bar for a table cell. Colours come from the page's CSS."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from harken.core.protocols import Estimate
+from harken.report.html import number, text
+
+Points = Sequence[tuple[float, float]]
+
+
+def ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten) inside [low, high], about `count` of them."""
+    if not high > low:
+        return [low]
+    raw = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(k * step, 12) for k in range(first, last + 1)]
+
+
+def padded(values: Sequence[float], share: float = 0.08) -> tuple[float, float]:
+    """A range that holds the finite values with some air."""
+    kept = [v for v in values if math.isfinite(v)] or [0.0, 1.0]
+    low, high = min(kept), max(kept)
+    air = (high - low) * share or abs(high) * 0.1 or 1.0
+    return low - air, high + air
+
+
+def binned(points: Points, most: int = 240) -> list[tuple[float, float]]:
+    """At most `most` points: means over equal runs of steps."""
+    if len(points) <= most:
+        return list(points)
+    return [(float(c[:, 0].mean()), float(c[:, 1].mean())) for c in np.array_split(np.array(points), most)]
+
+
+def smooth(points: Points) -> list[tuple[float, float]]:
+    """Centred running mean over a twelfth of the points; the window shrinks at both ends."""
+    half = len(points) // 24
+    if half == 0:
+        return list(points)
+    y = np.array([p[1] for p in points])
+    reach = [min(half, i, len(y) - 1 - i) for i in range(len(y))]
+    return [(points[i][0], float(y[i - r:i + r + 1].mean())) for i, r in enumerate(reach)]
+
+
+class Plot:
+    """Axes with marks on them. `x` and `y` are the ranges shown; `title` and `desc` are read aloud."""
+
+    def __init__(self, title: str, desc: str, x: tuple[float, float], y: tuple[float, float], *,
+                 x_label: str = "", y_label: str = "", width: int = 430, height: int = 270,
+                 x_format: Callable[[float], str] = number, y_format: Callable[[float], str] = number,
+                 x_ticks: Sequence[float] | None = None, y_ticks: Sequence[float] | None = None) -> None:
+        self.title, self.desc, self.x, self.y = title, desc, x, y
+        self.width, self.height = width, height
+        self.y_ticks = list(y_ticks if y_ticks is not None else ticks(*y, 4))
+        self.x_ticks = list(x_ticks if x_ticks is not None else ticks(*x, 4))
+        self.left = 14 + 7 * max([len(y_format(t)) for t in self.y_ticks], default=0)
+        self.right, self.top = width - 14, 26 if y_label else 10
+        self.bottom = height - (42 if x_label else 24)
+        self.parts: list[str] = []
+        for t in self.y_ticks:
+            self.parts.append(f'<line class="grid" x1="{self.left}" x2="{self.right}" y1="{self._y(t)}" y2="{self._y(t)}"/>'
+                              f'<text class="tick" x="{self.left - 7}" y="{self._y(t) + 4:.1f}" text-anchor="end">'
+                              f"{text(y_format(t))}</text>")
+        for t in self.x_ticks:
+            anchor = "end" if self._x(t) > width - 24 else "middle"
+            self.parts.append(f'<text class="tick" x="{self._x(t)}" y="{self.bottom + 16}" text-anchor="{anchor}">'
+                              f"{text(x_format(t))}</text>")
+        if y_label:
+            self.parts.append(f'<text class="axis" x="0" y="13">{text(y_label)}</text>')
+        if x_label:
+            self.parts.append(f'<text class="axis" x="{self.right}" y="{height - 6}" text-anchor="end">{text(x_label)}</text>')
+
+    def _x(self, v: float) -> float:
+        return round(self.left + (v - self.x[0]) / (self.x[1] - self.x[0]) * (self.right - self.left), 1)
+
+    def _y(self, v: float) -> float:
+        return round(self.bottom - (v - self.y[0]) / (self.y[1] - self.y[0]) * (self.bottom - self.top), 1)
+
+    def line(self, points: Points, style: str) -> None:
+        if len(points) > 1:
+            path = " ".join(f"{self._x(a)},{self._y(b)}" for a, b in points)
+            self.parts.append(f'<polyline class="{style}" points="{path}"/>')
+        else:
+            self.dots(points, style, [3.0] * len(points))
+
+    def dots(self, points: Points, style: str, radii: Sequence[float], names: Sequence[str] = ()) -> None:
+        for i, (a, b) in enumerate(points):
+            title = f"<title>{text(names[i])}</title>" if names else ""
+            self.parts.append(f'<circle class="dot {style}" cx="{self._x(a)}" cy="{self._y(b)}" r="{radii[i]:.1f}">{title}</circle>')
+
+    def upright(self, x: float, low: float, high: float, style: str) -> None:
+        self.line([(x, max(low, self.y[0])), (x, min(high, self.y[1]))], style)
+
+    def label(self, x: float, y: float, words: str, style: str, *, anchor: str = "start", dy: float = -8) -> None:
+        self.parts.append(f'<text class="{style}" x="{self._x(x)}" y="{self._y(y) + dy:.1f}" text-anchor="{anchor}">'
+                          f"{text(words)}</text>")
+
+    def svg(self) -> str:
+        return (f'<svg class="plot" viewBox="0 0 {self.width} {self.height}" role="img" aria-label="{text(self.title)}">'
+                f"<title>{text(self.title)}</title><desc>{text(self.desc)}</desc>{''.join(self.parts)}</svg>")
+
+
+def interval_bar(e: Estimate, scale: tuple[float, float], words: str, *, reference: float | None = None,
+                 style: str = "accent") -> str:
+    """Interval and value on `scale`, as wide as its cell; `reference` draws a fine upright line."""
+    def place(v: float) -> str:
+        return f"{min(max((v - scale[0]) / (scale[1] - scale[0]), 0.0), 1.0) * 96 + 2:.2f}%"
+
+    parts = ['<line class="track" x1="2%" x2="98%" y1="11" y2="11"/>']
+    if reference is not None:
+        parts.append(f'<line class="reference" x1="{place(reference)}" x2="{place(reference)}" y1="1" y2="21"/>')
+    if not math.isnan(e.low) and not math.isnan(e.high):
+        parts.append(f'<line class="interval {style}" x1="{place(e.low)}" x2="{place(e.high)}" y1="11" y2="11"/>')
+    parts.append(f'<circle class="dot {style}" cx="{place(e.value)}" cy="11" r="4.5"/>')
+    return (f'<svg class="bar" width="100%" height="22" role="img" aria-label="{text(words)}"><title>{text(words)}</title>'
+            f"{''.join(parts)}</svg>")

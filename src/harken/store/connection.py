@@ -1,0 +1,143 @@
+"""How the feedback database is reached: settings, transactions, and errors in words for people."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, ProgrammingError
+
+from harken.core.errors import UserError
+
+MAGIC = b"SQLite format 3\0"
+WRITERS_LOCK = 4_866_117  # any number that no other program uses for a PostgreSQL advisory lock
+EXPLAIN = (
+    ("locked", "is in use by another process that holds it for too long",
+     "Wait for it to finish (an import, a backup), or stop it, and run the command again."),
+    ("busy", "is in use by another process that holds it for too long",
+     "Wait for it to finish (an import, a backup), or stop it, and run the command again."),
+    ("readonly", "is read-only", "Make the file and its folder writable, or copy the database elsewhere."),
+    ("is full", "could not grow: the disk is full", "Free some space. Nothing of this command was stored."),
+    ("not a database", "is not a database", "Choose another file for --db."),
+    ("malformed", "is damaged", "Restore it from a backup, or save what `sqlite3 FILE .recover` still finds."),
+    ("unable to open", "cannot be opened", "Check that its folder exists and is writable."),
+    ("disk i/o", "cannot be read or written: the disk reports an error", "Check the disk and its free space."),
+)
+
+
+class Link:
+    """An engine with Harken's settings. `reading()` and `writing()` are its transactions."""
+
+    def __init__(self, target: str | Path, *, create: bool = True, busy_seconds: float = 30.0) -> None:
+        self.url = _url(target)
+        self.name = self.url.database or "" if self.is_file else self.url.render_as_string(hide_password=True)
+        if self.is_file:
+            _check_file(Path(self.name), create)
+        self._engine = _engine(self.url, busy_seconds)
+        self._one_writer = threading.Lock()
+
+    @property
+    def is_file(self) -> bool:
+        return self.url.get_backend_name() == "sqlite"
+
+    @property
+    def engine(self) -> Engine:
+        return self._engine
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        with self._explained(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One write transaction: all of it is stored, or nothing. Writers wait for each other."""
+        with self._one_writer if self.is_file else nullcontext(), self._explained(), self._engine.connect() as connection:
+            connection = connection.execution_options(harken_writes=True)
+            with connection.begin():
+                if connection.dialect.name == "postgresql":
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:n)"), {"n": WRITERS_LOCK})
+                yield connection
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (IntegrityError, ProgrammingError):
+            raise
+        except (DatabaseError, sqlite3.OperationalError, sqlite3.DatabaseError) as error:
+            raise explain(error, self.name) from error
+        except UnicodeEncodeError as error:
+            raise UserError(f"{self.name}: a name holds broken Unicode ({error.reason}).",
+                            "Correct the labeler, client id or source it came with.") from None
+
+
+def explain(error: Exception, name: str) -> UserError:
+    """What a database error means and what to do."""
+    said = str(getattr(error, "orig", None) or error)
+    for sign, fact, action in EXPLAIN:
+        if sign in said.lower():
+            return UserError(f"{name} {fact} ({said}).", action)
+    return UserError(f"{name}: the database answered: {said}.", "Check the address, the server and your permissions.")
+
+
+def _url(target: str | Path) -> URL:
+    if "://" not in str(target):
+        return URL.create("sqlite", database=str(target))
+    try:
+        url = make_url(str(target))
+    except ArgumentError:
+        raise UserError(f"{target} is no database address.", "Give a file name, or postgresql://user@host/name.") from None
+    return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url
+
+
+def _check_file(path: Path, create: bool) -> None:
+    try:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder.", "Name a file in it, like feedback.db.")
+        if not path.exists():
+            if not create:
+                raise UserError(f"There is no database {path}.", f"Make one: harken import FILE --db {path}")
+            if not path.parent.is_dir():
+                raise UserError(f"The folder {path.parent} does not exist.", "Create it first.")
+            return
+        with path.open("rb") as file:
+            head = file.read(len(MAGIC))
+    except OSError as error:
+        raise UserError(f"{path} cannot be opened: {error.strerror}.", "Check its name and permissions.") from None
+    if head and head != MAGIC:
+        raise UserError(f"{path} is not a database.", "Choose another file for --db.")
+
+
+def _engine(url: URL, busy_seconds: float) -> Engine:
+    is_file = url.get_backend_name() == "sqlite"
+    arguments: dict[str, Any] = {"connect_args": {"timeout": busy_seconds}} if is_file else {}
+    try:
+        engine = create_engine(url, **arguments)
+    except ModuleNotFoundError as error:
+        raise UserError(f"{url.get_backend_name()} needs the package {error.name}.", "pip install 'psycopg[binary]'") from None
+    except ArgumentError as error:
+        raise UserError(f"{url.render_as_string()}: {error}.", "Give a file name, or postgresql://user@host/name.") from None
+    if not is_file:
+        return engine
+
+    @event.listens_for(engine, "connect")
+    def settings(connection: Any, record: Any) -> None:
+        connection.isolation_level = None  # Harken says BEGIN itself, below
+        # busy_timeout first: without it a second process that opens the file fails on journal_mode at once (F4)
+        for pragma in (f"busy_timeout={int(busy_seconds * 1000)}", "journal_mode=WAL", "synchronous=FULL",
+                       "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # IMMEDIATE: a reader that turns writer is refused without waiting, whatever the busy_timeout (F4)
+        writes = connection.get_execution_options().get("harken_writes")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine

@@ -1,0 +1,259 @@
+"""The feedback database: everything people said, in the order it arrived, never changed.
+
+    db = open_database("feedback.db")
+    db.import_file("pairs.jsonl")
+    for choice in db.comparisons(): ...
+
+SQLite (a file) by default, PostgreSQL by `postgresql://` address.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Table, func, insert, select
+
+from harken.core.errors import UserError
+from harken.core.records import Choice, Completion, Demonstration, Judgment, Prompt, content_hash
+from harken.store import migrations
+from harken.store.connection import Link
+from harken.store.files import Reader, file_hash
+from harken.store.schema import completions, imports, judgments, prompts
+from harken.store.shapes import Kind, Record
+
+BATCH = 400
+PAGE = 1000
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Added:
+    """How many records were stored, and how many were there already."""
+
+    added: int
+    already: int
+
+
+@dataclass(frozen=True)
+class ImportResult:
+    """What an import did. `before` is when this very file was imported, if it was: then nothing is stored."""
+
+    kind: Kind
+    added: int
+    already: int
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    before: str | None = None
+
+
+class Database:
+    """The feedback database. Methods may be called from several threads and processes at once."""
+
+    def __init__(self, link: Link) -> None:
+        self.link, self.name = link, link.name
+        with link.reading() as connection:
+            old = migrations.version(connection, self.name) < len(migrations.MIGRATIONS)
+        if old:
+            with link.writing() as connection:
+                migrations.migrate(connection, self.name)
+
+    def close(self) -> None:
+        self.link.engine.dispose()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def add_judgments(self, answers: Sequence[Judgment]) -> Added:
+        """Stores answers, all or none. One whose `client_id` is stored already is not stored again;
+        a `client_id` that comes back with another answer is refused."""
+        rows = [_judgment_row(answer) for answer in answers]
+        with self.link.writing() as connection:
+            return _store_judgments(connection, rows)
+
+    def add_prompts(self, records: Iterable[Prompt]) -> Added:
+        """Stores prompts; equal ones once."""
+        rows = [_prompt_row(prompt) for prompt in records]
+        with self.link.writing() as connection:
+            return _store_new(connection, prompts, "key", rows)
+
+    def add_completions(self, records: Iterable[Completion]) -> Added:
+        """Stores completions; equal ones (prompt, text and source) once."""
+        rows = [{"id": c.id, "prompt_id": c.prompt_id, "text": c.text, "source": c.source, "created_at": _now()}
+                for c in records]
+        with self.link.writing() as connection:
+            return _store_new(connection, completions, "id", rows)
+
+    def import_file(self, path: str | Path, kind: Kind | None = None, skip_bad: bool = False, *,
+                    progress: Callable[[int, int], None] | None = None) -> ImportResult:
+        """Imports a file of feedback in one transaction: killed at any moment, it leaves all of it or nothing.
+
+        The same file again stores nothing. So does the same row in another file, as in a longer copy
+        of this one: the n-th row with a given content is stored once. A row that stands k times in
+        one file is stored k times. The file is read before the database is locked, so that people
+        can go on answering meanwhile.
+        """
+        digest = file_hash(path)
+        reader = Reader(path, kind, skip_bad=skip_bad, progress=progress)
+        records = list(reader)
+        assert reader.kind is not None
+        rows = _prompt_rows(records) if reader.kind == "prompts" else _imported_rows(records)
+        skipped = dict(reader.skipped)
+        with self.link.writing() as connection:
+            before = _import_before(connection, digest, reader.kind)
+            if before:
+                return ImportResult(reader.kind, 0, len(rows), skipped, before)
+            entry = {"file_hash": digest, "file_name": Path(path).name, "kind": reader.kind, "rows": len(rows),
+                     "skipped": skipped, "created_at": _now()}
+            key = connection.execute(insert(imports), entry).inserted_primary_key
+            assert key is not None
+            if reader.kind == "prompts":
+                result = _store_new(connection, prompts, "key", rows)
+            else:
+                result = _store_judgments(connection, rows, key[0])
+        return ImportResult(reader.kind, result.added, result.already, skipped)
+
+    def judgments(self) -> Iterator[Judgment]:
+        """Every judgment stored when the iteration began, in the order of arrival."""
+        source = select(judgments, prompts.c.body).join(prompts, judgments.c.prompt_key == prompts.c.key)
+        for row in self._pages(judgments, source):
+            yield Judgment(Prompt.from_json(row["body"]), row["kind"], row["payload"], row["labeler"], row["labeler_group"],
+                           None if row["shown_order"] is None else tuple(row["shown_order"]), row["seconds"],
+                           row["instruction_hash"], row["form_version"], row["client_id"])
+
+    def comparisons(self) -> Iterator[Choice]:
+        """What the judgments say about preference, in the order of arrival."""
+        return (choice for judgment in self.judgments() if (choice := judgment.choice()))
+
+    def demonstrations(self) -> Iterator[Demonstration]:
+        """Written and edited answers, in the order of arrival."""
+        return (shown for judgment in self.judgments() if (shown := judgment.demonstration()))
+
+    def prompts(self) -> Iterator[Prompt]:
+        """Every prompt known, those of judgments included; one for each id, the first that arrived."""
+        seen: set[str] = set()
+        for row in self._pages(prompts, select(prompts)):
+            if row["id"] not in seen:
+                seen.add(row["id"])
+                yield Prompt.from_json(row["body"])
+
+    def completions(self, prompt_id: str) -> list[Completion]:
+        """The completions of one prompt, in the order of arrival."""
+        query = select(completions).where(completions.c.prompt_id == prompt_id).order_by(completions.c.seq)
+        with self.link.reading() as connection:
+            return [Completion(r.prompt_id, r.text, r.source) for r in connection.execute(query)]
+
+    def _pages(self, table: Table, query: Any) -> Iterator[Mapping[str, Any]]:
+        """Rows by ascending `seq` up to the last one now. Short reads: a slow caller blocks no checkpoint."""
+        with self.link.reading() as connection:
+            last = connection.execute(select(func.max(table.c.seq))).scalar() or 0
+        at = 0
+        while at < last:
+            page = query.where(table.c.seq > at, table.c.seq <= last).order_by(table.c.seq).limit(PAGE)
+            with self.link.reading() as connection:
+                rows = connection.execute(page).mappings().all()
+            if not rows:
+                return
+            yield from rows
+            at = rows[-1]["seq"]
+
+
+def open_database(path_or_url: str | Path, *, create: bool = True, busy_seconds: float = 30.0) -> Database:
+    """Opens a feedback database, made or brought up to date where needed.
+
+    `busy_seconds` is how long a write waits for other writers before it gives up with a `UserError`.
+    """
+    return Database(Link(path_or_url, create=create, busy_seconds=busy_seconds))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _prompt_row(prompt: Prompt) -> Row:
+    body = prompt.to_json()
+    return {"key": content_hash(body)[:32], "id": prompt.id, "body": body, "created_at": _now()}
+
+
+def _judgment_row(judgment: Judgment) -> Row:
+    prompt = _prompt_row(judgment.prompt)
+    row = {"prompt_key": prompt["key"], "kind": judgment.kind, "payload": dict(judgment.payload), "labeler": judgment.labeler,
+           "labeler_group": dict(judgment.group), "shown_order": None if judgment.order is None else list(judgment.order),
+           "seconds": judgment.seconds, "instruction_hash": judgment.instruction_hash,
+           "form_version": judgment.form_version}
+    return row | {"content": content_hash(row), "client_id": judgment.client_id, "prompt": prompt}
+
+
+def _prompt_rows(records: Iterable[Record]) -> list[Row]:
+    return [_prompt_row(record) for record in records if isinstance(record, Prompt)]
+
+
+def _imported_rows(records: Iterable[Record]) -> list[Row]:
+    times: Counter[str] = Counter()
+    rows = []
+    for record in records:
+        row = _judgment_row(_as_judgment(record))
+        times[row["content"]] += 1
+        rows.append(row | {"client_id": f"import:{row['content'][:32]}:{times[row['content']]}"})
+    return rows
+
+
+def _as_judgment(record: Record) -> Judgment:
+    if isinstance(record, Choice):
+        payload = {"completions": list(record.options), "ranks": list(record.ranks)}
+        return Judgment(record.prompt, record.kind, payload, record.labeler, record.group)
+    assert isinstance(record, Demonstration)
+    return Judgment(record.prompt, "demonstration", {"completion": record.completion}, record.labeler, record.group)
+
+
+def _store_judgments(connection: Connection, rows: Sequence[Row], import_seq: int | None = None) -> Added:
+    _store_new(connection, prompts, "key", [row["prompt"] for row in rows])
+    added = 0
+    for batch in _batches(rows):
+        ids = [row["client_id"] for row in batch if row["client_id"] is not None]
+        query = select(judgments.c.client_id, judgments.c.content).where(judgments.c.client_id.in_(ids))
+        known: dict[str, str] = {r.client_id: r.content for r in connection.execute(query)}
+        fresh = []
+        for row in batch:
+            client_id = row["client_id"]
+            if client_id is not None and client_id in known:
+                if known[client_id] != row["content"]:
+                    raise UserError(f"The client id {client_id!r} was used for another answer before.",
+                                    "An answer is never changed: send the correction under a new client id.")
+                continue
+            known[client_id] = row["content"]
+            fresh.append({k: v for k, v in row.items() if k != "prompt"} | {"import_seq": import_seq, "created_at": _now()})
+        if fresh:
+            connection.execute(insert(judgments), fresh)
+        added += len(fresh)
+    return Added(added, len(rows) - added)
+
+
+def _store_new(connection: Connection, table: Table, key: str, rows: Sequence[Row]) -> Added:
+    """Inserts the rows whose key is neither stored nor met before; the caller holds the write lock."""
+    added = 0
+    for batch in _batches(rows):
+        wanted: dict[str, Row] = {}
+        for row in batch:
+            wanted.setdefault(row[key], row)
+        known = set(connection.scalars(select(table.c[key]).where(table.c[key].in_(wanted))))
+        fresh = [row for k, row in wanted.items() if k not in known]
+        if fresh:
+            connection.execute(insert(table), fresh)
+        added += len(fresh)
+    return Added(added, len(rows) - added)
+
+
+def _batches(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    return (rows[i:i + BATCH] for i in range(0, len(rows), BATCH))
+
+
+def _import_before(connection: Connection, digest: str, kind: Kind) -> str | None:
+    query = select(imports.c.created_at).where(imports.c.file_hash == digest, imports.c.kind == kind)
+    return connection.scalars(query.order_by(imports.c.seq)).first()
