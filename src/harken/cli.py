@@ -85,8 +85,8 @@ def add_config(parser: argparse.ArgumentParser, config: type, required: Sequence
             continue
         kind = {"int": int, "float": float}.get(str(field.type), str)
         default = "" if field.default in ("", dataclasses.MISSING) else f" (default {field.default})"
-        parser.add_argument(flag, type=kind, default=argparse.SUPPRESS, metavar=kind.__name__.upper() if kind is not str else "TEXT",
-                            required=field.name in required, help=text + default)
+        parser.add_argument(flag, type=kind, default=argparse.SUPPRESS, required=field.name in required,
+                            metavar="TEXT" if kind is str else kind.__name__.upper(), help=text + default)
 
 
 def make_config(config: type, args: argparse.Namespace, base: dict[str, Any] | None = None, source: str = "") -> Any:

@@ -51,8 +51,8 @@ def add_commands(commands: Any) -> None:
     p.set_defaults(handler=doctor)
 
     p = commands.add_parser("quickstart", help="the whole loop on a small real model, offline, in minutes",
-                            description="Samples SmolLM2, lets simulated labelers rank, trains SFT, a reward model and RLOO, "
-                                        "evaluates against the known truth, and makes report.html. A second run reuses what is done.")
+                            description="Trains SFT, lets simulated labelers rank, trains a reward model and RLOO, evaluates "
+                                        "against the known truth, and makes report.html. A second run reuses what is done.")
     p.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="folder to write (default runs/quickstart)")
     p.add_argument("--model", default="smollm2", help="model to start from (default smollm2)")
     p.add_argument("--seed", type=int, default=0, help="seed of everything (default 0)")

@@ -30,9 +30,11 @@ def find_method(name: str) -> ModuleType:
     try:
         module = importlib.import_module(path)
     except ImportError as error:
-        if "." not in name or (error.name or "").startswith("harken"):
-            raise missing_extra(error) if name in method_names() else UserError(
-                f"There is no method {name!r}.", f"Methods: {', '.join(method_names())}; or the path of your own module.") from None
+        if name in method_names():
+            raise missing_extra(error) from None
+        if "." not in name:
+            raise UserError(f"There is no method {name!r}.",
+                            f"Methods: {', '.join(method_names())}; or the dotted path of your own module.") from None
         raise UserError(f"{name} cannot be imported: {error}.", "Is it on PYTHONPATH?") from None
     if not hasattr(module, "Config") or not hasattr(module, "train"):
         raise UserError(f"{name} is not a method: it needs a Config and a train().", "CONTRIBUTING.md shows one.")

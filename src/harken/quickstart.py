@@ -20,7 +20,6 @@ from harken.core.run import derive_seed, progress, read_json, write_json
 from harken.engines.hf import Engine, resolve_dtype
 from harken.engines.sampler import HFSampler
 from harken.evals.capability import document_nll, read_documents
-from harken.report.build import build_report
 from harken.sandbox import GoldReward, crowd, load_demonstrations, load_prompts, make_judgments
 from harken.stats.intervals import mean_interval, paired_difference
 from harken.stats.winrate import win_rate
@@ -66,6 +65,7 @@ class Quickstart:
         summary = self._summary()
         write_json(self.out / "summary.json", summary)
         runs = [self.out, *(self.out / n for n in ("sft", "reward_model", "rloo"))]
+        from harken.report.build import build_report
         build_report(runs, self.out / "report.html")
         return self._show(summary)
 
@@ -125,7 +125,8 @@ class Quickstart:
         for name in ("base", "sft", "rloo"):
             sampler = HFSampler(self._engine(name))
             with progress(f"test answers of {name}", len(prompts)) as advance:
-                found = sampler.sample(prompts, ANSWERS, max_tokens=MAX_TOKENS, seed=derive_seed(self.seed, "test"), advance=advance)
+                found = sampler.sample(prompts, ANSWERS, max_tokens=MAX_TOKENS, seed=derive_seed(self.seed, "test"),
+                                       advance=advance)
             texts[name] = [[s.text for s in group] for group in found]
             if name == "rloo":
                 kl = self._kl(sampler, found, prompts)
@@ -185,7 +186,7 @@ class Quickstart:
         line("KL(rloo ‖ sft), nats a completion", summary["rloo"]["kl"])
         line("sft: NLL of other text, nats a token", summary["sft"]["nll_change"])
         line("rloo: NLL of other text, nats a token", summary["rloo"]["nll_change"])
-        print(f"\n{summary['seconds']:.0f} s. {self.out / 'report.html'} shows it; {self.out / 'summary.json'} holds the figures.")
+        print(f"\n{summary['seconds']:.0f} s. {self.out / 'report.html'} shows it, {self.out / 'summary.json'} has the figures.")
         return summary
 
 

@@ -73,8 +73,8 @@ class Message:
     def from_json(cls, value: object) -> Message:
         if not isinstance(value, Mapping):
             raise ValueError(f"a message must be an object, found {type(value).__name__}")
-        role = value.get("role")
-        if role not in get_args(Role):
+        role: Role | None = value.get("role")
+        if role is None or role not in get_args(Role):
             raise ValueError(f"message role {role!r} is not one of system, user, assistant")
         return cls(role, _text(value.get("content"), "content"))
 

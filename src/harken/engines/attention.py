@@ -58,8 +58,7 @@ class Row:
 
     def _mask(self, tree: int, window: int | None, device: torch.device) -> Tensor | None:
         start, end = self.spans[tree]
-        prompt, *completions = self.branches[tree]
-        if len(completions) <= 1 and (window is None or end - start <= window):
+        if len(self.branches[tree]) <= 2 and (window is None or end - start <= window):
             return None
         branch = torch.repeat_interleave(torch.arange(len(self.branches[tree])),
                                          torch.tensor(self.branches[tree])).to(device)

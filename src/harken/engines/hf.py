@@ -73,14 +73,14 @@ def _has_bf16_instructions() -> bool:
 class Engine:
     """A model on its device, with what it takes to train it.
 
-    `lora_rank` 0 trains every parameter; otherwise adapters on all linear layers (peft), and the model
-    with its adapters off is the reference (without adapters set `reference`, a second engine). `head` adds a scalar head: "reward" reads each completion's
-    last token, "value" the state before each token. `scalars` are further trained numbers an objective
-    uses (a tie parameter), by name and initial value.
+    `lora_rank` 0 trains every parameter; otherwise adapters on all linear layers (peft), and the model with
+    its adapters off is the reference (without adapters set `reference`, a second engine). `head` adds a scalar
+    head: "reward" reads each completion's last token, "value" the state before each token. `scalars` are
+    further trained numbers an objective uses (a tie parameter), by name and initial value.
     """
 
-    def __init__(self, loaded: Loaded, *, lora_rank: int = 0, dtype: str = "float32", head: Literal["reward", "value"] | None = None,
-                 scalars: Mapping[str, float] | None = None,
+    def __init__(self, loaded: Loaded, *, lora_rank: int = 0, dtype: str = "float32",
+                 head: Literal["reward", "value"] | None = None, scalars: Mapping[str, float] | None = None,
                  tokens_per_micro_batch: int = 2048, weight_decay: float = 0.0, max_grad_norm: float = 1.0,
                  seed: int = 0, train: bool = True, gradient_checkpointing: bool = False) -> None:
         cpu.tune()

@@ -75,11 +75,12 @@ def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) 
     if resumed:
         learner.load_state(resumed[1])
 
+    tie = learner.scalars["tie"] if config.ties != "drop" else None
     for step in run.track(start, order.total, "reward model"):
         batch = [kept[i] for i in order(step)]
         data = [Datum(tree, {"ranks": choice.ranks, "weights": [1 / len(batch)] * len(choice.ranks)}) for choice, tree in batch]
         metrics = learner.forward_backward(data, lambda out, x: k_wise(
-            out.scores_C, x["ranks"], x["weights"], out.sizes, ties=config.ties, tie=learner.scalars["tie"] if config.ties != "drop" else None))
+            out.scores_C, x["ranks"], x["weights"], out.sizes, ties=config.ties, tie=tie))
         metrics["accuracy"] = metrics.pop("correct") / max(1.0, pairs := metrics.pop("pairs"))
         rate = learning_rate(step, order.total, config.learning_rate, schedule=config.schedule, warmup=config.warmup)
         metrics |= learner.step(rate)

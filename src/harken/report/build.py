@@ -41,13 +41,15 @@ def render(runs: Sequence[RunData]) -> str:
     sections = (
         ("results", "Results", results.tables(runs), "Each bar is a 95% interval on its column's scale; the dot is the "
          "estimate. Intervals are over prompts."),
-        ("frontier", "Reward against KL", curves.reward_against_kl(runs), "What each step away from the start bought. A "
-         "proxy that climbs while gold falls is being exploited."),
+        ("frontier", "Reward against KL", curves.reward_against_kl(runs), "What each step away from the start bought. "
+         "A proxy that climbs while gold falls is being exploited."),
         ("reward-model", "Reward model", curves.reward_models(runs), "Accuracy means little alone, so rules that read "
          "nothing stand beside it."),
-        ("training", "Training", curves.training(runs), "Faint: every step. Strong: a running mean, its last value in bold."),
+        ("training", "Training", curves.training(runs), "Faint: every step. Strong: a running mean, its last value "
+         "in bold."),
         ("samples", "Samples", samples.samples(runs), ""),
-        ("missing", "Missing and dropped", samples.missing(runs), "Missing items are counted here, never scored as zero."),
+        ("missing", "Missing and dropped", samples.missing(runs), "Missing items are counted here, never scored as "
+         "zero."),
         ("lineage", "Lineage", samples.lineage(runs), "What these figures were made from."),
     )
     shown = [(name, title, body, lead) for name, title, body, lead in sections if body]

@@ -13,7 +13,8 @@ from harken.report.results import Column, estimates_table, name_of, summaries
 from harken.report.svg import Plot, binned, padded, smooth
 from harken.stats.intervals import wilson
 
-FIRST = ("reward", "gold", "kl", "entropy", "length", "eos_rate", "clip_fraction", "logprob_gap", "loss", "nll", "accuracy")
+FIRST = ("reward", "gold", "kl", "entropy", "length", "eos_rate", "clip_fraction", "logprob_gap", "loss", "nll",
+         "accuracy")
 LABELS = {"reward": "Reward (proxy)", "gold": "Gold score", "kl": "KL (nats)", "nll": "NLL (nats a token)",
           "length": "Length (tokens)", "eos_rate": "Finished by itself", "clip_fraction": "Clipped share",
           "logprob_gap": "Log-prob gap, sampler to trainer"}
@@ -45,16 +46,15 @@ def _frontier(run: RunData, key: str, style: str) -> str:
     plot = Plot(f"{label(key)} against √KL, {run.name}",
                 f"From {html.number(path[0][1])} at √KL {html.number(path[0][0])} to {html.number(path[-1][1])} "
                 f"at √KL {html.number(path[-1][0])}.", (max(0.0, x[0]), x[1]), padded([p[1] for p in raw]),
-                x_label="distance from the start, √KL (√nats)", y_label=label(key))
+                x_label="Distance from the start, √KL (√nats)", y_label=label(key))
     plot.dots(raw, f"{style} faint", [2.4] * len(raw))
     plot.line(path, f"line {style}")
     plot.dots([path[-1]], style, [5.0])
-    plot.label(*path[-1], "end", "mark", anchor="end", dy=-10)
     shown = by_step[::max(1, len(by_step) // 20)]
     table = data_table(f"{label(key)} and KL by step, {run.name}", ("Step", "KL", label(key)),
                        ((f"{r['step']}", html.number(r["kl"]), html.number(r[key])) for r in shown))
-    return f"<figure>{plot.svg()}<figcaption>Dots are single steps, the line a running mean in order of steps." \
-           f"</figcaption>{table}</figure>"
+    return (f"<figure>{plot.svg()}<figcaption>Dots are single steps, the line a running mean in order of steps, "
+            f"the large dot its end.</figcaption>{table}</figure>")
 
 
 def reward_models(runs: Sequence[RunData]) -> str:
@@ -66,7 +66,7 @@ def reward_models(runs: Sequence[RunData]) -> str:
     out = []
     for name, result in found:
         heading = f"<h3>{text(name)}</h3>" if len(found) > 1 else ""
-        out.append(f'{heading}<div class="pair wide-left">{_accuracy(result)}{_calibration(name, result)}</div>')
+        out.append(f'{heading}<div class="pair">{_accuracy(result)}{_calibration(name, result)}</div>')
     return "".join(out)
 
 
@@ -91,23 +91,24 @@ def _calibration(name: str, result: Mapping[str, Any]) -> str:
     spans = [(b["low"], b["high"]) if is_number(b.get("low")) and is_number(b.get("high"))
              else ((e := wilson(min(max(b["observed"], 0.0), 1.0) * b["n"], int(b["n"]))).low, e.high) for b in bins]
     bottom = min([low, *(s[0] for s in spans)])
-    y = (0.0 if bottom < 0.5 else low, 1.0)
+    y = (math.floor(10 * bottom) / 10, 1.0)
     ece = result.get("ece")
     error = f" Expected calibration error {html.percent(ece)}." if is_number(ece) else ""
     plot = Plot(f"Calibration of {name}", f"Observed against predicted in {len(bins)} bins.{error}", (low, 1.0), y,
-                x_label="predicted chance of being preferred", y_label="share that people preferred",
+                x_label="Predicted chance of being preferred", y_label="Share that people preferred",
                 height=320, x_format=_whole, y_format=_whole)
     plot.line([(max(low, y[0]), max(low, y[0])), (1, 1)], "diagonal")
     most = max(b["n"] for b in bins)
     for b, (down, up) in zip(bins, spans):
         plot.upright(b["predicted"], down, up, "interval accent")
-    plot.dots([(b["predicted"], b["observed"]) for b in bins], "accent", [3 + 5 * math.sqrt(b["n"] / most) for b in bins],
-              [f"predicted {html.percent(b['predicted'])}, observed {html.percent(b['observed'])}, n = {b['n']}" for b in bins])
-    rows = ((html.percent(b["predicted"]), html.percent(b["observed"]), f"[{html.percent(s[0])}, {html.percent(s[1])}]",
-             f"{b['n']:,}") for b, s in zip(bins, spans))
+    rows = [(html.percent(b["predicted"]), html.percent(b["observed"]), f"[{html.percent(s[0])}, {html.percent(s[1])}]",
+             f"{b['n']:,}") for b, s in zip(bins, spans)]
+    plot.dots([(b["predicted"], b["observed"]) for b in bins], "accent",
+              [3 + 5 * math.sqrt(b["n"] / most) for b in bins],
+              [f"predicted {p}, observed {o}, {n} pairs" for p, o, _, n in rows])
     table = data_table(f"Calibration of {name}", ("Predicted", "Observed", "95% interval", "Pairs"), rows)
-    return (f"<figure>{plot.svg()}<figcaption>On the dashed line a prediction means what it says. Larger dots hold more "
-            f"pairs.{error}</figcaption>{table}</figure>")
+    return (f"<figure>{plot.svg()}<figcaption>On the dashed line a prediction means what it says. Larger dots hold "
+            f"more pairs.{error}</figcaption>{table}</figure>")
 
 
 def _whole(v: float) -> str:
@@ -129,15 +130,16 @@ def _training_of(run: RunData) -> str:
             continue
         values = [p[1] for p in points]
         if min(values) == max(values) and len(values) > 1:
-            constant.append(f"{label(key)} {html.number(values[0])}")
+            constant.append(f"{label(key)} {html.compact(values[0])}")
             continue
         figures.append(_small(run, key, points))
-        rows.append((label(key), *map(html.number, (values[0], values[-1], min(values), max(values))), f"{len(values):,}"))
+        ends = map(html.number, (values[0], values[-1], min(values), max(values)))
+        rows.append((label(key), *ends, f"{len(values):,}"))
     if not figures and not constant:
         return ""
     steps = [r["step"] for r in run.metrics if is_number(r.get("step"))]
     took = run.metrics[-1].get("seconds")
-    about = [name_of(run.kind), f"{max(steps):,.0f} steps" if steps else "", _duration(took) if is_number(took) else "",
+    about = [name_of(run.kind), f"{max(steps):,.0f} steps" if steps else "", duration(took) if is_number(took) else "",
              "" if run.done else "not finished"]
     same = f'<p class="small">Constant: {text("; ".join(constant))}.</p>' if constant else ""
     table = data_table(f"Training of {run.name}", ("Metric", "First", "Last", "Least", "Greatest", "Steps"), rows)
@@ -145,8 +147,10 @@ def _training_of(run: RunData) -> str:
             f'<div class="multiples">{"".join(figures)}</div>{same}{table if rows else ""}')
 
 
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _small(run: RunData, key: str, points: list[tuple[float, float]]) -> str:
@@ -158,5 +162,5 @@ def _small(run: RunData, key: str, points: list[tuple[float, float]]) -> str:
                 x_format=lambda v: f"{v:,.0f}")
     plot.line(raw, "line accent faint")
     plot.line(smooth(raw), "line accent")
-    return (f'<figure><figcaption><span>{text(label(key))}</span> <strong>{text(html.number(last))}</strong></figcaption>'
-            f"{plot.svg()}</figure>")
+    return (f"<figure><figcaption><span>{text(label(key))}</span> <strong>{text(html.number(last))}</strong>"
+            f"</figcaption>{plot.svg()}</figure>")

@@ -25,11 +25,13 @@ def number(value: float, digits: int = 3) -> str:
     if value == 0:
         return "0"
     size = math.floor(math.log10(abs(value)))
-    if size >= 6 or size < -4:
-        shown = f"{value:.{digits - 1}e}"
-    else:
-        shown = f"{value:,.{max(0, digits - 1 - size)}f}"
-    return shown.replace("-", "−")
+    form = f".{digits - 1}e" if size >= 6 or size < -4 else f",.{max(0, digits - 1 - size)}f"
+    return f"{value:{form}}".replace("-", "−")
+
+
+def compact(value: float) -> str:
+    """Up to four significant digits without trailing zeros: 0.0001, 6e−7."""
+    return re.sub(r"e([+-])0*", r"e\1", f"{value:.4g}").replace("e+", "e").replace("-", "−")
 
 
 def percent(value: float) -> str:

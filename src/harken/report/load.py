@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from harken.core.errors import UserError
 from harken.core.protocols import Estimate
@@ -40,22 +40,21 @@ class RunData:
 def estimate(value: object) -> Estimate | None:
     """An `Estimate` from its JSON form (or a bare number, its interval unknown: NaN); None if it is neither."""
     if isinstance(value, Mapping):
-        if not is_number(value.get("value")):
+        middle, n, level = value.get("value"), value.get("n"), value.get("level")
+        if not is_number(middle):
             return None
         low, high = (float(v) if is_real(v := value.get(k)) else math.nan for k in ("low", "high"))
-        n, level = value.get("n"), value.get("level")
-        return Estimate(float(value["value"]), low, high, int(n) if is_number(n) else 0,
-                        float(level) if is_number(level) else 0.95)
-    return Estimate(float(value), math.nan, math.nan, 0) if is_number(value) else None  # type: ignore[arg-type]
+        return Estimate(float(middle), low, high, int(n) if is_number(n) else 0, level if is_number(level) else 0.95)
+    return Estimate(float(value), math.nan, math.nan, 0) if is_number(value) else None
 
 
-def is_real(value: object) -> bool:
+def is_real(value: object) -> TypeGuard[float]:
     """A number, infinities included: the interval of a single observation has no end."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def is_number(value: object) -> bool:
-    return is_real(value) and math.isfinite(value)  # type: ignore[arg-type]
+def is_number(value: object) -> TypeGuard[float]:
+    return is_real(value) and math.isfinite(value)
 
 
 def series(rows: Sequence[Row], key: str) -> tuple[list[tuple[float, float]], int]:

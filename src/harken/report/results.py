@@ -43,7 +43,7 @@ COLUMNS = (
 
 def _cell(e: Estimate | None, column: Column, scale: tuple[float, float], who: str, style: str) -> str:
     if e is None:
-        return '<td><span class="none">not measured</span></td>'
+        return '<td><span class="none" role="img" aria-label="not measured" title="not measured">—</span></td>'
     shown, interval = html.value(e, rate=column.rate), html.span(e, rate=column.rate)
     n = f' <span class="n">n = {e.n:,}</span>' if e.n else ""
     bar = interval_bar(e, scale, f"{who}, {column.title}: {shown} {interval}", reference=column.reference,
@@ -66,10 +66,11 @@ def estimates_table(caption: str, first: str, rows: Mapping[str, Mapping[str, Es
         return ""
     scales = {c.key: _scale([r.get(c.key) for r in rows.values()], c) for c in used}
     head = "".join(f'<th scope="col">{text(c.title)}<span class="note">{text(c.note)}</span></th>' for c in used)
-    body = "".join(
-        f'<tr{" class=muted" if muted(name) else ""}><th scope="row">{text(name)}</th>'
-        + "".join(_cell(row.get(c.key), c, scales[c.key], name, "grey" if muted(name) else "accent") for c in used) + "</tr>"
-        for name, row in rows.items())
+    body = ""
+    for name, row in rows.items():
+        style = "grey" if muted(name) else "accent"
+        cells = "".join(_cell(row.get(c.key), c, scales[c.key], name, style) for c in used)
+        body += f'<tr{" class=muted" if muted(name) else ""}><th scope="row">{text(name)}</th>{cells}</tr>'
     foot = "".join(f"<td>{_ends(c, scales[c.key])}</td>" for c in used)
     return (f'<div class="scroll" tabindex="0" role="region" aria-label="{text(caption)}"><table class="estimates">'
             f"<caption>{text(caption)}</caption>"
@@ -129,10 +130,10 @@ def _win_rate_table(run: RunData) -> str:
 
 
 def _compare(who: str, against: str, e: Estimate, judge: str) -> str:
-    shown = (f'<strong>{text(html.percent(e.value))}</strong> <span class="range">{text(html.span(e, rate=True))}</span>')
-    tail = f"of {e.n:,} prompts" if e.n else "of prompts"
+    shown = f'<strong>{html.percent(e.value)}</strong> <span class="range">{html.span(e, rate=True)}</span>'
+    tail = f"of comparisons on {e.n:,} prompts" if e.n else "of comparisons"
     if math.isnan(e.low):
-        return f"{who} wins {shown} {tail} against {against} by {judge}; without an interval this proves nothing."
+        return f"{who} wins {shown} {tail} against {against} by {judge}. Without an interval this proves nothing."
     if e.low > 0.5:
         return f"{who} beats {against}: it wins {shown} {tail} by {judge}."
     if e.high < 0.5:
@@ -158,15 +159,16 @@ def verdict(runs: Sequence[RunData]) -> str:
     for run in runs:
         e = estimate((run.result or {}).get("accuracy"))
         if e and run.kind == "reward_model":
-            return (f"The reward model agrees with people on <strong>{html.percent(e.value)}</strong> "
-                    f'<span class="range">{html.span(e, rate=True)}</span> of held-out pairs; {_beside(run.result or {}, e)}.')
+            shown = f'<strong>{html.percent(e.value)}</strong> <span class="range">{html.span(e, rate=True)}</span>'
+            return f"The reward model agrees with people on {shown} of held-out pairs; {_beside(run.result or {}, e)}."
     for run in runs:
         for key in ("nll", "reward", "loss", "accuracy"):
             points, _ = series(run.metrics, key)
             if points:
                 move = "fell" if points[-1][1] < points[0][1] else "rose"
-                return (f"{text(name_of(run.kind))}: {key} {move} from {text(html.number(points[0][1]))} to <strong>"
-                        f"{text(html.number(points[-1][1]))}</strong> in {len(points):,} steps. Nobody has judged it yet.")
+                first, last = html.number(points[0][1]), html.number(points[-1][1])
+                return (f"{text(name_of(run.kind))}: {key} {move} from {first} to <strong>{last}</strong> in "
+                        f"{len(points):,} steps. Nobody has judged it yet.")
     return "These runs hold no figures yet."
 
 
@@ -187,17 +189,19 @@ def facts(runs: Sequence[RunData]) -> str:
         summary = run.summary or {}
         reward = summary.get("reward_model") or {}
         if isinstance(reward, Mapping) and (e := estimate(reward.get("accuracy"))):
-            items.append(("Reward model accuracy", f"{html.percent(e.value)} {html.span(e, rate=True)}", _beside(reward, e)))
+            shown = f"{html.percent(e.value)} {html.span(e, rate=True)}"
+            items.append(("Reward model accuracy", shown, _beside(reward, e)))
         last = next((k for k in ("rloo", "sft") if isinstance(summary.get(k), Mapping)), None)
         block = summary.get(last) if last else None
         if last and isinstance(block, Mapping):
             if e := estimate(block.get("kl")):
-                items.append((f"KL of {name_of(last)}", f"{html.value(e)} {html.span(e)}", "nats from where it started"))
+                items.append((f"KL of {name_of(last)}", f"{html.value(e)} {html.span(e)}", "nats from its start"))
             if e := estimate(block.get("nll_change")):
                 sense = "a tax" if e.low > 0 else "an improvement" if e.high < 0 else "no tax shown"
                 items.append(("Change in NLL on other text", f"{html.value(e)} {html.span(e)}", sense))
         if isinstance(seconds := summary.get("seconds"), int | float):
             long = seconds >= 90
             items.append(("Time", f"{seconds / 60:.0f} min" if long else f"{seconds:.0f} s", "from data to this page"))
-    cards = "".join(f'<div><dt>{text(t)}</dt><dd>{text(v)}<span class="note">{n}</span></dd></div>' for t, v, n in items)
+    cards = "".join(f'<div><dt>{text(name)}</dt><dd>{text(shown)}<span class="note">{note}</span></dd></div>'
+                    for name, shown, note in items)
     return f'<dl class="facts">{cards}</dl>' if cards else ""

@@ -12,6 +12,7 @@ from harken.report.load import ORDER, Row, RunData, is_number, series
 from harken.report.results import name_of, win_rates
 
 SHOWN = 10
+NOT_ANSWERS = {"prompt", "use_case", "id", "split", "kind"}
 LONGEST = 4000  # characters of one answer shown
 
 
@@ -41,13 +42,13 @@ def _prompt(value: object) -> str:
 
 def _card(row: Row, answers: Sequence[tuple[str, object, object]], score_name: str, index: int) -> str:
     """Prompt above, answers side by side; an answer is (who, text, score)."""
-    scores = [float(s) for _, _, s in answers if is_number(s)]  # type: ignore[arg-type]
+    scores = [float(s) for _, _, s in answers if is_number(s)]
     best = max(scores) if len(scores) > 1 and max(scores) > min(scores) else None
     columns = []
     for who, words, score in answers:
         if is_number(score):
             top = score == best
-            chip = (f'<span class="chip{" top" if top else ""}">{text(score_name)} {text(html.number(float(score)))}'  # type: ignore[arg-type]
+            chip = (f'<span class="chip{" top" if top else ""}">{text(score_name)} {_score(score)}'
                     f'{" · best" if top else ""}</span>')
         else:
             chip = f'<span class="chip none">no {text(score_name)}</span>'
@@ -55,6 +56,10 @@ def _card(row: Row, answers: Sequence[tuple[str, object, object]], score_name: s
     use = f' <span class="about">{text(row["use_case"])}</span>' if row.get("use_case") else ""
     return (f'<article class="sample"><header><h3>Prompt {index}{use}</h3>{_prompt(row.get("prompt"))}</header>'
             f'<div class="answers">{"".join(columns)}</div></article>')
+
+
+def _score(score: float) -> str:
+    return f"{score:.2f}".replace("-", "−") if 0.01 <= abs(score) < 1e4 else html.compact(score)
 
 
 def _block(rows: Sequence[Row], cards: Sequence[str], title: str) -> str:
@@ -69,7 +74,7 @@ def samples(runs: Sequence[RunData]) -> str:
     """Side by side where a comparison exists, then each win-rate evaluation; else what the last step wrote."""
     out = []
     for run in (r for r in runs if r.comparison):
-        known = {k for row in run.comparison for k, v in row.items() if isinstance(v, str)} - {"prompt", "use_case", "id"}
+        known = {k for row in run.comparison for k, v in row.items() if isinstance(v, str)} - NOT_ANSWERS
         keys = [k for k in ORDER if k in known] + sorted(known - set(ORDER))
         cards = []
         for i, row in enumerate(_chosen(run.comparison), 1):
@@ -122,8 +127,9 @@ def missing(runs: Sequence[RunData]) -> str:
         shown = "".join(f"<li>{text(line)}</li>" for line in lines)
         cell = f"<ul>{shown}</ul>" if lines else '<span class="none">nothing</span>'
         rows.append(f'<tr><th scope="row">{text(run.name)}</th><td>{cell}</td></tr>')
-    return (f'<table class="plain left"><caption>Not in the figures above, by run</caption><thead><tr><th scope="col">Run</th>'
-            f'<th scope="col">Missing, dropped, noted</th></tr></thead><tbody>{"".join(rows)}</tbody></table>')
+    return ('<table class="plain left"><caption>Not in the figures above, by run</caption><thead><tr>'
+            '<th scope="col">Run</th><th scope="col">Missing, dropped, noted</th></tr></thead>'
+            f'<tbody>{"".join(rows)}</tbody></table>')
 
 
 def lineage(runs: Sequence[RunData]) -> str:
@@ -133,6 +139,6 @@ def lineage(runs: Sequence[RunData]) -> str:
         settings = (f'<details class="data"><summary>Settings</summary>{definitions(run.config)}</details>'
                     if run.config else "")
         origin = definitions(run.lineage) if run.lineage else '<p class="none">no lineage.json</p>'
-        out.append(f'<article class="lineage"><h3>{text(run.name)} <span class="about">{text(name_of(run.kind))}</span></h3>'
-                   f"{origin}{settings}</article>")
+        kind = f'<span class="about">{text(name_of(run.kind))}</span>'
+        out.append(f'<article class="lineage"><h3>{text(run.name)} {kind}</h3>{origin}{settings}</article>')
     return f'<div class="lineages">{"".join(out)}</div>'

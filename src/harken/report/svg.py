@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from harken.core.protocols import Estimate
-from harken.report.html import number, text
+from harken.report.html import compact, text
 
 Points = Sequence[tuple[float, float]]
 
@@ -19,9 +19,17 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
         return [low]
     raw = (high - low) / count
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.7)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(k * step, 12) for k in range(first, last + 1)]
+
+
+def tick_label(value: float, among: Sequence[float]) -> str:
+    """As many decimals as tell these ticks apart."""
+    step = among[1] - among[0] if len(among) > 1 else abs(value)
+    if step <= 0 or not 1e-4 <= step < 1e6:
+        return compact(value)
+    return f"{value:,.{max(0, -math.floor(math.log10(step) + 1e-9))}f}".replace("-", "−")
 
 
 def padded(values: Sequence[float], share: float = 0.08) -> tuple[float, float]:
@@ -40,13 +48,12 @@ def binned(points: Points, most: int = 240) -> list[tuple[float, float]]:
 
 
 def smooth(points: Points) -> list[tuple[float, float]]:
-    """Centred running mean over a twelfth of the points; the window shrinks at both ends."""
+    """Centred running mean over a twelfth of the points; the window is cut off at both ends."""
     half = len(points) // 24
     if half == 0:
         return list(points)
     y = np.array([p[1] for p in points])
-    reach = [min(half, i, len(y) - 1 - i) for i in range(len(y))]
-    return [(points[i][0], float(y[i - r:i + r + 1].mean())) for i, r in enumerate(reach)]
+    return [(x, float(y[max(0, i - half):i + half + 1].mean())) for i, (x, _) in enumerate(points)]
 
 
 class Plot:
@@ -54,28 +61,32 @@ class Plot:
 
     def __init__(self, title: str, desc: str, x: tuple[float, float], y: tuple[float, float], *,
                  x_label: str = "", y_label: str = "", width: int = 430, height: int = 270,
-                 x_format: Callable[[float], str] = number, y_format: Callable[[float], str] = number,
+                 x_format: Callable[[float], str] | None = None, y_format: Callable[[float], str] | None = None,
                  x_ticks: Sequence[float] | None = None, y_ticks: Sequence[float] | None = None) -> None:
         self.title, self.desc, self.x, self.y = title, desc, x, y
         self.width, self.height = width, height
         self.y_ticks = list(y_ticks if y_ticks is not None else ticks(*y, 4))
         self.x_ticks = list(x_ticks if x_ticks is not None else ticks(*x, 4))
-        self.left = 14 + 7 * max([len(y_format(t)) for t in self.y_ticks], default=0)
-        self.right, self.top = width - 14, 26 if y_label else 10
+        x_words = [x_format(t) if x_format else tick_label(t, self.x_ticks) for t in self.x_ticks]
+        y_words = [y_format(t) if y_format else tick_label(t, self.y_ticks) for t in self.y_ticks]
+        self.left = 12 + 7 * max(map(len, y_words), default=0)
+        self.right, self.top = width - 14, 30 if y_label else 10
         self.bottom = height - (42 if x_label else 24)
         self.parts: list[str] = []
-        for t in self.y_ticks:
-            self.parts.append(f'<line class="grid" x1="{self.left}" x2="{self.right}" y1="{self._y(t)}" y2="{self._y(t)}"/>'
-                              f'<text class="tick" x="{self.left - 7}" y="{self._y(t) + 4:.1f}" text-anchor="end">'
-                              f"{text(y_format(t))}</text>")
-        for t in self.x_ticks:
-            anchor = "end" if self._x(t) > width - 24 else "middle"
-            self.parts.append(f'<text class="tick" x="{self._x(t)}" y="{self.bottom + 16}" text-anchor="{anchor}">'
-                              f"{text(x_format(t))}</text>")
-        if y_label:
-            self.parts.append(f'<text class="axis" x="0" y="13">{text(y_label)}</text>')
-        if x_label:
-            self.parts.append(f'<text class="axis" x="{self.right}" y="{height - 6}" text-anchor="end">{text(x_label)}</text>')
+        for t, word in zip(self.y_ticks, y_words):
+            y_at = self._y(t)
+            self.parts.append(f'<line class="grid" x1="{self.left}" x2="{self.right}" y1="{y_at}" y2="{y_at}"/>')
+            self._words(self.left - 7, y_at + 4, word, "tick", "end")
+        for t, word in zip(self.x_ticks, x_words):
+            x_at = self._x(t)
+            anchor = "end" if x_at > width - 24 else "start" if x_at <= self.left else "middle"
+            self._words(x_at, self.bottom + 16, word, "tick", anchor)
+        self._words(0, 13, y_label, "axis", "start")
+        self._words(self.right, height - 6, x_label, "axis", "end")
+
+    def _words(self, x: float, y: float, words: str, style: str, anchor: str) -> None:
+        if words:
+            self.parts.append(f'<text class="{style}" x="{x}" y="{y:.1f}" text-anchor="{anchor}">{text(words)}</text>')
 
     def _x(self, v: float) -> float:
         return round(self.left + (v - self.x[0]) / (self.x[1] - self.x[0]) * (self.right - self.left), 1)
@@ -93,18 +104,16 @@ class Plot:
     def dots(self, points: Points, style: str, radii: Sequence[float], names: Sequence[str] = ()) -> None:
         for i, (a, b) in enumerate(points):
             title = f"<title>{text(names[i])}</title>" if names else ""
-            self.parts.append(f'<circle class="dot {style}" cx="{self._x(a)}" cy="{self._y(b)}" r="{radii[i]:.1f}">{title}</circle>')
+            at = f'cx="{self._x(a)}" cy="{self._y(b)}" r="{radii[i]:.1f}"'
+            self.parts.append(f'<circle class="dot {style}" {at}>{title}</circle>')
 
     def upright(self, x: float, low: float, high: float, style: str) -> None:
         self.line([(x, max(low, self.y[0])), (x, min(high, self.y[1]))], style)
 
-    def label(self, x: float, y: float, words: str, style: str, *, anchor: str = "start", dy: float = -8) -> None:
-        self.parts.append(f'<text class="{style}" x="{self._x(x)}" y="{self._y(y) + dy:.1f}" text-anchor="{anchor}">'
-                          f"{text(words)}</text>")
-
     def svg(self) -> str:
-        return (f'<svg class="plot" viewBox="0 0 {self.width} {self.height}" role="img" aria-label="{text(self.title)}">'
-                f"<title>{text(self.title)}</title><desc>{text(self.desc)}</desc>{''.join(self.parts)}</svg>")
+        title = text(self.title)
+        return (f'<svg class="plot" viewBox="0 0 {self.width} {self.height}" role="img" aria-label="{title}">'
+                f"<title>{title}</title><desc>{text(self.desc)}</desc>{''.join(self.parts)}</svg>")
 
 
 def interval_bar(e: Estimate, scale: tuple[float, float], words: str, *, reference: float | None = None,
@@ -119,5 +128,6 @@ def interval_bar(e: Estimate, scale: tuple[float, float], words: str, *, referen
     if not math.isnan(e.low) and not math.isnan(e.high):
         parts.append(f'<line class="interval {style}" x1="{place(e.low)}" x2="{place(e.high)}" y1="11" y2="11"/>')
     parts.append(f'<circle class="dot {style}" cx="{place(e.value)}" cy="11" r="4.5"/>')
-    return (f'<svg class="bar" width="100%" height="22" role="img" aria-label="{text(words)}"><title>{text(words)}</title>'
+    name = text(words)
+    return (f'<svg class="bar" width="100%" height="22" role="img" aria-label="{name}"><title>{name}</title>'
             f"{''.join(parts)}</svg>")

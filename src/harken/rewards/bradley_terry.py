@@ -28,7 +28,8 @@ class BradleyTerryReward:
         """From a finished `harken train reward_model` run. Raises `UserError` if `run` is not one."""
         path = Path(run)
         if not path.is_dir():
-            raise UserError(f"There is no reward model at {path}.", "Train one with harken train reward_model, or use gold (the sandbox's).")
+            raise UserError(f"There is no reward model at {path}.",
+                            "Train one with harken train reward_model, or use gold (the sandbox's).")
         loaded = load(str(path))
         if loaded.head is None:
             raise UserError(f"{path} is a run without a reward head.", "Give a run of harken train reward_model.")

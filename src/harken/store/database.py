@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Table, func, insert, select
+from sqlalchemy import Connection, RowMapping, Select, Table, func, insert, select
 
 from harken.core.errors import UserError
 from harken.core.records import Choice, Completion, Demonstration, Judgment, Prompt, content_hash
@@ -123,9 +123,10 @@ class Database:
         """Every judgment stored when the iteration began, in the order of arrival."""
         source = select(judgments, prompts.c.body).join(prompts, judgments.c.prompt_key == prompts.c.key)
         for row in self._pages(judgments, source):
-            yield Judgment(Prompt.from_json(row["body"]), row["kind"], row["payload"], row["labeler"], row["labeler_group"],
-                           None if row["shown_order"] is None else tuple(row["shown_order"]), row["seconds"],
-                           row["instruction_hash"], row["form_version"], row["client_id"])
+            order = None if row["shown_order"] is None else tuple(row["shown_order"])
+            yield Judgment(Prompt.from_json(row["body"]), row["kind"], row["payload"], row["labeler"],
+                           row["labeler_group"], order, row["seconds"], row["instruction_hash"],
+                           row["form_version"], row["client_id"])
 
     def comparisons(self) -> Iterator[Choice]:
         """What the judgments say about preference, in the order of arrival."""
@@ -149,7 +150,7 @@ class Database:
         with self.link.reading() as connection:
             return [Completion(r.prompt_id, r.text, r.source) for r in connection.execute(query)]
 
-    def _pages(self, table: Table, query: Any) -> Iterator[Mapping[str, Any]]:
+    def _pages(self, table: Table, query: Select[Any]) -> Iterator[RowMapping]:
         """Rows by ascending `seq` up to the last one now. Short reads: a slow caller blocks no checkpoint."""
         with self.link.reading() as connection:
             last = connection.execute(select(func.max(table.c.seq))).scalar() or 0
@@ -183,8 +184,9 @@ def _prompt_row(prompt: Prompt) -> Row:
 
 def _judgment_row(judgment: Judgment) -> Row:
     prompt = _prompt_row(judgment.prompt)
-    row = {"prompt_key": prompt["key"], "kind": judgment.kind, "payload": dict(judgment.payload), "labeler": judgment.labeler,
-           "labeler_group": dict(judgment.group), "shown_order": None if judgment.order is None else list(judgment.order),
+    order = None if judgment.order is None else list(judgment.order)
+    row = {"prompt_key": prompt["key"], "kind": judgment.kind, "payload": dict(judgment.payload),
+           "labeler": judgment.labeler, "labeler_group": dict(judgment.group), "shown_order": order,
            "seconds": judgment.seconds, "instruction_hash": judgment.instruction_hash,
            "form_version": judgment.form_version}
     return row | {"content": content_hash(row), "client_id": judgment.client_id, "prompt": prompt}
@@ -228,7 +230,8 @@ def _store_judgments(connection: Connection, rows: Sequence[Row], import_seq: in
                                     "An answer is never changed: send the correction under a new client id.")
                 continue
             known[client_id] = row["content"]
-            fresh.append({k: v for k, v in row.items() if k != "prompt"} | {"import_seq": import_seq, "created_at": _now()})
+            fresh.append({**row, "import_seq": import_seq, "created_at": _now()})
+            del fresh[-1]["prompt"]
         if fresh:
             connection.execute(insert(judgments), fresh)
         added += len(fresh)

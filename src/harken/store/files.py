@@ -288,7 +288,6 @@ def write_atomically(path: Path, lines: Iterable[bytes]) -> int:
             raw.flush()
             os.fsync(raw.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
     except OSError as error:
         raise UserError(f"{path} could not be written: {error.strerror or error}. What was there before is unchanged.",
                         "Check that the folder exists, is writable, and has room on its disk.") from None
@@ -296,11 +295,3 @@ def write_atomically(path: Path, lines: Iterable[bytes]) -> int:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
     return count
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

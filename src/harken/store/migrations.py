@@ -56,7 +56,7 @@ def version(connection: Connection, name: str) -> int:
         return 0
     found = int(connection.execute(text("SELECT max(version) FROM harken_schema")).scalar() or 0)
     if found > len(MIGRATIONS):
-        raise UserError(f"{name} was written by a newer Harken (format {found}; this one knows up to {len(MIGRATIONS)}).",
+        raise UserError(f"{name} was written by a newer Harken: format {found}, known here up to {len(MIGRATIONS)}.",
                         "Upgrade Harken: pip install --upgrade harken")
     return found
 

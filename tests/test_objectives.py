@@ -1,0 +1,196 @@
+"""Every loss against hand-worked numbers, and an independent reference where one exists."""
+
+import math
+
+import polgrad
+import pytest
+import torch
+
+from harken.objectives import kl
+from harken.objectives.policy_gradient import clipped, leave_one_out
+from harken.objectives.preference import k_wise, pair_indices
+from harken.objectives.supervised import nll
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
+
+
+def test_nll_by_hand():
+    """Tokens of probability 1/2, 1/4, 1/8, each weighing 1/3: (ln 2 + ln 4 + ln 8) / 3 = 2 ln 2."""
+    loss, metrics = nll(torch.log(torch.tensor([0.5, 0.25, 0.125])), torch.full((3,), 1 / 3))
+    assert loss.item() == pytest.approx(2 * math.log(2))
+    assert metrics["nll"] == loss
+
+
+def ranking(scores, ranks, ties="drop", tie=None):
+    n = len(scores)
+    tie = None if tie is None else torch.tensor(tie)
+    return k_wise(torch.tensor(scores), torch.tensor(ranks, dtype=torch.float), torch.ones(n), [n], ties=ties, tie=tie)
+
+
+def test_k_wise_by_hand():
+    """r = 2, 1, 0 ranked 1, 2, 3: pairs differ by 1, 2, 1; loss = (2 ln(1 + e^-1) + ln(1 + e^-2)) / 3."""
+    loss, metrics = ranking([2.0, 1.0, 0.0], [1, 2, 3])
+    expected = (2 * math.log(1 + math.exp(-1)) + math.log(1 + math.exp(-2))) / 3
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+    assert (metrics["correct"], metrics["pairs"]) == (3, 3)
+
+
+def test_k_wise_of_two_is_bradley_terry():
+    assert ranking([0.3, 1.0], [1, 2])[0].item() == pytest.approx(-math.log(sigmoid(-0.7)), abs=1e-6)
+
+
+def test_p31_prompts_weigh_the_same_whatever_their_k():
+    """Equal scores: every pair loses ln 2, so a ranking of 9 and one of 4 lose ln 2 each."""
+    for k in (2, 4, 9):
+        assert ranking([0.0] * k, list(range(1, k + 1)))[0].item() == pytest.approx(math.log(2))
+    assert len(pair_indices([9])[0]) == 36
+
+
+@pytest.mark.parametrize("ties", ["drop", "davidson", "rao_kupper"])
+def test_p32_swapping_tied_options_changes_nothing(ties):
+    a = ranking([0.5, -1.0, 2.0], [1, 1, 2], ties, 0.3)[0]
+    b = ranking([-1.0, 0.5, 2.0], [1, 1, 2], ties, 0.3)[0]
+    assert a.item() == pytest.approx(b.item(), abs=1e-6)
+
+
+def test_p32_only_ties_give_no_preference_gradient_when_dropped():
+    scores = torch.tensor([0.5, -1.0, 2.0], requires_grad=True)
+    k_wise(scores, torch.ones(3), torch.ones(3), [3])[0].backward()
+    assert torch.equal(scores.grad, torch.zeros(3))
+
+
+def test_davidson_by_hand():
+    """p = e^1, e^0, ν = 2: Z = e + 1 + 2 sqrt(e); the win is e/Z, the tie 2 sqrt(e)/Z."""
+    e, nu = math.e, 2.0
+    z = e + 1 + nu * math.sqrt(e)
+    assert ranking([1.0, 0.0], [1, 2], "davidson", math.log(nu))[0].item() == pytest.approx(-math.log(e / z), abs=1e-6)
+    assert ranking([1.0, 0.0], [1, 1], "davidson", math.log(nu))[0].item() == pytest.approx(
+        -math.log(nu * math.sqrt(e) / z), abs=1e-6)
+
+
+def test_rao_kupper_by_hand():
+    """θ = 2 (softplus(tie) = ln 2, so tie = 0), p = e, 1: win e/(e+2), tie 3e/((e+2)(2e+1)), loss 1/(1+2e)."""
+    e = math.e
+    assert math.log1p(math.exp(0.0)) == pytest.approx(math.log(2))
+    outcomes = {(1, 2): e / (e + 2), (1, 1): 3 * e / ((e + 2) * (2 * e + 1)), (2, 1): 1 / (1 + 2 * e)}
+    assert sum(outcomes.values()) == pytest.approx(1)
+    for ranks, p in outcomes.items():
+        assert ranking([1.0, 0.0], list(ranks), "rao_kupper", 0.0)[0].item() == pytest.approx(-math.log(p), abs=1e-6)
+
+
+@pytest.mark.parametrize("ties", ["davidson", "rao_kupper"])
+def test_tie_outcomes_sum_to_one(ties):
+    total = sum(math.exp(-ranking([0.7, -0.4], r, ties, -0.8)[0].item()) for r in ([1, 2], [2, 1], [1, 1]))
+    assert total == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("ties", ["davidson", "rao_kupper"])
+def test_tie_models_recover_planted_scores_and_ties(ties):
+    """20 scores, 20,000 judged pairs drawn from the model itself; maximum likelihood finds them again."""
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randn(20, generator=generator)
+    truth -= truth.mean()
+    planted = torch.tensor(-0.5)
+    pairs = torch.randint(20, (20_000, 2), generator=generator)
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    flat = truth[pairs].reshape(-1)
+    sizes = [2] * len(pairs)
+    d = flat[::2] - flat[1::2]
+    if ties == "davidson":
+        table = torch.stack([d / 2, planted.expand_as(d), -d / 2], -1).softmax(-1)
+        won, tied = table[:, 0], table[:, 1]
+    else:
+        theta = 1 + math.exp(float(planted))  # ln θ = softplus(tie)
+        won, lost = 1 / (1 + theta * torch.exp(-d)), 1 / (1 + theta * torch.exp(d))
+        tied = (theta**2 - 1) * won * lost
+    u = torch.rand(len(pairs), generator=generator)
+    ranks = torch.where((u < won)[:, None], torch.tensor([1.0, 2.0]),
+                        torch.where((u < won + tied)[:, None], torch.tensor([1.0, 1.0]), torch.tensor([2.0, 1.0])))
+    scores, tie = torch.zeros(20, requires_grad=True), torch.zeros((), requires_grad=True)
+    weights = torch.full((2 * len(pairs),), 1 / len(pairs))
+    optimizer = torch.optim.LBFGS([scores, tie], max_iter=60, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = k_wise(scores[pairs].reshape(-1), ranks.reshape(-1), weights, sizes, ties=ties, tie=tie)[0]
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    found = (scores - scores.mean()).detach()
+    assert (found - truth).abs().max() < 0.15
+    assert abs(tie.item() - planted.item()) < 0.08
+
+
+def test_leave_one_out_by_hand_and_against_polgrad():
+    """Rewards 1, 2, 6: the others' means are 4, 3.5, 1.5, so the advantages are -3, -1.5, 4.5."""
+    found = leave_one_out(torch.tensor([[1.0, 2.0, 6.0]]))
+    assert found.tolist() == [[-3.0, -1.5, 4.5]]
+    rewards = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    reference = polgrad.rloo_advantages(rewards.reshape(-1), torch.arange(5).repeat_interleave(4))
+    assert torch.allclose(leave_one_out(rewards).reshape(-1), reference, atol=1e-6)
+
+
+def test_p25_equal_rewards_give_exactly_zero():
+    assert torch.equal(leave_one_out(torch.full((2, 3), 0.1)), torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="at least 2"):
+        leave_one_out(torch.zeros(2, 1))
+
+
+def test_clipped_by_hand():
+    """ρ = 1.5, A = 1, ε = 0.2: the clipped gain 1.2, gradient 0. ρ = 1.5, A = -1: the unclipped -1.5, gradient ρ A."""
+    logps = torch.log(torch.tensor([1.5, 1.5])).requires_grad_()
+    loss, metrics = clipped(logps, torch.zeros(2), torch.tensor([1.0, -1.0]), torch.ones(2), 0.2)
+    assert loss.item() == pytest.approx(-1.2 + 1.5)
+    loss.backward()
+    assert logps.grad.tolist() == pytest.approx([0.0, 1.5])
+    assert metrics["clip_fraction"] == 1
+
+
+def test_on_policy_gradient_is_reinforce():
+    logps = torch.randn(6, requires_grad=True)
+    advantages, weights = torch.randn(6), torch.rand(6)
+    clipped(logps, logps.detach(), advantages, weights, 0.2)[0].backward()
+    assert torch.allclose(logps.grad, -weights * advantages)
+
+
+@pytest.mark.parametrize("name", ["k1", "k2", "k3"])
+def test_kl_estimators_against_polgrad(name):
+    logps, ref = torch.randn(2, 7)
+    found = getattr(kl, name)(logps, ref)
+    reference = polgrad.kl_estimate(logps[None], ref[None], polgrad.KLEstimator[name.upper()], response_mask=torch.ones(1, 7, dtype=torch.bool))[0]
+    assert torch.allclose(found, reference, atol=1e-6)
+
+
+def test_p5_expected_gradients_enumerated():
+    """On a categorical policy of 5, exact expectations: k1 and k3 have the value of KL; as losses k2 has its
+    gradient, k1 has none, k3 has that of KL(ref ‖ π). k1 in the reward has the gradient of KL."""
+    torch.manual_seed(0)
+    theta = torch.randn(5, dtype=torch.float64, requires_grad=True)
+    ref = torch.randn(5, dtype=torch.float64).log_softmax(-1)
+
+    def gradient(value):
+        return torch.autograd.grad(value, theta)[0]
+
+    logp = theta.log_softmax(-1)
+    p = logp.exp()
+    true = (p * (logp - ref)).sum()
+    assert torch.allclose((p * kl.k1(logp, ref)).sum(), true)
+    assert torch.allclose((p * kl.k3(logp, ref)).sum(), true)
+    true_gradient = gradient(true)
+    fixed = p.detach()  # on-policy samples: the sampling distribution carries no gradient
+    as_loss = {name: gradient((fixed * getattr(kl, name)(theta.log_softmax(-1), ref)).sum()) for name in ("k1", "k2", "k3")}
+    assert torch.allclose(as_loss["k2"], true_gradient, atol=1e-8)
+    assert torch.allclose(as_loss["k1"], torch.zeros(5, dtype=torch.float64), atol=1e-8)
+    forward = gradient((ref.exp() * (ref - theta.log_softmax(-1))).sum())
+    assert torch.allclose(as_loss["k3"], forward, atol=1e-8)
+    assert not torch.allclose(as_loss["k3"], true_gradient, atol=1e-3)
+    in_reward = gradient((fixed * kl.k1(logp, ref).detach() * theta.log_softmax(-1)).sum())
+    assert torch.allclose(in_reward, true_gradient, atol=1e-8)
+
+
+def test_p6_more_likely_than_the_reference_costs_reward():
+    """π gives e^-1 where the reference gives e^-2: k1 = 1 nat, so with β = 0.1 the reward falls by 0.1."""
+    assert 2.0 - 0.1 * kl.k1(torch.tensor(-1.0), torch.tensor(-2.0)).item() == pytest.approx(1.9)
