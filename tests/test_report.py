@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -74,14 +75,15 @@ def reward_run(folder):
 
 def rloo_run(folder):
     rng = np.random.default_rng(3)
-    metrics = []
+    metrics: list[dict] = []
     for i in range(1, 151):
         kl = 9 * (1 - math.exp(-i / 60)) + 0.25 * rng.normal()
-        metrics.append({"step": i, "seconds": 4.1 * i, "reward": -0.3 + 0.62 * math.sqrt(max(kl, 0)) + 0.12 * rng.normal(),
-                        "kl": kl, "entropy": 2.4 - 0.006 * i + 0.05 * rng.normal(), "length": 48 + 0.2 * i + 3 * rng.normal(),
-                        "clip_fraction": None if i == 7 else 0.02 + 0.01 * rng.random(), "logprob_gap": 1e-6 * rng.random(),
-                        "eos_rate": 0.9 + 0.08 * (1 - math.exp(-i / 30)),
-                        "gold": 0.1 + 0.5 * math.sqrt(max(kl, 0)) - 0.075 * max(kl, 0) + 0.06 * rng.normal()})
+        root = math.sqrt(max(kl, 0))
+        metrics.append({"step": i, "seconds": 4.1 * i, "reward": -0.3 + 0.62 * root + 0.12 * rng.normal(), "kl": kl,
+                        "entropy": 2.4 - 0.006 * i + 0.05 * rng.normal(), "length": 48 + 0.2 * i + 3 * rng.normal(),
+                        "clip_fraction": None if i == 7 else 0.02 + 0.01 * rng.random(),
+                        "logprob_gap": 1e-6 * rng.random(), "eos_rate": 0.9 + 0.08 * (1 - math.exp(-i / 30)),
+                        "gold": 0.1 + 0.5 * root - 0.075 * root * root + 0.06 * rng.normal()})
     samples = [{"step": 150, "prompt": [{"role": "user", "content": "Say hello."}], "completion": "Hello!", "reward": 0.4,
                 "kl": 3.0}]
     return write(folder, config={"command": "train rloo", "beta": 0.05}, lineage=lineage(3), metrics=metrics,
@@ -89,12 +91,13 @@ def rloo_run(folder):
 
 
 def win_rate_run(folder):
-    samples = [{"prompt": f"Question {i}?", "model_text": f"A careful answer to {i}.", "against_text": "I do not know.",
+    rows = [{"prompt": f"Question {i}?", "model_text": f"A careful answer to {i}.", "against_text": "I do not know.",
                 "model_score": None if i == 3 else 0.1 * i, "against_score": 0.5} for i in range(12)]
-    return write(folder, config={"command": "eval win_rate"}, lineage=lineage(4), samples=samples, result={
+    return write(folder, config={"command": "eval win_rate"}, lineage=lineage(4), result={
         "name": "win_rate", "model": "rloo", "against": "sft", "judge": "gold reward", "value": e(0.611, 0.06, 150),
         "baselines": {"longest": e(0.52, 0.07, 150), "constant": e(0.5, 0.0, 150)},
-        "mean_score": {"model": e(1.21, 0.12, 150), "against": e(0.94, 0.11, 150)}, "notes": ["1 prompt unscored"]})
+        "mean_score": {"model": e(1.21, 0.12, 150), "against": e(0.94, 0.11, 150)}, "notes": ["1 answer without a score"],
+        "samples": rows}, samples=[{"step": 0, "prompt_id": "x", "model_texts": ["a"], "against_texts": ["b"]}])
 
 
 def quickstart_run(folder):
@@ -102,15 +105,233 @@ def quickstart_run(folder):
             "When you are back, write down the one that stayed with you. ")
     rows = [{"prompt": f"{ask} (fixture {i})", "use_case": use, "base": "walk walk the the and then walk and" + " on" * i,
              "sft": text[:90], "rloo": text, "gold": {"base": -0.42 + 0.01 * i, "sft": 0.85, "rloo": 1.31 - 0.2 * (i == 4)}}
-            for i, (ask, use) in enumerate([("How do I start a daily walk?", "advice"), ("List three calm hobbies.", "brainstorming"),
-                                            ("Summarise: walking is good for most people.", "summarization")] * 6)]
+            for i, (ask, use) in enumerate([("How do I start a daily walk?", "advice"),
+                                            ("List three calm hobbies.", "brainstorming"),
+                                            ("Summarise: walking is good for most.", "summarization")] * 6)]
     rows[2]["gold"]["base"] = None
     write(folder, config={"command": "quickstart", "seed": 0}, lineage=lineage(5), comparison=rows, summary={
         "reward_model": {"accuracy": e(0.724, 0.031, 395), "baselines": {"longest": e(0.553, 0.035, 395)}},
-        "base": {"gold": e(-0.41, 0.09)}, "sft": {"gold": e(0.88, 0.11), "gold_win_rate": e(0.704, 0.055), "nll_change": e(0.021, 0.03)},
-        "rloo": {"gold": e(1.29, 0.1), "gold_win_rate": e(0.846, 0.044), "kl": e(8.7, 0.6), "nll_change": e(0.064, 0.031)},
+        "base": {"gold": e(-0.41, 0.09)},
+        "sft": {"gold": e(0.88, 0.11), "gold_win_rate": e(0.704, 0.055), "nll_change": e(0.021, 0.03)},
+        "rloo": {"gold": e(1.29, 0.1), "gold_win_rate": e(0.846, 0.044), "gold_win_rate_over_sft": e(0.655, 0.06),
+                 "kl": e(8.7, 0.6), "nll_change": e(0.064, 0.031)},
         "seconds": 742.0})
     sft_run(folder / "sft")
     reward_run(folder / "reward_model")
     rloo_run(folder / "rloo")
     return folder
+
+
+class Page(HTMLParser):
+    """Balance of tags, what is loaded, the text, and every table's scaffolding."""
+
+    VOID = frozenset({"meta", "br", "hr", "img", "input", "link"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.stack: list[str] = []
+        self.seen: list[tuple[str, dict]] = []
+        self.ids: list[str] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.stack == []
+
+    def handle_starttag(self, tag, attrs):
+        names = [k for k, _ in attrs]
+        assert len(names) == len(set(names)), f"{tag} repeats an attribute"
+        self.seen.append((tag, dict(attrs)))
+        self.ids += [v for k, v in attrs if k == "id"]
+        if tag not in self.VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.stack and self.stack[-1] == tag, f"</{tag}> closes {self.stack[-3:]}"
+        self.stack.pop()
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    def tags(self, name):
+        return [a for t, a in self.seen if t == name]
+
+
+def page(runs, tmp_path):
+    html = build_report(runs, tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    return html, Page(html)
+
+
+@pytest.fixture
+def whole(tmp_path):
+    return page([quickstart_run(tmp_path / "quickstart"), win_rate_run(tmp_path / "eval")], tmp_path)
+
+
+def test_the_verdict_and_every_section_are_there(whole):
+    html, parsed = whole
+    heading = re.sub("<[^>]+>", "", re.search(r"<h1>(.*?)</h1>", html)[1])
+    assert heading == "RLOO beats the base model: it wins 84.6% [80.2, 89.0%] of comparisons on 200 prompts by gold score."
+    for words in ("Reward against KL", "Null baseline: shortest", "Expected calibration error 2.1%", "12 demonstrations dropped",
+                  "clip_fraction missing at 1 of 150 steps", "1 of 54 gold scores missing", "1 of 12 samples without model"):
+        assert words in " ".join(parsed.words), words
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert [a["href"][1:] for a in parsed.tags("a")] == [i for i in parsed.ids if not i.endswith("-h")]
+    assert html.count('<article class="sample">') == 20
+
+
+def test_it_is_accessible(whole):
+    html, parsed = whole
+    assert len(parsed.tags("table")) == len(parsed.tags("caption")) > 5
+    assert all("scope" in a for a in parsed.tags("th"))
+    assert all(a.get("role") == "img" and a.get("aria-label") for a in parsed.tags("svg"))
+    assert html.count("<svg") <= html.count("<title>") - 1
+    levels = [int(t[1]) for t, _ in parsed.seen if re.fullmatch("h[1-6]", t)]
+    assert levels[0] == 1 and levels.count(1) == 1 and all(b - a <= 1 for a, b in pairwise(levels))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_contrast_is_at_least_4_5(scheme):
+    """WCAG AA for text, on page and card."""
+    css = (Path(__file__).parents[1] / "src/harken/report/style.css").read_text()
+    block = css.split("prefers-color-scheme: dark")[0 if scheme == "light" else 1]
+    colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block.split("}")[0]))
+
+    def luminance(c):
+        v = [int(c[i:i + 2], 16) / 255 for i in (1, 3, 5)]
+        return sum(w * (x / 12.92 if x <= 0.03928 else ((x + 0.055) / 1.055) ** 2.4) for w, x in zip((.2126, .7152, .0722), v))
+
+    for front in ("ink", "soft", "accent", "gold"):
+        for back in ("paper", "card", "wash"):
+            a, b = sorted((luminance(colours[front]), luminance(colours[back])), reverse=True)
+            assert (a + 0.05) / (b + 0.05) >= 4.5, (front, back)
+
+
+def test_it_loads_nothing(whole):
+    html, parsed = whole
+    for tag, attributes in parsed.seen:
+        assert tag not in ("script", "link", "iframe", "img", "object"), tag
+        for name in ("src", "href", "srcset", "action"):
+            assert attributes.get(name, "#").startswith("#")
+        assert not any(name.startswith("on") for name in attributes)
+    assert "url(" not in html and "@import" not in html and "default-src 'none'" in html
+
+
+def test_hostile_and_odd_text_is_only_text(tmp_path):
+    run = quickstart_run(tmp_path / "q")
+    rows = [{"prompt": [{"role": HOSTILE, "content": ODD}, {"role": "user", "content": HOSTILE}], "use_case": HOSTILE,
+             "base": HOSTILE, "sft": ODD, "rloo": "", "gold": {"base": 1.0, "sft": None, "rloo": -1.0}}]
+    write(run, comparison=rows, lineage={HOSTILE: HOSTILE, "nested": [{"a": HOSTILE}, ODD]})
+    write(run / "rloo", metrics=[{"step": 1, HOSTILE: 1.0, "kl": 0.1, "reward": 1.0}, {"step": 2, HOSTILE: 2.0}],
+          result={"notes": [HOSTILE, ODD]})
+    hostile_eval = win_rate_run(tmp_path / 'a"><script>1')
+    write(hostile_eval, result={**json.loads((hostile_eval / "result.json").read_text()), "model": HOSTILE, "judge": HOSTILE,
+                                "baselines": {HOSTILE: e(0.5, 0.1)}})
+    html, parsed = page([run, hostile_eval], tmp_path)
+    assert not parsed.tags("script") and not parsed.tags("img") and not parsed.tags("b")
+    assert HOSTILE in "".join(parsed.words) and "日本語" in html and "\x00" not in html and "\x1b" not in html
+    assert '<p class="none">empty</p>' in html
+
+
+def test_one_run_alone(tmp_path):
+    html, _ = page([sft_run(tmp_path / "sft")], tmp_path)
+    assert "SFT: NLL fell from" in html and "Nobody has judged it yet" in html
+    assert 'id="results"' not in html and 'id="training"' in html and "Blue, like the evening." in html
+    assert "5 runs" not in html and "1 run ·" in html
+
+
+def test_a_reward_model_alone_is_held_against_its_baselines(tmp_path):
+    html, _ = page([reward_run(tmp_path / "rm")], tmp_path)
+    assert "always choosing the longest gets 55.3%." in html
+    weak = reward_run(tmp_path / "weak")
+    write(weak, result={"accuracy": e(0.56, 0.04), "baselines": {"longest": e(0.55, 0.04)}})
+    html, _ = page([weak], tmp_path)
+    assert "not shown to be better" in html and "Calibration" not in html
+
+
+@pytest.mark.parametrize(("rate", "words"), [(0.5, "are tied"), (0.3, "falls behind"), (0.7, "beats")])
+def test_the_verdict_says_what_the_interval_allows(tmp_path, rate, words):
+    run = win_rate_run(tmp_path / "eval")
+    write(run, result={"name": "win_rate", "model": "/some/where/runs/new", "against": "old", "judge": "gold",
+                       "value": e(rate, 0.1)})
+    html, _ = page([run], tmp_path)
+    assert words in html and "runs/new" in html and "/some/where" not in re.search(r"<h1>(.*?)</h1>", html)[1]
+
+
+def test_torn_and_missing_pieces(tmp_path):
+    run = rloo_run(tmp_path / "rloo")
+    for name in ("result.json", "lineage.json", "samples.jsonl"):
+        (run / name).unlink()
+    with (run / "metrics.jsonl").open("a") as f:
+        f.write('[1]\n{"step": 151, "kl": NaN, "reward": null}\n{"step": 152, "rew')
+    html, _ = page([run], tmp_path)
+    assert "2 unreadable lines in metrics.jsonl" in html and "not finished" in html and "no lineage.json" in html
+    assert "kl missing at 1 of 151 steps" in html
+    (run / "lineage.json").write_text("{")
+    assert "1 unreadable line in lineage.json" in page([run], tmp_path)[0]
+
+
+def test_bare_and_empty_runs(tmp_path):
+    bare = write(tmp_path / "bare", config={})
+    html, _ = page([bare], tmp_path)
+    assert "These runs hold no figures yet." in html
+    one = write(tmp_path / "one", config={"command": "train rloo"}, metrics=[{"step": 1, "kl": 0.0, "reward": 0.0}],
+                result={"accuracy": {"value": 0.5, "low": -math.inf, "high": math.inf, "n": 1}, "value": None})
+    page([one], tmp_path)
+    odd = write(tmp_path / "odd", config={"command": "quickstart"}, comparison=[{"prompt": None, "gold": 3}, {}],
+                summary={"base": {"gold": None}, "rloo": {"gold": {"value": 1.0}}, "seconds": None, "notes": "x"})
+    page([odd], tmp_path)
+
+
+def test_what_is_no_run_is_said(tmp_path):
+    with pytest.raises(UserError, match="No runs"):
+        build_report([], tmp_path / "r.html")
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(UserError, match=r"photos is not a run directory"):
+        build_report([tmp_path / "photos"], tmp_path / "r.html")
+    with pytest.raises(UserError, match=r"nowhere does not exist"):
+        build_report([tmp_path / "nowhere"], tmp_path / "r.html")
+    with pytest.raises(UserError, match="is a directory"):
+        build_report([sft_run(tmp_path / "sft")], tmp_path)
+    (tmp_path / "sft" / "config.json").write_text("{")
+    with pytest.raises(UserError, match="not readable"):
+        build_report([tmp_path / "sft"], tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_runs_are_found_once_and_in_order(tmp_path):
+    run = quickstart_run(tmp_path / "quickstart")
+    assert [r.name for r in load_runs([run])] == ["quickstart", "sft", "reward_model", "rloo"]
+    assert [r.name for r in load_runs([run, run / "sft"])] == ["quickstart", "sft", "reward_model", "rloo"]
+    other = sft_run(tmp_path / "b" / "sft")
+    assert [r.name for r in load_runs([run / "sft", other])] == ["quickstart/sft", "b/sft"]
+
+
+def test_numbers_as_words():
+    assert [number(x) for x in (0.0, 1234567.0, -0.5, 3.14159, 4.79e-7, math.inf)] == [
+        "0", "1.23e6", "−0.500", "3.14", "4.79e−7", "∞"]
+    assert percent(0.12345) == "12.3%"
+    near = Estimate(0.8812, 0.77, 0.99, 10)
+    assert (value(near), span(near)) == ("0.88", "[0.77, 0.99]")
+    assert span(Estimate(0.5, 0.4, 0.6, 9, 0.9), rate=True) == "[40.0, 60.0%] at 90%"
+    assert span(Estimate(0.5, -math.inf, math.inf, 1)) == "[−∞, ∞]" and span(estimate(0.5)) == "no interval"
+    assert estimate(True) is None and estimate({"value": "x"}) is None and estimate(float("nan")) is None
+
+
+def test_drawing_helpers():
+    assert ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0] and ticks(-3, 9) == [-2, 0, 2, 4, 6, 8] and ticks(2, 2) == [2]
+    points = [(float(i), float(i % 2)) for i in range(1000)]
+    assert len(binned(points)) == 240 and sum(p[1] for p in smooth(points)) == pytest.approx(500, abs=2)
+    assert smooth(points[:5]) == points[:5]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_a_browser_draws_it(tmp_path):
+    out = build_report([quickstart_run(tmp_path / "quickstart")], tmp_path / "report.html")
+    shot = tmp_path / "shot.png"
+    subprocess.run(["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+                    "--window-size=1200,2000", f"--screenshot={shot}", out.as_uri()], check=True, timeout=90,
+                   capture_output=True)
+    assert shot.stat().st_size > 50_000

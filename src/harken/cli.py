@@ -6,6 +6,7 @@ import argparse
 import ast
 import dataclasses
 import errno
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ harken quickstart runs all of it on a small real model, offline."""
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status: 0 done, 2 a user's mistake, 130 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    # Read when torch loads: waiting threads sleep. Spinning ones make a shared machine up to 20 times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         if argv[:1] == ["train"]:
             return train(argv[1:])

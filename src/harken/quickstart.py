@@ -28,9 +28,13 @@ from harken.store.files import write_jsonl
 from harken.store.snapshots import snapshot
 
 MAX_TOKENS = 48
+PROMPTS = 168
+"""Prompts whose answers are ranked."""
+OVERLAP = 3
+"""Labelers who rank each prompt's answers."""
 RANKING = 4
 """Completions a ranking: half by the base model, half by SFT."""
-ANSWERS = 3
+ANSWERS = 2
 """Answers of each model to each test prompt."""
 
 
@@ -57,7 +61,7 @@ class Quickstart:
         self._stage("demonstrations", self.out / "demos.jsonl", self._demonstrations)
         self._train("sft", data="demos.jsonl", epochs=2.0, batch_size=8, learning_rate=3e-4, holdout=0.1)
         self._stage("people rank answers", self.out / "comparisons.jsonl", self._feedback)
-        self._train("reward_model", model="sft", data="comparisons.jsonl", epochs=1.0, batch_size=8, learning_rate=3e-4,
+        self._train("reward_model", model="sft", data="comparisons.jsonl", epochs=2.0, batch_size=8, learning_rate=1e-3,
                     demonstrations="demos.jsonl", holdout=0.2, warmup=0.1)
         self._train("rloo", model="sft", reward="reward_model", data="prompts.jsonl", steps=16, prompts_per_step=8,
                     completions_per_prompt=4, max_tokens=MAX_TOKENS, learning_rate=2e-4, beta=0.03, warmup=0.1)
@@ -101,7 +105,7 @@ class Quickstart:
 
     def _feedback(self, target: Path) -> None:
         """Samples, lets the crowd rank, stores the judgments, and takes a snapshot: the loop's own path."""
-        prompts = load_prompts("train") + load_prompts("valid")
+        prompts = (load_prompts("valid") + load_prompts("train"))[:PROMPTS]
         options: list[list[str]] = [[] for _ in prompts]
         for name in ("base", "sft"):
             with progress(f"answers of {name}", len(prompts)) as advance:
@@ -110,7 +114,7 @@ class Quickstart:
             for row, samples in zip(options, found):
                 row += [s.text for s in samples]
         rng = np.random.default_rng(self.seed)
-        judgments = make_judgments(prompts, options, crowd(self.seed), rng)
+        judgments = make_judgments(prompts, options, crowd(self.seed), rng, overlap=OVERLAP)
         database = self.out / "feedback.db"
         for part in self.out.glob("feedback.db*"):
             part.unlink()

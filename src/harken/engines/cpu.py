@@ -14,12 +14,10 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 @cache
 def tune() -> None:
     """Keeps freed memory in the process (glibc): activations are not mapped, zeroed and faulted in anew
-    every step. Idle threads sleep instead of spinning, which matters when cores are shared; that
-    setting is read when the thread pool starts, so it holds only if torch has not run yet."""
+    every step. Libraries stop drawing bars of their own."""
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)  # peft asks transformers
     from transformers.utils import logging
     logging.disable_progress_bar()
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if sys.platform == "linux":
         try:

@@ -135,8 +135,24 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float, top_p: float)
         outside = ordered.cumsum(-1) - ordered >= top_p
         scaled = scaled.masked_fill(outside.scatter(-1, index, outside), -torch.inf)
     normal = model if scaled is logits_BV else scaled.logsumexp(-1)
-    cumulative = (scaled - normal[:, None]).exp_().cumsum(-1, dtype=torch.float64)
-    token = torch.searchsorted(cumulative, uniform_B[:, None] * cumulative[:, -1:], right=True)
-    token = token.clamp_(max=logits_BV.shape[-1] - 1)
+    token = _invert((scaled - normal[:, None]).exp_(), uniform_B)
     sampled = scaled.gather(-1, token)[:, 0] - normal
     return token[:, 0], sampled, logits_BV.gather(-1, token)[:, 0] - model
+
+
+def _invert(probs_BV: Tensor, uniform_B: Tensor, width: int = 256) -> Tensor:
+    """The token [B, 1] at which each row's cumulative probability passes uniform · total.
+
+    In two levels, blocks of tokens and then tokens of one block: a cumulative sum over the whole
+    vocabulary would cost more than the model's last layer.
+    """
+    B, V = probs_BV.shape
+    padded = torch.nn.functional.pad(probs_BV, (0, -V % width)).view(B, -1, width)
+    blocks = padded.sum(-1, dtype=torch.float64).cumsum(-1)
+    at = uniform_B[:, None] * blocks[:, -1:]
+    block = torch.searchsorted(blocks, at, right=True).clamp_(max=blocks.shape[-1] - 1)
+    inside = padded[torch.arange(B, device=block.device), block[:, 0]].double().cumsum(-1)
+    rest = at - torch.where(block > 0, blocks.gather(-1, (block - 1).clamp_(min=0)), 0.0)
+    # Rounding may put `rest` past the block's own sum: then its last token with any probability is meant.
+    last = (inside < inside[:, -1:]).sum(-1, keepdim=True)
+    return block * width + torch.minimum(torch.searchsorted(inside, rest, right=True), last)

@@ -3,7 +3,8 @@
     harken train reward_model --model runs/sft --data comparisons.jsonl --out runs/rm
 
 A ranking of K completions is one element: every completion is encoded once, in one row with its prompt
-computed once, and all C(K, 2) comparisons share the weight 1 / C(K, 2). A scalar head reads the last token.
+computed once, and all C(K, 2) comparisons share the weight 1 / C(K, 2). Several people's rankings of the same
+completions share that row too, each ranking with its own weight. A scalar head reads the last token.
 One epoch by default: more overfits. Scores are shifted so that demonstrations (or, without them, the
 training completions) average 0. Held-out prompts are never trained on; with five or more known labelers
 some labelers are held out as well, to see whether the reward speaks for people it never heard.
@@ -13,6 +14,7 @@ Leaves out: margins, centring losses, models of who the labelers are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +39,7 @@ class Config(TrainConfig):
     epochs: float = 1.0
     """Passes over the rankings."""
     batch_size: int = 16
-    """Rankings in one optimiser step."""
+    """Sets of completions in one optimiser step, with all their rankings."""
     ties: str = "davidson"
     """Ties: davidson or rao_kupper (a learnt tie parameter), or drop (as InstructGPT)."""
     demonstrations: str = ""
@@ -68,7 +70,8 @@ def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) 
             prompts_out.append((choice, tree))
         elif choice.has_preference or config.ties != "drop":
             kept.append((choice, tree))
-    order = Order(len(kept), config.batch_size, config.epochs, config.seed)
+    elements = _elements(kept)
+    order = Order(len(elements), config.batch_size, config.epochs, config.seed)
 
     resumed = run.resume()
     start = resumed[0] if resumed else 0
@@ -77,17 +80,22 @@ def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) 
 
     tie = learner.scalars["tie"] if config.ties != "drop" else None
     for step in run.track(start, order.total, "reward model"):
-        batch = [kept[i] for i in order(step)]
-        data = [Datum(tree, {"ranks": choice.ranks, "weights": [1 / len(batch)] * len(choice.ranks)}) for choice, tree in batch]
-        metrics = learner.forward_backward(data, lambda out, x: k_wise(
-            out.scores_C, x["ranks"], x["weights"], out.sizes, ties=config.ties, tie=tie))
+        batch = [elements[i] for i in order(step)]
+        rankings = sum(len(ranks) for _, ranks in batch)
+        data = [Datum(tree, {"ranks": [r for one in ranks for r in one], "rankings": [len(ranks)]}) for tree, ranks in batch]
+
+        def objective(out: Any, x: Any, weight: float = 1 / rankings) -> Any:
+            index, sizes = repeat(out.sizes, x["rankings"].int().tolist())
+            return k_wise(out.scores_C[index], x["ranks"], torch.full_like(x["ranks"], weight), sizes, ties=config.ties, tie=tie)
+
+        metrics = learner.forward_backward(data, objective)
         metrics["accuracy"] = metrics.pop("correct") / max(1.0, pairs := metrics.pop("pairs"))
         rate = learning_rate(step, order.total, config.learning_rate, schedule=config.schedule, warmup=config.warmup)
         metrics |= learner.step(rate)
-        run.log(step + 1, **metrics, pairs=pairs)
+        run.log(step + 1, **metrics, pairs=pairs, rankings=rankings)
         run.checkpoint(step + 1, learner.save_state)
 
-    learner.shift -= _mean_score(config, learner, run, [tree for _, tree in kept])
+    learner.shift -= _mean_score(config, learner, run, [tree for tree, _ in elements])
     result: dict[str, Any] = {"steps": order.total, "rankings": len(kept), "held_out_labelers": sorted(strangers)}
     if prompts_out:
         result |= _figures(learner, prompts_out).to_json()
@@ -95,6 +103,23 @@ def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) 
         run.note("No prompt was held out: accuracy is not measured.")
     result["accuracy_labelers"] = _figures(learner, labelers_out).to_json()["accuracy"] if labelers_out else None
     run.finish(result, lambda folder: learner.save(folder, base=run.config["base"]))
+
+
+def _elements(kept: list[tuple[Choice, Tree]]) -> list[tuple[Tree, list[tuple[int, ...]]]]:
+    """Each set of completions once, with the ranks that everybody gave it."""
+    found: dict[Tree, list[tuple[int, ...]]] = {}
+    for choice, tree in kept:
+        found.setdefault(tree, []).append(choice.ranks)
+    return list(found.items())
+
+
+def repeat(sizes: Sequence[int], rankings: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Indices into C that repeat each tree's completions once a ranking, and the sizes of the repeated trees."""
+    index, at = [], 0
+    for size, times in zip(sizes, rankings):
+        index += list(range(at, at + size)) * times
+        at += size
+    return index, [size for size, times in zip(sizes, rankings) for _ in range(times)]
 
 
 def _mean_score(config: Config, learner: Engine, run: Run, trees: list[Tree]) -> float:

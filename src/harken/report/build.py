@@ -39,8 +39,8 @@ def build_report(runs: Sequence[Path], out: Path) -> Path:
 def render(runs: Sequence[RunData]) -> str:
     """The page as text."""
     sections = (
-        ("results", "Results", results.tables(runs), "Each bar is a 95% interval on its column's scale; the dot is the "
-         "estimate. Intervals are over prompts."),
+        ("results", "Results", results.tables(runs), "Each bar is an interval on its column's scale, the dot the "
+         "estimate."),
         ("frontier", "Reward against KL", curves.reward_against_kl(runs), "What each step away from the start bought. "
          "A proxy that climbs while gold falls is being exploited."),
         ("reward-model", "Reward model", curves.reward_models(runs), "Accuracy means little alone, so rules that read "

@@ -14,10 +14,11 @@ from harken.report.svg import Plot, binned, padded, smooth
 from harken.stats.intervals import wilson
 
 FIRST = ("reward", "gold", "kl", "entropy", "length", "eos_rate", "clip_fraction", "logprob_gap", "loss", "nll",
-         "accuracy")
+         "heldout_nll", "accuracy")
 LABELS = {"reward": "Reward (proxy)", "gold": "Gold score", "kl": "KL (nats)", "nll": "NLL (nats a token)",
           "length": "Length (tokens)", "eos_rate": "Finished by itself", "clip_fraction": "Clipped share",
-          "logprob_gap": "Log-prob gap, sampler to trainer"}
+          "logprob_gap": "Log-prob gap, sampler to trainer", "heldout_nll": "Held-out NLL (nats a token)",
+          "reward_std": "Spread of reward", "flat_groups": "Groups of equal reward"}
 
 
 def label(key: str) -> str:

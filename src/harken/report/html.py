@@ -26,12 +26,16 @@ def number(value: float, digits: int = 3) -> str:
         return "0"
     size = math.floor(math.log10(abs(value)))
     form = f".{digits - 1}e" if size >= 6 or size < -4 else f",.{max(0, digits - 1 - size)}f"
-    return f"{value:{form}}".replace("-", "−")
+    return _tidy(f"{value:{form}}")
 
 
 def compact(value: float) -> str:
     """Up to four significant digits without trailing zeros: 0.0001, 6e−7."""
-    return re.sub(r"e([+-])0*", r"e\1", f"{value:.4g}").replace("e+", "e").replace("-", "−")
+    return _tidy(f"{value:.4g}")
+
+
+def _tidy(shown: str) -> str:
+    return re.sub(r"e([+-])0*", r"e\1", shown).replace("e+", "e").replace("-", "−")
 
 
 def percent(value: float) -> str:
@@ -39,13 +43,14 @@ def percent(value: float) -> str:
 
 
 def span(e: Estimate, *, rate: bool = False) -> str:
-    """The interval as `[low, high]`, or why there is none; plain text."""
+    """The interval as `[low, high]`, its level unless 95%, or why there is none; plain text."""
     if math.isnan(e.low) or math.isnan(e.high):
         return "no interval"
+    level = "" if math.isclose(e.level, 0.95) else f" at {100 * e.level:g}%"
     if rate:
-        return f"[{percent(e.low).rstrip('%')}, {percent(e.high)}]"
+        return f"[{percent(e.low).rstrip('%')}, {percent(e.high)}]{level}"
     places = _places(e)
-    return f"[{_fixed(e.low, places)}, {_fixed(e.high, places)}]"
+    return f"[{_fixed(e.low, places)}, {_fixed(e.high, places)}]{level}"
 
 
 def value(e: Estimate, *, rate: bool = False) -> str:

@@ -124,6 +124,9 @@ def load_runs(paths: Sequence[Path]) -> list[RunData]:
         inner.sort(key=lambda p: ORDER.index(p.name) if p.name in ORDER else len(ORDER))
         own = (path / "config.json").exists() or (path / "summary.json").exists()
         wanted += [path, *(inner if own else [])]
-    unique = list({p.resolve(): p for p in reversed(wanted)}.items())[::-1]
-    names = [r.name for r, _ in unique]
-    return [_load(p, f"{r.parent.name}/{r.name}" if names.count(r.name) > 1 else r.name) for r, p in unique]
+    unique: dict[Path, Path] = {}
+    for path in wanted:
+        unique.setdefault(path.resolve(), path)
+    names = [real.name for real in unique]
+    return [_load(path, f"{real.parent.name}/{real.name}" if names.count(real.name) > 1 else real.name)
+            for real, path in unique.items()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from harken.core.protocols import Estimate
@@ -14,6 +15,8 @@ from harken.report.load import ORDER, RunData, estimate, series
 from harken.report.svg import interval_bar, padded
 
 NAMES = {"base": "Base", "sft": "SFT", "reward_model": "Reward model", "rloo": "RLOO", "win_rate": "Win rate"}
+PLAIN = {"heldout_nll": "held-out NLL", "nll": "NLL", "reward": "proxy reward", "loss": "the loss",
+         "accuracy": "accuracy"}
 
 
 def name_of(key: str) -> str:
@@ -35,20 +38,23 @@ class Column:
 
 COLUMNS = (
     Column("gold", "Gold score", "the true reward; higher is better"),
-    Column("gold_win_rate", "Win rate", "share of pairs won by gold score, ties half", True, 0.5, (0.0, 1.0)),
-    Column("kl", "KL", "nats from the start; how far it moved", bar=False),
-    Column("nll_change", "Change in NLL", "on other text; above 0 is a tax", False, 0.0, (0.0,)),
+    Column("gold_win_rate", "Win rate over base", "pairs won by gold score, ties half", True, 0.5, (0.0, 1.0)),
+    Column("gold_win_rate_over_sft", "Win rate over SFT", "pairs won by gold score, ties half", True, 0.5, (0.0, 1.0)),
+    Column("kl", "KL", "nats a completion from its start", bar=False),
+    Column("nll_change", "Change in NLL", "nats a token of other text; above 0 is a tax", False, 0.0, (0.0,)),
 )
 
 
 def _cell(e: Estimate | None, column: Column, scale: tuple[float, float], who: str, style: str) -> str:
     if e is None:
-        return '<td><span class="none" role="img" aria-label="not measured" title="not measured">—</span></td>'
+        return '<td role="cell" class="empty"><span class="none" role="img" aria-label="not measured">—</span></td>'
     shown, interval = html.value(e, rate=column.rate), html.span(e, rate=column.rate)
     n = f' <span class="n">n = {e.n:,}</span>' if e.n else ""
     bar = interval_bar(e, scale, f"{who}, {column.title}: {shown} {interval}", reference=column.reference,
                        style=style) if column.bar else ""
-    return f'<td><span class="value">{text(shown)}</span> <span class="range">{text(interval)}{n}</span>{bar}</td>'
+    ends = f'<span class="phone" aria-hidden="true">{_ends(column, scale)}</span>' if column.bar else ""
+    return (f'<td role="cell" data-label="{text(column.title)}"><span class="value">{text(shown)}</span> '
+            f'<span class="range">{text(interval)}{n}</span>{bar}{ends}</td>')
 
 
 def _scale(cells: Sequence[Estimate | None], column: Column) -> tuple[float, float]:
@@ -65,16 +71,19 @@ def estimates_table(caption: str, first: str, rows: Mapping[str, Mapping[str, Es
     if not used:
         return ""
     scales = {c.key: _scale([r.get(c.key) for r in rows.values()], c) for c in used}
-    head = "".join(f'<th scope="col">{text(c.title)}<span class="note">{text(c.note)}</span></th>' for c in used)
+    head = "".join(f'<th scope="col" role="columnheader">{text(c.title)}<span class="note">{text(c.note)}</span></th>'
+                   for c in used)
     body = ""
     for name, row in rows.items():
         style = "grey" if muted(name) else "accent"
         cells = "".join(_cell(row.get(c.key), c, scales[c.key], name, style) for c in used)
-        body += f'<tr{" class=muted" if muted(name) else ""}><th scope="row">{text(name)}</th>{cells}</tr>'
+        kind = ' class="muted"' if muted(name) else ""
+        body += f'<tr role="row"{kind}><th scope="row" role="rowheader">{text(name)}</th>{cells}</tr>'
     foot = "".join(f"<td>{_ends(c, scales[c.key])}</td>" for c in used)
-    return (f'<div class="scroll" tabindex="0" role="region" aria-label="{text(caption)}"><table class="estimates">'
-            f"<caption>{text(caption)}</caption>"
-            f'<thead><tr><th scope="col">{text(first)}</th>{head}</tr></thead><tbody>{body}</tbody>'
+    # The roles keep it a table for screen readers where a narrow page lays its cells out as blocks.
+    return ('<div class="scroll"><table class="estimates" role="table">'
+            f'<caption>{text(caption)}</caption><thead role="rowgroup"><tr role="row"><th scope="col" '
+            f'role="columnheader">{text(first)}</th>{head}</tr></thead><tbody role="rowgroup">{body}</tbody>'
             f'<tfoot aria-hidden="true"><tr><td></td>{foot}</tr></tfoot></table></div>')
 
 
@@ -84,6 +93,11 @@ def _ends(column: Column, scale: tuple[float, float]) -> str:
     words = [html.percent(v).replace(".0%", "%") if column.rate else html.number(v, 2) for v in scale]
     middle = f"<span>{'50%' if column.rate else ''}</span>"
     return f'<span class="scale"><span>{text(words[0])}</span>{middle}<span>{text(words[1])}</span></span>'
+
+
+def short(model: object) -> str:
+    """A model's name; of an absolute path its last two parts."""
+    return "/".join(Path(str(model)).parts[-2:]) if str(model).startswith("/") else str(model)
 
 
 def summaries(runs: Sequence[RunData]) -> list[RunData]:
@@ -115,17 +129,16 @@ def tables(runs: Sequence[RunData]) -> str:
 
 def _win_rate_table(run: RunData) -> str:
     r = run.result or {}
-    rows: dict[str, dict[str, Estimate | None]] = {str(r.get("model", run.name)): {"rate": estimate(r.get("value"))}}
-    nulls = {f"Null baseline: {k}": {"rate": estimate(v)} for k, v in (r.get("baselines") or {}).items()}
+    model, other = short(r.get("model", run.name)), short(r.get("against", "the other"))
     scores = r.get("mean_score") or {}
-    model = str(r.get("model", run.name))
-    rows[model]["score"] = estimate(scores.get("model"))
-    against = estimate(scores.get("against"))
-    if against:
-        rows[str(r.get("against", "other"))] = {"rate": None, "score": against}
-    columns = (Column("rate", "Win rate", f"against {r.get('against', 'the other')}, ties half", True, 0.5),
+    rows: dict[str, dict[str, Estimate | None]] = {
+        model: {"rate": estimate(r.get("value")), "score": estimate(scores.get("model"))}}
+    if against := estimate(scores.get("against")):
+        rows[f"{other} (again)" if other == model else other] = {"score": against}
+    nulls = {f"Null baseline: {k}": {"rate": estimate(v)} for k, v in (r.get("baselines") or {}).items()}
+    columns = (Column("rate", "Win rate", f"against {other}, ties half", True, 0.5),
                Column("score", "Mean score", "by the same judge"))
-    caption = f"{run.name}: judged by {r.get('judge', 'an unnamed judge')}, with 95% intervals over prompts"
+    caption = f"{run.name}: judged by {short(r.get('judge', 'an unnamed judge'))}, with 95% intervals over prompts"
     return estimates_table(caption, "Model", rows | nulls, columns, lambda name: name in nulls)
 
 
@@ -154,21 +167,22 @@ def verdict(runs: Sequence[RunData]) -> str:
         r = run.result or {}
         e = estimate(r.get("value"))
         if e:
-            return _compare(text(r.get("model", run.name)), text(r.get("against", "the other model")), e,
-                            text(r.get("judge", "an unnamed judge")))
+            names = (r.get("model", run.name), r.get("against", "the other model"), r.get("judge", "an unnamed judge"))
+            who, against, judge = (text(short(n)) for n in names)
+            return _compare(who, against, e, judge)
     for run in runs:
         e = estimate((run.result or {}).get("accuracy"))
         if e and run.kind == "reward_model":
             shown = f'<strong>{html.percent(e.value)}</strong> <span class="range">{html.span(e, rate=True)}</span>'
             return f"The reward model agrees with people on {shown} of held-out pairs; {_beside(run.result or {}, e)}."
     for run in runs:
-        for key in ("nll", "reward", "loss", "accuracy"):
+        for key, words in PLAIN.items():
             points, _ = series(run.metrics, key)
-            if points:
+            if len(points) > 1:
                 move = "fell" if points[-1][1] < points[0][1] else "rose"
                 first, last = html.number(points[0][1]), html.number(points[-1][1])
-                return (f"{text(name_of(run.kind))}: {key} {move} from {first} to <strong>{last}</strong> in "
-                        f"{len(points):,} steps. Nobody has judged it yet.")
+                return (f"{text(name_of(run.kind))}: {words} {move} from {first} to <strong>{last}</strong> in "
+                        f"{max(p[0] for p in points):,.0f} steps. Nobody has judged it yet.")
     return "These runs hold no figures yet."
 
 
@@ -194,11 +208,16 @@ def facts(runs: Sequence[RunData]) -> str:
         last = next((k for k in ("rloo", "sft") if isinstance(summary.get(k), Mapping)), None)
         block = summary.get(last) if last else None
         if last and isinstance(block, Mapping):
+            if e := estimate(block.get("gold_win_rate_over_sft")):
+                sense = "better" if e.low > 0.5 else "worse" if e.high < 0.5 else "tied: no difference shown"
+                shown = f"{html.percent(e.value)} {html.span(e, rate=True)}"
+                items.append((f"{name_of(last)} over SFT", shown, sense))
             if e := estimate(block.get("kl")):
-                items.append((f"KL of {name_of(last)}", f"{html.value(e)} {html.span(e)}", "nats from its start"))
+                shown = f"{html.value(e)} {html.span(e)}"
+                items.append((f"KL of {name_of(last)}", shown, "nats a completion, from its start"))
             if e := estimate(block.get("nll_change")):
-                sense = "a tax" if e.low > 0 else "an improvement" if e.high < 0 else "no tax shown"
-                items.append(("Change in NLL on other text", f"{html.value(e)} {html.span(e)}", sense))
+                sense = "a tax on other text" if e.low > 0 else "other text improved" if e.high < 0 else "no tax shown"
+                items.append(("Change in NLL", f"{html.value(e)} {html.span(e)}", sense))
         if isinstance(seconds := summary.get("seconds"), int | float):
             long = seconds >= 90
             items.append(("Time", f"{seconds / 60:.0f} min" if long else f"{seconds:.0f} s", "from data to this page"))

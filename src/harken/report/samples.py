@@ -9,7 +9,7 @@ import numpy as np
 from harken.report import html
 from harken.report.html import definitions, text
 from harken.report.load import ORDER, Row, RunData, is_number, series
-from harken.report.results import name_of, win_rates
+from harken.report.results import name_of, short, win_rates
 
 SHOWN = 10
 NOT_ANSWERS = {"prompt", "use_case", "id", "split", "kind"}
@@ -51,7 +51,7 @@ def _card(row: Row, answers: Sequence[tuple[str, object, object]], score_name: s
             chip = (f'<span class="chip{" top" if top else ""}">{text(score_name)} {_score(score)}'
                     f'{" · best" if top else ""}</span>')
         else:
-            chip = f'<span class="chip none">no {text(score_name)}</span>'
+            chip = f'<span class="chip none">no {text(score_name)}</span>' if score_name else ""
         columns.append(f'<div class="answer"><h4>{text(who)} {chip}</h4>{_words(words)}</div>')
     use = f' <span class="about">{text(row["use_case"])}</span>' if row.get("use_case") else ""
     return (f'<article class="sample"><header><h3>Prompt {index}{use}</h3>{_prompt(row.get("prompt"))}</header>'
@@ -66,15 +66,23 @@ def _block(rows: Sequence[Row], cards: Sequence[str], title: str) -> str:
     if not cards:
         return ""
     drawn = f"{len(cards)} of {len(rows):,} prompts, drawn at random with a fixed seed" if len(rows) > len(cards) \
-        else f"all {len(rows):,}"
+        else f"all {len(rows):,}" if len(rows) > 1 else "the only one"
     return f'<p class="lead">{text(title)}: {drawn}, none picked by hand.</p>{"".join(cards)}'
+
+
+def _judged(run: RunData) -> list[Row]:
+    """An evaluation's rows: of result.json, or of samples.jsonl where they hold both texts."""
+    held = (run.result or {}).get("samples")
+    rows = [r for r in held if isinstance(r, dict)] if isinstance(held, list) else run.samples
+    return [r for r in rows if "model_text" in r]
 
 
 def samples(runs: Sequence[RunData]) -> str:
     """Side by side where a comparison exists, then each win-rate evaluation; else what the last step wrote."""
     out = []
     for run in (r for r in runs if r.comparison):
-        known = {k for row in run.comparison for k, v in row.items() if isinstance(v, str)} - NOT_ANSWERS
+        scored = {k for row in run.comparison if isinstance(row.get("gold"), Mapping) for k in row["gold"]}
+        known = scored or {k for row in run.comparison for k, v in row.items() if isinstance(v, str)} - NOT_ANSWERS
         keys = [k for k in ORDER if k in known] + sorted(known - set(ORDER))
         cards = []
         for i, row in enumerate(_chosen(run.comparison), 1):
@@ -83,16 +91,18 @@ def samples(runs: Sequence[RunData]) -> str:
         out.append(_block(run.comparison, cards, " | ".join(name_of(k) for k in keys)))
     for run in win_rates(runs):
         r = run.result or {}
-        model, against = str(r.get("model", "model")), str(r.get("against", "against"))
+        model, against = short(r.get("model", "model")), short(r.get("against", "against"))
+        rows = _judged(run)
         cards = [_card(row, [(model, row.get("model_text"), row.get("model_score")),
                              (against, row.get("against_text"), row.get("against_score"))], "score", i)
-                 for i, row in enumerate(_chosen(run.samples), 1)]
-        out.append(_block(run.samples, cards, f"{model} | {against}"))
+                 for i, row in enumerate(_chosen(rows), 1)]
+        out.append(_block(rows, cards, f"{model} | {against}"))
     if not out:
         for run in (r for r in runs if any("completion" in s for s in r.samples)):
             last = max((s["step"] for s in run.samples if is_number(s.get("step"))), default=None)
             rows = [s for s in run.samples if s.get("step") == last]
-            cards = [_card(row, [(name_of(run.kind), row.get("completion"), row.get("reward"))], "reward", i)
+            score = "reward" if any("reward" in row for row in rows) else ""
+            cards = [_card(row, [(name_of(run.kind), row.get("completion"), row.get("reward"))], score, i)
                      for i, row in enumerate(_chosen(rows), 1)]
             out.append(_block(rows, cards, f"{run.name}, step {last}"))
     return "".join(out)
@@ -105,7 +115,7 @@ def _missing(run: RunData) -> list[str]:
                for row in run.metrics if key in row) and (count := series(run.metrics, key)[1]):
             found.append(f"{key} missing at {count} of {len(run.metrics)} steps")
     for key in ("reward", "model_score", "against_score"):
-        held = [s for s in run.samples if key in s]
+        held = [s for s in (_judged(run) or run.samples) if key in s]
         if count := sum(not is_number(s[key]) for s in held):
             found.append(f"{count} of {len(held)} samples without {key.replace('_', ' ')}")
     golds = [g for row in run.comparison if isinstance(row.get("gold"), Mapping) for g in row["gold"].values()]

@@ -1,0 +1,231 @@
+"""Every method of harken/methods learns on the toy engine, and ends the same whether killed or not."""
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from harken import launch
+from harken.core.config import TrainConfig, field_docs
+from harken.core.errors import UserError
+from harken.core.run import read_jsonl
+from harken.methods import reward_model, rloo, sft
+
+WORDS = ["red", "blue", "green", "old", "new", "warm", "cold", "tall"]
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return str(path)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Prompts name a word; good answers repeat it, bad ones name another. Six labelers."""
+    rng = random.Random(0)
+    prompts = [f"Say {a} {b}." for a in WORDS for b in WORDS]
+    rng.shuffle(prompts)
+
+    def ranking(i, p):
+        good, bad = p[4:-1], " ".join(rng.sample(WORDS, 3))
+        return {"prompt": p, "completions": [bad, good, bad, good], "ranks": [2, 1, 2, 1], "labeler": f"l{i % 6}"}
+
+    return {"demos": write(tmp_path / "d.jsonl", [{"prompt": p, "completion": p[4:-1]} for p in prompts]),
+            "comparisons": write(tmp_path / "c.jsonl", [ranking(i, p) for i, p in enumerate(prompts * 2)]),
+            "prompts": write(tmp_path / "p.jsonl", [{"prompt": p} for p in prompts])}
+
+
+def config(method, files, out, **settings):
+    data = {"sft": "demos", "reward_model": "comparisons", "rloo": "prompts"}[method]
+    return launch.find_method(method).Config(model="toy", data=files[data], out=str(out), **settings)
+
+
+def run(method, *args, **settings):
+    return launch.train(launch.find_method(method), config(method, *args, **settings), quiet=True)
+
+
+def weights(path):
+    from safetensors.torch import load_file
+    found = {}
+    for file in sorted((Path(path) / "model").glob("*.safetensors")):
+        found |= load_file(file)
+    for file in (Path(path) / "model").glob("head.pt"):
+        found |= torch.load(file, weights_only=True)
+    assert found
+    return found
+
+
+def assert_bit_equal(a, b):
+    a, b = weights(a), weights(b)
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def test_every_method_is_a_method():
+    for name in launch.method_names():
+        module = launch.find_method(name)
+        assert issubclass(module.Config, TrainConfig) and dataclasses.is_dataclass(module.Config)
+        assert module.__doc__ and f"harken train {name}" in module.__doc__
+        documented = field_docs(module.Config)
+        assert [f.name for f in dataclasses.fields(module.Config) if f.name not in documented] == []
+        assert Path(f"docs/methods/{name}.md").exists(), f"docs/methods/{name}.md is missing"
+
+
+@pytest.mark.parametrize("lora", [0, 8])
+def test_sft_learns(files, tmp_path, lora):
+    done = run("sft", files, tmp_path / "r", lora_rank=lora, learning_rate=3e-3, epochs=6, batch_size=8)
+    losses = [r["nll"] for r in read_jsonl(done.path / "metrics.jsonl") if "nll" in r]
+    assert losses[-1] < 0.6 * losses[0]
+    held = [r["heldout_nll"] for r in read_jsonl(done.path / "metrics.jsonl") if "heldout_nll" in r]
+    assert held[-1] < 0.7 * held[0]
+    assert done.result["heldout_nll"] == held[-1]
+
+
+def test_reward_model_learns_for_new_prompts_and_new_people(files, tmp_path):
+    demos = {"demonstrations": files["demos"]}
+    done = run("reward_model", files, tmp_path / "r", lora_rank=0, learning_rate=3e-3, epochs=12, batch_size=8, **demos)
+    result = done.result
+    assert result["accuracy"]["low"] > 0.8
+    assert result["accuracy_labelers"]["value"] > 0.8
+    assert len(result["held_out_labelers"]) == 1
+    assert result["baselines"]["constant"]["value"] == 0.5
+
+
+def test_p16_demonstrations_average_zero(files, tmp_path):
+    done = run("reward_model", files, tmp_path / "r", lora_rank=0, epochs=1, demonstrations=files["demos"])
+    from harken.store.files import read_demonstrations
+    reward = launch.open_reward(str(done.path))
+    demos = read_demonstrations(files["demos"]).records
+    scores = reward.score([d.prompt for d in demos], [[d.completion] for d in demos])
+    assert sum(s for (s,) in scores) / len(scores) == pytest.approx(0, abs=1e-5)
+
+
+class Shorter:
+    """A known reward: the fewer characters the better."""
+
+    def score(self, prompts, completions):
+        return [[-len(c) / 10 for c in group] for group in completions]
+
+
+def test_p26_rloo_learns_to_stop_early(files, tmp_path, monkeypatch):
+    """ "Shorter": the mean length falls by half within 20 steps, so EOS is in the loss."""
+    monkeypatch.setattr(launch, "open_reward", lambda *a, **k: Shorter())
+    done = run("rloo", files, tmp_path / "r", reward="shorter", lora_rank=8, learning_rate=2e-2, max_tokens=24, beta=0.0,
+               steps=20, prompts_per_step=8, completions_per_prompt=8)
+    rows = read_jsonl(done.path / "metrics.jsonl")
+    assert rows[-1]["length"] < 0.5 * rows[0]["length"]
+    assert rows[-1]["reward"] > rows[0]["reward"]
+    assert rows[0]["kl"] == pytest.approx(0, abs=1e-4)
+    assert all(r["logprob_gap_max"] < 1e-4 for r in rows)
+
+
+def test_p6_a_huge_beta_keeps_the_policy_at_the_reference(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "open_reward", lambda *a, **k: Shorter())
+    settings = {"reward": "shorter", "lora_rank": 8, "learning_rate": 2e-2, "max_tokens": 16, "steps": 12}
+    free = run("rloo", files, tmp_path / "free", beta=0.0, **settings)
+    held = run("rloo", files, tmp_path / "held", beta=10.0, **settings)
+    kl = [read_jsonl(r.path / "metrics.jsonl")[-1]["kl"] for r in (free, held)]
+    assert kl[1] < 0.3 * kl[0]
+
+
+def test_a_bad_method_config_is_refused(files, tmp_path):
+    with pytest.raises(UserError, match="at least 2 completions"):
+        run("rloo", files, tmp_path / "r", reward="gold", completions_per_prompt=1)
+    with pytest.raises(UserError, match="No reward"):
+        run("rloo", files, tmp_path / "r")
+    with pytest.raises(UserError, match="unknown"):
+        run("reward_model", files, tmp_path / "r", ties="maybe")
+    assert not (tmp_path / "r" / "model").exists()
+
+
+def test_p33_defaults_are_written_down_and_unchanged(files, tmp_path):
+    """A changed default fails here: say so in the changelog."""
+    assert dataclasses.asdict(rloo.Config())["beta"] == 0.05
+    assert (sft.Config.epochs, reward_model.Config.epochs, TrainConfig.dtype) == (2.0, 1.0, "float32")
+    done = run("sft", files, tmp_path / "r", epochs=0.1)
+    saved = json.loads((done.path / "config.json").read_text())
+    assert {f.name for f in dataclasses.fields(sft.Config)} <= saved.keys()
+
+
+# --- resuming ----------------------------------------------------------------------------------------
+
+SETTINGS = {
+    "sft": {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3},
+    "reward_model": {"epochs": 1, "batch_size": 6, "learning_rate": 1e-3},
+    "rloo": {"reward": "gold", "max_tokens": 16, "steps": 10, "prompts_per_step": 4, "learning_rate": 1e-3},
+}
+
+
+@pytest.mark.parametrize("method", SETTINGS)
+def test_p22_stopped_between_any_steps_ends_the_same(files, tmp_path, monkeypatch, method):
+    """In process: an exception after step k, for several k, then the same command."""
+    settings = {"lora_rank": 4, "checkpoint_seconds": 0.0, **SETTINGS[method]}
+    whole = run(method, files, tmp_path / "whole", **settings)
+    from harken.core.run import Run
+    original = Run.checkpoint
+    for k in (1, 4, 9):
+        def stop(self, step, save, k=k, **options):
+            original(self, step, save, **options)
+            if step == k:
+                raise RuntimeError("stopped")
+        with monkeypatch.context() as patch:
+            patch.setattr(Run, "checkpoint", stop)
+            with pytest.raises(RuntimeError, match="stopped"):
+                run(method, files, tmp_path / f"cut{k}", **settings)
+        resumed = run(method, files, tmp_path / f"cut{k}", **settings)
+        assert_bit_equal(whole.path, resumed.path)
+        strip = [{n: v for n, v in r.items() if n != "seconds"} for r in read_jsonl(whole.path / "metrics.jsonl")]
+        assert [{n: v for n, v in r.items() if n != "seconds"} for r in read_jsonl(resumed.path / "metrics.jsonl")] == strip
+
+
+def test_p22_changed_data_or_settings_are_refused(files, tmp_path):
+    run("sft", files, tmp_path / "r", epochs=1)
+    with pytest.raises(UserError, match="epochs: 1 there, 2 now"):
+        run("sft", files, tmp_path / "r", epochs=2)
+    Path(files["demos"]).write_text('{"prompt": "x", "completion": "y"}\n')
+    with pytest.raises(UserError, match="data has changed"):
+        run("sft", files, tmp_path / "r", epochs=1)
+
+
+def test_two_processes_cannot_write_one_run(files, tmp_path):
+    from harken.core.run import Run
+    with Run.open(tmp_path / "r", {}, {}), pytest.raises(UserError, match="another process"):
+        Run.open(tmp_path / "r", {}, {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", SETTINGS)
+def test_p22_sigkill_at_random_moments_ends_bit_for_bit(files, tmp_path, method):
+    """SIGKILL whenever it strikes, rollouts in flight included, at least five times; then the run is finished."""
+    command = [sys.executable, "-m", "harken", "train", method, "--model", "toy", "--lora-rank", "4", "--checkpoint-seconds", "0",
+               "--data", files[{"sft": "demos", "reward_model": "comparisons", "rloo": "prompts"}[method]]]
+    for name, value in ({**SETTINGS[method], "steps": 150} if method == "rloo" else {**SETTINGS[method], "epochs": 20}).items():
+        command += ["--" + name.replace("_", "-"), str(value)]
+    rng = random.Random(7)
+    subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, capture_output=True)
+    kills = 0
+    for _ in range(40):
+        out = tmp_path / "killed"
+        process = subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        before = len(read_jsonl(out / "metrics.jsonl"))
+        while process.poll() is None and len(read_jsonl(out / "metrics.jsonl")) == before:
+            time.sleep(0.01)  # let it get past loading, so that the kill meets real work
+        time.sleep(rng.random() * 0.3)
+        if process.poll() is None and kills < 6:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += process.wait() == -signal.SIGKILL
+        else:
+            process.wait()
+            break
+    assert kills >= 5, f"only {kills} kills met a running process"
+    assert (tmp_path / "killed" / "result.json").exists()
+    assert_bit_equal(tmp_path / "whole", tmp_path / "killed")
