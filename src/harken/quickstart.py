@@ -32,8 +32,8 @@ PROMPTS = 168
 """Prompts whose answers are ranked."""
 OVERLAP = 3
 """Labelers who rank each prompt's answers."""
-RANKING = 4
-"""Completions a ranking: half by the base model, half by SFT."""
+SOURCES = {"base": 1, "sft": 2}
+"""Completions of each model in a ranking; the written demonstration is one more."""
 ANSWERS = 2
 """Answers of each model to each test prompt."""
 
@@ -61,10 +61,10 @@ class Quickstart:
         self._stage("demonstrations", self.out / "demos.jsonl", self._demonstrations)
         self._train("sft", data="demos.jsonl", epochs=2.0, batch_size=8, learning_rate=3e-4, holdout=0.1)
         self._stage("people rank answers", self.out / "comparisons.jsonl", self._feedback)
-        self._train("reward_model", model="sft", data="comparisons.jsonl", epochs=2.0, batch_size=8, learning_rate=1e-3,
+        self._train("reward_model", model="sft", data="comparisons.jsonl", epochs=2.0, batch_size=8, learning_rate=6e-4,
                     demonstrations="demos.jsonl", holdout=0.2, warmup=0.1)
-        self._train("rloo", model="sft", reward="reward_model", data="prompts.jsonl", steps=16, prompts_per_step=8,
-                    completions_per_prompt=4, max_tokens=MAX_TOKENS, learning_rate=2e-4, beta=0.03, warmup=0.1)
+        self._train("rloo", model="sft", reward="reward_model", data="prompts.jsonl", steps=18, prompts_per_step=8,
+                    completions_per_prompt=4, max_tokens=MAX_TOKENS, learning_rate=4e-4, beta=0.03, warmup=0.1)
         self._stage("test answers", self.out / "comparison.jsonl", self._compare)
         summary = self._summary()
         write_json(self.out / "summary.json", summary)
@@ -105,11 +105,11 @@ class Quickstart:
 
     def _feedback(self, target: Path) -> None:
         """Samples, lets the crowd rank, stores the judgments, and takes a snapshot: the loop's own path."""
-        prompts = (load_prompts("valid") + load_prompts("train"))[:PROMPTS]
-        options: list[list[str]] = [[] for _ in prompts]
-        for name in ("base", "sft"):
+        demonstrations = load_demonstrations()[:PROMPTS]
+        prompts, options = [d.prompt for d in demonstrations], [[d.completion] for d in demonstrations]
+        for name, count in SOURCES.items():
             with progress(f"answers of {name}", len(prompts)) as advance:
-                found = HFSampler(self._engine(name)).sample(prompts, RANKING // 2, max_tokens=MAX_TOKENS,
+                found = HFSampler(self._engine(name)).sample(prompts, count, max_tokens=MAX_TOKENS,
                                                              seed=derive_seed(self.seed, "feedback", name), advance=advance)
             for row, samples in zip(options, found):
                 row += [s.text for s in samples]

@@ -6,6 +6,8 @@ import ctypes
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -15,7 +17,6 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 def tune() -> None:
     """Keeps freed memory in the process (glibc): activations are not mapped, zeroed and faulted in anew
     every step. Libraries stop drawing bars of their own."""
-    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)  # peft asks transformers
     from transformers.utils import logging
     logging.disable_progress_bar()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -26,3 +27,11 @@ def tune() -> None:
             libc.mallopt(M_TRIM_THRESHOLD, -1)
         except (OSError, AttributeError):  # musl has neither
             return
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the FutureWarning of peft, which asks transformers by an old name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield

@@ -119,10 +119,14 @@ class Engine:
         from peft import LoraConfig, get_peft_model
         config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
         config.fan_in_fan_out = any(type(m).__name__ == "Conv1D" for m in self.model.modules())
-        self.peft = get_peft_model(self.model, config)
+        with cpu.quiet():
+            self.peft = get_peft_model(self.model, config)
         for parameter in self.model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
+        for module in self.model.modules():
+            if hasattr(module, "cast_input_dtype_enabled"):
+                module.cast_input_dtype_enabled = False  # autocast casts; peft's own cast would copy twice
 
     def _head_parameters(self) -> list[tuple[str, nn.Parameter]]:
         return [] if self.head is None else [(f"head.{n}", p) for n, p in self.head.named_parameters()]
@@ -204,7 +208,7 @@ class Engine:
             part = [data[i] for i in row]
             out = self.forward([d.tree for d in part], temperature=temperature, entropy=entropy,
                                logps=self.head_kind != "reward")
-            inputs = {n: torch.tensor([x for d in part for x in d.inputs[n]], device=self.device) for n in names}
+            inputs = {n: torch.tensor([x for d in part for x in d.inputs[n]], dtype=torch.float32, device=self.device) for n in names}
             loss, metrics = objective(out, inputs)
             loss.backward()
             for name, value in {"loss": loss.detach(), **metrics}.items():

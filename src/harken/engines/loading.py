@@ -16,6 +16,7 @@ from torch import nn
 
 from harken.core.errors import UserError
 from harken.core.run import file_hash, write_json
+from harken.engines import cpu
 from harken.engines.attention import NAME
 from harken.text.template import Template
 
@@ -159,7 +160,8 @@ def _run(path: Path) -> Loaded:
             raise UserError(f"The base model {base} is not the one {path} was trained from.",
                             "Restore that base, or train the run again.")
         from peft import PeftModel
-        loaded.model = PeftModel.from_pretrained(loaded.model, str(folder)).merge_and_unload()
+        with cpu.quiet():
+            loaded.model = PeftModel.from_pretrained(loaded.model, str(folder)).merge_and_unload()
     else:
         loaded = _from_pretrained(str(folder))
     loaded.head, loaded.shift = None, 0.0

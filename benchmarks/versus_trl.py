@@ -1,0 +1,63 @@
+"""Harken and TRL 1.16 in turn on the same work: SFT, reward models of K = 4 and 9, RLOO.
+
+    python benchmarks/versus_trl.py --peer-python PATH/TO/PYTHON/WITH/TRL [--work sft …] [--rounds 5] [--quick]
+
+Each side runs in a fresh process; steps are timed after two of warm-up. Ratios are round by round, TRL's mean seconds a step
+over Harken's. Both get the same threads and allocator settings. The last line is JSON. Without a peer, Harken alone is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+WORKS = {"sft": 12, "reward_model_4": 8, "reward_model_9": 6, "rloo": 8}
+
+
+def once(python: str, side: str, work: str, steps: int) -> dict:
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        found = subprocess.run([python, str(HERE / f"{side}_side.py"), work, str(steps), folder], env=environment,
+                               capture_output=True, text=True)
+    if found.returncode:
+        sys.exit(f"{side} failed on {work}:\n{found.stderr[-2000:]}")
+    return json.loads(found.stdout.strip().splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer-python", help="a Python in whose environment trl==1.16.0 is installed")
+    parser.add_argument("--work", nargs="+", choices=WORKS, default=list(WORKS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="one round of four steps of SFT alone: under a minute")
+    args = parser.parse_args()
+    works, rounds = (["sft"], 1) if args.quick else (args.work, args.rounds)
+    result = {}
+    for work in works:
+        steps = 4 if args.quick else WORKS[work]
+        ours, theirs = [], []
+        for _ in range(rounds):
+            ours.append(once(sys.executable, "harken", work, steps))
+            if args.peer_python:
+                theirs.append(once(args.peer_python, "trl", work, steps))
+        row = {"harken_step_s": round(statistics.median(o["mean_step_s"] for o in ours), 4),
+               "harken_mb": max(o["peak_mb"] for o in ours)}
+        if theirs:
+            ratios = sorted(t["mean_step_s"] / o["mean_step_s"] for o, t in zip(ours, theirs))
+            row |= {"trl_step_s": round(statistics.median(t["mean_step_s"] for t in theirs), 4),
+                    "trl_mb": max(t["peak_mb"] for t in theirs), "ratio": round(statistics.median(ratios), 2),
+                    "ratio_low": round(ratios[0], 2), "ratio_high": round(ratios[-1], 2)}
+        result[work] = row
+        print(work, row, flush=True)
+    print(json.dumps({"benchmark": "versus_trl", "rounds": rounds, **result}))
+
+
+if __name__ == "__main__":
+    main()
