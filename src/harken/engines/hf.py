@@ -208,7 +208,8 @@ class Engine:
             part = [data[i] for i in row]
             out = self.forward([d.tree for d in part], temperature=temperature, entropy=entropy,
                                logps=self.head_kind != "reward")
-            inputs = {n: torch.tensor([x for d in part for x in d.inputs[n]], dtype=torch.float32, device=self.device) for n in names}
+            flat = {n: [x for d in part for x in d.inputs[n]] for n in names}
+            inputs = {n: torch.tensor(x, dtype=torch.float32, device=self.device) for n, x in flat.items()}
             loss, metrics = objective(out, inputs)
             loss.backward()
             for name, value in {"loss": loss.detach(), **metrics}.items():
