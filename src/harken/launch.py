@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 import pkgutil
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -13,10 +16,39 @@ import harken.methods
 from harken.core.config import TrainConfig
 from harken.core.errors import UserError
 from harken.core.protocols import Reward
+from harken.core.records import Prompt
 from harken.core.run import Run, file_hash
 
 if TYPE_CHECKING:
     from harken.engines.hf import Engine
+
+LEAST = {"learning_rate": 0, "warmup": 0, "max_grad_norm": 0, "weight_decay": 0, "lora_rank": 0, "tokens_per_micro_batch": 1,
+         "max_length": 2, "checkpoint_seconds": 0, "batch_size": 1, "holdout": 0, "holdout_labelers": 0, "steps": 0,
+         "prompts_per_step": 1, "completions_per_prompt": 1, "max_tokens": 1, "temperature": 0, "top_p": 0, "beta": 0,
+         "missing_eos_penalty": 0, "reward_clip": 0, "clip": 0, "samples_per_step": 0, "n": 1, "epochs": 0}
+ABOVE = {"epochs": 0, "top_p": 0}
+MOST = {"warmup": 1, "holdout": 1, "holdout_labelers": 1, "top_p": 1}
+ONE_OF = {"schedule": ("cosine", "linear", "constant"), "overlong": ("drop", "truncate", "fail"),
+          "dtype": ("float32", "bfloat16", "auto"), "ties": ("drop", "davidson", "rao_kupper")}
+KINDS: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "bool": bool}
+
+
+def check_settings(config: Any) -> None:
+    """Refuses a number out of its range and a word that is not known, before anything is loaded or written."""
+    for field in dataclasses.fields(config):
+        name, value = field.name, getattr(config, field.name)
+        flag, kind = "--" + name.replace("_", "-"), getattr(field.type, "__name__", str(field.type))
+        if not isinstance(value, KINDS.get(kind, object)) or (isinstance(value, bool) and kind in ("int", "float")):
+            raise UserError(f"{flag} {value!r} is not a value of type {kind}.", "Correct it (in the file given to --config?).")
+        if name in ONE_OF and value not in ONE_OF[name]:
+            raise UserError(f"{flag} {value!r} is unknown.", f"Use one of {', '.join(ONE_OF[name])}.")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        low, high = LEAST.get(name, -math.inf), MOST.get(name, math.inf)
+        if not math.isfinite(value) or not low <= value <= high or value == ABOVE.get(name):
+            bounds = [f"above {low}" if name in ABOVE else f"at least {low}"] if name in LEAST else []
+            bounds += [f"at most {high}"] if name in MOST else []
+            raise UserError(f"{flag} {value} is out of range.", f"It must be {' and '.join(bounds) or 'a finite number'}.")
 
 
 def method_names() -> list[str]:
@@ -27,17 +59,20 @@ def method_names() -> list[str]:
 def find_method(name: str) -> ModuleType:
     """harken.methods.NAME, or any importable module with a `Config` and a `train`."""
     path = f"harken.methods.{name}" if name in method_names() else name
+    known = f"Methods: {', '.join(method_names())}; or the dotted path of your own module."
+    if not all(part.isidentifier() for part in path.split(".")):
+        raise UserError(f"There is no method {name!r}.", known)
     try:
         module = importlib.import_module(path)
     except ImportError as error:
         if name in method_names():
             raise missing_extra(error) from None
-        if "." not in name:
-            raise UserError(f"There is no method {name!r}.",
-                            f"Methods: {', '.join(method_names())}; or the dotted path of your own module.") from None
+        if error.name == name:
+            raise UserError(f"There is no method {name!r}.", known) from None
         raise UserError(f"{name} cannot be imported: {error}.", "Is it on PYTHONPATH?") from None
-    if not hasattr(module, "Config") or not hasattr(module, "train"):
-        raise UserError(f"{name} is not a method: it needs a Config and a train().", "CONTRIBUTING.md shows one.")
+    config = getattr(module, "Config", None)
+    if not (isinstance(config, type) and issubclass(config, TrainConfig) and hasattr(module, "train")):
+        raise UserError(f"{name} is not a method: it needs a Config(TrainConfig) and a train().", "CONTRIBUTING.md shows one.")
     return module
 
 
@@ -48,11 +83,14 @@ def missing_extra(error: ImportError) -> UserError:
 
 def train(method: ModuleType, config: TrainConfig, *, quiet: bool | None = None) -> Run:
     """Opens the run, builds what the method needs, trains; a finished run is left as it is."""
+    check_settings(config)
     if not config.data:
         raise UserError("No data was given.", "Add --data FILE.jsonl.")
     data = Path(config.data)
     if not data.is_file():
         raise UserError(f"There is no file {data}.", "Check --data.")
+    if not config.out:
+        raise UserError("No run directory was given.", "Add --out runs/NAME.")
     name = method.__name__.removeprefix("harken.methods.")
     reward_spec = getattr(config, "reward", None)
     lineage = {"data": {"path": str(data), "sha256": file_hash(data)}, "model": model_identity(config.model)}
@@ -61,15 +99,12 @@ def train(method: ModuleType, config: TrainConfig, *, quiet: bool | None = None)
             if not Path(path).is_file():
                 raise UserError(f"There is no file {path}.", f"Check --{extra}.")
             lineage[extra] = {"path": path, "sha256": file_hash(Path(path))}
-    if reward_spec is not None:
-        if not reward_spec:
-            raise UserError("No reward was given.", "Add --reward runs/rm, or gold in the sandbox.")
-        lineage["reward"] = model_identity(reward_spec)
-    from harken.engines.loading import locate, relative_base
+    from harken.engines.loading import locate, locate_reward, relative_base
     locate(config.model)
+    if reward_spec is not None:
+        locate_reward(reward_spec)
+        lineage["reward"] = model_identity(reward_spec)
     settings = {"command": f"train {name}", "base": relative_base(config.model, Path(config.out)), **dataclasses.asdict(config)}
-    if not config.out:
-        raise UserError("No run directory was given.", "Add --out runs/NAME.")
     with Run.open(config.out, settings, lineage, checkpoint_seconds=config.checkpoint_seconds, quiet=quiet) as run:
         if run.done:
             run.say(f"{run.path} is finished; nothing to do.")
@@ -98,7 +133,16 @@ def _train(method: ModuleType, config: TrainConfig, run: Run, reward_spec: str |
         if config.lora_rank == 0:
             learner.reference = Engine(load(config.model), dtype=config.dtype, train=False,
                                        tokens_per_micro_batch=config.tokens_per_micro_batch)
+    if config.max_length > context(learner):
+        run.note(f"The model's context is {context(learner)} tokens: that is the longest example, not --max-length "
+                 f"{config.max_length}.")
+        config = dataclasses.replace(config, max_length=context(learner))
     method.train(config, learner, HFSampler(learner), reward, run)
+
+
+def context(engine: Engine) -> int:
+    """The most tokens a model can take at once."""
+    return int(getattr(engine.model.config, "max_position_embeddings", None) or sys.maxsize)
 
 
 def model_identity(spec: str) -> Any:
@@ -117,15 +161,28 @@ def open_reward(spec: str, *, dtype: str = "float32", tokens_per_micro_batch: in
     if spec == "gold":
         from harken.sandbox import GoldReward
         return GoldReward()
+    import_extra("harken.engines.loading").locate_reward(spec)
     from harken.rewards.bradley_terry import BradleyTerryReward
-    return BradleyTerryReward.open(spec, dtype=dtype, tokens_per_micro_batch=tokens_per_micro_batch)
+    reward = BradleyTerryReward.open(spec, dtype=dtype, tokens_per_micro_batch=tokens_per_micro_batch)
+    reward.max_length = min(reward.max_length, context(reward.engine))
+    return reward
 
 
 def open_engine(model: str, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048) -> Engine:
     """A model to sample from or to score with; nothing in it is trained."""
+    import_extra("harken.engines.hf")
     from harken.engines.hf import Engine
     from harken.engines.loading import load
     return Engine(load(model), dtype=dtype, train=False, tokens_per_micro_batch=tokens_per_micro_batch)
+
+
+def check_context(engine: Engine, prompts: Sequence[Prompt], max_tokens: int) -> None:
+    """Refuses prompts too long for the model before the first answer is sampled."""
+    for i, prompt in enumerate(prompts):
+        if (length := len(engine.template.prompt_ids(prompt))) + max_tokens > context(engine):
+            raise UserError(f"Prompt {i + 1} has {length} tokens; with {max_tokens} new ones it exceeds the context of "
+                            f"{context(engine)} of {engine.lineage.get('name', 'the model')}.",
+                            "Shorten the prompt or lower --max-tokens.")
 
 
 def import_extra(name: str) -> ModuleType:
@@ -138,13 +195,20 @@ def import_extra(name: str) -> ModuleType:
 
 def evaluate(name: str, module: ModuleType, config: Any, *, quiet: bool | None = None) -> Run:
     """Opens the run, the models and the judge; a finished evaluation is left as it is."""
-    source = Path(getattr(config, "prompts", "") or config.data)
+    check_settings(config)
+    option = "prompts" if hasattr(config, "prompts") else "data"
+    source = Path(getattr(config, option))
     if not source.is_file():
-        raise UserError(f"There is no file {source}.", "Check --prompts or --data.")
+        raise UserError(f"There is no file {getattr(config, option)!r}.", f"Check --{option}.")
+    if not config.out:
+        raise UserError("No run directory was given.", "Add --out runs/NAME.")
+    from harken.engines.loading import locate, locate_reward
+    locate(config.model), locate(config.against)
     lineage = {"data": {"path": str(source), "sha256": file_hash(source)}, "model": model_identity(config.model),
                "against": model_identity(config.against)}
-    from harken.engines.loading import locate
-    locate(config.model), locate(config.against)
+    if hasattr(config, "judge"):
+        locate_reward(config.judge)
+        lineage["judge"] = model_identity(config.judge)
     settings = {"command": f"eval {name}", **dataclasses.asdict(config)}
     with Run.open(config.out, settings, lineage, quiet=quiet) as run:
         if run.done:
@@ -159,6 +223,8 @@ def evaluate(name: str, module: ModuleType, config: Any, *, quiet: bool | None =
         loaded = read_prompts(config.prompts, skip_bad=config.skip_bad)
         if note := loaded.describe():
             run.note(note)
+        for engine in (model, against):
+            check_context(engine, loaded.records, config.max_tokens)
         judge = open_reward(config.judge, dtype=config.dtype)
         module.evaluate(config, loaded.records, HFSampler(model), HFSampler(against), judge, run)
     return run

@@ -3,7 +3,7 @@
     config.json      resolved settings; the same settings continue the run, others are refused
     lineage.json     hashes of data, base model, reward run and code
     metrics.jsonl    one object a step            samples.jsonl   what the model wrote
-    checkpoints/     step-000120/, the newest complete one; a torn one has another name
+    checkpoints/     step-000120/, the newest complete one, with a manifest of what it holds
     model/           the result, written last     result.json     final figures: the run is done
 
 Resuming is exact because every random draw is a function of (seed, purpose, step) and a
@@ -12,7 +12,6 @@ checkpoint is written only between steps: what was in flight is drawn again, ide
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import json
@@ -30,6 +29,9 @@ import harken
 from harken.core.errors import UserError
 
 FREE_TO_CHANGE = frozenset({"out", "checkpoint_seconds"})
+LOGS = ("metrics.jsonl", "samples.jsonl")
+WRITERS = ("inline_container", "os error")
+"""Found in what torch.save and safetensors raise for a full disk: they hide the OSError they met."""
 
 
 def file_hash(path: Path) -> str:
@@ -53,10 +55,16 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path) -> Any:
+    """A JSON object. Raises `UserError` if the file is missing, damaged or holds something else."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}.", "Is it a run directory? Start a fresh one with --out.") from None
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.", "Check the path.") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged or not JSON: {error}.", "Restore it, or start afresh with another --out.") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds a {type(value).__name__}, not an object of settings.", "Is it the file you meant?")
+    return value
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -65,9 +73,11 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     if path.exists():
         for line in path.read_bytes().split(b"\n"):
             try:
-                rows.append(json.loads(line))
+                row = json.loads(line)
             except ValueError:
                 continue
+            if isinstance(row, dict):
+                rows.append(row)
     return rows
 
 
@@ -97,6 +107,7 @@ class Run:
         self.started = self.saved = time.monotonic()
         self.seconds_before = 0.0
         self.notes: list[str] = []
+        self._fresh = False
 
     @classmethod
     def open(cls, out: str | Path, config: Mapping[str, Any], lineage: Mapping[str, Any], *,
@@ -105,38 +116,59 @@ class Run:
         path = Path(out)
         if not str(out):
             raise UserError("No run directory was given.", "Add --out runs/NAME.")
-        if path.exists() and not path.is_dir():
-            raise UserError(f"{path} is a file.", "Choose another --out.")
-        held = path.is_dir() and any(p.name != ".lock" for p in path.iterdir())
-        if held and not (path / "config.json").exists():
-            raise UserError(f"{path} is not empty and holds no run.", "Choose another --out.")
-        path.mkdir(parents=True, exist_ok=True)
         run = cls(path, config, checkpoint_seconds, not sys.stderr.isatty() if quiet is None else quiet)
-        run._lock()
-        if held and run._has_work():
-            run._refuse_other(lineage)
-            last = read_jsonl(path / "metrics.jsonl")[-1:]
-            run.seconds_before = last[0].get("seconds", 0.0) if last else 0.0
-        else:
-            write_json(path / "lineage.json", {**lineage, "code": code_version(),
-                                               "created": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
-            write_json(path / "config.json", run.config)
+        try:
+            if path.exists() and not path.is_dir():
+                raise UserError(f"{path} is a file.", "Choose another --out.")
+            run._fresh = not path.exists()
+            # A run killed as it began left a hidden file or lineage.json, and no config.json yet.
+            foreign = path.is_dir() and any(p.name[0] != "." and p.name != "lineage.json" for p in path.iterdir())
+            if foreign and not (path / "config.json").exists():
+                raise UserError(f"{path} is not empty and holds no run.", "Choose another --out.")
+            path.mkdir(parents=True, exist_ok=True)
+            run._lock()
+            if run._has_work():
+                run._refuse_other(lineage)
+                if run.done:  # it may have been killed just before its last line
+                    shutil.rmtree(path / "checkpoints", ignore_errors=True)
+                last = read_jsonl(path / "metrics.jsonl")[-1:]
+                run.seconds_before = last[0].get("seconds", 0.0) if last else 0.0
+            else:
+                for killed in path.glob(".*.tmp"):
+                    killed.unlink(missing_ok=True)
+                write_json(path / "lineage.json", {**lineage, "code": code_version(),
+                                                   "created": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+                write_json(path / "config.json", run.config)
+        except OSError as error:
+            run._leave_nothing()
+            raise UserError(f"The run directory {path} cannot be written: {error.strerror or error}.",
+                            "Choose another --out, or make room.") from None
         return run
 
     def _lock(self) -> None:
-        self._lock_file = (self.path / ".lock").open("w")
+        lock = (self.path / ".lock").open("w")
         try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
             raise UserError(f"{self.path} is being written by another process.",
                             "Wait for it to end, or choose another --out.") from None
+        self._lock_file = lock
 
     def _has_work(self) -> bool:
         """Whether anything would be lost by starting over."""
-        return self.done or self.latest_checkpoint() is not None or (self.path / "metrics.jsonl").exists()
+        return self.done or self.latest_checkpoint() is not None or any((self.path / name).exists() for name in LOGS)
+
+    def _leave_nothing(self) -> None:
+        """Takes away what `open` made, if the run came to nothing: the directory was not there before."""
+        if self._fresh and self.path.is_dir() and not self._has_work():
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def _refuse_other(self, lineage: Mapping[str, Any]) -> None:
         known = read_json(self.path / "config.json")
+        if known.get("command") != self.config.get("command"):
+            raise UserError(f"{self.path} holds a run of harken {known.get('command')}, not of harken {self.config.get('command')}.",
+                            "Choose another --out.")
         changed = [f"{k}: {known.get(k)!r} there, {self.config.get(k)!r} now"
                    for k in sorted({*known, *self.config} - FREE_TO_CHANGE) if known.get(k) != self.config.get(k)]
         before = read_json(self.path / "lineage.json")
@@ -148,7 +180,9 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._leave_nothing()
         self._lock_file.close()
 
     @property
@@ -176,37 +210,52 @@ class Run:
         self._append("samples.jsonl", [{"step": step, **row} for row in rows])
 
     def _append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        with (self.path / name).open("a", encoding="utf-8") as f:
-            f.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        path = self.path / name
+        try:
+            with path.open("a", encoding="utf-8") as f:
+                f.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        except OSError as error:
+            raise UserError(f"{path} could not be written: {error.strerror or error}.",
+                            "Make room and give the same command: it continues from the last checkpoint.") from None
+
+    def _checkpoints(self) -> list[tuple[int, Path]]:
+        """Complete checkpoints, the newest last."""
+        found = [p for p in (self.path / "checkpoints").glob("step-*") if p.name[5:].isdecimal() and _complete(p)]
+        return sorted((int(p.name[5:]), p) for p in found)
 
     def latest_checkpoint(self) -> tuple[int, Path] | None:
         """Newest complete checkpoint, as (steps done, path)."""
-        found = sorted((self.path / "checkpoints").glob("step-*"))
-        return (int(found[-1].name.removeprefix("step-")), found[-1]) if found else None
+        return (self._checkpoints() or [None])[-1]
 
     def resume(self) -> tuple[int, Path] | None:
-        """The checkpoint to continue from; drops log rows and torn files written after it."""
+        """The checkpoint to continue from. Cuts the logs back to what they were when it was written."""
         found = self.latest_checkpoint()
-        step = found[0] if found else 0
-        for name in ("metrics.jsonl", "samples.jsonl"):
+        sizes = read_json(found[1] / "manifest.json")["logs"] if found else {}
+        for name in LOGS:
             path = self.path / name
             if path.exists():
-                rows = [r for r in read_jsonl(path) if r["step"] <= step]
-                temporary = path.with_suffix(".tmp")
-                temporary.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
-                temporary.replace(path)
-        for torn in (self.path / "checkpoints").glob(".*"):
-            shutil.rmtree(torn, ignore_errors=True)
+                os.truncate(path, min(sizes.get(name, 0), path.stat().st_size))
+        for torn in (self.path / "checkpoints").glob("*"):
+            if found is None or torn != found[1]:
+                shutil.rmtree(torn, ignore_errors=True)
         if found:
-            self.say(f"Continuing {self.path} after step {step}.")
+            self.say(f"Continuing {self.path} after step {found[0]}.")
         return found
 
     def checkpoint(self, step: int, save: Callable[[Path], None], *, force: bool = False) -> bool:
         """Lets `save` fill a new checkpoint if one is due; the previous one goes after it is complete."""
         if not force and time.monotonic() - self.saved < self.checkpoint_seconds:
             return False
-        self._write_folder(self.path / "checkpoints" / f"step-{step:06d}", save)
-        for old in sorted((self.path / "checkpoints").glob("step-*"))[:-1]:
+        def save_all(folder: Path) -> None:
+            save(folder)
+            logs = [self.path / name for name in LOGS if (self.path / name).exists()]
+            _sync(logs)
+            files = [f for f in folder.rglob("*") if f.is_file()]
+            write_json(folder / "manifest.json", {"files": {str(f.relative_to(folder)): f.stat().st_size for f in files},
+                                                  "logs": {log.name: log.stat().st_size for log in logs}})
+
+        self._write_folder(self.path / "checkpoints" / f"step-{step:06d}", save_all)
+        for _, old in self._checkpoints()[:-1]:
             shutil.rmtree(old, ignore_errors=True)
         self.saved = time.monotonic()
         return True
@@ -218,15 +267,13 @@ class Run:
         temporary.mkdir(parents=True)
         try:
             save(temporary)
-            for file in temporary.rglob("*"):
-                if file.is_file():
-                    with file.open("rb") as f:
-                        os.fsync(f.fileno())
-        except OSError as error:
+            _sync(file for file in temporary.rglob("*") if file.is_file())
+        except Exception as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            if error.errno == errno.ENOSPC:
-                raise UserError(f"The disk is full: {target} could not be written.",
-                                "The checkpoint before it is intact. Free space and run the same command.") from None
+            if isinstance(error, OSError) or any(sign in str(error) for sign in WRITERS):
+                reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+                raise UserError(f"{target} could not be written; is the disk full? ({reason})",
+                                "The checkpoint before it is intact: make room and give the same command.") from None
             raise
         if target.exists():
             shutil.rmtree(target)
@@ -245,6 +292,21 @@ class Run:
             for step in range(start, total):
                 yield step
                 advance(1)
+
+
+def _sync(files: Iterable[Path]) -> None:
+    for file in files:
+        with file.open("rb") as f:
+            os.fsync(f.fileno())
+
+
+def _complete(checkpoint: Path) -> bool:
+    """Whether every file is there at its full size: a crashed machine may have lost some."""
+    try:
+        files = json.loads((checkpoint / "manifest.json").read_text(encoding="utf-8"))["files"]
+        return all((checkpoint / name).stat().st_size == size for name, size in files.items())
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 @contextmanager

@@ -89,6 +89,7 @@ class Engine:
         self.budget, self.max_grad_norm, self.head_kind = tokens_per_micro_batch, max_grad_norm, head
         self.compute = resolve_dtype(dtype)
         self.peft: Any = None
+        self._unembedding: tuple[Tensor, Tensor | None] | None = None
         self.reference: Engine | None = None
         self.model.requires_grad_(False)
         if self.compute is not torch.float32 and (lora_rank or not train):
@@ -144,8 +145,13 @@ class Engine:
         return torch.autocast(self.device.type, self.compute) if enabled else nullcontext()
 
     def unembedding(self) -> tuple[Tensor, Tensor | None]:
-        head = self.model.get_output_embeddings()
-        return head.weight, getattr(head, "bias", None)
+        """Weight and bias of the last layer, in float32: bfloat16 logits of size 20 are off by up to 0.06, which
+        alone would put sampler and trainer apart (P4)."""
+        if self._unembedding is None or self.model.get_output_embeddings().weight.requires_grad:
+            head = self.model.get_output_embeddings()
+            bias = getattr(head, "bias", None)
+            self._unembedding = head.weight.float(), None if bias is None else bias.float()
+        return self._unembedding
 
     def forward(self, trees: Sequence[Tree], *, temperature: float = 1.0, entropy: bool = False, logps: bool = True) -> Outputs:
         """One packed row. Log-probs are skipped for a model that only scores."""

@@ -66,12 +66,23 @@ class Template:
         """The conversation up to and including the opening of the assistant's turn; one BOS at most (P15)."""
         if self.chat:
             text = self._render(prompt.messages, True)
-            return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
-        return tuple(self.tokenizer("\n".join(m.content for m in prompt.messages)).input_ids)
+            return self._ids(text)
+        ids = self._ids("\n".join(m.content for m in prompt.messages), special=True)
+        # Some tokenizers close every text; an answer cannot follow the end.
+        return ids[:-1] if len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id else ids
 
     def completion_ids(self, text: str) -> tuple[int, ...]:
         """The text's tokens and the end-of-turn token."""
-        return (*self.tokenizer(text, add_special_tokens=False).input_ids, self.end_id)
+        return (*self._ids(text), self.end_id)
+
+    def _ids(self, text: str, special: bool = False) -> tuple[int, ...]:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            around = text[max(0, error.start - 20):error.start + 20]
+            raise UserError(f"A text holds broken Unicode (half a surrogate pair) in {around!r}.",
+                            "Correct it in the data, or leave that line out.") from None
+        return tuple(self.tokenizer(text, add_special_tokens=special).input_ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of sampled ids, the stop token left out."""
@@ -107,6 +118,8 @@ def fit(trees: Sequence[Tree], limit: int, overlong: str) -> Fitted:
     """
     if overlong not in ("drop", "truncate", "fail"):
         raise UserError(f"--overlong {overlong!r} is unknown.", "Use drop, truncate or fail.")
+    if limit < 2:
+        raise UserError(f"--max-length {limit} leaves no room for a prompt and an answer.", "Give it 2 or more.")
     result = Fitted([], [])
     for i, tree in enumerate(trees):
         longest = max(map(len, tree.completions), default=0)
