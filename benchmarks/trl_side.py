@@ -1,7 +1,8 @@
 """One timed training by TRL 1.16 on the same work. usage: trl_side.py WORK STEPS FOLDER; prints one JSON line.
 
 Tuned in its favour: float32 without gradient checkpointing (its own defaults are slower on a CPU), allocator
-thresholds raised by the caller. A ranking of K becomes its K (K - 1) / 2 pairs: TRL has no K-wise reward model.
+thresholds raised by the caller. A ranking of K becomes its K (K - 1) / 2 pairs, 8 a forward pass: TRL has no K-wise
+reward model.
 """
 
 import itertools
@@ -51,7 +52,8 @@ def main(kind: str, steps: int, folder: Path) -> dict:
         rows = [{"prompt": r["prompt"] + " ", "chosen": r["completions"][i], "rejected": r["completions"][j]}
                 for r in work.rankings(work.RANKINGS * steps, k) for i, j in itertools.combinations(range(k), 2)]
         pairs = work.RANKINGS * k * (k - 1) // 2
-        settings = RewardConfig(**common, max_length=512, per_device_train_batch_size=pairs)
+        settings = RewardConfig(**common, max_length=512, per_device_train_batch_size=8,
+                                gradient_accumulation_steps=pairs // 8)
         trainer = RewardTrainer(work.llama(scorer=True), settings,
                                 train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[timer])
         amount, unit = work.RANKINGS, "rankings"

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-WORKS = {"sft": 12, "reward_model_4": 8, "reward_model_9": 6, "rloo": 8}
+WORKS = {"sft": 12, "reward_model_4": 8, "reward_model_9": 5, "rloo": 8}
 
 
 def once(python: str, side: str, work: str, steps: int) -> dict:

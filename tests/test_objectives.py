@@ -160,7 +160,8 @@ def test_on_policy_gradient_is_reinforce():
 def test_kl_estimators_against_polgrad(name):
     logps, ref = torch.randn(2, 7)
     found = getattr(kl, name)(logps, ref)
-    reference = polgrad.kl_estimate(logps[None], ref[None], polgrad.KLEstimator[name.upper()], response_mask=torch.ones(1, 7, dtype=torch.bool))[0]
+    everywhere = torch.ones(1, 7, dtype=torch.bool)
+    reference = polgrad.kl_estimate(logps[None], ref[None], polgrad.KLEstimator[name.upper()], response_mask=everywhere)[0]
     assert torch.allclose(found, reference, atol=1e-6)
 
 

@@ -9,8 +9,9 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import harken
 from harken.core.config import TrainConfig, field_docs, from_dict
@@ -36,6 +37,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     # slower, sleeping at once a free one 1.4 times.
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     try:
+        status = run(argv)
+        sys.stdout.flush()
+        return status
+    except UserError as error:
+        return complain(str(error))
+    except KeyboardInterrupt:
+        return complain("interrupted; the same command continues a run.", 130)
+    except BrokenPipeError:  # the reader has seen enough (harken … | head)
+        forget_output()
+        return 0
+    except OSError as error:
+        if error.filename is None:
+            forget_output()
+        reason = "The disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
+        return complain(f"{reason}: {error.filename or 'while writing'}\n  What was complete before is intact; the same command "
+                        "continues a run.")
+    except MemoryError:
+        return complain("out of memory\n  Lower --tokens-per-micro-batch or --max-length.")
+
+
+def complain(message: str, status: int = 2) -> int:
+    with suppress(OSError):
+        print(f"harken: {message}", file=sys.stderr, flush=True)
+    return status
+
+
+def forget_output() -> None:
+    """Nobody reads stdout any more: what is left in its buffer must not fail again when Python ends."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with an option in one message, not under a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message[:1].upper()}{message[1:]}.", f"{self.prog} --help shows what it takes.")
+
+
+def run(argv: list[str]) -> int:
+    try:
         if argv[:1] == ["train"]:
             return train(argv[1:])
         if argv[:1] == ["eval"]:
@@ -47,27 +89,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         status: int = args.handler(args)
         return status
-    except UserError as error:
-        print(f"harken: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("harken: interrupted; the same command continues a run.", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
-    except OSError as error:
-        reason = "The disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        print(f"harken: {reason}: {error.filename or 'a file'}\n  What was complete before is intact; the same command "
-              "continues a run.", file=sys.stderr)
-        return 2
-    except MemoryError:
-        print("harken: out of memory\n  Lower --tokens-per-micro-batch or --max-length.", file=sys.stderr)
-        return 2
+    except SystemExit as done:  # argparse, after --help and --version
+        return int(done.code or 0)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("harken", description=harken.__doc__, epilog=LOOP,
+    parser = Parser("harken", description=harken.__doc__, epilog=LOOP,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"harken {harken.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
@@ -83,11 +110,12 @@ def add_config(parser: argparse.ArgumentParser, config: type, required: Sequence
     docs = field_docs(config)
     for field in dataclasses.fields(config):
         flag = "--" + field.name.replace("_", "-")
-        text = docs[field.name].replace("%", "%%")
-        if field.type in ("bool", bool):
+        text = docs.get(field.name, "").replace("%", "%%")
+        declared = getattr(field.type, "__name__", str(field.type))
+        if declared == "bool":
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
             continue
-        kind = {"int": int, "float": float}.get(str(field.type), str)
+        kind = {"int": int, "float": float}.get(declared, str)
         default = "" if field.default in ("", dataclasses.MISSING) else f" (default {field.default})"
         parser.add_argument(flag, type=kind, default=argparse.SUPPRESS, required=field.name in required,
                             metavar="TEXT" if kind is str else kind.__name__.upper(), help=text + default)
@@ -111,7 +139,7 @@ def train(argv: list[str]) -> int:
     if argv[0].startswith("-"):
         raise UserError(f"The method comes first; found {argv[0]}.", "harken train METHOD --model … (harken train --help)")
     method = launch.find_method(argv[0])
-    parser = argparse.ArgumentParser(f"harken train {argv[0]}", description=method.__doc__,
+    parser = Parser(f"harken train {argv[0]}", description=method.__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, help="config.json of a run to repeat; other options override it")
     add_config(parser, method.Config)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import harken
 from harken.core.errors import UserError
 
 
@@ -64,8 +65,11 @@ def sample(args: argparse.Namespace) -> int:
     from harken import launch
     from harken.core.run import progress
     from harken.store.files import read_prompts, write_jsonl
+    launch.check_values(vars(args))
+    _check_out(args.out, args.prompts)
     loaded = read_prompts(args.prompts, skip_bad=args.skip_bad)
     _say(loaded.describe())
+    launch.import_extra("harken.engines.sampler")
     from harken.engines.sampler import HFSampler
     sampler = HFSampler(launch.open_engine(args.model, dtype=args.dtype))
     with progress("sampling", len(loaded.records)) as advance:
@@ -82,18 +86,34 @@ def score(args: argparse.Namespace) -> int:
     from harken import launch
     from harken.stats.pairs import evaluate_pairs
     from harken.store.files import read_comparisons, write_jsonl
+    launch.check_values(vars(args))
+    _check_out(args.out, args.data)
     loaded = read_comparisons(args.data, skip_bad=args.skip_bad)
     _say(loaded.describe())
     reward = launch.open_reward(args.reward, dtype=args.dtype)
     scores = reward.score([c.prompt for c in loaded.records], [c.options for c in loaded.records])
     write_jsonl(args.out, ({**c.to_json(), "scores": row} for c, row in zip(loaded.records, scores)))
     print(f"{args.out}: {len(scores)} rankings scored")
-    if any(c.has_preference for c in loaded.records):
+    if any(row[i] is not None and row[j] is not None for c, row in zip(loaded.records, scores) for i, j in c.pairs()):
         found = evaluate_pairs(loaded.records, scores)
         print(f"  {found}" + (f"; {found.missing} pairs without a score" if found.missing else ""))
+    elif any(c.has_preference for c in loaded.records):
+        print("  No untied pair has both scores (the completions are too long for the reward): there is no accuracy.")
     else:
         print("  Every ranking is a tie: there is no accuracy.")
     return 0
+
+
+def _check_out(out: Path, source: str) -> None:
+    """Refuses an --out that cannot be written, before hours of work. A file that is there already is replaced."""
+    if not out.name or out.is_dir():
+        raise UserError(f"--out {str(out)!r} is not the name of a file.", "Name a file, like out.jsonl.")
+    if out.exists() and not out.is_file():
+        raise UserError(f"{out} is not a file that can be replaced.", "Choose another --out.")
+    if not out.parent.is_dir():
+        raise UserError(f"There is no folder {out.parent}.", "Create it first, or choose another --out.")
+    if out.exists() and Path(source).exists() and out.samefile(source):
+        raise UserError(f"--out {out} is the file that is read.", "Choose another --out, or it would be lost.")
 
 
 EVALS = {"capability": ("model", "data", "out"), "win_rate": ("model", "prompts", "judge", "out")}
@@ -111,7 +131,7 @@ def run_eval(argv: list[str]) -> int:
     if argv[0] not in EVALS:
         raise UserError(f"There is no evaluation {argv[0]!r}.", f"Evaluations: {', '.join(EVALS)}.")
     module = launch.import_extra(f"harken.evals.{argv[0]}")
-    parser = argparse.ArgumentParser(f"harken eval {argv[0]}", description=module.__doc__,
+    parser = cli.Parser(f"harken eval {argv[0]}", description=module.__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_config(parser, module.Config, EVALS[argv[0]])
     config = cli.make_config(module.Config, parser.parse_args(argv[1:]))
@@ -122,6 +142,8 @@ def run_eval(argv: list[str]) -> int:
 
 def report(args: argparse.Namespace) -> int:
     from harken.report.build import build_report
+    if args.out.exists() and not args.out.is_file() and not args.out.is_dir():
+        raise UserError(f"{args.out} is not a file that can be replaced.", "Choose another --out.")
     print(f"{build_report(args.runs, args.out)}: open it in a browser")
     return 0
 
@@ -129,7 +151,7 @@ def report(args: argparse.Namespace) -> int:
 def doctor(args: argparse.Namespace) -> int:
     """What is installed, which devices there are, where the default model is, and what is missing."""
     import platform
-    print(f"harken {importlib.metadata.version('harken')}, Python {platform.python_version()}, {platform.platform()}")
+    print(f"harken {harken.__version__}, Python {platform.python_version()}, {platform.platform()}")
     wanted = {"base": ("numpy", "scipy", "sqlalchemy", "rich"), "train": ("torch", "transformers", "peft", "gguf")}
     for extra, packages in wanted.items():
         for package in packages:

@@ -7,7 +7,7 @@ import importlib
 import math
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -34,12 +34,19 @@ KINDS: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "bool": 
 
 
 def check_settings(config: Any) -> None:
-    """Refuses a number out of its range and a word that is not known, before anything is loaded or written."""
+    """Refuses values of another type, out of range or unknown, before anything is loaded or written."""
     for field in dataclasses.fields(config):
         name, value = field.name, getattr(config, field.name)
         flag, kind = "--" + name.replace("_", "-"), getattr(field.type, "__name__", str(field.type))
         if not isinstance(value, KINDS.get(kind, object)) or (isinstance(value, bool) and kind in ("int", "float")):
             raise UserError(f"{flag} {value!r} is not a value of type {kind}.", "Correct it (in the file given to --config?).")
+    check_values({f.name: getattr(config, f.name) for f in dataclasses.fields(config)})
+
+
+def check_values(settings: Mapping[str, Any]) -> None:
+    """Refuses a number out of its range and a word that is not known, by the setting's name."""
+    for name, value in settings.items():
+        flag = "--" + name.replace("_", "-")
         if name in ONE_OF and value not in ONE_OF[name]:
             raise UserError(f"{flag} {value!r} is unknown.", f"Use one of {', '.join(ONE_OF[name])}.")
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -133,10 +140,7 @@ def _train(method: ModuleType, config: TrainConfig, run: Run, reward_spec: str |
         if config.lora_rank == 0:
             learner.reference = Engine(load(config.model), dtype=config.dtype, train=False,
                                        tokens_per_micro_batch=config.tokens_per_micro_batch)
-    if config.max_length > context(learner):
-        run.note(f"The model's context is {context(learner)} tokens: that is the longest example, not --max-length "
-                 f"{config.max_length}.")
-        config = dataclasses.replace(config, max_length=context(learner))
+    config = dataclasses.replace(config, max_length=min(config.max_length, context(learner)))
     method.train(config, learner, HFSampler(learner), reward, run)
 
 

@@ -49,7 +49,7 @@ class TrainConfig:
     tokens_per_micro_batch: int = 2048
     """Token budget of one packed forward pass; memory, not results, depends on it."""
     max_length: int = 1024
-    """Longest prompt plus completion in tokens."""
+    """Longest prompt plus completion in tokens; at most the model's context."""
     overlong: str = "drop"
     """Examples over max_length: drop (and count), truncate (the prompt's start, then the completion's end) or fail."""
     checkpoint_seconds: float = 120.0

@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -167,8 +168,8 @@ class Run:
     def _refuse_other(self, lineage: Mapping[str, Any]) -> None:
         known = read_json(self.path / "config.json")
         if known.get("command") != self.config.get("command"):
-            raise UserError(f"{self.path} holds a run of harken {known.get('command')}, not of harken {self.config.get('command')}.",
-                            "Choose another --out.")
+            raise UserError(f"{self.path} holds another run: of harken {known.get('command')}, not of harken "
+                            f"{self.config.get('command')}.", "Choose another --out.")
         changed = [f"{k}: {known.get(k)!r} there, {self.config.get(k)!r} now"
                    for k in sorted({*known, *self.config} - FREE_TO_CHANGE) if known.get(k) != self.config.get(k)]
         before = read_json(self.path / "lineage.json")
@@ -218,6 +219,13 @@ class Run:
             raise UserError(f"{path} could not be written: {error.strerror or error}.",
                             "Make room and give the same command: it continues from the last checkpoint.") from None
 
+    def rewrite(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Replaces a log by these rows; killed meanwhile, it is the old log or the new."""
+        temporary = f".{name}.{os.getpid()}.tmp"
+        (self.path / temporary).unlink(missing_ok=True)
+        self._append(temporary, rows)
+        (self.path / temporary).replace(self.path / name)
+
     def _checkpoints(self) -> list[tuple[int, Path]]:
         """Complete checkpoints, the newest last."""
         found = [p for p in (self.path / "checkpoints").glob("step-*") if p.name[5:].isdecimal() and _complete(p)]
@@ -225,7 +233,8 @@ class Run:
 
     def latest_checkpoint(self) -> tuple[int, Path] | None:
         """Newest complete checkpoint, as (steps done, path)."""
-        return (self._checkpoints() or [None])[-1]
+        found = self._checkpoints()
+        return found[-1] if found else None
 
     def resume(self) -> tuple[int, Path] | None:
         """The checkpoint to continue from. Cuts the logs back to what they were when it was written."""
@@ -309,10 +318,13 @@ def _complete(checkpoint: Path) -> bool:
         return False
 
 
+_BAR: ContextVar[bool] = ContextVar("bar", default=False)
+
+
 @contextmanager
 def progress(label: str, total: int, start: int = 0, *, quiet: bool | None = None) -> Iterator[Callable[[int], None]]:
-    """A rich progress bar on stderr; yields `advance(n)`."""
-    if not sys.stderr.isatty() if quiet is None else quiet:
+    """A rich progress bar on stderr; yields `advance(n)`. Inside another bar, or off a terminal, it shows nothing."""
+    if _BAR.get() or (not sys.stderr.isatty() if quiet is None else quiet):
         yield lambda n: None
         return
     from rich.console import Console
@@ -326,6 +338,10 @@ def progress(label: str, total: int, start: int = 0, *, quiet: bool | None = Non
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=total, completed=start)
-        yield lambda n: bar.advance(task, n)
+    shown = _BAR.set(True)
+    try:
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(label, total=total, completed=start)
+            yield lambda n: bar.advance(task, n)
+    finally:
+        _BAR.reset(shown)

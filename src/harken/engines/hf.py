@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from harken.core.errors import UserError
 from harken.core.protocols import Datum, Tree
-from harken.core.run import derive_seed
+from harken.core.run import derive_seed, progress
 from harken.engines import cpu
 from harken.engines.attention import Row, row_of, using
 from harken.engines.loading import Loaded, save_with
@@ -177,23 +177,28 @@ class Engine:
         if reference and self.reference is not None:
             return self.reference.logprobs(trees, temperature=temperature)
         result: list[list[Tensor]] = [[] for _ in trees]
-        with self.adapters_off() if reference else nullcontext():
-            for row in self.rows(trees):
+        rows = self.rows(trees)
+        with self.adapters_off() if reference else nullcontext(), progress("log-probs", len(rows)) as advance:
+            for row in rows:
                 out = self.forward([trees[i] for i in row], temperature=temperature)
                 parts = iter(out.logps_N.split(out.lengths))
                 for i in row:
                     result[i] = [next(parts) for _ in trees[i].completions]
+                advance(1)
         return result
 
     @torch.no_grad()
     def scores(self, trees: Sequence[Tree]) -> list[Tensor]:
         """The reward head's score of every completion, shift included: [tree] -> [K]."""
         result: list[Tensor] = [torch.empty(0)] * len(trees)
-        for row in self.rows(trees):
-            out = self.forward([trees[i] for i in row], logps=False)
-            assert out.scores_C is not None, "this engine has no reward head"
-            for i, part in zip(row, (out.scores_C + self.shift).split(out.sizes)):
-                result[i] = part.cpu()
+        rows = self.rows(trees)
+        with progress("scoring", len(rows)) as advance:
+            for row in rows:
+                out = self.forward([trees[i] for i in row], logps=False)
+                assert out.scores_C is not None, "this engine has no reward head"
+                for i, part in zip(row, (out.scores_C + self.shift).split(out.sizes)):
+                    result[i] = part.cpu()
+                advance(1)
         return result
 
     @contextmanager

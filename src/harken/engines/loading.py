@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
+import pickle
 import shutil
+import socket
+import urllib.parse
+import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from harken.core.errors import UserError
-from harken.core.run import file_hash, write_json
+from harken.core.run import file_hash, read_json, write_json
 from harken.engines import cpu
 from harken.engines.attention import NAME
 from harken.text.template import Template
 
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
+UNREADABLE = (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError,
+              SafetensorError)
+"""What transformers, peft, torch and safetensors raise for files that are missing, damaged or of another kind."""
 
 
 @dataclass
@@ -73,12 +81,27 @@ def locate(name: str) -> str:
             raise UserError(f"The run {name} made no model.", "Give a training run.")
         return "run"
     if path.is_dir():
+        if (path / "harken.json").is_file() and (path.parent / "lineage.json").is_file():
+            raise UserError(f"{name} is the inside of a run.", f"Give the run itself: {path.parent}")
         if not (path / "config.json").is_file():
             raise UserError(f"{name} is a folder without a model (no config.json).", "Give a model folder or a run directory.")
         return "folder"
     if name.startswith((".", "/", "~", "runs/")) or name.count("/") > 1:
         raise UserError(f"There is no model at {name}.", "Check the path.")
     return "hub"
+
+
+def locate_reward(name: str) -> None:
+    """Raises `UserError` unless `name` is gold or a finished run with a reward head."""
+    if not name:
+        raise UserError("No reward was given.", "Add --reward (or --judge) runs/rm, or gold in the sandbox.")
+    if name == "gold":
+        return
+    if not Path(name).is_dir():
+        raise UserError(f"There is no reward model at {name}.",
+                        "Train one with harken train reward_model, or use gold (the sandbox's).")
+    if locate(name) != "run" or not (Path(name) / "model" / "head.pt").is_file():
+        raise UserError(f"{name} is a model without a reward head.", "Give a run of harken train reward_model.")
 
 
 def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Loaded:
@@ -88,7 +111,7 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.d
     """
     kind = locate(name)
     loaded = {"toy": lambda _: _toy(), "smollm2": lambda _: _gguf(smollm2_file()), "gguf": lambda n: _gguf(Path(n)),
-              "run": lambda n: _run(Path(n)), "folder": _folder, "hub": _folder}[kind](name)
+              "run": lambda n: _run(Path(n)), "folder": _folder, "hub": _hub}[kind](name)
     off = _dropout_off(loaded.model)
     if off:
         loaded.lineage["dropout_turned_off"] = off
@@ -99,22 +122,61 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.d
     return loaded
 
 
-def _from_pretrained(folder: str, **options: Any) -> Loaded:
+def _from_pretrained(folder: str, name: str, action: str, **options: Any) -> Loaded:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
     logging.disable_progress_bar()
+    if Path(folder).is_dir():
+        options["local_files_only"] = True  # or a file that is missing here would be asked of the hub
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"The model {folder} cannot be loaded: {first}",
-                        "Check the name; without a network use smollm2, a local folder or a run directory.") from None
+        model, report = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **options)
+    except UNREADABLE as error:
+        raise UserError(f"The model {name} cannot be loaded: {_reason(error)}", action) from None
+    lost = sorted({*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])})
+    if lost:  # transformers would draw them at random
+        raise UserError(f"The model {name} lacks {len(lost)} of its weights ({lost[0]}, …).", action)
     return Loaded(model, Template(tokenizer), {})
 
 
-def _folder(name: str) -> Loaded:
-    loaded = _from_pretrained(name)
+def _reason(error: Exception) -> str:
+    """An error's first lines as one, at most 300 characters."""
+    text = " ".join(str(error).split())
+    return (text if len(text) <= 300 else text[:299] + "…") or type(error).__name__
+
+
+def _hub(name: str) -> Loaded:
+    """From the hub, or from its cache where there is no network: asking would take a minute of retries."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+    action = "Check the name and the network; or use smollm2, a local folder or a run directory."
+    try:
+        cached = isinstance(try_to_load_from_cache(name, "config.json"), str)
+    except HFValidationError:
+        raise UserError(f"There is no model {name!r}, and a hub id looks otherwise.", action) from None
+    offline = not _hub_answers()
+    if offline and not cached:
+        raise UserError(f"There is no model {name} here, and the hub does not answer.", action)
+    return _folder(name, action, local_files_only=offline)
+
+
+def _hub_answers(seconds: float = 5.0) -> bool:
+    """Whether something listens at the hub's address; a proxy is trusted to know."""
+    from huggingface_hub import constants
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if urllib.request.getproxies().keys() & {"http", "https", "all"}:
+        return True
+    address = urllib.parse.urlsplit(constants.ENDPOINT)
+    try:
+        socket.create_connection((address.hostname or "", address.port or 443), seconds).close()
+    except OSError:
+        return False
+    return True
+
+
+def _folder(name: str, action: str = "Is the folder complete? Copy or download it again.", **options: Any) -> Loaded:
+    loaded = _from_pretrained(name, name, action, **options)
     weights = sorted(Path(name).glob("*.safetensors")) if Path(name).is_dir() else []
     commit = getattr(loaded.model.config, "_commit_hash", None)
     loaded.lineage = {"name": name, "weights": [file_hash(w) for w in weights] or commit}
@@ -123,10 +185,11 @@ def _folder(name: str) -> Loaded:
 
 def _gguf(file: Path) -> Loaded:
     """Dequantises once into the cache: transformers refuses to save a GGUF-loaded model as it is."""
-    stat = file.stat()
-    folder = cache_folder() / f"{file.stem}-{stat.st_size}"
+    digest = file_hash(file)
+    folder = cache_folder() / f"{file.stem}-{digest[:16]}"
     if not (folder / "harken.json").exists():
-        loaded = _from_pretrained(str(file.parent), gguf_file=file.name)
+        loaded = _from_pretrained(str(file.parent), str(file), "Is it a whole GGUF file of a language model? Download it again.",
+                                  gguf_file=file.name)
         config = loaded.model.config
         if hasattr(config, "quantization_config"):
             del config.quantization_config
@@ -135,44 +198,66 @@ def _gguf(file: Path) -> Loaded:
         fresh.tie_weights()
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
         shutil.rmtree(temporary, ignore_errors=True)
-        fresh.save_pretrained(temporary)
-        loaded.template.tokenizer.save_pretrained(temporary)
-        write_json(temporary / "harken.json", {"name": file.name, "weights": [file_hash(file)]})
         try:
-            temporary.rename(folder)
-        except OSError:  # another process was first
+            fresh.save_pretrained(temporary)
+            loaded.template.tokenizer.save_pretrained(temporary)
+            write_json(temporary / "harken.json", {"name": file.name, "weights": [digest]})
+            with suppress(OSError):  # another process was first
+                temporary.rename(folder)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise UserError(f"{file} cannot be converted into {cache_folder()}: {_reason(error)}",
+                            "Make room there, or set HARKEN_CACHE to another folder.") from None
+        finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    loaded = _from_pretrained(str(folder))
-    loaded.lineage = json.loads((folder / "harken.json").read_text())
+    loaded = _from_pretrained(str(folder), str(file), f"Remove {folder}: it is made again.")
+    loaded.lineage = read_json(folder / "harken.json")
     return loaded
 
 
 def _run(path: Path) -> Loaded:
     """A finished run: its own full weights, or its adapter merged into the base it was trained from."""
-    folder = path / "model"
-    saved = json.loads((folder / "harken.json").read_text())
-    if saved["kind"] == "adapter":
-        base = saved["base"]
-        if not Path(base).is_absolute() and (path / base).exists():
-            base = os.path.normpath(path / base)
-        loaded = load(base)
-        if loaded.lineage.get("weights") != saved["base_weights"]:
-            raise UserError(f"The base model {base} is not the one {path} was trained from.",
+    folder, again = path / "model", "Copy the run again, or train it again."
+    saved = read_json(folder / "harken.json")
+    adapter = saved.get("kind") == "adapter"
+    wanted = ("adapter_config.json", "adapter_model.safetensors") if adapter else ("config.json",)
+    if lost := [name for name in wanted if not (folder / name).is_file()]:
+        raise UserError(f"The run {path} lacks model/{lost[0]}.", again)
+    if adapter:
+        loaded = _base(path, str(saved.get("base", "")))
+        if loaded.lineage.get("weights") != saved.get("base_weights"):
+            raise UserError(f"The base model {saved.get('base')} is not the one {path} was trained from.",
                             "Restore that base, or train the run again.")
         from peft import PeftModel
-        with cpu.quiet():
-            loaded.model = PeftModel.from_pretrained(loaded.model, str(folder)).merge_and_unload()
+        try:
+            with cpu.quiet():
+                loaded.model = PeftModel.from_pretrained(loaded.model, str(folder)).merge_and_unload()
+        except UNREADABLE as error:
+            raise UserError(f"The adapter of the run {path} cannot be loaded: {_reason(error)}", again) from None
     else:
-        loaded = _from_pretrained(str(folder))
+        loaded = _from_pretrained(str(folder), str(path), again)
     loaded.head, loaded.shift = None, 0.0
     if (folder / "head.pt").exists():
-        head = torch.load(folder / "head.pt", weights_only=True)
-        loaded.head = nn.Linear(head["weight"].shape[1], 1)
-        loaded.head.load_state_dict({"weight": head["weight"], "bias": head["bias"]})
-        loaded.shift = float(head["shift"])
+        try:
+            head = torch.load(folder / "head.pt", weights_only=True)
+            loaded.head = nn.Linear(head["weight"].shape[1], 1)
+            loaded.head.load_state_dict({"weight": head["weight"], "bias": head["bias"]})
+            loaded.shift = float(head["shift"])
+        except UNREADABLE as error:
+            raise UserError(f"The reward head of the run {path} cannot be loaded: {_reason(error)}", again) from None
     files = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".pt"))
     loaded.lineage = {"name": str(path), "weights": [file_hash(f) for f in files], "base": loaded.lineage}
     return loaded
+
+
+def _base(path: Path, name: str) -> Loaded:
+    """The model a run's adapter belongs to; a relative name is relative to the run."""
+    beside = os.path.normpath(path / name)
+    if name.startswith("..") or (not Path(name).is_absolute() and Path(beside).exists()):
+        if not Path(beside).exists():
+            raise UserError(f"The run {path} was trained from {beside}, which is not there.",
+                            "Move both together: a run with an adapter needs the model it was trained from.")
+        name = beside
+    return load(name)
 
 
 def _toy() -> Loaded:

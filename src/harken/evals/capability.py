@@ -59,7 +59,11 @@ def document_nll(engine: Engine, documents: Sequence[str], max_length: int = 512
 def evaluate(config: Config, model: Engine, against: Engine, run: Run) -> EvalResult:
     """The change in held-out NLL, `model` less `against`."""
     documents = read_documents(config.data)
-    a, b = (document_nll(e, documents, config.max_length) for e in (model, against))
+    contexts = (getattr(e.model.config, "max_position_embeddings", None) or config.max_length for e in (model, against))
+    limit = min(config.max_length, *contexts)
+    if limit < config.max_length:
+        run.note(f"The shorter context is {limit} tokens: that much of a document is read, not --max-length {config.max_length}.")
+    a, b = (document_nll(e, documents, limit) for e in (model, against))
     change = paired_difference(a, b)
     run.finish({"name": "capability", "model": config.model, "against": config.against, "value": change.to_json(),
                 "nll": {"model": mean_interval(a).to_json(), "against": mean_interval(b).to_json()}})

@@ -58,14 +58,22 @@ def evaluate(config: Config, prompts: Sequence[Prompt], model: Sampler, against:
     rows = _answers(config, prompts, model, against, run)
     texts_a, texts_b = [r["model_texts"] for r in rows], [r["against_texts"] for r in rows]
     a, b = judge.score(prompts, texts_a), judge.score(prompts, texts_b)
-    found = win_rate(a, b)
-    null = {"constant answer": win_rate(judge.score(prompts, [[CONSTANT]] * len(prompts)), b).value}
-    for name, pick in (("longest of the model's", max), ("shortest of the model's", min)):
-        index = [t.index(pick(t, key=len)) for t in texts_a]
-        null[name] = win_rate([[scores[i]] for scores, i in zip(a, index)], b).value
+    try:
+        found = win_rate(a, b)
+        null = {"constant answer": win_rate(judge.score(prompts, [[CONSTANT]] * len(prompts)), b).value}
+        for name, pick in (("longest of the model's", max), ("shortest of the model's", min)):
+            index = [t.index(pick(t, key=len)) for t in texts_a]
+            null[name] = win_rate([[scores[i]] for scores, i in zip(a, index)], b).value
+    except ValueError as error:  # scores that are NaN, or none at all
+        raise UserError(f"The judge {config.judge} gave no scores to compare: {error}.",
+                        "Use a judge of greater length, shorter prompts, or lower --max-tokens.") from None
     samples = [{**p.to_json(), "model_text": ta[0], "against_text": tb[0], "model_score": sa[0], "against_score": sb[0]}
                for p, ta, tb, sa, sb in zip(prompts, texts_a, texts_b, a, b)]
-    notes = [f"{found.missing} answers without a score."] if found.missing else []
+    notes = []
+    if found.missing:
+        notes = [f"{found.missing} answers have no score and are left out; if all of them lost or won, the rate would be "
+                 f"{found.worst:.3f} or {found.best:.3f}."]
+        run.note(notes[0])
     result = EvalResult("win_rate", found.value, null, samples, notes)
     run.finish({"name": "win_rate", "model": config.model, "against": config.against, "judge": config.judge,
                 "value": found.value.to_json(), "tie_rate": found.tie_rate,
@@ -80,8 +88,7 @@ def _answers(config: Config, prompts: Sequence[Prompt], model: Sampler, against:
     rows = read_jsonl(run.path / "samples.jsonl")
     done = len(rows) - len(rows) % CHUNK if len(rows) < len(prompts) else len(rows)
     rows = rows[:done]
-    (run.path / "samples.jsonl").unlink(missing_ok=True)
-    run._append("samples.jsonl", rows)
+    run.rewrite("samples.jsonl", rows)
     with progress("answers", len(prompts), done, quiet=run.quiet) as advance:
         for at in range(done, len(prompts), CHUNK):
             chunk = prompts[at:at + CHUNK]

@@ -71,6 +71,7 @@ def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) 
         elif choice.has_preference or config.ties != "drop":
             kept.append((choice, tree))
     elements = _elements(kept)
+    zero = _zero(config, learner, run)
     order = Order(len(elements), config.batch_size, config.epochs, config.seed)
 
     resumed = run.resume()
@@ -95,13 +96,14 @@ def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) 
         run.log(step + 1, **metrics, pairs=pairs, rankings=rankings)
         run.checkpoint(step + 1, learner.save_state)
 
-    learner.shift -= _mean_score(config, learner, run, [tree for tree, _ in elements])
+    learner.shift -= float(torch.cat(learner.scores(zero or [tree for tree, _ in elements])).double().mean())
     result: dict[str, Any] = {"steps": order.total, "rankings": len(kept), "held_out_labelers": sorted(strangers)}
-    if prompts_out:
-        result |= _figures(learner, prompts_out).to_json()
+    if found := _figures(learner, prompts_out):
+        result |= found.to_json()
     else:
-        run.note("No prompt was held out: accuracy is not measured.")
-    result["accuracy_labelers"] = _figures(learner, labelers_out).to_json()["accuracy"] if labelers_out else None
+        run.note("No prompt with a preference was held out: accuracy is not measured.")
+    found = _figures(learner, labelers_out)
+    result["accuracy_labelers"] = found.to_json()["accuracy"] if found else None
     run.finish(result, lambda folder: learner.save(folder, base=run.config["base"]))
 
 
@@ -122,16 +124,25 @@ def repeat(sizes: Sequence[int], rankings: Sequence[int]) -> tuple[list[int], li
     return index, [size for size, times in zip(sizes, rankings) for _ in range(times)]
 
 
-def _mean_score(config: Config, learner: Engine, run: Run, trees: list[Tree]) -> float:
-    """Mean score of the demonstrations, or of the training completions where there are none (P16)."""
-    if config.demonstrations:
-        demos = read_demonstrations(config.demonstrations, skip_bad=config.skip_bad).records
-        trees = fit([learner.template.tree(d.prompt, [d.completion]) for d in demos], config.max_length, "drop").trees
-    else:
+def _zero(config: Config, learner: Engine, run: Run) -> list[Tree]:
+    """The demonstrations whose scores shall average 0 (P16); none where the training completions do."""
+    if not config.demonstrations:
         run.note("Scores are shifted so that the training completions average 0; give --demonstrations to use those.")
-    return float(torch.cat(learner.scores(trees)).double().mean())
+        return []
+    loaded = read_demonstrations(config.demonstrations, skip_bad=config.skip_bad)
+    fitted = fit([learner.template.tree(d.prompt, [d.completion]) for d in loaded.records], config.max_length, "drop")
+    for note in (loaded.describe(), fitted.describe("demonstrations", config.max_length)):
+        if note:
+            run.note(note)
+    if not fitted.trees:
+        raise UserError(f"No demonstration of {config.demonstrations} fits --max-length {config.max_length}.",
+                        "Raise it, or leave --demonstrations out.")
+    return fitted.trees
 
 
-def _figures(learner: Engine, held: list[tuple[Choice, Tree]]) -> PairScores:
+def _figures(learner: Engine, held: list[tuple[Choice, Tree]]) -> PairScores | None:
+    """None where nobody preferred anything."""
+    if not any(choice.has_preference for choice, _ in held):
+        return None
     scores = learner.scores([tree for _, tree in held])
     return evaluate_pairs([choice for choice, _ in held], [s.tolist() for s in scores])

@@ -131,8 +131,9 @@ def train(config: Config, learner: Engine, sampler: HFSampler, reward: Reward, r
 def score(reward: Reward, prompts: list[Prompt], samples_PG: list[list[Sample]], config: Config) -> torch.Tensor:
     """Scores [P, G], clipped if asked, less the penalty of completions without an end (P14)."""
     scores = reward.score(prompts, [[s.text for s in group] for group in samples_PG])
-    if any(r is None for group in scores for r in group):
-        raise UserError("The reward gave no score for a completion.", "Lower --max-tokens, or use a reward of greater length.")
+    if any(r is None or not math.isfinite(r) for group in scores for r in group):
+        raise UserError("The reward gave no score, or one that is not finite, for a completion.",
+                        "Lower --max-tokens, or use a reward of greater length.")
     scores_PG = torch.tensor(scores, dtype=torch.float32)
     if config.reward_clip > 0:
         scores_PG = scores_PG.clamp(-config.reward_clip, config.reward_clip)

@@ -12,10 +12,12 @@ InstructGPT (2203.02155, App. C.1) uses 16 epochs, cosine to 10 %, no warm-up, d
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from harken.core.config import TrainConfig
+from harken.core.errors import UserError
 from harken.core.protocols import Datum, Tree
 from harken.core.run import Run
 from harken.engines.hf import Engine
@@ -78,4 +80,7 @@ def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) 
 def mean_nll(learner: Engine, trees: list[Tree]) -> float:
     """Mean negative log-likelihood per completion token, in nats."""
     logps = [x for tree in learner.logprobs(trees) for x in tree]
-    return -float(sum(x.sum() for x in logps)) / sum(map(len, logps))
+    found = -float(sum(x.sum() for x in logps)) / sum(map(len, logps))
+    if not math.isfinite(found):
+        raise UserError(f"The held-out loss is {found}.", "The model is broken: lower --learning-rate, or check --model.")
+    return found

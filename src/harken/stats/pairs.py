@@ -62,7 +62,8 @@ def evaluate_pairs(choices: Sequence[Choice], scores: Sequence[Sequence[float | 
         raise ValueError("no untied pair with both scores")
     table = reward_calibration(margins, clusters)
     return PairScores(mean_interval(right, clusters, bounds=(0.0, 1.0)),
-                      {name: mean_interval(values, clusters, bounds=(0.0, 1.0)) for name, values in null.items()},
+                      {name: mean_interval(values, clusters, bounds=None if name == "constant" else (0.0, 1.0))
+                       for name, values in null.items()},
                       list(table.bins), table.ece, missing)
 
 
