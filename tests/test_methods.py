@@ -121,7 +121,7 @@ class Shorter:
 def test_p26_rloo_learns_to_stop_early(files, tmp_path, monkeypatch):
     """ "Shorter": the mean length falls by half within 30 steps, so EOS is in the loss."""
     monkeypatch.setattr(launch, "open_reward", lambda *a, **k: Shorter())
-    done = run("rloo", files, tmp_path / "r", reward="shorter", lora_rank=0, learning_rate=3e-3, max_tokens=24, beta=0.0,
+    done = run("rloo", files, tmp_path / "r", reward="gold", lora_rank=0, learning_rate=3e-3, max_tokens=24, beta=0.0,
                steps=30, prompts_per_step=8, completions_per_prompt=8)
     rows = read_jsonl(done.path / "metrics.jsonl")
     assert rows[-1]["length"] < 0.5 * rows[0]["length"]
@@ -132,7 +132,7 @@ def test_p26_rloo_learns_to_stop_early(files, tmp_path, monkeypatch):
 
 def test_p6_a_huge_beta_keeps_the_policy_at_the_reference(files, tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "open_reward", lambda *a, **k: Shorter())
-    settings = {"reward": "shorter", "lora_rank": 0, "learning_rate": 3e-3, "max_tokens": 16, "steps": 25}
+    settings = {"reward": "gold", "lora_rank": 0, "learning_rate": 3e-3, "max_tokens": 16, "steps": 25}
     free = run("rloo", files, tmp_path / "free", beta=0.0, **settings)
     held = run("rloo", files, tmp_path / "held", beta=1.0, **settings)
     kl = [read_jsonl(r.path / "metrics.jsonl")[-1]["kl"] for r in (free, held)]

@@ -45,7 +45,8 @@ def test_write_json_keeps_the_old_file_when_it_fails(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
-@pytest.mark.parametrize(("content", "message"), [(b'{"a', "damaged"), (b"\xff\x00", "damaged"), (b"[1]", "holds a list"), (b"", "damaged")])
+@pytest.mark.parametrize(("content", "message"),
+                         [(b'{"a', "damaged"), (b"\xff\x00", "damaged"), (b"[1]", "holds a list"), (b"", "damaged")])
 def test_read_json_says_what_is_wrong(tmp_path, content, message):
     (tmp_path / "c.json").write_bytes(content)
     with pytest.raises(UserError, match=message):
@@ -149,7 +150,7 @@ def test_a_mistake_in_saving_is_not_called_a_full_disk(tmp_path):
     def fail(folder):
         raise RuntimeError("our own mistake")
 
-    with opened(tmp_path / "r") as run, pytest.raises(RuntimeError, match="our own mistake"):
+    with pytest.raises(RuntimeError, match="our own mistake"), opened(tmp_path / "r") as run:
         run.checkpoint(1, fail)
     assert not (tmp_path / "r").exists()
 

@@ -106,6 +106,7 @@ def train(method: ModuleType, config: TrainConfig, *, quiet: bool | None = None)
             if not Path(path).is_file():
                 raise UserError(f"There is no file {path}.", f"Check --{extra}.")
             lineage[extra] = {"path": path, "sha256": file_hash(Path(path))}
+    import_extra("harken.engines.loading")
     from harken.engines.loading import locate, locate_reward, relative_base
     locate(config.model)
     if reward_spec is not None:
@@ -206,6 +207,7 @@ def evaluate(name: str, module: ModuleType, config: Any, *, quiet: bool | None =
         raise UserError(f"There is no file {getattr(config, option)!r}.", f"Check --{option}.")
     if not config.out:
         raise UserError("No run directory was given.", "Add --out runs/NAME.")
+    import_extra("harken.engines.loading")
     from harken.engines.loading import locate, locate_reward
     locate(config.model), locate(config.against)
     lineage = {"data": {"path": str(source), "sha256": file_hash(source)}, "model": model_identity(config.model),

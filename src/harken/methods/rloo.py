@@ -70,7 +70,8 @@ def train(config: Config, learner: Engine, sampler: HFSampler, reward: Reward, r
     """Trains `learner` to raise `reward` on the prompts; `sampler` samples from the learner's weights."""
     if config.completions_per_prompt < 2 or config.temperature <= 0:
         raise UserError(f"RLOO needs at least 2 completions a prompt and a temperature above 0; found "
-                        f"{config.completions_per_prompt} and {config.temperature}.")
+                        f"{config.completions_per_prompt} and {config.temperature}.",
+                        "Raise --completions-per-prompt or --temperature.")
     loaded = read_prompts(config.data, skip_bad=config.skip_bad)
     if note := loaded.describe():
         run.note(note)
