@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# Tiny models, several processes: more threads only wait for each other. Read when torch loads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 DATA = Path(os.environ.get("HARKEN_DATA") or Path(__file__).parents[1].parent / "shared" / "data")
