@@ -1,10 +1,14 @@
 """Shared fixtures: tiny engines, and where real data lies if it is here."""
 
 import os
+import sys
 from pathlib import Path
 
-# Tiny models, several processes: more threads only wait for each other. Read when torch loads.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tiny models, several processes: more threads only wait for each other. The variable is for what tests start;
+# here a pytest plugin may have loaded torch already. Equal bits need equal threads.
+os.environ["OMP_NUM_THREADS"] = "1"
+if "torch" in sys.modules:
+    sys.modules["torch"].set_num_threads(1)
 
 import pytest
 
