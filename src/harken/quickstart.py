@@ -16,8 +16,9 @@ import numpy as np
 from harken import launch
 from harken.core.errors import UserError
 from harken.core.protocols import Estimate
-from harken.core.run import derive_seed, progress, read_json, write_json
+from harken.core.run import code_version, derive_seed, progress, read_json, write_json
 from harken.engines.hf import Engine, resolve_dtype
+from harken.engines.loading import locate
 from harken.engines.sampler import HFSampler
 from harken.evals.capability import document_nll, read_documents
 from harken.sandbox import GoldReward, crowd, load_demonstrations, load_prompts, make_judgments
@@ -48,12 +49,18 @@ class Quickstart:
 
     def run(self) -> dict[str, Any]:
         """Runs what is missing, prints the figures, and returns the summary."""
+        locate(self.model)
+        if self.out.exists() and (not self.out.is_dir() or (any(self.out.iterdir()) and not (self.out / "config.json").exists())):
+            raise UserError(f"{self.out} is not a quickstart's folder.", "Choose another --out.")
         self.out.mkdir(parents=True, exist_ok=True)
         settings = {"command": "quickstart", "model": self.model, "seed": self.seed, "dtype": self.dtype}
         known = self.out / "config.json"
         if known.exists() and read_json(known) != settings:
             raise UserError(f"{self.out} holds a quickstart with other settings.", "Choose another --out, or remove it.")
-        write_json(known, settings)
+        if not known.exists():
+            write_json(self.out / "lineage.json", {"model": self.model, "code": code_version(), "prompts, labelers, gold": "sandbox",
+                                                   "created": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+            write_json(known, settings)
         if (self.out / "summary.json").exists():
             print(f"{self.out} is finished; here are its figures. Remove the folder to run it again.")
             return self._show(read_json(self.out / "summary.json"))

@@ -234,6 +234,8 @@ class Engine:
         assert self.optimizer is not None
         limit = self.max_grad_norm if self.max_grad_norm > 0 else math.inf
         norm = float(nn.utils.clip_grad_norm_(self.trainable.values(), limit))
+        if not math.isfinite(norm):
+            raise UserError(f"The gradient's norm became {norm}.", "Lower --learning-rate; the last checkpoint is intact.")
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
