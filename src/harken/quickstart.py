@@ -58,8 +58,9 @@ class Quickstart:
         if known.exists() and read_json(known) != settings:
             raise UserError(f"{self.out} holds a quickstart with other settings.", "Choose another --out, or remove it.")
         if not known.exists():
-            write_json(self.out / "lineage.json", {"model": self.model, "code": code_version(), "prompts, labelers, gold": "sandbox",
-                                                   "created": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+            created = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+            write_json(self.out / "lineage.json", {"model": self.model, "prompts, labelers, gold": "sandbox",
+                                                   "code": code_version(), "created": created})
             write_json(known, settings)
         if (self.out / "summary.json").exists():
             print(f"{self.out} is finished; here are its figures. Remove the folder to run it again.")

@@ -1,0 +1,135 @@
+"""What the repository promises: layers point down, the base has no torch, and every documented command exists."""
+
+import ast
+import dataclasses
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harken import cli, launch
+from harken.core.config import field_docs
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "harken"
+RANKS = {"core": 0, "store": 1, "labelers": 1, "text": 1, "objectives": 1, "stats": 1, "goals": 1, "engines": 2,
+         "rewards": 3, "sandbox": 3, "methods": 4, "evals": 4, "studio": 5, "serve": 5, "report": 5}
+TOP = 6
+ALONE = ("methods", "rewards", "evals")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from ([f"{node.module}.{a.name}" for a in node.names] if node.module == "harken" else [node.module])
+        elif isinstance(node, ast.Import):
+            yield from (a.name for a in node.names)
+
+
+def folder(module):
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in RANKS else None
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_layers_point_down(path):
+    here = path.relative_to(SOURCE).parts[0]
+    rank = RANKS.get(here, TOP)
+    for module in imports(path):
+        if not module.startswith("harken."):
+            continue
+        there = folder(module)
+        if there == here:
+            assert here not in ALONE or path.name == "__init__.py", f"{path}: {module} is a sibling"
+        elif there is None:
+            allowed = rank == TOP or module in ("harken.__version__",)
+            assert allowed, f"{path} (rank {rank}): {module} is of rank {TOP}"
+        else:
+            assert RANKS[there] < rank, f"{path} (rank {rank}): {module} is of rank {RANKS[there]}"
+
+
+def test_the_base_import_has_no_torch():
+    code = ("import sys, harken, harken.cli, harken.cli_data, harken.store.database, harken.store.snapshots, harken.stats.pairs, "
+            "harken.stats.bradley_terry, harken.labelers, harken.sandbox, harken.report.build; harken.cli.build_parser(); "
+            "print([m for m in ('torch', 'transformers', 'peft') if m in sys.modules])")
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def commands():
+    """Every `harken …` line of a code block or of inline code."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for line in re.findall(r"^(?: {4,}|)(?:\$ )?(harken .+)$", text, re.M):
+            yield pytest.param(re.sub(r"\s+#.*|\s{2,}[a-z].*$", "", line).strip(), id=f"{page.name}: {line[:60]}")
+
+
+def options(words):
+    if words[0] in ("train", "eval"):
+        name = words[1]
+        module = launch.find_method(name) if words[0] == "train" else importlib.import_module(f"harken.evals.{name}")
+        return {"--" + f.name.replace("_", "-") for f in dataclasses.fields(module.Config)} | {"--config", "--help"}
+    parser = cli.build_parser()
+    sub = next(a for a in parser._actions if hasattr(a, "choices") and a.choices and words[0] in a.choices)
+    return {o for a in sub.choices[words[0]]._actions for o in a.option_strings}
+
+
+@pytest.mark.parametrize("line", commands())
+def test_documented_commands_exist(line):
+    words = shlex.split(line)[1:]
+    if {"METHOD", "EVAL"} & set(words) or words[0].startswith("--") or words[1:2] == ["my_lab.expert"]:
+        return
+    for option in (w for w in words if w.startswith("--")):
+        assert option in options(words), f"{option} of: {line}"
+    assert options(words) is not None
+
+
+def test_every_command_and_setting_is_documented():
+    everything = "\n".join(p.read_text(encoding="utf-8") for p in PAGES)
+    parser = cli.build_parser()
+    sub = next(a for a in parser._actions if hasattr(a, "choices") and a.choices)
+    for name in sub.choices:
+        assert f"harken {name}" in everything or f"make {name}" in everything, f"harken {name} is in no page"
+    kinds = {"methods": launch.method_names(), "evals": ["win_rate", "capability"], "rewards": ["bradley_terry"]}
+    for kind, names in kinds.items():
+        for name in names:
+            assert (ROOT / "docs" / kind / f"{name}.md").exists(), f"docs/{kind}/{name}.md is missing"
+    for name in ("win_rate", "capability"):
+        config = importlib.import_module(f"harken.evals.{name}").Config
+        assert {f.name for f in dataclasses.fields(config)} <= field_docs(config).keys()
+
+
+def test_readme_is_short_and_shows_the_two_commands_first():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 150
+    assert text.index("make quickstart") < text.index("make test") < text.index("harken ")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_resolve(page):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_nothing_names_a_workplace():
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    needle = "|".join(["/wo" + "rk/", "/fa" + "rm/", "farm-" + "bench"])
+    found = subprocess.run(["git", "-C", str(ROOT), "grep", "-nE", needle], capture_output=True, text=True)
+    assert found.stdout == ""
+
+
+def test_the_method_in_contributing_runs(tmp_path, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.S)
+    (tmp_path / "lab_of_the_guide").mkdir()
+    (tmp_path / "lab_of_the_guide" / "expert.py").write_text(code)
+    (tmp_path / "p.jsonl").write_text("".join(f'{{"prompt": "Say {i}."}}\n' for i in range(20)))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert cli.main(["train", "lab_of_the_guide.expert", "--model", "toy", "--reward", "gold", "--max-tokens", "8",
+                     "--data", str(tmp_path / "p.jsonl"), "--out", str(tmp_path / "r")]) == 0
+    assert (tmp_path / "r" / "result.json").exists()
