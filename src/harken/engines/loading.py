@@ -20,9 +20,10 @@ from safetensors import SafetensorError
 from torch import nn
 
 from harken.core.errors import UserError
+from harken.core.protocols import Tree
 from harken.core.run import file_hash, read_json, write_json
 from harken.engines import cpu
-from harken.engines.attention import NAME
+from harken.engines.attention import NAME, row_of, using
 from harken.text.template import Template
 
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -104,11 +105,13 @@ def locate_reward(name: str) -> None:
         raise UserError(f"{name} is a model without a reward head.", "Give a run of harken train reward_model.")
 
 
-def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Loaded:
+def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device | None = None) -> Loaded:
     """Loads a model for training or sampling: adapters merged, dropout off (P18), our attention set.
 
-    Raises `UserError` when it is missing or not a causal language model.
+    Onto the first GPU where there is one, unless `device` says otherwise. Raises `UserError` when the model is
+    missing, not a causal language model, or of an architecture that the engine would not compute exactly.
     """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     kind = locate(name)
     loaded = {"toy": lambda _: _toy(), "smollm2": lambda _: _gguf(smollm2_file()), "gguf": lambda n: _gguf(Path(n)),
               "run": lambda n: _run(Path(n)), "folder": _folder, "hub": _hub}[kind](name)
@@ -119,7 +122,31 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.d
     loaded.model.to(device=device, dtype=dtype).eval()
     if loaded.head is not None:
         loaded.head.to(device)
+    check_rows(loaded.model, name)
     return loaded
+
+
+@torch.no_grad()
+def check_rows(model: Any, name: str = "this model") -> None:
+    """Two completions in one row must be what each is alone, and logits a plain product with the last layer.
+
+    A model with state besides attention, or with attention that does not go through transformers' interface,
+    would mix them; raises `UserError` for it.
+    """
+    scaled = [a for a in ("final_logit_softcapping", "logit_scale", "logits_scaling") if getattr(model.config, a, None)]
+    device, size = model.device, model.config.vocab_size
+    a, b, c, d, e = (i % size for i in (5, 6, 7, 8, 9))
+    ends = []
+    for completions in (((c, d, c), (d, e)), ((d, e),)):
+        row = row_of([Tree((a, b), completions)], device, keep_last=True)
+        with using(row):
+            out = model.base_model(input_ids=row.ids, position_ids=row.positions, use_cache=False).last_hidden_state[0]
+        ends.append(out[row.ends[-1]].float())
+    difference = float((ends[0] - ends[1]).norm() / ends[1].norm().clamp_min(1e-9))
+    if scaled or not difference < 0.02:
+        why = f"it rescales its logits ({scaled[0]})" if scaled else "completions in one row see each other"
+        raise UserError(f"The architecture of {name} ({model.config.model_type}) is not supported: {why}.",
+                        "Use a model of the Llama, Qwen, Mistral, SmolLM, Pythia or GPT-2 kind.")
 
 
 def _from_pretrained(folder: str, name: str, action: str, **options: Any) -> Loaded:
