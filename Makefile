@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: quickstart test fast check setup clean
+.PHONY: quickstart test fast check setup docs clean
 
 quickstart: $(READY)
 	$(BIN)/harken quickstart
@@ -21,6 +21,9 @@ fast: $(READY)
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(READY)
+	$(BIN)/python docs/build.py
 
 setup: $(READY)
 

@@ -92,6 +92,6 @@ def votes_of(said: Iterable[Choice | Judgment]) -> Votes:
                 won = int(np.sign(choice.ranks[j] - choice.ranks[i]))
                 first = int(np.sign(place[j] - place[i])) if place else 0
                 rows.append((index[i], index[j], won, who, first, n))
-    a, b, won, labeler, first, judgment = np.array(rows, dtype=np.int64).reshape(-1, 6).T.copy()
-    return Votes(a, b, won, labeler, first, judgment, tuple(items), np.array([prompts[p] for p, _ in items], dtype=np.int64),
-                 tuple(labelers), tuple(groups))
+    table = np.array(rows, dtype=np.int64).reshape(-1, 6)
+    return Votes(table[:, 0], table[:, 1], table[:, 2], table[:, 3], table[:, 4], table[:, 5], tuple(items),
+                 np.array([prompts[p] for p, _ in items], dtype=np.int64), tuple(labelers), tuple(groups))
