@@ -129,8 +129,8 @@ def test_p2_p4_sampler_and_trainer_agree(toy_engine, architecture):
                 assert torch.allclose(torch.tensor(s.model_logps), y, atol=1e-5)
 
 
-def test_p4_batch_of_one_samples_what_a_batch_of_many_does(toy_engine):
-    """Retiring and batching change nothing: each sequence has its own random stream."""
+def test_p4_p24_a_sequence_ends_at_its_first_stop_and_draws_its_own_stream(toy_engine):
+    """Nothing is kept after the stop, so nothing after it can be trained on; retiring changes no other sequence."""
     engine = toy_engine(train=False)
     prompts = [(5, 6, 7), (8, 9, 10, 11, 12)]
     many = HFSampler(engine).sample_ids(prompts, 3, max_tokens=40, seed=5)
@@ -245,6 +245,18 @@ def test_p31_a_ranking_is_encoded_once(toy_engine, monkeypatch):
     engine.forward_backward([Datum(nine, {"ranks": range(1, 10), "weights": [1.0] * 9})],
                             lambda out, x: k_wise(out.scores_C, x["ranks"], x["weights"], out.sizes))
     assert sum(r.ids.shape[1] for r in seen) == 3 + 9 * 2
+
+
+def test_p21_adams_epsilon_is_added_after_bias_correction(toy_engine):
+    """Three steps of gradient 1e-8 with ε = 1e-8. PyTorch's form: m̂ = √v̂ = 1e-8, each step moves lr / 2, 1.5 lr in all.
+    TensorFlow's, ε beside the raw √v = s_t 1e-8 with s_t = √(1 - 0.95^t), moves lr Σ s_t / (s_t + 1) = 0.695 lr."""
+    engine = toy_engine(max_grad_norm=0.0)
+    name, weight = next(iter(engine.trainable.items()))
+    before = weight.detach().clone()
+    for _ in range(3):
+        weight.grad = torch.full_like(weight, 1e-8)
+        engine.step(1e-2)
+    assert torch.allclose(before - weight.detach(), torch.full_like(before, 3 * 1e-2 / 2), rtol=1e-3, atol=1e-6), name
 
 
 def test_p18_dropout_is_off_and_counted():

@@ -19,6 +19,7 @@ from harken.core.errors import UserError
 from harken.core.run import read_jsonl
 from harken.methods import reward_model, rloo, sft
 
+DATA = {"sft": "demos", "reward_model": "comparisons", "rloo": "prompts", "dpo": "comparisons"}
 WORDS = ["red", "blue", "green", "old", "new", "warm", "cold", "tall"]
 
 
@@ -44,8 +45,7 @@ def files(tmp_path):
 
 
 def config(method, files, out, **settings):
-    data = {"sft": "demos", "reward_model": "comparisons", "rloo": "prompts"}[method]
-    return launch.find_method(method).Config(model="toy", data=files[data], out=str(out), **settings)
+    return launch.find_method(method).Config(model="toy", data=files[DATA[method]], out=str(out), **settings)
 
 
 def run(method, *args, **settings):
@@ -111,6 +111,23 @@ def test_p16_demonstrations_average_zero(files, tmp_path):
     assert sum(s for (s,) in scores) / len(scores) == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.parametrize(("loss", "beta"), [("dpo", 0.1), ("cdpo", 0.1), ("robust", 0.1), ("ipo", 0.1), ("hinge", 0.1),
+                                            ("simpo", 2.0), ("orpo", 0.5), ("kto", 0.1)])
+def test_dpo_and_its_kin_prefer_what_people_preferred(files, tmp_path, loss, beta):
+    done = run("dpo", files, tmp_path / "r", loss=loss, beta=beta, lora_rank=0, learning_rate=2e-3, epochs=6, batch_size=8)
+    rows = [r for r in read_jsonl(done.path / "metrics.jsonl") if "margin" in r]
+    assert rows[-1]["accuracy"] > 0.85 and rows[-1]["margin"] > rows[0]["margin"]
+    assert rows[0]["better_logp"] < 0 and rows[0]["worse_logp"] < 0
+    assert done.result["heldout_accuracy"]["low"] > 0.55
+
+
+def test_p32_rankings_of_ties_alone_are_left_out_of_dpo_and_said(files, tmp_path):
+    rows = [{"prompt": f"Say {w}.", "completions": [w, w + "!"], "ranks": [1, 1 + i % 2]} for i, w in enumerate(WORDS * 4)]
+    files["comparisons"] = write(tmp_path / "ties.jsonl", rows)
+    done = run("dpo", files, tmp_path / "r", epochs=1, holdout=0.0)
+    assert done.result["rankings"] == 16
+
+
 class Shorter:
     """A known reward: the fewer characters the better."""
 
@@ -146,6 +163,10 @@ def test_a_bad_method_config_is_refused(files, tmp_path):
         run("rloo", files, tmp_path / "r")
     with pytest.raises(UserError, match="unknown"):
         run("reward_model", files, tmp_path / "r", ties="maybe")
+    with pytest.raises(UserError, match="--loss 'dop'"):
+        run("dpo", files, tmp_path / "r", loss="dop")
+    with pytest.raises(UserError, match="--beta"):
+        run("dpo", files, tmp_path / "r", beta=0.0)
     assert not (tmp_path / "r" / "model").exists()
 
 
@@ -163,6 +184,7 @@ def test_p33_defaults_are_written_down_and_unchanged(files, tmp_path):
 SETTINGS = {
     "sft": {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3},
     "reward_model": {"epochs": 1, "batch_size": 6, "learning_rate": 1e-3},
+    "dpo": {"epochs": 1, "batch_size": 6, "learning_rate": 1e-3},
     "rloo": {"reward": "gold", "max_tokens": 16, "steps": 10, "prompts_per_step": 4, "learning_rate": 1e-3},
 }
 
@@ -209,7 +231,7 @@ def test_two_processes_cannot_write_one_run(files, tmp_path):
 def test_p22_sigkill_at_random_moments_ends_bit_for_bit(files, tmp_path, method):
     """SIGKILL whenever it strikes, rollouts in flight included, at least five times; then the run is finished."""
     command = [sys.executable, "-m", "harken", "train", method, "--model", "toy", "--lora-rank", "4", "--checkpoint-seconds", "0",
-               "--data", files[{"sft": "demos", "reward_model": "comparisons", "rloo": "prompts"}[method]]]
+               "--data", files[DATA[method]]]
     for name, value in ({**SETTINGS[method], "steps": 150} if method == "rloo" else {**SETTINGS[method], "epochs": 20}).items():
         command += ["--" + name.replace("_", "-"), str(value)]
     rng = random.Random(7)

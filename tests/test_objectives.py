@@ -5,9 +5,10 @@ import math
 import polgrad
 import pytest
 import torch
+from polgrad.verify.goldens import golden_cases as polgrad_golden_cases
 
-from harken.objectives import kl
-from harken.objectives.policy_gradient import clipped, leave_one_out
+from harken.objectives import direct, kl, value
+from harken.objectives.policy_gradient import AGGREGATIONS, clipped, group_relative, leave_one_out, token_weights
 from harken.objectives.preference import k_wise, pair_indices
 from harken.objectives.supervised import nll
 
@@ -156,6 +157,64 @@ def test_on_policy_gradient_is_reinforce():
     assert torch.allclose(logps.grad, -weights * advantages)
 
 
+NAMES_OF_POLGRAD = {"sequence_sum": "SEQ_MEAN_TOKEN_SUM", "sequence_mean": "SEQ_MEAN_TOKEN_MEAN", "token_mean": "TOKEN_MEAN",
+                    "constant": "TOKEN_SUM_NORM"}
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_p8_aggregations_against_polgrad_whatever_the_padding(aggregation):
+    lengths, budget = [3, 1, 5], 8
+    for columns in (5, 9):  # adding pad columns changes nothing: there are none here
+        mask = torch.arange(columns)[None] < torch.tensor(lengths)[:, None]
+        mode = polgrad.Aggregation[NAMES_OF_POLGRAD[aggregation]]
+        reference = polgrad.effective_token_weights(mask, mode, norm_len=budget if aggregation == "constant" else None)
+        assert token_weights(lengths, aggregation, budget) == pytest.approx(reference[mask].tolist())
+
+
+def test_p8_aggregations_by_hand():
+    """Two completions of 1 and 3 tokens."""
+    assert token_weights([1, 3], "sequence_sum") == [1 / 2] * 4
+    assert token_weights([1, 3], "sequence_mean") == [1 / 2, 1 / 6, 1 / 6, 1 / 6]
+    assert token_weights([1, 3], "token_mean") == [1 / 4] * 4
+    assert token_weights([1, 3], "constant", 10) == [1 / 20] * 4
+    with pytest.raises(ValueError, match="not one of"):
+        token_weights([1], "mean")
+    with pytest.raises(ValueError, match="max_tokens"):
+        token_weights([1], "constant")
+
+
+OURS = [c for c in polgrad_golden_cases() if c.config.clip.ratio_cap is None]  # dual clipping is not ours
+
+
+@pytest.mark.parametrize("case", OURS, ids=lambda c: c.name)
+def test_p8_golden_losses_and_gradients(case):
+    """polgrad's hand-derived cases: loss and gradient, ragged rows included."""
+    clip = case.config.clip
+    mask = case.response_mask
+    logps = case.logprobs[mask].clone().requires_grad_()
+    advantages = case.advantages if case.advantages.dim() == 2 else case.advantages[:, None].expand_as(mask)
+    aggregation = {v: k for k, v in NAMES_OF_POLGRAD.items()}[case.config.aggregation.name]
+    weights = torch.tensor(token_weights(mask.sum(1).tolist(), aggregation), dtype=torch.float64)
+    loss, _ = clipped(logps, case.old_logprobs[mask], advantages[mask], weights, clip.eps_low, clip.eps_high)
+    loss.backward()
+    assert loss.item() == pytest.approx(case.expected_loss, abs=1e-12)
+    assert torch.allclose(logps.grad, case.expected_grad_logprobs[mask], atol=1e-12)
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_p9_a_completion_left_out_leaves_both_sums(aggregation):
+    """The second of three is left out: loss and gradient are those of the batch without it, whatever it holds."""
+    lengths, keep = [2, 3, 1], [True, False, True]
+    torch.manual_seed(0)
+    logps, advantages = torch.randn(6), torch.randn(6)
+    inside = torch.tensor([True, True, False, False, False, True])
+    advantages[~inside] = 1e6
+    weights = torch.tensor(token_weights(lengths, aggregation, 4, keep))
+    whole = clipped(logps, logps, advantages, weights, 0.2)[0]
+    rest = torch.tensor(token_weights([2, 1], aggregation, 4))
+    assert torch.isclose(whole, clipped(logps[inside], logps[inside], advantages[inside], rest, 0.2)[0])
+
+
 @pytest.mark.parametrize("name", ["k1", "k2", "k3"])
 def test_kl_estimators_against_polgrad(name):
     logps, ref = torch.randn(2, 7)
@@ -195,3 +254,130 @@ def test_p5_expected_gradients_enumerated():
 def test_p6_more_likely_than_the_reference_costs_reward():
     """π gives e^-1 where the reference gives e^-2: k1 = 1 nat, so with β = 0.1 the reward falls by 0.1."""
     assert 2.0 - 0.1 * kl.k1(torch.tensor(-1.0), torch.tensor(-2.0)).item() == pytest.approx(1.9)
+
+
+@pytest.mark.parametrize("scale", ["group", "none"])
+def test_group_relative_against_polgrad(scale):
+    rewards = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    config = polgrad.GroupNormConfig(scale="std" if scale == "group" else "none")
+    reference = polgrad.grpo_advantages(rewards.reshape(-1), torch.arange(5).repeat_interleave(4), config)
+    assert torch.allclose(group_relative(rewards, scale).reshape(-1), reference, atol=1e-5)
+
+
+def test_group_relative_by_hand():
+    """Rewards 0 and 2: centred -1, 1; the group's deviation is sqrt 2. With a second, flat group the batch's is sqrt(2/3)."""
+    rewards = torch.tensor([[0.0, 2.0], [5.0, 5.0]])
+    assert group_relative(rewards, eps=0.0)[0].tolist() == pytest.approx([-(0.5**0.5), 0.5**0.5])
+    assert group_relative(rewards, "batch", eps=0.0)[0].tolist() == pytest.approx([-(1.5**0.5), 1.5**0.5])
+    assert torch.equal(group_relative(rewards)[1], torch.zeros(2))
+    with pytest.raises(ValueError, match="at least 2"):
+        group_relative(torch.zeros(2, 1))
+
+
+def test_gae_by_hand():
+    """Two ragged rows, γ = 1, λ = 0.5. Row one: r = 0, 1; V = 0.5, 0.2: δ_1 = 1 - 0.2 = 0.8, δ_0 = 0 + 0.2 - 0.5 = -0.3,
+    A_0 = -0.3 + 0.5 · 0.8 = 0.1. Row two: r = 2, V = 3: A = -1."""
+    advantages, returns = value.gae(torch.tensor([0.0, 1.0, 2.0]), torch.tensor([0.5, 0.2, 3.0]), [2, 1], 1.0, 0.5)
+    assert advantages.tolist() == pytest.approx([0.1, 0.8, -1.0])
+    assert returns.tolist() == pytest.approx([0.6, 1.0, 2.0])
+
+
+def test_p17_gae_and_whitening_against_polgrad_with_junk_where_it_masks():
+    lengths = [3, 1, 5]
+    torch.manual_seed(0)
+    mask = torch.arange(5)[None] < torch.tensor(lengths)[:, None]
+    rewards, values = torch.randn(3, 5, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64)
+    reference = polgrad.gae(rewards.masked_fill(~mask, 1e3), values.masked_fill(~mask, 1e3),
+                            config=polgrad.GAEConfig(gamma=0.97, lam=0.9), response_mask=mask)
+    found = value.gae(rewards[mask], values[mask], lengths, 0.97, 0.9)
+    for ours, theirs in zip(found, reference):
+        assert torch.allclose(ours, theirs[mask], atol=1e-12)
+    for shift in (True, False):
+        reference = polgrad.whiten(rewards.masked_fill(~mask, 1e3), mask, shift_mean=shift)
+        assert torch.allclose(value.whiten(rewards[mask], shift_mean=shift), reference[mask], atol=1e-6)
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.2])
+def test_value_loss_against_polgrad(clip):
+    torch.manual_seed(0)
+    new, old, returns = torch.randn(3, 8, dtype=torch.float64)
+    everywhere = torch.ones(1, 8, dtype=torch.bool)
+    reference = polgrad.value_loss(new[None], old[None], returns[None], everywhere, clip_eps=clip or None,
+                                   aggregation=polgrad.Aggregation.TOKEN_MEAN).loss
+    assert torch.isclose(value.value_loss(new, old, returns, torch.full((8,), 1 / 8), clip)[0], reference)
+
+
+def test_explained_variance():
+    returns = torch.tensor([0.0, 1.0, 2.0])
+    assert value.explained_variance(returns, returns) == 1
+    assert value.explained_variance(torch.ones(3), returns) == 0
+    assert value.explained_variance(torch.zeros(3), torch.zeros(3)) == 0
+
+
+# --- direct preference losses ---------------------------------------------------------------------
+
+# One pair: log π = -2 and -5, log π_ref = -3 and -4, so h = 3 - (+1) = 2.
+PAIR = [torch.tensor([x]) for x in (-2.0, -5.0, -3.0, -4.0, 1.0)]
+
+
+@pytest.mark.parametrize(("loss", "expected"), [
+    ("dpo", -math.log(sigmoid(1.0))),                                                   # β h = 0.5 · 2
+    ("cdpo", -0.9 * math.log(sigmoid(1.0)) - 0.1 * math.log(sigmoid(-1.0))),
+    ("robust", (-0.9 * math.log(sigmoid(1.0)) + 0.1 * math.log(sigmoid(-1.0))) / 0.8),
+    ("ipo", (2 - 1 / (2 * 0.5)) ** 2),
+    ("hinge", 0.0),
+])
+def test_pairwise_by_hand(loss, expected):
+    found, metrics = direct.pairwise(*PAIR, loss=loss, beta=0.5, smoothing=0.1)
+    assert found.item() == pytest.approx(expected, abs=1e-6)
+    assert (metrics["margin"], metrics["correct"]) == (1.0, 1.0)
+
+
+def test_p27_both_log_probs_are_shown_and_the_gradient_is_dpos():
+    """d/dlogπ(y_w) of -log σ(β h) is -β σ(-β h), of y_l the opposite; two pairs, h = 2 and -1."""
+    better, worse = torch.tensor([-2.0, -4.0], requires_grad=True), torch.tensor([-5.0, -4.0], requires_grad=True)
+    ref = torch.tensor([-3.0, -3.0]), torch.tensor([-4.0, -4.0])
+    loss, metrics = direct.pairwise(better, worse, *ref, torch.full((2,), 0.5), beta=0.1)
+    loss.backward()
+    expected = [-0.5 * 0.1 * sigmoid(-0.2), -0.5 * 0.1 * sigmoid(0.1)]
+    assert better.grad.tolist() == pytest.approx(expected) and worse.grad.tolist() == pytest.approx([-e for e in expected])
+    assert (metrics["better_logp"], metrics["worse_logp"], metrics["correct"]) == (-3.0, -4.5, 0.5)
+
+
+def test_robust_dpo_is_unbiased_under_flipped_labels():
+    """E over labels flipped with chance ε of the robust loss is DPO's loss on clean labels, whatever h."""
+    clean = direct.pairwise(*PAIR, loss="dpo", beta=0.7)[0]
+    flipped = [PAIR[1], PAIR[0], PAIR[3], PAIR[2], PAIR[4]]
+    expectation = 0.8 * direct.pairwise(*PAIR, loss="robust", beta=0.7, smoothing=0.2)[0] + 0.2 * direct.pairwise(
+        *flipped, loss="robust", beta=0.7, smoothing=0.2)[0]
+    assert torch.isclose(expectation, clean, atol=1e-6)
+
+
+def test_simpo_and_orpo_by_hand():
+    """Log-probs -2 over 4 tokens and -5 over 5: means -0.5 and -1. SimPO, β 2, γ 0.5: z = 1, -log σ(0.5).
+    ORPO: odds e^-.5 / (1 - e^-.5) and e^-1 / (1 - e^-1)."""
+    lengths = torch.tensor([4.0]), torch.tensor([5.0])
+    found, _ = direct.simpo(PAIR[0], PAIR[1], *lengths, PAIR[4], beta=2.0, gamma=0.5)
+    assert found.item() == pytest.approx(-math.log(sigmoid(0.5)), abs=1e-6)
+    odds = [math.log(math.exp(-x) / (1 - math.exp(-x))) for x in (0.5, 1.0)]
+    found, _ = direct.orpo(PAIR[0], PAIR[1], *lengths, PAIR[4], beta=0.3)
+    assert found.item() == pytest.approx(0.5 - 0.3 * math.log(sigmoid(odds[0] - odds[1])), abs=1e-6)
+
+
+def test_kto_by_hand():
+    """r = 1 of a desirable and -1 of an undesirable, z_0 = 0.5, β = 2: values σ(1) and σ(3)."""
+    found, metrics = direct.kto(torch.tensor([-2.0, -5.0]), torch.tensor([-3.0, -4.0]), torch.tensor([1.0, 0.0]),
+                                torch.full((2,), 0.5), 0.5, beta=2.0)
+    assert found.item() == pytest.approx(0.5 * (1 - sigmoid(1.0)) + 0.5 * (1 - sigmoid(3.0)), abs=1e-6)
+    assert metrics["correct"] == 1
+
+
+def test_sequence_logps_sum_each_completion():
+    assert direct.sequence_logps(torch.tensor([-1.0, -2.0, -4.0]), [2, 1]).tolist() == [-3.0, -4.0]
+
+
+def test_a_bad_direct_loss_is_refused():
+    with pytest.raises(ValueError, match="not one of"):
+        direct.pairwise(*PAIR, loss="dpo2")
+    with pytest.raises(ValueError, match="smoothing"):
+        direct.pairwise(*PAIR, smoothing=0.5)

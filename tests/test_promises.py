@@ -116,6 +116,11 @@ def test_links_resolve(page):
         assert (page.parent / target).exists(), f"{page}: {target}"
 
 
+def test_generated_pages_are_up_to_date():
+    done = subprocess.run([sys.executable, ROOT / "docs" / "build.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_nothing_names_a_workplace():
     if not (ROOT / ".git").exists():
         pytest.skip("not a checkout")

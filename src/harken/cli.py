@@ -100,7 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     from harken import cli_data, cli_models
     cli_data.add_commands(commands)
-    commands.add_parser("train", help="train a model: sft, reward_model, rloo", add_help=False)
+    commands.add_parser("train", help="train a model: sft, reward_model, rloo, dpo", add_help=False)
     cli_models.add_commands(commands)
     return parser
 

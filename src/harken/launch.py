@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LEAST = {"learning_rate": 0, "warmup": 0, "max_grad_norm": 0, "weight_decay": 0, "lora_rank": 0, "tokens_per_micro_batch": 1,
          "max_length": 2, "checkpoint_seconds": 0, "batch_size": 1, "holdout": 0, "holdout_labelers": 0, "steps": 0,
          "prompts_per_step": 1, "completions_per_prompt": 1, "max_tokens": 1, "temperature": 0, "top_p": 0, "beta": 0,
-         "missing_eos_penalty": 0, "reward_clip": 0, "clip": 0, "samples_per_step": 0, "n": 1, "epochs": 0}
+         "missing_eos_penalty": 0, "reward_clip": 0, "clip": 0, "samples_per_step": 0, "n": 1, "epochs": 0, "nll_weight": 0}
 ABOVE = {"epochs": 0, "top_p": 0}
 MOST = {"warmup": 1, "holdout": 1, "holdout_labelers": 1, "top_p": 1}
 ONE_OF = {"schedule": ("cosine", "linear", "constant"), "overlong": ("drop", "truncate", "fail"),
@@ -129,7 +129,7 @@ def _train(method: ModuleType, config: TrainConfig, run: Run, reward_spec: str |
     if off := loaded.lineage.get("dropout_turned_off"):
         run.note(f"Turned off dropout in {off} places of the model.")
     ties = getattr(config, "ties", "drop")
-    head = "reward" if hasattr(config, "ties") else None
+    head = getattr(method, "HEAD", None)
     if head is None:
         loaded.head = None
     learner = Engine(loaded, lora_rank=config.lora_rank, dtype=config.dtype, head=head, seed=config.seed,
@@ -138,9 +138,9 @@ def _train(method: ModuleType, config: TrainConfig, run: Run, reward_spec: str |
     reward = None
     if reward_spec is not None:
         reward = open_reward(reward_spec, dtype=config.dtype, tokens_per_micro_batch=config.tokens_per_micro_batch)
-        if config.lora_rank == 0:
-            learner.reference = Engine(load(config.model), dtype=config.dtype, train=False,
-                                       tokens_per_micro_batch=config.tokens_per_micro_batch)
+    if config.lora_rank == 0 and getattr(method, "needs_reference", lambda config: False)(config):
+        learner.reference = Engine(load(config.model), dtype=config.dtype, train=False,
+                                   tokens_per_micro_batch=config.tokens_per_micro_batch)
     config = dataclasses.replace(config, max_length=min(config.max_length, context(learner)))
     method.train(config, learner, HFSampler(learner), reward, run)
 

@@ -71,7 +71,7 @@ class Quickstart:
         self._stage("people rank answers", self.out / "comparisons.jsonl", self._feedback)
         self._train("reward_model", model="sft", data="comparisons.jsonl", epochs=2.0, batch_size=8, learning_rate=6e-4,
                     demonstrations="demos.jsonl", holdout=0.2, warmup=0.1)
-        self._train("rloo", model="sft", reward="reward_model", data="prompts.jsonl", steps=18, prompts_per_step=8,
+        self._train("rloo", model="sft", reward="reward_model", data="prompts.jsonl", steps=12, prompts_per_step=8,
                     completions_per_prompt=4, max_tokens=MAX_TOKENS, learning_rate=4e-4, beta=0.03, warmup=0.1)
         self._stage("test answers", self.out / "comparison.jsonl", self._compare)
         summary = self._summary()

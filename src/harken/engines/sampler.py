@@ -49,8 +49,9 @@ class HFSampler:
         size = max(1, self.max_batch // n)
         for at in range(0, len(order), size):
             chunk = order[at:at + size]
-            found = self._batch([prompts[i] for i in chunk], n, max_tokens, temperature, top_p, min_tokens,
-                                derive_seed(seed, "sample", at))
+            with self.engine.precision():  # held open: autocast keeps its casts of the adapters until it closes
+                found = self._batch([prompts[i] for i in chunk], n, max_tokens, temperature, top_p, min_tokens,
+                                    derive_seed(seed, "sample", at))
             for i, samples in zip(chunk, found):
                 results[i] = samples
             if advance:
@@ -95,20 +96,21 @@ class HFSampler:
         """Next-token logits [P, V] of every prompt, computed once and packed."""
         engine = self.engine
         row = row_of([Tree(p, ((0,),)) for p in prompts], engine.device, keep_last=False)
-        with using(row, cache), engine.precision():
+        with using(row, cache):
             hidden = engine.model.base_model(input_ids=row.ids, position_ids=row.positions, use_cache=False).last_hidden_state
         return self._logits(hidden[0, row.sources])
 
     def _decode(self, token_B: Tensor, position_B: Tensor, cache: Cache) -> Tensor:
         engine = self.engine
-        with using(None, cache), engine.precision():
+        with using(None, cache):
             hidden = engine.model.base_model(input_ids=token_B[:, None], position_ids=position_B[:, None],
                                              use_cache=False).last_hidden_state
         return self._logits(hidden[:, 0])
 
     def _logits(self, hidden: Tensor) -> Tensor:
         weight, bias = self.engine.unembedding()
-        return torch.nn.functional.linear(hidden.to(weight.dtype), weight, bias).float()
+        with torch.autocast(hidden.device.type, enabled=False):
+            return torch.nn.functional.linear(hidden.to(weight.dtype), weight, bias).float()
 
     def _collect(self, ids: Tensor, logps: Tensor, length: Tensor, finished: Tensor, n: int) -> list[list[Sample]]:
         flat = []

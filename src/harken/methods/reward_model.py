@@ -33,6 +33,8 @@ from harken.store.files import read_comparisons, read_demonstrations
 from harken.store.splits import held_out_labelers, in_share
 from harken.text.template import fit
 
+HEAD = "reward"
+
 
 @dataclass(frozen=True)
 class Config(TrainConfig):

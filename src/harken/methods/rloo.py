@@ -34,7 +34,7 @@ from harken.core.run import Run, derive_seed
 from harken.engines.hf import Engine
 from harken.engines.sampler import HFSampler
 from harken.engines.schedule import Order, learning_rate
-from harken.objectives.policy_gradient import clipped, leave_one_out
+from harken.objectives.policy_gradient import clipped, leave_one_out, token_weights
 from harken.store.files import read_prompts
 
 
@@ -64,6 +64,10 @@ class Config(TrainConfig):
     """Learning rate after warm-up: cosine (to 10 %), linear (to 0) or constant."""
     samples_per_step: int = 2
     """Completions of each step kept in samples.jsonl."""
+
+
+def needs_reference(config: Config) -> bool:
+    return True
 
 
 def train(config: Config, learner: Engine, sampler: HFSampler, reward: Reward, run: Run) -> None:
@@ -101,10 +105,11 @@ def train(config: Config, learner: Engine, sampler: HFSampler, reward: Reward, r
 
         sequences = advantages_PG.numel()
         data = []
+        weights = iter(token_weights([len(s.ids) for group in samples_PG for s in group], "sequence_sum"))
         for tree, group, advantages in zip(trees, samples_PG, advantages_PG.tolist()):
             tokens = [(logp, a) for s, a in zip(group, advantages) for logp in s.logps]
             data.append(Datum(tree, {"old": [o for o, _ in tokens], "advantages": [a for _, a in tokens],
-                                     "weights": [1 / sequences] * len(tokens)}))
+                                     "weights": [next(weights) for _ in tokens]}))
         gap = Gap()
 
         def objective(out: Any, x: Any, gap: Gap = gap) -> Any:

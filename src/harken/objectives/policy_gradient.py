@@ -2,8 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+AGGREGATIONS = ("sequence_sum", "sequence_mean", "token_mean", "constant")
+
+
+def token_weights(lengths: Sequence[int], aggregation: str, max_tokens: int = 0,
+                  keep: Sequence[bool] | None = None) -> list[float]:
+    """What each completion token weighs in the loss, flat [N]: the aggregation is the algorithm (P8).
+
+    B completions kept of lengths L_b, N tokens in all:
+
+    - sequence_sum: 1 / B, a sum over tokens, a mean over completions (REINFORCE, RLOO)
+    - sequence_mean: 1 / (B L_b), a mean of the completions' means (GRPO, 2402.03300 eq. 3)
+    - token_mean: 1 / N (DAPO, 2503.14476 eq. 8)
+    - constant: 1 / (B max_tokens), a constant whatever the lengths (Dr. GRPO, 2503.20783)
+
+    A completion left out by `keep` weighs 0 and is in neither sum (P9).
+    """
+    kept = list(keep) if keep is not None else [True] * len(lengths)
+    count = max(1, sum(kept))
+    tokens = max(1, sum(n for n, k in zip(lengths, kept) if k))
+    if aggregation == "constant" and max_tokens < 1:
+        raise ValueError("the constant aggregation divides by max_tokens, which must be 1 or more")
+    weigh = {"sequence_sum": lambda n: 1 / count, "sequence_mean": lambda n: 1 / (count * max(1, n)),
+             "token_mean": lambda n: 1 / tokens, "constant": lambda n: 1 / (count * max_tokens)}
+    if aggregation not in weigh:
+        raise ValueError(f"aggregation {aggregation!r} is not one of {', '.join(AGGREGATIONS)}")
+    return [weigh[aggregation](n) if k else 0.0 for n, k in zip(lengths, kept) for _ in range(n)]
 
 
 def leave_one_out(rewards_PG: Tensor) -> Tensor:
@@ -18,20 +47,40 @@ def leave_one_out(rewards_PG: Tensor) -> Tensor:
     return (centred - centred.mean(1, keepdim=True)) * (G / (G - 1))
 
 
-def clipped(logps_N: Tensor, old_logps_N: Tensor, advantages_N: Tensor, weights_N: Tensor,
-            clip: float) -> tuple[Tensor, dict[str, Tensor]]:
+def group_relative(rewards_PG: Tensor, scale: str = "group", eps: float = 1e-4) -> Tensor:
+    """GRPO's advantage: the reward less its group's mean, over the standard deviation (2402.03300, section 4.1.2).
+
+    `scale`: group divides by the group's standard deviation + ε (unbiased; TRL's ε); batch by that of all centred
+    rewards of the step; none does not divide (Dr. GRPO, 2503.20783: dividing makes easy and hard prompts weigh more).
+    Equal rewards give exactly 0 (P25). Raises ValueError if G < 2 or the scale is unknown.
+    """
+    G = rewards_PG.shape[1]
+    if G < 2:
+        raise ValueError("group-relative advantages need at least 2 completions a prompt")
+    centred = leave_one_out(rewards_PG) * ((G - 1) / G)
+    if scale == "none":
+        return centred
+    if scale == "group":
+        return centred / (rewards_PG.std(1, keepdim=True) + eps)
+    if scale == "batch":
+        return centred / (centred.std() + eps)
+    raise ValueError(f"scale {scale!r} is not one of group, batch, none")
+
+
+def clipped(logps_N: Tensor, old_logps_N: Tensor, advantages_N: Tensor, weights_N: Tensor, clip: float,
+            clip_high: float | None = None) -> tuple[Tensor, dict[str, Tensor]]:
     """Importance-weighted policy gradient, clipped as in PPO (1707.06347, eq. 7); clip 0 does not clip.
 
-    loss = -Σ_n w_n min(ρ_n A_n, clip(ρ_n, 1 - ε, 1 + ε) A_n),  ρ_n = exp(log π(n) - log π_old(n)).
-    At ρ = 1 its gradient is REINFORCE's, -Σ w A ∇log π. The weights say what it divides by (P8):
-    1 / sequences for RLOO (a sum over tokens, a mean over sequences).
+    loss = -Σ_n w_n min(ρ_n A_n, clip(ρ_n, 1 - ε, 1 + ε_high) A_n),  ρ_n = exp(log π(n) - log π_old(n)).
+    At ρ = 1 its gradient is REINFORCE's, -Σ w A ∇log π. The weights say what it divides by (`token_weights`).
+    `clip_high` is DAPO's wider upper bound (2503.14476, eq. 10); without it ε_high = ε.
     Metrics are weighted sums over tokens with the same weights: `clip_fraction` where the clip is active.
     """
     ratio = torch.exp(logps_N - old_logps_N)
     gain = ratio * advantages_N
     active = torch.zeros_like(gain)
     if clip > 0:
-        bounded = ratio.clamp(1 - clip, 1 + clip) * advantages_N
+        bounded = ratio.clamp(1 - clip, 1 + (clip if clip_high is None else clip_high)) * advantages_N
         active = (bounded < gain).to(gain.dtype)
         gain = torch.minimum(gain, bounded)
     loss = -(weights_N * gain).sum()

@@ -1,0 +1,187 @@
+"""Direct preference optimisation and its kin: a policy from rankings, without a reward model (2305.18290).
+
+    harken train dpo --model runs/sft --data comparisons.jsonl --out runs/dpo
+
+Every ranking is one row with its prompt computed once; all its untied pairs count, together as much as one
+comparison (ties say nothing here: P32). `--loss` chooses
+
+    dpo       -log σ(β h), h the log-ratio of better to worse less the reference's
+    cdpo      labels wrong with chance --smoothing               robust   the same, unbiased
+    ipo       (h - 1 / 2β)²                                      hinge    max(0, 1 - β h)
+    simpo     mean log-probs, a margin --gamma, no reference     orpo     log odds plus the better's NLL, no reference
+    kto       each completion alone: top of its ranking desirable, the rest not (2402.01306)
+
+Both log-probs are logged apart: both may fall while the margin grows (P27); --nll-weight holds the better one up.
+
+Leaves out: samples from the changing policy (on-policy DPO), models of who the labelers are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harken.core.config import TrainConfig
+from harken.core.errors import UserError
+from harken.core.protocols import Datum, Tree
+from harken.core.records import Choice
+from harken.core.run import Run
+from harken.engines.hf import Engine, Outputs
+from harken.engines.schedule import Order, learning_rate
+from harken.objectives.direct import LOSSES, REFERENCE_FREE, kto, orpo, pairwise, sequence_logps, simpo
+from harken.objectives.preference import pair_indices
+from harken.store.files import read_comparisons
+from harken.store.splits import in_share
+from harken.text.template import fit
+
+
+@dataclass(frozen=True)
+class Config(TrainConfig):
+    loss: str = "dpo"
+    """dpo, cdpo, robust, ipo, hinge, simpo, orpo or kto."""
+    beta: float = 0.1
+    """Strength of the pull to the reference; simpo wants about 2, ipo's τ is the same number."""
+    smoothing: float = 0.1
+    """Chance that a label is wrong; used by cdpo and robust."""
+    gamma: float = 1.0
+    """SimPO's margin."""
+    nll_weight: float = 0.0
+    """Adds this times the mean NLL of the best completions' tokens, against falling log-probs."""
+    epochs: float = 1.0
+    """Passes over the rankings."""
+    batch_size: int = 16
+    """Rankings in one optimiser step."""
+    learning_rate: float = 5e-5
+    """Peak learning rate of AdamW; about 5e-7 when training every parameter (--lora-rank 0)."""
+    warmup: float = 0.1
+    """Share of the steps over which the learning rate rises linearly."""
+    holdout: float = 0.1
+    """Share of prompts kept out of training to measure accuracy on; 0 trains on everything."""
+
+
+def needs_reference(config: Config) -> bool:
+    return config.loss not in REFERENCE_FREE
+
+
+def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) -> None:
+    """Trains `learner` on rankings; `sampler` and `reward` are not used."""
+    _check(config)
+    loaded = read_comparisons(config.data, skip_bad=config.skip_bad)
+    fitted = fit([learner.template.tree(c.prompt, c.options) for c in loaded.records], config.max_length, config.overlong)
+    for note in (loaded.describe(), fitted.describe("rankings", config.max_length)):
+        if note:
+            run.note(note)
+    told = [(loaded.records[i], tree) for i, tree in zip(fitted.kept, fitted.trees) if loaded.records[i].has_preference]
+    if len(told) < len(fitted.trees):
+        run.note(f"{len(fitted.trees) - len(told)} rankings are all ties and say nothing here.")
+    kept = [(c, t) for c, t in told if not in_share(c.prompt.id, config.holdout, config.seed)]
+    outside = [(c, t) for c, t in told if in_share(c.prompt.id, config.holdout, config.seed)]
+    order = Order(len(kept), config.batch_size, config.epochs, config.seed)
+
+    resumed = run.resume()
+    start = resumed[0] if resumed else 0
+    if resumed:
+        learner.load_state(resumed[1])
+
+    for step in run.track(start, order.total, config.loss):
+        batch = [kept[i] for i in order(step)]
+        data, zero = make_batch(config, learner, batch)
+
+        def objective(out: Outputs, x: Any, zero: float = zero) -> tuple[Tensor, dict[str, Tensor]]:
+            return ranked_loss(config, out, x, zero)
+
+        metrics = learner.forward_backward(data, objective)
+        rate = learning_rate(step, order.total, config.learning_rate, schedule=config.schedule, warmup=config.warmup)
+        metrics |= learner.step(rate)
+        metrics["accuracy"] = metrics.pop("correct")
+        if config.loss == "kto":
+            metrics["kl_zero"] = zero
+        run.log(step + 1, **metrics, rankings=len(batch))
+        run.checkpoint(step + 1, learner.save_state)
+
+    result: dict[str, Any] = {"steps": order.total, "rankings": len(kept), "heldout": len(outside)}
+    if outside:
+        result["heldout_accuracy"] = implicit_accuracy(config, learner, outside)
+    run.finish(result, lambda folder: learner.save(folder, base=run.config["base"]))
+
+
+def make_batch(config: Config, learner: Engine, batch: Sequence[tuple[Choice, Tree]]) -> tuple[list[Datum], float]:
+    """Data with `ranks` and `ref` (one a completion), `share` (one a ranking), `weights` (one a token); KTO's z_0."""
+    trees = [tree for _, tree in batch]
+    reference = needs_reference(config)
+    ref = [[float(x.sum()) for x in tree] for tree in learner.logprobs(trees, reference=True)] if reference else None
+    best = [[rank == min(choice.ranks) for rank in choice.ranks] for choice, _ in batch]
+    tokens = sum(len(c) for good, t in zip(best, trees) for g, c in zip(good, t.completions) if g)
+    data = []
+    for i, (choice, tree) in enumerate(batch):
+        data.append(Datum(tree, {
+            "ranks": choice.ranks, "ref": ref[i] if ref else [0.0] * len(choice.ranks),
+            "share": [1 / len(batch)],
+            "weights": [config.nll_weight / tokens * g for g, c in zip(best[i], tree.completions) for _ in c]}))
+    return data, mismatched_kl(learner, trees) if config.loss == "kto" else 0.0
+
+
+def ranked_loss(config: Config, out: Outputs, x: Any, zero: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """The chosen loss over all untied pairs of every ranking (or over every completion: kto), plus the NLL term."""
+    logps = sequence_logps(out.logps_N, out.lengths)
+    ranks, sizes = x["ranks"], torch.tensor(out.sizes, device=logps.device)
+    lengths = torch.tensor(out.lengths, dtype=logps.dtype, device=logps.device)
+    if config.loss == "kto":
+        best = torch.cat([(part == part.min()) for part in ranks.split(out.sizes)])
+        good = torch.stack([part.sum() for part in best.split(out.sizes)])
+        halves = torch.where(best, (0.5 / good).repeat_interleave(sizes), (0.5 / (sizes - good)).repeat_interleave(sizes))
+        loss, metrics = kto(logps, x["ref"], best, halves * x["share"].repeat_interleave(sizes), zero, beta=config.beta)
+    else:
+        i, j, _ = pair_indices(out.sizes, logps.device)
+        tree = torch.arange(len(out.sizes), device=logps.device).repeat_interleave(sizes * (sizes - 1) // 2)
+        won = ranks[i] != ranks[j]
+        better, worse = torch.where(ranks[i] < ranks[j], i, j)[won], torch.where(ranks[i] < ranks[j], j, i)[won]
+        untied = torch.zeros(len(out.sizes), device=logps.device).index_add(0, tree, won.to(logps.dtype))
+        weights = (x["share"] / untied)[tree[won]]
+        if config.loss == "simpo":
+            loss, metrics = simpo(logps[better], logps[worse], lengths[better], lengths[worse], weights, beta=config.beta,
+                                  gamma=config.gamma)
+        elif config.loss == "orpo":
+            loss, metrics = orpo(logps[better], logps[worse], lengths[better], lengths[worse], weights, beta=config.beta)
+        else:
+            loss, metrics = pairwise(logps[better], logps[worse], x["ref"][better], x["ref"][worse], weights,
+                                     loss=config.loss, beta=config.beta, smoothing=config.smoothing)
+    if config.nll_weight > 0:
+        nll = -(x["weights"] * out.logps_N).sum()
+        loss, metrics = loss + nll, {**metrics, "nll": nll.detach() / config.nll_weight}
+    return loss, metrics
+
+
+def mismatched_kl(learner: Engine, trees: Sequence[Tree]) -> float:
+    """KTO's z_0: mean log-ratio of completions under other prompts of the batch, at least 0 (2402.01306, section 4.1)."""
+    if len(trees) < 2:
+        return 0.0
+    others = [Tree(tree.prompt, trees[(k + 1) % len(trees)].completions[:1]) for k, tree in enumerate(trees)]
+    policy, reference = learner.logprobs(others), learner.logprobs(others, reference=True)
+    return max(0.0, sum(float(p.sum() - q.sum()) for (p,), (q,) in zip(policy, reference)) / len(others))
+
+
+def implicit_accuracy(config: Config, learner: Engine, held: Sequence[tuple[Choice, Tree]]) -> dict[str, Any]:
+    """How often the policy's implicit reward puts the better completion first, with interval and null baselines."""
+    from harken.stats.pairs import evaluate_pairs
+    trees = [tree for _, tree in held]
+    policy = learner.logprobs(trees)
+    if needs_reference(config):
+        reference = learner.logprobs(trees, reference=True)
+        scores = [[float(p.sum() - r.sum()) for p, r in zip(a, b)] for a, b in zip(policy, reference)]
+    else:
+        scores = [[float(p.mean()) for p in tree] for tree in policy]
+    return evaluate_pairs([choice for choice, _ in held], scores).to_json()["accuracy"]
+
+
+def _check(config: Config) -> None:
+    if config.loss not in LOSSES:
+        raise UserError(f"--loss {config.loss!r} is unknown.", f"Use one of {', '.join(LOSSES)}.")
+    if config.beta <= 0:
+        raise UserError(f"--beta {config.beta} is out of range.", "It must be above 0.")
+    if not 0 <= config.smoothing < 0.5:
+        raise UserError(f"--smoothing {config.smoothing} is out of range.", "It must be at least 0 and below 0.5.")
