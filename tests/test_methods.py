@@ -16,10 +16,12 @@ import torch
 from harken import launch
 from harken.core.config import TrainConfig, field_docs
 from harken.core.errors import UserError
+from harken.core.protocols import Tree
+from harken.core.records import Prompt
 from harken.core.run import read_jsonl
-from harken.methods import reward_model, rloo, sft
+from harken.methods import ppo, reward_model, rloo, sft
 
-DATA = {"sft": "demos", "reward_model": "comparisons", "rloo": "prompts", "dpo": "comparisons"}
+DATA = {"sft": "demos", "reward_model": "comparisons", "dpo": "comparisons"}  # the others take prompts
 WORDS = ["red", "blue", "green", "old", "new", "warm", "cold", "tall"]
 
 
@@ -45,7 +47,7 @@ def files(tmp_path):
 
 
 def config(method, files, out, **settings):
-    return launch.find_method(method).Config(model="toy", data=files[DATA[method]], out=str(out), **settings)
+    return launch.find_method(method).Config(model="toy", data=files[DATA.get(method, "prompts")], out=str(out), **settings)
 
 
 def run(method, *args, **settings):
@@ -135,16 +137,121 @@ class Shorter:
         return [[-len(c) / 10 for c in group] for group in completions]
 
 
-def test_p26_rloo_learns_to_stop_early(files, tmp_path, monkeypatch):
-    """ "Shorter": the mean length falls by half within 30 steps, so EOS is in the loss."""
+CLIMBERS = [
+    ("reinforce", {"prompts_per_step": 64}), ("rloo", {}), ("grpo", {}),
+    ("grpo", {"scale": "none", "aggregation": "constant", "beta": 0.0}),
+    ("grpo", {"aggregation": "token_mean", "clip_high": 0.28, "beta": 0.0, "mask_truncated": True, "epochs_per_step": 2}),
+    ("grpo", {"kl": "reward", "minibatches": 2}),
+    ("ppo", {"minibatches": 2}),
+    ("ppo", {"critic": "separate", "critic_learning_rate": 3e-3, "epochs_per_step": 2, "minibatches": 2}),
+    ("ppo", {"minibatches": 1, "ema": 0.5, "kl_target": 50.0, "whiten_rewards": True}), ("expert_iteration", {})]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(("method", "settings"), CLIMBERS, ids=lambda x: x if isinstance(x, str) else ",".join(x) or "default")
+def test_p26_every_policy_method_climbs_shorter(files, tmp_path, monkeypatch, method, settings, seed):
+    """ "Shorter": from about 14 characters the best policies write none; each must at
+    least halve the length, which needs EOS in the loss."""
     monkeypatch.setattr(launch, "open_reward", lambda *a, **k: Shorter())
-    done = run("rloo", files, tmp_path / "r", reward="gold", lora_rank=0, learning_rate=3e-3, max_tokens=24, beta=0.0,
-               steps=30, prompts_per_step=8, completions_per_prompt=8)
+    group = {} if method == "reinforce" else {"prompts_per_step": 8, "completions_per_prompt": 8}
+    free = {} if method == "expert_iteration" else {"beta": 0.0}
+    done = run(method, files, tmp_path / "r", **{"reward": "gold", "lora_rank": 0, "learning_rate": 3e-3, "max_tokens": 16,
+               "steps": 25, "seed": seed, **free, **group, **settings})
     rows = read_jsonl(done.path / "metrics.jsonl")
-    assert rows[-1]["length"] < 0.5 * rows[0]["length"]
+    assert rows[-1]["length"] < 0.5 * rows[0]["length"], [r["length"] for r in rows]
     assert rows[-1]["reward"] > rows[0]["reward"]
-    assert rows[0]["kl"] == pytest.approx(0, abs=1e-4)
-    assert all(r["logprob_gap_max"] < 1e-4 for r in rows)
+    assert rows[0]["kl"] == pytest.approx(0, abs=1e-4) and rows[0].get("logprob_gap_max", 0) < 1e-4
+
+
+def test_ppo_token_rewards_by_hand():
+    """Two completions of 2 and 1 tokens, scores 1 and -2, β = 0.5; log-ratios 0.2, -0.4 and 1: the KL at every token, the
+    score at the last (P14)."""
+    from harken.core.protocols import Sample, Tree
+    from harken.engines.rollout import Rollout
+    samples = [[Sample((5, 6), "", (-1.0, -2.0), (-1.0, -2.0), True), Sample((7,), "", (-1.0,), (-1.0,), True)]]
+    rolled = Rollout([], [Tree((1,), ((5, 6), (7,)))], samples, torch.tensor([[1.0, -2.0]]), torch.tensor([-1.2, -1.6, -2.0]),
+                     torch.tensor([[-0.2, 1.0]]))
+    assert ppo.token_rewards(rolled, 0.5).tolist() == pytest.approx([-0.1, 0.2 + 1.0, -0.5 - 2.0])
+
+
+def test_ppo_adapts_beta_by_hand(toy_engine):
+    """KL at twice its target moves β by the clipped 20 % of 100 / 1000 completions; at half of it, down by as much."""
+    state = ppo.State(ppo.Config(beta=0.1, kl_target=2.0, kl_horizon=1000), toy_engine(), None)
+    state.adapt(4.0, 100)
+    assert state.beta == pytest.approx(0.1 * 1.02)
+    state.adapt(1.0, 100)
+    assert state.beta == pytest.approx(0.1 * 1.02 * 0.98)
+
+
+def test_ppo_ptx_keeps_pretraining_text_likely(files, tmp_path, monkeypatch):
+    """The same run with and without the pretraining gradient: the text ends more likely with it."""
+    monkeypatch.setattr(launch, "open_reward", lambda *a, **k: Shorter())
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(f"the {a} {b} house is {c}" for a in WORDS for b in WORDS for c in WORDS[:3]))
+    settings = {"reward": "gold", "lora_rank": 0, "learning_rate": 3e-3, "max_tokens": 16, "steps": 12, "prompts_per_step": 8,
+                "completions_per_prompt": 4, "minibatches": 2}
+    plain = run("ppo", files, tmp_path / "plain", **settings)
+    ptx = run("ppo", files, tmp_path / "ptx", ptx_data=str(text), ptx_coef=1.0, ptx_length=32, **settings)
+    rows = read_jsonl(ptx.path / "metrics.jsonl")
+    assert rows[-1]["ptx_nll"] < 0.8 * rows[0]["ptx_nll"]
+    from harken.evals.capability import document_nll
+    documents = text.read_text().split("\n\n")[:20]
+    nll = {r: sum(document_nll(launch.open_engine(str(r.path)), documents)) for r in (plain, ptx)}
+    assert nll[ptx] < 0.8 * nll[plain]
+
+
+def test_every_preset_is_a_config():
+    for preset in ppo.PRESETS.values():
+        launch.check_settings(dataclasses.replace(ppo.Config(), **preset))
+    assert ppo.PRESETS["instructgpt-1.3b"]["ptx_coef"] == 27.8 and ppo.PRESETS["instructgpt-1.3b"]["ema"] == 0.992
+
+
+def test_ppo_critic_starts_from_the_reward_model(files, tmp_path):
+    """Head and shift included: the first values are the reward model's scores of the state before each token."""
+    rm = run("reward_model", files, tmp_path / "rm", lora_rank=0, epochs=1)
+    done = run("ppo", files, tmp_path / "r", reward=str(rm.path), critic="reward", steps=2, prompts_per_step=4, max_tokens=8)
+    assert read_jsonl(done.path / "metrics.jsonl")[0]["critic_grad_norm"] > 0
+    from harken.engines.loading import load
+    learner = launch.open_engine("toy")
+    critic = ppo.open_critic(ppo.Config(model="toy", reward=str(rm.path), critic="reward", lora_rank=0), learner)
+    tree = learner.template.tree(Prompt.of("Say red."), ["blue"])
+    # The value before the end token reads what the reward head reads on the text without it.
+    value = float(critic.values([tree])[0][-1])
+    shorter = Tree(tree.prompt, (tree.completions[0][:-1],))
+    scored = launch.open_reward(str(rm.path)).engine.scores([shorter])[0]
+    assert value == pytest.approx(float(scored), abs=1e-5) and load(str(rm.path)).shift != 0
+
+
+def test_the_best_above_the_mean_are_kept():
+    from harken.core.protocols import Sample, Tree
+    from harken.engines.rollout import Rollout
+    from harken.methods.expert_iteration import best_of
+    def sample(i, done=True):
+        return Sample((i,), "", (0.0,), (0.0,), done)
+    tree = Tree((1,), ((5,), (6,), (7,)))
+    groups = [[sample(5), sample(6), sample(7, False)], [sample(5), sample(6), sample(7)]]
+    rolled = Rollout([], [tree, tree], groups, torch.tensor([[1.0, 2.0, 9.0], [3.0, 3.0, 3.0]]), torch.zeros(0), torch.zeros(0))
+    assert best_of(rolled, 1) == []  # the best has no end, the next is below the mean; equal scores teach nothing
+    rolled.scores_PG[0] = torch.tensor([1.0, 5.0, 3.0])
+    assert best_of(rolled, 2) == [Tree((1,), ((6,),))]
+
+
+def test_distill_comes_near_its_teacher(files, tmp_path):
+    teacher = run("sft", files, tmp_path / "teacher", lora_rank=0, learning_rate=3e-3, epochs=6, batch_size=8)
+    done = run("distill", files, tmp_path / "r", teacher=str(teacher.path), lora_rank=0, learning_rate=2e-3, max_tokens=16,
+               steps=40, prompts_per_step=16)
+    rows = read_jsonl(done.path / "metrics.jsonl")
+    assert sum(r["kl_token"] for r in rows[-5:]) < 0.5 * sum(r["kl_token"] for r in rows[:5])
+    with pytest.raises(UserError, match="nothing to learn"):
+        run("distill", files, tmp_path / "same")
+
+
+def test_only_the_teacher_sees_its_system_prompt():
+    from harken.core.records import Message
+    from harken.methods.distill import taught
+    asked = Prompt((Message("system", "old"), Message("user", "q")))
+    assert taught(asked, "new").messages == (Message("system", "new"), Message("user", "q"))
+    assert taught(asked, "") is asked
 
 
 def test_p6_a_huge_beta_keeps_the_policy_at_the_reference(files, tmp_path, monkeypatch):
@@ -181,11 +288,17 @@ def test_p33_defaults_are_written_down_and_unchanged(files, tmp_path):
 
 # --- resuming ----------------------------------------------------------------------------------------
 
+ROLLOUTS = {"reward": "gold", "max_tokens": 16, "steps": 10, "prompts_per_step": 4, "learning_rate": 1e-3}
 SETTINGS = {
     "sft": {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3},
     "reward_model": {"epochs": 1, "batch_size": 6, "learning_rate": 1e-3},
     "dpo": {"epochs": 1, "batch_size": 6, "learning_rate": 1e-3},
-    "rloo": {"reward": "gold", "max_tokens": 16, "steps": 10, "prompts_per_step": 4, "learning_rate": 1e-3},
+    "rloo": ROLLOUTS,
+    "reinforce": ROLLOUTS,
+    "grpo": {**ROLLOUTS, "epochs_per_step": 2, "minibatches": 2},
+    "ppo": {**ROLLOUTS, "epochs_per_step": 2, "minibatches": 2, "critic": "separate", "ema": 0.9, "kl_target": 1.0},
+    "expert_iteration": ROLLOUTS,
+    "distill": {"teacher_system": "Be brief.", **{k: v for k, v in ROLLOUTS.items() if k != "reward"}},
 }
 
 
@@ -231,8 +344,9 @@ def test_two_processes_cannot_write_one_run(files, tmp_path):
 def test_p22_sigkill_at_random_moments_ends_bit_for_bit(files, tmp_path, method):
     """SIGKILL whenever it strikes, rollouts in flight included, at least five times; then the run is finished."""
     command = [sys.executable, "-m", "harken", "train", method, "--model", "toy", "--lora-rank", "4", "--checkpoint-seconds", "0",
-               "--data", files[DATA[method]]]
-    for name, value in ({**SETTINGS[method], "steps": 150} if method == "rloo" else {**SETTINGS[method], "epochs": 20}).items():
+               "--data", files[DATA.get(method, "prompts")]]
+    longer = {"steps": 150} if "steps" in SETTINGS[method] else {"epochs": 20}
+    for name, value in {**SETTINGS[method], **longer}.items():
         command += ["--" + name.replace("_", "-"), str(value)]
     rng = random.Random(7)
     subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, capture_output=True)

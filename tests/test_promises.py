@@ -73,7 +73,7 @@ def options(words):
     if words[0] in ("train", "eval"):
         name = words[1]
         module = launch.find_method(name) if words[0] == "train" else importlib.import_module(f"harken.evals.{name}")
-        return {"--" + f.name.replace("_", "-") for f in dataclasses.fields(module.Config)} | {"--config", "--help"}
+        return {"--" + f.name.replace("_", "-") for f in dataclasses.fields(module.Config)} | {"--config", "--preset", "--help"}
     parser = cli.build_parser()
     sub = next(a for a in parser._actions if hasattr(a, "choices") and a.choices and words[0] in a.choices)
     return {o for a in sub.choices[words[0]]._actions for o in a.option_strings}

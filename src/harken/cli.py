@@ -100,7 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     from harken import cli_data, cli_models
     cli_data.add_commands(commands)
-    commands.add_parser("train", help="train a model: sft, reward_model, rloo, dpo", add_help=False)
+    commands.add_parser("train", help="train a model (harken train --help lists the methods)", add_help=False)
     cli_models.add_commands(commands)
     return parser
 
@@ -142,12 +142,17 @@ def train(argv: list[str]) -> int:
     parser = Parser(f"harken train {argv[0]}", description=method.__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, help="config.json of a run to repeat; other options override it")
+    presets: dict[str, dict[str, Any]] = getattr(method, "PRESETS", {})
+    if presets:
+        parser.add_argument("--preset", choices=presets, help="settings of a known run; other options override them")
     add_config(parser, method.Config)
     args = parser.parse_args(argv[1:])
     base: dict[str, Any] = {}
     if args.config:
         from harken.core.run import read_json
         base = {k: v for k, v in read_json(args.config).items() if k not in ("command", "base", "out")}
+    if presets and args.preset:
+        base |= presets[args.preset]
     config: TrainConfig = make_config(method.Config, args, base, str(args.config))
     run = launch.train(method, config)
     show_result(run.path, run.result)

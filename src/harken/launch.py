@@ -101,14 +101,17 @@ def train(method: ModuleType, config: TrainConfig, *, quiet: bool | None = None)
     name = method.__name__.removeprefix("harken.methods.")
     reward_spec = getattr(config, "reward", None)
     lineage = {"data": {"path": str(data), "sha256": file_hash(data)}, "model": model_identity(config.model)}
-    for extra in ("demonstrations",):
+    for extra in ("demonstrations", "ptx_data"):
         if path := getattr(config, extra, ""):
             if not Path(path).is_file():
-                raise UserError(f"There is no file {path}.", f"Check --{extra}.")
+                raise UserError(f"There is no file {path}.", f"Check --{extra.replace('_', '-')}.")
             lineage[extra] = {"path": path, "sha256": file_hash(Path(path))}
     import_extra("harken.engines.loading")
     from harken.engines.loading import locate, locate_reward, relative_base
     locate(config.model)
+    if teacher := getattr(config, "teacher", ""):
+        locate(teacher)
+        lineage["teacher"] = model_identity(teacher)
     if reward_spec is not None:
         locate_reward(reward_spec)
         lineage["reward"] = model_identity(reward_spec)
@@ -129,7 +132,7 @@ def _train(method: ModuleType, config: TrainConfig, run: Run, reward_spec: str |
     if off := loaded.lineage.get("dropout_turned_off"):
         run.note(f"Turned off dropout in {off} places of the model.")
     ties = getattr(config, "ties", "drop")
-    head = getattr(method, "HEAD", None)
+    head = getattr(method, "head", lambda config: None)(config)
     if head is None:
         loaded.head = None
     learner = Engine(loaded, lora_rank=config.lora_rank, dtype=config.dtype, head=head, seed=config.seed,

@@ -58,6 +58,38 @@ class TrainConfig:
     """Skip malformed lines of the data, and count them, instead of stopping."""
 
 
+@dataclass(frozen=True)
+class SampleConfig(TrainConfig):
+    """What every method takes that learns from its own completions."""
+
+    steps: int = 0
+    """Steps of sampling and learning; 0 is one pass over the prompts."""
+    prompts_per_step: int = 8
+    """Prompts sampled in one step."""
+    completions_per_prompt: int = 4
+    """Completions of each prompt (G)."""
+    max_tokens: int = 64
+    """Longest completion in tokens."""
+    temperature: float = 1.0
+    """Sampling temperature, the same for scoring."""
+    schedule: str = "constant"
+    """Learning rate after warm-up: cosine (to 10 %), linear (to 0) or constant."""
+    samples_per_step: int = 2
+    """Completions of each step kept in samples.jsonl."""
+
+
+@dataclass(frozen=True)
+class RolloutConfig(SampleConfig):
+    """What every method takes whose completions are scored."""
+
+    reward: str = ""
+    """What to climb: a reward model's run directory, or gold (the sandbox's known truth)."""
+    missing_eos_penalty: float = 1.0
+    """Subtracted from the score of a completion that the token limit cut."""
+    reward_clip: float = 0.0
+    """Clip scores to plus or minus this; 0 does not clip."""
+
+
 @cache
 def field_docs(config: type) -> dict[str, str]:
     """Field name -> docstring, base classes included. Read from the source."""

@@ -201,6 +201,17 @@ class Engine:
                 advance(1)
         return result
 
+    @torch.no_grad()
+    def values(self, trees: Sequence[Tree]) -> list[Tensor]:
+        """The value head's number before every completion token: [tree] -> [N], its completions one after another."""
+        result: list[Tensor] = [torch.empty(0)] * len(trees)
+        for row in self.rows(trees):
+            out = self.forward([trees[i] for i in row], logps=False)
+            assert out.values_N is not None, "this engine has no value head"
+            for i, part in zip(row, out.values_N.split([sum(map(len, trees[i].completions)) for i in row])):
+                result[i] = part.cpu()
+        return result
+
     @contextmanager
     def adapters_off(self) -> Iterator[None]:
         """The reference model: this one without its adapters."""
@@ -211,14 +222,17 @@ class Engine:
     # --- learning ----------------------------------------------------------------------------------
 
     def forward_backward(self, data: Sequence[Datum], objective: Objective, *, temperature: float = 1.0,
-                         entropy: bool = False) -> dict[str, float]:
-        """Adds the gradient of the objective over `data`; returns its metrics, summed over micro-batches."""
+                         entropy: bool = False, logps: bool = True) -> dict[str, float]:
+        """Adds the gradient of the objective over `data`; returns its metrics, summed over micro-batches.
+
+        `logps=False` spares the last layer where only the head is learnt.
+        """
         totals: dict[str, float] = {}
         names = data[0].inputs.keys()
         for row in self.rows([d.tree for d in data]):
             part = [data[i] for i in row]
             out = self.forward([d.tree for d in part], temperature=temperature, entropy=entropy,
-                               logps=self.head_kind != "reward")
+                               logps=logps and self.head_kind != "reward")
             flat = {n: [x for d in part for x in d.inputs[n]] for n in names}
             inputs = {n: torch.tensor(x, dtype=torch.float32, device=self.device) for n, x in flat.items()}
             loss, metrics = objective(out, inputs)
@@ -262,7 +276,7 @@ class Engine:
         def write(to: Path) -> None:
             (self.peft or self.model).save_pretrained(to)
             self.template.tokenizer.save_pretrained(to)
-            if self.head is not None:
+            if self.head is not None and self.head_kind == "reward":
                 scalars = {n: p.detach() for n, p in self.scalars.items()}
                 torch.save({**self.head.state_dict(), "shift": torch.tensor(self.shift), **scalars}, to / "head.pt")
         about = {"kind": "adapter" if self.peft else "full", "base": base, "base_weights": self.lineage.get("weights"),

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from harken.core.errors import UserError
 from harken.core.protocols import EvalResult, Tree
 from harken.core.run import Run
 from harken.engines.hf import Engine
 from harken.stats.intervals import mean_interval, paired_difference
+from harken.text.documents import read_documents
 
 
 @dataclass(frozen=True)
@@ -26,25 +25,13 @@ class Config:
     against: str = "smollm2"
     """The model it is compared with."""
     data: str = ""
-    """Plain text: documents separated by blank lines."""
+    """Plain text: documents separated by blank lines, or JSON Lines with "text"."""
     out: str = ""
     """Run directory to write."""
     max_length: int = 512
     """Longest document in tokens; the rest of a longer one is left out."""
     dtype: str = "float32"
     """Precision: float32, bfloat16 or auto."""
-
-
-def read_documents(path: str) -> list[str]:
-    """Documents of a text file. Raises `UserError` if there is none."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as text: {error}.", "Check --data.") from None
-    documents = [d.strip() for d in text.replace("\r\n", "\n").split("\n\n") if d.strip()]
-    if not documents:
-        raise UserError(f"{path} holds no text.", "Documents are separated by blank lines.")
-    return documents
 
 
 def document_nll(engine: Engine, documents: Sequence[str], max_length: int = 512) -> list[float]:

@@ -33,8 +33,6 @@ from harken.store.files import read_comparisons, read_demonstrations
 from harken.store.splits import held_out_labelers, in_share
 from harken.text.template import fit
 
-HEAD = "reward"
-
 
 @dataclass(frozen=True)
 class Config(TrainConfig):
@@ -50,6 +48,10 @@ class Config(TrainConfig):
     """Share of prompts kept out of training to measure accuracy on."""
     holdout_labelers: float = 0.1
     """Share of labelers kept out as well, at least one, where five or more are known; 0 trains on everybody."""
+
+
+def head(config: Config) -> str:
+    return "reward"
 
 
 def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) -> None:

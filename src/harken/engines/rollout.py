@@ -1,0 +1,171 @@
+"""One step's experience: completions sampled from the learner, scored, and compared with the reference.
+
+Shape suffixes: P prompts, G completions a prompt, N completion tokens of all of them.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harken.core.config import RolloutConfig, SampleConfig
+from harken.core.errors import UserError
+from harken.core.protocols import Datum, Reward, Sample, Tree
+from harken.core.records import Prompt
+from harken.core.run import Run, derive_seed
+from harken.engines.hf import Engine
+from harken.engines.sampler import HFSampler
+from harken.objectives.policy_gradient import token_weights
+from harken.store.files import read_prompts
+
+Tokenised = tuple[Prompt, tuple[int, ...]]
+
+
+@dataclass
+class Rollout:
+    """`scores_PG` are the reward's less the penalty of completions without an end; `kl_PG` is Σ_t log π - log π_ref."""
+
+    prompts: list[Prompt]
+    trees: list[Tree]
+    samples_PG: list[list[Sample]]
+    scores_PG: Tensor
+    ref_N: Tensor
+    kl_PG: Tensor
+
+    @property
+    def samples(self) -> list[Sample]:
+        return [s for group in self.samples_PG for s in group]
+
+    @property
+    def lengths(self) -> list[int]:
+        return [len(s.ids) for s in self.samples]
+
+    @property
+    def old_N(self) -> Tensor:
+        """The sampler's log-probs of its tokens."""
+        return torch.tensor([logp for s in self.samples for logp in s.logps])
+
+    def data(self, advantages: Tensor, **tokens: Tensor) -> list[Datum]:
+        """What a policy loss needs, a datum a prompt: `old`, `advantages` ([P, G], or [N] where they differ by token),
+        and further [N] `tokens`. `weighted` adds the weights."""
+        if advantages.dim() == 2:
+            advantages = advantages.reshape(-1).repeat_interleave(torch.tensor(self.lengths))
+        flat = {"old": self.old_N, "advantages": advantages, **tokens}
+        sizes = [sum(len(s.ids) for s in group) for group in self.samples_PG]
+        parts = {name: value.split(sizes) for name, value in flat.items()}
+        return [Datum(tree, {name: part[i].tolist() for name, part in parts.items()}) for i, tree in enumerate(self.trees)]
+
+    def describe(self) -> dict[str, float]:
+        """Reward, KL (nats a completion), length, share finished, groups without signal, repetition.
+
+        Raises `UserError` on a KL clearly below 0 (P6).
+        """
+        samples, kl = self.samples, self.kl_PG
+        error = float(kl.std()) / math.sqrt(kl.numel()) if kl.numel() > 1 else 0.0
+        if float(kl.mean()) < -3 * error - 0.01:
+            raise UserError(f"The KL to the reference is estimated at {float(kl.mean()):.3f} ± {error:.3f}, below 0.",
+                            "Sampling and scoring disagree; run harken doctor and report this.")
+        spread = self.scores_PG.std() if self.scores_PG.numel() > 1 else torch.zeros(())
+        flat = (self.scores_PG == self.scores_PG[:, :1]).all(1) if self.scores_PG.shape[1] > 1 else torch.zeros(1)
+        return {"reward": float(self.scores_PG.mean()), "reward_std": float(spread), "kl": float(kl.mean()),
+                "length": sum(self.lengths) / len(samples), "eos_rate": sum(s.finished for s in samples) / len(samples),
+                "repetition": sum(map(repetition, samples)) / len(samples), "flat_groups": float(flat.sum())}
+
+    def rows(self, count: int) -> list[dict[str, Any]]:
+        """The first `count` completions for samples.jsonl."""
+        return [{**p.to_json(), "completion": s.text, "reward": r, "kl": k}
+                for p, group, rs, ks in zip(self.prompts, self.samples_PG, self.scores_PG.tolist(), self.kl_PG.tolist())
+                for s, r, k in zip(group, rs, ks)][:count]
+
+
+def weighted(data: Sequence[Datum], aggregation: str, max_tokens: int = 0, keep: Sequence[bool] | None = None) -> list[Datum]:
+    """The data of one optimiser step with `weights`: what the loss divides by counts this step's completions and tokens."""
+    weights = iter(token_weights([len(c) for d in data for c in d.tree.completions], aggregation, max_tokens, keep))
+    return [Datum(d.tree, {**d.inputs, "weights": list(islice(weights, sum(map(len, d.tree.completions))))}) for d in data]
+
+
+def minibatches(n: int, parts: int, seed: int) -> list[list[int]]:
+    """0 … n - 1 in random order, cut into `parts` of nearly equal size (fewer where n is smaller)."""
+    order = list(range(n))
+    random.Random(seed).shuffle(order)
+    parts = min(parts, n)
+    return [order[k * n // parts:(k + 1) * n // parts] for k in range(parts)]
+
+
+def mean_of(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Each metric's mean over the optimiser steps that have it."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: sum(row[name] for row in rows if name in row) / sum(name in row for row in rows) for name in names}
+
+
+def repetition(sample: Sample) -> float:
+    """Share of a completion's 3-grams of tokens that occurred in it before."""
+    grams = list(zip(sample.ids, sample.ids[1:], sample.ids[2:]))
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def fitting_prompts(config: SampleConfig, learner: Engine, run: Run) -> list[Tokenised]:
+    """The prompts of `config.data` that leave room for an answer; what was dropped is said (P29)."""
+    loaded = read_prompts(config.data, skip_bad=config.skip_bad)
+    if note := loaded.describe():
+        run.note(note)
+    every = [(p, learner.template.prompt_ids(p)) for p in loaded.records]
+    kept = [(p, ids) for p, ids in every if len(ids) + config.max_tokens <= config.max_length]
+    if len(kept) < len(every):
+        run.note(f"Dropped {len(every) - len(kept)} of {len(every)} prompts: with {config.max_tokens} new tokens they exceed "
+                 f"--max-length {config.max_length}.")
+    return kept
+
+
+def rollout(config: RolloutConfig, learner: Engine, sampler: HFSampler, reward: Reward, batch: Sequence[Tokenised],
+            step: int) -> Rollout:
+    """Samples, scores, and takes the reference's log-probs, at one temperature throughout (P2)."""
+    prompts, ids = [p for p, _ in batch], [i for _, i in batch]
+    samples_PG = sampler.sample_ids(ids, config.completions_per_prompt, max_tokens=config.max_tokens,
+                                    temperature=config.temperature, seed=derive_seed(config.seed, "rollout", step))
+    trees = [Tree(p, tuple(s.ids for s in group)) for p, group in zip(ids, samples_PG)]
+    ref = [x.cpu() for tree in learner.logprobs(trees, temperature=config.temperature, reference=True) for x in tree]
+    kl = [sum(s.logps) - float(x.sum()) for s, x in zip((s for g in samples_PG for s in g), ref)]
+    scores_PG = score(reward, prompts, samples_PG, config)
+    return Rollout(prompts, trees, samples_PG, scores_PG, torch.cat(ref), torch.tensor(kl).view_as(scores_PG))
+
+
+def score(reward: Reward, prompts: list[Prompt], samples_PG: list[list[Sample]], config: RolloutConfig) -> Tensor:
+    """Scores [P, G], clipped if asked, less the penalty of completions without an end (P14)."""
+    scores = reward.score(prompts, [[s.text for s in group] for group in samples_PG])
+    if any(r is None or not math.isfinite(r) for group in scores for r in group):
+        raise UserError("The reward gave no score, or one that is not finite, for a completion.",
+                        "Lower --max-tokens, or use a reward of greater length.")
+    scores_PG = torch.tensor(scores, dtype=torch.float32)
+    if config.reward_clip > 0:
+        scores_PG = scores_PG.clamp(-config.reward_clip, config.reward_clip)
+    cut_PG = torch.tensor([[not s.finished for s in group] for group in samples_PG])
+    return scores_PG - config.missing_eos_penalty * cut_PG
+
+
+class Gap:
+    """How far the trainer's log-probs are from the sampler's for the same tokens and weights (P4)."""
+
+    def __init__(self) -> None:
+        self.parts: list[Tensor] = []
+
+    def add(self, difference_N: Tensor) -> None:
+        self.parts.append(difference_N.cpu())
+
+    def check(self, dtype: torch.dtype) -> dict[str, float]:
+        ratio = torch.cat(self.parts).exp()
+        gap = torch.cat(self.parts).abs()
+        allowed = 1e-3 if dtype is torch.float32 else 0.1
+        mean = float(gap.mean())
+        if mean > allowed:
+            raise UserError(f"Sampler and trainer disagree: mean |log-prob gap| {mean:.4f} over {allowed}.",
+                            "Training on would be silently off-policy. Use --dtype float32, and report this.")
+        return {"logprob_gap": mean, "logprob_gap_max": float(gap.max()),
+                "ratio_outside": float(((ratio > 1.1) | (ratio < 0.9)).float().mean())}

@@ -1,0 +1,86 @@
+"""Expert iteration, or rejection sampling: sample, keep the best of each prompt, imitate it, again.
+
+    harken train expert_iteration --model runs/sft --reward runs/rm --data prompts.jsonl --out runs/expert
+
+Each step samples G completions of each prompt from the current policy, keeps the --keep best that score above their
+prompt's mean and have an end, and takes SFT steps on them (STaR, ReST, RAFT: 2203.14465, 2308.08998, 2304.06767):
+
+    loss = -Σ_n log π(n) / tokens kept
+
+No ratio, no KL term: how far it goes is bounded by what the policy can sample. The KL is measured and logged.
+
+Leaves out: fresh copies of the base model for each round, filtering by a fixed threshold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harken.core.config import RolloutConfig
+from harken.core.errors import UserError
+from harken.core.protocols import Datum, Reward, Tree
+from harken.core.run import Run, derive_seed
+from harken.engines.hf import Engine
+from harken.engines.rollout import Rollout, fitting_prompts, mean_of, minibatches, rollout
+from harken.engines.sampler import HFSampler
+from harken.engines.schedule import Order, learning_rate
+from harken.objectives.supervised import nll
+
+
+@dataclass(frozen=True)
+class Config(RolloutConfig):
+    completions_per_prompt: int = 8
+    """Completions of each prompt (G, at least 2)."""
+    keep: int = 1
+    """Completions kept of each prompt."""
+    epochs_per_step: int = 1
+    """Passes over the completions kept in one step."""
+    minibatches: int = 1
+    """Optimiser steps of each pass."""
+
+
+def needs_reference(config: Config) -> bool:
+    return True
+
+
+def train(config: Config, learner: Engine, sampler: HFSampler, reward: Reward, run: Run) -> None:
+    """Trains `learner` on the best of its own completions; `sampler` samples from the learner's weights."""
+    if config.completions_per_prompt < 2 or not 1 <= config.keep < config.completions_per_prompt or config.temperature <= 0:
+        raise UserError(f"There is nothing to choose: --completions-per-prompt {config.completions_per_prompt}, --keep "
+                        f"{config.keep}, --temperature {config.temperature}.", "Sample more than are kept, above temperature 0.")
+    kept = fitting_prompts(config, learner, run)
+    order = Order(len(kept), config.prompts_per_step, 1, config.seed)
+    total = config.steps or order.total
+
+    resumed = run.resume()
+    start = resumed[0] if resumed else 0
+    if resumed:
+        learner.load_state(resumed[1])
+
+    for step in run.track(start, total, "expert iteration"):
+        rolled = rollout(config, learner, sampler, reward, [kept[i] for i in order(step)], step)
+        best = best_of(rolled, config.keep)
+        rate = learning_rate(step, total, config.learning_rate, schedule=config.schedule, warmup=config.warmup)
+        updates = []
+        for epoch in range(config.epochs_per_step if best else 0):
+            for part in minibatches(len(best), config.minibatches, derive_seed(config.seed, "minibatch", step, epoch)):
+                tokens = sum(len(c) for i in part for c in best[i].completions)
+                data = [Datum(best[i], {"weights": [1 / tokens for c in best[i].completions for _ in c]}) for i in part]
+                updates.append(learner.forward_backward(data, lambda out, x: nll(out.logps_N, x["weights"])) | learner.step(rate))
+        run.log(step + 1, **mean_of(updates), **rolled.describe(), kept=sum(len(t.completions) for t in best))
+        run.log_samples(step + 1, rolled.rows(config.samples_per_step))
+        run.checkpoint(step + 1, learner.save_state)
+
+    run.finish({"steps": total, "prompts": len(kept)}, lambda folder: learner.save(folder, base=run.config["base"]))
+
+
+def best_of(rolled: Rollout, keep: int) -> list[Tree]:
+    """Each prompt with its best completions: finished, scored above the prompt's mean, at most `keep`."""
+    found = []
+    for tree, group, scores in zip(rolled.trees, rolled.samples_PG, rolled.scores_PG.tolist()):
+        mean = sum(scores) / len(scores)
+        ranked = sorted(range(len(scores)), key=lambda g: -scores[g])
+        best = [g for g in ranked if scores[g] > mean and group[g].finished][:keep]
+        if best:
+            found.append(Tree(tree.prompt, tuple(tree.completions[g] for g in best)))
+    return found

@@ -1,0 +1,120 @@
+"""Group-relative policy optimisation (2402.03300), with the choices of Dr. GRPO and DAPO as named options.
+
+    harken train grpo --model runs/sft --reward runs/rm --data prompts.jsonl --out runs/grpo
+
+Each step samples G completions of each prompt and scores them; A_g = (R_g - mean) / (deviation + ε) of the group holds
+for every token of a completion. Then --epochs-per-step passes over the step's prompts in --minibatches, each a PPO-clipped
+update with a KL term in the loss:
+
+    loss = -Σ_n w_n min(ρ_n A_n, clip(ρ_n) A_n) + β Σ_n w_n k3_n
+
+    GRPO      (default)  w of a token 1 / (B L_b)
+    Dr. GRPO  --scale none --aggregation constant --beta 0       no division by deviation or length (2503.20783)
+    DAPO      --aggregation token_mean --clip-high 0.28 --beta 0 --mask-truncated       (2503.14476; its sampling of prompts
+              until no group is flat, and its length penalty, are left out)
+
+1. k3 in the loss is GRPO's published form; its gradient is that of KL(π_ref ‖ π) (P5). --kl k2 has the gradient of
+   KL(π ‖ π_ref), --kl reward puts k1 into the reward, where group means take part of it away.
+2. Old log-probs are the sampler's; their distance from the trainer's is checked at the first update (P4).
+3. Groups of equal rewards give no gradient and are counted (P25).
+
+Leaves out: asynchronous rollouts, sequence-level ratios (GSPO).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from harken.core.config import RolloutConfig
+from harken.core.errors import UserError
+from harken.core.protocols import Reward
+from harken.core.run import Run, derive_seed
+from harken.engines.hf import Engine
+from harken.engines.rollout import Gap, fitting_prompts, mean_of, minibatches, rollout, weighted
+from harken.engines.sampler import HFSampler
+from harken.engines.schedule import Order, learning_rate
+from harken.objectives import kl
+from harken.objectives.policy_gradient import AGGREGATIONS, clipped, group_relative
+
+
+@dataclass(frozen=True)
+class Config(RolloutConfig):
+    completions_per_prompt: int = 8
+    """Completions of each prompt (G, at least 2)."""
+    beta: float = 0.04
+    """Weight of the KL to the starting model, in the loss."""
+    clip: float = 0.2
+    """Clip range of the importance ratio; 0 does not clip."""
+    kl: str = "k3"
+    """The KL's estimator in the loss: k3 (as published) or k2 (KL's own gradient); or reward, k1 in the reward."""
+    scale: str = "group"
+    """What the centred rewards are divided by: group (its deviation), batch, or none (Dr. GRPO)."""
+    aggregation: str = "sequence_mean"
+    """How tokens weigh: sequence_mean (GRPO), token_mean (DAPO), constant (Dr. GRPO) or sequence_sum."""
+    clip_high: float = 0.0
+    """Upper clip range where it differs (DAPO: 0.28); 0 takes --clip."""
+    mask_truncated: bool = False
+    """Leave completions without an end out of the loss (DAPO)."""
+    epochs_per_step: int = 1
+    """Passes over the prompts of one step."""
+    minibatches: int = 1
+    """Optimiser steps of each pass."""
+
+
+def needs_reference(config: Config) -> bool:
+    return True
+
+
+def train(config: Config, learner: Engine, sampler: HFSampler, reward: Reward, run: Run) -> None:
+    """Trains `learner` to raise `reward` on the prompts; `sampler` samples from the learner's weights."""
+    _check(config)
+    kept = fitting_prompts(config, learner, run)
+    order = Order(len(kept), config.prompts_per_step, 1, config.seed)
+    total = config.steps or order.total
+
+    resumed = run.resume()
+    start = resumed[0] if resumed else 0
+    if resumed:
+        learner.load_state(resumed[1])
+
+    for step in run.track(start, total, "grpo"):
+        rolled = rollout(config, learner, sampler, reward, [kept[i] for i in order(step)], step)
+        rewards_PG = rolled.scores_PG - (config.beta if config.kl == "reward" else 0.0) * rolled.kl_PG
+        data = rolled.data(group_relative(rewards_PG, config.scale), ref=rolled.ref_N)
+        finished = [[s.finished for s in group] for group in rolled.samples_PG]
+        rate = learning_rate(step, total, config.learning_rate, schedule=config.schedule, warmup=config.warmup)
+        gap, updates = Gap(), []
+        for epoch in range(config.epochs_per_step):
+            for part in minibatches(len(data), config.minibatches, derive_seed(config.seed, "minibatch", step, epoch)):
+                keep = [f for i in part for f in finished[i]] if config.mask_truncated else None
+                batch = weighted([data[i] for i in part], config.aggregation, config.max_tokens, keep)
+
+                def objective(out: Any, x: Any, gap: Gap = gap, first: bool = not updates) -> Any:
+                    if first:
+                        gap.add(out.logps_N.detach() - x["old"])
+                    loss, metrics = clipped(out.logps_N, x["old"], x["advantages"], x["weights"], config.clip,
+                                            config.clip_high or None)
+                    if config.kl != "reward" and config.beta > 0:
+                        loss = loss + config.beta * (x["weights"] * getattr(kl, config.kl)(out.logps_N, x["ref"])).sum()
+                    return loss, {**metrics, "entropy": (x["weights"] * out.entropy_N).sum(), "weight": x["weights"].sum()}
+
+                found = learner.forward_backward(batch, objective, temperature=config.temperature, entropy=True)
+                found |= learner.step(rate)
+                weight = found.pop("weight") or 1.0
+                updates.append({**found, **{n: found[n] / weight for n in ("clip_fraction", "entropy")}})
+        run.log(step + 1, **mean_of(updates), **rolled.describe(), **gap.check(learner.compute))
+        run.log_samples(step + 1, rolled.rows(config.samples_per_step))
+        run.checkpoint(step + 1, learner.save_state)
+
+    run.finish({"steps": total, "prompts": len(kept)}, lambda folder: learner.save(folder, base=run.config["base"]))
+
+
+def _check(config: Config) -> None:
+    if config.completions_per_prompt < 2 or config.temperature <= 0:
+        raise UserError(f"GRPO needs at least 2 completions a prompt and a temperature above 0; found "
+                        f"{config.completions_per_prompt} and {config.temperature}.",
+                        "Raise --completions-per-prompt or --temperature.")
+    for name, known in (("kl", ("k3", "k2", "reward")), ("scale", ("group", "batch", "none")), ("aggregation", AGGREGATIONS)):
+        if getattr(config, name) not in known:
+            raise UserError(f"--{name} {getattr(config, name)!r} is unknown.", f"Use one of {', '.join(known)}.")
