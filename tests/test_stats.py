@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import choix
@@ -309,3 +310,11 @@ def test_brier_is_clustered():
     assert (copied.low, copied.high) == pytest.approx((once.low, once.high))
     with pytest.raises(ValueError, match="between 0 and 1"):
         brier([1.2], [1])
+
+
+def test_an_infinite_interval_is_null_in_json_and_comes_back():
+    from harken.core.protocols import Estimate
+    one = mean_interval([0.3], ["p"])
+    row = json.loads(json.dumps(one.to_json(), allow_nan=False))
+    assert row["low"] is None and row["high"] is None
+    assert Estimate.from_json(row) == one and "inf" in str(one)

@@ -165,7 +165,7 @@ def show_result(path: Path, result: dict[str, Any]) -> None:
     print(f"{path}: done")
     for name, value in result.items():
         if isinstance(value, dict) and {"value", "low", "high", "n"} <= value.keys():
-            print(f"  {name}: {Estimate(**value)}")
+            print(f"  {name}: {Estimate.from_json(value)}")
         elif isinstance(value, dict):
             parts = {k: f"{v['value']:.3f}" if isinstance(v, dict) and "value" in v else v for k, v in value.items()}
             print(f"  {name}: " + ", ".join(f"{k} {v}" for k, v in parts.items()))

@@ -180,7 +180,7 @@ class Quickstart:
         return float(stages[label])
 
     def _show(self, summary: dict[str, Any]) -> dict[str, Any]:
-        line = lambda label, e: print(f"  {label:38} {Estimate(**e)}")  # noqa: E731
+        line = lambda label, e: print(f"  {label:38} {Estimate.from_json(e)}")  # noqa: E731
         print("\nReward model")
         line("accuracy, held-out prompts", summary["reward_model"]["accuracy"])
         if summary["reward_model"]["accuracy_labelers"]:

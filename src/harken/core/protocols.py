@@ -5,6 +5,7 @@ Shape suffixes: `P` prompts, `G` completions a prompt, `T` tokens.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,8 +97,15 @@ class Estimate:
     n: int
     level: float = 0.95
 
-    def to_json(self) -> dict[str, float]:
-        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n, "level": self.level}
+    def to_json(self) -> dict[str, float | None]:
+        """An end at infinity (one item says nothing of the spread) is null: JSON has no infinity."""
+        low, high = (x if math.isfinite(x) else None for x in (self.low, self.high))
+        return {"value": self.value, "low": low, "high": high, "n": self.n, "level": self.level}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Estimate:
+        ends = {name: sign * math.inf if value[name] is None else value[name] for name, sign in (("low", -1), ("high", 1))}
+        return cls(value["value"], n=value["n"], level=value.get("level", 0.95), **ends)
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] n={self.n}"

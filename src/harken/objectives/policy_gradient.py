@@ -28,11 +28,14 @@ def token_weights(lengths: Sequence[int], aggregation: str, max_tokens: int = 0,
     tokens = max(1, sum(n for n, k in zip(lengths, kept) if k))
     if aggregation == "constant" and max_tokens < 1:
         raise ValueError("the constant aggregation divides by max_tokens, which must be 1 or more")
-    weigh = {"sequence_sum": lambda n: 1 / count, "sequence_mean": lambda n: 1 / (count * max(1, n)),
-             "token_mean": lambda n: 1 / tokens, "constant": lambda n: 1 / (count * max_tokens)}
-    if aggregation not in weigh:
+    if aggregation not in AGGREGATIONS:
         raise ValueError(f"aggregation {aggregation!r} is not one of {', '.join(AGGREGATIONS)}")
-    return [weigh[aggregation](n) if k else 0.0 for n, k in zip(lengths, kept) for _ in range(n)]
+
+    def weight(length: int) -> float:
+        return 1 / {"sequence_sum": count, "sequence_mean": count * max(1, length), "token_mean": tokens,
+                    "constant": count * max_tokens}[aggregation]
+
+    return [weight(n) if k else 0.0 for n, k in zip(lengths, kept) for _ in range(n)]
 
 
 def leave_one_out(rewards_PG: Tensor) -> Tensor:
