@@ -159,4 +159,5 @@ def ratings_of_votes(votes: Votes, ties: bool = True) -> Ratings:
         del answers[0.0]
     levels = np.array(list(answers))
     return Ratings(unit.astype(np.int64), some.labeler, np.searchsorted(levels, won).astype(np.int64), levels,
-                   tuple(answers.values()), votes.labelers, np.unique(first, return_inverse=True)[1].astype(np.int64), symmetric=True)
+                   tuple(answers.values()), votes.labelers, np.unique(first, return_inverse=True)[1].astype(np.int64),
+                   symmetric=True)
