@@ -173,6 +173,14 @@ def test_people_who_never_erred_are_not_infallible():
     assert 0.85 < found.accuracy.value < 1 and found.accuracy.low < 0.85 and found.to_json()["verdict"] == "reliable"
 
 
+def test_few_answers_blame_nobody():
+    """Dee answered four items of sixty, two of them against everybody else."""
+    rows = [(u, who, float(u % 2)) for u in range(60) for who in ("ana", "bo", "cy")]
+    rows += [(u, "dee", float(u in (1, 2))) for u in range(4)]
+    found = dawid_skene(ratings_of(rows)).reliability()
+    assert found["dee"].verdict == "unclear" and found["ana"].verdict == "reliable"
+
+
 def test_intervals_need_smoothing():
     with pytest.raises(ValueError, match="smoothing above 0"):
         dawid_skene(ratings_of(REFERENCE["toy"]["rows"]), smoothing=0).class_accuracy()

@@ -195,7 +195,7 @@ def _matrix(table: Matrix) -> list[str]:
 
 
 def _kappa(x: float) -> str:
-    return "–" if math.isnan(x) else f"{x:.2f}".replace("-", "−")
+    return "–" if math.isnan(x) else f"{round(x, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def _least(by_labeler: Mapping[str, Estimate]) -> list[str]:

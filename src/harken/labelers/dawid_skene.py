@@ -23,14 +23,15 @@ from harken.labelers.ratings import Floats, Ratings
 
 TINY = 1e-10  # a probability of 0 would forbid what was never seen
 MOST_PARAMETERS = 1500  # the information matrix is inverted
-Verdict = Literal["reliable", "careless", "adversarial"]
+Verdict = Literal["reliable", "careless", "adversarial", "unclear"]
 
 
 @dataclass(frozen=True)
 class Reliability:
     """`accuracy` is balanced: the mean over classes of P(right | class), 1/K for anyone who ignores the item.
 
-    `verdict`: "careless" where the interval holds 1/K, "adversarial" where it lies below.
+    `verdict`: "reliable" where the interval lies above 1/K, "adversarial" where it lies below. Where it holds 1/K, "careless"
+    if it stays below the middle between 1/K and 1, else "unclear": too few answers to blame anyone.
     """
 
     accuracy: Estimate
@@ -90,8 +91,8 @@ class DawidSkene:
             p = float(right_AK[a].mean())
             half = float(z * error_A[a] / (p * (1 - p)))
             low, high = (float(special.expit(special.logit(p) + d)) for d in (-half, half))
-            verdict: Verdict = "adversarial" if high < chance else "careless" if low <= chance else "reliable"
-            found[self.ratings.raters[a]] = Reliability(Estimate(p, low, high, int(answers[a]), level), verdict)
+            estimate = Estimate(p, low, high, int(answers[a]), level)
+            found[self.ratings.raters[a]] = Reliability(estimate, _verdict(estimate, float(chance)))
         return found
 
 
@@ -119,6 +120,14 @@ def dawid_skene(ratings: Ratings, *, smoothing: float = 0.5, max_steps: int = 10
         if len(trace) > 1 and trace[-1] - trace[-2] < tolerance * len(last):
             break
     return DawidSkene(last, posterior, prior, confusion, tuple(trace), smoothing)
+
+
+def _verdict(accuracy: Estimate, chance: float) -> Verdict:
+    if accuracy.low > chance:
+        return "reliable"
+    if accuracy.high < chance:
+        return "adversarial"
+    return "careless" if accuracy.high < (1 + chance) / 2 else "unclear"
 
 
 def _answers(ratings: Ratings) -> sparse.csr_array:

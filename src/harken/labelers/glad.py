@@ -47,7 +47,7 @@ class Glad:
         """Each labeler's alpha with Laplace's interval; `n` counts answers.
 
         Here difficulties are integrated out (Gauss–Hermite). `ability_A` is the paper's joint mode with them, which is biased
-        where few people answered each item: 90 % intervals around it held the truth about half the time (docs/agreement.md).
+        where few people answered each item: 90 % intervals around it held the truth only 68 % of the time (docs/agreement.md).
         """
         z = float(special.ndtri(0.5 + level / 2))
         found = optimize.minimize(_integrated_loss, self.ability_A, (self.ratings,), jac=True, method="L-BFGS-B").x
