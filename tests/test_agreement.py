@@ -331,6 +331,12 @@ def test_random_rankings_have_tau_0_and_w_of_its_chance_level():
     assert w.value.low < w.chance < w.value.high
 
 
+def test_equal_rankings_of_few_prompts_are_not_certainty():
+    same = rankings_of([Choice(Prompt.of(f"q{i}"), tuple("abc"), (1, 2, 3), who) for i in range(6) for who in ("ana", "bo")])
+    for found in (kendall_tau(same), kendall_w(same)):
+        assert found.value.value == found.value.high == pytest.approx(1) and found.value.low < 0.7
+
+
 def test_rankings_with_everything_tied_have_no_tau():
     tied = rankings_of([Choice(Prompt.of("q"), tuple("abc"), (1, 1, 1), who) for who in ("ana", "bo")])
     assert kendall_tau(tied) is None and kendall_w(tied) is None and kendall_tau(rankings_of([])) is None

@@ -137,6 +137,14 @@ def test_what_cannot_be_measured_says_what_was_found_and_what_to_do(rows, fact, 
     assert status == 2 and out == "" and fact in err and action in err and "Traceback" not in err
 
 
+def test_a_scale_for_comparisons_and_a_database_without_judgments_are_refused(pairs, tmp_path, capsys):
+    assert "which have no scale" in run(capsys, pairs, "--scale", "ordinal")[2]
+    with open_database(tmp_path / "f.db") as db:
+        db.add_judgments([Judgment(Prompt.of("q"), "demonstration", {"completion": "x"}, "ana", client_id="1")])
+    assert "holds no ratings and no rankings" in run(capsys, tmp_path / "f.db")[2]
+    assert "There is no database" in run(capsys, tmp_path / "no.db")[2]
+
+
 def test_missing_and_broken_files_are_a_users_error(tmp_path, capsys):
     assert "does not exist" in run(capsys, tmp_path / "no.jsonl")[2]
     (tmp_path / "f.jsonl").write_text("{")

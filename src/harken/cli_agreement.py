@@ -38,7 +38,8 @@ NAMES = {"percent": "raw agreement", "cohen": "Cohen's kappa", "fleiss": "Fleiss
          "gwet": "Gwet's AC1", "kendall_tau": "Kendall's tau-b", "kendall_w": "Kendall's W", "repeated": "the same pair again",
          "same order": "shown in the same order", "mirrored": "shown mirrored"}
 FIELDS = ("score", "rating", "label", "value")
-OVERLAP = "Give some of the same prompts to two or more people: a hundred shared pairs tell kappa to about ±0.1."
+OVERLAP = "Give some of the same prompts to two or more people: four hundred shared pairs tell kappa to about ±0.1."
+NAMELESS = 'Add "labeler": "a7" (any name or number) to each row.'
 FEW = 20
 SHOWN = 12
 
@@ -90,7 +91,9 @@ def _summary(args: argparse.Namespace) -> Summary:
 def _comparisons(said: Any, args: argparse.Namespace) -> Summary:
     if not any(one.labeler for one in said):
         raise UserError(f"{args.file} names no labeler: two people who differ look like one who changes his mind.",
-                        'Add "labeler": "a7" (any name or number) to each row.')
+                        NAMELESS)
+    if args.scale != "nominal" or args.field:
+        raise UserError(f"{args.file} holds comparisons, which have no scale and no field.", "Leave --scale and --field out.")
     people = {one.labeler for one in said if one.labeler}
     try:
         return of_comparisons(said, seed=args.seed)
@@ -130,8 +133,9 @@ def _ratings(name: str, rows: Any, field: str | None) -> Ratings:
         found.append(((prompt, row.get("completion")), str(row["labeler"]), value if isinstance(value, str) else float(value)))
         clusters.append(prompt)
     if not found:
-        what = f"none of its {unnamed:,} ratings names a labeler" if unnamed else "it holds no rating"
-        raise UserError(f"{name}: {what}.", 'Add "labeler": "a7" (any name or number) to each row.')
+        if not unnamed:
+            raise UserError(f"{name} holds no ratings and no rankings.", "Collect some, or name another file.")
+        raise UserError(f"{name}: none of its {unnamed:,} ratings names a labeler.", NAMELESS)
     people = {who for _, who, _ in found}
     try:
         ratings = ratings_of(found, clusters=clusters)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse, special
 
 from harken.core.protocols import Estimate
@@ -111,12 +112,12 @@ def dawid_skene(ratings: Ratings, *, smoothing: float = 0.5, max_steps: int = 10
     counts_UV = last.counts()
     posterior = (counts_UV + (counts_UV.sum(1, keepdims=True) == 0)) / np.maximum(counts_UV.sum(1, keepdims=True), 1)
     posterior /= posterior.sum(1, keepdims=True)
-    prior, confusion = _maximise(answers, posterior, smoothing, size)
+    prior, confusion = _maximise(answers, posterior, smoothing, last)
     trace: list[float] = []
     for _ in range(max_steps):
         posterior, value = _expect(answers, prior, confusion)
         trace.append(value + smoothing * float(np.log(np.maximum(confusion, TINY)).sum()))
-        prior, confusion = _maximise(answers, posterior, smoothing, size)
+        prior, confusion = _maximise(answers, posterior, smoothing, last)
         if len(trace) > 1 and trace[-1] - trace[-2] < tolerance * len(last):
             break
     return DawidSkene(last, posterior, prior, confusion, tuple(trace), smoothing)
@@ -145,9 +146,13 @@ def _expect(answers: sparse.csr_array, prior_K: Floats, confusion_AKV: Floats) -
     return np.exp(joint_UK - norm_U), float(norm_U.sum())
 
 
-def _maximise(answers: sparse.csr_array, posterior_UK: Floats, smoothing: float, size: int) -> tuple[Floats, Floats]:
-    counts = np.maximum((answers.T @ posterior_UK).reshape(-1, size, size).transpose(0, 2, 1) + smoothing, TINY)
-    return posterior_UK.mean(0), counts / counts.sum(2, keepdims=True)
+def _maximise(answers: sparse.csr_array, posterior_UK: Floats, smoothing: float, ratings: Ratings) -> tuple[Floats, Floats]:
+    size, prior = len(ratings.levels), posterior_UK.mean(0)
+    counts = (answers.T @ posterior_UK).reshape(-1, size, size).transpose(0, 2, 1) + smoothing
+    if ratings.symmetric:  # which side is called first is arbitrary: mirror images share their parameters
+        prior, counts = (prior + prior[::-1]) / 2, (counts + counts[:, ::-1, ::-1]) / 2
+    counts = np.maximum(counts, TINY)
+    return prior, counts / counts.sum(2, keepdims=True)
 
 
 def _seen(model: DawidSkene) -> Floats:
@@ -178,18 +183,28 @@ def _accuracy_covariance(model: DawidSkene) -> Floats:
 
 def _joint(model: DawidSkene, complete: Floats) -> Floats:
     """[A, K V, K V] each labeler's block of the inverse of the whole information."""
+    raters, block, _ = complete.shape
     size, q = len(model.prior_K), model.prior_K
     whole = sparse.block_diag([*complete, len(model.posterior_UK) * (np.diag(q) - np.outer(q, q))]).toarray()
-    raters = np.arange(len(complete))
-    inverse = np.linalg.pinv(whole - _missing(model, _scores(model, raters, prior=True)), rcond=1e-9, hermitian=True)
-    blocks = inverse[:-size, :-size].reshape(len(raters), size * size, len(raters), size * size)
-    return np.asarray(blocks[raters, :, raters])
+    whole -= _missing(model, _scores(model, np.arange(raters), prior=True))
+    mirror = np.arange(raters * block).reshape(raters, block)[:, ::-1].ravel()
+    mirror = np.concatenate([mirror, raters * block + np.arange(size)[::-1]])
+    inverse = _inverse(whole, mirror, model.ratings.symmetric)[:-size, :-size].reshape(raters, block, raters, block)
+    return np.asarray(inverse[np.arange(raters), :, np.arange(raters)])
 
 
 def _alone(model: DawidSkene, complete: Floats) -> Floats:
     """The same from each labeler's information by itself."""
     own = [x - _missing(model, _scores(model, np.array([a]))) for a, x in enumerate(complete)]
-    return np.array([np.linalg.pinv(x, rcond=1e-9, hermitian=True) for x in own])
+    return np.array([_inverse(x, np.arange(len(x))[::-1], model.ratings.symmetric) for x in own])
+
+
+def _inverse(information: Floats, mirror: NDArray[np.intp], symmetric: bool) -> Floats:
+    """Covariance; parameters that are mirror images are one, so the information is projected on their mean first."""
+    if symmetric:
+        information = (information + information[mirror]) / 2
+        information = (information + information[:, mirror]) / 2
+    return np.asarray(np.linalg.pinv(information, rcond=1e-9, hermitian=True))
 
 
 def _scores(model: DawidSkene, labelers: Any, prior: bool = False) -> list[sparse.csr_array]:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from harken.core.protocols import Estimate
 from harken.core.records import Choice, Judgment
-from harken.labelers.agreement import DRAWS, Agreement
-from harken.labelers.resample import percentiles, resampled_sums
+from harken.labelers.agreement import DRAWS, RARE, Agreement
+from harken.labelers.resample import percentiles, resampled_sums, wilson_bounds
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -136,9 +136,12 @@ def _mean(measure: str, values: list[Floats], chance: list[Floats], rankings: Ra
     _, index = np.unique(cluster[known], return_inverse=True)
     sums_CD = np.column_stack([np.bincount(index, x[known]), np.bincount(index)]).astype(np.float64)
     n, value = len(sums_CD), float(x[known].mean())
-    low, high = bounds
-    if n > 1:
-        totals = resampled_sums(sums_CD, draws, seed)
-        low, high = percentiles(totals[:, 0] / totals[:, 1], n, level)
+    means = (sums_CD[:, 0] / sums_CD[:, 1]).round(12)
+    if n - np.unique(means, return_counts=True)[1].max() < RARE:
+        width = bounds[1] - bounds[0]
+        low, high = (bounds[0] + width * x for x in wilson_bounds((value - bounds[0]) / width, n, level))
+    else:
+        totals_BD = resampled_sums(sums_CD, draws, seed)
+        low, high = percentiles(totals_BD[:, 0] / totals_BD[:, 1], n, level)
     return Agreement(measure, Estimate(value, min(low, value), max(high, value), n, level), float(luck[known].mean()),
                      int(known.sum()), rankings.labelers)

@@ -64,7 +64,7 @@ def of_comparisons(said: Iterable[Choice | Judgment], *, seed: int = 0, draws: i
     ratings = ratings_of_votes(votes)
     repeated = self_consistency(votes, **options)
     counts = {"labelers": len(named), "votes": len(ratings), "pairs": len(ratings.cluster),
-              "prompts": len(np.unique(ratings.cluster)), "ties": float((votes.won == 0).mean()),
+              "prompts": len(np.unique(ratings.cluster)), "ties": float((votes.won == 0).mean()) if len(votes) else 0.0,
               "unnamed votes": len(votes) - len(ratings)}
     shared = _shared(ratings)
     if not shared:
