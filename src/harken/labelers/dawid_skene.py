@@ -186,7 +186,7 @@ def _joint(model: DawidSkene, complete: Floats) -> Floats:
     raters, block, _ = complete.shape
     size, q = len(model.prior_K), model.prior_K
     whole = sparse.block_diag([*complete, len(model.posterior_UK) * (np.diag(q) - np.outer(q, q))]).toarray()
-    whole -= _missing(model, _scores(model, np.arange(raters), prior=True))
+    whole -= _missing(model, _scores(model))
     mirror = np.arange(raters * block).reshape(raters, block)[:, ::-1].ravel()
     mirror = np.concatenate([mirror, raters * block + np.arange(size)[::-1]])
     inverse = _inverse(whole, mirror, model.ratings.symmetric)[:-size, :-size].reshape(raters, block, raters, block)
@@ -195,8 +195,19 @@ def _joint(model: DawidSkene, complete: Floats) -> Floats:
 
 def _alone(model: DawidSkene, complete: Floats) -> Floats:
     """The same from each labeler's information by itself."""
-    own = [x - _missing(model, _scores(model, np.array([a]))) for a, x in enumerate(complete)]
-    return np.array([_inverse(x, np.arange(len(x))[::-1], model.ratings.symmetric) for x in own])
+    r, size = model.ratings, len(model.prior_K)
+    order = np.argsort(r.rater, kind="stable")
+    ends = np.searchsorted(r.rater[order], np.arange(len(complete) + 1))
+    mirror, found = np.arange(size * size)[::-1], []
+    for a, information in enumerate(complete):
+        rows = order[ends[a]:ends[a + 1]]
+        weight_NK = model.posterior_UK[r.unit[rows]]
+        score_NKV = np.eye(size)[r.value[rows]][:, None] - model.confusion_AKV[a]
+        square = np.einsum("nk,nkv,nkw,kl->kvlw", weight_NK, score_NKV, score_NKV, np.eye(size), optimize=True)
+        mean = (weight_NK[:, :, None] * score_NKV).reshape(len(rows), -1)
+        missing = square.reshape(information.shape) - mean.T @ mean
+        found.append(_inverse(information - missing, mirror, r.symmetric))
+    return np.array(found)
 
 
 def _inverse(information: Floats, mirror: NDArray[np.intp], symmetric: bool) -> Floats:
@@ -207,25 +218,18 @@ def _inverse(information: Floats, mirror: NDArray[np.intp], symmetric: bool) -> 
     return np.asarray(np.linalg.pinv(information, rcond=1e-9, hermitian=True))
 
 
-def _scores(model: DawidSkene, labelers: Any, prior: bool = False) -> list[sparse.csr_array]:
-    """For each class k, [U, parameters] gradient of the log-probability of a unit's answers if its class were k."""
+def _scores(model: DawidSkene) -> list[sparse.csr_array]:
+    """For each class k, [U, A K V + K] gradient of the log-probability of a unit's class and answers if its class were k."""
     r, p = model.ratings, model.confusion_AKV
-    size, units = p.shape[1], len(r.cluster)
-    place = np.full(len(r.raters), -1)
-    place[labelers] = np.arange(len(labelers))
-    kept = place[r.rater] >= 0
-    unit, rater, value = r.unit[kept], r.rater[kept], r.value[kept]
-    width = len(labelers) * size * size + prior * size
+    raters, size, _ = p.shape
+    units, width = len(r.cluster), raters * size * size + size
+    row = np.concatenate([np.repeat(r.unit, size), np.repeat(np.arange(units), size)])
     found = []
     for k in range(size):
-        gradient_NV = np.eye(size)[value] - p[rater, k]
-        columns = (place[rater] * size * size + k * size)[:, None] + np.arange(size)
-        data, row, column = gradient_NV.ravel(), np.repeat(unit, size), columns.ravel()
-        if prior:
-            data = np.concatenate([data, np.tile(np.eye(size)[k] - model.prior_K, units)])
-            row = np.concatenate([row, np.repeat(np.arange(units), size)])
-            column = np.concatenate([column, np.tile(width - size + np.arange(size), units)])
-        found.append(sparse.csr_array((data, (row, column)), shape=(units, width)))
+        column = ((r.rater * size + k) * size)[:, None] + np.arange(size)
+        data = np.concatenate([(np.eye(size)[r.value] - p[r.rater, k]).ravel(), np.tile(np.eye(size)[k] - model.prior_K, units)])
+        columns = np.concatenate([column.ravel(), np.tile(width - size + np.arange(size), units)])
+        found.append(sparse.csr_array((data, (row, columns)), shape=(units, width)))
     return found
 
 
