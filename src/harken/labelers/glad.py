@@ -58,7 +58,7 @@ class Glad:
 
 
 def glad(ratings: Ratings, *, max_steps: int = 200, tolerance: float = 1e-7) -> Glad:
-    """EM; the M step is L-BFGS. A labeler's last answer to a unit counts.
+    """EM; an M step is ten steps of L-BFGS. A labeler's last answer to a unit counts.
 
     Stops when the log-posterior of an answer rises by less than `tolerance`. Raises ValueError when there are fewer than two
     classes or no ratings.
@@ -76,7 +76,7 @@ def glad(ratings: Ratings, *, max_steps: int = 200, tolerance: float = 1e-7) -> 
             break
         trace.append(value)
         share_N = posterior[last.unit, last.value]  # that the answer is right
-        x = optimize.minimize(_expected_loss, x, (last, share_N), jac=True, method="L-BFGS-B", options={"maxiter": 25}).x
+        x = optimize.minimize(_expected_loss, x, (last, share_N), jac=True, method="L-BFGS-B", options={"maxiter": 10}).x
     return Glad(last, _expect(last, x)[0], x[:raters], np.exp(x[raters:]), tuple(trace))
 
 
