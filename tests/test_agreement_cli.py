@@ -2,12 +2,15 @@
 
 import json
 import xml.etree.ElementTree as ET
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from harken import cli
+from harken.cli_agreement import SCALES
 from harken.core.records import Choice, Judgment, Prompt
+from harken.labelers.agreement import Scale
 from harken.labelers.summary import of_comparisons
 from harken.store.database import open_database
 
@@ -55,6 +58,10 @@ def test_json_holds_the_same_figures(pairs, capsys):
     assert found["by_labeler"]["cy"]["high"] < found["by_labeler"]["ana"]["value"]
     assert found["published"]["training labelers"] == {"percent": 0.726, "plus_minus": 0.015}
     assert json.loads(run(capsys, pairs, "--json")[1]) == found  # seeded
+
+
+def test_the_scales_offered_are_those_there_are():
+    assert get_args(Scale) == SCALES
 
 
 def test_the_matrix_is_drawn(pairs, capsys, tmp_path):

@@ -7,17 +7,16 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from harken.core.errors import UserError
-from harken.core.protocols import Estimate
-from harken.labelers.agreement import Agreement, Scale
-from harken.labelers.pairwise import Matrix
-from harken.labelers.picture import matrix_svg
-from harken.labelers.ratings import Ratings, ratings_of
-from harken.labelers.summary import PUBLISHED, Summary, of_comparisons, of_ratings
-from harken.store.database import open_database
-from harken.store.files import read_comparisons, read_rows
+
+if TYPE_CHECKING:  # NumPy and SciPy would slow the start of every other command
+    from harken.core.protocols import Estimate
+    from harken.labelers.agreement import Agreement
+    from harken.labelers.pairwise import Matrix
+    from harken.labelers.ratings import Ratings
+    from harken.labelers.summary import Summary
 
 HELP = """\
 How far the people behind a file agree, each figure with its 95 % interval and what chance would give.
@@ -37,6 +36,7 @@ examples:
 NAMES = {"percent": "raw agreement", "cohen": "Cohen's kappa", "fleiss": "Fleiss' kappa", "alpha": "Krippendorff's alpha",
          "gwet": "Gwet's AC1", "kendall_tau": "Kendall's tau-b", "kendall_w": "Kendall's W", "repeated": "the same pair again",
          "same order": "shown in the same order", "mirrored": "shown mirrored"}
+SCALES = ("nominal", "linear", "ordinal", "interval", "ratio", "quadratic")
 FIELDS = ("score", "rating", "label", "value")
 OVERLAP = "Give some of the same prompts to two or more people: four hundred shared pairs tell kappa to about ±0.1."
 NAMELESS = 'Add "labeler": "a7" (any name or number) to each row.'
@@ -49,7 +49,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     command = subparsers.add_parser("agreement", help="do the labelers agree, beyond chance?", description=HELP, epilog=EXAMPLES,
                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("file", metavar="FILE", help="comparisons or ratings (.jsonl, .jsonl.gz, .json), or a database (.db)")
-    command.add_argument("--scale", choices=get_args(Scale), default="nominal",
+    command.add_argument("--scale", choices=SCALES, default="nominal",
                          help="how ratings differ: nominal (any two alike), ordinal, interval … (default nominal)")
     command.add_argument("--field", metavar="NAME", help="the field that holds a rating")
     command.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default 0)")
@@ -60,6 +60,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
 
 def run_agreement(args: argparse.Namespace) -> int:
     """`harken agreement`."""
+    from harken.labelers.picture import matrix_svg
     try:
         summary = _summary(args)
     except ValueError as error:
@@ -74,8 +75,11 @@ def run_agreement(args: argparse.Namespace) -> int:
 
 
 def _summary(args: argparse.Namespace) -> Summary:
+    from harken.labelers.summary import of_ratings
+    from harken.store.files import read_comparisons, read_rows
     name = str(args.file)
     if name.endswith((".db", ".sqlite")) or "://" in name:
+        from harken.store.database import open_database
         with open_database(name, create=False) as db:
             judgments = list(db.judgments())
         if any("ranks" in j.payload for j in judgments):
@@ -89,6 +93,7 @@ def _summary(args: argparse.Namespace) -> Summary:
 
 
 def _comparisons(said: Any, args: argparse.Namespace) -> Summary:
+    from harken.labelers.summary import of_comparisons
     if not any(one.labeler for one in said):
         raise UserError(f"{args.file} names no labeler: two people who differ look like one who changes his mind.",
                         NAMELESS)
@@ -110,6 +115,7 @@ def _field(row: Mapping[str, Any]) -> str | None:
 
 def _ratings(name: str, rows: Any, field: str | None) -> Ratings:
     """Ratings of a file's rows; rows without a value (null) are left out."""
+    from harken.labelers.ratings import ratings_of
     found: list[tuple[Any, str, float | str]] = []
     clusters: list[str] = []
     unnamed = 0
@@ -180,6 +186,7 @@ def _number(x: float) -> str:
 
 
 def _published() -> list[str]:
+    from harken.labelers.summary import PUBLISHED
     rates = {who: rate for who, rate in PUBLISHED.items() if isinstance(rate, dict)}
     return [f"to compare, raw agreement in InstructGPT ({PUBLISHED['source']}):",
             *(f"  {who:38} {100 * r['percent']:.1f} ± {100 * r['plus_minus']:.1f} %" for who, r in rates.items())]
