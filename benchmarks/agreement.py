@@ -1,4 +1,4 @@
-"""Agreement and reliability: seconds for what the lead's view asks, coverage of the intervals, and real sets.
+"""Agreement and reliability: CPU seconds for what the lead's view asks, coverage of the intervals, and real sets.
 
     python benchmarks/agreement.py --data SHARED/data        # --quick: fewer judgments and worlds
 """
@@ -27,12 +27,12 @@ from harken.labelers.votes import votes_of
 
 
 def seconds(work, rounds=5):
-    """Median of a few runs, and what the last returned."""
+    """Median CPU time of a few runs (the machine may be busy), and what the last returned."""
     taken = []
     for _ in range(rounds):
-        started = time.perf_counter()
+        started = time.process_time()
         found = work()
-        taken.append(time.perf_counter() - started)
+        taken.append(time.process_time() - started)
     return round(statistics.median(taken), 4), found
 
 
@@ -94,8 +94,8 @@ def main() -> None:
     args = parser.parse_args()
     found: dict[str, object] = {}
     for judgments in (10_000,) if args.quick else (10_000, 100_000):
-        found[f"seconds, {judgments} judgments"] = speed(judgments)
-        print(json.dumps(found[f"seconds, {judgments} judgments"]), flush=True)
+        found[f"CPU seconds, {judgments} judgments"] = speed(judgments)
+        print(json.dumps(found[f"CPU seconds, {judgments} judgments"]), flush=True)
     found["coverage of 95 % intervals"] = coverage(100 if args.quick else 1000)
     print(json.dumps(found["coverage of 95 % intervals"]), flush=True)
     if args.data:

@@ -216,8 +216,9 @@ def test_perfect_agreement_of_few_is_not_certainty():
 def test_one_answer_only_is_undefined_and_says_so():
     ratings = ratings_of_matrix([["yes", "yes"]] * 5)
     assert agreement(ratings)["alpha"] is None and agreement(ratings)["percent"].value.value == 1
-    with pytest.raises(ValueError, match="every rating is 'yes'"):
-        krippendorff_alpha(ratings)
+    for more in ([], [["no"]]):  # a unit with one rating does not help
+        with pytest.raises(ValueError, match="every rating of the shared units is the same, like 'yes'"):
+            krippendorff_alpha(ratings_of_matrix([["yes", "yes"]] * 5 + more))
 
 
 @pytest.mark.parametrize("rows, reason", [

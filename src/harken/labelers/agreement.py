@@ -109,8 +109,8 @@ def gwet_ac(ratings: Ratings, scale: Scale = "nominal", **options: Any) -> Agree
 def _one(ratings: Ratings, measure: Measure, scale: Scale, options: dict[str, Any]) -> Agreement:
     found = agreement(ratings, (measure,), scale, **options)[measure]
     if found is None:
-        (only,) = {ratings.names[v] for v in ratings.value}
-        raise ValueError(f"every rating is {only!r}: agreement beyond chance is undefined")
+        only = ratings.names[ratings.value[0]]
+        raise ValueError(f"every rating of the shared units is the same, like {only!r}: agreement beyond chance is undefined")
     return found
 
 
