@@ -159,6 +159,18 @@ def read(path: str | Path, kind: Kind | None = None, *, skip_bad: bool = False) 
     return Loaded(reader.kind, records, dict(reader.skipped))
 
 
+def read_rows(path: str | Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Every row of a file with its line number, whatever its fields are. Raises UserError at a malformed one."""
+    for line, raw in Reader(path)._rows():
+        try:
+            row = raw() if callable(raw) else raw
+            if not isinstance(row, Mapping):
+                raise BadLine(f"a row must be an object, found {type(row).__name__}")
+        except BadLine as error:
+            raise UserError(f"{path}, line {line}: {error}.", "Correct it, or take the line out.") from None
+        yield line, row
+
+
 def read_comparisons(path: str | Path, skip_bad: bool = False) -> Loaded[Choice]:
     """Reads a file of comparisons in any shape."""
     return read(path, "comparisons", skip_bad=skip_bad)  # type: ignore[return-value]
