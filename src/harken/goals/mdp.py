@@ -37,8 +37,8 @@ class MDP:
     discount: float = 0.95
 
     def __post_init__(self) -> None:
-        S, A, S2 = self.transitions.shape
-        if S != S2 or self.terminal.shape != (S,) or self.start.shape != (S,):
+        S, _, following = self.transitions.shape
+        if following != S or self.terminal.shape != (S,) or self.start.shape != (S,):
             raise ValueError(f"transitions [S, A, S], terminal [S] and start [S] do not fit: {self.transitions.shape}, "
                              f"{self.terminal.shape}, {self.start.shape}")
         if not np.allclose(self.transitions.sum(2), 1) or (self.transitions < 0).any() or not np.isclose(self.start.sum(), 1):
@@ -65,17 +65,18 @@ def backup(mdp: MDP, reward: Floats, value: Floats) -> Floats:
 
 
 def value_iteration(mdp: MDP, reward: Floats, *, horizon: int | None = None, tolerance: float = 1e-10) -> tuple[Floats, Floats]:
-    """Optimal Q [S, A] and V [S]; with `horizon` the best of that many steps. Raises ValueError if it does not converge."""
+    """Optimal Q [S, A] and V [S]; with `horizon` (1 or more) the best of that many steps. Raises ValueError if values
+    do not converge."""
     value = np.zeros(mdp.states)
+    q = backup(mdp, reward, value)
     for _ in range(10_000 if horizon is None else horizon):
         q = backup(mdp, reward, value)
-        new = q.max(1)
-        moved, value = float(np.abs(new - value).max()), new
+        moved, value = float(np.abs(q.max(1) - value).max()), q.max(1)
         if horizon is None and moved < tolerance:
             return q, value
     if horizon is None:
         raise ValueError("values do not converge: use a discount below 1, or a horizon")
-    return backup(mdp, reward, value) if horizon == 0 else q, value
+    return q, value
 
 
 def soft_value_iteration(mdp: MDP, reward: Floats, beta: float, *, tolerance: float = 1e-10) -> tuple[Floats, Floats]:
@@ -93,7 +94,7 @@ def soft_value_iteration(mdp: MDP, reward: Floats, beta: float, *, tolerance: fl
 def softmax(q: Floats, beta: float) -> Floats:
     """exp(β Q) normalised over actions, [S, A]; β = inf shares among the best actions."""
     if np.isinf(beta):
-        best = np.isclose(q, q.max(1, keepdims=True), rtol=0, atol=1e-9) if beta > 0 else np.isclose(q, q.min(1, keepdims=True))
+        best = np.isclose(q, q.max(1, keepdims=True), rtol=0, atol=1e-9)
         return np.asarray(best / best.sum(1, keepdims=True), dtype=np.float64)
     scaled = beta * (q - q.max(1, keepdims=True))
     return np.asarray(np.exp(scaled - logsumexp(scaled, axis=1, keepdims=True)))
