@@ -12,12 +12,12 @@ from harken.goals.planners import PLANNERS
 CORRIDOR = mdp.grid_world(["S..g"], goals="g", discount=0.5)
 
 
-def random_world(seed, size=6, slip=0.2):
+def random_world(seed, size=6, slip=0.2, discount=0.95):
     rng = np.random.default_rng(seed)
     rows = [["."] * size for _ in range(size)]
     for cell, name in zip(rng.choice(size * size, 3, replace=False), "abc"):
         rows[cell // size][cell % size] = name
-    return mdp.grid_world(["".join(r) for r in rows], goals="abc", slip=slip)
+    return mdp.grid_world(["".join(r) for r in rows], goals="abc", slip=slip, discount=discount)
 
 
 VALUES = np.array(list(itertools.product(range(5), repeat=3)), dtype=float)
@@ -220,12 +220,12 @@ def test_mce_irl_recovers_planted_weights():
     their mean, correlate above 0.95 with the planted ones."""
     pairs = []
     for seed in range(20):
-        world, rng = random_world(seed, size=3), np.random.default_rng(seed)
+        world, rng = random_world(seed, size=3, discount=0.8), np.random.default_rng(seed)
         features = np.eye(world.mdp.states)[:, list(world.goals.values())]
         planted = rng.uniform(0, 1.5, size=3)
-        q, v = mdp.soft_value_iteration(world.mdp, features @ planted, 3.0)
-        counts = seen_actions(world, np.exp(3.0 * (q - v[:, None])), 2000, rng)
-        found = inference.mce_irl(world.mdp, features, counts, beta=3.0, l2=1e-3).weights
+        q, v = mdp.soft_value_iteration(world.mdp, features @ planted, 8.0)
+        counts = seen_actions(world, np.exp(8.0 * (q - v[:, None])), 2000, rng)
+        found = inference.mce_irl(world.mdp, features, counts, beta=8.0, l2=1e-3).weights
         pairs += list(zip(found - found.mean(), planted - planted.mean()))
     assert np.corrcoef(np.array(pairs).T)[0, 1] > 0.95
 

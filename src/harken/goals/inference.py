@@ -164,7 +164,7 @@ def policy_walk(mdp: MDP, grid: Floats, features: Floats, counts: Floats, *, ste
             known[at] = float((counts * np.log(np.maximum(policy, 1e-300))).sum())
         return known[at]
 
-    place: tuple[int, ...] = tuple(int(i) for i in rng.integers(len(grid), size=features.shape[1]))
+    place = tuple(int(rng.integers(len(grid))) for _ in range(features.shape[1]))
     walk = np.empty((steps, features.shape[1]))
     for t in range(steps):
         which, to = int(rng.integers(len(place))), int(rng.choice((-1, 1)))
