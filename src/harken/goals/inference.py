@@ -113,42 +113,46 @@ def explain_indistinct(mdp: MDP, table: Floats, rewards: Floats, names: Sequence
 
 @dataclass(frozen=True)
 class Fitted:
-    """`weights` [F] of the features, and the mean log-likelihood of an action."""
+    """`weights` [F] of the features, their posterior standard deviations, and the mean log-likelihood of an action."""
 
     weights: Floats
+    sd: Floats
     log_likelihood: float
 
 
-def mce_irl(mdp: MDP, features: Floats, counts: Floats, *, beta: float = 1.0, l2: float = 1e-3) -> Fitted:
+def mce_irl(mdp: MDP, features: Floats, counts: Floats, *, beta: float = 1.0, width: float = 10.0) -> Fitted:
     """Maximum causal entropy IRL (Ziebart 2010): R = features w, [S', F], of the Boltzmann agent most likely to act so.
 
-    The gradient is exact: dV = Σ_a π dQ is a linear system. `l2` is a normal prior on w, which also fixes the free level.
+    The gradient is exact: dV = Σ_a π dQ is a linear system. The prior of each weight is normal of standard deviation
+    `width`; `sd` is Laplace's, from the Fisher information.
     """
-    total = max(1.0, counts.sum())
+    seen = np.where(mdp.terminal[:, None], 0.0, counts)
+    total = max(1.0, seen.sum())
 
     def loss(w: Floats) -> tuple[float, Floats]:
-        value, gradient = action_log_likelihood(mdp, features, w, counts, beta)
-        return -value / total + l2 / 2 * float(w @ w), -gradient / total + l2 * w
+        log_policy, score = soft_policy(mdp, features, w, beta)
+        value = float((seen * log_policy).sum()) - float(w @ w) / (2 * width**2)
+        return -value / total, -(np.einsum("sa,saf->f", seen, score) - w / width**2) / total
 
-    found = optimize.minimize(loss, np.zeros(features.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 500})
-    return Fitted(np.asarray(found.x), action_log_likelihood(mdp, features, found.x, counts, beta)[0] / total)
+    w = np.asarray(optimize.minimize(loss, np.zeros(features.shape[1]), jac=True, method="L-BFGS-B", tol=1e-10).x)
+    log_policy, score = soft_policy(mdp, features, w, beta)
+    information = np.einsum("s,sa,saf,sag->fg", seen.sum(1), np.exp(log_policy), score, score) + np.eye(len(w)) / width**2
+    return Fitted(w, np.sqrt(np.diag(np.linalg.inv(information))), float((seen * log_policy).sum()) / total)
 
 
-def action_log_likelihood(mdp: MDP, features: Floats, weights: Floats, counts: Floats, beta: float) -> tuple[float, Floats]:
-    """Σ counts log π(a | s) of the soft-optimal policy, and its gradient in the weights [F]."""
+def soft_policy(mdp: MDP, features: Floats, weights: Floats, beta: float) -> tuple[Floats, Floats]:
+    """log π(a | s) [S, A] of the soft-optimal policy, and its derivative in the weights [S, A, F]; 0 in terminal states."""
     q, value = soft_value_iteration(mdp, features @ weights, beta)
-    log_policy = beta * (q - value[:, None])
-    policy = np.exp(log_policy)
     live = ~mdp.terminal
-    gain = np.where(mdp.terminal[:, None, None], 0.0, mdp.transitions @ features)  # [S, A, F]
+    log_policy = np.where(live[:, None], beta * (q - value[:, None]), 0.0)
+    policy = np.exp(log_policy)
+    gain = np.where(live[:, None, None], mdp.transitions @ features, 0.0)
     step = np.einsum("sa,sat->st", policy, mdp.transitions)
     d_value = np.zeros((mdp.states, features.shape[1]))
     d_value[live] = np.linalg.solve(np.eye(int(live.sum())) - mdp.discount * step[np.ix_(live, live)],
                                     np.einsum("sa,saf->sf", policy, gain)[live])
     d_q = gain + mdp.discount * np.einsum("sat,tf->saf", mdp.transitions, d_value)
-    seen = np.where(mdp.terminal[:, None], 0.0, counts)
-    gradient = beta * np.einsum("sa,saf->f", seen, d_q - d_value[:, None])
-    return float((seen * log_policy)[live].sum()), np.asarray(gradient)
+    return log_policy, np.where(live[:, None, None], beta * (d_q - d_value[:, None]), 0.0)
 
 
 def policy_walk(mdp: MDP, grid: Floats, features: Floats, counts: Floats, *, steps: int = 4000, beta: float = BETA,
