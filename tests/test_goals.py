@@ -325,3 +325,22 @@ def test_reinforce_finds_the_way(seed):
     best = float(world.mdp.start @ mdp.value_iteration(world.mdp, reward)[1])
     curve = reinforce.reinforce(world.mdp, reward, steps=80, seed=seed, rate=2.0)
     assert curve.returns[-1] > 0.9 * best > curve.returns[0]
+
+
+# --- the demonstration ----------------------------------------------------------------------------
+
+def test_the_demo_shows_the_posterior_narrowing(tmp_path, capsys):
+    from harken import cli
+    assert cli.main(["goals", "demo", "--demos", "300", "--out", str(tmp_path / "g.html")]) == 0
+    shown = capsys.readouterr().out
+    assert "naive" in shown and shown.splitlines()[-2].startswith("Mean believed worth")
+    page = (tmp_path / "g.html").read_text()
+    assert page.count("<tr>") >= 7 and "<svg" in page and "http" not in page
+    assert cli.main(["goals", "demo", "--demos", "0"]) == 2
+
+
+def test_the_demo_learns_what_kind_of_agent_it_is():
+    from harken.goals.demo import AGENTS, Scene, watch
+    first, *_, last = watch(Scene(agent="myopic", demonstrations=600, seed=1))
+    assert last.joint.entropy < first.joint.entropy and last.joint.planners[AGENTS.index("myopic")] > 0.9
+    assert last.joint_regret < 0.05
