@@ -6,6 +6,7 @@ import argparse
 import ast
 import dataclasses
 import errno
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,15 @@ the loop:
   harken report runs/* --out report.html
 
 harken quickstart runs all of it on a small real model, offline."""
+
+
+COMMANDS = (
+    "cli_data",
+    "cli_agreement",
+    "cli_goals",
+    "cli_models",
+)
+"""The files of the commands, in the order of `harken --help`; each has `add_commands`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,11 +108,9 @@ def build_parser() -> argparse.ArgumentParser:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"harken {harken.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    from harken import cli_agreement, cli_data, cli_models
-    cli_data.add_commands(commands)
-    cli_agreement.add_commands(commands)
+    for module in COMMANDS:
+        importlib.import_module(f"harken.{module}").add_commands(commands)
     commands.add_parser("train", help="train a model (harken train --help lists the methods)", add_help=False)
-    cli_models.add_commands(commands)
     return parser
 
 
