@@ -46,7 +46,7 @@ def one_world(seed: int, found: dict) -> None:
             beliefs = (posterior(table[:1], counts), joint, posterior(table[m:m + 1], counts))
             for learner, belief in zip(LEARNERS, beliefs):
                 found[agent, learner, n].append(regret(grid.mdp, rewards[truth], rewards, belief.rewards))
-            found[agent, "planner", n].append(float(joint.planners[m]))
+            found[agent, "planner", n].append(min(1.0, float(joint.planners[m])))
 
 
 def main() -> None:
