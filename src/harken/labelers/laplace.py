@@ -3,7 +3,7 @@
 H is the Fisher information of the votes (J [N, P] sparse: how each vote's log-odds move with each parameter; W [N]:
 its variance) plus the priors' precision. Up to `DENSE` parameters a Cholesky factor draws exactly. Beyond, each draw
 is what the mode would move by if data and priors were drawn again (Papandreou and Yuille 2010): it solves
-H x = J' W^(1/2) e + P^(1/2) e', whose covariance is H^-1, by conjugate gradients, all draws at once.
+H x = J' W^(1/2) e + P^(1/2) e', whose covariance is H^-1, by conjugate gradients.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from scipy import linalg, sparse
 
 Floats = NDArray[np.float64]
 DENSE = 3000
+CHUNK = 32  # draws at a time: [N, 32] floats are what memory has to hold
 
 
 def information(jacobian: sparse.csr_array, weights: Floats, precision: Floats) -> sparse.csc_array:
@@ -28,9 +29,13 @@ def draw(jacobian: sparse.csr_array, weights: Floats, precision: Floats, draws: 
         factor = linalg.cholesky(h.toarray(), lower=True)
         white = rng.standard_normal((h.shape[0], draws))
         return np.asarray(linalg.solve_triangular(factor, white, trans="T", lower=True).T)
-    noise = jacobian.T @ (np.sqrt(weights)[:, None] * rng.standard_normal((jacobian.shape[0], draws)))
-    noise = noise + np.sqrt(precision)[:, None] * rng.standard_normal((h.shape[0], draws))
-    return conjugate_gradients(sparse.csr_array(h), noise).T
+    solved = []
+    for start in range(0, draws, CHUNK):
+        some = min(CHUNK, draws - start)
+        noise = jacobian.T @ (np.sqrt(weights)[:, None] * rng.standard_normal((jacobian.shape[0], some)))
+        noise = noise + np.sqrt(precision)[:, None] * rng.standard_normal((h.shape[0], some))
+        solved.append(conjugate_gradients(sparse.csr_array(h), noise).T)
+    return np.concatenate(solved)
 
 
 def conjugate_gradients(h: sparse.csr_array, b: Floats, tolerance: float = 1e-4, most: int = 500) -> Floats:
