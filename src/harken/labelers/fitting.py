@@ -30,6 +30,7 @@ Design = Any  # [N, D] sparse (scores) or dense (features): what takes @ and .T
 LEAST_SCALE = 0.2  # a mean beta below this is no yardstick: the gauge stays the prior's
 ROUNDS, SETTLED = 30, 0.02  # of expectation–maximisation; and the relative change of a width that ends it
 E_DRAWS = 64
+TOGETHER = 1e3  # precision of the sum of the labelers' pulls towards length, which is 0
 NODES, SHARES = np.array([-np.sqrt(3.0), 0.0, np.sqrt(3.0)]), np.array([1.0, 4.0, 1.0]) / 6  # Gauss–Hermite
 
 
@@ -67,6 +68,10 @@ class Fit:
 
     def __init__(self, votes: Votes, design: Design, model: Model, ties: Ties, position: bool, length: bool,
                  indifference: bool, prior: Priors, weight: Floats | None, block: Ints | None) -> None:
+        # A taste for length that all share is one column more of the scores, so that no labeler's pull has to explain it.
+        self.shared = np.log2(votes.lengths + 1.0) if length and block is not None else None
+        if self.shared is not None:
+            design = sparse.csr_array(sparse.hstack([design, sparse.csr_array(length_difference(votes)[:, None])]))
         self.votes, self.design, self.model, self.block = votes, design, model, block
         self.weight = np.ones(len(votes)) if weight is None else np.asarray(weight, dtype=np.float64)
         self.ties: Ties = ties if (votes.won == 0).any() else "half"
@@ -113,6 +118,8 @@ class Fit:
         mean, precision = np.zeros(self.size), np.zeros(self.size)
         for name, at in self.at.items():
             mean[at], precision[at] = self.centre[name], 1 / self.sd[name] ** 2
+        if self.shared is not None:
+            precision[self.d - 1] = 1.0
         value, grad = 0.5 * precision * (x - mean) ** 2, precision * (x - mean)
         if self.model == "crowd":
             # The Beta prior as a density of logit eta: its mode is the Beta's mean, finite where all answers are right.
@@ -121,7 +128,12 @@ class Fit:
             value[at] = -good * np.log(eta) - bad * np.log1p(-eta)
             grad[at] = (good + bad) * eta - good
             precision[at] = (good + bad) * eta * (1 - eta)
-        return float(value.sum()), grad, precision
+        total = float(value.sum())
+        if "length" in self.at:  # relative to the crowd: they add up to 0
+            common = float(x[self.at["length"]].sum())
+            total += 0.5 * TOGETHER * common**2
+            grad[self.at["length"]] += TOGETHER * common
+        return total, grad, precision
 
     def loss(self, x: Floats) -> tuple[float, Floats]:
         """Negative log posterior and its gradient."""
@@ -168,7 +180,8 @@ class Fit:
         return *half_wins(eta, self.votes.won), np.zeros_like(eta)
 
     def curvature(self, x: Floats) -> tuple[sparse.csr_array, Floats, Floats]:
-        """What Laplace needs: Jacobian of the log-odds [N, P - 1], the votes' Fisher weights [N], the priors' precision.
+        """What Laplace needs: Jacobian of the log-odds [N, P - 1], the votes' Fisher weights [N], the priors' precision
+        (and one row more that holds the sum of the lengths at 0).
 
         nu and indifference are held: their information with the rest is odd in eta and all but cancels.
         """
@@ -187,7 +200,12 @@ class Fit:
         precision = self.prior_terms(x)[2][:-1]
         if "indifference" in self.at:
             precision[self.at["indifference"]] += np.bincount(self.votes.labeler, self.weight * tied, self.a)
-        return sparse.csr_array(sparse.hstack(columns)), self.weight * near, precision
+        jacobian, near = sparse.csr_array(sparse.hstack(columns)), self.weight * near
+        if "length" in self.at:
+            row = np.zeros((1, self.size - 1))
+            row[0, self.at["length"]] = 1.0
+            jacobian, near = sparse.csr_array(sparse.vstack([jacobian, row])), np.append(near, TOGETHER)
+        return jacobian, near, precision
 
     # --- fitting -----------------------------------------------------------------------------------
 
@@ -205,6 +223,14 @@ class Fit:
         found = minimize(scaled, x / scale, jac=True, method="L-BFGS-B",
                          options={"maxcor": 20, "maxiter": 2000, "maxfun": 4000, "ftol": tolerance**2, "gtol": tolerance})
         return np.asarray(found.x * scale)
+
+    def again(self, weight: Floats, x: Floats) -> Floats:
+        """The mode under other weights of the votes, from x on, with the widths and spreads learnt before."""
+        before, self.weight = self.weight, weight
+        try:
+            return self.mode(x, 1e-5)
+        finally:
+            self.weight = before
 
     def expect(self, x: Floats) -> dict[str, Floats]:
         """The E-step: posterior variances, by draws. Sets `spread`."""
@@ -283,10 +309,12 @@ class Fit:
     def gauge(self, x: Floats) -> dict[str, Floats]:
         """Parameters x [R, P - 1] with mean beta 1 and mean score 0 in every block of compared items: [R, …] each."""
         scores = x[:, self.at["score"]]
+        if self.shared is not None:
+            scores = scores[:, :-1] + scores[:, -1:] * self.shared
         if self.block is not None:
             several = np.bincount(self.block)[self.block] > 1  # an item compared with nothing keeps the prior
             sizes = np.bincount(self.block)
-            share = sparse.csr_array((1 / sizes[self.block], (self.block, np.arange(self.d))), shape=(len(sizes), self.d))
+            share = sparse.csr_array((1 / sizes[self.block], (self.block, np.arange(len(self.block)))))
             scores = scores - np.where(several, (share @ scores.T)[self.block].T, 0.0)
         found = {n: x[:, self.at[n]] if n in self.at else np.zeros((len(x), self.a))
                  for n in ("position", "length", "indifference")}

@@ -113,15 +113,22 @@ def fit_reliability(votes: Votes, *, model: Model = "beta", ties: Ties = "davids
 
     Raises UserError without votes, and where free scores (`Priors(score=inf)`) have no finite maximum.
     """
+    task = task_of(votes, model, ties, position, length, indifference, prior, weight)
+    return _found(task, draws, seed)
+
+
+def task_of(votes: Votes, model: Model = "beta", ties: Ties = "davidson", position: bool = False, length: bool = False,
+            indifference: bool = False, prior: Priors = LEARNT, weight: Floats | None = None) -> Fit:
+    """What `fit_reliability` solves, for those who refit it under other weights (`harken.labelers.influence`)."""
     _check(votes, weight)
-    rows = np.arange(len(votes))
-    design = sparse.csr_array((np.tile([1.0, -1.0], len(votes)), np.stack([votes.a, votes.b], axis=1).ravel(),
-                               np.arange(0, 2 * len(votes) + 1, 2)), shape=(len(rows), len(votes.items)))
+    n = len(votes)
+    design = sparse.csr_array((np.tile([1.0, -1.0], n), np.stack([votes.a, votes.b], axis=1).ravel(),
+                               np.arange(0, 2 * n + 1, 2)), shape=(n, len(votes.items)))
     graph = sparse.coo_array((np.ones(len(votes)), (votes.a, votes.b)), shape=(len(votes.items),) * 2)
     block = np.asarray(connected_components(graph, directed=False)[1])
     if prior.score == np.inf:
         _check_finite(votes, block)
-    return _found(Fit(votes, design, model, ties, position, length, indifference, prior, weight, block), draws, seed)
+    return Fit(votes, design, model, ties, position, length, indifference, prior, weight, block)
 
 
 def fit_features(votes: Votes, phi: Floats, *, model: Model = "beta", ties: Ties = "davidson", position: bool = False,

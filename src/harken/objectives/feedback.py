@@ -52,7 +52,7 @@ def plackett_luce(u_NK: Tensor, ranks_NK: Tensor, log_nu: Tensor | None = None) 
     if log_nu is not None:
         values = values + log_nu * (sizes - 1)
     total = u_NK.new_zeros(len(u_NK))
-    for rank in ranks_NK.unique():
+    for rank in torch.unique(ranks_NK):
         top, left = ranks_NK == rank, ranks_NK >= rank
         live = top.any(1) & (left.sum(1) > 1)
         size = top[live].sum(1)
