@@ -4,6 +4,7 @@ import choix
 import evalica
 import numpy as np
 import pytest
+from scipy.stats import kendalltau
 
 from harken.core.errors import UserError
 from harken.core.records import Choice, Prompt
@@ -63,6 +64,22 @@ def test_free_scores_need_a_finite_maximum():
         fit_reliability(votes, model="plain", prior=Priors(score=np.inf))
     with pytest.raises(UserError, match="no comparisons"):
         fit_reliability(votes.take(votes.won == 5))
+
+
+def test_betas_need_less_than_half_the_labels_and_cost_little_where_all_are_alike():
+    """A small version of benchmarks/reliability.py: 600 comparisons with betas beat 1,500 without; tau lost when alike."""
+    gain, lost = [], []
+    for seed in range(4):
+        truth, votes = world(seed, CROWD, 1500)
+        plain = fit_reliability(votes, model="plain", draws=0)
+        gain.append(tau(fit_reliability(votes.take(np.arange(600)), draws=0), truth) - tau(plain, truth))
+        truth, votes = world(50 + seed, np.ones(20), 1200)
+        lost.append(tau(fit_reliability(votes, model="plain", draws=0), truth) - tau(fit_reliability(votes, draws=0), truth))
+    assert np.mean(gain) > 0 and np.mean(lost) < 0.01
+
+
+def tau(found, truth):
+    return kendalltau(found.scores, truth)[0]
 
 
 def test_plain_scores_equal_choix_and_evalica_and_the_dense_newton():

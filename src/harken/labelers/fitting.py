@@ -234,7 +234,7 @@ class Fit:
 
     def expect(self, x: Floats) -> dict[str, Floats]:
         """The E-step: posterior variances, by draws. Sets `spread`."""
-        draws = self.deviations(x, E_DRAWS, 0)
+        draws = self.deviations(x, E_DRAWS if self.size <= laplace.DENSE else E_DRAWS // 4, 0)
         found = {n: (draws[:, at] ** 2).mean(0) for n, at in self.at.items()}
         if self.model == "beta":
             of_d = self.design @ draws[:, self.at["score"]].T

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+TINY = 1e-150  # keeps logarithms and quotients of vanishing probabilities finite
 
 
 def log_sigmoid(x: Floats) -> Floats:
@@ -57,7 +58,8 @@ def predictor(score: Floats, beta: Floats | float = 1.0, position: Floats | floa
 def half_wins(eta: Floats, won: Ints) -> tuple[Floats, Floats]:
     """Bradley–Terry, a tie being half a win each way: P(a) = sigma(eta). Returns log p and d/d eta, [N] each."""
     share = (won + 1) / 2
-    return share * log_sigmoid(eta) + (1 - share) * log_sigmoid(-eta), share - sigmoid(eta)
+    t = np.exp(-np.abs(eta))
+    return share * eta - np.maximum(eta, 0.0) - np.log1p(t), share - np.where(eta >= 0, 1.0, t) / (1 + t)
 
 
 def davidson_table(eta: Floats, log_nu: Floats | float) -> Floats:
@@ -99,13 +101,10 @@ def crowd_odds(d: Floats, logit_eta: Floats) -> tuple[Floats, Floats, Floats]:
     `logit_eta` [N] is the labeler's ln eta / (1 - eta): eta 1 is perfect, 1/2 a coin, 0 malicious. Returns the
     log-odds of a, their derivative by d and by logit eta, [N] each.
     """
-    right, wrong = log_sigmoid(logit_eta), log_sigmoid(-logit_eta)
-    up, down = log_sigmoid(d), log_sigmoid(-d)
-    a, b = np.logaddexp(right + up, wrong + down), np.logaddexp(right + down, wrong + up)
-    spread = np.exp(-a - b)
-    by_d = (np.exp(right) - np.exp(wrong)) * np.exp(up + down) * spread
-    by_eta = (np.exp(up) - np.exp(down)) * np.exp(right + wrong) * spread
-    return a - b, by_d, by_eta
+    right, wrong = sigmoid(logit_eta), sigmoid(-logit_eta)
+    up, down = sigmoid(d), sigmoid(-d)
+    a, b = right * up + wrong * down + TINY, right * down + wrong * up + TINY
+    return np.log(a / b), (right - wrong) * up * down / (a * b), (up - down) * right * wrong / (a * b)
 
 
 # --- rankings ----------------------------------------------------------------------------------------
