@@ -44,7 +44,8 @@ def report(name: str, start: tuple[float, float], scores, truth, beta=None, plan
     from scipy.stats import kendalltau
     wall, cpu = (now - then for now, then in zip(clock(), start))
     found = {"name": name, "seconds": round(wall, 2), "cpu_seconds": round(cpu, 2),
-             "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, "tau": round(float(kendalltau(scores, truth)[0]), 4)}
+             "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+             "tau": round(float(kendalltau(scores, truth)[0]), 4)}
     if beta is not None:
         bad = planted < -0.5
         found |= {"corr_beta": round(float(np.corrcoef(beta, planted)[0, 1]), 4),

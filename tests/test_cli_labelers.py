@@ -1,5 +1,6 @@
 """`harken labelers`, and the verdicts and effects it shows."""
 
+import dataclasses
 import json
 from xml.etree import ElementTree
 
@@ -48,6 +49,16 @@ def test_a_pull_towards_the_first_place_and_towards_length_is_named():
     assert "favours first" in people["p0"].verdict and "favours long" in people["p9"].verdict
     assert sum("favours" in p.verdict for p in people.values()) <= 4
     assert people["p9"].length == pytest.approx(1.5, abs=0.6)
+
+
+def test_who_ties_readily_is_not_taken_for_careless():
+    """Davidson's nu is 12 for one of ten equally rational people: three in four of his votes are ties."""
+    truth = np.random.default_rng(7).normal(size=40)
+    (_, votes), (_, ready) = (world(7, np.ones(10), 4000, items=40, nu=nu, scores=truth) for nu in (0.3, 12.0))
+    mixed = dataclasses.replace(votes, won=np.where(votes.labeler == 0, ready.won, votes.won))
+    found = fit_reliability(mixed, indifference=True)
+    assert found.beta_low[0] < 1 < found.beta_high[0] and found.beta[0] > 0.6
+    assert found.indifference[0] - found.indifference[1:].mean() == pytest.approx(np.log(12 / 0.3), abs=0.5)
 
 
 def test_few_votes_are_little_data():

@@ -68,7 +68,8 @@ def run_labelers(args: argparse.Namespace) -> int:
     votes = votes_of(said)
     if not len(votes):
         raise UserError(f"{args.file} compares nothing: no row ranks two different completions.", "Is it the file you meant?")
-    traits = {"position": bool(votes.first.any()), "length": args.length}
+    # Some tie half of what they see and some nothing: without a readiness of one's own, ties would pass for carelessness.
+    traits = {"position": bool(votes.first.any()), "length": args.length, "indifference": bool((votes.won == 0).any())}
     found = fit_reliability(votes, **traits)
     people = describe(votes, found, drop_each(votes, **traits), median_seconds(said))
     flagged = [votes.labelers.index(p.name) for p in people if p.verdict.startswith(FLAGGED)]

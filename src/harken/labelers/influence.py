@@ -38,9 +38,9 @@ class Dropped:
 
 
 def drop_each(votes: Votes, model: Model = "beta", prior: Priors = LEARNT, *, position: bool = False,
-              length: bool = False) -> Dropped:
+              length: bool = False, indifference: bool = False) -> Dropped:
     """Fits once, then again without each labeler's votes (the priors' widths held)."""
-    fit = task_of(votes, model, position=position, length=length, prior=prior)
+    fit = task_of(votes, model, position=position, length=length, indifference=indifference, prior=prior)
     x = fit.solve()
     before = np.sign(fit.design @ x[fit.at["score"]])
     pairs = np.unique(np.stack([votes.a, votes.b], axis=1), axis=0, return_index=True)[1]
@@ -73,7 +73,7 @@ def folds(votes: Votes, count: int, seed: int = 0) -> Ints:
 
 
 def held_out(votes: Votes, models: Sequence[Model] = ("plain", "beta", "crowd"), count: int = 5, seed: int = 0,
-             without: Sequence[int] = (), *, position: bool = False, length: bool = False) -> Tested:
+             without: Sequence[int] = (), *, position: bool = False, length: bool = False, indifference: bool = False) -> Tested:
     """Cross-validated prediction of every vote. `without` names labelers to leave out of training under one more model,
     "plain without": what dropping them does instead of weighing them."""
     fold = folds(votes, count, seed)
@@ -85,7 +85,7 @@ def held_out(votes: Votes, models: Sequence[Model] = ("plain", "beta", "crowd"),
             weight = ((fold != f) & (kept if name == "plain without" else True)).astype(np.float64)
             if not weight.any() or not (fold == f).any():
                 continue
-            fit = task_of(votes, model, position=position, length=length, weight=weight)
+            fit = task_of(votes, model, position=position, length=length, indifference=indifference, weight=weight)
             _predict(fit, fit.solve(), fold == f, log_prob[name], right[name])
     return Tested(log_prob, right)
 
@@ -100,7 +100,8 @@ def _predict(fit: Fit, x: Floats, rows: NDArray[np.bool_], log_prob: Floats, rig
     right[untied] = np.where(eta[untied] == 0, 0.5, eta[untied] * fit.votes.won[untied] > 0)
 
 
-def drop_effect(votes: Votes, count: int = 5, seed: int = 0, position: bool = False, length: bool = False) -> Floats:
+def drop_effect(votes: Votes, count: int = 5, seed: int = 0, *, position: bool = False, length: bool = False,
+                indifference: bool = False) -> Floats:
     """[A] mean gain in log P of the other labelers' held-out votes when labeler k is left out of plain Bradley–Terry's
     training: above 0, the others are predicted better without k. Costs A x F warm fits."""
     fold = folds(votes, count, seed)
@@ -109,7 +110,7 @@ def drop_effect(votes: Votes, count: int = 5, seed: int = 0, position: bool = Fa
         weight = (fold != f).astype(np.float64)
         if not weight.any():
             continue
-        fit = task_of(votes, "plain", position=position, length=length, weight=weight)
+        fit = task_of(votes, "plain", position=position, length=length, indifference=indifference, weight=weight)
         x = fit.solve()
         with_all = fit.said(fit.odds(x)[0], x)[0]
         for k in np.unique(votes.labeler):
