@@ -130,6 +130,28 @@ def test_p32_rankings_of_ties_alone_are_left_out_of_dpo_and_said(files, tmp_path
     assert done.result["rankings"] == 16
 
 
+def test_reward_model_learns_who_reads_the_scale_upside_down(files, tmp_path):
+    """Two of six labelers rank the wrong way round: their beta falls below 0, the others' does not."""
+    rows = [json.loads(line) for line in Path(files["comparisons"]).read_text().splitlines()]
+    rows = [r | {"ranks": [3 - x for x in r["ranks"]]} if r["labeler"] in ("l0", "l1") else r for r in rows]
+    turned = files | {"comparisons": write(tmp_path / "turned.jsonl", rows)}
+    settings = {"lora_rank": 0, "learning_rate": 3e-3, "epochs": 12, "batch_size": 8, "holdout_labelers": 0.0}
+    done = run("reward_model", turned, tmp_path / "r", labelers="reliability", labeler_learning_rate=0.05, **settings)
+    beta = {name: found["beta"] for name, found in done.result["labelers"].items()}
+    assert max(beta["l0"], beta["l1"]) < 0 < 0.5 < min(b for n, b in beta.items() if n not in ("l0", "l1"))
+    reward = launch.open_reward(str(done.path))
+    good = [(p, [p.text[4:-1], "warm warm warm"]) for p in (Prompt.of(f"Say {a} {b}.") for a in WORDS for b in WORDS[:4])]
+    scores = reward.score([p for p, _ in good], [c for _, c in good])
+    assert sum(a > b for a, b in scores) > 0.9 * len(scores)
+
+
+def test_labelers_without_names_are_refused(files, tmp_path):
+    rows = [json.loads(line) for line in Path(files["comparisons"]).read_text().splitlines()]
+    bare = files | {"comparisons": write(tmp_path / "bare.jsonl", [{k: v for k, v in r.items() if k != "labeler"} for r in rows])}
+    with pytest.raises(UserError, match="has to know who judged"):
+        run("reward_model", bare, tmp_path / "r", labelers="reliability")
+
+
 class Shorter:
     """A known reward: the fewer characters the better."""
 
@@ -291,7 +313,7 @@ def test_p33_defaults_are_written_down_and_unchanged(files, tmp_path):
 ROLLOUTS = {"reward": "gold", "max_tokens": 16, "steps": 10, "prompts_per_step": 4, "learning_rate": 1e-3}
 SETTINGS = {
     "sft": {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3},
-    "reward_model": {"epochs": 1, "batch_size": 6, "learning_rate": 1e-3},
+    "reward_model": {"epochs": 1, "batch_size": 6, "learning_rate": 1e-3, "labelers": "reliability"},
     "dpo": {"epochs": 1, "batch_size": 6, "learning_rate": 1e-3},
     "rloo": ROLLOUTS,
     "reinforce": ROLLOUTS,

@@ -34,6 +34,7 @@ harken quickstart runs all of it on a small real model, offline."""
 COMMANDS = (
     "cli_data",
     "cli_agreement",
+    "cli_labelers",
     "cli_goals",
     "cli_models",
 )
@@ -175,6 +176,9 @@ def show_result(path: Path, result: dict[str, Any]) -> None:
     for name, value in result.items():
         if isinstance(value, dict) and {"value", "low", "high", "n"} <= value.keys():
             print(f"  {name}: {Estimate.from_json(value)}")
+        elif name == "labelers" and isinstance(value, dict):
+            print(f"  {name}: " + ", ".join(f"{who} beta {found['beta']:.2f}" for who, found in list(value.items())[:8])
+                  + (f" and {len(value) - 8} more" if len(value) > 8 else ""))
         elif isinstance(value, dict):
             parts = {k: f"{v['value']:.3f}" if isinstance(v, dict) and "value" in v else v for k, v in value.items()}
             print(f"  {name}: " + ", ".join(f"{k} {v}" for k, v in parts.items()))

@@ -116,6 +116,14 @@ class Engine:
             self.optimizer = torch.optim.AdamW(self.trainable.values(), lr=0.0, betas=(0.9, 0.95), eps=1e-8,
                                                weight_decay=weight_decay, fused=True)
 
+    def add_scalars(self, values: Mapping[str, Sequence[float]], ratio: float) -> None:
+        """Further trained numbers, a vector a name (a value for each labeler), learnt at `ratio` times the model's rate."""
+        assert self.optimizer is not None
+        new = {n: nn.Parameter(torch.tensor(v, device=self.device)) for n, v in values.items()}
+        self.scalars.update(new)
+        self.trainable |= {f"scalar.{n}": p for n, p in new.items()}
+        self.optimizer.add_param_group({"params": list(new.values()), "ratio": ratio, "weight_decay": 0.0})
+
     def _add_adapters(self, rank: int) -> None:
         from peft import LoraConfig, get_peft_model
         config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -251,7 +259,7 @@ class Engine:
         if not math.isfinite(norm):
             raise UserError(f"The gradient's norm became {norm}.", "Lower --learning-rate; the last checkpoint is intact.")
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group.get("ratio", 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return {"grad_norm": norm, "learning_rate": learning_rate}

@@ -9,11 +9,16 @@ One epoch by default: more overfits. Scores are shifted so that demonstrations (
 training completions) average 0. Held-out prompts are never trained on; with five or more known labelers
 some labelers are held out as well, to see whether the reward speaks for people it never heard.
 
-Leaves out: margins, centring losses, models of who the labelers are.
+With `--labelers reliability` each labeler has a rationality and a pull towards length, learnt with the network
+under priors: who contradicts the others counts less, who answers upside down counts the other way round.
+
+Leaves out: margins, centring losses.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,11 +32,15 @@ from harken.core.records import Choice
 from harken.core.run import Run
 from harken.engines.hf import Engine
 from harken.engines.schedule import Order, learning_rate
+from harken.objectives.feedback import felt, labeler_prior
 from harken.objectives.preference import TIES, k_wise
 from harken.stats.pairs import PairScores, evaluate_pairs
 from harken.store.files import read_comparisons, read_demonstrations
 from harken.store.splits import held_out_labelers, in_share
 from harken.text.template import fit
+
+BETA_SD, LENGTH_SD = 1.0, 0.3
+"""Priors of the labelers' parameters: beta ~ N(1, 1), length ~ N(0, 0.3^2) in log-odds a doubling."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,10 @@ class Config(TrainConfig):
     """Sets of completions in one optimiser step, with all their rankings."""
     ties: str = "davidson"
     """Ties: davidson or rao_kupper (a learnt tie parameter), or drop (as InstructGPT)."""
+    labelers: str = "plain"
+    """Who judged: plain (all alike), or reliability (each one's rationality and pull towards length are learnt)."""
+    labeler_learning_rate: float = 0.02
+    """Peak learning rate of the labelers' own parameters; the schedule is the model's."""
     demonstrations: str = ""
     """JSON Lines file of demonstrations whose scores shall average 0; without it the training completions do."""
     holdout: float = 0.15
@@ -75,6 +88,7 @@ def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) 
         elif choice.has_preference or config.ties != "drop":
             kept.append((choice, tree))
     elements = _elements(kept)
+    people = _people(config, learner, kept)
     zero = _zero(config, learner, run)
     order = Order(len(elements), config.batch_size, config.epochs, config.seed)
 
@@ -86,12 +100,20 @@ def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) 
     tie = learner.scalars["tie"] if config.ties != "drop" else None
     for step in run.track(start, order.total, "reward model"):
         batch = [elements[i] for i in order(step)]
-        rankings = sum(len(ranks) for _, ranks in batch)
-        data = [Datum(tree, {"ranks": [r for one in ranks for r in one], "rankings": [len(ranks)]}) for tree, ranks in batch]
+        rankings = sum(len(choices) for _, choices in batch)
+        data = [_datum(tree, choices, people) for tree, choices in batch]
 
         def objective(out: Any, x: Any, weight: float = 1 / rankings) -> Any:
             index, sizes = repeat(out.sizes, x["rankings"].int().tolist())
-            return k_wise(out.scores_C[index], x["ranks"], torch.full_like(x["ranks"], weight), sizes, ties=config.ties, tie=tie)
+            scores_C, extra = out.scores_C[index], 0.0
+            if people:
+                beta_A, length_A = learner.scalars["labeler_beta"], learner.scalars["labeler_length"]
+                who_C = x["who"].long()
+                scores_C = felt(scores_C, beta_A[who_C], length_A[who_C], x["length"])
+                # The prior counts once in all rankings, so each ranking carries its share.
+                extra = labeler_prior(beta_A, length_A, BETA_SD, LENGTH_SD) * len(sizes) * weight / len(kept)
+            loss, found = k_wise(scores_C, x["ranks"], torch.full_like(x["ranks"], weight), sizes, ties=config.ties, tie=tie)
+            return loss + extra, found
 
         metrics = learner.forward_backward(data, objective)
         metrics["accuracy"] = metrics.pop("correct") / max(1.0, pairs := metrics.pop("pairs"))
@@ -108,15 +130,46 @@ def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) 
         run.note("No prompt with a preference was held out: accuracy is not measured.")
     found = _figures(learner, labelers_out)
     result["accuracy_labelers"] = found.to_json()["accuracy"] if found else None
+    if people:
+        result["labelers"] = _who(learner, people, kept)
     run.finish(result, lambda folder: learner.save(folder, base=run.config["base"]))
 
 
-def _elements(kept: list[tuple[Choice, Tree]]) -> list[tuple[Tree, list[tuple[int, ...]]]]:
-    """Each set of completions once, with the ranks that everybody gave it."""
-    found: dict[Tree, list[tuple[int, ...]]] = {}
+def _elements(kept: list[tuple[Choice, Tree]]) -> list[tuple[Tree, list[Choice]]]:
+    """Each set of completions once, with everybody's rankings of it."""
+    found: dict[Tree, list[Choice]] = {}
     for choice, tree in kept:
-        found.setdefault(tree, []).append(choice.ranks)
+        found.setdefault(tree, []).append(choice)
     return list(found.items())
+
+
+def _people(config: Config, learner: Engine, kept: list[tuple[Choice, Tree]]) -> dict[str, int]:
+    """The labelers whose parameters are learnt, by name; nobody with --labelers plain."""
+    if config.labelers == "plain":
+        return {}
+    names = sorted({choice.labeler for choice, _ in kept if choice.labeler})
+    if len(names) < 2 or any(choice.labeler is None for choice, _ in kept):
+        raise UserError(f"--labelers {config.labelers} has to know who judged; {config.data} names {len(names)} labelers"
+                        f"{' and leaves some rankings unsigned' if names else ''}.",
+                        'Give every row its "labeler" (two or more of them), or use --labelers plain.')
+    ratio = config.labeler_learning_rate / config.learning_rate if config.learning_rate else 0.0
+    learner.add_scalars({"labeler_beta": [1.0] * len(names), "labeler_length": [0.0] * len(names)}, ratio)
+    return {name: i for i, name in enumerate(names)}
+
+
+def _datum(tree: Tree, choices: list[Choice], people: dict[str, int]) -> Datum:
+    inputs: dict[str, list[float]] = {"ranks": [r for c in choices for r in c.ranks], "rankings": [len(choices)]}
+    if people:
+        inputs["who"] = [people[c.labeler or ""] for c in choices for _ in c.ranks]
+        inputs["length"] = [math.log2(len(text) + 1) for c in choices for text in c.options]
+    return Datum(tree, inputs)
+
+
+def _who(learner: Engine, people: dict[str, int], kept: list[tuple[Choice, Tree]]) -> dict[str, dict[str, float]]:
+    """What was learnt of each labeler; score differences are the log-odds of one with beta 1."""
+    beta, length = (learner.scalars[n].detach().tolist() for n in ("labeler_beta", "labeler_length"))
+    count = Counter(choice.labeler for choice, _ in kept)
+    return {name: {"beta": beta[i], "length": length[i], "rankings": count[name]} for name, i in people.items()}
 
 
 def repeat(sizes: Sequence[int], rankings: Sequence[int]) -> tuple[list[int], list[int]]:

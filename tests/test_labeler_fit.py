@@ -1,0 +1,155 @@
+"""Reliability of labelers: planted truth, independent references, invariants."""
+
+import choix
+import evalica
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+
+from harken.core.errors import UserError
+from harken.core.records import Choice, Prompt
+from harken.labelers.fitting import Fit, Priors
+from harken.labelers.reliability import fit_features, fit_reliability
+from harken.labelers.votes import votes_of
+from harken.stats.bradley_terry import bradley_terry, count_wins
+from labeler_worlds import centred, world
+
+FREE = Priors(score=np.inf)
+CROWD = np.r_[np.full(12, 3.0), np.full(5, 0.4), np.full(3, -2.0)]
+
+
+def test_careless_and_reversed_people_are_found():
+    truth, votes = world(0, CROWD, 1200)
+    found = fit_reliability(votes)
+    assert np.corrcoef(found.beta, CROWD)[0, 1] > 0.85
+    assert (found.reversed[-3:] > 0.99).all() and (found.reversed[:12] < 0.01).all()
+    assert np.corrcoef(found.scores, truth)[0, 1] > np.corrcoef(fit_reliability(votes, model="plain").scores, truth)[0, 1] + 0.05
+
+
+@pytest.mark.parametrize("ties", ["davidson", "half"])
+@pytest.mark.parametrize("model", ["plain", "beta", "crowd"])
+def test_the_gradient_of_the_fit_is_that_of_finite_differences(model, ties):
+    _, votes = world(1, [1.0, 0.5, -1.0], 60, items=8, nu=0.5)
+    rng = np.random.default_rng(0)
+    task = Fit(votes, rng.normal(size=(60, 3)), model, ties, True, True, True, Priors(), rng.random(60), None)
+    x, step = rng.normal(size=task.size) / 2, 1e-6
+    numeric = [(task.loss(x + e)[0] - task.loss(x - e)[0]) / 2 / step for e in np.eye(task.size) * step]
+    assert np.allclose(task.loss(x)[1], numeric, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", ["plain", "beta", "crowd"])
+def test_predictions_are_those_of_the_fit(model):
+    _, votes = world(2, CROWD, 400, nu=0.5)
+    found = fit_reliability(votes, model=model, position=True, length=True, indifference=True, draws=0)
+    assert found.log_prob(votes).sum() == pytest.approx(found.log_likelihood, rel=1e-9)
+    p = found.probability(votes)
+    assert np.allclose(p.sum(1), 1) and np.allclose(np.log(p[np.arange(400), 1 - votes.won]), found.log_prob(votes))
+
+
+def test_features_score_items_that_nobody_judged():
+    rng = np.random.default_rng(3)
+    phi, w = rng.normal(size=(300, 8)), rng.normal(size=8)
+    truth, votes = world(3, CROWD / 3, 1500, items=300, prompts=50, scores=phi @ w)
+    judged = votes.take((votes.a < 200) & (votes.b < 200))
+    found = fit_features(judged, phi)
+    assert np.corrcoef(found.scores[200:], truth[200:])[0, 1] > 0.95
+    assert found.covariance.shape == (8, 8) and np.linalg.eigvalsh(found.covariance)[0] > 0
+    assert np.allclose(found.scores, phi @ found.weights)
+
+
+def test_free_scores_need_a_finite_maximum():
+    p = Prompt.of("p")
+    votes = votes_of([Choice(p, ("x", "y"), (1, 2)), Choice(p, ("y", "z"), (1, 2))])
+    with pytest.raises(UserError, match="have no maximum"):
+        fit_reliability(votes, model="plain", prior=Priors(score=np.inf))
+    with pytest.raises(UserError, match="no comparisons"):
+        fit_reliability(votes.take(votes.won == 5))
+
+
+def test_betas_need_less_than_half_the_labels_and_cost_little_where_all_are_alike():
+    """A small version of benchmarks/reliability.py: 600 comparisons with betas beat 1,500 without; tau lost when alike."""
+    gain, lost = [], []
+    for seed in range(4):
+        truth, votes = world(seed, CROWD, 1500)
+        plain = fit_reliability(votes, model="plain", draws=0)
+        gain.append(tau(fit_reliability(votes.take(np.arange(600)), draws=0), truth) - tau(plain, truth))
+        truth, votes = world(50 + seed, np.ones(20), 1200)
+        lost.append(tau(fit_reliability(votes, model="plain", draws=0), truth) - tau(fit_reliability(votes, draws=0), truth))
+    assert np.mean(gain) > 0 and np.mean(lost) < 0.01
+
+
+def tau(found, truth):
+    return kendalltau(found.scores, truth)[0]
+
+
+def test_plain_scores_equal_choix_and_evalica_and_the_dense_newton():
+    """Maximum likelihood; evalica counts ties as half-wins, choix has none."""
+    _, votes = world(4, [1.0], 600, items=15)
+    found = fit_reliability(votes, model="plain", prior=FREE, draws=0)
+    won = [(a, b) if w > 0 else (b, a) for a, b, w in zip(votes.a, votes.b, votes.won)]
+    assert np.allclose(found.scores, choix.opt_pairwise(15, won, method="Newton-CG", tol=1e-12), atol=1e-6)
+
+    _, votes = world(4, [1.0], 600, items=15, nu=0.8)
+    found = fit_reliability(votes, model="plain", ties="half", prior=FREE, draws=0)
+    words = {1: evalica.Winner.X, 0: evalica.Winner.Draw, -1: evalica.Winner.Y}
+    theirs = evalica.bradley_terry(votes.a.tolist(), votes.b.tolist(), [words[int(w)] for w in votes.won], tolerance=1e-14,
+                                   limit=100_000).scores.sort_index().to_numpy()
+    assert np.allclose(found.scores, np.log(theirs) - np.log(theirs).mean(), atol=1e-6)
+
+    dense = count_wins([(a, b) for a, b, w in zip(votes.a, votes.b, votes.won) if w > 0], 15)
+    dense += count_wins([(b, a) for a, b, w in zip(votes.a, votes.b, votes.won) if w < 0], 15)
+    tied = count_wins([(a, b) for a, b, w in zip(votes.a, votes.b, votes.won) if w == 0], 15)
+    newton = bradley_terry(dense, tied + tied.T, tie_model="davidson")
+    found = fit_reliability(votes, model="plain", prior=FREE)
+    assert np.allclose(found.scores, newton.scores, atol=1e-6) and found.tie == pytest.approx(newton.tie, abs=1e-6)
+
+
+def test_errors_of_free_scores_are_those_of_the_inverse_information():
+    """Two items, n comparisons: var(s_a - s_b) = 1 / (n p (1 - p)), and each score has a quarter of it."""
+    _, votes = world(5, [1.0], 500, items=2)
+    found = fit_reliability(votes, model="plain", prior=FREE, draws=4000)
+    p = found.probability(votes)[:, 0]
+    assert found.score_sd == pytest.approx(np.full(2, 0.5 / np.sqrt((p * (1 - p)).sum())), rel=0.05)
+
+
+def test_large_problems_draw_by_conjugate_gradients_what_small_ones_draw_by_cholesky(monkeypatch):
+    _, votes = world(6, CROWD / 3, 1500, nu=0.4)
+    dense = fit_reliability(votes, position=True, draws=2000)
+    monkeypatch.setattr("harken.labelers.laplace.DENSE", 10)
+    sparse = fit_reliability(votes, position=True, draws=2000)
+    for name in ("score_sd", "beta_sd", "position_sd"):
+        assert np.allclose(getattr(dense, name), getattr(sparse, name), rtol=0.12), name
+
+
+WORLDS = {
+    "alike": (lambda rng: np.ones(20), 60, 1, 2000),
+    "mixed": (lambda rng: np.r_[rng.normal(2, 0.3, 12), rng.normal(0.4, 0.1, 5), rng.normal(-1.5, 0.3, 3)], 60, 1, 2000),
+    "prompts": (lambda rng: rng.normal(1, 0.5, 20), 200, 50, 4000),
+}
+
+
+def coverage(name, seeds, **fit):
+    """Share of 90 % intervals that hold the truth: of scores, betas and positions."""
+    draw, items, prompts, n = WORLDS[name]
+    hits = []
+    for seed in range(seeds):
+        rng = np.random.default_rng(1000 + seed)
+        beta, position = draw(rng), rng.normal(0.2, 0.4, 20)
+        truth, votes = world(seed, beta, n, items, prompts, nu=0.5, position=position)
+        found = fit_reliability(votes, position=True, **fit)
+        gap = np.abs(found.scores - centred(truth, votes.prompt) * beta.mean())
+        hits.append([np.mean(gap < 1.645 * found.score_sd),
+                     np.mean((found.beta_low <= beta / beta.mean()) & (beta / beta.mean() <= found.beta_high)),
+                     np.mean(np.abs(found.position - position) < 1.645 * found.position_sd)])
+    return np.mean(hits, axis=0)
+
+
+def test_intervals_cover_the_planted_truth():
+    assert (np.abs(coverage("mixed", 3) - 0.9) < 0.1).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(WORLDS))
+def test_intervals_of_90_percent_cover_85_to_95_percent(name):
+    found = coverage(name, 30)
+    assert ((found >= 0.85) & (found <= 0.95)).all(), found
