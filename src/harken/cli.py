@@ -36,6 +36,7 @@ COMMANDS = (
     "cli_agreement",
     "cli_labelers",
     "cli_goals",
+    "cli_next",
     "cli_models",
 )
 """The files of the commands, in the order of `harken --help`; each has `add_commands`."""
