@@ -3,9 +3,9 @@
     python benchmarks/active.py [--seeds 10] [--quick] [--svg docs/active_choice.svg]
 
 D = 24, a pool of 4000 heavy-tailed pairs (multivariate t, 3 degrees of freedom), batches of 20, one honest labeler of log-odds
-x'w, w of length 1. Each batch is chosen from the whole pool by the posterior of a Bayesian logistic regression (fit_features), the first at
-random. Accuracy is on 4000 pairs drawn from the same pool's distribution and never chosen from: a pool that was chosen from
-is biased. Margin sampling is the negative control. The last line is JSON.
+x'w, w of length 1. Each batch is chosen from the whole pool by the posterior of a Bayesian logistic regression (fit_features),
+the first at random. Accuracy is on 4000 pairs drawn like the pool's and never chosen from: what was chosen is no fair sample.
+Margin sampling is the negative control. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def learn(seed: int, strategy: str, most: int, goal: float) -> list[tuple[int, f
     while True:
         n = len(asked)
         none = np.zeros(n, dtype=np.int64)
-        votes = Votes(asked + 1, none, answer[asked], none, none, np.arange(n), items, np.zeros(POOL + 1, dtype=np.int64), ("one",), ({},))
+        votes = Votes(asked + 1, none, answer[asked], none, none, np.arange(n), items,
+                      np.zeros(POOL + 1, dtype=np.int64), ("one",), ({},))
         found = fit_features(votes, phi, model="plain", prior=Priors(score=1.0), draws=0)
         assert found.weights is not None
         curve.append((n, float(((test @ found.weights > 0) == (test @ w > 0)).mean())))
@@ -85,8 +86,10 @@ def draw(curves: dict[str, list[list[tuple[int, float]]]], most: int) -> str:
         plot.line(mean, f'line" style="fill:none;stroke:{paints[strategy]};stroke-width:2')
         plot.parts.append(f'<text x="{plot.right}" y="{plot.bottom - 90 + 15 * row}" text-anchor="end" '
                           f'fill="{paints[strategy]}">{strategy}</text>')
-    style = '<style>text{font:12px sans-serif;fill:#444}.grid{stroke:#ddd}</style><rect width="100%" height="100%" fill="#ffffff"/>'
-    return plot.svg().replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace("<title>", style + "<title>", 1) + "\n"
+    style = ("<style>text{font:12px sans-serif;fill:#444}.grid{stroke:#ddd}</style>"
+             '<rect width="100%" height="100%" fill="#ffffff"/>')
+    alone = plot.svg().replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    return alone.replace("<title>", style + "<title>", 1) + "\n"
 
 
 def main() -> None:
@@ -105,7 +108,7 @@ def main() -> None:
         result[strategy] = {name: median(found) for name, found in row.items()}
         print(strategy, result[strategy], row, f"{time.perf_counter() - start:.0f} s", flush=True)
     random = result["random"]["to_0.85"]
-    for strategy, row in result.items():
+    for row in result.values():
         row["of_random"] = round(row["to_0.85"] / random, 3) if random and row["to_0.85"] else None
     if args.svg:
         args.svg.write_text(draw(curves, args.most), encoding="utf-8")

@@ -291,9 +291,9 @@ class _Thompson(_Random):
     def __call__(self, open_: np.ndarray) -> int:
         rows = np.flatnonzero(open_)
         q, start = self.batch.q, int(self.rng.choice(rows))
-        rivals = {int(q.a[start]), int(q.b[start])}
-        near = rows[np.isin(q.a[rows], list(rivals)) | np.isin(q.b[rows], list(rivals))]
-        items = np.unique(np.r_[q.a[near], q.b[near]])
+        touch = rows[np.isin(q.a[rows], (q.a[start], q.b[start])) | np.isin(q.b[rows], (q.a[start], q.b[start]))]
+        items = np.unique(np.r_[q.a[touch], q.b[touch]])
+        near = rows[np.isin(q.a[rows], items) & np.isin(q.b[rows], items)]
         root, mean = self.batch.belief.root[items], self.batch.belief.mean[items]
         for _ in range(self.TRIES):
             one, two = items[(mean + self.rng.standard_normal((2, root.shape[1])) @ root.T).argmax(1)]

@@ -21,8 +21,8 @@ from harken.labelers.likelihood import Floats, davidson
 from harken.labelers.reliability import Reliability
 from harken.labelers.votes import Votes
 
-MARGIN = 0.2
-"""Log-odds of the median labeler below which two answers are as good as equal: 55 % would prefer one."""
+MARGIN = 0.4
+"""Log-odds of the median labeler below which two answers are as good as equal: 60 % would prefer one."""
 WIDTH = 2.0
 """Sd of score differences where no fit says better."""
 GRID = 801
