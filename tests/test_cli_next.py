@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from harken import cli
+from harken import cli, cli_next
+from harken.labelers import active, active_sets, features
 from harken.sandbox import crowd, load_demonstrations, make_comparisons, upside_down
 from harken.store.database import open_database
 from harken.store.files import write_jsonl
@@ -27,6 +28,10 @@ def run(files, *more):
     out = files / "queue.jsonl"
     assert cli.main(["next", "--dimensions", "14", "--n", "6", "--out", str(out), *more]) == 0
     return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+
+
+def test_options_are_the_modules_own():
+    assert cli_next.STRATEGIES == active.STRATEGIES and cli_next.MOST == active_sets.MOST and len(features.PLAIN) == 10
 
 
 def test_pairs(files, capsys):
