@@ -98,11 +98,12 @@ def build_parser() -> argparse.ArgumentParser:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"harken {harken.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    from harken import cli_agreement, cli_data, cli_models
+    from harken import cli_agreement, cli_data, cli_disagree, cli_models
     cli_data.add_commands(commands)
     cli_agreement.add_commands(commands)
     commands.add_parser("train", help="train a model (harken train --help lists the methods)", add_help=False)
     cli_models.add_commands(commands)
+    cli_disagree.add_commands(commands)
     return parser
 
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from harken.core.errors import UserError
 from harken.core.protocols import Estimate
-from harken.labelers.groups import (GroupModel, Posterior, features, fit_membership, group_index, one_hot, posterior)
+from harken.labelers.groups import GroupModel, Posterior, features, fit_membership, group_index, one_hot, posterior
 from harken.labelers.mixture import Discovery, discover, folds_of, residuals, vote_logps_of
 from harken.labelers.regression import Floats, Ints, outcome_logps
 from harken.labelers.votes import Votes
@@ -82,7 +82,7 @@ class Disagreement:
         """Whether a difference of values is established: better prediction, or a chance below 5 %."""
         if len(self.model.names) < 2:
             return False
-        return self.p_value < 0.05 if self.p_value is not None else bool(self.gain and self.gain.low > 0)
+        return bool(self.p_value < 0.05 if self.p_value is not None else self.gain and self.gain.low > 0)
 
 
 def permutation_test(votes: Votes, index: Ints, *, shared: GroupModel, permutations: int = 999,
@@ -255,14 +255,14 @@ def examine(votes: Votes, group_by: str | None = None, *, phi: Floats | None = N
 def to_json(found: Disagreement, votes: Votes) -> dict[str, Any]:
     """The findings with names and texts in place of indices."""
     def estimate(e: Estimate | None) -> dict[str, float] | None:
-        return None if e is None else e.to_json()
+        return None if e is None else {k: v for k, v in e.to_json().items() if np.isfinite(v)}
 
     model = found.model
     return {
         "groups": [{"name": name, "share_of_labelers": float(share), "votes": float(count)}
                    for name, share, count in zip(model.names, model.shares, votes_by(votes, model))],
         "values": found.values, "share_values": estimate(found.share), "expected_disagreement": found.expected,
-        "observed_disagreement": {k: {"share": v, "couples": n} for k, (v, n) in found.observed.items()},
+        "observed_disagreement": {k: {"share": v, "couples": n} for k, (v, n) in found.observed.items() if n},
         "p_value": found.p_value, "permutations": found.permutations, "held_out_gain": estimate(found.gain),
         "upside_down": list(found.inverted), "items_tested": found.tested,
         "items": [{"prompt_id": votes.items[one.item][0], "text": votes.items[one.item][1], "higher_in": one.high,

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from harken.core.errors import UserError
-from harken.labelers.regression import Fit, Floats, Ints, Traits, davidson, labeler_traits, outcome_logps
+from harken.labelers.regression import Fit, Floats, Ints, davidson, labeler_traits, outcome_logps
 from harken.labelers.votes import Votes
 
 SIGMAS = (0.5, 1.0, 2.0, 4.0)
@@ -60,8 +60,8 @@ class GroupModel:
     """[A, K] rationality of each labeler, were they of that group; 1 where noise is not modelled."""
     indifference: Floats
     """[A, K] how much more readily than others each labeler ties, were they of that group."""
-    seen: NDArray[np.bool_]
-    """[A] voted in the training data: others are predicted by the crowd's mixture of groups and rationalities."""
+    cast: Ints
+    """[A] votes in the training data. Who cast none is predicted as whoever might cast the next vote."""
     log_nu: float
     position: float
     """Log-odds that being shown first adds."""
@@ -72,9 +72,14 @@ class GroupModel:
     """Whether rationalities were fitted."""
 
     @property
+    def seen(self) -> NDArray[np.bool_]:
+        """[A] cast a vote."""
+        return self.cast > 0
+
+    @property
     def shares(self) -> Floats:
         """[K] share of the seen labelers in each group."""
-        return self.membership[self.seen].mean(0)
+        return np.asarray(self.membership[self.seen].mean(0))
 
     def scores(self) -> Floats:
         """[K, I] score of every item in each group."""
@@ -83,9 +88,9 @@ class GroupModel:
     def log_probabilities(self, votes: Votes) -> Floats:
         """[N, 3] log P(b preferred, tie, a preferred) of votes, also by labelers who were never seen."""
         scores, shown = self.scores(), self.position * votes.first
-        known, shares = self.seen[votes.labeler], self.shares
-        people = np.flatnonzero(self.seen)
-        crowd = people[np.linspace(0, len(people) - 1, min(CROWD, len(people))).astype(int)]
+        known = self.seen[votes.labeler]
+        reached = np.cumsum(self.cast) / self.cast.sum()
+        crowd = [int(np.searchsorted(reached, (i + 0.5) / CROWD)) for i in range(CROWD)]  # by votes: who is prolific stays so
         result = np.zeros((len(votes), 3))
         for k in range(len(self.names)):
             d = scores[k, votes.a] - scores[k, votes.b]
@@ -159,7 +164,7 @@ class _Rows:
 
     def precision(self, sigma: float, tau: float) -> Floats:
         rest = self.x.shape[1] - self.width - 1
-        return np.r_[np.full(self.width, sigma**-2), np.full(rest, tau**-2), 1.0]
+        return np.concatenate([np.full(self.width, sigma**-2), np.full(rest, tau**-2), np.ones(1)])
 
     def fit(self, sigma: float, tau: float, start: Fit | None = None) -> Fit:
         return davidson(self.x, self.won, self.precision(sigma, tau), weight=self.weight, tie_shift=self.tie_shift, start=start)
@@ -186,8 +191,9 @@ def traits_of(votes: Votes, model: GroupModel) -> tuple[Floats, Floats, Floats]:
 
     The median rationality is 1: a common factor belongs to the scores.
     """
-    found = [labeler_traits(s[votes.a] - s[votes.b], votes.won, votes.labeler, len(votes.labelers), model.log_nu,
-                            model.position * votes.first) for s in model.scores()]
+    shown = np.asarray(model.position * votes.first, dtype=np.float64)
+    found = [labeler_traits(s[votes.a] - s[votes.b], votes.won, votes.labeler, len(votes.labelers), model.log_nu, shown)
+             for s in model.scores()]
     beta, sd, shy = (np.stack([getattr(one, name) for one in found], 1) for name in ("beta", "beta_sd", "indifference"))
     scale = max(float(np.median((beta * model.membership).sum(1)[model.seen])), LEAST_SCALE)
     return beta / scale, sd / scale, shy
@@ -202,7 +208,7 @@ def fit_membership(votes: Votes, member: Floats, names: tuple[str, ...], *, phi:
     """
     if len(votes) == 0:
         raise UserError("There is no comparison to learn from.", "Give a file of comparisons with at least one pair.")
-    diff, seen = differences(votes, phi), np.bincount(votes.labeler, minlength=len(votes.labelers)) > 0
+    diff, cast = differences(votes, phi), np.bincount(votes.labeler, minlength=len(votes.labelers))
     beta = np.ones_like(member) if beta is None else beta
     shy = np.zeros_like(member) if shy is None else shy
     fit: Fit | None = None
@@ -216,7 +222,7 @@ def fit_membership(votes: Votes, member: Floats, names: tuple[str, ...], *, phi:
             found = {t: rows.fit(sigma, t, fit) for t in TAUS}
             width = max(found, key=lambda t: found[t].log_evidence)
         fit = rows.fit(sigma, width, fit)
-        model = GroupModel(names, member, phi, fit.weights[:-1].reshape(-1, phi.shape[1]), beta, shy, seen, fit.log_nu,
+        model = GroupModel(names, member, phi, fit.weights[:-1].reshape(-1, phi.shape[1]), beta, shy, cast, fit.log_nu,
                            float(fit.weights[-1]), sigma, width, fit.log_evidence, noise)
         if noise and turn < rounds:
             beta, _, shy = traits_of(votes, model)

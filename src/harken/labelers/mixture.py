@@ -3,10 +3,11 @@
     found = discover(votes)            # 1 group suffices, unless held-out votes say otherwise
     found.model.membership             # [A, K]
 
-EM over a mixture of Davidson models with shared scores and shrunken offsets (`groups.py`). The E-step asks under which group's
-scores a labeler's votes are likely, at the labeler's own rationality there; `hard` assigns each labeler to one group, as
-MaxMin-RLHF does (2402.08925, algorithm 2). The number of groups is chosen on held-out votes of the same people; the integrated
-classification likelihood stands beside it. EM starts from the leading directions of the labelers' residuals, and from random splits.
+EM over a mixture of Davidson models with shared scores and shrunken offsets (`groups.py`). The E-step asks under which
+group's scores a labeler's votes are likely, at the labeler's own rationality there; `hard` assigns each labeler to one group,
+as MaxMin-RLHF does (2402.08925, algorithm 2). The number of groups is chosen on held-out votes of the same people; the
+integrated classification likelihood stands beside it. EM starts from the leading directions of the labelers' residuals, and
+from random splits.
 
 Shape suffixes as in `groups.py`.
 """
@@ -28,6 +29,7 @@ from harken.labelers.votes import Votes
 from harken.stats.intervals import paired_difference
 
 FLATTEN = 1e-6
+LEAST_BETA = 0.5
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ def residuals(votes: Votes, model: GroupModel) -> tuple[sparse.csr_matrix, spars
     p = np.exp(outcome_logps(d, model.log_nu + model.indifference[votes.labeler, 0]))
     mean = p[:, 2] - p[:, 0]
     diff = differences(votes, model.phi)
-    who = sparse.csr_matrix((np.ones(len(votes)), (votes.labeler, np.arange(len(votes)))), shape=(len(votes.labelers), len(votes)))
+    count = len(votes)
+    who = sparse.csr_matrix((np.ones(count), (votes.labeler, np.arange(count))), shape=(len(votes.labelers), count))
     pull = who @ diff.multiply(((votes.won - mean) / 2)[:, None])
     spread = who @ diff.multiply(diff).multiply(((p[:, 2] + p[:, 0] - mean**2) / 4)[:, None])
     return pull.tocsr(), spread.tocsr()
@@ -60,7 +63,7 @@ def _start(votes: Votes, shared: GroupModel, k: int, rng: np.random.Generator, s
     """[A, K] first memberships: k-means on the leading directions of standardised residuals, or a random split."""
     count = len(votes.labelers)
     if not spectral:
-        return np.eye(k)[rng.permutation(np.arange(count) % k)]
+        return np.asarray(np.eye(k)[rng.permutation(np.arange(count) % k)])
     pull, spread = residuals(votes, shared)
     whole = np.sqrt(np.asarray(spread.sum(0)).ravel() + FLATTEN)
     table = pull @ sparse.diags(1 / whole)
@@ -72,7 +75,7 @@ def _start(votes: Votes, shared: GroupModel, k: int, rng: np.random.Generator, s
     for _ in range(20):
         label = ((points[:, None] - centres) ** 2).sum(-1).argmin(1)
         centres = np.stack([points[label == c].mean(0) if (label == c).any() else points[rng.integers(count)] for c in range(k)])
-    return np.eye(k)[label] * 0.8 + 0.2 / k
+    return np.asarray(np.eye(k)[label] * 0.8 + 0.2 / k)
 
 
 def _expect(votes: Votes, model: GroupModel, hard: bool) -> tuple[Floats, float]:
@@ -105,12 +108,14 @@ def fit_mixture(votes: Votes, k: int, *, shared: GroupModel, hard: bool = False,
     names = tuple(f"group {c + 1}" for c in range(k))
     for start in range(starts):
         member = _start(votes, shared, k, rng, spectral=start % 2 == 0)
-        beta, shy, last = np.repeat(shared.beta, k, 1), np.repeat(shared.indifference, k, 1), -math.inf
+        # Whoever seems upside down to everybody may be upright in a group: β < 0 must be earned anew.
+        beta, shy, last = np.repeat(np.maximum(shared.beta, LEAST_BETA), k, 1), np.repeat(shared.indifference, k, 1), -math.inf
         for step in range(steps):
             model = fit_membership(votes, member, names, phi=shared.phi, noise=False, sigma=shared.sigma, tau=1.0, beta=beta,
                                    shy=shy)
             if shared.noise:
                 beta, _, shy = traits_of(votes, model)
+                beta = beta * _upright(beta, member, model.seen)
             model = dataclasses.replace(model, beta=beta, indifference=shy, noise=shared.noise)
             new, total = _expect(votes, model, hard)
             moved, member = float(np.abs(new - member).max()), new
@@ -126,10 +131,16 @@ def fit_mixture(votes: Votes, k: int, *, shared: GroupModel, hard: bool = False,
     return by_size(dataclasses.replace(final, noise=shared.noise)), best[1]
 
 
+def _upright(beta: Floats, member: Floats, seen: NDArray[np.bool_]) -> Floats:
+    """[K] −1 for a group most of whose members have β < 0: (β, scores) and (−β, −scores) fit alike, people mean the first."""
+    return np.where((np.sign(beta) * member)[seen].sum(0) < 0, -1.0, 1.0)
+
+
 def by_size(model: GroupModel) -> GroupModel:
     """The same groups, the largest first."""
     order = np.argsort(-model.shares, kind="stable")
-    return dataclasses.replace(model, membership=model.membership[:, order], beta=model.beta[:, order], indifference=model.indifference[:, order],
+    return dataclasses.replace(model, membership=model.membership[:, order], beta=model.beta[:, order],
+                               indifference=model.indifference[:, order],
                                weights=np.concatenate([model.weights[:1], model.weights[1:][order]]))
 
 

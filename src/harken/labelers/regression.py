@@ -173,21 +173,23 @@ def labeler_traits(d: Floats, won: Ints, labeler: Ints, labelers: int, log_nu: f
     intervals of the scores too narrow.
     """
     active = np.bincount(labeler, minlength=labelers) > 0
-    beta, shy = np.ones(labelers), np.zeros(labelers)
+    beta: Floats = np.ones(labelers)
+    shy: Floats = np.zeros(labelers)
+    bend: Floats = np.ones(labelers)
     omega, psi, ties = 0.75, 0.75, math.isfinite(log_nu)
     for _ in range(25):
         p = np.exp(outcome_logps(beta[labeler] * d + offset, log_nu + shy[labeler]))
         mean, tie = p[:, 2] - p[:, 0], p[:, 1]
         slope = np.bincount(labeler, d * (won - mean) / 2, labelers) - (beta - 1) / omega**2
-        bend = np.bincount(labeler, d**2 * (1 - tie - mean**2) / 4, labelers) + omega**-2
-        beta = np.clip(beta + np.clip(slope / bend, -1, 1), -4, 5)
+        bend = np.asarray(np.bincount(labeler, d**2 * (1 - tie - mean**2) / 4, labelers) + omega**-2, dtype=np.float64)
+        beta = np.asarray(np.clip(beta + np.clip(slope / bend, -1, 1), -4, 5), dtype=np.float64)
         omega = _width(beta - 1, bend, active, *SPREAD["beta"])
         if ties:
             slope = np.bincount(labeler, (won == 0) - tie, labelers) - shy / psi**2
-            stiff = np.bincount(labeler, tie * (1 - tie), labelers) + psi**-2
-            shy = np.clip(shy + np.clip(slope / stiff, -1, 1), -6, 6)
+            stiff = np.asarray(np.bincount(labeler, tie * (1 - tie), labelers) + psi**-2, dtype=np.float64)
+            shy = np.asarray(np.clip(shy + np.clip(slope / stiff, -1, 1), -6, 6), dtype=np.float64)
             psi = _width(shy, stiff, active, *SPREAD["indifference"])
-    return Traits(beta, bend**-0.5, shy)
+    return Traits(beta, 1 / np.sqrt(bend), shy)
 
 
 def _width(deviation: Floats, bend: Floats, active: NDArray[np.bool_], least: float, most: float) -> float:
