@@ -20,8 +20,9 @@ def world(tmp_path_factory):
     votes, *_ = grouped(0, prompts=6, per=5, people=20, n=900, tau=2.0, share=0.5)
     prompts = [Prompt.of(f"Question {p}?") for p in range(6)]
     file = tmp_path_factory.mktemp("world") / "said.jsonl"
-    write_jsonl(file, (Choice(prompts[votes.prompt[a]], (f"<text> {a}", f"<text> {b}"), (2 - (w >= 0), 2 - (w <= 0)), votes.labelers[k],
-                              votes.groups[k]) for a, b, w, k in zip(votes.a, votes.b, votes.won, votes.labeler)))
+    rows = np.stack([votes.a, votes.b, votes.won, votes.labeler], 1).tolist()
+    write_jsonl(file, (Choice(prompts[votes.prompt[a]], (f"<text> {a}", f"<text> {b}"), (1 + (w < 0), 1 + (w > 0)),
+                              votes.labelers[k], votes.groups[k]) for a, b, w, k in rows))
     return file
 
 
@@ -41,7 +42,8 @@ def test_values_are_told_with_items_and_written_as_json_and_svg(world, tmp_path,
 
 def test_a_jury_weighs_the_groups(world, tmp_path, capsys):
     found = tmp_path / "found.json"
-    assert main(["disagree", str(world), "--group-by", "age", "--json", str(found), "--jury", "age=old:3,age=young:1", *QUICK]) == 0
+    seats = ["--jury", "age=old:3,age=young:1"]
+    assert main(["disagree", str(world), "--group-by", "age", "--json", str(found), *seats, *QUICK]) == 0
     one = json.loads(found.read_text())["scores"][4]
     assert one["aggregate"] == pytest.approx(0.75 * one["groups"]["old"] + 0.25 * one["groups"]["young"], abs=1e-5)
 

@@ -114,6 +114,6 @@ def describe(found: Any, votes: Any, by: str | None, show: int) -> str:
             gap = one.gap
             lines.append(f"  {gap.value:.2f} [{gap.low:.2f}, {gap.high:.2f}]  higher with {one.high} than {one.low}: "
                          f"{excerpt(votes.items[one.item][1], 70)}")
-    elif len(model.names) > 1:
+    elif len(model.names) > 1 and not found.items:
         lines.append(f"No single item differs surely ({found.tested} looked at).")
     return "\n".join(lines)
