@@ -28,10 +28,10 @@ import numpy as np
 from harken.core.errors import UserError
 from harken.core.protocols import Estimate
 from harken.labelers.groups import GroupModel, Posterior, features, fit_membership, group_index, one_hot, posterior
-from harken.labelers.mixture import Discovery, discover, folds_of, residuals, vote_logps_of
+from harken.labelers.heldout import folds_of, gain
+from harken.labelers.mixture import Discovery, discover, residuals, vote_logps_of
 from harken.labelers.regression import Floats, Ints, outcome_logps
 from harken.labelers.votes import Votes
-from harken.stats.intervals import cluster_index, paired_difference
 
 LEVEL = 0.9
 MOST_PAIRS = 4000
@@ -116,8 +116,7 @@ def permutation_test(votes: Votes, index: Ints, *, shared: GroupModel, permutati
 def observed_disagreement(votes: Votes, index: Ints) -> dict[str, tuple[float, int]]:
     """How often two people's votes on one pair differ, and over how many couples: all, within a group, between groups."""
     swap = votes.a > votes.b
-    pair = cluster_index(list(zip(np.where(swap, votes.b, votes.a).tolist(), np.where(swap, votes.a, votes.b).tolist())),
-                         len(votes)) if len(votes) else np.zeros(0, dtype=np.int64)
+    pair = np.minimum(votes.a, votes.b) * len(votes.items) + np.maximum(votes.a, votes.b)
     won, group = np.where(swap, -votes.won, votes.won), index[votes.labeler]
 
     def couples(*keys: Ints) -> tuple[float, float]:
@@ -209,7 +208,7 @@ def held_out_gain(votes: Votes, member: Floats, names: tuple[str, ...], *, phi: 
         one = fit_membership(train, np.ones((len(member), 1)), ("everybody",), phi=table, noise=noise)
         several = fit_membership(train, member, names, phi=table, noise=noise, sigma=one.sigma)
         theirs[fold == f], ours[fold == f] = vote_logps_of(one, test), vote_logps_of(several, test)
-    return paired_difference(ours, theirs, votes.labeler, LEVEL)
+    return gain(ours, theirs, votes.labeler, LEVEL)
 
 
 def upside_down(post: Posterior) -> tuple[str, ...]:
@@ -231,31 +230,31 @@ def examine(votes: Votes, group_by: str | None = None, *, phi: Floats | None = N
     if people < 2:
         raise UserError(f"Disagreement needs two labelers; this file names {people}.",
                         'Give each row its "labeler" ("harken import" keeps them).')
-    table, p_value, gain, found = features(votes, phi), None, None, None
+    table, p_value, better, found = features(votes, phi), None, None, None
     if group_by is None:
         found = discover(votes, most=most, phi=phi, noise=noise, starts=starts, folds=folds, seed=seed)
         model = found.model
-        gain = found.gains[len(model.names) - 2] if len(model.names) > 1 else (found.gains[0] if found.gains else None)
+        better = found.gains[len(model.names) - 2] if len(model.names) > 1 else (found.gains[0] if found.gains else None)
         index = model.membership.argmax(1)
     else:
         index, names = group_index(votes, group_by)
         member = one_hot(index, len(names))
         shared = fit_membership(votes, np.ones((len(index), 1)), ("everybody",), phi=table, noise=noise)
         p_value, _ = permutation_test(votes, index, shared=shared, permutations=permutations, seed=seed)
-        gain = held_out_gain(votes, member, names, phi=phi, folds=folds, seed=seed, noise=noise)
+        better = held_out_gain(votes, member, names, phi=phi, folds=folds, seed=seed, noise=noise)
         model = fit_membership(votes, member, names, phi=table, noise=noise, sigma=shared.sigma)
     post = posterior(votes, model, draws=draws, seed=seed)
     share, expected = value_share(votes, post, seed=seed)
     items, tested = item_gaps(votes, post) if len(model.names) > 1 else ((), 0)
     return Disagreement(model, share, expected, observed_disagreement(votes, index), p_value,
-                        permutations if p_value is not None else 0, gain, items, tested, found,
+                        permutations if p_value is not None else 0, better, items, tested, found,
                         upside_down(post) if len(model.names) > 1 else ())
 
 
 def to_json(found: Disagreement, votes: Votes) -> dict[str, Any]:
     """The findings with names and texts in place of indices."""
-    def estimate(e: Estimate | None) -> dict[str, float] | None:
-        return None if e is None else {k: v for k, v in e.to_json().items() if np.isfinite(v)}
+    def estimate(e: Estimate | None) -> dict[str, Any] | None:
+        return None if e is None else e.to_json()
 
     model = found.model
     return {

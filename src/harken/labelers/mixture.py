@@ -24,9 +24,9 @@ from scipy import sparse
 
 from harken.core.protocols import Estimate
 from harken.labelers.groups import GroupModel, differences, features, fit_membership, traits_of
-from harken.labelers.regression import Floats, Ints, outcome_logps, vote_logps
+from harken.labelers.heldout import folds_of, gain
+from harken.labelers.regression import Floats, outcome_logps, vote_logps
 from harken.labelers.votes import Votes
-from harken.stats.intervals import paired_difference
 
 FLATTEN = 1e-6
 LEAST_BETA = 0.5
@@ -144,18 +144,6 @@ def by_size(model: GroupModel) -> GroupModel:
                                weights=np.concatenate([model.weights[:1], model.weights[1:][order]]))
 
 
-def folds_of(votes: Votes, folds: int, seed: int = 0) -> Ints:
-    """[N] fold of each vote: the pairs of one judgment stay together, and each labeler's are spread evenly."""
-    rng = np.random.default_rng(seed)
-    shuffled = rng.permutation(int(votes.judgment.max(initial=0)) + 1)
-    _, first = np.unique(votes.judgment, return_index=True)
-    order = sorted(first.tolist(), key=lambda n: (votes.labeler[n], shuffled[votes.judgment[n]]))
-    fold = np.zeros(len(shuffled), dtype=np.int64)
-    for place, n in enumerate(order):
-        fold[votes.judgment[n]] = place % folds
-    return fold[votes.judgment]
-
-
 def discover(votes: Votes, *, most: int = 3, phi: NDArray[np.float64] | None = None, noise: bool = True, hard: bool = False,
              folds: int = 5, starts: int = 4, seed: int = 0, level: float = 0.9) -> Discovery:
     """Fits 1 … `most` groups and keeps as many as held-out votes pay for.
@@ -175,8 +163,8 @@ def discover(votes: Votes, *, most: int = 3, phi: NDArray[np.float64] | None = N
         for k, model in enumerate(fits(votes.take(fold != f))):
             held[k, fold == f] = vote_logps_of(model, test)
     models = tuple(fits(votes))
-    gains = [paired_difference(held[k], held[k - 1], votes.labeler, level) for k in range(1, most)]
-    chosen = next((k for k, gain in enumerate(gains) if gain.low <= 0), len(gains))
+    gains = [gain(held[k], held[k - 1], votes.labeler, level) for k in range(1, most)]
+    chosen = next((k for k, one in enumerate(gains) if one.low <= 0), len(gains))
     return Discovery(models[chosen], models, tuple(held.mean(1).tolist()), tuple(gains), tuple(map(_icl, models)))
 
 
