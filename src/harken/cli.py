@@ -37,6 +37,7 @@ COMMANDS = (
     "cli_labelers",
     "cli_goals",
     "cli_next",
+    "cli_disagree",
     "cli_models",
 )
 """The files of the commands, in the order of `harken --help`; each has `add_commands`."""

@@ -1,0 +1,290 @@
+"""Scores that differ between groups of people: one shared score, and offsets that data must pay for.
+
+    index, names = group_index(votes, "age")
+    model = fit_groups(votes, index, names)        # point estimates, predictions
+    post = posterior(votes, model)                 # intervals of every difference
+
+A labeler k of group g who compares items a and b votes by Davidson's model with
+
+    d = β_k (s_g(a) − s_g(b)) + position · (a shown first ? 1 : −1),        s_g = μ + δ_g
+    μ ~ N(0, σ²)     δ_g ~ N(0, τ²)     β_k ~ N(1, ω²)
+
+σ, τ and ω are learnt: τ → 0 is one group. β is noise, δ is values: whoever is careless has a small β, whoever
+wants something else has an offset. Somebody who reads the scale upside down gets β < 0; a group that wants the opposite of
+everything looks exactly so, and votes alone cannot tell the two apart.
+
+With features `phi` [I, F], s = phi · w: then scores, and differences, reach items nobody voted on.
+Shape suffixes: `N` votes, `I` items, `F` features (the items themselves where no features are given), `A` labelers, `K` groups,
+`S` draws, `U` pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from harken.core.errors import UserError
+from harken.labelers.regression import Fit, Floats, Ints, davidson, labeler_traits, outcome_logps
+from harken.labelers.votes import Votes
+
+SIGMAS = (0.5, 1.0, 2.0, 4.0)
+TAUS = (0.001, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
+"""Standard deviations of group offsets that are weighed against each other; the first stands for none."""
+NO_TAG = "(no tag)"
+ROUNDS = 3
+LEAST_SCALE = 0.25
+"""A median rationality below this is no yardstick."""
+IMPUTATIONS = 10
+CROWD = 16
+"""People known from training that stand for those who were never seen."""
+SURE = 1e-3
+"""A labeler less likely than this to belong to a group does not count in it."""
+
+
+@dataclass(frozen=True)
+class GroupModel:
+    """Scores of each group and how surely each labeler votes by them."""
+
+    names: tuple[str, ...]
+    """[K]"""
+    membership: Floats
+    """[A, K] share of each labeler in each group, rows sum to 1; who is not known has everybody's shares."""
+    phi: sparse.csr_matrix
+    """[I, F] features; the identity where every item has its own score."""
+    weights: Floats
+    """[1 + K, F] shared, then each group's offset; [1, F] where there is one group."""
+    beta: Floats
+    """[A, K] rationality of each labeler, were they of that group; 1 where noise is not modelled."""
+    indifference: Floats
+    """[A, K] how much more readily than others each labeler ties, were they of that group."""
+    cast: Ints
+    """[A] votes in the training data. Who cast none is predicted as whoever might cast the next vote."""
+    log_nu: float
+    position: float
+    """Log-odds that being shown first adds."""
+    sigma: float
+    tau: float
+    log_evidence: float
+    noise: bool
+    """Whether rationalities were fitted."""
+
+    @property
+    def seen(self) -> NDArray[np.bool_]:
+        """[A] cast a vote."""
+        return self.cast > 0
+
+    @property
+    def shares(self) -> Floats:
+        """[K] share of the seen labelers in each group."""
+        return np.asarray(self.membership[self.seen].mean(0))
+
+    def scores(self) -> Floats:
+        """[K, I] score of every item in each group."""
+        return _scores(self.phi, self.weights)
+
+    def log_probabilities(self, votes: Votes) -> Floats:
+        """[N, 3] log P(b preferred, tie, a preferred) of votes, also by labelers who were never seen."""
+        scores, shown = self.scores(), self.position * votes.first
+        known = self.seen[votes.labeler]
+        reached = np.cumsum(self.cast) / self.cast.sum()
+        crowd = [int(np.searchsorted(reached, (i + 0.5) / CROWD)) for i in range(CROWD)]  # by votes: who is prolific stays so
+        result = np.zeros((len(votes), 3))
+        for k in range(len(self.names)):
+            d = scores[k, votes.a] - scores[k, votes.b]
+            p = np.exp(outcome_logps(self.beta[votes.labeler, k] * d + shown, self.log_nu + self.indifference[votes.labeler, k]))
+            strange = ~known
+            p[strange] = np.mean([np.exp(outcome_logps(self.beta[a, k] * d[strange] + shown[strange],
+                                                       self.log_nu + self.indifference[a, k])) for a in crowd], 0)
+            result += self.membership[votes.labeler, k][:, None] * p
+        return np.asarray(np.log(np.maximum(result, 1e-300)))
+
+
+def _scores(phi: sparse.csr_matrix, weights: Floats) -> Floats:
+    """[K, I] from [1 + K, F] (or [1, F]) shared weights and offsets."""
+    own = weights[0] + weights[1:] if len(weights) > 1 else weights
+    return np.asarray((phi @ own.T).T)
+
+
+def group_index(votes: Votes, by: str) -> tuple[Ints, tuple[str, ...]]:
+    """[A] each labeler's group by a tag (or by `labeler`: everybody alone), -1 where the tag is missing, and the names [K].
+
+    Raises UserError when nobody carries the tag, or when it does not divide the labelers.
+    """
+    if by == "labeler":
+        return np.arange(len(votes.labelers)), votes.labelers
+    said = [tags.get(by) for tags in votes.groups]
+    names = sorted({s for s in said if s is not None})
+    if len(names) < 2:
+        known = sorted({key for tags in votes.groups for key in tags})
+        found = f"All labelers have {by} = {names[0]}" if names else f"No labeler has the group tag {by!r}"
+        raise UserError(f"{found}.", f"Tags in this file: {', '.join(known) or 'none'}. Leave --group-by out to look for groups "
+                        "in the votes themselves.")
+    place = {name: i for i, name in enumerate(names)}
+    return np.array([-1 if s is None else place[s] for s in said], dtype=np.int64), tuple(names)
+
+
+def one_hot(index: Ints, groups: int) -> Floats:
+    """[A, K] membership from group numbers; who has none (-1) gets the others' shares."""
+    member = np.zeros((len(index), groups))
+    told = index >= 0
+    member[np.flatnonzero(told), index[told]] = 1.0
+    member[~told] = member[told].mean(0)
+    return member
+
+
+def features(votes: Votes, phi: NDArray[np.float64] | None = None) -> sparse.csr_matrix:
+    """[I, F] the features, or the identity. Raises ValueError where they do not fit the items."""
+    if phi is None:
+        return sparse.identity(len(votes.items), format="csr")
+    if phi.ndim != 2 or len(phi) != len(votes.items) or not np.isfinite(phi).all():
+        raise ValueError(f"features must be finite numbers [{len(votes.items)}, F], found shape {phi.shape}")
+    return sparse.csr_matrix(phi)
+
+
+def differences(votes: Votes, phi: sparse.csr_matrix) -> sparse.csr_matrix:
+    """[N, F] phi(a) − phi(b) of every vote."""
+    n = np.arange(len(votes))
+    ends = sparse.csr_matrix((np.r_[np.ones(len(votes)), -np.ones(len(votes))], (np.r_[n, n], np.r_[votes.a, votes.b])),
+                             shape=(len(votes), len(votes.items)))
+    return (ends @ phi).tocsr()
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The votes once for every group their labeler may belong to, as one regression: columns [μ | δ_1 … δ_K | position]."""
+
+    x: sparse.csr_matrix
+    won: Ints
+    weight: Floats
+    tie_shift: Floats
+    width: int
+
+    def precision(self, sigma: float, tau: float) -> Floats:
+        rest = self.x.shape[1] - self.width - 1
+        return np.concatenate([np.full(self.width, sigma**-2), np.full(rest, tau**-2), np.ones(1)])
+
+    def fit(self, sigma: float, tau: float, start: Fit | None = None) -> Fit:
+        return davidson(self.x, self.won, self.precision(sigma, tau), weight=self.weight, tie_shift=self.tie_shift, start=start)
+
+
+def _rows(votes: Votes, diff: sparse.csr_matrix, member: Floats, beta: Floats, shy: Floats) -> _Rows:
+    k = member.shape[1]
+    blocks, won, weight, shift = [], [], [], []
+    for g in range(k):
+        part = member[votes.labeler, g]
+        rows = np.flatnonzero(part > SURE)
+        scaled = diff[rows].multiply(beta[votes.labeler[rows], g][:, None]).tocsr()
+        empty = sparse.csr_matrix(scaled.shape)
+        offsets = [scaled if h == g else empty for h in range(k)] if k > 1 else []
+        blocks.append(sparse.hstack([scaled, *offsets, sparse.csr_matrix(votes.first[rows][:, None].astype(np.float64))]))
+        won.append(votes.won[rows])
+        weight.append(part[rows])
+        shift.append(shy[votes.labeler[rows], g])
+    return _Rows(sparse.vstack(blocks).tocsr(), np.concatenate(won), np.concatenate(weight), np.concatenate(shift), diff.shape[1])
+
+
+def traits_of(votes: Votes, model: GroupModel) -> tuple[Floats, Floats, Floats]:
+    """[A, K] each: rationality of every labeler against each group's scores, its standard deviation, indifference.
+
+    The median rationality is 1: a common factor belongs to the scores.
+    """
+    shown = np.asarray(model.position * votes.first, dtype=np.float64)
+    found = [labeler_traits(s[votes.a] - s[votes.b], votes.won, votes.labeler, len(votes.labelers), model.log_nu, shown)
+             for s in model.scores()]
+    beta, sd, shy = (np.stack([getattr(one, name) for one in found], 1) for name in ("beta", "beta_sd", "indifference"))
+    scale = max(float(np.median((beta * model.membership).sum(1)[model.seen])), LEAST_SCALE)
+    return beta / scale, sd / scale, shy
+
+
+def fit_membership(votes: Votes, member: Floats, names: tuple[str, ...], *, phi: sparse.csr_matrix, noise: bool = True,
+                   sigma: float | None = None, tau: float | None = None, beta: Floats | None = None, shy: Floats | None = None,
+                   rounds: int = ROUNDS) -> GroupModel:
+    """Scores given who belongs where. σ and τ are chosen by the evidence where they are not given.
+
+    With `noise` the labelers' traits are refined in turn with the scores, from `beta` and `shy` [A, K] on; without it they stay.
+    """
+    if len(votes) == 0:
+        raise UserError("There is no comparison to learn from.", "Give a file of comparisons with at least one pair.")
+    diff, cast = differences(votes, phi), np.bincount(votes.labeler, minlength=len(votes.labelers))
+    beta = np.ones_like(member) if beta is None else beta
+    shy = np.zeros_like(member) if shy is None else shy
+    fit: Fit | None = None
+    width = TAUS[0] if tau is None else tau
+    for turn in range(rounds + 1 if noise else 1):
+        rows = _rows(votes, diff, member, beta, shy)
+        if sigma is None:
+            alone = _rows(votes, diff, np.ones((len(member), 1)), beta[:, :1], shy[:, :1])
+            sigma = max(SIGMAS, key=lambda s: alone.fit(s, 1.0).log_evidence)
+        if tau is None and len(names) > 1 and turn in (0, rounds):
+            found = {t: rows.fit(sigma, t, fit) for t in TAUS}
+            width = max(found, key=lambda t: found[t].log_evidence)
+        fit = rows.fit(sigma, width, fit)
+        model = GroupModel(names, member, phi, fit.weights[:-1].reshape(-1, phi.shape[1]), beta, shy, cast, fit.log_nu,
+                           float(fit.weights[-1]), sigma, width, fit.log_evidence, noise)
+        if noise and turn < rounds:
+            beta, _, shy = traits_of(votes, model)
+    return model
+
+
+def fit_shared(votes: Votes, *, phi: Floats | None = None, noise: bool = True, sigma: float | None = None) -> GroupModel:
+    """One score for everybody: with `noise` each labeler's own rationality, without it plain Davidson."""
+    return fit_membership(votes, np.ones((len(votes.labelers), 1)), ("everybody",), phi=features(votes, phi), noise=noise,
+                          sigma=sigma)
+
+
+def fit_groups(votes: Votes, index: Ints, names: tuple[str, ...], *, phi: Floats | None = None, noise: bool = True,
+               sigma: float | None = None, tau: float | None = None) -> GroupModel:
+    """Shared scores and shrunken offsets of groups that are known. `index` [A] is -1 for a labeler without a group."""
+    return fit_membership(votes, one_hot(index, len(names)), names, phi=features(votes, phi), noise=noise, sigma=sigma, tau=tau)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Draws of each group's scores, averaged over how large differences may be (τ)."""
+
+    model: GroupModel
+    draws: Floats
+    """[S, K, I] scores, 0 on average over the items of a prompt: only differences within a prompt were ever judged."""
+    log_nu: Floats
+    """[S]"""
+    no_difference: float
+    """Posterior probability of τ ≈ 0, all values of τ being equally likely before."""
+
+    def gap(self, g: int, h: int) -> Floats:
+        """[S, I] how much higher group g puts each item than group h does."""
+        return np.asarray(self.draws[:, g] - self.draws[:, h])
+
+
+def posterior(votes: Votes, model: GroupModel, *, draws: int = 400, seed: int = 0) -> Posterior:
+    """Laplace posterior, over τ by evidence, and over rationalities by multiple imputation: each batch of draws has its own β.
+
+    With β held at its estimate the 90 % intervals of differences would cover 85 % (measured on planted groups).
+    """
+    rng = np.random.default_rng(seed)
+    diff = differences(votes, model.phi)
+    noisy = model.noise and draws >= IMPUTATIONS
+    spread = traits_of(votes, model)[1] if noisy else np.zeros_like(model.beta)
+    parts, ties, chances = [], [], []
+    for size in np.bincount(np.arange(draws) % (IMPUTATIONS if noisy else 1)):
+        beta = model.beta + spread * rng.standard_normal(spread.shape)
+        rows = _rows(votes, diff, model.membership, beta, model.indifference)
+        fits = [rows.fit(model.sigma, t) for t in TAUS]
+        evidence = np.array([f.log_evidence for f in fits])
+        chances.append(np.exp(evidence - evidence.max()) / np.exp(evidence - evidence.max()).sum())
+        for fit, count in zip(fits, rng.multinomial(size, chances[-1])):
+            if count:
+                w, tie = fit.draws(int(count), rng)
+                parts.append(np.stack([_scores(model.phi, one.reshape(-1, model.phi.shape[1])) for one in w[:, :-1]]))
+                ties.append(tie)
+    return Posterior(model, centred(np.concatenate(parts), votes.prompt), np.concatenate(ties), float(np.mean(chances, 0)[0]))
+
+
+def centred(scores: Floats, prompt: Ints) -> Floats:
+    """[..., I] less the mean over each prompt's items."""
+    sizes = np.bincount(prompt)
+    mix = sparse.csr_matrix((1 / sizes[prompt], (prompt, np.arange(len(prompt)))))
+    flat = scores.reshape(-1, scores.shape[-1])
+    return np.asarray(flat - (mix @ flat.T).T[:, prompt]).reshape(scores.shape)
