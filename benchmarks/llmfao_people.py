@@ -32,7 +32,6 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
 import numpy as np
-from harken.labelers.reliability import fit_features, fit_reliability
 
 from harken.core.protocols import Estimate
 from harken.core.records import Judgment, Prompt
@@ -40,6 +39,7 @@ from harken.labelers.disagreement import examine
 from harken.labelers.groups import features, fit_shared
 from harken.labelers.heldout import folds_of
 from harken.labelers.mixture import fit_mixture
+from harken.labelers.reliability import fit_features, fit_reliability
 from harken.labelers.votes import Votes, votes_of
 from harken.stats.intervals import cluster_index, paired_difference
 
