@@ -63,7 +63,7 @@ def main() -> None:
     print("| true agent | taken for rational @30 / 100 / 1000 | joint | oracle @1000 | P(right kind) @1000 |")
     print("|---|---|---|---|---|")
     for agent in AGENTS:
-        cell = {(x, n): mean_interval(found[agent, x, n], bounds=(0.0, 1.0)) for x in (*LEARNERS, "planner") for n in SEEN}
+        cell = {(x, n): mean_interval(found[agent, x, n]) for x in (*LEARNERS, "planner") for n in SEEN}
         show = {x: " / ".join(f"{cell[x, n].value:.3f}" for n in SEEN) for x in ("rational", "joint")}
         last = cell["rational", 1000]
         print(f"| {agent} | {show['rational']} [{last.low:.3f}, {last.high:.3f}] | {show['joint']} | "

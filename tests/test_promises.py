@@ -1,5 +1,6 @@
 """What the repository promises: layers point down, the base has no torch, and every documented command exists."""
 
+import argparse
 import ast
 import dataclasses
 import importlib
@@ -76,7 +77,10 @@ def options(words):
         return {"--" + f.name.replace("_", "-") for f in dataclasses.fields(module.Config)} | {"--config", "--preset", "--help"}
     parser = cli.build_parser()
     sub = next(a for a in parser._actions if hasattr(a, "choices") and a.choices and words[0] in a.choices)
-    return {o for a in sub.choices[words[0]]._actions for o in a.option_strings}
+    actions = list(sub.choices[words[0]]._actions)
+    for nested in [a for a in actions if isinstance(a, argparse._SubParsersAction)]:
+        actions += nested.choices[words[1]]._actions
+    return {o for a in actions for o in a.option_strings}
 
 
 @pytest.mark.parametrize("line", commands())
