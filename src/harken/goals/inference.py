@@ -107,7 +107,7 @@ def explain_indistinct(mdp: MDP, table: Floats, rewards: Floats, names: Sequence
                 a, r = group[0]
                 return (f"Not identifiable from behaviour: {names[a]} with reward {r} and {names[b]} with reward {s} do the "
                         "same everywhere and want other things done. Assume one of them away (that people tend towards what "
-                        "they want), or ask: a comparison or a correction tells what behaviour cannot.")
+                        "they want), or get feedback whose direction is not in doubt, like a comparison answered with care.")
     return None
 
 
