@@ -26,7 +26,7 @@ SEEN = (30, 100, 1000)
 LEARNERS = ("rational", "joint", "oracle")
 
 
-def one_world(seed: int, found: dict) -> None:
+def one_world(seed: int, found: dict, distinct: int = 2) -> None:
     rng = np.random.default_rng(seed)
     rows = [["."] * 6 for _ in range(6)]
     for cell, name in zip(rng.choice(36, 3, replace=False), "abc"):
@@ -35,7 +35,7 @@ def one_world(seed: int, found: dict) -> None:
     every = np.array(list(itertools.product(range(5), repeat=3)), dtype=float)
     rewards = np.stack([grid.reward(dict(zip("abc", v))) for v in every])
     table = policy_table(grid.mdp, rewards, {n: PLANNERS[n] for n in AGENTS})
-    truth = next(int(i) for i in rng.permutation(len(every)) if len(set(every[i])) > 1)
+    truth = next(int(i) for i in rng.permutation(len(every)) if len(set(every[i])) >= distinct)
     for m, agent in enumerate(AGENTS):
         states = rng.choice(np.flatnonzero(~grid.mdp.terminal), size=max(SEEN))
         actions = [rng.choice(4, p=table[m, truth, s]) for s in states]
@@ -53,12 +53,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worlds", type=int, default=20)
     parser.add_argument("--quick", action="store_true", help="2 worlds")
+    parser.add_argument("--distinct", type=int, default=2, help="how many different worths the true goals have, at least (default 2)")
     parser.add_argument("--svg", type=Path)
     args = parser.parse_args()
     found: dict = defaultdict(list)
     worlds = 2 if args.quick else args.worlds
     for seed in range(worlds):
-        one_world(seed, found)
+        one_world(seed, found, args.distinct)
     figures = {}
     print("| true agent | taken for rational @30 / 100 / 1000 | joint | oracle @1000 | P(right kind) @1000 |")
     print("|---|---|---|---|---|")
