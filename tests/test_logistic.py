@@ -72,7 +72,7 @@ def test_separable_and_saturated_rows_end():
 
 def test_p32_ties_pull_towards_zero():
     """Only ties: no preference. A tie is the same as a win and a loss of half the weight."""
-    x, y = planted(50, np.array([1.0, -1.0]))
+    x, _ = planted(50, np.array([1.0, -1.0]))
     assert fit(x, np.full(50, 0.5), C=100.0) == pytest.approx([0, 0], abs=1e-9)
     both = fit(np.vstack([x, x]), np.concatenate([np.ones(50), np.zeros(50)]), weights=np.full(100, 0.5), C=3.0)
     assert both == pytest.approx(fit(x, np.full(50, 0.5), C=3.0), abs=1e-9)

@@ -139,8 +139,8 @@ def choose(X: ArrayLike, y: ArrayLike, groups: Clusters, *, weights: ArrayLike |
             for i, C in enumerate(strengths):  # each starts where the weaker one ended
                 w = fit(x[inside], target[inside], penalty=penalty, C=float(C), weights=s[inside], start=w, tolerance=1e-6)
                 held[i] += _held_out(x[outside] @ w, target[outside], s[outside])
-        table += [{"penalty": penalty, "C": float(C), "log_likelihood": float(row[0] / s.sum()), "accuracy": float(row[1] / s.sum())}
-                  for C, row in zip(strengths, held)]
+        table += [{"penalty": penalty, "C": float(C), "log_likelihood": float(a / s.sum()), "accuracy": float(b / s.sum())}
+                  for C, (a, b) in zip(strengths, held)]
     best = max(table, key=lambda row: (round(float(row["log_likelihood"]), 9), -float(row["C"])))
     chosen: Penalty = "l1" if best["penalty"] == "l1" else "l2"
     return Chosen(chosen, float(best["C"]), fit(x, target, penalty=chosen, C=float(best["C"]), weights=s), table)

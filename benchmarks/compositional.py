@@ -1,0 +1,221 @@
+"""Compositional preference models beside standard ones: does the proxy that picks the answer still mean it? (2310.13011)
+
+    python benchmarks/compositional.py [--quick] [--svg docs/rewards/compositional.svg]     synthetic, a minute
+    python benchmarks/compositional.py --real OUT                       SmolLM2 judges its own answers; half an hour
+
+Two models A and B are fitted to disjoint halves of the comparisons. The best of n answers by A is scored by A and by B: what A
+gains over B is what it won by its own errors. Synthetic: an answer has 13 attributes, seen as whole numbers 1 to 10 with noise
+of sd 1.5; people go by 4 of them and 25 % of their answers are flipped; the standard model is a logistic regression on 300
+random features of the same answer, its ridge chosen by cross-validation. Real: SmolLM2's answers to the sandbox's prompts,
+ranked by its simulated labelers; the attributes are rated by SmolLM2 (expected ratings), or measured by rules; the standard
+model is SmolLM2 with a reward head. Prints a JSON line last.
+"""
+
+from __future__ import annotations
+
+import os
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from scipy import special
+
+from harken.core.run import derive_seed
+from harken.report.svg import Plot
+from harken.stats.intervals import mean_interval, paired_difference
+from harken.stats.logistic import choose
+from harken.stats.overoptimization import best_of_n
+
+LATENT, WIDTH, NS = 13, 300, (1, 2, 4, 8, 16)
+WEIGHTS = np.zeros(LATENT)
+WEIGHTS[[0, 3, 5, 8]] = [1.2, 0.9, 0.7, -0.8]
+
+
+class World:
+    """Answers are points z in 13 dimensions; people's value is linear in four of them."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(derive_seed("compositional", seed))
+        self.features = self.rng.normal(0, 1 / np.sqrt(LATENT), (LATENT, WIDTH)), self.rng.uniform(0, 2 * np.pi, WIDTH)
+
+    def answers(self, *shape: int):
+        """(gold, ratings [..., 13], random features [..., 300])."""
+        z = self.rng.standard_normal((*shape, LATENT))
+        ratings = np.clip(np.round(5.5 + 2 * z + self.rng.normal(0, 1.5, z.shape)), 1, 10)
+        return z @ WEIGHTS, ratings, np.sqrt(2 / WIDTH) * np.cos(2 * z @ self.features[0] + self.features[1])
+
+    def comparisons(self, n: int, flip: float):
+        """(y, difference of ratings, difference of features); the first is preferred where y = 1."""
+        gold, ratings, features = self.answers(n, 2)
+        y = (self.rng.random(n) < special.expit(gold[:, 0] - gold[:, 1])).astype(float)
+        y = np.where(self.rng.random(n) < flip, 1 - y, y)
+        return y, ratings[:, 0] - ratings[:, 1], features[:, 0] - features[:, 1]
+
+
+def one(seed: int, pairs: int, flip: float, prompts: int = 200) -> dict[str, dict[str, float]]:
+    """Both kinds of model in one world: gap at every n in units of the score's spread, held-out accuracy, gold."""
+    world = World(seed)
+    halves = [world.comparisons(pairs, flip) for _ in range(2)]
+    gold, *views = world.answers(prompts, NS[-1])
+    held_gold, *held = world.answers(2000, 2)
+    out = {}
+    for name, view in (("compositional", 1), ("standard", 2)):
+        A, B = (choose(half[view], half[0], list(range(pairs)), penalties=("l1", "l2") if view == 1 else ("l2",),
+                       strengths=np.logspace(-5, 5, 12) if view == 1 else np.logspace(-3, 3, 7), k=8 if view == 1 else 4,
+                       seed=seed).weights for half in halves)
+        a, b = ((x - x.mean()) / x.std() for x in (views[view - 1] @ A, views[view - 1] @ B))
+        proxy, other = best_of_n(a, b, NS), best_of_n(a, gold, NS)
+        margin = (held[view - 1][:, 0] - held[view - 1][:, 1]) @ A
+        out[name] = {"accuracy": float((margin * (held_gold[:, 0] - held_gold[:, 1]) > 0).mean()),
+                     "correlation": float(np.corrcoef(a.ravel(), b.ravel())[0, 1]), "gold": float(other.gold[-1]),
+                     **{f"proxy_{n}": float(v) for n, v in zip(NS, proxy.proxy)},
+                     **{f"held_{n}": float(v) for n, v in zip(NS, proxy.gold)}}
+    return out
+
+
+def synthetic(quick: bool, svg: Path | None) -> dict:
+    seeds = range(3 if quick else 20)
+    table: dict = {}
+    for pairs, flip in ((300, 0.25), (1000, 0.25)) if quick else ((300, 0.25), (1000, 0.25), (10_000, 0.0)):
+        worlds = [one(seed, pairs, flip) for seed in seeds]
+        row: dict = {}
+        for name in ("compositional", "standard"):
+            values = {key: np.array([w[name][key] for w in worlds]) for key in worlds[0][name]}
+            values["gap"] = values[f"proxy_{NS[-1]}"] - values[f"held_{NS[-1]}"]
+            row[name] = {key: mean_interval(v).to_json() for key, v in values.items()}
+            row[name] = {k: {f: round(v[f], 4) for f in ("value", "low", "high")} for k, v in row[name].items()}
+        gaps = {n: np.array([w[n][f"proxy_{NS[-1]}"] - w[n][f"held_{NS[-1]}"] for w in worlds]) for n in row}
+        better = paired_difference([w["compositional"]["accuracy"] for w in worlds], [w["standard"]["accuracy"] for w in worlds])
+        row["gap_ratio"] = round(float(gaps["compositional"].mean() / gaps["standard"].mean()), 3)
+        row["accuracy_difference"] = {k: round(v, 4) for k, v in better.to_json().items()}
+        row["passes"] = bool(row["gap_ratio"] <= 0.5 and better.value >= -0.02)
+        table[f"{pairs} pairs, {flip:.0%} flipped"] = row
+        print(f"{pairs} pairs, {flip:.0%} flipped: gap {row['compositional']['gap']['value']:.3f} beside "
+              f"{row['standard']['gap']['value']:.3f}, accuracy {row['compositional']['accuracy']['value']:.3f} beside "
+              f"{row['standard']['accuracy']['value']:.3f}")
+    if svg:
+        svg.write_text(picture(table["1000 pairs, 25% flipped"]), encoding="utf-8")
+    return table
+
+
+STYLE = ("<style>text{font:12px sans-serif;fill:#555}.grid{stroke:#ddd}.accent,.grey,.held,.greyheld{fill:none;stroke-width:2.2}"
+         ".accent,.held{stroke:#0b6e8a}.grey,.greyheld{stroke:#b4532a}.held,.greyheld{stroke-dasharray:5 4}</style>")
+
+
+def picture(row: dict) -> str:
+    """Score of the best of n by the model that picked it (full) and by the other half's (dashed)."""
+    high = max(row[m][f"proxy_{NS[-1]}"]["value"] for m in ("compositional", "standard"))
+    plot = Plot("Best of n by one half's model", "Full: the model that picks. Dashed: a model fitted to other comparisons. Blue: "
+                "compositional. Red: standard.", (0, 4), (-0.1, high + 0.1), x_label="n", y_label="score in standard deviations",
+                x_ticks=range(5), x_format=lambda t: str(int(2**t)))
+    for name, style in (("compositional", ("accent", "held")), ("standard", ("grey", "greyheld"))):
+        for key, mark in zip(("proxy", "held"), style):
+            plot.line([(float(np.log2(n)), row[name][f"{key}_{n}"]["value"]) for n in NS], mark)
+    for i, (style, words) in enumerate((("accent", "compositional"), ("grey", "standard"))):
+        plot.parts.append(f'<line class="{style}" x1="70" x2="95" y1="{44 + 18 * i}" y2="{44 + 18 * i}"/>')
+        plot.parts.append(f'<text x="101" y="{48 + 18 * i}">{words} (dashed: by the other half)</text>')
+    inline = plot.svg().replace("<title>", STYLE + "<title>", 1)
+    return inline.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
+
+
+# --- SmolLM2 ---------------------------------------------------------------------------------------
+
+
+def real(out: Path, prompts: int, stage: str) -> dict:
+    """Sandbox prompts in three parts: halves A and B to learn from (8 answers each), test to pick from (16)."""
+    from harken.opening import open_reward
+    from harken.rewards.compositional import CompositionalReward
+    from harken.sandbox import gold_score, load_prompts
+    from harken.stats.pairs import evaluate_pairs
+    from harken.store.files import read_comparisons
+    from harken.store.scores import ScoreCache
+    out.mkdir(parents=True, exist_ok=True)
+    chosen = load_prompts("train")
+    chosen = [chosen[i] for i in np.random.default_rng(0).permutation(len(chosen))[: 3 * prompts]]
+    texts = sampled(out, chosen, prompts)
+    for half in "AB":
+        fit_half(out, half, stage)
+    if stage:
+        return {"stage": stage}
+    test, answers = chosen[2 * prompts:], texts[2 * prompts:]
+    gold = np.array([[gold_score(p, t) for t in row] for p, row in zip(test, answers)])
+    held = read_comparisons(out / "test.jsonl").records
+    table: dict = {}
+    known = ScoreCache(out / "test_scores.sqlite")
+    for kind in ("cpm", "rules", "rm"):
+        opened = [open_reward(str(out / f"{kind}_{half}"), dtype="bfloat16") for half in "AB"]
+        for reward in opened:
+            if isinstance(reward, CompositionalReward):
+                reward.panel.known = known  # A and B ask the same questions
+        a, b = (np.array(reward.score(test, answers), dtype=float) for reward in opened)
+        accuracy = evaluate_pairs(held, scores_of(held, test, answers, a))
+        a, b = ((x - x.mean()) / max(x.std(), 1e-9) for x in (a, b))
+        proxy, true = best_of_n(a, b, NS), best_of_n(a, gold, NS)
+        gap = proxy.proxy_P_n[:, -1] - proxy.gold_P_n[:, -1]
+        table[kind] = {"gap": mean_interval(gap).to_json(), "correlation": float(np.corrcoef(a.ravel(), b.ravel())[0, 1]),
+                       "accuracy": accuracy.accuracy.to_json(), "gold": {n: float(g) for n, g in zip(NS, true.gold)},
+                       "proxy": proxy.proxy.tolist(), "held": proxy.gold.tolist()}
+        print(kind, "gap", mean_interval(gap), "accuracy", accuracy)
+    table["baselines"] = {n: e.to_json() for n, e in accuracy.baselines.items()}
+    table["attributes"] = {half: json.loads((out / f"cpm_{half}" / "result.json").read_text())["attributes"] for half in "AB"}
+    return table
+
+
+def sampled(out: Path, chosen: list, prompts: int) -> list[list[str]]:
+    """SmolLM2's answers, and the crowd's rankings of them: three people a prompt in A and B, twelve in test."""
+    from harken import launch
+    from harken.core.run import read_jsonl
+    from harken.engines.sampler import HFSampler
+    from harken.sandbox import crowd, make_comparisons
+    from harken.store.files import write_jsonl
+    if not (out / "answers.jsonl").exists():
+        sampler = HFSampler(launch.open_engine("smollm2", dtype="bfloat16"))
+        found = [*sampler.sample(chosen[: 2 * prompts], 8, max_tokens=48, seed=0),
+                 *sampler.sample(chosen[2 * prompts:], NS[-1], max_tokens=48, seed=1)]
+        write_jsonl(out / "answers.jsonl", ({"texts": [s.text for s in group]} for group in found))
+    texts = [row["texts"] for row in read_jsonl(out / "answers.jsonl")]
+    rng = np.random.default_rng(0)
+    parts = {"A": (slice(0, prompts), 3), "B": (slice(prompts, 2 * prompts), 3), "test": (slice(2 * prompts, None), 12)}
+    for name, (part, overlap) in parts.items():
+        if not (out / f"{name}.jsonl").exists():
+            write_jsonl(out / f"{name}.jsonl", make_comparisons(chosen[part], texts[part], crowd(0), rng, overlap))
+    return texts
+
+
+def fit_half(out: Path, half: str, stage: str) -> None:
+    """The three models of one half, each a run that is left alone once finished; `stage` names the one to do now."""
+    from harken import cli
+    shared = ["--data", str(out / f"{half}.jsonl"), "--holdout", "0"]
+    commands = {"cpm": ["fit", "compositional", "--judge", "smollm2", "--dtype", "bfloat16", "--folds", "5", "--retest", "24"],
+                "rules": ["fit", "compositional", "--judge", "rules", "--folds", "5"],
+                "rm": ["train", "reward_model", "--model", "smollm2", "--holdout-labelers", "0", "--epochs", "2",
+                       "--batch-size", "4", "--dtype", "bfloat16"]}
+    for kind, command in commands.items():
+        if stage in ("", f"{kind}_{half}") and cli.main([*command, *shared, "--out", str(out / f"{kind}_{half}")]):
+            raise SystemExit(1)
+
+
+def scores_of(held: list, test: list, answers: list, scores: np.ndarray) -> list[list[float]]:
+    """The test answers' scores in the order a ranking shows them."""
+    known = {(p.id, t): float(s) for p, row, ss in zip(test, answers, scores) for t, s in zip(row, ss)}
+    return [[known[c.prompt.id, t] for t in c.options] for c in held]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--svg", type=Path)
+    parser.add_argument("--real", type=Path, metavar="OUT")
+    parser.add_argument("--prompts", type=int, default=12, help="of each of the three parts of --real")
+    parser.add_argument("--stage", default="", help="do one part of --real and stop: samples, cpm_A, cpm_B, rm_A, rm_B")
+    args = parser.parse_args()
+    print(json.dumps(real(args.real, args.prompts, args.stage) if args.real else synthetic(args.quick, args.svg)))
+
+
+if __name__ == "__main__":
+    main()
