@@ -126,7 +126,7 @@ def picture(row: dict) -> str:
 # --- SmolLM2 ---------------------------------------------------------------------------------------
 
 
-def real(out: Path, prompts: int, stage: str) -> dict:
+def real(out: Path, prompts: int, tested: int, stage: str) -> dict:
     """Sandbox prompts in three parts: halves A and B to learn from (8 answers each), test to pick from (16)."""
     from harken.opening import open_reward
     from harken.rewards.compositional import CompositionalReward
@@ -142,9 +142,9 @@ def real(out: Path, prompts: int, stage: str) -> dict:
         fit_half(out, half, stage)
     if stage:
         return {"stage": stage}
-    test, answers = chosen[2 * prompts:], texts[2 * prompts:]
+    test, answers = (part[2 * prompts:][:tested] for part in (chosen, texts))
     gold = np.array([[gold_score(p, t) for t in row] for p, row in zip(test, answers)])
-    held = read_comparisons(out / "test.jsonl").records
+    held = [c for c in read_comparisons(out / "test.jsonl").records if c.prompt.id in {p.id for p in test}]
     table: dict = {}
     known = ScoreCache(out / "test_scores.sqlite")
     for kind in ("cpm", "rules", "rm"):
@@ -212,9 +212,10 @@ def main() -> None:
     parser.add_argument("--svg", type=Path)
     parser.add_argument("--real", type=Path, metavar="OUT")
     parser.add_argument("--prompts", type=int, default=12, help="of each of the three parts of --real")
+    parser.add_argument("--tested", type=int, default=12, help="how many of the test prompts to use")
     parser.add_argument("--stage", default="", help="do one part of --real and stop: samples, cpm_A, cpm_B, rm_A, rm_B")
     args = parser.parse_args()
-    print(json.dumps(real(args.real, args.prompts, args.stage) if args.real else synthetic(args.quick, args.svg)))
+    print(json.dumps(real(args.real, args.prompts, args.tested, args.stage) if args.real else synthetic(args.quick, args.svg)))
 
 
 if __name__ == "__main__":

@@ -2,14 +2,14 @@
 
     python benchmarks/overoptimization.py [--quick] [--svg docs/rewards/overoptimization.svg]
 
-Answers are points in 16 dimensions: gold is linear in eight, normal ones ("content"), and ignores eight heavy-tailed ones
-("style", Student's t with 3 degrees of freedom). A proxy's error grows with them, so what it likes most is far out in style:
-with errors of light tails best-of-n would never turn. A proxy is a logistic regression on 100 random ReLU features, hardly
-regularised, as a network that fits its labels is; five of them, each with its own features and bootstrap of the comparisons,
-make the ensembles (mean, WCO = min, UWO = mean − 0.5 variance). The compositional reward sees 13 attributes, random directions
-rated in whole numbers from 1 to 10 with noise of sd 1.5. `tuned` is the single proxy with its regularisation chosen by
-cross-validation. Scores are in standard deviations of the unselected answers; intervals are over seeds (worlds). The claims of
-the reference experiment are checked, and a JSON line is printed last.
+Answers are points in 16 dimensions: gold is linear in eight normal ones ("content") and ignores eight others ("style"). Where
+style has heavy tails (Student's t, 3 degrees of freedom) a proxy's favourite is far out in style, and gold turns; where it is
+normal like the rest, errors have light tails and best-of-n only levels off. A proxy is a logistic regression on 100 random ReLU
+features, hardly regularised, as a network that fits its labels is; five of them, each with its own features and bootstrap of
+the comparisons, make the ensembles (mean, WCO = min, UWO = mean − 0.5 variance). The compositional reward sees 13 attributes,
+random directions rated in whole numbers from 1 to 10 with noise of sd 1.5. `tuned` is the single proxy with its regularisation
+chosen by cross-validation. Scores are in standard deviations of the unselected answers; intervals are over seeds (worlds).
+What was expected is checked, and a JSON line is printed last.
 """
 
 from __future__ import annotations
@@ -33,21 +33,22 @@ from harken.stats.logistic import choose, fit
 from harken.stats.overoptimization import best_of_n, fit_curve, kl_best_of_n, predict
 
 DIMENSIONS, CONTENT, FEATURES, MEMBERS, ATTRIBUTES = 16, 8, 100, 5, 13
-TAIL = 4
 NS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096]
 SAMPLES = 5000
 NAMES = ("single", "tuned", "mean", "wco", "uwo", "compositional")
-CASES = {"300 pairs, 25% flipped": (300, 0.25), "300 clean pairs": (300, 0.0), "2000 pairs, 25% flipped": (2000, 0.25),
-         "2000 clean pairs": (2000, 0.0)}
+CASES = {f"{pairs}, {tail} tails": (n, flip, tail) for tail in ("heavy", "light")
+         for pairs, n, flip in (("300 pairs 25% flipped", 300, 0.25), ("300 clean pairs", 300, 0.0),
+                                ("2000 pairs 25% flipped", 2000, 0.25), ("2000 clean pairs", 2000, 0.0))}
+SHOWN = "300 pairs 25% flipped, heavy tails"
 
 
-def world(seed: int, pairs: int, flip: float, prompts: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def world(seed: int, pairs: int, flip: float, tail: str, prompts: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """(proxy, gold) at every n of `NS`, by kind of proxy."""
     rng = np.random.default_rng(derive_seed("overoptimization", seed))
     w = np.zeros(DIMENSIONS)
     w[:CONTENT] = rng.standard_normal(CONTENT)
     w /= np.linalg.norm(w)
-    answers, compared = _answers(rng, prompts, SAMPLES), _answers(rng, pairs, 2)
+    answers, compared = _answers(rng, tail, prompts, SAMPLES), _answers(rng, tail, pairs, 2)
     gold = answers @ w
     y = (rng.random(pairs) < special.expit((compared[:, 0] - compared[:, 1]) @ w)).astype(float)
     y = np.where(rng.random(pairs) < flip, 1 - y, y)
@@ -72,9 +73,11 @@ def world(seed: int, pairs: int, flip: float, prompts: int) -> dict[str, tuple[n
     return {name: (c.proxy - c.proxy[0], c.gold - c.gold[0]) for name, c in curves.items()}
 
 
-def _answers(rng, *shape):
+def _answers(rng, tail, *shape):
+    """Variance 1 in every dimension."""
     x = rng.standard_normal((*shape, DIMENSIONS))
-    x[..., CONTENT:] = rng.standard_t(TAIL, (*shape, DIMENSIONS - CONTENT)) / np.sqrt(TAIL / (TAIL - 2))  # variance 1
+    if tail == "heavy":
+        x[..., CONTENT:] = rng.standard_t(3, (*shape, DIMENSIONS - CONTENT)) / np.sqrt(3)
     return x
 
 
@@ -112,17 +115,18 @@ def _short(e):
 
 
 def claims(table: dict) -> dict[str, bool]:
-    """The reference's claims (an own small experiment behind the papers' figures)."""
-    noisy, clean = table["300 pairs, 25% flipped"], table.get("2000 clean pairs", {})
-    drop = noisy["single"]["drop"]["value"]
-    found = {"a single proxy loses at least 10 % of its highest gold": drop >= 0.1}
-    for name in ("mean", "wco", "uwo"):
-        found[f"{name} loses at most half of that, and ends at 1.5 times the single's gold"] = bool(
-            noisy[name]["drop"]["value"] <= drop / 2
-            and noisy[name]["final"]["value"] >= 1.5 * noisy["single"]["final"]["value"])
-    if clean:
-        found["2000 clean pairs: no proxy turns"] = all(clean[name]["drop"]["value"] < 0.02 for name in NAMES)
-    found["R_bon fits with R² of 0.95 beyond d = 0.5"] = all(noisy[name]["r2"] >= 0.95 for name in NAMES)
+    """What was expected of the experiment, from the papers and an earlier small one; not all of it holds."""
+    noisy, found = table[SHOWN], {}
+    drop, end = noisy["single"]["drop"]["value"], noisy["single"]["final"]["value"]
+    found["heavy tails, few noisy pairs: the single proxy loses at least 10 % of its highest gold"] = drop >= 0.1
+    for name in ("mean", "wco", "uwo", "compositional"):
+        kept = noisy[name]["drop"]["value"] <= drop / 2 and noisy[name]["final"]["value"] >= 1.5 * end
+        found[f"there {name} loses at most half of that, and ends at 1.5 times the single's gold"] = bool(kept)
+    for case, rows in table.items():
+        if "light" in case:
+            found[f"{case}: no proxy turns"] = all(rows[name]["drop"]["value"] < 0.02 for name in NAMES)
+    found["R_bon fits the single proxy with R² of 0.95 beyond d = 0.5, heavy tails"] = noisy["single"]["r2"] >= 0.95
+    found["the same, light tails"] = all(row["single"]["r2"] >= 0.95 for case, row in table.items() if "light" in case)
     return found
 
 
@@ -160,10 +164,10 @@ def main() -> None:
     parser.add_argument("--svg", type=Path, help="file for the picture over √KL; the one over KL lies beside it")
     args = parser.parse_args()
     seeds, prompts = (3, 4) if args.quick else (20, 8)
-    cases = {k: v for k, v in CASES.items() if not args.quick or k in ("300 pairs, 25% flipped", "2000 clean pairs")}
+    cases = {k: v for k, v in CASES.items() if not args.quick or k in (SHOWN, "2000 clean pairs, light tails")}
     table = {}
-    for name, (pairs, flip) in cases.items():
-        table[name] = summarise([world(seed, pairs, flip, prompts) for seed in range(seeds)])
+    for name, case in cases.items():
+        table[name] = summarise([world(seed, *case, prompts) for seed in range(seeds)])
         print(f"{name}:")
         for kind, row in table[name].items():
             final, turn = row["final"], row["peak_d"]
@@ -173,8 +177,8 @@ def main() -> None:
     for claim, holds in claims(table).items():
         print("holds " if holds else "FAILS ", claim)
     if args.svg:
-        args.svg.write_text(picture(table["300 pairs, 25% flipped"], True), encoding="utf-8")
-        args.svg.with_stem(args.svg.stem + "_kl").write_text(picture(table["300 pairs, 25% flipped"], False), encoding="utf-8")
+        args.svg.write_text(picture(table[SHOWN], True), encoding="utf-8")
+        args.svg.with_stem(args.svg.stem + "_kl").write_text(picture(table[SHOWN], False), encoding="utf-8")
     print(json.dumps({"seeds": seeds, "prompts": prompts, "cases": table, "claims": claims(table)}))
 
 

@@ -28,7 +28,7 @@ from harken.core.protocols import Reward
 from harken.core.records import Choice, Prompt
 from harken.core.run import Run, read_json, write_json
 from harken.stats.intervals import Floats
-from harken.stats.logistic import Penalty, choose, fit
+from harken.stats.logistic import Chosen, Penalty, choose, fit
 from harken.stats.pairs import evaluate_pairs
 from harken.store.files import read_comparisons
 from harken.store.scores import ScoreCache
@@ -190,7 +190,7 @@ def train(config: Config, panel: Panel, run: Run) -> None:
                         "Lower --folds, or give more comparisons.")
     penalties: tuple[Penalty, ...] = ("l1", "l2") if config.penalty == "both" else (config.penalty,)  # type: ignore[assignment]
     chosen = choose(pairs.x, pairs.y, pairs.prompts, weights=pairs.weights, penalties=penalties, k=config.folds, seed=config.seed)
-    low, high = _weight_intervals(pairs, chosen.penalty, chosen.C, config.seed)
+    low, high = _weight_intervals(pairs, chosen, config.seed)
     terms = [Term(panel.attributes[k], float(m), float(s), float(w)) for k, m, s, w in zip(used, mean, sd, chosen.weights)]
     if not any(chosen.weights):
         run.note("No attribute told the preferred answers from the others: every score is 0.")
@@ -240,7 +240,7 @@ def _row(attribute: Attribute, quality: Quality, terms: Sequence[Term],
     return found
 
 
-def _weight_intervals(pairs: Pairs, penalty: Penalty, C: float, seed: int, draws: int = 200) -> tuple[Floats, Floats]:
+def _weight_intervals(pairs: Pairs, chosen: Chosen, seed: int, draws: int = 200) -> tuple[Floats, Floats]:
     """95 % percentiles of the weights when whole prompts are drawn again, at the chosen penalty."""
     where: dict[str, list[int]] = {}
     for i, name in enumerate(pairs.prompts):
@@ -249,6 +249,7 @@ def _weight_intervals(pairs: Pairs, penalty: Penalty, C: float, seed: int, draws
     found = []
     for _ in range(draws):
         index = np.concatenate([rows[g] for g in rng.integers(len(rows), size=len(rows))])
-        found.append(fit(pairs.x[index], pairs.y[index], penalty=penalty, C=C, weights=pairs.weights[index], tolerance=1e-5))
+        found.append(fit(pairs.x[index], pairs.y[index], penalty=chosen.penalty, C=chosen.C, weights=pairs.weights[index],
+                         start=chosen.weights, tolerance=1e-3))
     low, high = np.quantile(found, [0.025, 0.975], axis=0)
     return low, high
