@@ -7,8 +7,8 @@ Two models A and B are fitted to disjoint halves of the comparisons. The best of
 gains over B is what it won by its own errors. Synthetic: an answer has 13 attributes, seen as whole numbers 1 to 10 with noise
 of sd 1.5; people go by 4 of them and 25 % of their answers are flipped; the standard model is a logistic regression on 300
 random features of the same answer, its ridge chosen by cross-validation. Real: SmolLM2's answers to the sandbox's prompts,
-ranked by its simulated labelers; the attributes are rated by SmolLM2 (expected ratings), or measured by rules; the standard
-model is SmolLM2 with a reward head. Prints a JSON line last.
+ranked by its simulated labelers; the attributes are rated by SmolLM2 (expected ratings), or measured by rules. Prints a JSON
+line last.
 """
 
 from __future__ import annotations
@@ -126,84 +126,78 @@ def picture(row: dict) -> str:
 # --- SmolLM2 ---------------------------------------------------------------------------------------
 
 
-def real(out: Path, prompts: int, tested: int, stage: str) -> dict:
-    """Sandbox prompts in three parts: halves A and B to learn from (8 answers each), test to pick from (16)."""
-    from harken.opening import open_reward
-    from harken.rewards.compositional import CompositionalReward
-    from harken.sandbox import gold_score, load_prompts
+def real(out: Path, prompts: int, n: int) -> dict:
+    """Sandbox prompts, `n` answers each, ranked by three of its people. Halves A and B of one part of the prompts pick among the
+    answers of the other part, and the other way round."""
+    from harken.cli_rewards import open_panel
+    from harken.rewards.compositional import CompositionalReward, Config, combine
+    from harken.sandbox import gold_score
     from harken.stats.pairs import evaluate_pairs
-    from harken.store.files import read_comparisons
     from harken.store.scores import ScoreCache
+    from harken.text.panel import qualities
     out.mkdir(parents=True, exist_ok=True)
-    chosen = load_prompts("train")
-    chosen = [chosen[i] for i in np.random.default_rng(0).permutation(len(chosen))[: 3 * prompts]]
-    texts = sampled(out, chosen, prompts)
-    for half in "AB":
-        fit_half(out, half, stage)
-    if stage:
-        return {"stage": stage}
-    test, answers = (part[2 * prompts:][:tested] for part in (chosen, texts))
-    gold = np.array([[gold_score(p, t) for t in row] for p, row in zip(test, answers)])
-    held = [c for c in read_comparisons(out / "test.jsonl").records if c.prompt.id in {p.id for p in test}]
+    asked, texts, choices = answers_of(out, prompts, n)
+    gold = np.array([[gold_score(p, t) for t in row] for p, row in zip(asked, texts)])
+    ids = [p.id for p in asked]
+    parts = [set(ids[: prompts // 2]), set(ids[prompts // 2:])]
+    items = {(p.id, t): (p, t) for p, row in zip(asked, texts) for t in row}
+    ns = [k for k in NS if k <= n]
     table: dict = {}
-    known = ScoreCache(out / "test_scores.sqlite")
-    for kind in ("cpm", "rules", "rm"):
-        opened = [open_reward(str(out / f"{kind}_{half}"), dtype="bfloat16") for half in "AB"]
-        for reward in opened:
-            if isinstance(reward, CompositionalReward):
-                reward.panel.known = known  # A and B ask the same questions
-        a, b = (np.array(reward.score(test, answers), dtype=float) for reward in opened)
-        accuracy = evaluate_pairs(held, scores_of(held, test, answers, a))
-        a, b = ((x - x.mean()) / max(x.std(), 1e-9) for x in (a, b))
-        proxy, true = best_of_n(a, b, NS), best_of_n(a, gold, NS)
-        gap = proxy.proxy_P_n[:, -1] - proxy.gold_P_n[:, -1]
-        table[kind] = {"gap": mean_interval(gap).to_json(), "correlation": float(np.corrcoef(a.ravel(), b.ravel())[0, 1]),
-                       "accuracy": accuracy.accuracy.to_json(), "gold": {n: float(g) for n, g in zip(NS, true.gold)},
-                       "proxy": proxy.proxy.tolist(), "held": proxy.gold.tolist()}
-        print(kind, "gap", mean_interval(gap), "accuracy", accuracy)
-    table["baselines"] = {n: e.to_json() for n, e in accuracy.baselines.items()}
-    table["attributes"] = {half: json.loads((out / f"cpm_{half}" / "result.json").read_text())["attributes"] for half in "AB"}
+    for kind, judge in (("smollm2", "smollm2"), ("rules", "rules")):
+        config = Config(judge=judge, dtype="bfloat16", folds=3)
+        panel = open_panel(config)
+        panel.known = ScoreCache(out / "scores.sqlite")
+        ratings = panel.rate(list(items.values()))
+        quality = qualities(panel, list(items.values()), ratings, retest=40)
+        used = [k for k, q in enumerate(quality) if not q.weak]
+        gaps, golds, held, scores, correlations = [], [], [], [], []
+        for learnt, tested in (parts, parts[::-1]):
+            order = [i for i in ids if i in learnt]
+            halves = [set(order[: len(order) // 2]), set(order[len(order) // 2:])]
+            rewards = []
+            for half in halves:
+                keys = [key for key in items if key[0] in half]
+                rows = np.array([k for k, key in enumerate(items) if key[0] in half])
+                found = combine([c for c in choices if c.prompt.id in half], [panel.attributes[k] for k in used], keys,
+                                ratings[np.ix_(rows, used)], config)
+                rewards.append(CompositionalReward(found.terms, panel))
+            where = [i for i, name in enumerate(ids) if name in tested]
+            shown = [asked[i] for i in where], [texts[i] for i in where]
+            a, b = (np.array(r.score(*shown), dtype=float) for r in rewards)
+            a, b = ((x - x.mean()) / max(float(x.std()), 1e-9) for x in (a, b))
+            proxy, true = best_of_n(a, b, ns), best_of_n(a, gold[where], ns)
+            gaps += list(proxy.proxy_P_n[:, -1] - proxy.gold_P_n[:, -1])
+            golds += list(true.gold_P_n[:, -1] - true.gold_P_n[:, 0])
+            correlations.append(float(np.corrcoef(a.ravel(), b.ravel())[0, 1]))
+            there = [c for c in choices if c.prompt.id in tested]
+            held += there
+            scores += rewards[0].score([c.prompt for c in there], [c.options for c in there])
+        figures = evaluate_pairs(held, scores)
+        table[kind] = {f"gap at n = {n}": mean_interval(gaps).to_json(), "gold gained": mean_interval(golds).to_json(),
+                       "correlation": correlations, "accuracy": figures.accuracy.to_json(),
+                       "baselines": {name: e.to_json() for name, e in figures.baselines.items()},
+                       "attributes": {a.name: vars(q) for a, q in zip(panel.attributes, quality)}}
+        weak = [a.name for a, q in zip(panel.attributes, quality) if q.weak]
+        print(f"{kind}: gap at n = {n} {mean_interval(gaps)}, gold gained {mean_interval(golds)}, {figures}, correlation of "
+              f"halves {correlations[0]:.2f} and {correlations[1]:.2f}; left out: {weak}")
     return table
 
 
-def sampled(out: Path, chosen: list, prompts: int) -> list[list[str]]:
-    """SmolLM2's answers, and the crowd's rankings of them: three people a prompt in A and B, twelve in test."""
+def answers_of(out: Path, prompts: int, n: int) -> tuple[list, list[list[str]], list]:
+    """Prompts, SmolLM2's answers (sampled once, then read), and the crowd's rankings of them."""
     from harken import launch
     from harken.core.run import read_jsonl
     from harken.engines.sampler import HFSampler
-    from harken.sandbox import crowd, make_comparisons
+    from harken.sandbox import crowd, load_prompts, make_comparisons
     from harken.store.files import write_jsonl
+    asked = load_prompts("train")
+    asked = [asked[i] for i in np.random.default_rng(0).permutation(len(asked))[:prompts]]
     if not (out / "answers.jsonl").exists():
         sampler = HFSampler(launch.open_engine("smollm2", dtype="bfloat16"))
-        found = [*sampler.sample(chosen[: 2 * prompts], 8, max_tokens=48, seed=0),
-                 *sampler.sample(chosen[2 * prompts:], NS[-1], max_tokens=48, seed=1)]
+        found = sampler.sample(asked, n, max_tokens=48)
         write_jsonl(out / "answers.jsonl", ({"texts": [s.text for s in group]} for group in found))
     texts = [row["texts"] for row in read_jsonl(out / "answers.jsonl")]
-    rng = np.random.default_rng(0)
-    parts = {"A": (slice(0, prompts), 3), "B": (slice(prompts, 2 * prompts), 3), "test": (slice(2 * prompts, None), 12)}
-    for name, (part, overlap) in parts.items():
-        if not (out / f"{name}.jsonl").exists():
-            write_jsonl(out / f"{name}.jsonl", make_comparisons(chosen[part], texts[part], crowd(0), rng, overlap))
-    return texts
-
-
-def fit_half(out: Path, half: str, stage: str) -> None:
-    """The three models of one half, each a run that is left alone once finished; `stage` names the one to do now."""
-    from harken import cli
-    shared = ["--data", str(out / f"{half}.jsonl"), "--holdout", "0"]
-    commands = {"cpm": ["fit", "compositional", "--judge", "smollm2", "--dtype", "bfloat16", "--folds", "5", "--retest", "24"],
-                "rules": ["fit", "compositional", "--judge", "rules", "--folds", "5"],
-                "rm": ["train", "reward_model", "--model", "smollm2", "--holdout-labelers", "0", "--epochs", "2",
-                       "--batch-size", "4", "--dtype", "bfloat16"]}
-    for kind, command in commands.items():
-        if stage in ("", f"{kind}_{half}") and cli.main([*command, *shared, "--out", str(out / f"{kind}_{half}")]):
-            raise SystemExit(1)
-
-
-def scores_of(held: list, test: list, answers: list, scores: np.ndarray) -> list[list[float]]:
-    """The test answers' scores in the order a ranking shows them."""
-    known = {(p.id, t): float(s) for p, row, ss in zip(test, answers, scores) for t, s in zip(row, ss)}
-    return [[known[c.prompt.id, t] for t in c.options] for c in held]
+    return asked, texts, make_comparisons(asked, texts, crowd(0), np.random.default_rng(0), 3)
 
 
 def main() -> None:
@@ -211,11 +205,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--svg", type=Path)
     parser.add_argument("--real", type=Path, metavar="OUT")
-    parser.add_argument("--prompts", type=int, default=12, help="of each of the three parts of --real")
-    parser.add_argument("--tested", type=int, default=12, help="how many of the test prompts to use")
-    parser.add_argument("--stage", default="", help="do one part of --real and stop: samples, cpm_A, cpm_B, rm_A, rm_B")
+    parser.add_argument("--prompts", type=int, default=24, help="prompts of --real")
+    parser.add_argument("--answers", type=int, default=8, help="answers a prompt of --real")
     args = parser.parse_args()
-    print(json.dumps(real(args.real, args.prompts, args.tested, args.stage) if args.real else synthetic(args.quick, args.svg)))
+    print(json.dumps(real(args.real, args.prompts, args.answers) if args.real else synthetic(args.quick, args.svg)))
 
 
 if __name__ == "__main__":

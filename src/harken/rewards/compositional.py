@@ -164,6 +164,32 @@ def pairs_of(choices: Sequence[Choice], z: Mapping[tuple[str, str], Floats], tie
     return Pairs(np.array(rows), np.array(y), np.array(weights), prompts, missing)
 
 
+@dataclass(frozen=True)
+class Combined:
+    """Fitted terms, the pairs they were fitted to, and what cross-validation chose."""
+
+    terms: list[Term]
+    pairs: Pairs
+    chosen: Chosen
+
+
+def combine(choices: Sequence[Choice], attributes: Sequence[Attribute], keys: Sequence[tuple[str, str]], ratings_N_A: Floats,
+            config: Config) -> Combined:
+    """Weighs rated attributes by choices; `keys` are the (prompt id, answer) of each row of ratings.
+
+    Raises `UserError` where fewer prompts than folds have a usable pair.
+    """
+    mean, sd = np.nanmean(ratings_N_A, 0), np.nanstd(ratings_N_A, 0)
+    pairs = pairs_of(choices, dict(zip(keys, (ratings_N_A - mean) / sd)), config.tied)
+    if (count := len(set(pairs.prompts))) < config.folds:
+        raise UserError(f"{count} prompts with a usable pair are too few for {config.folds} folds.",
+                        "Lower --folds, or give more comparisons.")
+    penalties: tuple[Penalty, ...] = ("l1", "l2") if config.penalty == "both" else (config.penalty,)  # type: ignore[assignment]
+    chosen = choose(pairs.x, pairs.y, pairs.prompts, weights=pairs.weights, penalties=penalties, k=config.folds, seed=config.seed)
+    terms = [Term(a, float(m), float(s), float(w)) for a, m, s, w in zip(attributes, mean, sd, chosen.weights)]
+    return Combined(terms, pairs, chosen)
+
+
 def train(config: Config, panel: Panel, run: Run) -> None:
     """Rates, checks, fits and measures; `harken fit compositional` after its settings are checked."""
     loaded = read_comparisons(config.data, skip_bad=config.skip_bad)
@@ -181,36 +207,28 @@ def train(config: Config, panel: Panel, run: Run) -> None:
     quality = qualities(panel, list(items.values()), ratings, retest=config.retest, least_entropy=config.min_entropy,
                         most_failures=config.max_failures, seed=config.seed)
     used = _usable(config, panel, quality, run)
-    mean, sd = np.nanmean(ratings[:, used], 0), np.nanstd(ratings[:, used], 0)
-    pairs = pairs_of(kept, dict(zip(items, (ratings[:, used] - mean) / sd)), config.tied)
-    if pairs.missing:
-        run.note(f"Left out {pairs.missing} of {pairs.missing + len(pairs.y)} pairs: a rating is missing.")
-    if not len(pairs.y) or (count := len(set(pairs.prompts))) < config.folds:
-        raise UserError(f"{count if len(pairs.y) else 0} prompts with a usable pair are too few for {config.folds} folds.",
-                        "Lower --folds, or give more comparisons.")
-    penalties: tuple[Penalty, ...] = ("l1", "l2") if config.penalty == "both" else (config.penalty,)  # type: ignore[assignment]
-    chosen = choose(pairs.x, pairs.y, pairs.prompts, weights=pairs.weights, penalties=penalties, k=config.folds, seed=config.seed)
-    low, high = _weight_intervals(pairs, chosen, config.seed)
-    terms = [Term(panel.attributes[k], float(m), float(s), float(w)) for k, m, s, w in zip(used, mean, sd, chosen.weights)]
-    if not any(chosen.weights):
+    found = combine(kept, [panel.attributes[k] for k in used], list(items), ratings[:, used], config)
+    if found.pairs.missing:
+        run.note(f"Left out {found.pairs.missing} of {found.pairs.missing + len(found.pairs.y)} pairs: a rating is missing.")
+    if not any(found.chosen.weights):
         run.note("No attribute told the preferred answers from the others: every score is 0.")
-    intervals = {terms[i].attribute.name: (float(low[i]), float(high[i])) for i in range(len(terms))}
-    result: dict[str, Any] = {"attributes": {a.name: _row(a, q, terms, intervals) for a, q in zip(panel.attributes, quality)},
-                              "penalty": chosen.penalty, "C": chosen.C, "cross_validation": chosen.table, "pairs": len(pairs.y),
-                              "missing_pairs": pairs.missing}
-    reward = CompositionalReward(terms, panel)
-    if any(c.has_preference for c in held):
-        scores = reward.score([c.prompt for c in held], [c.options for c in held])
-        try:
-            result |= evaluate_pairs(held, scores).to_json()
-        except ValueError:
-            run.note("No held-out pair has both scores: accuracy is not measured.")
-    else:
-        run.note("No prompt with a preference was held out: accuracy is not measured.")
+    result = _result(panel, quality, found, config.seed) | _held_out(CompositionalReward(found.terms, panel), held, run)
     saved = {"judge": {"judge": config.judge, "judge_model": config.judge_model, "answers": config.answers},
-             "identity": panel.identity, "terms": [{**asdict(t), "attribute": t.attribute.to_json()} for t in terms]}
+             "identity": panel.identity, "terms": [{**asdict(t), "attribute": t.attribute.to_json()} for t in found.terms]}
     run.finish(result, lambda folder: write_json(folder / FILE, saved))
     cache.close()
+
+
+def _held_out(reward: CompositionalReward, held: Sequence[Choice], run: Run) -> dict[str, Any]:
+    """Accuracy on prompts kept out of fitting; nothing, and a note, where there is none to measure."""
+    if not any(c.has_preference for c in held):
+        run.note("No prompt with a preference was held out: accuracy is not measured.")
+        return {}
+    try:
+        return evaluate_pairs(held, reward.score([c.prompt for c in held], [c.options for c in held])).to_json()
+    except ValueError:
+        run.note("No held-out pair has both scores: accuracy is not measured.")
+        return {}
 
 
 def _usable(config: Config, panel: Panel, quality: Sequence[Quality], run: Run) -> list[int]:
@@ -230,14 +248,14 @@ def _usable(config: Config, panel: Panel, quality: Sequence[Quality], run: Run) 
     return used
 
 
-def _row(attribute: Attribute, quality: Quality, terms: Sequence[Term],
-         intervals: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
-    """An attribute's line of the result. `low`, `high`: 95 % of the bootstrap of its (shrunken) weight."""
-    found: dict[str, Any] = asdict(quality)
-    for t in terms:
-        if t.attribute.name == attribute.name:
-            found |= {"weight": t.weight, "low": intervals[attribute.name][0], "high": intervals[attribute.name][1]}
-    return found
+def _result(panel: Panel, quality: Sequence[Quality], found: Combined, seed: int) -> dict[str, Any]:
+    """An attribute's `low` and `high` are 95 % of the bootstrap of its (shrunken) weight."""
+    low, high = _weight_intervals(found.pairs, found.chosen, seed)
+    weights = {t.attribute.name: {"weight": t.weight, "low": float(low[i]), "high": float(high[i])}
+               for i, t in enumerate(found.terms)}
+    return {"attributes": {a.name: asdict(q) | weights.get(a.name, {}) for a, q in zip(panel.attributes, quality)},
+            "penalty": found.chosen.penalty, "C": found.chosen.C, "cross_validation": found.chosen.table,
+            "pairs": len(found.pairs.y), "missing_pairs": found.pairs.missing}
 
 
 def _weight_intervals(pairs: Pairs, chosen: Chosen, seed: int, draws: int = 200) -> tuple[Floats, Floats]:
