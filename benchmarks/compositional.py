@@ -78,10 +78,10 @@ def one(seed: int, pairs: int, flip: float, prompts: int = 200) -> dict[str, dic
     return out
 
 
-def synthetic(quick: bool, svg: Path | None) -> dict:
-    seeds = range(3 if quick else 20)
+def synthetic(quick: bool, large: bool, svg: Path | None) -> dict:
+    seeds = range(3 if quick else 10)
     table: dict = {}
-    for pairs, flip in ((300, 0.25), (1000, 0.25)) if quick else ((300, 0.25), (1000, 0.25), (10_000, 0.0)):
+    for pairs, flip in ((300, 0.25), (1000, 0.25)) + (((10_000, 0.0),) if large else ()):
         worlds = [one(seed, pairs, flip) for seed in seeds]
         row: dict = {}
         for name in ("compositional", "standard"):
@@ -97,7 +97,7 @@ def synthetic(quick: bool, svg: Path | None) -> dict:
         table[f"{pairs} pairs, {flip:.0%} flipped"] = row
         print(f"{pairs} pairs, {flip:.0%} flipped: gap {row['compositional']['gap']['value']:.3f} beside "
               f"{row['standard']['gap']['value']:.3f}, accuracy {row['compositional']['accuracy']['value']:.3f} beside "
-              f"{row['standard']['accuracy']['value']:.3f}")
+              f"{row['standard']['accuracy']['value']:.3f}", flush=True)
     if svg:
         svg.write_text(picture(table["1000 pairs, 25% flipped"]), encoding="utf-8")
     return table
@@ -126,7 +126,7 @@ def picture(row: dict) -> str:
 # --- SmolLM2 ---------------------------------------------------------------------------------------
 
 
-def real(out: Path, prompts: int, n: int) -> dict:
+def real(out: Path, prompts: int, n: int, retest: int) -> dict:
     """Sandbox prompts, `n` answers each, ranked by three of its people. Halves A and B of one part of the prompts pick among the
     answers of the other part, and the other way round."""
     from harken.cli_rewards import open_panel
@@ -148,7 +148,7 @@ def real(out: Path, prompts: int, n: int) -> dict:
         panel = open_panel(config)
         panel.known = ScoreCache(out / "scores.sqlite")
         ratings = panel.rate(list(items.values()))
-        quality = qualities(panel, list(items.values()), ratings, retest=40)
+        quality = qualities(panel, list(items.values()), ratings, retest=retest)
         used = [k for k, q in enumerate(quality) if not q.weak]
         gaps, golds, held, scores, correlations = [], [], [], [], []
         for learnt, tested in (parts, parts[::-1]):
@@ -203,12 +203,15 @@ def answers_of(out: Path, prompts: int, n: int) -> tuple[list, list[list[str]], 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--large", action="store_true", help="also 10,000 clean pairs, where the standard model should win")
     parser.add_argument("--svg", type=Path)
     parser.add_argument("--real", type=Path, metavar="OUT")
     parser.add_argument("--prompts", type=int, default=24, help="prompts of --real")
     parser.add_argument("--answers", type=int, default=8, help="answers a prompt of --real")
+    parser.add_argument("--retest", type=int, default=40, help="answers of --real rated under a second wording")
     args = parser.parse_args()
-    print(json.dumps(real(args.real, args.prompts, args.answers) if args.real else synthetic(args.quick, args.svg)))
+    found = real(args.real, args.prompts, args.answers, args.retest) if args.real else synthetic(args.quick, args.large, args.svg)
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -180,6 +180,7 @@ def combine(choices: Sequence[Choice], attributes: Sequence[Attribute], keys: Se
     Raises `UserError` where fewer prompts than folds have a usable pair.
     """
     mean, sd = np.nanmean(ratings_N_A, 0), np.nanstd(ratings_N_A, 0)
+    sd = np.where(sd > 0, sd, 1.0)  # an attribute that does not differ here adds nothing
     pairs = pairs_of(choices, dict(zip(keys, (ratings_N_A - mean) / sd)), config.tied)
     if (count := len(set(pairs.prompts))) < config.folds:
         raise UserError(f"{count} prompts with a usable pair are too few for {config.folds} folds.",
