@@ -9,8 +9,6 @@ blocks only these are checked; otherwise the whole text is taken for code. It sa
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -44,10 +42,8 @@ class PEP8(TextReward):
         import pycodestyle
         lines = [line + "\n" for line in code.split("\n")]
         lines = lines[:-1] if lines[-1] == "\n" else [*lines[:-1], lines[-1][:-1]]
-        report = pycodestyle.StandardReport(self._style.options)
-        report.counters.clear()
-        with contextlib.redirect_stdout(io.StringIO()):
-            pycodestyle.Checker("answer.py", lines, options=self._style.options, report=report).check_all()
+        report = pycodestyle.BaseReport(self._style.options)
+        pycodestyle.Checker("answer.py", lines, options=self._style.options, report=report).check_all()
         return Counter({k: n for k, n in report.counters.items() if re.fullmatch(r"[EW]\d+", k)})
 
     def rate(self, text: str) -> float:
