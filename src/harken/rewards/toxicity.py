@@ -3,7 +3,7 @@
     harken score --reward toxicity --data comparisons.jsonl --out scores.jsonl           embedded, no download
     harken score --reward toxicity:detoxify --data comparisons.jsonl --out scores.jsonl  where Detoxify is installed
 
-The embedded scorer is a logistic regression on hashed words and character n-grams (120 KB, `toxicity.npz`), trained by
+The embedded scorer is a logistic regression on hashed words and character n-grams (42 KB, `toxicity.npz`), trained by
 recipes/train_toxicity.py on davidson_hate (MIT) and ParaDetox (CC0). It reads short texts as it was trained on; a long text is
 as toxic as its worst sentence. It sees swearing and insult, hardly hate in clean words, and it was trained on the judgments of
 some people about tweets and comments: docs/rewards/toxicity.md has its AUC on five sets of labels, beside other scorers'. Print
