@@ -56,7 +56,8 @@ def test_layers_point_down(path):
 
 def test_the_base_import_has_no_torch():
     code = ("import sys, harken, harken.cli, harken.cli_data, harken.store.database, harken.store.snapshots, harken.stats.pairs, "
-            "harken.stats.bradley_terry, harken.labelers, harken.sandbox, harken.report.build; harken.cli.build_parser(); "
+            "harken.stats.bradley_terry, harken.labelers, harken.sandbox, harken.report.build, harken.opening; "
+            "harken.cli.build_parser(); "
             "print([m for m in ('torch', 'transformers', 'peft') if m in sys.modules])")
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
@@ -99,7 +100,8 @@ def test_every_command_and_setting_is_documented():
     sub = next(a for a in parser._actions if hasattr(a, "choices") and a.choices)
     for name in sub.choices:
         assert f"harken {name}" in everything or f"make {name}" in everything, f"harken {name} is in no page"
-    kinds = {"methods": launch.method_names(), "evals": ["win_rate", "capability"], "rewards": ["bradley_terry"]}
+    kinds = {"methods": launch.method_names(), "evals": ["win_rate", "capability"],
+             "rewards": [p.stem for p in (SOURCE / "rewards").glob("[a-z]*.py")]}
     for kind, names in kinds.items():
         for name in names:
             assert (ROOT / "docs" / kind / f"{name}.md").exists(), f"docs/{kind}/{name}.md is missing"

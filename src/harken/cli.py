@@ -38,6 +38,7 @@ COMMANDS = (
     "cli_goals",
     "cli_next",
     "cli_disagree",
+    "cli_rewards",
     "cli_models",
 )
 """The files of the commands, in the order of `harken --help`; each has `add_commands`."""

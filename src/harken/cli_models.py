@@ -33,7 +33,8 @@ def add_commands(commands: Any) -> None:
     p = commands.add_parser("score", help="score completions with a reward",
                             description='Adds "scores" to every row of comparisons; prints accuracy beside null baselines.',
                             epilog="harken score --reward runs/rm --data comparisons.jsonl --out scores.jsonl")
-    p.add_argument("--reward", required=True, help="a reward_model run, or gold")
+    p.add_argument("--reward", required=True, help="a reward run, several with commas, a scorer such as toxicity, or gold")
+    p.add_argument("--explain", action="store_true", help='add the "parts" of every score, and print one ranking\'s')
     p.add_argument("--data", required=True, help="JSON Lines file of comparisons")
     p.add_argument("--out", required=True, type=Path, help="file to write")
     p.add_argument("--dtype", default="float32", help="float32, bfloat16 or auto (default float32)")
@@ -92,7 +93,11 @@ def score(args: argparse.Namespace) -> int:
     _say(loaded.describe())
     reward = launch.open_reward(args.reward, dtype=args.dtype)
     scores = reward.score([c.prompt for c in loaded.records], [c.options for c in loaded.records])
-    write_jsonl(args.out, ({**c.to_json(), "scores": row} for c, row in zip(loaded.records, scores)))
+    rows = [{**c.to_json(), "scores": row} for c, row in zip(loaded.records, scores)]
+    if args.explain:
+        from harken.cli_rewards import explain
+        rows = [{**row, "parts": parts} for row, parts in zip(rows, explain(reward, args.reward, loaded.records, scores))]
+    write_jsonl(args.out, rows)
     print(f"{args.out}: {len(scores)} rankings scored")
     if any(row[i] is not None and row[j] is not None for c, row in zip(loaded.records, scores) for i, j in c.pairs()):
         found = evaluate_pairs(loaded.records, scores)

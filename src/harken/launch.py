@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import harken.methods
 from harken.core.config import TrainConfig
 from harken.core.errors import UserError
-from harken.core.protocols import Reward
 from harken.core.records import Prompt
 from harken.core.run import Run, file_hash
+from harken.opening import locate_reward, open_reward, reward_identity
 
 if TYPE_CHECKING:
     from harken.engines.hf import Engine
@@ -26,12 +26,13 @@ LEAST = {"learning_rate": 0, "warmup": 0, "max_grad_norm": 0, "weight_decay": 0,
          "max_length": 2, "checkpoint_seconds": 0, "batch_size": 1, "holdout": 0, "holdout_labelers": 0, "steps": 0,
          "prompts_per_step": 1, "completions_per_prompt": 1, "max_tokens": 1, "temperature": 0, "top_p": 0, "beta": 0,
          "missing_eos_penalty": 0, "reward_clip": 0, "clip": 0, "samples_per_step": 0, "n": 1, "epochs": 0, "nll_weight": 0,
-         "labeler_learning_rate": 0}
+         "labeler_learning_rate": 0, "folds": 2, "retest": 0, "min_entropy": 0, "max_failures": 0}
 ABOVE = {"epochs": 0, "top_p": 0}
-MOST = {"warmup": 1, "holdout": 1, "holdout_labelers": 1, "top_p": 1}
+MOST = {"warmup": 1, "holdout": 1, "holdout_labelers": 1, "top_p": 1, "max_failures": 1}
 ONE_OF = {"schedule": ("cosine", "linear", "constant"), "overlong": ("drop", "truncate", "fail"),
           "dtype": ("float32", "bfloat16", "auto"), "ties": ("drop", "davidson", "rao_kupper"),
-          "labelers": ("plain", "reliability")}
+          "labelers": ("plain", "reliability"), "tied": ("drop", "half"), "answers": ("expected", "sampled"),
+          "penalty": ("both", "l1", "l2"), "weak": ("drop", "keep", "fail")}
 KINDS: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "bool": bool}
 
 
@@ -109,14 +110,14 @@ def train(method: ModuleType, config: TrainConfig, *, quiet: bool | None = None)
                 raise UserError(f"There is no file {path}.", f"Check --{extra.replace('_', '-')}.")
             lineage[extra] = {"path": path, "sha256": file_hash(Path(path))}
     import_extra("harken.engines.loading")
-    from harken.engines.loading import locate, locate_reward, relative_base
+    from harken.engines.loading import locate, relative_base
     locate(config.model)
     if teacher := getattr(config, "teacher", ""):
         locate(teacher)
         lineage["teacher"] = model_identity(teacher)
     if reward_spec is not None:
         locate_reward(reward_spec)
-        lineage["reward"] = model_identity(reward_spec)
+        lineage["reward"] = reward_identity(reward_spec)
     settings = {"command": f"train {name}", "base": relative_base(config.model, Path(config.out)), **dataclasses.asdict(config)}
     with Run.open(config.out, settings, lineage, checkpoint_seconds=config.checkpoint_seconds, quiet=quiet) as run:
         if run.done:
@@ -164,20 +165,6 @@ def model_identity(spec: str) -> Any:
     return spec
 
 
-def open_reward(spec: str, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048) -> Reward:
-    """gold (the sandbox's truth) or the directory of a reward_model run."""
-    if not spec:
-        raise UserError("No reward was given.", "Add --reward runs/rm, or gold in the sandbox.")
-    if spec == "gold":
-        from harken.sandbox import GoldReward
-        return GoldReward()
-    import_extra("harken.engines.loading").locate_reward(spec)
-    from harken.rewards.bradley_terry import BradleyTerryReward
-    reward = BradleyTerryReward.open(spec, dtype=dtype, tokens_per_micro_batch=tokens_per_micro_batch)
-    reward.max_length = min(reward.max_length, context(reward.engine))
-    return reward
-
-
 def open_engine(model: str, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048) -> Engine:
     """A model to sample from or to score with; nothing in it is trained."""
     import_extra("harken.engines.hf")
@@ -213,13 +200,13 @@ def evaluate(name: str, module: ModuleType, config: Any, *, quiet: bool | None =
     if not config.out:
         raise UserError("No run directory was given.", "Add --out runs/NAME.")
     import_extra("harken.engines.loading")
-    from harken.engines.loading import locate, locate_reward
+    from harken.engines.loading import locate
     locate(config.model), locate(config.against)
     lineage = {"data": {"path": str(source), "sha256": file_hash(source)}, "model": model_identity(config.model),
                "against": model_identity(config.against)}
     if hasattr(config, "judge"):
         locate_reward(config.judge)
-        lineage["judge"] = model_identity(config.judge)
+        lineage["judge"] = reward_identity(config.judge)
     settings = {"command": f"eval {name}", **dataclasses.asdict(config)}
     with Run.open(config.out, settings, lineage, quiet=quiet) as run:
         if run.done:

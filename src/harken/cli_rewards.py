@@ -1,0 +1,139 @@
+"""Commands on rewards: fit one that is a sum of attributes, average several runs, explain scores."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harken.core.errors import UserError
+from harken.core.protocols import Reward
+from harken.core.records import Choice
+from harken.core.run import Run, file_hash
+
+RULES = ("length", "words_per_sentence", "list_items", "numbers", "questions", "repetition", "on_topic", "echo", "hedging",
+         "refusal", "courtesy", "finished")
+"""What `--judge rules` measures, beside toxicity and sentiment."""
+
+
+def add_commands(commands: Any) -> None:
+    """Registers `fit` and `average`; each sets `handler(args) -> exit status`."""
+    from harken import cli
+    from harken.rewards import compositional
+    p = commands.add_parser("fit", help="fit a reward without training a model: compositional",
+                            description=compositional.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("reward", choices=("compositional",), help="what to fit")
+    cli.add_config(p, compositional.Config, ("data", "out"))
+    p.set_defaults(handler=fit)
+
+    p = commands.add_parser("average", help="one model from several runs: the mean of their weights",
+                            description="Averages the weights of finished runs from one base model (WARM for reward "
+                                        "models). The result is a run like them.",
+                            epilog="harken average runs/rm1 runs/rm2 --out runs/warm")
+    p.add_argument("runs", nargs="+", help="run directories of one training method")
+    p.add_argument("--out", required=True, help="run directory to write")
+    p.set_defaults(handler=average)
+
+
+def fit(args: argparse.Namespace) -> int:
+    from harken import cli, launch
+    from harken.rewards.compositional import Config, train
+    config = cli.make_config(Config, args)
+    launch.check_settings(config)
+    source = Path(config.data)
+    if not source.is_file():
+        raise UserError(f"There is no file {config.data!r}.", "Check --data.")
+    if not config.out:
+        raise UserError("No run directory was given.", "Add --out runs/NAME.")
+    lineage: dict[str, Any] = {"data": {"path": str(source), "sha256": file_hash(source)},
+                               "judge": launch.model_identity(config.judge)}
+    if config.attributes:
+        if not Path(config.attributes).is_file():
+            raise UserError(f"There is no file {config.attributes!r}.", "Check --attributes.")
+        lineage["attributes"] = {"path": config.attributes, "sha256": file_hash(Path(config.attributes))}
+    panel = open_panel(config)
+    with Run.open(config.out, {"command": "fit compositional", **dataclasses.asdict(config)}, lineage) as run:
+        if run.done:
+            run.say(f"{run.path} is finished; nothing to do.")
+        else:
+            train(config, panel, run)
+    cli.show_result(run.path, {k: v for k, v in run.result.items() if k not in ("attributes", "calibration", "cross_validation")})
+    show_attributes(run.result["attributes"])
+    return 0
+
+
+def open_panel(config: Any) -> Any:
+    """The attributes of a config and who rates them, opened."""
+    from harken.opening import open_judge, open_reward
+    from harken.text.attributes import Attribute, load_attributes
+    from harken.text.panel import Panel
+    if config.judge == "rules" and not config.attributes:
+        named = {name: f"measure:{name}" for name in RULES} | {"toxicity": "toxicity", "sentiment": "sentiment"}
+        attributes = [Attribute(name, scorer=scorer) for name, scorer in named.items()]
+    else:
+        attributes = load_attributes(config.attributes)
+    judge = identity = None
+    if asked := [a.name for a in attributes if not a.scorer]:
+        if config.judge == "rules":
+            raise UserError(f"Nobody rates {asked[0]}: it has no scorer, and --judge is rules.",
+                            "Give it a scorer, or name a model.")
+        judge, identity = open_judge(config.judge, config.judge_model, config.answers, dtype=config.dtype)
+    scorers = {a.name: open_reward(a.scorer, dtype=config.dtype) for a in attributes if a.scorer}
+    return Panel(attributes, judge, scorers, identity)
+
+
+def show_attributes(rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """A line an attribute, the heaviest first: weight with interval, entropy, failures, test–retest."""
+    print(f"  {'attribute':22} {'weight':>7} {'95 %':>16} {'entropy':>8} {'missing':>8} {'retest':>7}")
+    for name, row in sorted(rows.items(), key=lambda item: -abs(item[1].get("weight", 0.0))):
+        weight, interval = ("out", "") if "weight" not in row else \
+            (f"{row['weight']:+.2f}", f"[{row['low']:+.2f}, {row['high']:+.2f}]")
+        again = "" if row["retest"] is None else f"{row['retest']:.2f}"
+        line = f"  {name:22} {weight:>7} {interval:>16} {row['entropy']:8.2f} {row['failures']:8.0%} {again:>7}  {row['weak']}"
+        print(line.rstrip())
+
+
+def explain(reward: Reward, name: str, choices: Sequence[Choice], scores: Sequence[Sequence[float | None]]) -> list[Any]:
+    """The parts of every score, [ranking][option]; prints those of the first ranking as a table."""
+    parts_of = getattr(reward, "explain", None)
+    if parts_of is None:
+        raise UserError(f"{name} cannot explain its scores: they are one learnt number.",
+                        "Fit a reward that can: harken fit compositional.")
+    found: list[Any] = parts_of([c.prompt for c in choices], [c.options for c in choices])
+    first = next((i for i, row in enumerate(found) if any(row)), None)
+    if first is None:
+        print("  No completion has a score to explain.")
+        return found
+    print(f"  {choices[first].prompt.text[:100]!r}")
+    given = [parts or {} for parts in found[first]]
+    names = sorted({n for parts in given for n in parts}, key=lambda n: -max(abs(parts.get(n, 0.0)) for parts in given))
+    labels = [chr(ord("A") + i % 26) for i in range(len(given))]
+    print(f"  {'':22}" + "".join(f"{label:>9}" for label in labels))
+    for n in [*names, "score"]:
+        cells = [score if n == "score" else parts.get(n) for score, parts in zip(scores[first], given)]
+        print(f"  {n:22}" + "".join(f"{'–' if c is None else format(c, '+.3f'):>9}" for c in cells))
+    return found
+
+
+def average(args: argparse.Namespace) -> int:
+    from harken import launch
+    launch.import_extra("harken.engines.averaging")
+    from harken.core.run import read_json
+    from harken.engines.averaging import average as mean
+    from harken.engines.averaging import check_alike
+    from harken.engines.hf import Engine
+    check_alike(args.runs)
+    members = [launch.model_identity(r) for r in args.runs]
+    first = read_json(Path(args.runs[0]) / "config.json")
+    settings = {"command": "average", "runs": list(args.runs), "max_length": first.get("max_length", 1024)}
+    with Run.open(args.out, settings, {"members": members}) as run:
+        if run.done:
+            run.say(f"{run.path} is finished; nothing to do.")
+            return 0
+        loaded = mean(args.runs)
+        engine = Engine(loaded, head="reward" if loaded.head is not None else None, train=False)
+        run.finish({"runs": list(args.runs)}, lambda folder: engine.save(folder))
+    print(f"{args.out}: the mean of {len(args.runs)} runs")
+    return 0

@@ -1,0 +1,76 @@
+"""A model behind an HTTP endpoint of the OpenAI kind (vLLM, llama.cpp, Ollama, hosted ones), as a Sampler. No torch.
+
+    EndpointSampler("http://localhost:8000/v1", "my-model").sample(prompts, 1, max_tokens=8)
+
+It gives text without token ids or log-probs: it can answer and judge, but what it wrote cannot be trained on by policy
+gradients. The key is read from $HARKEN_API_KEY or $OPENAI_API_KEY and stored nowhere.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from harken.core.errors import UserError
+from harken.core.protocols import Sample
+from harken.core.records import Prompt
+
+RETRIES, AGAIN = 4, (408, 409, 429, 500, 502, 503, 504)
+
+
+class EndpointSampler:
+    """`sample` asks for every prompt in parallel; a request that keeps failing raises `UserError`, never an empty text."""
+
+    def __init__(self, url: str, model: str = "", *, parallel: int = 8, seconds: float = 120.0, wait: float = 1.0) -> None:
+        self.url = url.rstrip("/")
+        self.model, self.parallel, self.seconds, self.wait = model, parallel, seconds, wait
+
+    def sample(self, prompts: Sequence[Prompt], n: int, *, max_tokens: int, temperature: float = 1.0, top_p: float = 1.0,
+               seed: int = 0) -> list[list[Sample]]:
+        """`n` completions of each prompt: [P][n]."""
+        def ask(i: int) -> list[Sample]:
+            body = {"messages": [m.to_json() for m in prompts[i].messages], "max_tokens": max_tokens, "n": n,
+                    "temperature": temperature, "top_p": top_p, "seed": (seed + i) % 2**31}
+            return self._samples(self._post(body | ({"model": self.model} if self.model else {})), n)
+
+        with ThreadPoolExecutor(self.parallel) as pool:
+            return list(pool.map(ask, range(len(prompts))))
+
+    def _samples(self, answer: Any, n: int) -> list[Sample]:
+        try:
+            found = [Sample((), c["message"]["content"] or "", (), (), c.get("finish_reason") != "length")
+                     for c in answer["choices"]]
+        except (KeyError, TypeError, AttributeError):
+            raise UserError(f"{self.url} gave an answer without choices: {str(answer)[:200]}",
+                            "Is it an endpoint for chat completions?") from None
+        if len(found) != n:
+            raise UserError(f"{self.url} gave {len(found)} completions where {n} were asked for.", "Ask for one at a time.")
+        return found
+
+    def _post(self, body: dict[str, Any]) -> Any:
+        headers = {"Content-Type": "application/json"}
+        if key := os.environ.get("HARKEN_API_KEY") or os.environ.get("OPENAI_API_KEY"):
+            headers["Authorization"] = f"Bearer {key}"
+        request = urllib.request.Request(f"{self.url}/chat/completions", json.dumps(body).encode(), headers)
+        reason = ""
+        for attempt in range(RETRIES + 1):
+            try:
+                with urllib.request.urlopen(request, timeout=self.seconds) as reply:
+                    return json.loads(reply.read())
+            except urllib.error.HTTPError as error:
+                reason = f"status {error.code}: {error.read(300).decode('utf-8', 'replace').strip()}"
+                if error.code not in AGAIN:
+                    break
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                reason = str(getattr(error, "reason", None) or error)
+            if attempt < RETRIES:
+                time.sleep(self.wait * 2**attempt)
+        raise UserError(f"{self.url} does not answer ({reason}).",
+                        "Check the address, --judge-model and the key in $HARKEN_API_KEY.")

@@ -1,0 +1,61 @@
+"""Violations of Python's style guide PEP 8, by pycodestyle, as in pretraining with human feedback (2302.08582).
+
+    pip install 'harken[scorers]'
+    harken score --reward pep8 --data comparisons.jsonl --out scores.jsonl
+
+The score is minus the number of violations per 100 characters: 0 is clean, higher is better. In an answer with fenced code
+blocks only these are checked; otherwise the whole text is taken for code. It says nothing of whether the code runs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from harken.core.errors import UserError
+from harken.core.records import Prompt
+from harken.text.scorer import TextReward
+
+FENCE = re.compile(r"^```[^\n]*\n(.*?)^```", re.S | re.M)
+
+
+def code_of(text: str) -> str:
+    """The fenced blocks, one after another; without any the text itself."""
+    blocks = FENCE.findall(text)
+    return "\n\n".join(blocks) if blocks else text
+
+
+class PEP8(TextReward):
+    """Minus the violations per 100 characters of code."""
+
+    def __init__(self) -> None:
+        try:
+            import pycodestyle
+        except ImportError:
+            raise UserError("pycodestyle is not installed.", "PEP 8 needs: pip install 'harken[scorers]'") from None
+        self._style = pycodestyle.StyleGuide(quiet=True)
+        self.id = f"pep8/1/pycodestyle-{pycodestyle.__version__}"
+
+    def violations(self, code: str) -> Counter[str]:
+        """How often each of pycodestyle's codes (E501, W291, …) was found."""
+        import pycodestyle
+        lines = [line + "\n" for line in code.split("\n")]
+        lines = lines[:-1] if lines[-1] == "\n" else [*lines[:-1], lines[-1][:-1]]
+        report = pycodestyle.BaseReport(self._style.options)
+        pycodestyle.Checker("answer.py", lines, options=self._style.options, report=report).check_all()
+        return Counter({k: n for k, n in report.counters.items() if re.fullmatch(r"[EW]\d+", k)})
+
+    def rate(self, text: str) -> float:
+        code = code_of(text)
+        return -100.0 * self.violations(code).total() / len(code) if code.strip() else 0.0
+
+    def explain(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]]) -> list[list[Mapping[str, float] | None]]:
+        """Violations per 100 characters by code, negative: they add up to the score."""
+        def one(code: str) -> Mapping[str, float]:
+            return {k: -100.0 * n / len(code) for k, n in self.violations(code).items()} if code.strip() else {}
+        return [[one(code_of(t)) for t in row] for row in completions]
+
+
+def open_scorer(argument: str = "") -> PEP8:
+    return PEP8()
