@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worlds", type=int, default=20)
     parser.add_argument("--quick", action="store_true", help="2 worlds")
-    parser.add_argument("--distinct", type=int, default=2, help="how many different worths the true goals have, at least (default 2)")
+    parser.add_argument("--distinct", type=int, default=2, help="least number of different worths of the true goals")
     parser.add_argument("--svg", type=Path)
     args = parser.parse_args()
     found: dict = defaultdict(list)
