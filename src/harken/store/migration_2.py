@@ -53,17 +53,18 @@ CREATE TABLE projects (id {serial}, name TEXT NOT NULL UNIQUE, kind TEXT NOT NUL
     instruction_hash TEXT NOT NULL REFERENCES instructions (hash), instruction_version INTEGER NOT NULL,
     seed BIGINT NOT NULL, items_total BIGINT NOT NULL, items_done BIGINT NOT NULL, created_at TEXT NOT NULL);
 CREATE TABLE members (project_id BIGINT NOT NULL REFERENCES projects (id), user_id BIGINT NOT NULL REFERENCES users (id),
-    state TEXT NOT NULL, cursor BIGINT NOT NULL, repeat_cursor BIGINT NOT NULL, served BIGINT NOT NULL,
+    state TEXT NOT NULL, cursor BIGINT NOT NULL, again_cursor BIGINT NOT NULL,
+    repeat_cursor BIGINT NOT NULL, limited BOOLEAN NOT NULL, served BIGINT NOT NULL,
     done BIGINT NOT NULL, day TEXT NOT NULL, today INTEGER NOT NULL, score JSON NOT NULL, joined_at TEXT NOT NULL,
     PRIMARY KEY (project_id, user_id));
 CREATE TABLE items (id {serial}, project_id BIGINT NOT NULL REFERENCES projects (id), position BIGINT NOT NULL,
     role TEXT NOT NULL, kind TEXT NOT NULL, prompt_key TEXT REFERENCES prompts (key), body JSON NOT NULL, warnings TEXT,
     content TEXT NOT NULL, state TEXT NOT NULL, wanted INTEGER NOT NULL, done INTEGER NOT NULL, held INTEGER NOT NULL,
-    free INTEGER NOT NULL, front BOOLEAN NOT NULL, skips INTEGER NOT NULL, flags INTEGER NOT NULL,
+    free INTEGER NOT NULL, again BIGINT NOT NULL, skips INTEGER NOT NULL, flags INTEGER NOT NULL,
     created_at TEXT NOT NULL, UNIQUE (project_id, content));
 CREATE INDEX ix_items_place ON items (project_id, role, position);
 CREATE INDEX ix_items_line ON items (project_id, role, position) WHERE free > 0;
-CREATE INDEX ix_items_front ON items (project_id, role, position) WHERE free > 0 AND front;
+CREATE INDEX ix_items_again ON items (project_id, role, again) WHERE free > 0 AND again > 0;
 CREATE INDEX ix_items_state ON items (project_id, state, id);
 CREATE TABLE assignments (id {serial}, item_id BIGINT NOT NULL REFERENCES items (id),
     user_id BIGINT NOT NULL REFERENCES users (id), project_id BIGINT NOT NULL REFERENCES projects (id),
@@ -77,6 +78,7 @@ CREATE TABLE events (seq {serial}, kind TEXT NOT NULL, user_id BIGINT, project_i
     created_at TEXT NOT NULL, hash TEXT NOT NULL);
 CREATE INDEX ix_events_mine ON events (user_id, project_id, seq);
 CREATE INDEX ix_events_item ON events (item_id, seq);
+CREATE INDEX ix_events_when ON events (project_id, created_at);
 CREATE UNIQUE INDEX ix_events_undoes ON events (undoes);
 CREATE TABLE retractions (judgment_seq BIGINT NOT NULL PRIMARY KEY REFERENCES judgments (seq), reason TEXT NOT NULL,
     created_at TEXT NOT NULL);

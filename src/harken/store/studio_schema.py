@@ -3,7 +3,9 @@
 Rules that the code keeps, always inside one write transaction:
 
 - `items.free` is `wanted - done - held`, never below zero, and zero unless the state is "open": what can be claimed.
-- `items.front` marks items that became free again after the line had passed them; they are offered first.
+- Items stand in line by `position`. One that becomes free again gets `again`, the number of the event that freed it, and is
+  offered first. A member's `cursor` and `again_cursor` say how far both have been looked through: a claim never looks back,
+  so its cost does not grow with the project or with what the labeler has done.
 - An `assignments` row is one labeler's one look at one item (`turn` 1 is a repeat that measures self-consistency).
 - `events` is the audit: only ever added to, each row's hash covers the one before it.
 - `retractions` says which judgments no longer count (undone, withdrawn). The judgments themselves stay.
@@ -101,7 +103,9 @@ members = Table(
     Column("user_id", Serial, ForeignKey("users.id"), primary_key=True, autoincrement=False),
     Column("state", Text, nullable=False),
     Column("cursor", BigInteger, nullable=False),
+    Column("again_cursor", BigInteger, nullable=False),
     Column("repeat_cursor", BigInteger, nullable=False),
+    Column("limited", Boolean, nullable=False),
     Column("served", BigInteger, nullable=False),
     Column("done", BigInteger, nullable=False),
     Column("day", Text, nullable=False),
@@ -126,7 +130,7 @@ items = Table(
     Column("done", Integer, nullable=False),
     Column("held", Integer, nullable=False),
     Column("free", Integer, nullable=False),
-    Column("front", Boolean, nullable=False),
+    Column("again", BigInteger, nullable=False),
     Column("skips", Integer, nullable=False),
     Column("flags", Integer, nullable=False),
     Column("created_at", Text, nullable=False),
@@ -134,8 +138,8 @@ items = Table(
     Index("ix_items_place", "project_id", "role", "position"),
     Index("ix_items_line", "project_id", "role", "position", sqlite_where=text("free > 0"),
           postgresql_where=text("free > 0")),
-    Index("ix_items_front", "project_id", "role", "position", sqlite_where=text("free > 0 AND front"),
-          postgresql_where=text("free > 0 AND front")),
+    Index("ix_items_again", "project_id", "role", "again", sqlite_where=text("free > 0 AND again > 0"),
+          postgresql_where=text("free > 0 AND again > 0")),
     Index("ix_items_state", "project_id", "state", "id"),
 )
 
@@ -177,6 +181,7 @@ events = Table(
     Column("hash", Text, nullable=False),
     Index("ix_events_mine", "user_id", "project_id", "seq"),
     Index("ix_events_item", "item_id", "seq"),
+    Index("ix_events_when", "project_id", "created_at"),
     Index("ix_events_undoes", "undoes", unique=True),
 )
 

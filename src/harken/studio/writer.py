@@ -1,0 +1,101 @@
+"""One thread writes; what arrives while it waits for the disk goes into the next transaction together (group commit).
+
+    writer = Writer(link)
+    receipt = await writer.run(lambda tx: submit(tx, ...))     # returns after the commit reached the disk
+
+With synchronous=FULL each transaction costs an fsync. Under load many answers share one, and still none is
+acknowledged before it is safe. Each piece of work has its own savepoint: if it fails, the others are not touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection
+
+from harken.store.connection import Link
+from harken.studio.errors import ApiError
+
+T = TypeVar("T")
+Work = Callable[[Connection], Any]
+MOST = 64
+WAITING = 2000
+
+
+class Writer:
+    """Runs work in write transactions, in the order of arrival."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self._queue: queue.Queue[tuple[Work, Future[Any]] | None] = queue.Queue(WAITING)
+        self._thread = threading.Thread(target=self._loop, name="harken-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Callable[[Connection], T]) -> Future[T]:
+        """The work's future result, set after the commit."""
+        future: Future[T] = Future()
+        try:
+            self._queue.put_nowait((work, future))
+        except queue.Full:
+            raise ApiError("busy", "Too many answers arrive at once.", "Try again in a moment.", retry_after=1) from None
+        return future
+
+    async def run(self, work: Callable[[Connection], T]) -> T:
+        return await asyncio.wrap_future(self.submit(work))
+
+    def close(self) -> None:
+        """Finishes what was accepted, then stops."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _loop(self) -> None:
+        while (first := self._queue.get()) is not None:
+            batch, last = [first], False
+            while len(batch) < MOST:
+                try:
+                    more = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if more is None:
+                    last = True
+                    break
+                batch.append(more)
+            self._commit(batch)
+            if last:
+                return
+
+    def _commit(self, batch: list[tuple[Work, Future[Any]]]) -> None:
+        """All of the batch in one transaction; the results are told when it is on the disk."""
+        done: list[tuple[Future[Any], Any, Exception | None]] = []
+        try:
+            with self.link.writing() as tx:
+                for work, future in batch:
+                    done.append((future, *_one(tx, work)))
+        except Exception as error:  # nothing was stored: everybody who waits must hear it
+            done = [(future, None, error) for _, future in batch]
+        for future, result, failure in done:
+            if future.cancelled():
+                continue
+            if failure is not None:
+                future.set_exception(failure)
+            else:
+                future.set_result(result)
+
+
+def _one(tx: Connection, work: Work) -> tuple[Any, Exception | None]:
+    tx.exec_driver_sql("SAVEPOINT one")
+    try:
+        result = work(tx)
+    except ApiError as refusal:
+        tx.exec_driver_sql("ROLLBACK TO one")
+        return None, refusal
+    except Exception as error:  # a fault of ours in one piece of work must not take its neighbours down
+        tx.exec_driver_sql("ROLLBACK TO one")
+        return None, error
+    tx.exec_driver_sql("RELEASE one")
+    return result, None
