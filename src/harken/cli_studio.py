@@ -96,12 +96,13 @@ def serve(args: argparse.Namespace) -> int:
 
 
 def _bind(config: Any, args: argparse.Namespace) -> Any:
-    """Binds before anything is printed, so that the address printed is the one that works."""
+    """Listens before anything is printed: whoever reads the address can call it."""
     import socket
     sock = socket.socket(socket.AF_INET6 if ":" in args.host else socket.AF_INET)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((args.host, args.port))
+        sock.listen(128)
     except OSError as error:
         raise UserError(f"Cannot listen on {args.host} port {args.port}: {error.strerror}.", "Choose another --port; 0 takes a free one.") from None
     sock.set_inheritable(True)

@@ -51,7 +51,7 @@ async def login(call: Call) -> SignedIn:
     studio, name = call.studio, call.body["name"]
     studio.limits.login(call.address, name)
     user, stored = await studio.read(lambda tx: accounts.stored_password(tx, name))
-    right = await studio.work(accounts.right_password, call.body["password"], stored or accounts.NOBODY)
+    right = await studio.hash(accounts.right_password, call.body["password"], stored or accounts.NOBODY)
     if user is None or stored is None or not right:
         raise ApiError("bad_login", "Name and password do not fit.", "Ask the lead for a new invitation if you forgot it.")
     return await _sign_in(call, user)
@@ -75,7 +75,7 @@ def logout(call: Call) -> Json:
 async def setup(call: Call) -> SignedIn:
     if not call.studio.single_user:
         raise ApiError("accounts_exist", "The first account was made already.", "Log in, or ask a lead for an invitation.")
-    hashed = await call.studio.work(accounts.hash_password, call.body["password"])
+    hashed = await call.studio.hash(accounts.hash_password, call.body["password"])
 
     def make(tx: Any) -> User:
         if accounts.has_accounts(tx):
@@ -105,7 +105,7 @@ async def join(call: Call) -> SignedIn:
     said = call.body
     call.studio.limits.login(call.address, "")
     await call.studio.read(lambda tx: accounts.open_invitation(tx, said["invitation"], call.now))
-    hashed = await call.studio.work(accounts.hash_password, said["password"])
+    hashed = await call.studio.hash(accounts.hash_password, said["password"])
     user = await call.studio.write(lambda tx: accounts.join(
         tx, said["invitation"], said["name"], hashed, said.get("group", {}), call.now))
     return await _sign_in(call, user)
@@ -118,9 +118,9 @@ async def change_password(call: Call) -> SignedIn:
         raise ApiError("set_password_first", "Single-user mode has no password.", "POST /api/setup makes the first account.")
     call.studio.limits.login(call.address, call.user.name)
     _, stored = await call.studio.read(lambda tx: accounts.stored_password(tx, call.user.name))
-    if not await call.studio.work(accounts.right_password, call.body["old"], stored or accounts.NOBODY):
+    if not await call.studio.hash(accounts.right_password, call.body["old"], stored or accounts.NOBODY):
         raise ApiError("bad_login", "The old password does not fit.")
-    hashed = await call.studio.work(accounts.hash_password, call.body["new"])
+    hashed = await call.studio.hash(accounts.hash_password, call.body["new"])
 
     def change(tx: Any) -> None:
         tx.execute(update(users).where(users.c.id == call.user.id).values(password_hash=hashed))

@@ -62,6 +62,7 @@ class Studio:
         self.clock = clock or (lambda: datetime.now(UTC))
         self.writer = Writer(db.link)
         self._readers = ThreadPoolExecutor(READERS, "harken-reader")
+        self._hashers = ThreadPoolExecutor(1, "harken-hasher")  # 19 MiB each: one at a time, and away from the readers
         self._known: dict[str, tuple[float, Any]] = {}
         self._local_csrf = secrets.token_urlsafe(32)
         self._local: User | None = None
@@ -78,6 +79,7 @@ class Studio:
     def close(self) -> None:
         self.writer.close()
         self._readers.shutdown()
+        self._hashers.shutdown()
         self.db.close()
 
     async def write(self, work: Callable[[Connection], T]) -> T:
@@ -86,11 +88,11 @@ class Studio:
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Runs work with a reading connection, in another thread."""
-        return await self.work(self._reading, work)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._reading, work)
 
-    async def work(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Runs what takes long (a password's hash, a query) in another thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, functools.partial(function, *arguments))
+    async def hash(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Runs what takes long and much memory, a password's hash, in a thread of its own."""
+        return await asyncio.get_running_loop().run_in_executor(self._hashers, functools.partial(function, *arguments))
 
     def _reading(self, work: Callable[[Connection], T]) -> T:
         with self.db.link.reading() as connection:
