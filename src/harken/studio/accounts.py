@@ -57,11 +57,12 @@ def right_password(password: str, stored: str) -> bool:
 
 
 def as_user(row: Any) -> User:
-    return User(row.id, row.name, row.role, row.held_out, tuple(row.hidden), row.name == LOCAL and row.password_hash is None)
+    local = row.name == LOCAL and row.password_hash is None
+    return User(row.id, row.name, row.role, row.held_out, tuple(row.hidden), local, row.labeler_group)
 
 
-def add_user(tx: Connection, name: str, password_hash: str | None, role: str, now: datetime, *, group: dict[str, str] | None = None,
-             held_out: bool = False, consent: str | None = None) -> User:
+def add_user(tx: Connection, name: str, password_hash: str | None, role: str, now: datetime, *,
+             group: dict[str, str] | None = None, held_out: bool = False, consent: str | None = None) -> User:
     name = name.strip()
     if not name or not name.isprintable():
         raise ApiError("bad_request", "A name needs at least one character that can be seen.")
@@ -72,7 +73,7 @@ def add_user(tx: Connection, name: str, password_hash: str | None, role: str, no
     key = tx.execute(insert(users), row).inserted_primary_key
     assert key is not None
     events.add(tx, "user", now, user_id=key[0], body={"name": name, "role": role})
-    return User(key[0], name, role, held_out)
+    return User(key[0], name, role, held_out, local=name == LOCAL and password_hash is None, group=group or {})
 
 
 def has_accounts(tx: Connection) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, exists, insert, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, case, exists, insert, not_, or_, select, update
 
 from harken.core.records import Prompt, content_hash
 from harken.store import events
@@ -46,17 +46,24 @@ _known = select(event_table).where(event_table.c.client_id == bindparam("client_
 _stored = select(judgments.c.payload, judgments.c.content, judgments.c.role).where(judgments.c.seq == bindparam("seq"))
 _form = select(forms.c.body).where(forms.c.version == bindparam("version"))
 _insert = insert(judgments)
-_group = select(users.c.labeler_group).where(users.c.id == bindparam("id"))
-_tally = (update(members).where(members.c.project_id == bindparam("project"), members.c.user_id == bindparam("user"))
-          .values(done=members.c.done + bindparam("by"), today=bindparam("new_today")))
+_m = members.c
+_same_day = _m.day == bindparam("new_day")
+_stay = or_(_same_day, not_(_m.limited))
+_tally = (update(members).where(_m.project_id == bindparam("project"), _m.user_id == bindparam("user"))
+          .values(done=_m.done + bindparam("by"), day=bindparam("new_day"),
+                  today=case((and_(_same_day, _m.today + bindparam("by") > 0), _m.today + bindparam("by")),
+                             (and_(not_(_same_day), bindparam("by") > 0), bindparam("by")), else_=0),
+                  cursor=case((_stay, _m.cursor), else_=0), again_cursor=case((_stay, _m.again_cursor), else_=0),
+                  limited=and_(_m.limited, _same_day)))
 _score = (update(members).where(members.c.project_id == bindparam("project"), members.c.user_id == bindparam("user"))
           .values(score=bindparam("new_score")))
 _answers = (select(judgments.c.payload).where(judgments.c.item_id == bindparam("item"), COUNTS).order_by(judgments.c.seq))
 _later = event_table.alias("later")
-_last_action = (select(event_table).where(event_table.c.user_id == bindparam("user"), event_table.c.project_id == bindparam("project"),
-                                          event_table.c.kind.in_(UNDONE),
-                                          ~exists().where(_later.c.undoes == event_table.c.seq))
+_last_action = (select(event_table)
+                .where(event_table.c.user_id == bindparam("user"), event_table.c.project_id == bindparam("project"),
+                       event_table.c.kind.in_(UNDONE), ~exists().where(_later.c.undoes == event_table.c.seq))
                 .order_by(event_table.c.seq.desc()))
+_forms: dict[str, dict[str, Any]] = {}  # by version, which is their content's hash: they never change
 
 
 def submit(tx: Connection, user: User, assignment: int, said: dict[str, Any], now: datetime) -> dict[str, Any]:
@@ -98,11 +105,13 @@ def _receipt(seq: int, already: bool, counted: bool, form: dict[str, Any], paylo
 
 def find_form(tx: Connection, version: str, kind: str) -> dict[str, Any]:
     """The form of that version: an older one is as good, the answer says which it was (F12)."""
-    form = tx.execute(_form, {"version": version}).scalar()
+    form = _forms.get(version) or tx.execute(_form, {"version": version}).scalar()
+    if form is not None and len(_forms) < 1000:
+        _forms[version] = form
     if form is None or form["kind"] != kind:
         raise ApiError("bad_answer", f'"form_version" {version[:64]} is not a form for this task.',
                        "Send the task's own form_version.")
-    return dict(form)
+    return form
 
 
 def _repeated(tx: Connection, user: User, client_id: str, request: str) -> Row[Any] | None:
@@ -135,7 +144,7 @@ def _judgment(tx: Connection, user: User, item: Row[Any], mine: Row[Any], form: 
     if kind == "prompt":
         key = _store_prompt(tx, payload, now)
     row = {"prompt_key": key, "kind": kind, "payload": payload, "labeler": user.name,
-           "labeler_group": tx.execute(_group, {"id": user.id}).scalar() or {}, "shown_order": mine.shown_order or None,
+           "labeler_group": dict(user.group), "shown_order": mine.shown_order or None,
            "seconds": said["seconds"], "instruction_hash": said["instruction_hash"], "form_version": form["version"]}
     return {**row, "content": content_hash(row), "client_id": said["client_id"], "import_seq": None,
             "created_at": stamp(now), "item_id": item.id, "role": role}
@@ -170,9 +179,9 @@ def _count_answer(tx: Connection, item: Row[Any], mine: Row[Any], event: int) ->
     """One held place becomes an answer; an unsettled item with adaptive overlap asks for one more."""
     if mine.state == "expired":
         item = find_item(tx, item.id)  # `_place` took it up again
-    done = item.done + 1
-    settings = Settings.from_json(find_project(tx, item.project_id).settings)
-    extra = item.kind in ("rate_and_rank", "compare") and done >= item.wanted and done < settings.overlap_max
+    extra = False
+    if item.kind in ("rate_and_rank", "compare") and item.done + 1 >= item.wanted:
+        extra = item.done + 1 < Settings.from_json(find_project(tx, item.project_id).settings).overlap_max
     if extra and not settled(list(tx.scalars(_answers, {"item": item.id}))):
         count(tx, item, done=1, held=-1, wanted=item.wanted + 1, again=event)
     else:
@@ -180,16 +189,8 @@ def _count_answer(tx: Connection, item: Row[Any], mine: Row[Any], event: int) ->
 
 
 def _tally_up(tx: Connection, user: User, item: Row[Any], now: datetime, by: int) -> None:
-    """The labeler's answers, in all and today."""
-    member = find_member(tx, item.project_id, user.id)
-    assert member is not None
-    day = stamp(now)[:10]
-    if member.day != day:
-        again = {"cursor": 0, "again_cursor": 0} if member.limited else {}
-        tx.execute(update(members).where(members.c.project_id == item.project_id, members.c.user_id == user.id)
-                   .values(day=day, today=0, limited=False, **again))
-    today = max(0, (member.today if member.day == day else 0) + by)
-    tx.execute(_tally, {"project": item.project_id, "user": user.id, "by": by, "new_today": today})
+    """The labeler's answers, in all and today. A new day begins at the line's start for those whom a limit had stopped."""
+    tx.execute(_tally, {"project": item.project_id, "user": user.id, "by": by, "new_day": stamp(now)[:10]})
 
 
 def _mark(tx: Connection, user: User, item: Row[Any], payload: dict[str, Any], sign: int = 1) -> None:

@@ -106,23 +106,29 @@ class Line:
         return special or self._task()
 
     def _task(self) -> dict[str, Any] | None:
-        barred = self.barred()
-        plain = not barred
+        barred: set[str] | None = None  # looked up when the first item with a warning turns up: most have none
         for cursor, statements, last in (("again_cursor", _again, _last_again), ("cursor", _line, _last_in_line)):
-            end = self.tx.execute(last, {"project": self.project.id, "after": self.at[cursor]}).scalar()
-            if end is None:
+            if cursor == "again_cursor" and self._last(last, cursor) is None:
                 continue
-            item = self._first(statements[plain], self.at[cursor], barred)
+            item = self._first(statements[not barred], self.at[cursor], barred)
+            if item is not None and item.warnings and barred is None:
+                barred = self.barred()
+                item = self._first(statements[not barred], self.at[cursor], barred)
             if item is not None:
                 self.at[cursor] = item.again if cursor == "again_cursor" else item.position
                 count(self.tx, item, held=1)
                 return self._lease(item, 0)
-            self.at[cursor] = end
-        if barred - set(self.user.hidden):
+            self.at[cursor] = self._last(last, cursor) or self.at[cursor]
+        if barred and barred - set(self.user.hidden):
             self.at["limited"] = True
         return None
 
-    def _first(self, statement: Any, after: int, barred: set[str]) -> Row[Any] | None:
+    def _last(self, statement: Any, cursor: str) -> int | None:
+        """The end of the line, or of what became free again; None where nothing free lies ahead."""
+        found: int | None = self.tx.execute(statement, {"project": self.project.id, "after": self.at[cursor]}).scalar()
+        return found
+
+    def _first(self, statement: Any, after: int, barred: set[str] | None) -> Row[Any] | None:
         values = {"project": self.project.id, "role": "task", "user": self.user.id, "after": after, "n": 1}
         if barred:
             values |= {f"no_{c}": c in barred for c in ("violence", "sexual", "hate", "self_harm", "abuse", "other")}
@@ -154,7 +160,8 @@ class Line:
     def _lease(self, item: Any, turn: int, order: Sequence[int] | None = None) -> dict[str, Any]:
         self.at["served"] += 1
         values = {"state": "leased", "expires_at": until(self.settings, self.now)}
-        earlier = self.tx.execute(_before, {"item": item.id, "user": self.user.id}).first() if turn == 0 else None
+        came_back = turn == 0 and (item.again > 0 or item.role != "task")
+        earlier = self.tx.execute(_before, {"item": item.id, "user": self.user.id}).first() if came_back else None
         if earlier is not None:  # it ran out before; the same task in the same order
             set_assignment(self.tx, earlier.id, state="leased")
             set_assignment(self.tx, earlier.id, expires_at=values["expires_at"])

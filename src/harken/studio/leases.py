@@ -5,7 +5,8 @@ Every function runs inside the caller's write transaction, which the store gives
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -30,14 +31,17 @@ class User:
     held_out: bool = False
     hidden: tuple[str, ...] = ()
     local: bool = False
+    group: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def to_json(self) -> dict[str, Any]:
         return {"id": self.id, "name": self.name, "role": self.role, "held_out": self.held_out}
 
 
 _project = select(projects).where(projects.c.id == bindparam("id"))
-_overdue = (select(assignments).where(assignments.c.project_id == bindparam("project"), assignments.c.state == "leased",
-                                      assignments.c.expires_at < bindparam("now")).order_by(assignments.c.expires_at).limit(SWEEP))
+_overdue = (select(assignments)
+            .where(assignments.c.project_id == bindparam("project"), assignments.c.state == "leased",
+                   assignments.c.expires_at < bindparam("now"))
+            .order_by(assignments.c.expires_at).limit(SWEEP))
 _assignment = select(assignments).where(assignments.c.id == bindparam("id"))
 _set_assignment: dict[tuple[str, ...], Any] = {
     fields: update(assignments).where(assignments.c.id == bindparam("key")).values({f: bindparam(f) for f in fields})
