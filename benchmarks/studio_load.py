@@ -49,7 +49,7 @@ def prepare(url: str, items: int, labelers: int) -> tuple[int, list[str]]:
     lead.login("lead", PASSWORD)
     project = lead.create_project("load", "rate_and_rank", overlap=2)["id"]
     rng = random.Random(0)
-    words = "the answer says that people who ask for help want it short clear kind true and complete".split()
+    words = ["the", "answer", "says", "that", "people", "who", "ask", "want", "it", "short", "clear", "kind", "true"]
 
     def text(n: int) -> str:
         return " ".join(rng.choice(words) for _ in range(n))
@@ -78,8 +78,9 @@ def label(url: str, project: int, name: str, flags: list[dict], most: int, deadl
             time.sleep(max(0.0, due - time.monotonic()))
             due = max(due, time.monotonic() - pause) + pause
         task = held.pop(0)
-        answer = {"ratings": [{"overall": rng.randint(1, 7), "flags": {f["name"]: None if f["only"] else rng.random() < 0.1 for f in flags}}
-                              for _ in task["completions"]], "ranks": [rng.randint(1, 4) for _ in task["completions"]]}
+        ratings = [{"overall": rng.randint(1, 7), "flags": {f["name"]: None if f["only"] else rng.random() < 0.1 for f in flags}}
+                   for _ in task["completions"]]
+        answer = {"ratings": ratings, "ranks": [rng.randint(1, 4) for _ in ratings]}
         client_id, started = str(uuid.uuid4()), time.perf_counter()
         receipt = client.submit(task, answer, seconds=12.5, client_id=client_id, ahead=[t["assignment"] for t in held])
         out.append((client_id, time.perf_counter() - started))
@@ -105,7 +106,8 @@ def crew(url: str, project: int, names: list[str], flags: list[dict], most: int,
     pipe.send((started, time.time(), [o for out in outs for o in out if o != "ready"]))
 
 
-def phase(url: str, project: int, names: list[str], flags: list[dict], most: int, seconds: float, rate: float) -> tuple[float, list]:
+def phase(url: str, project: int, names: list[str], flags: list[dict], most: int, seconds: float,
+          rate: float) -> tuple[float, list]:
     """All labelers at once, `rate` answers a second in all (0: no pause). Returns the seconds and [(client id, waited)]."""
     pipes, workers = [], []
     for n in range(PROCESSES):
@@ -132,15 +134,12 @@ def count(db: str, project: int, acknowledged: list[str]) -> dict[str, int]:
     from harken.store.studio_schema import items
     with open_database(db) as opened, opened.link.reading() as tx:
         stored = list(tx.scalars(select(judgments.c.client_id).where(judgments.c.item_id.is_not(None))))
-        c = items.c
-        own = c.project_id == project
-        real = select(judgments.c.item_id, func.count().label("n")).where(judgments.c.role.is_(None)).group_by(judgments.c.item_id).subquery()
-        over = tx.execute(select(func.count()).select_from(items.join(real, real.c.item_id == c.id)).where(own, real.c.n > c.wanted)).scalar()
-        under = tx.execute(select(func.count()).select_from(items.outerjoin(real, real.c.item_id == c.id)).where(
-            own, func.coalesce(real.c.n, 0) < c.wanted)).scalar()
-        wrong = tx.execute(select(func.count()).select_from(items.outerjoin(real, real.c.item_id == c.id)).where(
-            own, func.coalesce(real.c.n, 0) != c.done)).scalar()
-        held = tx.execute(select(func.sum(c.held)).where(own)).scalar()
+        c, real = items.c, judgments.c.role.is_(None)
+        each = select(judgments.c.item_id, func.count().label("n")).where(real).group_by(judgments.c.item_id).subquery()
+        n = func.coalesce(each.c.n, 0)
+        own = select(func.count().filter(n > c.wanted), func.count().filter(n < c.wanted), func.count().filter(n != c.done),
+                     func.sum(c.held)).select_from(items.outerjoin(each, each.c.item_id == c.id)).where(c.project_id == project)
+        over, under, wrong, held = tx.execute(own).one()
     return {"stored": len(stored), "lost": len(set(acknowledged) - set(stored)), "duplicated": len(stored) - len(set(stored)),
             "over_overlap": over or 0, "under_overlap": under or 0, "miscounted": wrong or 0, "held": held or 0}
 
@@ -179,8 +178,10 @@ def main() -> None:
             server.terminate()
             server.wait()
         found = count(db, project, [one for one, _ in steady + fast])
-    print(json.dumps({"labelers": args.labelers, "items": args.items, "overlap": 2, "database": "postgresql" if args.db else "sqlite",
-                      "submits_per_s": round(len(fast) / took, 1), "submits": len(fast), "fast_p50_ms": p([w for _, w in fast], 0.5),
+    print(json.dumps({"labelers": args.labelers, "items": args.items, "overlap": 2,
+                      "database": "postgresql" if args.db else "sqlite",
+                      "submits_per_s": round(len(fast) / took, 1), "submits": len(fast),
+                      "fast_p50_ms": p([w for _, w in fast], 0.5),
                       "fast_p95_ms": p([w for _, w in fast], 0.95), "steady_per_s": round(steady_rate, 1),
                       "next_p50_ms": p([w for _, w in steady], 0.5), "next_p95_ms": p([w for _, w in steady], 0.95),
                       "next_p99_ms": p([w for _, w in steady], 0.99), "server_peak_mb": memory, **found}))

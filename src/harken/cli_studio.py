@@ -82,14 +82,15 @@ def serve(args: argparse.Namespace) -> int:
     hosts = (*studio_app.LOOPBACK, *args.public_name) if loopback else None
     studio = studio_app.Studio(db, single_user=alone and loopback, hosts=hosts)
     config = uvicorn.Config(studio_app.create_app(studio), host=args.host, port=args.port, log_level="warning", access_log=False,
-                            server_header=False, ws="none", lifespan="on", timeout_graceful_shutdown=5, h11_max_incomplete_event_size=32_768,
-                            proxy_headers=bool(args.public_name))
+                            server_header=False, ws="none", lifespan="on", timeout_graceful_shutdown=5,
+                            h11_max_incomplete_event_size=32_768, proxy_headers=bool(args.public_name))
     sock = _bind(config, args)
     port = sock.getsockname()[1]
     shown = "localhost" if loopback else args.host
     print(f"Harken studio: http://{shown}:{port}\n  database: {db.name}")
-    print("  one person, no login; to invite labelers, make your account on the page People (or: harken users add NAME --role lead)"
-          if studio.single_user else "  log in as a lead to invite labelers: the page People makes the links")
+    print("  One person, no login. To invite labelers make your account first: on the page People, or "
+          f"harken users add NAME --role lead --db {args.db}" if studio.single_user else
+          "  Log in as a lead to invite labelers: the page People makes the links.")
     sys.stdout.flush()
     uvicorn.Server(config).run(sockets=[sock])
     return 0
@@ -104,7 +105,8 @@ def _bind(config: Any, args: argparse.Namespace) -> Any:
         sock.bind((args.host, args.port))
         sock.listen(128)
     except OSError as error:
-        raise UserError(f"Cannot listen on {args.host} port {args.port}: {error.strerror}.", "Choose another --port; 0 takes a free one.") from None
+        raise UserError(f"Cannot listen on {args.host} port {args.port}: {error.strerror}.",
+                        "Choose another --port; 0 takes a free one.") from None
     sock.set_inheritable(True)
     return sock
 
@@ -132,7 +134,8 @@ def _password(args: argparse.Namespace) -> str:
         try:
             return Path(args.password_file).read_text(encoding="utf-8").split("\n")[0].rstrip("\r")
         except OSError as error:
-            raise UserError(f"{args.password_file} cannot be read: {error.strerror}.", "Check its name and permissions.") from None
+            raise UserError(f"{args.password_file} cannot be read: {error.strerror}.",
+                            "Check its name and permissions.") from None
     if not sys.stdin.isatty():
         raise UserError("There is no terminal to ask for the password.", "Give --password-file FILE.")
     first = getpass.getpass(f"Password for {args.name}: ")

@@ -68,8 +68,8 @@ def add_user(tx: Connection, name: str, password_hash: str | None, role: str, no
         raise ApiError("bad_request", "A name needs at least one character that can be seen.")
     if tx.execute(select(users.c.id).where(func.lower(users.c.name) == name.lower())).first() is not None:
         raise ApiError("conflict", f"The name {name} is taken.", "Choose another.")
-    row: dict[str, Any] = {"name": name, "password_hash": password_hash, "role": role, "labeler_group": group or {}, "held_out": held_out,
-           "hidden": [], "state": "active", "consent": consent, "created_at": stamp(now)}
+    row: dict[str, Any] = {"name": name, "password_hash": password_hash, "role": role, "labeler_group": group or {},
+                           "held_out": held_out, "hidden": [], "state": "active", "consent": consent, "created_at": stamp(now)}
     key = tx.execute(insert(users), row).inserted_primary_key
     assert key is not None
     events.add(tx, "user", now, user_id=key[0], body={"name": name, "role": role})

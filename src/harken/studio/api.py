@@ -173,7 +173,8 @@ def _describe(op: Operation) -> Json:
         "application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}} for code in (*op.errors, 405)}
     described: Json = {
         "operationId": op.name, "summary": op.summary, "tags": [op.who], "responses": answers,
-        "parameters": [{"name": n, "in": "path", "required": True, "schema": ID if n != "version" else text(64, 1)} for n in names]
+        "parameters": [{"name": n, "in": "path", "required": True,
+                        "schema": ID if n != "version" else text(64, 1)} for n in names]
         + [{"name": n, "in": "query", "required": False, "schema": s} for n, s in op.query.items()],
         "security": [] if op.who == "anyone" else [{"session": []}, {"token": []}],
     }
@@ -191,6 +192,10 @@ def page_of(item: Schema) -> Schema:
 def paged(rows: list[Json], limit: int, key: str = "id") -> Json:
     """A page of rows that were read with `limit + 1`."""
     return {"items": rows[:limit], "next": rows[limit - 1][key] if len(rows) > limit else None}
+
+
+def after(call: Call) -> int:
+    return int(call.query.get("after", 0))
 
 
 def limit_of(call: Call) -> int:

@@ -45,7 +45,8 @@ def me(call: Call) -> Json:
     return {"user": call.user.to_json(), "csrf": call.csrf, "single_user": call.user.local, "hidden": list(call.user.hidden)}
 
 
-@operation("POST", "/api/login", "anyone", summary="Log in: sets the session cookie", body=obj({"name": NAME, "password": PASSWORD}),
+@operation("POST", "/api/login", "anyone", summary="Log in: sets the session cookie",
+           body=obj({"name": NAME, "password": PASSWORD}),
            answer=SIGNED, errors=(401,), writes=True)
 async def login(call: Call) -> SignedIn:
     studio, name = call.studio, call.body["name"]
@@ -143,8 +144,10 @@ def set_hidden(call: Call) -> Json:
 
 
 @operation("POST", "/api/tokens", "user", summary="A token for programs; its secret is shown once",
-           body=obj({"name": text(100, 1), "scopes": array(enum(*SCOPES), 1, 3), "days": nullable(integer(1, 3650))}, optional=("days",)),
-           answer=obj({"id": ID, "token": text(100), "name": text(100), "scopes": array(enum(*SCOPES)), "expires_at": nullable(TIME)}),
+           body=obj({"name": text(100, 1), "scopes": array(enum(*SCOPES), 1, 3), "days": nullable(integer(1, 3650))},
+                    optional=("days",)),
+           answer=obj({"id": ID, "token": text(100), "name": text(100), "scopes": array(enum(*SCOPES)),
+                       "expires_at": nullable(TIME)}),
            errors=(409,), writes=True)
 def create_token(call: Call) -> Json:
     if call.user.local:

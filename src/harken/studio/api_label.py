@@ -35,7 +35,8 @@ MESSAGE: Schema = obj({"role": enum("system", "user", "assistant"), "content": t
 TASK: Schema = obj({
     "assignment": ID, "item": ID, "project": ID, "kind": text(20), "stage": enum("task", "qualify"), "form_version": text(64),
     "instruction_hash": text(64),
-    "prompt": nullable(obj({"messages": array(MESSAGE, 1, 10_000), "use_case": nullable(text(10**4)), "kind": enum(*PROMPT_KINDS)})),
+    "prompt": nullable(obj({"messages": array(MESSAGE, 1, 10_000), "use_case": nullable(text(10**4)),
+                            "kind": enum(*PROMPT_KINDS)})),
     "completions": array(text(10**7), 0, 9), "ask": nullable(mapping(ANY, 10)), "warnings": array(enum(*CATEGORIES)),
     "claimed_at": TIME, "expires_at": TIME, "draft": nullable(mapping(ANY, 10**4)), "draft_version": integer()})
 NEXT: Schema = obj({"count": integer(1, 5), "have": array(ID, 0, 50)}, optional=("have",))
@@ -47,7 +48,8 @@ SUBMIT: Schema = obj({"client_id": UUID, "answer": ANY_ANSWER, "seconds": nullab
 RECEIPT: Schema = obj({
     "judgment": ID, "already": BOOLEAN, "counted": BOOLEAN, "answer": ANY_ANSWER, "next": nullable(TASKS),
     "notices": array(obj({"code": text(40), "message": text(400), "pairs": array(array(integer(0, 8), 2, 2))}), 0, 10)})
-SKIP: Schema = obj({"client_id": UUID, "reason": enum(*SKIP_REASONS), "note": text(2000), "next": NEXT}, optional=("note", "next"))
+SKIP: Schema = obj({"client_id": UUID, "reason": enum(*SKIP_REASONS), "note": text(2000), "next": NEXT},
+                   optional=("note", "next"))
 UNSAFE: Schema = obj({"client_id": UUID, "category": enum(*CATEGORIES), "note": text(2000), "hide": BOOLEAN, "next": NEXT},
                      optional=("note", "hide", "next"))
 DRAFT: Schema = obj({"draft": mapping(ANY, 1000), "version": integer()})
@@ -67,7 +69,8 @@ def _project_of(call: Call) -> int:
     return int(my_assignment(call.tx, call.user, call.path["assignment"]).project_id)
 
 
-@operation("POST", "/api/projects/{project}/next", "labeler", summary="Claim the next tasks", body=NEXT, answer=TASKS, writes=True)
+@operation("POST", "/api/projects/{project}/next", "labeler", summary="Claim the next tasks", body=NEXT, answer=TASKS,
+           writes=True)
 def next_(call: Call) -> Json:
     return claims.next_tasks(call.tx, call.user, call.path["project"], call.body["count"], call.body.get("have", []), call.now)
 
@@ -92,7 +95,8 @@ def skip(call: Call) -> Json:
 
 
 @operation("POST", "/api/assignments/{assignment}/unsafe", "labeler", summary="Refuse a task for its content", body=UNSAFE,
-           answer=obj({"already": BOOLEAN, "hidden": array(enum(*CATEGORIES)), "next": nullable(TASKS)}), errors=(409,), writes=True)
+           answer=obj({"already": BOOLEAN, "hidden": array(enum(*CATEGORIES)), "next": nullable(TASKS)}), errors=(409,),
+           writes=True)
 def unsafe(call: Call) -> Json:
     said = answers.unsafe(call.tx, call.user, call.path["assignment"], {"note": "", "hide": True, **call.body}, call.now)
     call.studio.forget()
@@ -131,7 +135,8 @@ def history(call: Call) -> Json:
     find_project(call.tx, call.path["project"])
     undone = events.alias("undone")
     query = (select(events, undone.c.seq.label("taken_back")).outerjoin(undone, undone.c.undoes == events.c.seq)
-             .where(events.c.user_id == call.user.id, events.c.project_id == call.path["project"], events.c.kind.in_(answers.UNDONE))
+             .where(events.c.user_id == call.user.id, events.c.project_id == call.path["project"],
+                    events.c.kind.in_(answers.UNDONE))
              .order_by(events.c.seq.desc()).limit(call.query.get("limit", 20)))
     return {"items": [{"assignment": e.assignment_id, "action": e.kind, "at": e.created_at, "client_id": e.client_id,
                        "undone": e.taken_back is not None, "judgment": e.judgment_seq} for e in call.tx.execute(query)]}
@@ -151,6 +156,7 @@ def visible(call: Call) -> Any:
     project = find_project(call.tx, call.path["project"])
     if call.user.role == "labeler":
         member = find_member(call.tx, project.id, call.user.id)
-        if (member is None and not project.settings.get("open_to_all", True)) or (member is not None and member.state == "removed"):
+        outside = not project.settings.get("open_to_all", True) if member is None else member.state == "removed"
+        if outside:
             raise not_found("project")
     return project

@@ -13,7 +13,7 @@ from harken.store.studio_schema import assignments, grades, invitations, items, 
 from harken.store.studio_schema import events as event_table
 from harken.studio import accounts, people
 from harken.studio.accounts import ROLES
-from harken.studio.api import PAGE, Call, Json, limit_of, operation, page_of, paged
+from harken.studio.api import PAGE, Call, Json, after, limit_of, operation, page_of, paged
 from harken.studio.api_account import DONE, GROUP
 from harken.studio.claims import Line, decide
 from harken.studio.errors import ApiError, not_found
@@ -25,10 +25,10 @@ PERSON: Schema = obj({"id": ID, "name": text(200), "role": enum(*ROLES), "state"
 INVITATION: Schema = obj({"id": ID, "role": enum(*ROLES), "projects": array(ID), "held_out": BOOLEAN, "uses_left": integer(),
                           "created_at": TIME, "expires_at": TIME, "revoked": BOOLEAN})
 EVENT: Schema = obj({"event": ID, "kind": text(40), "user": nullable(ID), "project": nullable(ID), "item": nullable(ID),
-                     "assignment": nullable(ID), "judgment": nullable(ID), "undoes": nullable(ID), "at": TIME, "body": mapping(ANY, 40),
-                     "hash": text(64)})
-SNAPSHOT: Schema = obj({"id": ID, "sha256": text(64), "kind": text(20), "name": text(300), "rows": integer(), "labelers": integer(),
-                        "project": nullable(ID), "created_at": TIME})
+                     "assignment": nullable(ID), "judgment": nullable(ID), "undoes": nullable(ID), "at": TIME,
+                     "body": mapping(ANY, 40), "hash": text(64)})
+SNAPSHOT: Schema = obj({"id": ID, "sha256": text(64), "kind": text(20), "name": text(300), "rows": integer(),
+                        "labelers": integer(), "project": nullable(ID), "created_at": TIME})
 
 
 def person_json(row: Any) -> Json:
@@ -45,7 +45,7 @@ def find_person(call: Call) -> Any:
 
 @operation("GET", "/api/users", "reader", summary="Everybody with an account", query=PAGE, answer=page_of(PERSON))
 def list_users(call: Call) -> Json:
-    query = select(users).where(users.c.id > call.query.get("after", 0)).order_by(users.c.id).limit(limit_of(call) + 1)
+    query = select(users).where(users.c.id > after(call)).order_by(users.c.id).limit(limit_of(call) + 1)
     return paged([person_json(row) for row in call.tx.execute(query)], limit_of(call))
 
 
@@ -57,7 +57,8 @@ def change_user(call: Call) -> Json:
     if row.id == call.user.id and ("role" in call.body or "state" in call.body):
         raise ApiError("conflict", "You cannot change your own role or state.", "Another lead can.")
     if row.state == "withdrawn" and "state" in call.body:
-        raise ApiError("conflict", f"{row.name} has withdrawn.", "Invite them again under another name if they want to come back.")
+        raise ApiError("conflict", f"{row.name} has withdrawn.",
+                       "Invite them again under another name if they want to come back.")
     values = {{"group": "labeler_group"}.get(k, k): v for k, v in call.body.items()}
     if values:
         call.tx.execute(update(users).where(users.c.id == row.id).values(**values))
@@ -69,7 +70,8 @@ def change_user(call: Call) -> Json:
 
 
 @operation("POST", "/api/users/{user}/withdraw", "lead", summary="A labeler withdraws: their judgments leave all later snapshots",
-           body=obj({}), answer=obj({"judgments": integer(), "snapshots": array(SNAPSHOT, 0, 10_000)}), errors=(409,), writes=True)
+           body=obj({}), answer=obj({"judgments": integer(), "snapshots": array(SNAPSHOT, 0, 10_000)}), errors=(409,),
+           writes=True)
 def withdraw_user(call: Call) -> Json:
     row = find_person(call)
     if row.id == call.user.id:
@@ -80,13 +82,14 @@ def withdraw_user(call: Call) -> Json:
 
 
 def snapshot_json(row: Any) -> Json:
-    return {"id": row.id, "sha256": row.sha256, "kind": row.kind, "name": row.name, "rows": row.rows, "labelers": len(row.labelers),
-            "project": row.project_id, "created_at": row.created_at}
+    return {"id": row.id, "sha256": row.sha256, "kind": row.kind, "name": row.name, "rows": row.rows,
+            "labelers": len(row.labelers), "project": row.project_id, "created_at": row.created_at}
 
 
-@operation("GET", "/api/snapshots", "reader", summary="Snapshots made so far, with their hashes", query=PAGE, answer=page_of(SNAPSHOT))
+@operation("GET", "/api/snapshots", "reader", summary="Snapshots made so far, with their hashes", query=PAGE,
+           answer=page_of(SNAPSHOT))
 def list_snapshots(call: Call) -> Json:
-    query = select(snapshots).where(snapshots.c.id > call.query.get("after", 0)).order_by(snapshots.c.id).limit(limit_of(call) + 1)
+    query = select(snapshots).where(snapshots.c.id > after(call)).order_by(snapshots.c.id).limit(limit_of(call) + 1)
     return paged([snapshot_json(row) for row in call.tx.execute(query)], limit_of(call))
 
 
@@ -110,23 +113,28 @@ def set_member(call: Call) -> Json:
 
 
 @operation("POST", "/api/invitations", "lead", summary="Invite people; the link is shown once",
-           body=obj({"role": enum(*ROLES), "projects": array(ID, 0, 100), "days": integer(1, 365), "uses": integer(1, 1000), "held_out": BOOLEAN},
+           body=obj({"role": enum(*ROLES), "projects": array(ID, 0, 100), "days": integer(1, 365), "uses": integer(1, 1000),
+                     "held_out": BOOLEAN},
                     optional=("role", "projects", "days", "uses", "held_out")),
-           answer=obj({"id": ID, "token": text(100), "url": text(300), "role": enum(*ROLES), "expires_at": TIME, "uses_left": integer()}),
+           answer=obj({"id": ID, "token": text(100), "url": text(300), "role": enum(*ROLES), "expires_at": TIME,
+                       "uses_left": integer()}),
            errors=(409,), writes=True)
 def create_invitation(call: Call) -> Json:
     if call.user.local:
-        raise ApiError("set_password_first", "An invitation needs an account that can log in.", "Choose a name and a password first: POST /api/setup.")
+        raise ApiError("set_password_first", "An invitation needs an account that can log in.",
+                       "Choose a name and a password first: POST /api/setup.")
     said = {"role": "labeler", "projects": [], "days": 7, "uses": 1, "held_out": False, **call.body}
     made = accounts.create_invitation(call.tx, call.user, said, call.now)
     return {**made, "url": f"/join#{made['token']}"}  # after #: it reaches no log of any server on the way
 
 
-@operation("GET", "/api/invitations", "lead", summary="Invitations, without their secrets", query=PAGE, answer=page_of(INVITATION))
+@operation("GET", "/api/invitations", "lead", summary="Invitations, without their secrets", query=PAGE,
+           answer=page_of(INVITATION))
 def list_invitations(call: Call) -> Json:
-    query = select(invitations).where(invitations.c.id > call.query.get("after", 0)).order_by(invitations.c.id).limit(limit_of(call) + 1)
+    query = select(invitations).where(invitations.c.id > after(call)).order_by(invitations.c.id).limit(limit_of(call) + 1)
     rows = [{"id": i.id, "role": i.role, "projects": i.projects, "held_out": i.held_out, "uses_left": i.uses_left,
-             "created_at": i.created_at, "expires_at": i.expires_at, "revoked": i.revoked_at is not None} for i in call.tx.execute(query)]
+             "created_at": i.created_at, "expires_at": i.expires_at,
+             "revoked": i.revoked_at is not None} for i in call.tx.execute(query)]
     return paged(rows, limit_of(call))
 
 
@@ -139,12 +147,14 @@ def revoke_invitation(call: Call) -> Json:
     return {"done": True}
 
 
-@operation("GET", "/api/events", "reader", summary="The audit: what happened, as a chain of hashes", query=PAGE, answer=page_of(EVENT))
+@operation("GET", "/api/events", "reader", summary="The audit: what happened, as a chain of hashes", query=PAGE,
+           answer=page_of(EVENT))
 def list_events(call: Call) -> Json:
     c = event_table.c
-    query = select(event_table).where(c.seq > call.query.get("after", 0)).order_by(c.seq).limit(limit_of(call) + 1)
-    rows = [{"event": e.seq, "kind": e.kind, "user": e.user_id, "project": e.project_id, "item": e.item_id, "assignment": e.assignment_id,
-             "judgment": e.judgment_seq, "undoes": e.undoes, "at": e.created_at, "body": e.body, "hash": e.hash}
+    query = select(event_table).where(c.seq > after(call)).order_by(c.seq).limit(limit_of(call) + 1)
+    rows = [{"event": e.seq, "kind": e.kind, "user": e.user_id, "project": e.project_id, "item": e.item_id,
+             "assignment": e.assignment_id, "judgment": e.judgment_seq, "undoes": e.undoes, "at": e.created_at,
+             "body": e.body, "hash": e.hash}
             for e in call.tx.execute(query)]
     return paged(rows, limit_of(call), "event")
 
@@ -162,8 +172,8 @@ def grade(call: Call) -> Json:
         raise ApiError("conflict", "It is graded already.")
     call.tx.execute(insert(grades), {"judgment_seq": row.seq, "score": call.body["score"], "user_id": call.user.id,
                                      "created_at": stamp(call.now)})
-    events.add(call.tx, "grade", call.now, user_id=call.user.id, project_id=row.project_id, item_id=row.item_id, judgment_seq=row.seq,
-               body=dict(call.body))
+    events.add(call.tx, "grade", call.now, user_id=call.user.id, project_id=row.project_id, item_id=row.item_id,
+               judgment_seq=row.seq, body=dict(call.body))
     person = accounts.as_user(call.tx.execute(select(users).where(users.c.id == row.user_id)).one())
     line = Line(call.tx, find_project(call.tx, row.project_id), person, call.now)
     if line.at["state"] == "waiting":

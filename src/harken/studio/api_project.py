@@ -14,7 +14,7 @@ from harken.store.files import Reader
 from harken.store.schema import judgments, prompts
 from harken.store.studio_schema import events, instructions, items, members, projects, retractions
 from harken.studio import projects as work
-from harken.studio.api import PAGE, Call, Json, limit_of, operation, page_of, paged
+from harken.studio.api import PAGE, Call, Json, after, limit_of, operation, page_of, paged
 from harken.studio.api_label import visible
 from harken.studio.errors import ApiError, not_found
 from harken.studio.forms import FORM, KINDS
@@ -33,12 +33,13 @@ PROJECT: Schema = obj({
     "id": ID, "name": text(200), "kind": enum(*KINDS), "purpose": enum("train", "eval"), "status": enum(*STATUSES), "form": FORM,
     "instructions": obj({"hash": text(64), "version": integer(1), "preset": nullable(text(20)), "text": text(100_000)}),
     "items_total": integer(), "items_done": integer(), "my": nullable(MINE), "settings": nullable(mapping(ANY, 40))})
-LISTED: Schema = obj({"id": ID, "name": text(200), "kind": enum(*KINDS), "purpose": enum("train", "eval"), "status": enum(*STATUSES),
-                      "items_total": integer(), "items_done": integer(), "my": nullable(MINE)})
+LISTED: Schema = obj({"id": ID, "name": text(200), "kind": enum(*KINDS), "purpose": enum("train", "eval"),
+                      "status": enum(*STATUSES), "items_total": integer(), "items_done": integer(), "my": nullable(MINE)})
 ITEM_STATES = ("open", "done", "set_aside")
 ITEM_ROW: Schema = obj({
-    "id": ID, "position": integer(), "role": text(20), "kind": enum(*KINDS), "state": enum(*ITEM_STATES), "prompt": nullable(text(300)),
-    "wanted": integer(), "done": integer(), "held": integer(), "skips": integer(), "flags": integer(),
+    "id": ID, "position": integer(), "role": text(20), "kind": enum(*KINDS), "state": enum(*ITEM_STATES),
+    "prompt": nullable(text(300)), "wanted": integer(), "done": integer(), "held": integer(), "skips": integer(),
+    "flags": integer(),
     "warnings": array(enum(*CATEGORIES)), "names_its_maker": BOOLEAN})
 ADDED: Schema = obj({"added": integer(), "already": integer(), "names_its_maker": integer()})
 
@@ -65,14 +66,15 @@ def project_json(call: Call, project: Any) -> Json:
     form = call.tx.execute(select(forms.c.body).where(forms.c.version == project.form_version)).scalar_one()
     settings = None if call.user.role == "labeler" else Settings.from_json(project.settings).to_json()
     return {**list_json(call, project), "form": form, "settings": settings,
-            "instructions": {"hash": wording.hash, "version": project.instruction_version, "preset": wording.preset, "text": wording.text}}
+            "instructions": {"hash": wording.hash, "version": project.instruction_version, "preset": wording.preset,
+                             "text": wording.text}}
 
 
 @operation("GET", "/api/projects", "user", summary="The projects you may see", query=PAGE, answer=page_of(LISTED))
 def list_projects(call: Call) -> Json:
     query = select(projects, members.c.state.label("place")).outerjoin(
         members, (members.c.project_id == projects.c.id) & (members.c.user_id == call.user.id)).where(
-        projects.c.id > call.query.get("after", 0)).order_by(projects.c.id)
+        projects.c.id > after(call)).order_by(projects.c.id)
     limit, rows = limit_of(call), []
     for project in call.tx.execute(query):
         closed = project.place == "removed" or (project.place is None and not project.settings.get("open_to_all", True))
@@ -155,7 +157,8 @@ def read_items(data: bytes) -> Iterator[Json]:
         try:
             records = list(Reader(path))
         except UserError as error:
-            raise ApiError("bad_request", error.fact.replace(f"{path}, ", "").replace(str(path), "The file"), error.action) from None
+            raise ApiError("bad_request", error.fact.replace(f"{path}, ", "").replace(str(path), "The file"),
+                           error.action) from None
     yield from map(work.items_of, records)
 
 
@@ -165,7 +168,7 @@ def list_items(call: Call) -> Json:
     find_project(call.tx, call.path["project"])
     limit = limit_of(call)
     query = (select(items, prompts.c.body.label("asked")).outerjoin(prompts, items.c.prompt_key == prompts.c.key)
-             .where(items.c.project_id == call.path["project"], items.c.id > call.query.get("after", 0)))
+             .where(items.c.project_id == call.path["project"], items.c.id > after(call)))
     if state := call.query.get("state"):
         query = query.where(items.c.flags > 0) if state == "flagged" else query.where(items.c.state == state)
     if role := call.query.get("role"):
@@ -182,8 +185,9 @@ def item_json(row: Any) -> Json:
             "names_its_maker": bool(row.body.get("names_its_maker"))}
 
 
-ANSWER: Schema = obj({"judgment": ID, "labeler": nullable(text(200)), "kind": text(20), "payload": mapping(ANY, 30), "role": nullable(text(20)),
-                      "order": nullable(array(integer(0, 8), 0, 9)), "seconds": nullable({"type": "number"}), "form_version": nullable(text(64)),
+ANSWER: Schema = obj({"judgment": ID, "labeler": nullable(text(200)), "kind": text(20), "payload": mapping(ANY, 30),
+                      "role": nullable(text(20)), "order": nullable(array(integer(0, 8), 0, 9)),
+                      "seconds": nullable({"type": "number"}), "form_version": nullable(text(64)),
                       "instruction_hash": nullable(text(64)), "retracted": nullable(text(20)), "created_at": TIME})
 
 
@@ -199,7 +203,8 @@ _answers = select(judgments, retractions.c.reason).outerjoin(retractions, retrac
 @operation("GET", "/api/items/{item}", "reader", summary="An item with all its answers and what happened to it",
            answer=obj({**ITEM_ROW["properties"], "project": ID, "body": mapping(ANY, 20), "messages": nullable(ANY),
                        "answers": array(ANSWER, 0, 10_000),
-                       "events": array(obj({"event": ID, "kind": text(40), "user": nullable(ID), "at": TIME, "body": mapping(ANY, 40)}), 0, 500)}))
+                       "events": array(obj({"event": ID, "kind": text(40), "user": nullable(ID), "at": TIME,
+                                            "body": mapping(ANY, 40)}), 0, 500)}))
 def get_item(call: Call) -> Json:
     query = select(items, prompts.c.body.label("asked")).outerjoin(prompts, items.c.prompt_key == prompts.c.key)
     row = call.tx.execute(query.where(items.c.id == call.path["item"])).first()
@@ -232,7 +237,7 @@ def list_judgments(call: Call) -> Json:
     find_project(call.tx, call.path["project"])
     limit = limit_of(call)
     query = (_answers.join(items, items.c.id == judgments.c.item_id).where(
-        items.c.project_id == call.path["project"], judgments.c.seq > call.query.get("after", 0)))
+        items.c.project_id == call.path["project"], judgments.c.seq > after(call)))
     rows = [{"item": r.item_id, **answer_json(r)} for r in call.tx.execute(query.order_by(judgments.c.seq).limit(limit + 1))]
     return paged(rows, limit, "judgment")
 
@@ -257,7 +262,7 @@ def get_progress(call: Call) -> Json:
         events.c.project_id == project.id, events.c.kind == "submit", events.c.created_at > hour)).scalar()
     people = call.tx.execute(select(members, users.c.name).join(users, users.c.id == members.c.user_id).where(
         members.c.project_id == project.id).order_by(members.c.user_id))
-    return {"items_total": project.items_total, "items_done": project.items_done, "answers": row[0] or 0, "answers_wanted": row[1] or 0,
-            "held": row[2] or 0, "set_aside": row[3], "flagged": row[4], "last_hour": last,
+    return {"items_total": project.items_total, "items_done": project.items_done, "answers": row[0] or 0,
+            "answers_wanted": row[1] or 0, "held": row[2] or 0, "set_aside": row[3], "flagged": row[4], "last_hour": last,
             "labelers": [{"user": m.user_id, "name": m.name, "state": m.state, "done": m.done, "today": m.today, "score": m.score}
                          for m in people]}

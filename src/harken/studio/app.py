@@ -186,7 +186,8 @@ def guard_host(studio: Studio, request: Request) -> None:
 def guard_origin(request: Request) -> None:
     """What changes something must come from our own pages, or from a program (which sends no Origin)."""
     origin, host = request.headers.get("origin"), request.headers.get("host", "")
-    if (origin is not None and urlsplit(origin).netloc != host) or request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+    foreign = request.headers.get("sec-fetch-site") in ("cross-site", "same-site")
+    if foreign or (origin is not None and urlsplit(origin).netloc != host):
         raise ApiError("origin", "The request comes from another site.", "Use the studio's own pages, or a token.")
 
 
@@ -250,7 +251,8 @@ def problem(error: Exception) -> Response:
     """Any failure as the one error shape."""
     if isinstance(error, StorageError):
         log.error("storage: %s", error.fact)
-        error = ApiError("storage", error.fact, "Nothing was stored. Your text is still here; try again in a moment.", retry_after=5)
+        error = ApiError("storage", error.fact, "Nothing was stored. Your text is still here; try again in a moment.",
+                         retry_after=5)
     elif isinstance(error, UserError):
         error = ApiError.of(error)
     elif isinstance(error, HTTPException):
@@ -258,7 +260,8 @@ def problem(error: Exception) -> Response:
             "method_not_allowed", "This address does not take that method.")
     elif not isinstance(error, ApiError):
         log.error("a fault in the studio", exc_info=error)
-        error = ApiError("internal", "The studio failed at this request. It was not stored.", "Try again; tell the lead if it stays.")
+        error = ApiError("internal", "The studio failed at this request. It was not stored.",
+                         "Try again; tell the lead if it stays.")
     headers = {"Cache-Control": "no-store"} | ({"Retry-After": str(error.retry_after)} if error.retry_after else {})
     data = json.dumps(error.to_json(), ensure_ascii=False).encode("utf-8", "surrogatepass")
     return Response(data, error.status, headers, "application/json")

@@ -28,7 +28,8 @@ LONGEST = 200_000
 MESSAGE = obj({"role": enum("system", "user", "assistant"), "content": text(LONGEST)})
 COMPLETION = either(text(LONGEST, 1), obj({"text": text(LONGEST, 1), "source": nullable(text(500))}, optional=("source",)))
 GOLD = obj({"ranks": array(integer(1, 9), 2, 9), "prompt_flags": array(enum(*PROMPT_FLAGS), 0, 11),
-            "ratings": array(obj({"flags": mapping(nullable(BOOLEAN), 40)}), 2, 9)}, optional=("ranks", "prompt_flags", "ratings"))
+            "ratings": array(obj({"flags": mapping(nullable(BOOLEAN), 40)}), 2, 9)},
+            optional=("ranks", "prompt_flags", "ratings"))
 ASK = obj({"kind": nullable(enum(*PROMPT_KINDS)), "use_case": nullable(enum(*USE_CASES)), "text": text(4000)},
           optional=("kind", "use_case"))
 ITEM: Schema = obj({
@@ -106,8 +107,8 @@ def change_project(tx: Connection, project: int, said: Mapping[str, Any], now: d
     found = find_project(tx, project)
     settings = _settings(found.settings, {k: v for k, v in said.items() if k in SETTINGS["properties"]})
     rest = {k: said[k] for k in ("name", "status") if k in said}
-    taken = "name" in rest and tx.execute(select(projects.c.id).where(projects.c.name == rest["name"], projects.c.id != project)).first()
-    if taken:
+    other = select(projects.c.id).where(projects.c.name == rest.get("name"), projects.c.id != project)
+    if "name" in rest and tx.execute(other).first() is not None:
         raise ApiError("conflict", f"There is a project {rest['name']} already.", "Choose another name.")
     tx.execute(update(projects).where(projects.c.id == project).values(settings=settings, **rest))
     event = events.add(tx, "change", now, user_id=user_id, project_id=project, body=dict(said))
@@ -202,7 +203,8 @@ def _store(tx: Connection, project: Row[Any], batch: list[dict[str, Any]], place
     fresh = [row for content, row in wanted.items() if content not in known]
     said = {row["prompt_key"]: row["_prompt"] for row in fresh if row["_prompt"] is not None}
     there = set(tx.scalars(select(prompts.c.key).where(prompts.c.key.in_(said))))
-    new = [{"key": k, "id": p.id, "body": p.to_json(), "created_at": fresh[0]["created_at"]} for k, p in said.items() if k not in there]
+    new = [{"key": key, "id": prompt.id, "body": prompt.to_json(), "created_at": fresh[0]["created_at"]}
+           for key, prompt in said.items() if key not in there]
     if new:
         tx.execute(insert(prompts), new)
     if fresh:
