@@ -119,7 +119,7 @@ class Client:
 
     def export(self, project: int, what: str, shape: str = "harken") -> list[Json]:
         query = urlencode({"what": what, "shape": shape})
-        lines = self.call("GET", f"/api/projects/{project}/export?{query}")
+        lines: bytes = self.call("GET", f"/api/projects/{project}/export?{query}")
         return [json.loads(line) for line in lines.decode().split("\n") if line]
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
@@ -143,10 +143,10 @@ class Client:
             break
         if headers.get("content-type", "").startswith("application/x-ndjson"):
             return data
-        answer = json.loads(data) if data else None
+        answer: Any = json.loads(data) if data else None
         if status >= 400:
-            error = answer["error"]
-            raise StudioError(status, error["code"], error["message"], error["hint"])
+            error = (answer or {}).get("error", {})
+            raise StudioError(status, error.get("code", ""), error.get("message", ""), error.get("hint", ""))
         return answer
 
     def _send(self, method: str, path: str, body: Any) -> tuple[int, Mapping[str, str], bytes]:
