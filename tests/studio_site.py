@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import random
@@ -23,6 +24,7 @@ from harken.store.database import open_database
 from harken.studio import accounts, answers, claims, projects
 from harken.studio.client import Client
 from harken.studio.forms import FLAGS
+from harken.studio.limits import Limits
 
 SOURCE = Path(__file__).parents[1] / "src"
 POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name))
@@ -51,8 +53,10 @@ def postgres_server():
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder, **who}
-    subprocess.run([POSTGRES[-1] / "initdb", "-D", folder / "data", "-A", "trust", "-U", "harken", "-E", "UTF8"], check=True, **quiet)
-    server = subprocess.Popen([POSTGRES[-1] / "postgres", "-D", folder / "data", "-p", str(port), "-c", "listen_addresses=127.0.0.1",
+    subprocess.run([POSTGRES[-1] / "initdb", "-D", folder / "data", "-A", "trust", "-U", "harken", "-E", "UTF8"], check=True,
+                   **quiet)
+    server = subprocess.Popen([POSTGRES[-1] / "postgres", "-D", folder / "data", "-p", str(port), "-c",
+                               "listen_addresses=127.0.0.1",
                                "-c", "unix_socket_directories=", "-c", "max_connections=60"], **quiet)
     address = f"postgresql://harken@127.0.0.1:{port}"
     try:
@@ -98,7 +102,8 @@ class Desk:
         self.db, self.clock = db, Clock()
         self.people = {}
         with db.link.writing() as tx:
-            self.project = projects.create_project(tx, {"name": f"p{uuid.uuid4().hex[:8]}", "kind": kind, **settings}, self.clock())
+            self.project = projects.create_project(tx, {"name": f"p{uuid.uuid4().hex[:8]}", "kind": kind, **settings},
+                                                   self.clock())
         self.add([{"prompt": f"question {i}", "completions": [f"answer {i} {c}" for c in range(k)]} for i in range(n)])
 
     def add(self, items):
@@ -155,7 +160,8 @@ def simple_answer(task, rng=None):
         return {"preference": rng.randint(-3, 3)}
     if task["kind"] == "rate_and_rank":
         flags = {f: None if f == "hallucination" else rng.random() < 0.2 for f in FLAGS}
-        return {"ratings": [{"overall": rng.randint(1, 7), "flags": flags} for _ in range(k)], "ranks": [rng.randint(1, k) for _ in range(k)]}
+        return {"ratings": [{"overall": rng.randint(1, 7), "flags": flags} for _ in range(k)],
+                "ranks": [rng.randint(1, k) for _ in range(k)]}
     if task["kind"] == "edit":
         return {"text": task["completions"][0] + " Better."}
     if task["kind"] == "write_prompt":
@@ -204,8 +210,9 @@ def served(db, **options):
     try:
         yield f"http://127.0.0.1:{sock.getsockname()[1]}", studio
     finally:
-        server.should_exit = True
+        server.should_exit = server.force_exit = True
         thread.join(10)
+        studio.close()
 
 
 def start_process(db, *options):
@@ -215,15 +222,59 @@ def start_process(db, *options):
     return server, server.stdout.readline().split()[-1]
 
 
-def make_lead(db, name="lead", role="lead"):
+@functools.cache
+def hashed():
+    return accounts.hash_password(PASSWORD)
+
+
+def make_user(db, name="lead", role="lead"):
     with db.link.writing() as tx:
-        return accounts.add_user(tx, name, accounts.hash_password(PASSWORD), role, datetime.now(UTC))
+        return accounts.add_user(tx, name, hashed(), role, datetime.now(UTC))
 
 
 def logged_in(url, name="lead"):
     client = Client(url)
     client.login(name, PASSWORD)
     return client
+
+
+def in_session(url, db, name):
+    """A client with a session that was made in the database: no password is hashed."""
+    with db.link.writing() as tx:
+        user, _ = accounts.stored_password(tx, name)
+        secret, csrf = accounts.start_session(tx, user, datetime.now(UTC))
+    client = Client(url)
+    client._headers |= {"Cookie": f"harken_session={secret}", "X-Harken-CSRF": csrf}
+    return client
+
+
+FREE = Limits(calls=10_000, call_burst=10_000, logins=1000, login_burst=1000)
+
+
+class Site:
+    """A served studio with a lead, two labelers and a viewer; project `open` for all, `closed` for members only."""
+
+    def __init__(self, url, studio, db):
+        self.url, self.studio, self.db = url, studio, db
+        self.clients = {name: in_session(url, db, name) for name in ("lead", "ana", "bo", "viewer")}
+        lead = self.clients["lead"]
+        self.open = lead.create_project("open", "compare", overlap=2)["id"]
+        self.closed = lead.create_project("closed", "compare", open_to_all=False)["id"]
+        for project in (self.open, self.closed):
+            lead.add_items(project, [{"prompt": f"q{i}", "completions": ["one",
+                                                                         {"text": "two", "source": "m"}]} for i in range(4)])
+
+    def __getattr__(self, name):
+        return self.__dict__["clients"][name]
+
+
+@contextlib.contextmanager
+def new_site(folder, address=None):
+    with open_template(folder) if address is None else open_database(address) as db:
+        for name, role in (("lead", "lead"), ("ana", "labeler"), ("bo", "labeler"), ("viewer", "viewer")):
+            make_user(db, name, role)
+        with served(db, limits=FREE) as (url, studio):
+            yield Site(url, studio, db)
 
 
 def open_template(folder, template=[]):  # noqa: B006  kept on purpose: one migrated file, copied

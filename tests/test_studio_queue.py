@@ -8,13 +8,13 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from studio_site import Desk, broken_rules, empty_postgres, open_template, postgres_server, simple_answer
 
 from harken.store import events
 from harken.store.database import open_database
 from harken.studio import leases, projects
 from harken.studio.errors import ApiError
 from harken.studio.quality import gold_marks, qualifies, settled
+from studio_site import Desk, broken_rules, empty_postgres, open_template, postgres_server, simple_answer
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,8 @@ def test_f6_f8_a_task_shows_neither_sources_nor_what_others_said(db):
                "gold": {"ranks": [1, 2]}, "role": role, "use_case": role} for role in ("task", "gold")])
     desk.submit("ana", desk.claim("ana")[0], answer={"preference": 0, "notes": "SECRET-NOTE"})
     for task in desk.claim("bo", 2):
-        assert "SECRET" not in str(task) and "gold" not in str(task).replace("'use_case': 'gold'", "") and "ranks" not in str(task)
+        assert "SECRET" not in str(task) and "gold" not in str(task).replace("'use_case': 'gold'",
+                                                                             "") and "ranks" not in str(task)
         assert set(task) == {"assignment", "item", "project", "kind", "stage", "form_version", "instruction_hash", "prompt",
                              "completions", "ask", "warnings", "claimed_at", "expires_at", "draft", "draft_version"}
 
@@ -240,7 +241,8 @@ def test_a_draft_renews_the_lease_and_two_windows_do_not_overwrite_each_other(db
     for minute in range(4):
         desk.clock.pass_(minutes=8)
         with db.link.writing() as tx:
-            saved = leases.save_draft(tx, desk.person("ana"), task["assignment"], {"text": f"draft {minute}"}, minute, desk.clock())
+            saved = leases.save_draft(tx, desk.person("ana"), task["assignment"], {"text": f"draft {minute}"}, minute,
+                                      desk.clock())
         assert saved["version"] == minute + 1 and desk.claim("bo") == []
     with pytest.raises(ApiError) as error, db.link.writing() as tx:
         leases.save_draft(tx, desk.person("ana"), task["assignment"], {"text": "old window"}, 1, desk.clock())
@@ -281,7 +283,8 @@ def test_gold_marks_by_hand():
 
 def test_gold_questions_look_like_tasks_and_score_without_counting(db):
     desk = Desk(db, n=30, gold_rate=0.3)
-    desk.add([{"prompt": f"gold {i}", "completions": ["good", "bad"], "role": "gold", "gold": {"ranks": [1, 2]}} for i in range(5)])
+    desk.add([{"prompt": f"gold {i}", "completions": ["good", "bad"], "role": "gold",
+               "gold": {"ranks": [1, 2]}} for i in range(5)])
     gold = 0
     while tasks := desk.claim("ana"):
         task = tasks[0]
@@ -298,7 +301,8 @@ def test_gold_questions_look_like_tasks_and_score_without_counting(db):
 
 def test_a_qualifying_test_comes_first_and_its_thresholds_decide(db):
     desk = Desk(db, n=3, qualification={"flags": 0.75, "comparisons": 0.75, "demonstrations": 6})
-    desk.add([{"prompt": f"test {i}", "completions": ["good", "bad"], "role": "qualify", "gold": {"ranks": [1, 2]}} for i in range(4)])
+    desk.add([{"prompt": f"test {i}", "completions": ["good", "bad"], "role": "qualify",
+               "gold": {"ranks": [1, 2]}} for i in range(4)])
 
     def sit(name, right):
         for n in range(4):
@@ -479,5 +483,5 @@ TestAssignment.settings = settings(max_examples=15, stateful_step_count=25, dead
 
 @pytest.mark.slow
 class TestAssignmentAtLength(Assignment.TestCase):
-    settings = settings(max_examples=150, stateful_step_count=50, deadline=None,
+    settings = settings(max_examples=60, stateful_step_count=50, deadline=None,
                         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])

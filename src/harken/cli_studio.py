@@ -21,6 +21,25 @@ examples:
   harken studio --db feedback.db --host 0.0.0.0        for a team; put TLS in front (docs/studio-api.md)"""
 
 
+EXPORT_HELP = """\
+Writes what counts: undone and withdrawn judgments, gold questions and repeats are left out. For training take a snapshot
+instead (harken snapshot), which has a hash and is never overwritten; exports are for other tools."""
+EXPORT_EXAMPLES = """\
+examples:
+  harken export comparisons --out pairs.jsonl --shape trl       chosen and rejected, tied pairs left out
+  harken export comparisons --out pairs.parquet --shape trl_ties
+  harken export ratings --out ratings.jsonl --project helpful"""
+ASK_HELP = """\
+Puts what is to be judged into a project. Items of the file that are there already are not added again. Each answer's
+source is kept in the database and never shown to labelers."""
+ASK_EXAMPLES = """\
+examples:
+  harken sample --model runs/sft --prompts prompts.jsonl --n 4 --out samples.jsonl
+  harken ask samples.jsonl --project helpful --kind rate_and_rank --overlap 2
+  harken ask prompts.jsonl --project write --kind demonstrate
+  harken ask prompts.jsonl --project helpful --kind compare --endpoint http://localhost:8000/v1 --model my-model --n 2"""
+
+
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the commands; each sets `handler`."""
     layout = argparse.RawDescriptionHelpFormatter
@@ -49,6 +68,31 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     a.add_argument("--runs", nargs="*", default=["runs"], metavar="FOLDER", help="where to look for runs (default: runs)")
     _db(a)
     a.set_defaults(handler=withdraw)
+
+    p = commands.add_parser("export", help="write what was said, in Harken's shapes or TRL's", description=EXPORT_HELP,
+                            epilog=EXPORT_EXAMPLES, formatter_class=layout)
+    p.add_argument("what", choices=("comparisons", "demonstrations", "ratings", "edits", "prompts"))
+    p.add_argument("--out", metavar="FILE", required=True, help=".jsonl, .jsonl.gz or .parquet")
+    p.add_argument("--shape", choices=("harken", "trl", "trl_ties"), default="harken")
+    p.add_argument("--project", metavar="NAME", help="only this project of the studio")
+    p.add_argument("--purpose", choices=("train", "eval"), help="only projects of this purpose; imports count as train")
+    _db(p)
+    p.set_defaults(handler=export)
+    p = commands.add_parser("ask", help="put prompts and completions of a file into a project of the studio",
+                            description=ASK_HELP, epilog=ASK_EXAMPLES, formatter_class=layout)
+    p.add_argument("files", metavar="FILE", nargs="+", help="items, prompts, comparisons, or what harken sample wrote; of "
+                   "several files, answers to equal prompts come together")
+    p.add_argument("--project", metavar="NAME", required=True, help="made if it is new")
+    p.add_argument("--kind", choices=("demonstrate", "rate_and_rank", "compare", "edit", "write_prompt"), help="of a new project")
+    p.add_argument("--overlap", type=int, help="answers for each item, of a new project (default: 1)")
+    p.add_argument("--purpose", choices=("train", "eval"), default="train", help="of a new project (default: train)")
+    p.add_argument("--endpoint", metavar="URL", help="let a model answer the prompts first: an OpenAI-compatible /v1 address")
+    p.add_argument("--model", help="its name at that address")
+    p.add_argument("--n", type=int, default=4, help="answers to each prompt (default: 4)")
+    p.add_argument("--max-tokens", type=int, default=512, help="longest answer in tokens (default: 512)")
+    p.add_argument("--temperature", type=float, default=1.0, help="of sampling (default: 1.0)")
+    _db(p)
+    p.set_defaults(handler=ask)
 
     p = commands.add_parser("backup", help="copy a database while it is in use, and verify the copy")
     p.add_argument("--out", metavar="FILE", required=True, help="new file")
@@ -175,6 +219,84 @@ def withdraw(args: argparse.Namespace) -> int:
     if touched and not used:
         print(f"  no run below {', '.join(args.runs)} used them")
     return 0
+
+
+def export(args: argparse.Namespace) -> int:
+    """`harken export`."""
+    from harken.cli_data import project_number
+    from harken.store.database import open_database
+    from harken.studio.exports import export_rows, write_rows
+    with open_database(args.db, create=False) as db:
+        project = project_number(db, args.project)
+        rows = write_rows(Path(args.out), export_rows(db, args.what, args.shape, project=project, purpose=args.purpose))
+        mixed = {} if args.purpose or project else _purposes(db)
+    print(f"Wrote {rows:,} rows to {args.out}")
+    if len(mixed) > 1:
+        print(f"  It mixes projects for training and for evaluation ({', '.join(mixed)}), which were asked with different "
+              "priorities. Take one with --purpose.", file=sys.stderr)
+    return 0
+
+
+def _purposes(db: Any) -> list[str]:
+    from sqlalchemy import select
+
+    from harken.store.studio_schema import projects
+    with db.link.reading() as tx:
+        return sorted(tx.scalars(select(projects.c.purpose).where(projects.c.items_done > 0).distinct()))
+
+
+def ask(args: argparse.Namespace) -> int:
+    """`harken ask`."""
+    import secrets
+    from datetime import UTC, datetime
+
+    from sqlalchemy import select
+
+    from harken.store.database import open_database
+    from harken.store.studio_schema import projects as table
+    from harken.studio import projects
+    from harken.studio.errors import ApiError
+    from harken.studio.reading import read_items
+    now = datetime.now(UTC)
+    with open_database(args.db) as db:
+        items = generated(args) if args.endpoint else read_items([Path(f) for f in args.files])
+        try:
+            with db.link.writing() as tx:
+                known = tx.execute(select(table.c.id, table.c.kind).where(table.c.name == args.project)).first()
+                if known is None and not args.kind:
+                    raise UserError(f"There is no project {args.project!r} yet.", "Give --kind to make it.")
+                said = {"name": args.project, "kind": args.kind, "purpose": args.purpose, "overlap": args.overlap or 1}
+                number = known.id if known else projects.create_project(tx, said, now, seed=secrets.randbelow(2**53))
+                found = projects.add_items(tx, number, items, now)
+        except ApiError as error:
+            raise UserError(error.message, error.hint) from None
+    print(f"Added {found['added']:,} items to {args.project} in {args.db}" + ("" if known else f", a new project ({args.kind})"))
+    if found["already"]:
+        print(f"  {found['already']:,} were there already")
+    if found["names_its_maker"]:
+        print(f"  {found['names_its_maker']:,} have an answer that says which model wrote it: labelers are not blind to those")
+    print(f"Next: harken studio --db {args.db}")
+    return 0
+
+
+def generated(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Items made of the files' prompts and a model's answers to them."""
+    from harken.cli_data import progress_bar
+    from harken.engines.openai import Endpoint
+    from harken.store.files import read_prompts
+    if not args.model or not 1 <= args.n <= 9:
+        raise UserError("--endpoint needs --model, and --n from 1 to 9.", "harken ask --help shows an example.")
+    endpoint = Endpoint(args.endpoint, args.model, args.max_tokens, args.temperature)
+    prompts = [prompt for path in args.files for prompt in read_prompts(path).records]
+    items = []
+    with progress_bar(f"Asking {args.model}") as advance:
+        for n, prompt in enumerate(prompts, 1):
+            row = {("prompt_kind" if k == "kind" else k): v for k, v in prompt.to_json().items()}
+            items.append(row | {"completions": [{"text": t, "source": endpoint.source} for t in endpoint.complete(prompt,
+                                                                                                                  args.n)]})
+            if advance:
+                advance(n, len(prompts))
+    return items
 
 
 def backup(args: argparse.Namespace) -> int:

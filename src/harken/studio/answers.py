@@ -236,7 +236,7 @@ def _refuse(tx: Connection, user: User, assignment: int, kind: str, said: dict[s
     item = find_item(tx, mine.item_id)
     if counts(item, mine.turn):
         tx.execute(update(items).where(items.c.id == item.id).values(
-            skips=items.c.skips + 1, flags=items.c.flags + (kind == "unsafe")))
+            skips=items.c.skips + 1, flags=items.c.flags + int(kind == "unsafe")))
         settings = Settings.from_json(find_project(tx, item.project_id).settings)
         aside = item.skips + 1 >= settings.skip_limit and item.state == "open"
         count(tx, item, held=-1 if mine.state == "leased" else 0, again=event, state="set_aside" if aside else None)
@@ -295,7 +295,7 @@ def _take_up(tx: Connection, user: User, mine: Row[Any], action: Row[Any]) -> No
     if counts(item, mine.turn):
         settings = Settings.from_json(find_project(tx, item.project_id).settings)
         tx.execute(update(items).where(items.c.id == item.id).values(
-            skips=items.c.skips - 1, flags=items.c.flags - (action.kind == "unsafe")))
+            skips=items.c.skips - 1, flags=items.c.flags - int(action.kind == "unsafe")))
         back = item.state == "set_aside" and item.skips == settings.skip_limit
         count(tx, item, state="open" if back else None)
     if action.body.get("hide"):

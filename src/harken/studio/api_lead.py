@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import insert, select, update
 
+from harken.core.errors import UserError
 from harken.store import events
+from harken.store.connection import StorageError
 from harken.store.events import stamp
+from harken.store.files import json_line
 from harken.store.schema import judgments
+from harken.store.snapshots import snapshot
 from harken.store.studio_schema import assignments, grades, invitations, items, members, snapshots, users
 from harken.store.studio_schema import events as event_table
 from harken.studio import accounts, people
 from harken.studio.accounts import ROLES
-from harken.studio.api import PAGE, Call, Json, after, limit_of, operation, page_of, paged
+from harken.studio.api import PAGE, Call, Json, Stream, after, limit_of, operation, page_of, paged
 from harken.studio.api_account import DONE, GROUP
 from harken.studio.claims import Line, decide
 from harken.studio.errors import ApiError, not_found
+from harken.studio.exports import SHAPES, WHATS, export_rows
 from harken.studio.leases import find_project
 from harken.studio.schema import ANY, BOOLEAN, ID, TIME, Schema, array, enum, integer, mapping, nullable, obj, text
 
@@ -91,6 +97,41 @@ def snapshot_json(row: Any) -> Json:
 def list_snapshots(call: Call) -> Json:
     query = select(snapshots).where(snapshots.c.id > after(call)).order_by(snapshots.c.id).limit(limit_of(call) + 1)
     return paged([snapshot_json(row) for row in call.tx.execute(query)], limit_of(call))
+
+
+@operation("POST", "/api/projects/{project}/snapshots", "lead", summary="Freeze what was said so far into a file on the server",
+           body=obj({"what": enum("comparisons", "demonstrations"),
+                     "name": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,80}$"}}),
+           answer=obj({"path": text(1000), "rows": integer(), "sha256": text(64), "labelers": integer(),
+                       "warnings": array(text(2000))}),
+           errors=(409,), writes=True)
+async def create_snapshot(call: Call) -> Json:
+    await call.studio.read(lambda tx: find_project(tx, call.path["project"]))
+    return await call.studio.slow(_freeze, call)
+
+
+def _freeze(call: Call) -> Json:
+    db = call.studio.db
+    folder = (Path(db.name).resolve().parent if db.link.is_file else Path.cwd()) / "snapshots"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{call.body['name']}.jsonl"
+    try:
+        info = snapshot(db, call.body["what"], path, project=call.path["project"])
+    except StorageError:
+        raise
+    except UserError as error:
+        raise ApiError.of(error, "conflict") from None
+    return {"path": str(info.path), "rows": info.rows, "sha256": info.hash, "labelers": info.labelers,
+            "warnings": list(info.warnings)}
+
+
+@operation("GET", "/api/projects/{project}/export", "reader", summary="What counts, one JSON object a line", ndjson="out",
+           query={"what": enum(*WHATS), "shape": enum(*SHAPES)})
+def export(call: Call) -> Stream:
+    find_project(call.tx, call.path["project"])
+    what, shape = call.query.get("what", "comparisons"), call.query.get("shape", "harken")
+    rows = export_rows(call.studio.db, what, shape, project=call.path["project"])
+    return Stream((json_line(row).encode("utf-8") + b"\n" for row in rows), f"{what}.jsonl")
 
 
 @operation("PUT", "/api/projects/{project}/members/{user}", "lead", summary="Add somebody to a project, or take them out",

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import secrets
-from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import func, select
 
-from harken.core.errors import UserError
-from harken.store.files import Reader
+from harken.store.events import stamp
 from harken.store.schema import judgments, prompts
-from harken.store.studio_schema import events, instructions, items, members, projects, retractions
+from harken.store.studio_schema import events, forms, instructions, items, members, projects, retractions, users
 from harken.studio import projects as work
 from harken.studio.api import PAGE, Call, Json, after, limit_of, operation, page_of, paged
 from harken.studio.api_label import visible
-from harken.studio.errors import ApiError, not_found
+from harken.studio.errors import not_found
 from harken.studio.forms import FORM, KINDS
 from harken.studio.leases import find_project
+from harken.studio.reading import read_upload
 from harken.studio.schema import ANY, BOOLEAN, ID, TIME, Schema, array, either, enum, integer, mapping, nullable, obj, text
 from harken.studio.settings import CATEGORIES, FIELDS, PRESETS, Settings
 
@@ -61,7 +60,6 @@ def _mine(call: Call, project: Any) -> Json | None:
 
 
 def project_json(call: Call, project: Any) -> Json:
-    from harken.store.studio_schema import forms
     wording = call.tx.execute(select(instructions).where(instructions.c.hash == project.instruction_hash)).one()
     form = call.tx.execute(select(forms.c.body).where(forms.c.version == project.form_version)).scalar_one()
     settings = None if call.user.role == "labeler" else Settings.from_json(project.settings).to_json()
@@ -127,39 +125,7 @@ def add_items(call: Call) -> Json:
            answer=ADDED, writes=True, ndjson="in")
 def import_items(call: Call) -> Json:
     find_project(call.tx, call.path["project"])
-    return work.add_items(call.tx, call.path["project"], read_items(call.body), call.now, call.user.id)
-
-
-def read_items(data: bytes) -> Iterator[Json]:
-    """Items in our own shape, or any shape of prompts, comparisons and demonstrations that Harken reads."""
-    import tempfile
-    from pathlib import Path
-    first = data.split(b"\n", 1)[0]
-    try:
-        own = json.loads(first)
-    except ValueError:
-        own = None
-    mine = set(work.ITEM["properties"]) - {"prompt", "use_case", "tags", "split", "meta", "kind"}
-    if isinstance(own, dict) and own.keys() & mine and "ranks" not in own:
-        for n, line in enumerate(data.splitlines(), 1):
-            if line.strip():
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError):
-                    raise ApiError("bad_request", f"Line {n} is not JSON.", "None was added.") from None
-                if not isinstance(row, dict):
-                    raise ApiError("bad_request", f"Line {n} is not an object.", "None was added.")
-                yield row
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "import.jsonl"
-        path.write_bytes(data)
-        try:
-            records = list(Reader(path))
-        except UserError as error:
-            raise ApiError("bad_request", error.fact.replace(f"{path}, ", "").replace(str(path), "The file"),
-                           error.action) from None
-    yield from map(work.items_of, records)
+    return work.add_items(call.tx, call.path["project"], read_upload(call.body), call.now, call.user.id)
 
 
 @operation("GET", "/api/projects/{project}/items", "reader", summary="A project's items", answer=page_of(ITEM_ROW),
@@ -248,10 +214,6 @@ def list_judgments(call: Call) -> Json:
     "labelers": array(obj({"user": ID, "name": text(200), "state": text(20), "done": integer(), "today": integer(),
                            "score": mapping(array(integer(), 2, 2), 10)}), 0, 10_000)}))
 def get_progress(call: Call) -> Json:
-    from datetime import timedelta
-
-    from harken.store.events import stamp
-    from harken.store.studio_schema import users
     project = find_project(call.tx, call.path["project"])
     c = items.c
     own = (c.project_id == project.id) & (c.role == "task")

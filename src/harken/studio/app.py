@@ -77,6 +77,7 @@ class Studio:
         self._local = None
 
     def close(self) -> None:
+        """Finishes what was accepted. May be called twice."""
         self.writer.close()
         self._readers.shutdown()
         self._hashers.shutdown()
@@ -89,6 +90,10 @@ class Studio:
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Runs work with a reading connection, in another thread."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._reading, work)
+
+    async def slow(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Runs what opens its own transactions and may take seconds, beside the readers."""
+        return await asyncio.get_running_loop().run_in_executor(None, functools.partial(function, *arguments))
 
     async def hash(self, function: Callable[..., T], *arguments: Any) -> T:
         """Runs what takes long and much memory, a password's hash, in a thread of its own."""

@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from harken.store.connection import Link
 from harken.studio.errors import ApiError
@@ -50,8 +51,9 @@ class Writer:
 
     def close(self) -> None:
         """Finishes what was accepted, then stops."""
-        self._queue.put(None)
-        self._thread.join()
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
 
     def _loop(self) -> None:
         while (first := self._queue.get()) is not None:
@@ -91,11 +93,11 @@ def _one(tx: Connection, work: Work) -> tuple[Any, Exception | None]:
     tx.exec_driver_sql("SAVEPOINT one")
     try:
         result = work(tx)
-    except ApiError as refusal:
-        tx.exec_driver_sql("ROLLBACK TO one")
-        return None, refusal
-    except Exception as error:  # a fault of ours in one piece of work must not take its neighbours down
-        tx.exec_driver_sql("ROLLBACK TO one")
+    except Exception as error:  # a refusal, or a fault of ours: neither may take the neighbours down
+        try:
+            tx.exec_driver_sql("ROLLBACK TO one")
+        except DBAPIError:
+            raise error from None  # a full disk ended the whole transaction: then nobody's work is stored
         return None, error
     tx.exec_driver_sql("RELEASE one")
     return result, None
