@@ -202,7 +202,8 @@ def served(db, **options):
     studio = Studio(db, **options)
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(studio), log_level="error", ws="none", server_header=False))
+    server = uvicorn.Server(uvicorn.Config(create_app(studio), log_level="error", ws="none", server_header=False,
+                                          timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()
     while not server.started:
@@ -210,7 +211,7 @@ def served(db, **options):
     try:
         yield f"http://127.0.0.1:{sock.getsockname()[1]}", studio
     finally:
-        server.should_exit = server.force_exit = True
+        server.should_exit = True
         thread.join(10)
         studio.close()
 

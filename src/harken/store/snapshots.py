@@ -131,6 +131,7 @@ def _write_meta(info: SnapshotInfo, kind: Kind, asked: dict[str, dict[str, int]]
     if path.exists():
         return
     meta = {"kind": kind, "rows": info.rows, "labelers": info.labelers, "rows_without_labeler": info.unnamed,
-            **asked, "sha256": info.hash, "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            **{words: found for words, found in asked.items() if found}, "sha256": info.hash,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "harken": harken.__version__}
     write_atomically(path, [(json.dumps(meta, indent=2, ensure_ascii=False) + "\n").encode()])
