@@ -5,9 +5,11 @@ import dataclasses
 import http.client
 import json
 import random
+import re
 import threading
 import types
 import uuid
+from pathlib import Path
 
 import pytest
 from sqlalchemy import event, text
@@ -391,3 +393,12 @@ def test_a_public_address_without_a_password_is_refused(tmp_path):
     args = parser.parse_args(["studio", "--db", str(tmp_path / "f.db"), "--host", "0.0.0.0", "--port", "0"])
     with pytest.raises(UserError, match="no lead has a password"):
         args.handler(args)
+
+
+def test_f11_the_documented_example_runs(site):
+    page = (Path(__file__).parents[1] / "docs" / "studio-api.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    token = site.lead.call("POST", "/api/tokens", {"name": "docs", "scopes": ["read", "label", "lead"]})["token"]
+    found = {}
+    exec(code.replace("http://localhost:8765", site.url).replace("hk_…", token), found)
+    assert [{r["chosen"][0]["content"], r["rejected"][0]["content"]} for r in found["rows"]] == [{"Hello.", "Yo"}]

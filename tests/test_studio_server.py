@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,7 @@ def test_schemathesis_finds_no_server_error_and_no_undocumented_answer(tmp_path,
     """Every operation, called with what the description allows and with what it forbids."""
     schemathesis = pytest.importorskip("schemathesis")
     from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis.errors import Unsatisfiable
     from schemathesis.checks import CHECKS, load_all_checks
 
     from studio_site import Site
@@ -211,5 +213,6 @@ def test_schemathesis_finds_no_server_error_and_no_undocumented_answer(tmp_path,
                     calls += 1
                     case.validate_response(case.call(headers=headers, base_url=url), checks=checks)
 
-                call()
+                with suppress(Unsatisfiable):  # what takes no input cannot be called wrongly
+                    call()
             assert calls > 300 and broken_rules(db) == []
