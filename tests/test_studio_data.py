@@ -212,7 +212,8 @@ def test_a_model_at_an_endpoint_answers_first(tmp_path, capsys):
                "--db", str(tmp_path / "f.db")]
     assert cli.main(command) == 0 and "Added 2 items" in capsys.readouterr().out
     server.shutdown()
-    assert [a["messages"][0]["content"] for a in Model.asked] == ["one", "one", "two", "two"]
+    assert sorted(a["messages"][0]["content"] for a in Model.asked) == ["one", "one", "two", "two"]
+    assert len({(a["messages"][0]["content"], a["seed"]) for a in Model.asked}) == 4
     with open_database(tmp_path / "f.db") as db:
         assert url in rows(db, "SELECT body FROM items")[0].body
 

@@ -205,7 +205,7 @@ def test_schemathesis_finds_no_server_error_and_no_undocumented_answer(tmp_path,
             modes = list(schemathesis.GenerationMode)
             for operation, mode in ((result.ok(), mode) for result in schema.get_all_operations() for mode in modes):
 
-                @settings(max_examples=10, deadline=None, database=None, phases=[Phase.generate],
+                @settings(max_examples=10 if role else 3, deadline=None, database=None, phases=[Phase.generate],
                           suppress_health_check=list(HealthCheck))
                 @given(case=operation.as_strategy(generation_mode=mode))
                 def call(case):
@@ -215,4 +215,4 @@ def test_schemathesis_finds_no_server_error_and_no_undocumented_answer(tmp_path,
 
                 with suppress(Unsatisfiable):  # what takes no input cannot be called wrongly
                     call()
-            assert calls > 300 and broken_rules(db) == []
+            assert calls > (300 if role else 100) and broken_rules(db) == []

@@ -281,21 +281,20 @@ def ask(args: argparse.Namespace) -> int:
 
 def generated(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Items made of the files' prompts and a model's answers to them."""
-    from harken.cli_data import progress_bar
-    from harken.engines.openai import Endpoint
+    from harken.engines.openai import EndpointSampler
     from harken.store.files import read_prompts
     if not args.model or not 1 <= args.n <= 9:
         raise UserError("--endpoint needs --model, and --n from 1 to 9.", "harken ask --help shows an example.")
-    endpoint = Endpoint(args.endpoint, args.model, args.max_tokens, args.temperature)
+    sampler = EndpointSampler(args.endpoint, args.model)
     prompts = [prompt for path in args.files for prompt in read_prompts(path).records]
+    # One at a time, each with its own seed: not every server honours "n".
+    rounds = [sampler.sample(prompts, 1, max_tokens=args.max_tokens, temperature=args.temperature, seed=1000 * k)
+              for k in range(args.n)]
+    source = f"{args.model} at {args.endpoint}, temperature {args.temperature}, max_tokens {args.max_tokens}"
     items = []
-    with progress_bar(f"Asking {args.model}") as advance:
-        for n, prompt in enumerate(prompts, 1):
-            row = {("prompt_kind" if k == "kind" else k): v for k, v in prompt.to_json().items()}
-            items.append(row | {"completions": [{"text": t, "source": endpoint.source} for t in endpoint.complete(prompt,
-                                                                                                                  args.n)]})
-            if advance:
-                advance(n, len(prompts))
+    for n, prompt in enumerate(prompts):
+        row = {("prompt_kind" if k == "kind" else k): v for k, v in prompt.to_json().items()}
+        items.append(row | {"completions": [{"text": found[n][0].text, "source": source} for found in rounds]})
     return items
 
 
