@@ -144,6 +144,12 @@ def count(db: str, project: int, acknowledged: list[str]) -> dict[str, int]:
             "over_overlap": over or 0, "under_overlap": under or 0, "miscounted": wrong or 0, "held": held or 0}
 
 
+def cpu_seconds(pid: int) -> float:
+    """Processor time of the server so far: what a busy machine cannot disturb much."""
+    ticks = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
+
 def p(values: list[float], share: float) -> float:
     ordered = sorted(values)
     return round(1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1) if ordered else 0.0
@@ -169,9 +175,11 @@ def main() -> None:
             lead = Client(url)
             lead.login("lead", PASSWORD)
             flags = lead.call("GET", f"/api/projects/{project}")["form"]["rating"]["flags"]
+            before = cpu_seconds(server.pid)
             took, steady = phase(url, project, names, flags, 10**6, args.steady, args.pace)
             steady_rate = len(steady) / took
             took, fast = phase(url, project, names, flags, 10**6, args.seconds, 0)
+            spent = cpu_seconds(server.pid) - before
             memory = next(int(line.split()[1]) // 1024 for line in Path(f"/proc/{server.pid}/status").read_text().splitlines()
                           if line.startswith("VmHWM"))
         finally:
@@ -184,7 +192,9 @@ def main() -> None:
                       "fast_p50_ms": p([w for _, w in fast], 0.5),
                       "fast_p95_ms": p([w for _, w in fast], 0.95), "steady_per_s": round(steady_rate, 1),
                       "next_p50_ms": p([w for _, w in steady], 0.5), "next_p95_ms": p([w for _, w in steady], 0.95),
-                      "next_p99_ms": p([w for _, w in steady], 0.99), "server_peak_mb": memory, **found}))
+                      "next_p99_ms": p([w for _, w in steady], 0.99), "server_peak_mb": memory,
+                      "server_cpu_ms_per_submit": round(1000 * spent / max(1, len(steady + fast)), 2),
+                      "load_average": os.getloadavg()[0], **found}))
 
 
 if __name__ == "__main__":

@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from harken.core.records import Choice, Prompt
 from harken.store import events
 from harken.store.database import open_database
+from harken.store.files import write_jsonl
 from studio_site import FREE, SOURCE, broken_rules, in_session, make_user, open_template, served, start_process
 
 COLD_START_SECONDS = 1.0
@@ -132,6 +134,23 @@ def test_f21_killed_under_load_nothing_acknowledged_is_lost(tmp_path):
 def test_f21_killed_a_hundred_times(tmp_path):
     name, _, acknowledged = kill_under_load(tmp_path, kills=100, items=4000)
     assert check_killed(name, acknowledged) >= len(acknowledged) > 200
+
+
+@pytest.mark.slow
+def test_f4_labelers_work_on_while_another_process_imports(tmp_path):
+    name, project = prepared(tmp_path, 2, 60)
+    write_jsonl(tmp_path / "big.jsonl", (Choice(Prompt.of(f"q{n}"), ("a", "b"), (1, 2), f"l{n}") for n in range(20_000)))
+    with open_database(name) as db, served(db, limits=FREE) as (url, _):
+        importing = subprocess.Popen([sys.executable, "-m", "harken", "import", str(tmp_path / "big.jsonl"), "--db", name],
+                                     env=os.environ | {"PYTHONPATH": str(SOURCE)}, stdout=subprocess.DEVNULL)
+        clients, waits = [in_session(url, db, f"l{n}") for n in range(2)], []
+        for client in clients:
+            for task in client.tasks(project):
+                started = time.monotonic()
+                client.submit(task, {"preference": 1})
+                waits.append(time.monotonic() - started)
+        assert importing.wait(120) == 0 and len(waits) == 120
+        assert len(list(db.judgments())) == 20_120 and broken_rules(db) == []
 
 
 def test_it_ends_cleanly_when_asked_and_its_address_is_true(tmp_path):

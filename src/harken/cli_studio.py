@@ -124,6 +124,7 @@ def serve(args: argparse.Namespace) -> int:
     if db.backup:
         print(f"The database was brought up to date; as it was before: {db.backup}")
     hosts = (*studio_app.LOOPBACK, *args.public_name) if loopback else None
+    sys.setswitchinterval(0.001)  # the writer hands over after 1 ms, not 5: an answer is not kept waiting by the next one's work
     studio = studio_app.Studio(db, single_user=alone and loopback, hosts=hosts)
     config = uvicorn.Config(studio_app.create_app(studio), host=args.host, port=args.port, log_level="warning", access_log=False,
                             server_header=False, ws="none", lifespan="on", timeout_graceful_shutdown=5,
