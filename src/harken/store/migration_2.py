@@ -51,7 +51,8 @@ CREATE TABLE forms (version TEXT NOT NULL PRIMARY KEY, body JSON NOT NULL, creat
 CREATE TABLE projects (id {serial}, name TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, purpose TEXT NOT NULL,
     status TEXT NOT NULL, settings JSON NOT NULL, form_version TEXT NOT NULL REFERENCES forms (version),
     instruction_hash TEXT NOT NULL REFERENCES instructions (hash), instruction_version INTEGER NOT NULL,
-    seed BIGINT NOT NULL, items_total BIGINT NOT NULL, items_done BIGINT NOT NULL, created_at TEXT NOT NULL);
+    seed BIGINT NOT NULL, items_total BIGINT NOT NULL, items_done BIGINT NOT NULL, again BIGINT NOT NULL,
+    created_at TEXT NOT NULL);
 CREATE TABLE members (project_id BIGINT NOT NULL REFERENCES projects (id), user_id BIGINT NOT NULL REFERENCES users (id),
     state TEXT NOT NULL, cursor BIGINT NOT NULL, again_cursor BIGINT NOT NULL,
     repeat_cursor BIGINT NOT NULL, limited BOOLEAN NOT NULL, served BIGINT NOT NULL,

@@ -4,8 +4,8 @@ Rules that the code keeps, always inside one write transaction:
 
 - `items.free` is `wanted - done - held`, never below zero, and zero unless the state is "open": what can be claimed.
 - Items stand in line by `position`. One that becomes free again gets `again`, the number of the event that freed it, and is
-  offered first. A member's `cursor` and `again_cursor` say how far both have been looked through: a claim never looks back,
-  so its cost does not grow with the project or with what the labeler has done.
+  offered first (`projects.again` is the last such number). A member's `cursor` and `again_cursor` say how far both have been
+  looked through: a claim never looks back, so its cost does not grow with the project or with what the labeler has done.
 - An `assignments` row is one labeler's one look at one item (`turn` 1 is a repeat that measures self-consistency).
 - `events` is the audit: only ever added to, each row's hash covers the one before it.
 - `retractions` says which judgments no longer count (undone, withdrawn). The judgments themselves stay.
@@ -94,6 +94,7 @@ projects = Table(
     Column("seed", BigInteger, nullable=False),
     Column("items_total", BigInteger, nullable=False),
     Column("items_done", BigInteger, nullable=False),
+    Column("again", BigInteger, nullable=False),
     Column("created_at", Text, nullable=False),
 )
 

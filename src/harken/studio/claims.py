@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Row, and_, bindparam, exists, func, insert, o
 
 from harken.store.events import stamp
 from harken.store.schema import prompts
-from harken.store.studio_schema import assignments, exposures, grades, items, members
+from harken.store.studio_schema import assignments, exposures, grades, items, members, projects
 from harken.studio.errors import not_found
 from harken.studio.forms import default_form
 from harken.studio.leases import User, count, find_member, find_project, set_assignment, sweep, until
@@ -29,6 +29,8 @@ from harken.studio.settings import Settings
 
 MAX_HELD = 10
 RETRY_SECONDS = 15
+SWEEP_EVERY = 8
+"""Leases that ran out are taken back at each so many claims of a labeler, and whenever there is nothing else to give."""
 
 _passed = exists().where(assignments.c.item_id == items.c.id, assignments.c.user_id == bindparam("user"),
                          assignments.c.state != "expired")
@@ -47,10 +49,12 @@ _allowed = or_(items.c.warnings.is_(None), and_(*[
 _again = {plain: _along(items.c.again, items.c.again > 0, *(() if plain else (_allowed,))) for plain in (True, False)}
 _line = {plain: _along(items.c.position, *(() if plain else (_allowed,))) for plain in (True, False)}
 _free = (items.c.project_id == bindparam("project"), items.c.role == "task", items.c.free > 0)
-_last_again = select(func.max(items.c.again)).where(*_free, items.c.again > 0, items.c.again > bindparam("after"))
 _last_in_line = select(func.max(items.c.position)).where(*_free, items.c.position > bindparam("after"))
 _mine = (select(assignments).where(assignments.c.user_id == bindparam("user"), assignments.c.project_id == bindparam("project"),
                                    assignments.c.state == "leased").order_by(assignments.c.id))
+_place = (select(*projects.c, *[c for c in members.c if c.name != "project_id"])
+          .join(members, and_(members.c.project_id == projects.c.id, members.c.user_id == bindparam("user")))
+          .where(projects.c.id == bindparam("project")))
 _insert = insert(assignments)
 _before = select(assignments).where(assignments.c.item_id == bindparam("item"), assignments.c.user_id == bindparam("user"),
                                     assignments.c.turn == 0)
@@ -62,10 +66,14 @@ _update_member = (update(members).where(members.c.project_id == bindparam("proje
 class Line:
     """One labeler's place in one project, changed in memory while claiming and written once."""
 
-    def __init__(self, tx: Connection, project: Row[Any], user: User, now: datetime) -> None:
-        self.tx, self.project, self.user, self.now = tx, project, user, now
-        self.settings = Settings.from_json(project.settings)
-        row = membership(tx, project, user, self.settings, now)
+    def __init__(self, tx: Connection, project: int, user: User, now: datetime) -> None:
+        self.tx, self.user, self.now = tx, user, now
+        row = tx.execute(_place, {"project": project, "user": user.id}).first()
+        if row is None or row.state == "removed":
+            found = find_project(tx, project)
+            membership(tx, found, user, Settings.from_json(found.settings), now)
+            row = tx.execute(_place, {"project": project, "user": user.id}).one()
+        self.project, self.settings = row, Settings.from_json(row.settings)
         self.at: dict[str, Any] = {f: getattr(row, f) for f in _member_fields}
         self.done = row.done
         day = stamp(now)[:10]
@@ -73,6 +81,10 @@ class Line:
             self.at.update(day=day, today=0)
             if self.at["limited"]:
                 self.at.update(cursor=0, again_cursor=0, limited=False)
+
+    def refresh(self) -> None:
+        """Reads the project again: leases were taken back."""
+        self.project = self.tx.execute(_place, {"project": self.project.id, "user": self.user.id}).one()
 
     def save(self) -> None:
         self.tx.execute(_update_member, {"project": self.project.id, "user": self.user.id,
@@ -107,8 +119,8 @@ class Line:
 
     def _task(self) -> dict[str, Any] | None:
         barred: set[str] | None = None  # looked up when the first item with a warning turns up: most have none
-        for cursor, statements, last in (("again_cursor", _again, _last_again), ("cursor", _line, _last_in_line)):
-            if cursor == "again_cursor" and self._last(last, cursor) is None:
+        for cursor, statements in (("again_cursor", _again), ("cursor", _line)):
+            if cursor == "again_cursor" and self.project.again <= self.at[cursor]:
                 continue
             item = self._first(statements[not barred], self.at[cursor], barred)
             if item is not None and item.warnings and barred is None:
@@ -118,15 +130,15 @@ class Line:
                 self.at[cursor] = item.again if cursor == "again_cursor" else item.position
                 count(self.tx, item, held=1)
                 return self._lease(item, 0)
-            self.at[cursor] = self._last(last, cursor) or self.at[cursor]
+            self.at[cursor] = self.project.again if cursor == "again_cursor" else self._end()
         if barred and barred - set(self.user.hidden):
             self.at["limited"] = True
         return None
 
-    def _last(self, statement: Any, cursor: str) -> int | None:
-        """The end of the line, or of what became free again; None where nothing free lies ahead."""
-        found: int | None = self.tx.execute(statement, {"project": self.project.id, "after": self.at[cursor]}).scalar()
-        return found
+    def _end(self) -> int:
+        """Where the line ends for this labeler: its last free place, or where they stand."""
+        last = self.tx.execute(_last_in_line, {"project": self.project.id, "after": self.at["cursor"]}).scalar()
+        return int(last or self.at["cursor"])
 
     def _first(self, statement: Any, after: int, barred: set[str] | None) -> Row[Any] | None:
         values = {"project": self.project.id, "role": "task", "user": self.user.id, "after": after, "n": 1}
@@ -219,22 +231,25 @@ def expose(tx: Connection, user: int, day: str, categories: Sequence[str]) -> No
 
 def next_tasks(tx: Connection, user: User, project: int, wanted: int, have: Sequence[int], now: datetime) -> dict[str, Any]:
     """Up to `wanted` tasks: first those the caller holds and has lost sight of (not in `have`), then new ones."""
-    found = find_project(tx, project)
-    line = Line(tx, found, user, now)
-    sweep(tx, project, now)
+    line = Line(tx, project, user, now)
+    if line.at["served"] % SWEEP_EVERY == 0 and sweep(tx, project, now):
+        line.refresh()
     mine = tx.execute(_mine, {"user": user.id, "project": project}).fetchall()
     tasks = []
     for lease in [m for m in mine if m.id not in set(have)][:wanted]:
         expires = until(line.settings, now)
         set_assignment(tx, lease.id, expires_at=expires)
         item = tx.execute(with_prompt.where(items.c.id == lease.item_id)).first()
-        tasks.append(task_json(found, {**lease._mapping, "expires_at": expires}, item))
+        tasks.append(task_json(line.project, {**lease._mapping, "expires_at": expires}, item))
     status, held = "ok", len(mine)
     while len(tasks) < wanted and held < MAX_HELD:
         status = _stopped(line, held)
         task = line.claim() if status == "ok" else None
         if task is None:
             if line.at["state"] == "screening" and held == 0 and decide(line):
+                continue
+            if status == "ok" and sweep(tx, project, now):
+                line.refresh()
                 continue
             status = status if status != "ok" else _nothing(line)
             break
@@ -243,7 +258,7 @@ def next_tasks(tx: Connection, user: User, project: int, wanted: int, have: Sequ
     line.save()
     return {"tasks": tasks, "status": status if not tasks else "ok",
             "retry_after": RETRY_SECONDS if not tasks and status in ("empty", "waiting") else None,
-            "progress": {"done_by_me": line.done, "open": max(0, found.items_total - found.items_done)}}
+            "progress": {"done_by_me": line.done, "open": max(0, line.project.items_total - line.project.items_done)}}
 
 
 def _stopped(line: Line, held: int) -> str:

@@ -52,6 +52,7 @@ _count = (update(items).where(items.c.id == bindparam("key"))
           .values({f: bindparam(f) for f in ("state", "wanted", "done", "held", "free", "again")}))
 _finished = (update(projects).where(projects.c.id == bindparam("key"))
              .values(items_done=projects.c.items_done + bindparam("by")))
+_moved = update(projects).where(projects.c.id == bindparam("key")).values(again=bindparam("mark"))
 _member = select(members).where(members.c.project_id == bindparam("project"), members.c.user_id == bindparam("user"))
 
 
@@ -97,6 +98,8 @@ def count(tx: Connection, item: Row[Any], *, done: int = 0, held: int = 0, wante
     mark = again if again is not None and free > 0 else item.again
     tx.execute(_count, {"key": item.id, "state": state, "wanted": wanted, "done": done, "held": held, "free": free,
                         "again": mark})
+    if mark != item.again:
+        tx.execute(_moved, {"key": item.project_id, "mark": mark})
     if (state == "done") != (item.state == "done"):
         tx.execute(_finished, {"key": item.project_id, "by": 1 if state == "done" else -1})
 

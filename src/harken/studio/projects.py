@@ -52,7 +52,7 @@ def create_project(tx: Connection, said: Mapping[str, Any], now: datetime, *, us
     row = {"name": said["name"], "kind": said["kind"], "purpose": purpose, "status": "open",
            "settings": _settings({}, settings), "form_version": store_form(tx, default_form(said["kind"]), now),
            "instruction_hash": store_instructions(tx, wording, now), "instruction_version": 1,
-           "seed": said.get("seed", seed), "items_total": 0, "items_done": 0, "created_at": stamp(now)}
+           "seed": said.get("seed", seed), "items_total": 0, "items_done": 0, "again": 0, "created_at": stamp(now)}
     for kind in KINDS:
         store_form(tx, default_form(kind), now)  # a qualifying test may ask for another kind
     key = tx.execute(insert(projects), row).inserted_primary_key
@@ -126,7 +126,7 @@ def set_overlap(tx: Connection, project: int, wanted: int, event: int) -> None:
     tx.execute(update(items).where(own).values(wanted=wanted, state=state, free=free,
                                                again=_case((free > c.free, event), other=c.again)))
     done = select(func.count()).select_from(items).where(own, c.state == "done").scalar_subquery()
-    tx.execute(update(projects).where(projects.c.id == project).values(items_done=done))
+    tx.execute(update(projects).where(projects.c.id == project).values(items_done=done, again=event))
 
 
 def _case(*whens: Any, other: Any) -> Any:
