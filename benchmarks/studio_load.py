@@ -63,17 +63,19 @@ def prepare(url: str, items: int, labelers: int) -> tuple[int, list[str]]:
     return project, names
 
 
-def label(url: str, project: int, name: str, flags: list[dict], most: int, deadline: float, pause: float, out: list) -> None:
-    """One labeler: answers up to `most` tasks until the deadline, one every `pause` seconds. Appends (id, seconds waited)."""
+def label(url: str, project: int, name: str, flags: list[dict], seconds: float, pause: float, gate, out: list) -> None:
+    """One labeler: logs in, waits for the others, then answers for some seconds, one task every `pause` seconds.
+
+    Appends when it began and ended, and for each answer (client id, seconds waited)."""
     client = Client(url)
     client.login(name, PASSWORD)
     rng = random.Random(name)
-    out.append("ready")
+    gate.wait()
+    out.append(time.time())
+    deadline = time.time() + seconds
     held = client.next(project, 2)["tasks"]
     due = time.monotonic() + rng.random() * pause
-    for _ in range(most):
-        if not held or time.time() > deadline:
-            break
+    while held and time.time() < deadline:
         if pause:
             time.sleep(max(0.0, due - time.monotonic()))
             due = max(due, time.monotonic() - pause) + pause
@@ -89,40 +91,38 @@ def label(url: str, project: int, name: str, flags: list[dict], most: int, deadl
             time.sleep(0.05)
             receipt = {"next": client.next(project, 2)}
             held += receipt["next"]["tasks"]
-    for task in held:
-        client.call("POST", f"/api/projects/{task['project']}/leave", {})
+    out.append(time.time())
+    client.call("POST", f"/api/projects/{project}/leave", {})
 
 
-def crew(url: str, project: int, names: list[str], flags: list[dict], most: int, deadline: float, pause: float, pipe) -> None:
+def crew(url: str, project: int, names: list[str], flags: list[dict], seconds: float, pause: float, gate, pipe) -> None:
     """One process of several labelers, a thread each."""
     outs: list[list] = [[] for _ in names]
-    threads = [threading.Thread(target=label, args=(url, project, name, flags, most, deadline, pause, out))
+    threads = [threading.Thread(target=label, args=(url, project, name, flags, seconds, pause, gate, out))
                for name, out in zip(names, outs, strict=True)]
-    started = time.time()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    pipe.send((started, time.time(), [o for out in outs for o in out if o != "ready"]))
+    pipe.send(outs)
 
 
-def phase(url: str, project: int, names: list[str], flags: list[dict], most: int, seconds: float,
-          rate: float) -> tuple[float, list]:
+def phase(url: str, project: int, names: list[str], flags: list[dict], seconds: float, rate: float) -> tuple[float, list]:
     """All labelers at once, `rate` answers a second in all (0: no pause). Returns the seconds and [(client id, waited)]."""
-    pipes, workers = [], []
+    pipes, workers, gate = [], [], multiprocessing.Barrier(len(names))
     for n in range(PROCESSES):
-        mine = names[n::PROCESSES]
         here, there = multiprocessing.Pipe()
         pause = len(names) / rate if rate else 0.0
         workers.append(multiprocessing.Process(target=crew, args=(
-            url, project, mine, flags, most, time.time() + seconds, pause, there)))
+            url, project, names[n::PROCESSES], flags, seconds, pause, gate, there)))
         pipes.append(here)
     for worker in workers:
         worker.start()
-    told = [pipe.recv() for pipe in pipes]
+    outs = [out for pipe in pipes for out in pipe.recv()]
     for worker in workers:
         worker.join()
-    return max(end for _, end, _ in told) - min(begin for begin, _, _ in told), [one for _, _, ones in told for one in ones]
+    times = [one for out in outs for one in out if isinstance(one, float)]
+    return max(times) - min(times), [one for out in outs for one in out if not isinstance(one, float)]
 
 
 def count(db: str, project: int, acknowledged: list[str]) -> dict[str, int]:
@@ -176,9 +176,9 @@ def main() -> None:
             lead.login("lead", PASSWORD)
             flags = lead.call("GET", f"/api/projects/{project}")["form"]["rating"]["flags"]
             before = cpu_seconds(server.pid)
-            took, steady = phase(url, project, names, flags, 10**6, args.steady, args.pace)
+            took, steady = phase(url, project, names, flags, args.steady, args.pace)
             steady_rate = len(steady) / took
-            took, fast = phase(url, project, names, flags, 10**6, args.seconds, 0)
+            took, fast = phase(url, project, names, flags, args.seconds, 0)
             spent = cpu_seconds(server.pid) - before
             memory = next(int(line.split()[1]) // 1024 for line in Path(f"/proc/{server.pid}/status").read_text().splitlines()
                           if line.startswith("VmHWM"))

@@ -25,7 +25,7 @@ from harken.studio.errors import ApiError
 
 T = TypeVar("T")
 Work = Callable[[Connection], Any]
-MOST = 64
+MOST = 16
 WAITING = 2000
 
 
