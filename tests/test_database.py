@@ -289,14 +289,15 @@ def test_an_older_database_is_brought_up_to_date_and_a_newer_one_refused(tmp_pat
         second(connection)
         raise RuntimeError("in the middle of a migration")
 
-    monkeypatch.setattr(migrations, "MIGRATIONS", [migrations.first_tables, broken])
+    known = migrations.MIGRATIONS
+    monkeypatch.setattr(migrations, "MIGRATIONS", [*known, broken])
     with pytest.raises(RuntimeError):
         open_database(path)
-    monkeypatch.setattr(migrations, "MIGRATIONS", [migrations.first_tables, second])
+    monkeypatch.setattr(migrations, "MIGRATIONS", [*known, second])
     with open_database(path) as db:
         assert list(db.judgments()) == [judgment()]
     monkeypatch.undo()
-    with pytest.raises(UserError, match="newer Harken: format 2, known here up to 1"):
+    with pytest.raises(UserError, match="newer Harken: format 3, known here up to 2"):
         open_database(path)
 
 

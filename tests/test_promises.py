@@ -57,7 +57,7 @@ def test_layers_point_down(path):
 def test_the_base_import_has_no_torch():
     code = ("import sys, harken, harken.cli, harken.cli_data, harken.store.database, harken.store.snapshots, harken.stats.pairs, "
             "harken.stats.bradley_terry, harken.labelers, harken.sandbox, harken.report.build, harken.opening; "
-            "harken.cli.build_parser(); "
+            "import harken.studio.app; harken.cli.build_parser(); "
             "print([m for m in ('torch', 'transformers', 'peft') if m in sys.modules])")
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

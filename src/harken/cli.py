@@ -33,6 +33,7 @@ harken quickstart runs all of it on a small real model, offline."""
 
 COMMANDS = (
     "cli_data",
+    "cli_studio",
     "cli_agreement",
     "cli_labelers",
     "cli_goals",

@@ -12,10 +12,13 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
+from sqlalchemy import select
 
-from harken.store.database import ImportResult, open_database
+from harken.core.errors import UserError
+from harken.store.database import Database, ImportResult, open_database
 from harken.store.files import KINDS
 from harken.store.snapshots import snapshot
+from harken.store.studio_schema import projects
 
 QUIET_SECONDS = 2.0
 
@@ -66,6 +69,8 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
                                     description=SNAPSHOT_HELP, epilog=SNAPSHOT_EXAMPLES)
     command.add_argument("kind", metavar="KIND", choices=KINDS, help=", ".join(KINDS))
     command.add_argument("--out", metavar="FILE", required=True, help="new file, .jsonl or .jsonl.gz")
+    command.add_argument("--project", metavar="NAME", help="only what was said in this project of the studio")
+    command.add_argument("--purpose", choices=("train", "eval"), help="only projects of this purpose; imports count as train")
     _add_db(command)
     command.set_defaults(handler=run_snapshot)
 
@@ -81,14 +86,27 @@ def run_import(args: argparse.Namespace) -> int:
 def run_snapshot(args: argparse.Namespace) -> int:
     """`harken snapshot`."""
     with open_database(args.db, create=False) as db:
-        info = snapshot(db, args.kind, args.out)
+        info = snapshot(db, args.kind, args.out, project=project_number(db, args.project), purpose=args.purpose)
     people = f"{info.labelers:,} labeler{'s' * (info.labelers != 1)}" if info.labelers else "no labeler named"
     print(f"Froze {_count(info.rows, args.kind)} ({people}) in {info.path}")
     print(f"  sha256 {info.hash}")
+    for warning in info.warnings:
+        print(f"  {warning} Take one with --purpose or --project, or know why.", file=sys.stderr)
     if args.kind in NEXT:
         name = shlex.quote(str(info.path))
         print(f"Next: harken train {NEXT[args.kind]} --data {name} --out runs/{NEXT[args.kind]}")
     return 0
+
+
+def project_number(db: Database, name: str | None) -> int | None:
+    """The id of a project by its name."""
+    if name is None:
+        return None
+    with db.link.reading() as connection:
+        known = dict(connection.execute(select(projects.c.name, projects.c.id)).tuples().all())
+    if name not in known:
+        raise UserError(f"{db.name} has no project {name!r}.", f"It has: {', '.join(sorted(known)) or 'none'}.")
+    return known[name]
 
 
 def import_summary(result: ImportResult, file: str, db: str) -> str:

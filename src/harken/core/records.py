@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 Role = Literal["system", "user", "assistant"]
 PromptKind = Literal["plain", "few_shot", "user"]
-JudgmentKind = Literal["demonstration", "ranking", "rating", "edit", "thumb", "use"]
+JudgmentKind = Literal["demonstration", "ranking", "rating", "edit", "thumb", "use", "prompt"]
 
 Json = dict[str, Any]
 
@@ -238,7 +238,7 @@ class Judgment:
     """One labeler's answer as accepted. It is never changed: a correction is a new judgment.
 
     `payload` is the answer itself: a ranking's `{"completions": [...], "ranks": [...]}`, a
-    demonstration's or edit's `{"completion": ...}`, a rating's `{"completion": ..., "score": ...}`.
+    demonstration's or edit's `{"completion": ...}`, a written prompt's `{}`, a rating's `{"completion": ..., "score": ...}`.
     A missing score is None, never 0. `client_id` makes sending twice store once.
     """
 

@@ -32,6 +32,10 @@ EXPLAIN = (
 )
 
 
+class StorageError(UserError):
+    """The database could not be read or written. Nothing of the transaction is stored; trying again may help."""
+
+
 class Link:
     """An engine with Harken's settings. `reading()` and `writing()` are its transactions."""
 
@@ -80,13 +84,13 @@ class Link:
                             "Correct the labeler, client id or source it came with.") from None
 
 
-def explain(error: Exception, name: str) -> UserError:
+def explain(error: Exception, name: str) -> StorageError:
     """What a database error means and what to do."""
     said = str(getattr(error, "orig", None) or error)
     for sign, fact, action in EXPLAIN:
         if sign in said.lower():
-            return UserError(f"{name} {fact} ({said}).", action)
-    return UserError(f"{name}: the database answered: {said}.", "Check the address, the server and your permissions.")
+            return StorageError(f"{name} {fact} ({said}).", action)
+    return StorageError(f"{name}: the database answered: {said}.", "Check the address, the server and your permissions.")
 
 
 def _url(target: str | Path) -> URL:

@@ -16,16 +16,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, Table, func, insert, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, and_, exists, func, insert, or_, select
 
 from harken.core.errors import UserError
 from harken.core.records import Choice, Completion, Demonstration, Judgment, Prompt, content_hash
-from harken.store import migrations
+from harken.store import backup, migrations
 from harken.store.connection import Link
 from harken.store.files import Reader, file_hash
 from harken.store.schema import completions, imports, judgments, prompts
 from harken.store.shapes import Kind, Record
+from harken.store.studio_schema import items, projects, retractions
 
+COUNTS = and_(judgments.c.role.is_(None), ~exists().where(retractions.c.judgment_seq == judgments.c.seq))
+_written = exists().where(judgments.c.prompt_key == prompts.c.key, judgments.c.kind == "prompt").correlate(prompts)
+TAKEN_BACK = and_(_written, ~exists().where(judgments.c.prompt_key == prompts.c.key, COUNTS).correlate(prompts))
 BATCH = 400
 PAGE = 1000
 Row = dict[str, Any]
@@ -51,13 +55,18 @@ class ImportResult:
 
 
 class Database:
-    """The feedback database. Methods may be called from several threads and processes at once."""
+    """The feedback database. Methods may be called from several threads and processes at once.
+
+    `backup` is the copy that was made because the database had to be brought up to date, if it had to.
+    """
 
     def __init__(self, link: Link) -> None:
         self.link, self.name = link, link.name
         with link.reading() as connection:
             old = migrations.version(connection, self.name) < len(migrations.MIGRATIONS)
+        self.backup: Path | None = None
         if old:
+            self.backup = backup.before_migration(link)
             with link.writing() as connection:
                 migrations.migrate(connection, self.name)
 
@@ -119,27 +128,33 @@ class Database:
                 result = _store_judgments(connection, rows, key[0])
         return ImportResult(reader.kind, result.added, result.already, skipped)
 
-    def judgments(self) -> Iterator[Judgment]:
-        """Every judgment stored when the iteration began, in the order of arrival."""
+    def judgments(self, where: Sequence[ColumnElement[bool]] = ()) -> Iterator[Judgment]:
+        """Every judgment that counts and was stored when the iteration began, in the order of arrival.
+
+        What was undone or withdrawn does not count, nor do answers to gold questions, qualifying tests and
+        repeats, nor those beyond an item's overlap. `where` narrows it further (`in_project`, `for_purpose`).
+        """
         source = select(judgments, prompts.c.body).join(prompts, judgments.c.prompt_key == prompts.c.key)
-        for row in self._pages(judgments, source):
+        for row in self._pages(judgments, source.where(COUNTS, *where)):
             order = None if row["shown_order"] is None else tuple(row["shown_order"])
             yield Judgment(Prompt.from_json(row["body"]), row["kind"], row["payload"], row["labeler"],
                            row["labeler_group"], order, row["seconds"], row["instruction_hash"],
                            row["form_version"], row["client_id"])
 
-    def comparisons(self) -> Iterator[Choice]:
+    def comparisons(self, where: Sequence[ColumnElement[bool]] = ()) -> Iterator[Choice]:
         """What the judgments say about preference, in the order of arrival."""
-        return (choice for judgment in self.judgments() if (choice := judgment.choice()))
+        return (choice for judgment in self.judgments(where) if (choice := judgment.choice()))
 
-    def demonstrations(self) -> Iterator[Demonstration]:
+    def demonstrations(self, where: Sequence[ColumnElement[bool]] = ()) -> Iterator[Demonstration]:
         """Written and edited answers, in the order of arrival."""
-        return (shown for judgment in self.judgments() if (shown := judgment.demonstration()))
+        return (shown for judgment in self.judgments(where) if (shown := judgment.demonstration()))
 
     def prompts(self) -> Iterator[Prompt]:
-        """Every prompt known, those of judgments included; one for each id, the first that arrived."""
+        """Every prompt known, those of judgments included; one for each id, the first that arrived.
+
+        A prompt that a labeler wrote and took back is not known any more."""
         seen: set[str] = set()
-        for row in self._pages(prompts, select(prompts)):
+        for row in self._pages(prompts, select(prompts).where(~TAKEN_BACK)):
             if row["id"] not in seen:
                 seen.add(row["id"])
                 yield Prompt.from_json(row["body"])
@@ -163,6 +178,18 @@ class Database:
                 return
             yield from rows
             at = rows[-1]["seq"]
+
+
+def in_project(project: int) -> ColumnElement[bool]:
+    """Judgments made in one project of the studio."""
+    return judgments.c.item_id.in_(select(items.c.id).where(items.c.project_id == project))
+
+
+def for_purpose(purpose: str) -> ColumnElement[bool]:
+    """Judgments made in projects of one purpose, `train` or `eval`; imported ones count as `train`."""
+    other = select(items.c.id).join(projects, items.c.project_id == projects.c.id).where(projects.c.purpose != purpose)
+    made = or_(judgments.c.item_id.is_(None), judgments.c.item_id.not_in(other))
+    return made if purpose == "train" else and_(judgments.c.item_id.is_not(None), made)
 
 
 def open_database(path_or_url: str | Path, *, create: bool = True, busy_seconds: float = 30.0) -> Database:

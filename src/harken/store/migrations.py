@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, inspect, text
 
 from harken.core.errors import UserError
+from harken.store.migration_2 import studio_tables
 
 
 def first_tables(connection: Connection) -> None:
@@ -43,7 +44,7 @@ def first_tables(connection: Connection) -> None:
                 BEGIN SELECT RAISE(ABORT, 'judgments are never changed: a correction is a new one'); END"""))
 
 
-MIGRATIONS: list[Callable[[Connection], None]] = [first_tables]
+MIGRATIONS: list[Callable[[Connection], None]] = [first_tables, studio_tables]
 
 
 def version(connection: Connection, name: str) -> int:

@@ -1,4 +1,5 @@
-"""The feedback database's tables, as the newest migration leaves them (`migrations.py`)."""
+"""The feedback database's tables, as the newest migration leaves them (`migrations.py`); the studio's own are in
+`studio_schema.py`."""
 
 from __future__ import annotations
 
@@ -55,4 +56,7 @@ judgments = Table(
     Column("content", Text, nullable=False),
     Column("import_seq", Serial, ForeignKey("imports.seq")),
     Column("created_at", Text, nullable=False),
+    # Set by the studio. `role` is None for what counts, else why it stands apart: gold, qualify, repeat, surplus.
+    Column("item_id", Serial, index=True),
+    Column("role", Text),
 )

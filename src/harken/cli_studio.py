@@ -1,0 +1,327 @@
+"""`harken studio`, `harken users`, `harken backup` and `harken restore`."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import sys
+from pathlib import Path
+from typing import Any
+
+from harken.core.errors import UserError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+STUDIO_HELP = """\
+Serves the pages where people give feedback, and the API behind them. On loopback without accounts it serves one person,
+without a login. For a team make a lead's account first; the lead invites the others from the pages."""
+STUDIO_EXAMPLES = """\
+examples:
+  harken studio                                        you alone, on this machine
+  harken users add ada --role lead --db feedback.db    the first account; asks for a password
+  harken studio --db feedback.db --host 0.0.0.0        for a team; put TLS in front (docs/studio-api.md)"""
+
+
+EXPORT_HELP = """\
+Writes what counts: undone and withdrawn judgments, gold questions and repeats are left out. For training take a snapshot
+instead (harken snapshot), which has a hash and is never overwritten; exports are for other tools."""
+EXPORT_EXAMPLES = """\
+examples:
+  harken export comparisons --out pairs.jsonl --shape trl       chosen and rejected, tied pairs left out
+  harken export comparisons --out pairs.parquet --shape trl_ties
+  harken export ratings --out ratings.jsonl --project helpful"""
+ASK_HELP = """\
+Puts what is to be judged into a project. Items of the file that are there already are not added again. Each answer's
+source is kept in the database and never shown to labelers."""
+ASK_EXAMPLES = """\
+examples:
+  harken sample --model runs/sft --prompts prompts.jsonl --n 4 --out samples.jsonl
+  harken ask samples.jsonl --project helpful --kind rate_and_rank --overlap 2
+  harken ask prompts.jsonl --project write --kind demonstrate
+  harken ask prompts.jsonl --project helpful --kind compare --endpoint http://localhost:8000/v1 --model my-model --n 2"""
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the commands; each sets `handler`."""
+    layout = argparse.RawDescriptionHelpFormatter
+    p = commands.add_parser("studio", help="serve the pages where people give feedback", description=STUDIO_HELP,
+                            epilog=STUDIO_EXAMPLES, formatter_class=layout)
+    _db(p)
+    p.add_argument("--port", type=int, default=8765, help="0 takes a free one (default: 8765)")
+    p.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)")
+    p.add_argument("--public-name", action="append", default=[], metavar="HOST",
+                   help="host name that browsers use for it behind a proxy; may be given more than once")
+    p.set_defaults(handler=serve)
+
+    p = commands.add_parser("users", help="accounts of the studio: add, list, withdraw")
+    actions = p.add_subparsers(title="actions", metavar="ACTION", required=True)
+    a = actions.add_parser("add", help="make an account; the password is asked for, or read from a file")
+    a.add_argument("name")
+    a.add_argument("--role", choices=("lead", "labeler", "viewer"), default="labeler")
+    a.add_argument("--password-file", metavar="FILE", help="its first line is the password")
+    _db(a)
+    a.set_defaults(handler=add_user)
+    a = actions.add_parser("list", help="who has an account")
+    _db(a)
+    a.set_defaults(handler=list_users)
+    a = actions.add_parser("withdraw", help="take a labeler's judgments out of later snapshots; list the runs that used them")
+    a.add_argument("name")
+    a.add_argument("--runs", nargs="*", default=["runs"], metavar="FOLDER", help="where to look for runs (default: runs)")
+    _db(a)
+    a.set_defaults(handler=withdraw)
+
+    p = commands.add_parser("export", help="write what was said, in Harken's shapes or TRL's", description=EXPORT_HELP,
+                            epilog=EXPORT_EXAMPLES, formatter_class=layout)
+    p.add_argument("what", choices=("comparisons", "demonstrations", "ratings", "edits", "prompts"))
+    p.add_argument("--out", metavar="FILE", required=True, help=".jsonl, .jsonl.gz or .parquet")
+    p.add_argument("--shape", choices=("harken", "trl", "trl_ties"), default="harken")
+    p.add_argument("--project", metavar="NAME", help="only this project of the studio")
+    p.add_argument("--purpose", choices=("train", "eval"), help="only projects of this purpose; imports count as train")
+    _db(p)
+    p.set_defaults(handler=export)
+    p = commands.add_parser("ask", help="put prompts and completions of a file into a project of the studio",
+                            description=ASK_HELP, epilog=ASK_EXAMPLES, formatter_class=layout)
+    p.add_argument("files", metavar="FILE", nargs="+", help="items, prompts, comparisons, or what harken sample wrote; of "
+                   "several files, answers to equal prompts come together")
+    p.add_argument("--project", metavar="NAME", required=True, help="made if it is new")
+    p.add_argument("--kind", choices=("demonstrate", "rate_and_rank", "compare", "edit", "write_prompt"), help="of a new project")
+    p.add_argument("--overlap", type=int, help="answers for each item, of a new project (default: 1)")
+    p.add_argument("--purpose", choices=("train", "eval"), default="train", help="of a new project (default: train)")
+    p.add_argument("--endpoint", metavar="URL", help="let a model answer the prompts first: an OpenAI-compatible /v1 address")
+    p.add_argument("--model", help="its name at that address")
+    p.add_argument("--n", type=int, default=4, help="answers to each prompt (default: 4)")
+    p.add_argument("--max-tokens", type=int, default=512, help="longest answer in tokens (default: 512)")
+    p.add_argument("--temperature", type=float, default=1.0, help="of sampling (default: 1.0)")
+    _db(p)
+    p.set_defaults(handler=ask)
+
+    p = commands.add_parser("backup", help="copy a database while it is in use, and verify the copy")
+    p.add_argument("--out", metavar="FILE", required=True, help="new file")
+    _db(p)
+    p.set_defaults(handler=backup)
+    p = commands.add_parser("restore", help="put a backup back into a new database")
+    p.add_argument("file", metavar="FILE", help="a backup")
+    _db(p)
+    p.set_defaults(handler=restore)
+
+
+def serve(args: argparse.Namespace) -> int:
+    """`harken studio`."""
+    try:
+        import uvicorn
+    except ModuleNotFoundError as error:
+        raise UserError(f"The studio needs the package {error.name}.", "pip install harken") from None
+    from harken.store.database import open_database
+    from harken.studio import accounts
+    from harken.studio import app as studio_app
+    db = open_database(args.db)
+    loopback = args.host in LOOPBACK
+    with db.link.reading() as tx:
+        alone = not accounts.has_accounts(tx)
+        lead = accounts.has_lead(tx)
+    if not loopback and not lead:
+        raise UserError(f"--host {args.host} lets other machines in, and no lead has a password yet.",
+                        f"Make an account first: harken users add NAME --role lead --db {args.db}")
+    if db.backup:
+        print(f"The database was brought up to date; as it was before: {db.backup}")
+    hosts = (*studio_app.LOOPBACK, *args.public_name) if loopback else None
+    sys.setswitchinterval(0.001)  # the writer hands over after 1 ms, not 5: an answer is not kept waiting by the next one's work
+    studio = studio_app.Studio(db, single_user=alone and loopback, hosts=hosts)
+    config = uvicorn.Config(studio_app.create_app(studio), host=args.host, port=args.port, log_level="warning", access_log=False,
+                            server_header=False, ws="none", lifespan="on", timeout_graceful_shutdown=5,
+                            h11_max_incomplete_event_size=32_768, proxy_headers=bool(args.public_name))
+    sock = _bind(config, args)
+    port = sock.getsockname()[1]
+    shown = "localhost" if loopback else args.host
+    print(f"Harken studio: http://{shown}:{port}\n  database: {db.name}")
+    print("  One person, no login. To invite labelers make your account first: on the page People, or "
+          f"harken users add NAME --role lead --db {args.db}" if studio.single_user else
+          "  Log in as a lead to invite labelers: the page People makes the links.")
+    sys.stdout.flush()
+    uvicorn.Server(config).run(sockets=[sock])
+    return 0
+
+
+def _bind(config: Any, args: argparse.Namespace) -> Any:
+    """Listens before anything is printed: whoever reads the address can call it."""
+    import socket
+    sock = socket.socket(socket.AF_INET6 if ":" in args.host else socket.AF_INET)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((args.host, args.port))
+        sock.listen(128)
+    except OSError as error:
+        raise UserError(f"Cannot listen on {args.host} port {args.port}: {error.strerror}.",
+                        "Choose another --port; 0 takes a free one.") from None
+    sock.set_inheritable(True)
+    return sock
+
+
+def add_user(args: argparse.Namespace) -> int:
+    """`harken users add`."""
+    from datetime import UTC, datetime
+
+    from harken.store.database import open_database
+    from harken.studio import accounts
+    from harken.studio.errors import ApiError
+    password = _password(args)
+    try:
+        hashed = accounts.hash_password(password)
+        with open_database(args.db) as db, db.link.writing() as tx:
+            accounts.add_user(tx, args.name, hashed, args.role, datetime.now(UTC))
+    except ApiError as error:
+        raise UserError(error.message, error.hint) from None
+    print(f"{args.name} can log in as {args.role}.\nNext: harken studio --db {args.db}")
+    return 0
+
+
+def _password(args: argparse.Namespace) -> str:
+    if args.password_file:
+        try:
+            return Path(args.password_file).read_text(encoding="utf-8").split("\n")[0].rstrip("\r")
+        except OSError as error:
+            raise UserError(f"{args.password_file} cannot be read: {error.strerror}.",
+                            "Check its name and permissions.") from None
+    if not sys.stdin.isatty():
+        raise UserError("There is no terminal to ask for the password.", "Give --password-file FILE.")
+    first = getpass.getpass(f"Password for {args.name}: ")
+    if getpass.getpass("Again: ") != first:
+        raise UserError("The two passwords differ.", "Try again.")
+    return first
+
+
+def list_users(args: argparse.Namespace) -> int:
+    """`harken users list`."""
+    from sqlalchemy import select
+
+    from harken.store.database import open_database
+    from harken.store.studio_schema import users
+    with open_database(args.db, create=False) as db, db.link.reading() as tx:
+        rows = tx.execute(select(users).order_by(users.c.id)).fetchall()
+    for row in rows:
+        print(f"{row.name}  {row.role}  {row.state}{'  held out' if row.held_out else ''}  since {row.created_at[:10]}")
+    print(f"{len(rows)} account{'s' * (len(rows) != 1)} in {args.db}")
+    return 0
+
+
+def withdraw(args: argparse.Namespace) -> int:
+    """`harken users withdraw`."""
+    from datetime import UTC, datetime
+
+    from harken.store.database import open_database
+    from harken.studio import people
+    with open_database(args.db, create=False) as db, db.link.writing() as tx:
+        count, touched = people.withdraw(tx, args.name, datetime.now(UTC))
+    print(f"{count:,} judgment{'s' * (count != 1)} of {args.name} will be in no later snapshot.")
+    for row in touched:
+        print(f"  earlier snapshot with some of them: {row.name} ({row.kind}, {row.created_at[:10]}, sha256 {row.sha256[:12]})")
+    used = list(people.runs_that_used([row.sha256 for row in touched], [Path(r) for r in args.runs if Path(r).is_dir()]))
+    for run, digest in used:
+        print(f"  run that used one: {run} (data {digest[:12]})")
+    if touched and not used:
+        print(f"  no run below {', '.join(args.runs)} used them")
+    return 0
+
+
+def export(args: argparse.Namespace) -> int:
+    """`harken export`."""
+    from harken.cli_data import project_number
+    from harken.store.database import open_database
+    from harken.studio.exports import export_rows, write_rows
+    with open_database(args.db, create=False) as db:
+        project = project_number(db, args.project)
+        rows = write_rows(Path(args.out), export_rows(db, args.what, args.shape, project=project, purpose=args.purpose))
+        mixed = {} if args.purpose or project else _purposes(db)
+    print(f"Wrote {rows:,} rows to {args.out}")
+    if len(mixed) > 1:
+        print(f"  It mixes projects for training and for evaluation ({', '.join(mixed)}), which were asked with different "
+              "priorities. Take one with --purpose.", file=sys.stderr)
+    return 0
+
+
+def _purposes(db: Any) -> list[str]:
+    from sqlalchemy import select
+
+    from harken.store.studio_schema import projects
+    with db.link.reading() as tx:
+        return sorted(tx.scalars(select(projects.c.purpose).where(projects.c.items_done > 0).distinct()))
+
+
+def ask(args: argparse.Namespace) -> int:
+    """`harken ask`."""
+    import secrets
+    from datetime import UTC, datetime
+
+    from sqlalchemy import select
+
+    from harken.store.database import open_database
+    from harken.store.studio_schema import projects as table
+    from harken.studio import projects
+    from harken.studio.errors import ApiError
+    from harken.studio.reading import read_items
+    now = datetime.now(UTC)
+    with open_database(args.db) as db:
+        items = generated(args) if args.endpoint else read_items([Path(f) for f in args.files])
+        try:
+            with db.link.writing() as tx:
+                known = tx.execute(select(table.c.id, table.c.kind).where(table.c.name == args.project)).first()
+                if known is None and not args.kind:
+                    raise UserError(f"There is no project {args.project!r} yet.", "Give --kind to make it.")
+                said = {"name": args.project, "kind": args.kind, "purpose": args.purpose, "overlap": args.overlap or 1}
+                number = known.id if known else projects.create_project(tx, said, now, seed=secrets.randbelow(2**53))
+                found = projects.add_items(tx, number, items, now)
+        except ApiError as error:
+            raise UserError(error.message, error.hint) from None
+    print(f"Added {found['added']:,} items to {args.project} in {args.db}" + ("" if known else f", a new project ({args.kind})"))
+    if found["already"]:
+        print(f"  {found['already']:,} were there already")
+    if found["names_its_maker"]:
+        print(f"  {found['names_its_maker']:,} have an answer that says which model wrote it: labelers are not blind to those")
+    print(f"Next: harken studio --db {args.db}")
+    return 0
+
+
+def generated(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Items made of the files' prompts and a model's answers to them."""
+    from harken.engines.openai import EndpointSampler
+    from harken.store.files import read_prompts
+    if not args.model or not 1 <= args.n <= 9:
+        raise UserError("--endpoint needs --model, and --n from 1 to 9.", "harken ask --help shows an example.")
+    sampler = EndpointSampler(args.endpoint, args.model)
+    prompts = [prompt for path in args.files for prompt in read_prompts(path).records]
+    # One at a time, each with its own seed: not every server honours "n".
+    rounds = [sampler.sample(prompts, 1, max_tokens=args.max_tokens, temperature=args.temperature, seed=1000 * k)
+              for k in range(args.n)]
+    source = f"{args.model} at {args.endpoint}, temperature {args.temperature}, max_tokens {args.max_tokens}"
+    items = []
+    for n, prompt in enumerate(prompts):
+        row = {("prompt_kind" if k == "kind" else k): v for k, v in prompt.to_json().items()}
+        items.append(row | {"completions": [{"text": found[n][0].text, "source": source} for found in rounds]})
+    return items
+
+
+def backup(args: argparse.Namespace) -> int:
+    """`harken backup`."""
+    from harken.store import backup as copies
+    from harken.store.database import open_database
+    with open_database(args.db, create=False) as db:
+        done = copies.backup(db.link, args.out)
+    print(f"Copied {args.db} to {done.path} and verified it: {_told(done)}")
+    return 0
+
+
+def restore(args: argparse.Namespace) -> int:
+    """`harken restore`."""
+    from harken.store import backup as copies
+    done = copies.restore(args.file, args.db)
+    print(f"Restored {args.file} into {done.path} and compared every count: {_told(done)}")
+    return 0
+
+
+def _told(done: Any) -> str:
+    rows = ", ".join(f"{done.rows[name]:,} {name}" for name in ("judgments", "prompts", "items", "users"))
+    return f"{rows}\n  the audit of {done.rows['events']:,} events ends in {done.chain[:16] or 'nothing'}"
+
+
+def _db(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--db", metavar="FILE", default="feedback.db",
+                         help="database: a file, or a postgresql:// address (default: feedback.db)")

@@ -1,0 +1,1 @@
+"""The studio: where people give feedback. `harken studio` serves it; docs/studio-api.md describes its API."""

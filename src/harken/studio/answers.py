@@ -1,0 +1,310 @@
+"""What labelers do with a task: submit, skip, refuse as unsafe, undo. Each is one transaction and happens once.
+
+An action carries the client's own id. The same id with the same content is the same action, answered as before; with
+another content it is refused. So a queue that was filled offline can be sent again and again.
+
+An answer is never thrown away: one that comes after its lease ran out, when others have filled the item, is stored with
+the role "surplus". It does not count, so no item ever has more answers than were wanted (F3).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, bindparam, case, exists, insert, not_, or_, select, update
+
+from harken.core.records import Prompt, content_hash
+from harken.store import events
+from harken.store.database import COUNTS
+from harken.store.events import stamp
+from harken.store.schema import judgments, prompts
+from harken.store.studio_schema import events as event_table
+from harken.store.studio_schema import forms, items, members, retractions, users
+from harken.studio.claims import task_json, with_prompt
+from harken.studio.errors import ApiError
+from harken.studio.forms import notices, read_answer, shown_answer
+from harken.studio.leases import (
+    User,
+    count,
+    counts,
+    find_item,
+    find_member,
+    find_project,
+    my_assignment,
+    set_assignment,
+    until,
+)
+from harken.studio.quality import add_marks, gold_marks, settled
+from harken.studio.settings import Settings
+
+KINDS = {"demonstrate": "demonstration", "rate_and_rank": "ranking", "compare": "ranking", "edit": "edit",
+         "write_prompt": "prompt"}
+UNDONE = ("submit", "skip", "unsafe")
+
+_known = select(event_table).where(event_table.c.client_id == bindparam("client_id"))
+_stored = select(judgments.c.payload, judgments.c.content, judgments.c.role).where(judgments.c.seq == bindparam("seq"))
+_form = select(forms.c.body).where(forms.c.version == bindparam("version"))
+_insert = insert(judgments)
+_m = members.c
+_same_day = _m.day == bindparam("new_day")
+_stay = or_(_same_day, not_(_m.limited))
+_tally = (update(members).where(_m.project_id == bindparam("project"), _m.user_id == bindparam("user"))
+          .values(done=_m.done + bindparam("by"), day=bindparam("new_day"),
+                  today=case((and_(_same_day, _m.today + bindparam("by") > 0), _m.today + bindparam("by")),
+                             (and_(not_(_same_day), bindparam("by") > 0), bindparam("by")), else_=0),
+                  cursor=case((_stay, _m.cursor), else_=0), again_cursor=case((_stay, _m.again_cursor), else_=0),
+                  limited=and_(_m.limited, _same_day)))
+_score = (update(members).where(members.c.project_id == bindparam("project"), members.c.user_id == bindparam("user"))
+          .values(score=bindparam("new_score")))
+_answers = (select(judgments.c.payload).where(judgments.c.item_id == bindparam("item"), COUNTS).order_by(judgments.c.seq))
+_later = event_table.alias("later")
+_last_action = (select(event_table)
+                .where(event_table.c.user_id == bindparam("user"), event_table.c.project_id == bindparam("project"),
+                       event_table.c.kind.in_(UNDONE), ~exists().where(_later.c.undoes == event_table.c.seq))
+                .order_by(event_table.c.seq.desc()))
+_forms: dict[str, dict[str, Any]] = {}  # by version, which is their content's hash: they never change
+
+
+def submit(tx: Connection, user: User, assignment: int, said: dict[str, Any], now: datetime) -> dict[str, Any]:
+    """Stores an answer. `said`: client_id, answer, seconds, form_version, instruction_hash."""
+    mine = my_assignment(tx, user, assignment)
+    item = find_item(tx, mine.item_id)
+    form = find_form(tx, said["form_version"], item.kind)
+    texts = [c["text"] for c in item.body["completions"]]
+    payload = read_answer(form, texts, mine.shown_order, said["answer"])
+    request = content_hash([assignment, {k: said[k] for k in ("answer", "seconds", "form_version", "instruction_hash")}])
+    before = _repeated(tx, user, said["client_id"], request)
+    if before is not None:
+        stored = tx.execute(_stored, {"seq": before.judgment_seq}).one()
+        return _receipt(before.judgment_seq, True, stored.role != "surplus", form, stored.payload, mine.shown_order)
+    if mine.state not in ("leased", "expired"):
+        raise ApiError("already_answered", "This task is answered or skipped already.", "Undo brings it back.")
+    role = _place(tx, mine, item)
+    event_body = {"request": request}
+    row = _judgment(tx, user, item, mine, form, payload, said, role, now)
+    key = tx.execute(_insert, row).inserted_primary_key
+    assert key is not None
+    event_body["content"] = row["content"]
+    event = events.add(tx, "submit", now, user_id=user.id, project_id=item.project_id, item_id=item.id,
+                       assignment_id=mine.id, judgment_seq=key[0], client_id=said["client_id"], body=event_body)
+    set_assignment(tx, mine.id, state="submitted", counted=role is None, draft=None, judgment_seq=key[0])
+    if role is None:
+        _count_answer(tx, item, mine, event)
+    _tally_up(tx, user, item, now, 1)
+    if role in ("gold", "qualify"):
+        _mark(tx, user, item, payload)
+    return _receipt(key[0], False, role != "surplus", form, payload, mine.shown_order)
+
+
+def _receipt(seq: int, already: bool, counted: bool, form: dict[str, Any], payload: dict[str, Any],
+             order: list[int]) -> dict[str, Any]:
+    return {"judgment": seq, "already": already, "counted": counted,
+            "answer": shown_answer(form["kind"], payload, order), "notices": notices(form, payload, order)}
+
+
+def find_form(tx: Connection, version: str, kind: str) -> dict[str, Any]:
+    """The form of that version: an older one is as good, the answer says which it was (F12)."""
+    form = _forms.get(version) or tx.execute(_form, {"version": version}).scalar()
+    if form is not None and len(_forms) < 1000:
+        _forms[version] = form
+    if form is None or form["kind"] != kind:
+        raise ApiError("bad_answer", f'"form_version" {version[:64]} is not a form for this task.',
+                       "Send the task's own form_version.")
+    return form
+
+
+def _repeated(tx: Connection, user: User, client_id: str, request: str) -> Row[Any] | None:
+    """The event this request made when it came before."""
+    known = tx.execute(_known, {"client_id": client_id}).first()
+    if known is not None and (known.user_id != user.id or known.body.get("request") != request):
+        raise ApiError("client_id_reused", f"The client id {client_id} was used for another action before.",
+                       "Send a changed answer under a new client id.")
+    return known
+
+
+def _place(tx: Connection, mine: Row[Any], item: Row[Any]) -> str | None:
+    """The judgment's role; the item's place is taken where the lease had run out and one is free."""
+    if mine.turn:
+        return "repeat"
+    if item.role != "task":
+        return str(item.role)
+    if mine.state == "leased":
+        return None
+    if item.free == 0:
+        return "surplus"
+    count(tx, item, held=1)
+    return None
+
+
+def _judgment(tx: Connection, user: User, item: Row[Any], mine: Row[Any], form: dict[str, Any], payload: dict[str, Any],
+              said: dict[str, Any], role: str | None, now: datetime) -> dict[str, Any]:
+    kind = KINDS[item.kind]
+    key = item.prompt_key
+    if kind == "prompt":
+        key = _store_prompt(tx, payload, now)
+    row = {"prompt_key": key, "kind": kind, "payload": payload, "labeler": user.name,
+           "labeler_group": dict(user.group), "shown_order": mine.shown_order or None,
+           "seconds": said["seconds"], "instruction_hash": said["instruction_hash"], "form_version": form["version"]}
+    return {**row, "content": content_hash(row), "client_id": said["client_id"], "import_seq": None,
+            "created_at": stamp(now), "item_id": item.id, "role": role}
+
+
+def _store_prompt(tx: Connection, payload: dict[str, Any], now: datetime) -> str:
+    """A written prompt joins the known ones. A few-shot prompt's text is the instruction, then its examples."""
+    text = payload["text"]
+    if payload["examples"]:
+        pairs = "\n\n".join(f"Query: {e['query']}\nResponse: {e['response']}" for e in payload["examples"])
+        text = f"{text}\n\n{pairs}"
+    body: dict[str, Any] = {"prompt": text}
+    if payload["use_case"]:
+        body["use_case"] = payload["use_case"]
+    if payload["kind"] != "plain":
+        body["kind"] = payload["kind"]
+    if payload["prompt_flags"]:
+        body["tags"] = payload["prompt_flags"]
+    return add_prompt(tx, body, now)
+
+
+def add_prompt(tx: Connection, body: dict[str, Any], now: datetime) -> str:
+    """Stores a prompt (its exchange shape) once; returns its key."""
+    prompt = Prompt.from_json(body)
+    row = {"key": content_hash(prompt.to_json())[:32], "id": prompt.id, "body": prompt.to_json(), "created_at": stamp(now)}
+    if tx.execute(select(prompts.c.seq).where(prompts.c.key == row["key"])).first() is None:
+        tx.execute(insert(prompts), row)
+    return str(row["key"])
+
+
+def _count_answer(tx: Connection, item: Row[Any], mine: Row[Any], event: int) -> None:
+    """One held place becomes an answer; an unsettled item with adaptive overlap asks for one more."""
+    if mine.state == "expired":
+        item = find_item(tx, item.id)  # `_place` took it up again
+    extra = False
+    if item.kind in ("rate_and_rank", "compare") and item.done + 1 >= item.wanted:
+        extra = item.done + 1 < Settings.from_json(find_project(tx, item.project_id).settings).overlap_max
+    if extra and not settled(list(tx.scalars(_answers, {"item": item.id}))):
+        count(tx, item, done=1, held=-1, wanted=item.wanted + 1, again=event)
+    else:
+        count(tx, item, done=1, held=-1)
+
+
+def _tally_up(tx: Connection, user: User, item: Row[Any], now: datetime, by: int) -> None:
+    """The labeler's answers, in all and today. A new day begins at the line's start for those whom a limit had stopped."""
+    tx.execute(_tally, {"project": item.project_id, "user": user.id, "by": by, "new_day": stamp(now)[:10]})
+
+
+def _mark(tx: Connection, user: User, item: Row[Any], payload: dict[str, Any], sign: int = 1) -> None:
+    """Adds a known question's outcome to the labeler's score, which the labeler is never shown."""
+    member = find_member(tx, item.project_id, user.id)
+    if member is not None and item.body.get("gold"):
+        score = add_marks(member.score, gold_marks(item.body["gold"], payload), sign)
+        tx.execute(_score, {"project": item.project_id, "user": user.id, "new_score": score})
+
+
+def skip(tx: Connection, user: User, assignment: int, said: dict[str, Any], now: datetime) -> dict[str, Any]:
+    """Passes a task on to others, with a reason; after `skip_limit` skips it waits for the lead."""
+    return {"already": _refuse(tx, user, assignment, "skip", said, now)}
+
+
+def unsafe(tx: Connection, user: User, assignment: int, said: dict[str, Any], now: datetime) -> dict[str, Any]:
+    """Refuses a task for its content; with `hide`, more of that category is not shown to the labeler."""
+    already = _refuse(tx, user, assignment, "unsafe", said, now)
+    hidden = set(tx.execute(select(users.c.hidden).where(users.c.id == user.id)).scalar() or [])
+    if not already and said["hide"] and said["category"] not in hidden:
+        hidden |= {said["category"]}
+        hide(tx, user, sorted(hidden))
+    return {"already": already, "hidden": sorted(hidden)}
+
+
+def hide(tx: Connection, user: User, categories: list[str]) -> None:
+    """Sets what a labeler is not shown. Lines are walked again: what was passed may be allowed now."""
+    tx.execute(update(users).where(users.c.id == user.id).values(hidden=categories))
+    tx.execute(update(members).where(members.c.user_id == user.id).values(cursor=0, again_cursor=0))
+
+
+def _refuse(tx: Connection, user: User, assignment: int, kind: str, said: dict[str, Any], now: datetime) -> bool:
+    mine = my_assignment(tx, user, assignment)
+    told = {k: v for k, v in said.items() if k not in ("client_id", "next")}
+    request = content_hash([assignment, kind, told])
+    if _repeated(tx, user, said["client_id"], request) is not None:
+        return True
+    if mine.state not in ("leased", "expired"):
+        raise ApiError("already_answered", "This task is answered or skipped already.", "Undo brings it back.")
+    event = events.add(tx, kind, now, user_id=user.id, project_id=mine.project_id, item_id=mine.item_id,
+                       assignment_id=mine.id, client_id=said["client_id"], body={"request": request, **told})
+    set_assignment(tx, mine.id, state="skipped")
+    item = find_item(tx, mine.item_id)
+    if counts(item, mine.turn):
+        tx.execute(update(items).where(items.c.id == item.id).values(
+            skips=items.c.skips + 1, flags=items.c.flags + int(kind == "unsafe")))
+        settings = Settings.from_json(find_project(tx, item.project_id).settings)
+        aside = item.skips + 1 >= settings.skip_limit and item.state == "open"
+        count(tx, item, held=-1 if mine.state == "leased" else 0, again=event, state="set_aside" if aside else None)
+    return False
+
+
+def undo(tx: Connection, user: User, project: int, said: dict[str, Any], now: datetime) -> dict[str, Any]:
+    """Takes back the caller's last submit, skip or refusal (or that on one assignment); the task is theirs again, with
+    what they had answered as its draft. A judgment taken back stays stored and stops counting."""
+    found = find_project(tx, project)
+    request = content_hash(["undo", project, said.get("assignment")])
+    again = _repeated(tx, user, said["client_id"], request)
+    if again is not None:
+        return {"undone": again.body["undone"], "task": task(tx, user, again.assignment_id), "already": True}
+    query = _last_action
+    if said.get("assignment") is not None:
+        query = query.where(event_table.c.assignment_id == said["assignment"])
+    action = tx.execute(query.limit(1), {"user": user.id, "project": project}).first()
+    if action is None:
+        raise ApiError("nothing_to_undo", "There is nothing of yours to undo here.")
+    mine = my_assignment(tx, user, action.assignment_id)
+    events.add(tx, "undo", now, user_id=user.id, project_id=project, item_id=mine.item_id, assignment_id=mine.id,
+               judgment_seq=action.judgment_seq, client_id=said["client_id"], undoes=action.seq,
+               body={"request": request, "undone": action.kind})
+    if action.kind == "submit":
+        draft = _take_back(tx, user, mine, action.judgment_seq, now)
+    else:
+        draft = mine.draft
+        _take_up(tx, user, mine, action)
+    item = find_item(tx, mine.item_id)
+    held = not counts(item, mine.turn) or item.free > 0
+    if held and counts(item, mine.turn):
+        count(tx, item, held=1)
+    set_assignment(tx, mine.id, state="leased" if held else "expired", counted=False, draft=draft, judgment_seq=None)
+    set_assignment(tx, mine.id, expires_at=until(Settings.from_json(found.settings), now))
+    return {"undone": action.kind, "task": task(tx, user, mine.id), "already": False}
+
+
+def _take_back(tx: Connection, user: User, mine: Row[Any], seq: int, now: datetime) -> dict[str, Any]:
+    """Undoes a submit: the judgment stops counting, its place is free. Returns the draft."""
+    stored = tx.execute(_stored, {"seq": seq}).one()
+    tx.execute(insert(retractions), {"judgment_seq": seq, "reason": "undo", "created_at": stamp(now)})
+    item = find_item(tx, mine.item_id)
+    if mine.counted:
+        count(tx, item, done=-1)
+    if stored.role in ("gold", "qualify"):
+        _mark(tx, user, item, stored.payload, -1)
+    _tally_up(tx, user, item, now, -1)
+    answer = shown_answer(item.kind, stored.payload, mine.shown_order)
+    return {"answer": {k: v for k, v in answer.items() if k != "spans"}}
+
+
+def _take_up(tx: Connection, user: User, mine: Row[Any], action: Row[Any]) -> None:
+    """Undoes a skip or a refusal: it no longer counts against the item."""
+    item = find_item(tx, mine.item_id)
+    if counts(item, mine.turn):
+        settings = Settings.from_json(find_project(tx, item.project_id).settings)
+        tx.execute(update(items).where(items.c.id == item.id).values(
+            skips=items.c.skips - 1, flags=items.c.flags - int(action.kind == "unsafe")))
+        back = item.state == "set_aside" and item.skips == settings.skip_limit
+        count(tx, item, state="open" if back else None)
+    if action.body.get("hide"):
+        hidden = tx.execute(select(users.c.hidden).where(users.c.id == user.id)).scalar() or []
+        hide(tx, user, [c for c in hidden if c != action.body["category"]])
+
+
+def task(tx: Connection, user: User, assignment: int) -> dict[str, Any]:
+    """One of the caller's own tasks, as it was shown."""
+    mine = my_assignment(tx, user, assignment)
+    item = tx.execute(with_prompt.where(items.c.id == mine.item_id)).first()
+    return task_json(find_project(tx, mine.project_id), mine._mapping, item)

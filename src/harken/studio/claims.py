@@ -1,0 +1,319 @@
+"""Which tasks a labeler gets next.
+
+    answer = next_tasks(tx, user, project, count=3, have=[11, 12], now=now)
+
+A claim looks forward only: first at items that were freed again (`again`), then along the line (`position`), from where
+this labeler's cursors stand. What lies behind a cursor was answered, skipped or not allowed when it was passed; if that
+changes, the item gets a new `again` or the cursors go back to the start. So a claim costs the same in a project of a
+thousand items and of a million (F5).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, bindparam, exists, func, insert, or_, select, update
+
+from harken.store.events import stamp
+from harken.store.schema import prompts
+from harken.store.studio_schema import assignments, exposures, grades, items, members, projects
+from harken.studio.errors import not_found
+from harken.studio.forms import default_form
+from harken.studio.leases import User, count, find_member, find_project, set_assignment, sweep, until
+from harken.studio.quality import qualifies
+from harken.studio.settings import Settings
+
+MAX_HELD = 10
+RETRY_SECONDS = 15
+SWEEP_EVERY = 8
+"""Leases that ran out are taken back at each so many claims of a labeler, and whenever there is nothing else to give."""
+
+_passed = exists().where(assignments.c.item_id == items.c.id, assignments.c.user_id == bindparam("user"),
+                         assignments.c.state != "expired")
+_columns = (*items.c, prompts.c.body.label("prompt"))
+with_prompt = select(*_columns).select_from(items.outerjoin(prompts, items.c.prompt_key == prompts.c.key))
+
+
+def _along(order: Any, *conditions: Any) -> Any:
+    return (with_prompt.where(items.c.project_id == bindparam("project"), items.c.role == bindparam("role"), items.c.free > 0,
+                               ~_passed, order > bindparam("after"), *conditions).order_by(order).limit(bindparam("n")))
+
+
+_allowed = or_(items.c.warnings.is_(None), and_(*[
+    or_(~bindparam(f"no_{c}"), ~items.c.warnings.contains(c, autoescape=True))
+    for c in ("violence", "sexual", "hate", "self_harm", "abuse", "other")]))
+_again = {plain: _along(items.c.again, items.c.again > 0, *(() if plain else (_allowed,))) for plain in (True, False)}
+_line = {plain: _along(items.c.position, *(() if plain else (_allowed,))) for plain in (True, False)}
+_free = (items.c.project_id == bindparam("project"), items.c.role == "task", items.c.free > 0)
+_last_in_line = select(func.max(items.c.position)).where(*_free, items.c.position > bindparam("after"))
+_mine = (select(assignments).where(assignments.c.user_id == bindparam("user"), assignments.c.project_id == bindparam("project"),
+                                   assignments.c.state == "leased").order_by(assignments.c.id))
+_place = (select(*projects.c, *[c for c in members.c if c.name != "project_id"])
+          .join(members, and_(members.c.project_id == projects.c.id, members.c.user_id == bindparam("user")))
+          .where(projects.c.id == bindparam("project")))
+_insert = insert(assignments)
+_before = select(assignments).where(assignments.c.item_id == bindparam("item"), assignments.c.user_id == bindparam("user"),
+                                    assignments.c.turn == 0)
+_member_fields = ("state", "cursor", "again_cursor", "repeat_cursor", "limited", "served", "day", "today", "score")
+_update_member = (update(members).where(members.c.project_id == bindparam("project"), members.c.user_id == bindparam("user"))
+                  .values({f: bindparam(f"new_{f}") for f in _member_fields}))
+
+
+class Line:
+    """One labeler's place in one project, changed in memory while claiming and written once."""
+
+    def __init__(self, tx: Connection, project: int, user: User, now: datetime) -> None:
+        self.tx, self.user, self.now = tx, user, now
+        row = tx.execute(_place, {"project": project, "user": user.id}).first()
+        if row is None or row.state == "removed":
+            found = find_project(tx, project)
+            membership(tx, found, user, Settings.from_json(found.settings), now)
+            row = tx.execute(_place, {"project": project, "user": user.id}).one()
+        self.project, self.settings = row, Settings.from_json(row.settings)
+        self.at: dict[str, Any] = {f: getattr(row, f) for f in _member_fields}
+        self.done = row.done
+        day = stamp(now)[:10]
+        if self.at["day"] != day:
+            self.at.update(day=day, today=0)
+            if self.at["limited"]:
+                self.at.update(cursor=0, again_cursor=0, limited=False)
+
+    def refresh(self) -> None:
+        """Reads the project again: leases were taken back."""
+        self.project = self.tx.execute(_place, {"project": self.project.id, "user": self.user.id}).one()
+
+    def save(self) -> None:
+        self.tx.execute(_update_member, {"project": self.project.id, "user": self.user.id,
+                                         **{f"new_{f}": v for f, v in self.at.items()}})
+
+    def barred(self) -> set[str]:
+        """Content that this labeler does not want to see, or has seen enough of today."""
+        limit = self.settings.exposure_limit
+        seen: set[str] = set()
+        if limit is not None:
+            query = select(exposures.c.category).where(exposures.c.user_id == self.user.id, exposures.c.count >= limit,
+                                                       exposures.c.day == self.at["day"])
+            seen = set(self.tx.scalars(query))
+        return seen | set(self.user.hidden)
+
+    def draw(self) -> float:
+        """A number in [0, 1) that depends on the project's seed, the labeler and how many tasks were given."""
+        words = f"{self.project.seed}:{self.user.id}:{self.at['served']}".encode()
+        return float(int.from_bytes(hashlib.blake2b(words, digest_size=8).digest()) / 2**64)
+
+    def claim(self) -> dict[str, Any] | None:
+        """One more task, or None where nothing is left for this labeler now."""
+        if self.at["state"] == "screening":
+            return self._known("qualify")
+        share = self.draw()
+        special = None
+        if share < self.settings.gold_rate:
+            special = self._known("gold")
+        elif share < self.settings.gold_rate + self.settings.repeat_rate:
+            special = self._repeat()
+        return special or self._task()
+
+    def _task(self) -> dict[str, Any] | None:
+        barred: set[str] | None = None  # looked up when the first item with a warning turns up: most have none
+        for cursor, statements in (("again_cursor", _again), ("cursor", _line)):
+            if cursor == "again_cursor" and self.project.again <= self.at[cursor]:
+                continue
+            item = self._first(statements[not barred], self.at[cursor], barred)
+            if item is not None and item.warnings and barred is None:
+                barred = self.barred()
+                item = self._first(statements[not barred], self.at[cursor], barred)
+            if item is not None:
+                self.at[cursor] = item.again if cursor == "again_cursor" else item.position
+                count(self.tx, item, held=1)
+                return self._lease(item, 0)
+            self.at[cursor] = self.project.again if cursor == "again_cursor" else self._end()
+        if barred and barred - set(self.user.hidden):
+            self.at["limited"] = True
+        return None
+
+    def _end(self) -> int:
+        """Where the line ends for this labeler: its last free place, or where they stand."""
+        last = self.tx.execute(_last_in_line, {"project": self.project.id, "after": self.at["cursor"]}).scalar()
+        return int(last or self.at["cursor"])
+
+    def _first(self, statement: Any, after: int, barred: set[str] | None) -> Row[Any] | None:
+        values = {"project": self.project.id, "role": "task", "user": self.user.id, "after": after, "n": 1}
+        if barred:
+            values |= {f"no_{c}": c in barred for c in ("violence", "sexual", "hate", "self_harm", "abuse", "other")}
+        found: Row[Any] | None = self.tx.execute(statement, values).first()
+        return found
+
+    def _known(self, role: str) -> dict[str, Any] | None:
+        """The next gold or qualifying item that the labeler has not seen: in an order of their own."""
+        query = with_prompt.where(items.c.project_id == self.project.id, items.c.role == role, items.c.state == "open",
+                                   ~_passed).order_by(items.c.position)
+        left = self.tx.execute(query, {"user": self.user.id}).fetchall()
+        return self._lease(left[0] if role == "qualify" else left[int(self.draw() * 1e6) % len(left)], 0) if left else None
+
+    def _repeat(self) -> dict[str, Any] | None:
+        """The earliest answer not repeated yet, once it is old enough; every other one mirrored."""
+        before = stamp(self.now.fromtimestamp(self.now.timestamp() - 60 * self.settings.repeat_minutes, self.now.tzinfo))
+        query = (select(assignments).join(items, assignments.c.item_id == items.c.id)
+                 .where(assignments.c.user_id == self.user.id, assignments.c.project_id == self.project.id,
+                        assignments.c.state == "submitted", assignments.c.turn == 0, assignments.c.claimed_at <= before,
+                        assignments.c.id > self.at["repeat_cursor"], items.c.role == "task").order_by(assignments.c.id).limit(1))
+        first = self.tx.execute(query).first()
+        if first is None:
+            return None
+        self.at["repeat_cursor"] = first.id
+        item = self.tx.execute(with_prompt.where(items.c.id == first.item_id)).first()
+        order = first.shown_order
+        return self._lease(item, 1, order[::-1] if self.settings.mirror and first.id % 2 else order)
+
+    def _lease(self, item: Any, turn: int, order: Sequence[int] | None = None) -> dict[str, Any]:
+        self.at["served"] += 1
+        values = {"state": "leased", "expires_at": until(self.settings, self.now)}
+        came_back = turn == 0 and (item.again > 0 or item.role != "task")
+        earlier = self.tx.execute(_before, {"item": item.id, "user": self.user.id}).first() if came_back else None
+        if earlier is not None:  # it ran out before; the same task in the same order
+            set_assignment(self.tx, earlier.id, state="leased")
+            set_assignment(self.tx, earlier.id, expires_at=values["expires_at"])
+            return task_json(self.project, {**earlier._mapping, **values}, item)
+        seed, shown = shuffled(self.project.seed, item.id, self.user.id, turn, len(item.body["completions"]))
+        row = {"item_id": item.id, "user_id": self.user.id, "project_id": self.project.id, "turn": turn, "counted": False,
+               "order_seed": seed, "shown_order": shown if order is None else list(order), "claimed_at": stamp(self.now),
+               "draft": None, "draft_version": 0, "judgment_seq": None, **values}
+        key = self.tx.execute(_insert, row).inserted_primary_key
+        assert key is not None
+        if item.warnings:
+            expose(self.tx, self.user.id, self.at["day"], item.warnings.split(","))
+        return task_json(self.project, {"id": key[0], **row}, item)
+
+
+def shuffled(seed: int, item: int, user: int, turn: int, k: int) -> tuple[int, list[int]]:
+    """The order in which `user` sees the k completions of `item`, and the seed that makes it (F7)."""
+    words = f"{seed}:{item}:{user}:{turn}".encode()
+    own = int.from_bytes(hashlib.blake2b(words, digest_size=7).digest())
+    order = list(range(k))
+    random.Random(own).shuffle(order)
+    return own, order
+
+
+def membership(tx: Connection, project: Row[Any], user: User, settings: Settings, now: datetime) -> Row[Any]:
+    """The caller's place in the project, made on the first visit of somebody who may work there; else it does not exist."""
+    found = find_member(tx, project.id, user.id)
+    if found is None:
+        if user.role != "lead" and not (settings.open_to_all and user.role == "labeler"):
+            raise not_found("project")
+        add_member(tx, project.id, user, settings, now)
+        found = find_member(tx, project.id, user.id)
+    if found is None or found.state == "removed":
+        raise not_found("project")
+    return found
+
+
+def add_member(tx: Connection, project: int, user: User, settings: Settings, now: datetime) -> None:
+    """Held-out labelers are not screened: they measure how far the labels generalise (arXiv 2203.02155, §5.3)."""
+    screened = settings.qualification is not None and user.role == "labeler" and not user.held_out
+    tx.execute(insert(members), {
+        "project_id": project, "user_id": user.id, "state": "screening" if screened else "member", "cursor": 0,
+        "again_cursor": 0, "repeat_cursor": 0, "limited": False, "served": 0, "done": 0, "day": "", "today": 0, "score": {},
+        "joined_at": stamp(now)})
+
+
+def expose(tx: Connection, user: int, day: str, categories: Sequence[str]) -> None:
+    """Counts what somebody was shown of each kind of content."""
+    for category in categories:
+        row = {"user_id": user, "day": day, "category": category}
+        where = and_(*[exposures.c[k] == v for k, v in row.items()])
+        if tx.execute(update(exposures).where(where).values(count=exposures.c.count + 1)).rowcount == 0:
+            tx.execute(insert(exposures), {**row, "count": 1})
+
+
+def next_tasks(tx: Connection, user: User, project: int, wanted: int, have: Sequence[int], now: datetime) -> dict[str, Any]:
+    """Up to `wanted` tasks: first those the caller holds and has lost sight of (not in `have`), then new ones."""
+    line = Line(tx, project, user, now)
+    if line.at["served"] % SWEEP_EVERY == 0 and sweep(tx, project, now):
+        line.refresh()
+    mine = tx.execute(_mine, {"user": user.id, "project": project}).fetchall()
+    tasks = []
+    for lease in [m for m in mine if m.id not in set(have)][:wanted]:
+        expires = until(line.settings, now)
+        set_assignment(tx, lease.id, expires_at=expires)
+        item = tx.execute(with_prompt.where(items.c.id == lease.item_id)).first()
+        tasks.append(task_json(line.project, {**lease._mapping, "expires_at": expires}, item))
+    status, held = "ok", len(mine)
+    while len(tasks) < wanted and held < MAX_HELD:
+        status = _stopped(line, held)
+        task = line.claim() if status == "ok" else None
+        if task is None:
+            if line.at["state"] == "screening" and held == 0 and decide(line):
+                continue
+            if status == "ok" and sweep(tx, project, now):
+                line.refresh()
+                continue
+            status = status if status != "ok" else _nothing(line)
+            break
+        tasks.append(task)
+        held += 1
+    line.save()
+    return {"tasks": tasks, "status": status if not tasks else "ok",
+            "retry_after": RETRY_SECONDS if not tasks and status in ("empty", "waiting") else None,
+            "progress": {"done_by_me": line.done, "open": max(0, line.project.items_total - line.project.items_done)}}
+
+
+def _stopped(line: Line, held: int) -> str:
+    if line.project.status != "open":
+        return "paused" if line.project.status == "paused" else "finished"
+    if line.at["state"] in ("waiting", "not_qualified"):
+        return str(line.at["state"])
+    limit = line.settings.daily_limit
+    return "limit" if limit is not None and line.at["today"] + held >= limit else "ok"
+
+
+def _nothing(line: Line) -> str:
+    """Why there is no task: the test is not graded or failed, all is done, or others hold the rest."""
+    if line.at["state"] in ("screening", "waiting", "not_qualified"):
+        return "not_qualified" if line.at["state"] == "not_qualified" else "waiting"
+    if line.project.items_done >= line.project.items_total:
+        return "finished"
+    return "limit" if line.at["limited"] else "empty"
+
+
+def decide(line: Line) -> bool:
+    """Ends a qualifying test whose questions are all answered: qualified, not, or waiting for demonstrations' grades.
+
+    Returns whether the labeler may go on to the project's tasks.
+    """
+    query = (select(assignments.c.judgment_seq, items.c.kind, grades.c.score)
+             .join(items, assignments.c.item_id == items.c.id)
+             .outerjoin(grades, grades.c.judgment_seq == assignments.c.judgment_seq)
+             .where(assignments.c.user_id == line.user.id, assignments.c.project_id == line.project.id,
+                    items.c.role == "qualify", assignments.c.state == "submitted"))
+    answered = line.tx.execute(query).fetchall()
+    if not answered:
+        return False
+    written = [row.score for row in answered if row.kind == "demonstrate"]
+    if any(score is None for score in written):
+        line.at["state"] = "waiting"
+    else:
+        passed = qualifies(line.at["score"], written, line.settings.qualification or {})
+        line.at["state"] = "qualified" if passed else "not_qualified"
+    return bool(line.at["state"] == "qualified")
+
+
+def task_json(project: Row[Any], lease: Any, item: Any) -> dict[str, Any]:
+    """What a labeler sees. No source, no gold, nobody else's answer: only what is named here leaves the server (F6, F8)."""
+    body = item.body
+    texts = [c["text"] for c in body["completions"]]
+    prompt = None
+    if item.prompt is not None:
+        said = item.prompt["prompt"]
+        prompt = {"messages": [{"role": "user", "content": said}] if isinstance(said, str) else said,
+                  "use_case": item.prompt.get("use_case"), "kind": item.prompt.get("kind", "plain")}
+    return {"assignment": lease["id"], "item": item.id, "project": project.id, "kind": item.kind,
+            "stage": "qualify" if item.role == "qualify" else "task",
+            "form_version": project.form_version if item.kind == project.kind else default_form(item.kind)["version"],
+            "instruction_hash": project.instruction_hash, "prompt": prompt,
+            "completions": [texts[i] for i in lease["shown_order"]], "ask": body.get("ask"),
+            "warnings": item.warnings.split(",") if item.warnings else [], "claimed_at": lease["claimed_at"],
+            "expires_at": lease["expires_at"], "draft": lease["draft"], "draft_version": lease["draft_version"]}

@@ -1,0 +1,40 @@
+"""The one shape of everything that goes wrong: `{"error": {"code", "message", "hint"}}`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harken.core.errors import UserError
+
+CODES: dict[int, tuple[str, ...]] = {
+    400: ("bad_request",), 401: ("login_needed", "bad_login"),
+    403: ("forbidden", "csrf", "origin", "host", "proxy_needs_accounts"), 404: ("not_found",), 405: ("method_not_allowed",),
+    409: ("conflict", "client_id_reused", "draft_conflict", "nothing_to_undo", "not_yours_now", "already_answered",
+          "accounts_exist", "set_password_first"),
+    413: ("too_large",), 415: ("not_json",), 422: ("bad_answer",), 429: ("slow_down",), 500: ("internal",),
+    503: ("busy", "storage"),
+}
+STATUS = {code: status for status, codes in CODES.items() for code in codes}
+
+
+class ApiError(Exception):
+    """An answer other than the wanted one. `extra` joins the error object (a draft conflict's `current`)."""
+
+    def __init__(self, code: str, message: str, hint: str = "", *, retry_after: int | None = None,
+                 extra: Mapping[str, Any] | None = None) -> None:
+        self.status, self.code, self.message, self.hint = STATUS[code], code, message, hint
+        self.retry_after, self.extra = retry_after, dict(extra or {})
+        super().__init__(message)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"error": {"code": self.code, "message": self.message, "hint": self.hint, **self.extra}}
+
+    @classmethod
+    def of(cls, error: UserError, code: str = "bad_request") -> ApiError:
+        return cls(code, error.fact, error.action)
+
+
+def not_found(what: str) -> ApiError:
+    """The same words whether it does not exist or is none of the caller's business."""
+    return ApiError("not_found", f"There is no such {what}.", "Check the address, or ask the project's lead for access.")

@@ -1,0 +1,189 @@
+"""Who holds what: leases run out and come back, and an item's counters always add up.
+
+Every function runs inside the caller's write transaction, which the store gives to one writer at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, select, update
+
+from harken.store import events
+from harken.store.events import stamp
+from harken.store.studio_schema import assignments, items, members, projects
+from harken.studio.errors import ApiError, not_found
+from harken.studio.settings import Settings
+
+SWEEP = 50
+
+
+@dataclass(frozen=True)
+class User:
+    """Who calls. `local` is the one person of single-user mode."""
+
+    id: int
+    name: str
+    role: str
+    held_out: bool = False
+    hidden: tuple[str, ...] = ()
+    local: bool = False
+    group: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"id": self.id, "name": self.name, "role": self.role, "held_out": self.held_out}
+
+
+_project = select(projects).where(projects.c.id == bindparam("id"))
+_overdue = (select(assignments)
+            .where(assignments.c.project_id == bindparam("project"), assignments.c.state == "leased",
+                   assignments.c.expires_at < bindparam("now"))
+            .order_by(assignments.c.expires_at).limit(SWEEP))
+_assignment = select(assignments).where(assignments.c.id == bindparam("id"))
+_set_assignment: dict[tuple[str, ...], Any] = {
+    fields: update(assignments).where(assignments.c.id == bindparam("key")).values({f: bindparam(f) for f in fields})
+    for fields in (("state",), ("expires_at",), ("draft", "draft_version", "expires_at"),
+                   ("state", "counted", "draft", "judgment_seq"))}
+_item = select(items).where(items.c.id == bindparam("id"))
+_count = (update(items).where(items.c.id == bindparam("key"))
+          .values({f: bindparam(f) for f in ("state", "wanted", "done", "held", "free", "again")}))
+_finished = (update(projects).where(projects.c.id == bindparam("key"))
+             .values(items_done=projects.c.items_done + bindparam("by")))
+_moved = update(projects).where(projects.c.id == bindparam("key")).values(again=bindparam("mark"))
+_member = select(members).where(members.c.project_id == bindparam("project"), members.c.user_id == bindparam("user"))
+
+
+def find_project(tx: Connection, project: int) -> Row[Any]:
+    row = tx.execute(_project, {"id": project}).first()
+    if row is None:
+        raise not_found("project")
+    return row
+
+
+def find_member(tx: Connection, project: int, user: int) -> Row[Any] | None:
+    return tx.execute(_member, {"project": project, "user": user}).first()
+
+
+def find_item(tx: Connection, item: int) -> Row[Any]:
+    row = tx.execute(_item, {"id": item}).first()
+    assert row is not None
+    return row
+
+
+def my_assignment(tx: Connection, user: User, assignment: int) -> Row[Any]:
+    """The caller's own assignment; anybody else's does not exist for them."""
+    row = tx.execute(_assignment, {"id": assignment}).first()
+    if row is None or row.user_id != user.id:
+        raise not_found("task")
+    return row
+
+
+def set_assignment(tx: Connection, assignment: int, **values: Any) -> None:
+    tx.execute(_set_assignment[tuple(values)], {"key": assignment, **values})
+
+
+def count(tx: Connection, item: Row[Any], *, done: int = 0, held: int = 0, wanted: int | None = None,
+          state: str | None = None, again: int | None = None) -> None:
+    """Moves an item's counters. `again`: the event that makes it claimable again for those who passed it in line."""
+    done, held = item.done + done, item.held + held
+    wanted = item.wanted if wanted is None else wanted
+    state = item.state if state is None else state
+    if state in ("open", "done"):
+        state = "done" if done >= wanted else "open"
+    free = max(0, wanted - done - held) if state == "open" else 0
+    assert done >= 0 and held >= 0, f"item {item.id}: {done} done, {held} held"
+    mark = again if again is not None and free > 0 else item.again
+    tx.execute(_count, {"key": item.id, "state": state, "wanted": wanted, "done": done, "held": held, "free": free,
+                        "again": mark})
+    if mark != item.again:
+        tx.execute(_moved, {"key": item.project_id, "mark": mark})
+    if (state == "done") != (item.state == "done"):
+        tx.execute(_finished, {"key": item.project_id, "by": 1 if state == "done" else -1})
+
+
+def counts(item: Row[Any], turn: int) -> bool:
+    """Whether an assignment takes one of the item's places: not gold, not a qualifying test, not a repeat."""
+    return item.role == "task" and turn == 0
+
+
+def let_go(tx: Connection, lease: Row[Any], why: str, now: datetime) -> None:
+    """Ends a lease without an answer; the item's place becomes free for others. The draft stays."""
+    event = events.add(tx, why, now, user_id=lease.user_id, project_id=lease.project_id, item_id=lease.item_id,
+                       assignment_id=lease.id)
+    set_assignment(tx, lease.id, state="expired")
+    item = find_item(tx, lease.item_id)
+    if counts(item, lease.turn):
+        count(tx, item, held=-1, again=event)
+
+
+def sweep(tx: Connection, project: int, now: datetime) -> int:
+    """Takes back leases that ran out, the oldest first; returns how many."""
+    overdue = tx.execute(_overdue, {"project": project, "now": stamp(now)}).fetchall()
+    for lease in overdue:
+        let_go(tx, lease, "expire", now)
+    return len(overdue)
+
+
+def until(settings: Settings, now: datetime) -> str:
+    return stamp(now + timedelta(minutes=settings.lease_minutes))
+
+
+def renew(tx: Connection, user: User, assignment: int, now: datetime) -> dict[str, Any]:
+    """Holds a task for longer, and every other task the caller holds in this project with it."""
+    mine = _held(tx, user, assignment)
+    expires = until(Settings.from_json(find_project(tx, mine.project_id).settings), now)
+    tx.execute(update(assignments).where(assignments.c.user_id == user.id, assignments.c.project_id == mine.project_id,
+                                         assignments.c.state == "leased").values(expires_at=expires))
+    return {"expires_at": expires}
+
+
+def save_draft(tx: Connection, user: User, assignment: int, draft: dict[str, Any], version: int,
+               now: datetime) -> dict[str, Any]:
+    """Keeps what is written so far. `version` is the one the caller last saw: a second window does not overwrite."""
+    mine = _held(tx, user, assignment)
+    if mine.draft_version != version:
+        raise ApiError("draft_conflict", "This task was also changed in another window.",
+                       "Reload to see that text; your own is still on this page.",
+                       extra={"current": {"draft": mine.draft, "version": mine.draft_version}})
+    expires = until(Settings.from_json(find_project(tx, mine.project_id).settings), now)
+    set_assignment(tx, assignment, draft=draft, draft_version=version + 1, expires_at=expires)
+    return {"version": version + 1, "expires_at": expires}
+
+
+def leave(tx: Connection, user: User, project: int, now: datetime) -> dict[str, Any]:
+    """Gives back what the caller holds and has not begun."""
+    find_project(tx, project)
+    query = select(assignments).where(assignments.c.user_id == user.id, assignments.c.project_id == project,
+                                      assignments.c.state == "leased")
+    begun = released = 0
+    for lease in tx.execute(query).fetchall():
+        if lease.draft is None:
+            let_go(tx, lease, "release", now)
+            released += 1
+        else:
+            begun += 1
+    return {"released": released, "kept": begun}
+
+
+def _held(tx: Connection, user: User, assignment: int) -> Row[Any]:
+    mine = my_assignment(tx, user, assignment)
+    if mine.state == "leased":
+        return mine
+    if mine.state == "expired":
+        return _again(tx, mine)
+    raise ApiError("not_yours_now", "This task is answered or skipped already.", "Undo brings it back.")
+
+
+def _again(tx: Connection, lease: Row[Any]) -> Row[Any]:
+    """A lease that ran out is taken up again where a place is free; else it can only be sent in as it is."""
+    item = find_item(tx, lease.item_id)
+    if counts(item, lease.turn):
+        if item.free == 0:
+            raise ApiError("not_yours_now", "This task was given to somebody else meanwhile.",
+                           "Submit it all the same: what you wrote is stored. Then go on with the next.")
+        count(tx, item, held=1)
+    set_assignment(tx, lease.id, state="leased")
+    return lease

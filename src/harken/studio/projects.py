@@ -1,0 +1,254 @@
+"""Projects and their items: what is asked of whom.
+
+    project = create_project(tx, {"name": "helpful", "kind": "rate_and_rank", "overlap": 2}, now, seed=0)
+    add_items(tx, project, [{"prompt": "Hi", "completions": ["Hello.", {"text": "Yo", "source": "runs/sft"}]}], now)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, select, update
+
+from harken.core.records import Choice, Completion, Demonstration, Prompt, content_hash
+from harken.store import events
+from harken.store.events import stamp
+from harken.store.schema import completions, prompts
+from harken.store.shapes import Record
+from harken.store.studio_schema import forms, instructions, items, projects
+from harken.studio.errors import ApiError
+from harken.studio.forms import KINDS, PROMPT_FLAGS, PROMPT_KINDS, USE_CASES, check_form, default_form
+from harken.studio.leases import find_item, find_project
+from harken.studio.schema import ANY, BOOLEAN, Schema, array, check, either, enum, integer, mapping, nullable, obj, text
+from harken.studio.settings import CATEGORIES, PRESETS, SETTINGS, Settings, instruction_hash, names_its_maker, preset
+
+LONGEST = 200_000
+MESSAGE = obj({"role": enum("system", "user", "assistant"), "content": text(LONGEST)})
+COMPLETION = either(text(LONGEST, 1), obj({"text": text(LONGEST, 1), "source": nullable(text(500))}, optional=("source",)))
+GOLD = obj({"ranks": array(integer(1, 9), 2, 9), "prompt_flags": array(enum(*PROMPT_FLAGS), 0, 11),
+            "ratings": array(obj({"flags": mapping(nullable(BOOLEAN), 40)}), 2, 9)},
+            optional=("ranks", "prompt_flags", "ratings"))
+ASK = obj({"kind": nullable(enum(*PROMPT_KINDS)), "use_case": nullable(enum(*USE_CASES)), "text": text(4000)},
+          optional=("kind", "use_case"))
+ITEM: Schema = obj({
+    "prompt": either(text(LONGEST, 1), array(MESSAGE, 1, 1000)), "use_case": nullable(text(100)), "tags": array(text(100), 0, 50),
+    "prompt_kind": enum(*PROMPT_KINDS), "split": nullable(text(40)), "meta": mapping(ANY, 100),
+    "completions": array(COMPLETION, 0, 9), "original": text(LONGEST, 1), "ask": ASK,
+    "warnings": array(enum(*CATEGORIES), 0, len(CATEGORIES)), "role": enum("task", "gold", "qualify"), "gold": GOLD,
+    "kind": enum(*KINDS)})
+ITEM["required"] = []
+BATCH = 500
+
+
+def create_project(tx: Connection, said: Mapping[str, Any], now: datetime, *, user_id: int | None = None, seed: int = 0) -> int:
+    """A new project with InstructGPT's form and the preset of its purpose, unless told otherwise. Returns its id."""
+    if tx.execute(select(projects.c.id).where(projects.c.name == said["name"])).first() is not None:
+        raise ApiError("conflict", f"There is a project {said['name']} already.", "Choose another name.")
+    settings = {k: v for k, v in said.items() if k in SETTINGS["properties"]}
+    purpose = said.get("purpose", "train")
+    wording = said.get("instructions") or {"preset": purpose}
+    row = {"name": said["name"], "kind": said["kind"], "purpose": purpose, "status": "open",
+           "settings": _settings({}, settings), "form_version": store_form(tx, default_form(said["kind"]), now),
+           "instruction_hash": store_instructions(tx, wording, now), "instruction_version": 1,
+           "seed": said.get("seed", seed), "items_total": 0, "items_done": 0, "again": 0, "created_at": stamp(now)}
+    for kind in KINDS:
+        store_form(tx, default_form(kind), now)  # a qualifying test may ask for another kind
+    key = tx.execute(insert(projects), row).inserted_primary_key
+    assert key is not None
+    events.add(tx, "project", now, user_id=user_id, project_id=key[0], body={"name": said["name"], "settings": row["settings"]})
+    return int(key[0])
+
+
+def _settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as stored: what was said, checked as a whole."""
+    merged = {**old, **new}
+    settings = Settings.from_json(merged)
+    if settings.gold_rate + settings.repeat_rate > 0.9:
+        raise ApiError("bad_request", "gold_rate and repeat_rate leave less than a tenth for the tasks themselves.")
+    return merged
+
+
+def store_form(tx: Connection, form: dict[str, Any], now: datetime) -> str:
+    if tx.execute(select(forms.c.version).where(forms.c.version == form["version"])).first() is None:
+        tx.execute(insert(forms), {"version": form["version"], "body": form, "created_at": stamp(now)})
+    return str(form["version"])
+
+
+def store_instructions(tx: Connection, said: Mapping[str, Any], now: datetime) -> str:
+    """Stores a wording once; returns its hash, which every answer given under it carries."""
+    name = said.get("preset")
+    words = preset(name) if name in PRESETS else said["text"]
+    digest = instruction_hash(words)
+    if tx.execute(select(instructions.c.hash).where(instructions.c.hash == digest)).first() is None:
+        tx.execute(insert(instructions), {"hash": digest, "text": words, "preset": name, "created_at": stamp(now)})
+    return digest
+
+
+def set_instructions(tx: Connection, project: int, said: Mapping[str, Any], now: datetime, user_id: int | None = None) -> None:
+    found, digest = find_project(tx, project), store_instructions(tx, said, now)
+    if digest != found.instruction_hash:
+        tx.execute(update(projects).where(projects.c.id == project).values(
+            instruction_hash=digest, instruction_version=found.instruction_version + 1))
+        events.add(tx, "instructions", now, user_id=user_id, project_id=project, body={"hash": digest})
+
+
+def set_form(tx: Connection, project: int, form: dict[str, Any], now: datetime, user_id: int | None = None) -> None:
+    found = find_project(tx, project)
+    version = store_form(tx, check_form(form, found.kind), now)
+    if version != found.form_version:
+        tx.execute(update(projects).where(projects.c.id == project).values(form_version=version))
+        events.add(tx, "form", now, user_id=user_id, project_id=project, body={"version": version})
+
+
+def change_project(tx: Connection, project: int, said: Mapping[str, Any], now: datetime, user_id: int | None = None) -> None:
+    """Changes name, status or settings. A higher overlap opens finished items again; a lower one closes open ones."""
+    found = find_project(tx, project)
+    settings = _settings(found.settings, {k: v for k, v in said.items() if k in SETTINGS["properties"]})
+    rest = {k: said[k] for k in ("name", "status") if k in said}
+    other = select(projects.c.id).where(projects.c.name == rest.get("name"), projects.c.id != project)
+    if "name" in rest and tx.execute(other).first() is not None:
+        raise ApiError("conflict", f"There is a project {rest['name']} already.", "Choose another name.")
+    tx.execute(update(projects).where(projects.c.id == project).values(settings=settings, **rest))
+    event = events.add(tx, "change", now, user_id=user_id, project_id=project, body=dict(said))
+    if "overlap" in said:
+        set_overlap(tx, project, Settings.from_json(settings).overlap_min, event)
+
+
+def set_overlap(tx: Connection, project: int, wanted: int, event: int) -> None:
+    """Every task of a project gets the overlap, in one statement; places taken beyond it stay taken."""
+    c = items.c
+    own = (c.project_id == project) & (c.role == "task")
+    least = func.max if tx.dialect.name == "sqlite" else func.greatest
+    state = _case((c.state == "set_aside", "set_aside"), (c.done >= wanted, "done"), other="open")
+    free = _case((c.state == "set_aside", 0), other=least(0, wanted - c.done - c.held))
+    tx.execute(update(items).where(own).values(wanted=wanted, state=state, free=free,
+                                               again=_case((free > c.free, event), other=c.again)))
+    done = select(func.count()).select_from(items).where(own, c.state == "done").scalar_subquery()
+    tx.execute(update(projects).where(projects.c.id == project).values(items_done=done, again=event))
+
+
+def _case(*whens: Any, other: Any) -> Any:
+    from sqlalchemy import case
+    return case(*whens, else_=other)
+
+
+def add_items(tx: Connection, project: int, rows: Iterable[Mapping[str, Any]], now: datetime,
+              user_id: int | None = None) -> dict[str, int]:
+    """Adds items at the end of the line; one that is there already (equal in all it asks) is not added again."""
+    found = find_project(tx, project)
+    settings = Settings.from_json(found.settings)
+    place = tx.execute(select(func.max(items.c.position)).where(items.c.project_id == project)).scalar() or 0
+    added = already = tasks = unblinded = 0
+    batch: list[dict[str, Any]] = []
+    for n, said in enumerate(rows, 1):
+        try:
+            check(ITEM, dict(said), "")
+            row = _item_row(found, settings, said, now)
+        except (ApiError, ValueError) as error:
+            raise ApiError("bad_request", f"Item {n}: {error}.", "Correct it and send all items again: none was added.") from None
+        batch.append(row)
+        if len(batch) == BATCH:
+            added, already, tasks, unblinded = _sum((added, already, tasks, unblinded), _store(tx, found, batch, place + added))
+            batch = []
+    added, already, tasks, unblinded = _sum((added, already, tasks, unblinded), _store(tx, found, batch, place + added))
+    tx.execute(update(projects).where(projects.c.id == project).values(items_total=projects.c.items_total + tasks))
+    events.add(tx, "items", now, user_id=user_id, project_id=project, body={"added": added, "already": already})
+    return {"added": added, "already": already, "names_its_maker": unblinded}
+
+
+def _sum(one: Sequence[int], other: Sequence[int]) -> list[int]:
+    return [a + b for a, b in zip(one, other)]
+
+
+def _item_row(project: Row[Any], settings: Settings, said: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    """One item as stored, with its prompt and completions under keys that begin with an underscore."""
+    kind, role = said.get("kind", project.kind), said.get("role", "task")
+    given = list(said.get("completions", []))
+    if "original" in said:
+        given = [said["original"], *given]
+    texts = [c if isinstance(c, str) else c["text"] for c in given]
+    sources = [None if isinstance(c, str) else c.get("source") for c in given]
+    fewest, most = {"rate_and_rank": (2, 9), "compare": (2, 2), "edit": (1, 1)}.get(kind, (0, 0))
+    if not fewest <= len(texts) <= most:
+        raise ValueError(f'"{kind}" needs {fewest} to {most} completions, found {len(texts)}')
+    if kind != project.kind and role != "qualify":
+        raise ValueError(f'only a qualifying item may be of another kind ("{kind}") than the project ("{project.kind}")')
+    if "gold" in said and len(said["gold"].get("ranks", texts)) != len(texts):
+        raise ValueError('"gold.ranks" has another length than "completions"')
+    if kind != "write_prompt" and "prompt" not in said:
+        raise ValueError('"prompt" is missing')
+    prompt = _prompt(said) if "prompt" in said else None
+    ask = said.get("ask", {"text": "Write a prompt."}) if kind == "write_prompt" else None
+    body = {"completions": [{"text": t, "source": s} for t, s in zip(texts, sources)], "ask": ask, "gold": said.get("gold"),
+            "names_its_maker": any(map(names_its_maker, texts))}
+    content = content_hash([kind, role, prompt.to_json() if prompt else None, body])[:32]
+    warnings = ",".join(sorted(set(said.get("warnings", [])))) or None
+    return {"project_id": project.id, "role": role, "kind": kind, "body": body, "warnings": warnings, "content": content,
+            "state": "open", "wanted": settings.overlap_min, "done": 0, "held": 0,
+            "free": settings.overlap_min if role == "task" else 0, "again": 0, "skips": 0, "flags": 0, "created_at": stamp(now),
+            "prompt_key": content_hash(prompt.to_json())[:32] if prompt else None, "_prompt": prompt}
+
+
+def _prompt(said: Mapping[str, Any]) -> Prompt:
+    row = {k: said[k] for k in ("prompt", "use_case", "tags", "split", "meta") if k in said}
+    return Prompt.from_json(row | ({"kind": said["prompt_kind"]} if "prompt_kind" in said else {}))
+
+
+def _store(tx: Connection, project: Row[Any], batch: list[dict[str, Any]], place: int) -> tuple[int, int, int, int]:
+    """Stores a batch; returns how many were added, there already, tasks among the added, and naming their maker."""
+    wanted = {row["content"]: row for row in batch}
+    known = set(tx.scalars(select(items.c.content).where(items.c.project_id == project.id, items.c.content.in_(wanted))))
+    fresh = [row for content, row in wanted.items() if content not in known]
+    said = {row["prompt_key"]: row["_prompt"] for row in fresh if row["_prompt"] is not None}
+    there = set(tx.scalars(select(prompts.c.key).where(prompts.c.key.in_(said))))
+    new = [{"key": key, "id": prompt.id, "body": prompt.to_json(), "created_at": fresh[0]["created_at"]}
+           for key, prompt in said.items() if key not in there]
+    if new:
+        tx.execute(insert(prompts), new)
+    if fresh:
+        tx.execute(insert(items), [{k: v for k, v in row.items() if k != "_prompt"} | {"position": place + n}
+                                   for n, row in enumerate(fresh, 1)])
+        _store_completions(tx, fresh)
+    tasks = sum(row["role"] == "task" for row in fresh)
+    return len(fresh), len(batch) - len(fresh), tasks, sum(row["body"]["names_its_maker"] for row in fresh)
+
+
+def _store_completions(tx: Connection, fresh: list[dict[str, Any]]) -> None:
+    """Completions whose source is known join the database's own list of them."""
+    found = {}
+    for row in fresh:
+        for c in row["body"]["completions"] if row["_prompt"] else ():
+            if c["source"]:
+                one = Completion(row["_prompt"].id, c["text"], c["source"])
+                found[one.id] = {"id": one.id, "prompt_id": one.prompt_id, "text": one.text, "source": one.source,
+                                 "created_at": row["created_at"]}
+    there = set(tx.scalars(select(completions.c.id).where(completions.c.id.in_(found))))
+    if new := [row for key, row in found.items() if key not in there]:
+        tx.execute(insert(completions), new)
+
+
+def items_of(record: Record) -> dict[str, Any]:
+    """An item for a record of a file: a comparison's completions are asked about anew, its ranks are not shown."""
+    prompt = record if isinstance(record, Prompt) else record.prompt
+    row = {k: v for k, v in prompt.to_json().items() if k != "kind"}
+    row |= {"prompt_kind": prompt.kind}
+    if isinstance(record, Choice):
+        return row | {"completions": list(record.options)}
+    return row | {"original": record.completion} if isinstance(record, Demonstration) else row
+
+
+def change_item(tx: Connection, item: int, said: Mapping[str, Any], now: datetime, user_id: int | None = None) -> Row[Any]:
+    """A lead's hand on one item: set aside or open again, to the front, another overlap, warnings."""
+    from harken.studio.leases import count
+    found = find_item(tx, item)
+    event = events.add(tx, "item", now, user_id=user_id, project_id=found.project_id, item_id=item, body=dict(said))
+    if "warnings" in said:
+        tx.execute(update(items).where(items.c.id == item).values(warnings=",".join(sorted(set(said["warnings"]))) or None))
+    if found.role == "task":
+        count(tx, found, wanted=said.get("overlap"), again=event,
+              state={"open": "open", "set_aside": "set_aside", None: None}[said.get("state")])
+    elif "state" in said:
+        tx.execute(update(items).where(items.c.id == item).values(state=said["state"]))
+    return find_item(tx, item)
