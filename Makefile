@@ -11,7 +11,7 @@ READY := $(VENV)/ready
 quickstart: $(READY)
 	$(BIN)/harken quickstart
 
-test: $(READY) chromium
+test: $(READY) chromium postgres
 	$(BIN)/python -m pytest -m "not slow" -n 2
 	$(BIN)/python -m pytest -m slow
 
@@ -41,6 +41,12 @@ $(READY): pyproject.toml constraints.txt
 chromium:
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; }; } || true
+
+# The database tests want PostgreSQL's programs and start a server of their own; skipped likewise.
+.PHONY: postgres
+postgres:
+	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql >/dev/null; }; } || true
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
