@@ -1,0 +1,75 @@
+// Every page but the labeling one: forms go to the API as JSON, and say what went wrong.
+//   <form data-api="POST /api/projects" data-then="/lead/projects/{id}">   goes there, {id} filled from the answer
+//   <form … data-done="Saved.">                                             stays and says so
+// A field's name may have dots ("group.age"); data-type: int, float, bool, list (ticked boxes), lines, optional, json.
+
+import { call } from "./api.js";
+import { all, find } from "./dom.js";
+import { tell } from "./messages.js";
+import { Outbox } from "./outbox.js";
+
+const READ = {
+  int: (input) => (input.value === "" ? null : parseInt(input.value, 10)),
+  float: (input) => (input.value === "" ? null : Number(input.value)),
+  bool: (input) => input.checked,
+  optional: (input) => input.value || undefined,
+  json: (input) => (input.value ? JSON.parse(input.value) : null),
+};
+
+/** A form's fields as the JSON that the API wants. */
+export function fields(form) {
+  const body = {};
+  for (const input of form.elements) {
+    if (!input.name || input.disabled || (input.type === "radio" && !input.checked)) continue;
+    const path = input.name.split(".");
+    const name = path.pop();
+    const place = path.reduce((at, key) => (at[key] ??= {}), body);
+    if (input.dataset.type === "list") (place[name] ??= []).push(...(input.checked ? [input.value] : []));
+    else {
+      const value = (READ[input.dataset.type] ?? ((i) => i.value))(input);
+      if (value !== undefined) place[name] = value;
+    }
+  }
+  return body;
+}
+
+/** A same-origin path out of "/lead/projects/{id}" and the API's answer. */
+export const fillPath = (path, answer) => path.replace(/\{(\w+)\}/g, (_, key) => encodeURIComponent(answer[key]));
+
+async function send(form) {
+  const error = find(".error", form);
+  const [method, path] = form.dataset.api.split(" ");
+  const button = find("button[type=submit]", form);
+  button.disabled = true;
+  if (error) error.textContent = "";
+  try {
+    const body = form.dataset.empty !== undefined ? {} : fields(form);
+    const answer = await call(method, path, body);
+    if (form.dataset.then) location.assign(fillPath(form.dataset.then, answer));
+    else if (form.dataset.done) tell("stored", form.dataset.done);
+    else location.reload();
+    form.dispatchEvent(new CustomEvent("stored", { detail: answer }));
+  } catch (failure) {
+    if (error) error.textContent = [failure.message, failure.hint].filter(Boolean).join(" ");
+    else tell("failure", failure.message, { hint: failure.hint });
+  } finally {
+    button.disabled = false;
+  }
+}
+
+// Answers that did not reach the server from the labeling page go out from any page.
+const owner = find('meta[name="user"]')?.content;
+if (owner) new Outbox(owner, {}).flush();
+
+for (const form of all("form[data-api]")) {
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (form.dataset.sure && !form.dataset.asked) { // a second press, not a dialog: nothing is lost by one wrong click (F9)
+      form.dataset.asked = "yes";
+      find("button[type=submit]", form).textContent = form.dataset.sure;
+      setTimeout(() => delete form.dataset.asked, 8000);
+      return;
+    }
+    send(form);
+  });
+}
