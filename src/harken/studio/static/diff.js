@@ -90,7 +90,7 @@ export function wordDiff(a, b) {
 }
 
 /** Joins neighbours of one kind; a lone space between two changed words changes with them. */
-function merge(runs) {
+export function merge(runs) {
   const out = [];
   runs.forEach((run, i) => {
     const bridge = run.kind === "same" && !run.text.trim() && out.at(-1)?.kind === "changed" && runs[i + 1]?.kind === "changed";

@@ -1,6 +1,6 @@
 // The forms that are mostly writing: an ideal answer, an improved one, a new prompt.
 
-import { compare } from "../diff.js";
+import { compare, merge } from "../diff.js";
 import { announce, el, icon, uuid } from "../dom.js";
 import { render } from "../text.js";
 import { About, AnswerText, Notes, choiceRow, frame, textField, words } from "./parts.js";
@@ -78,12 +78,13 @@ export class Edit extends Writing {
 
   paint() {
     if (!this.after) return;
+    const renamed = (runs, kind) => merge(runs.map((r) => ({ text: r.text, kind: r.kind === "same" ? "same" : kind })));
     const [gone, added] = compare(this.original, this.text);
     const same = this.text === this.original;
     this.before.show();
-    if (!same) this.before.marked(gone.map((r) => ({ ...r, kind: r.kind === "same" ? "same" : "gone" })));
+    if (!same) this.before.marked(renamed(gone, "gone"));
     this.after.parentElement.hidden = same;
-    this.after.replaceChildren(...added.map((r) => (r.kind === "same" ? r.text : el("ins", {}, r.text))));
+    this.after.replaceChildren(...renamed(added, "added").map((r) => (r.kind === "same" ? r.text : el("ins", {}, r.text))));
   }
 
   get status() { return this.text === this.original ? "unchanged: good as it is" : super.status; }
