@@ -13,6 +13,7 @@ import { Outbox } from "./outbox.js";
 import { Queue } from "./queue.js";
 import { render } from "./text.js";
 
+const GUIDE_READ = `harken:guide:${pageData().project.id}`;
 const RENEW_MS = 4 * 60 * 1000;
 const SAYINGS = {
   empty: ["Nothing to do right now", "Others hold the items that are left. This page looks again by itself."],
@@ -25,6 +26,7 @@ const SAYINGS = {
 };
 
 const { project, user } = pageData();
+const forms = new Map([[project.form.version, project.form]]);
 const stage = find("#stage");
 const clock = new Clock();
 const keys = new Keys();
@@ -39,7 +41,7 @@ const outbox = new Outbox(user.id, {
   },
   stored: (entry, answer) => {
     if (entry.project !== project.id) return;
-    queue.take(answer.next, [entry.task.assignment]);
+    take(answer.next, [entry.task.assignment]);
     if (entry.action === "submit") confirm(entry, answer);
     if (!queue.current) present();
   },
@@ -64,6 +66,19 @@ function confirm(entry, answer) {
   tell("notice", `Stored: ${words}. ${answer.notices.map((n) => n.message).join(" ")}`, { action: { label: "Change it", run: undo } });
 }
 
+/** Takes tasks in, and whatever they need before they are shown. */
+function take(answer, except) {
+  queue.take(answer, except);
+  for (const task of queue.ready) need(task).catch(() => {});
+}
+
+/** A task may ask by another form than the project's (a qualifying test, or a form changed meanwhile), or under newer
+ *  instructions: they are fetched, and new instructions shown. */
+async function need(task) {
+  if (!forms.has(task.form_version)) forms.set(task.form_version, await call("GET", `/api/projects/${project.id}/forms/${task.form_version}`));
+  if (task.instruction_hash !== project.instructions.hash) Object.assign(project, await call("GET", `/api/projects/${project.id}`));
+}
+
 /** Shows the task in hand, or why there is none. */
 function present() {
   state.dropKeys();
@@ -71,8 +86,10 @@ function present() {
   const task = queue.current ?? queue.advance();
   document.body.classList.toggle("idle", !task);
   if (!task) return rest();
+  if (!forms.has(task.form_version)) return void need(task).then(present, (error) => tell("failure", error.message, { hint: error.hint, action: { label: "Try again", run: present } }));
+  if (localStorage.getItem(GUIDE_READ) !== project.instructions.hash) guide();
   if (task.warnings.length && !task.seen) return warn(task);
-  const form = new FORMS[task.kind](task, project.form, () => changed(task));
+  const form = new FORMS[task.kind](task, forms.get(task.form_version), () => changed(task));
   Object.assign(form, { onstep: bar, onsubmit: submit, onproblem: complain });
   state.form = form;
   stage.replaceChildren(task.stage === "qualify" ? el("p", { class: "notice" }, "This item belongs to the qualifying test.") : "", form.root);
@@ -210,7 +227,7 @@ function show(task, draft) {
 /** The server takes back what `have` does not name, so this never runs beside a submit that asks for more. */
 async function refill() {
   while (outbox.running) await outbox.flush();
-  await queue.fill(outbox.waiting.map((e) => e.task.assignment)).catch((error) => {
+  await queue.fill(outbox.waiting.map((e) => e.task.assignment), take).catch((error) => {
     if (!queue.current) queue.status = error.code === "offline" ? "offline" : queue.status;
     if (error.status === 401) tell("failure", "You are logged out.", { hint: "Your answers wait here.", action: { label: "Log in", run: () => open(`/login?next=${encodeURIComponent(location.pathname)}`) } });
   });
@@ -241,9 +258,10 @@ function progress() {
 
 function guide() {
   const dialog = find("#guide");
+  if (dialog.open) return;
   find(".body", dialog).replaceChildren(render(project.instructions.text, { flow: true }));
   dialog.showModal();
-  localStorage.setItem(`harken:guide:${project.id}`, project.instructions.hash);
+  localStorage.setItem(GUIDE_READ, project.instructions.hash);
 }
 
 keys.add("Everywhere", [
@@ -275,5 +293,4 @@ addEventListener("online", () => { outbox.flush(); if (!queue.current) load(); }
 addEventListener("pagehide", () => { if (queue.current && state.form) drafts.keep(queue.current, { ...state.form.draft(), seconds: clock.seconds }); });
 addEventListener("beforeunload", (event) => { if (outbox.unsaved) event.preventDefault(); });
 for (const entry of outbox.refused.filter((e) => e.project === project.id)) tell("failure", `Not stored earlier: ${entry.error.message}`, { hint: entry.error.hint, action: { label: "Go back to it", run: () => reopen(entry) } });
-if (localStorage.getItem(`harken:guide:${project.id}`) !== project.instructions.hash) guide();
 await load();

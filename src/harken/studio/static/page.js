@@ -1,7 +1,8 @@
 // Every page but the labeling one: forms go to the API as JSON, and say what went wrong.
 //   <form data-api="POST /api/projects" data-then="/lead/projects/{id}">   goes there, {id} filled from the answer
 //   <form … data-done="Saved.">                                             stays and says so
-// A field's name may have dots ("group.age"); data-type: int, float, bool, list (ticked boxes), lines, optional, json.
+// A field's name may have dots ("group.age"); data-type: int, float, bool, list or ids (ticked boxes), optional (left out
+// when empty), preset (a ticked box means the JSON in data-value).
 
 import { call } from "./api.js";
 import { all, find } from "./dom.js";
@@ -13,7 +14,7 @@ const READ = {
   float: (input) => (input.value === "" ? null : Number(input.value)),
   bool: (input) => input.checked,
   optional: (input) => input.value || undefined,
-  json: (input) => (input.value ? JSON.parse(input.value) : null),
+  preset: (input) => (input.checked ? JSON.parse(input.dataset.value) : null),
 };
 
 /** A form's fields as the JSON that the API wants. */
@@ -24,12 +25,16 @@ export function fields(form) {
     const path = input.name.split(".");
     const name = path.pop();
     const place = path.reduce((at, key) => (at[key] ??= {}), body);
-    if (input.dataset.type === "list") (place[name] ??= []).push(...(input.checked ? [input.value] : []));
+    if (["list", "ids"].includes(input.dataset.type)) {
+      const one = input.dataset.type === "ids" ? Number(input.value) : input.value;
+      (place[name] ??= []).push(...(input.checked ? [one] : []));
+    }
     else {
       const value = (READ[input.dataset.type] ?? ((i) => i.value))(input);
       if (value !== undefined) place[name] = value;
     }
   }
+  if (body.overlap && (body.overlap.max ?? 0) <= body.overlap.min) body.overlap = body.overlap.min;
   return body;
 }
 
@@ -43,7 +48,7 @@ async function send(form) {
   button.disabled = true;
   if (error) error.textContent = "";
   try {
-    const body = form.dataset.empty !== undefined ? {} : fields(form);
+    const body = form.dataset.none !== undefined ? undefined : fields(form);
     const answer = await call(method, path, body);
     if (form.dataset.then) location.assign(fillPath(form.dataset.then, answer));
     else if (form.dataset.done) tell("stored", form.dataset.done);
