@@ -106,7 +106,7 @@ class Watched:
         page.goto(f"{self.url}/label/{project}")
         page.locator("#guide[open]").wait_for()
         page.keyboard.press("Escape")
-        page.locator(".task, .warning").wait_for()
+        until(page, "!document.querySelector('dialog[open]') && document.querySelector('.task, .warning')")
         return page
 
     def close(self, forgive=()):
@@ -117,7 +117,10 @@ class Watched:
 
 def stored(page, words="Stored:"):
     """Waits for the server's echo of a stored answer, and reads it away."""
-    page.locator(".message", has_text=words).first.wait_for()
+    end = time.monotonic() + 8
+    while not page.locator(".message", has_text=words).count():
+        assert time.monotonic() < end, f"not stored; the page says {page.locator('#messages, .bar, #stage').all_inner_texts()}"
+        page.wait_for_timeout(20)
     page.evaluate("document.querySelectorAll('.message:not(.failure)').forEach(m => m.remove())")
 
 

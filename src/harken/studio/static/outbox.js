@@ -46,7 +46,8 @@ export class Outbox {
 
   /** Takes a request {id, path, body, …}; it is durable when this returns. */
   add(entry) {
-    this.write("out:", { ...entry, method: "POST", attempts: 0, order: Date.now() + performance.now() % 1 });
+    this.order = Math.max(Date.now(), (this.order ?? 0) + 1);
+    this.write("out:", { ...entry, method: "POST", attempts: 0, order: this.order });
     this.events.changed?.();
     this.flush();
   }
