@@ -1,6 +1,5 @@
 """Simulated labelers who answer a rate-and-rank project through the studio's own operations."""
 
-import math
 import random
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -25,7 +24,7 @@ def answer(form, seen, person, rng):
     return {"ratings": ratings, "ranks": [order.index(s) + 1 for s in steps]}
 
 
-def crowd(studio, project, people, quality, *, seed=0, hours=30, most=10_000):
+def crowd(studio, project, people, quality, most, *, seed=0, hours=30):
     """People {name: faults} take turns until nothing is open. `quality(text)` is the true worth of a completion."""
     from sqlalchemy import select
 
@@ -44,7 +43,7 @@ def crowd(studio, project, people, quality, *, seed=0, hours=30, most=10_000):
         given, open_ = 0, list(team)
         while open_ and given < most:
             user = rng.choice(open_)
-            now = start + timedelta(hours=hours * math.sqrt(min(1, given / 900)))
+            now = start + timedelta(hours=hours * min(1, given / most))
             found = claims.next_tasks(tx, user, project, 1, [], now)["tasks"]
             if not found:
                 open_.remove(user)

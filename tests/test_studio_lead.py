@@ -43,7 +43,7 @@ def crowded(served):
         worth.update({t: rng.gauss(0, 1.2) for t in texts})
         rows.append({"prompt": f"{ASKED[n % len(ASKED)]} ({n})", "completions": [{"text": t, "source": f"model {j}"} for j, t in enumerate(texts)]})
     project = served.project("rate_and_rank", rows, name="Kitchen and garden", overlap=3, repeat_rate=0.1, repeat_minutes=0)
-    crowd(served.studio, project, PEOPLE, worth.__getitem__, most=170)
+    crowd(served.studio, project, PEOPLE, worth.__getitem__, 170)
     return project
 
 
@@ -253,3 +253,73 @@ def test_no_page_is_wider_than_a_phone(watched, served, crowded):
     for path in ("/", "/lead/new", "/lead/people", "/account", *(f"/lead/projects/{crowded}{t}" for t in ("", "/items", "/settings"))):
         page.goto(served.url + path)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+
+
+PARTY = """My daughter turns nine in June. Suggest **ideas for her birthday party** in our garden, for about ten children. We would \
+like to spend less than 100 euros."""
+IDEAS = """Here are three ideas that cost little:
+
+1. **A treasure hunt.** Hide clues in flower pots; the last one leads to the cake.
+2. **A film night.** Hang a white sheet between two trees and borrow a projector.
+3. **A small Olympics.** Sack race, egg and spoon, and medals made of gingerbread.
+
+If it rains, the hunt works indoors as well."""
+PARTIES = [IDEAS, IDEAS.replace("three ideas that cost little", "some ideas").replace("borrow a projector", "rent a projector for 60 euros")
+           .replace("If it rains, the hunt works indoors as well.", "All of them need dry weather."),
+           "How lovely! You could rent a bouncy castle, book a magician and order a cake from a bakery. Children love all of these.",
+           "A garden party is a party that takes place in a garden. Many children like them."]
+
+
+@pytest.mark.skipif(not PICTURES, reason="HARKEN_PICTURES names no folder")
+def test_pictures_for_the_docs(watched, served, crowded):
+    # what labelers see is in a random order; here the pictures need one: the order of a task is drawn from project and item
+    project = served.project("rate_and_rank", [{"prompt": PARTY, "completions": PARTIES, "use_case": "brainstorming"}], name="Assistant answers, round 4")
+    wide = {"viewport": {"width": 1360, "height": 820}}
+    page = watched.label(project, **wide)
+    page.keyboard.press("6")
+    picture(page, "rate")
+    for at in range(4):
+        words = page.locator(".rate:visible .answer-text").inner_text()
+        page.keyboard.press("6" if "three ideas" in words else "5" if "some ideas" in words else "3")
+        page.keyboard.press("Enter")
+    best = next(i for i in range(4) if "three ideas" in page.locator(".ranking .card").nth(i).inner_text())
+    for _ in range(best):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("d")
+    page.keyboard.press("1")
+    page.keyboard.press("2")
+    page.keyboard.press("2")
+    page.emulate_media(color_scheme="dark")
+    page.evaluate("scrollTo(0, 0)")
+    picture(page, "rank")
+    project = served.project("compare", [{"prompt": PARTY, "completions": PARTIES[:2]}], name="Which is better?")
+    page = watched.label(project, **wide)
+    page.keyboard.press("d")
+    page.keyboard.press("2")
+    picture(page, "compare")
+    project = served.project("edit", [{"prompt": PARTY, "original": PARTIES[1]}], name="Improve an answer")
+    page = watched.label(project, **wide)
+    page.locator("#text").fill(PARTIES[0])
+    picture(page, "edit")
+    project = served.project("rate_and_rank", [{"prompt": PARTY, "completions": PARTIES}], name="Assistant answers, round 5")
+    phone = watched.label(project, **PHONE)
+    phone.locator(".rate:visible .overall [role=radio]").nth(5).tap()
+    picture(phone, "phone-rate")
+    for at in range(4):
+        phone.locator(".rate:visible .overall [role=radio]").nth(5 - at).tap()
+        phone.locator("#go").tap()
+    for at, rank in enumerate((0, 1, 1)):
+        phone.locator(".ranking .card").nth(at).locator("[role=radio]").nth(rank).tap()
+    picture(phone, "phone-rank")
+    page = watched.page(**wide)
+    page.goto(f"{served.url}/lead/projects/{crowded}")
+    picture(page, "overview")
+    page.locator("#matrix").scroll_into_view_if_needed()
+    page.evaluate("document.querySelector('#matrix').scrollIntoView()")
+    page.evaluate("scrollBy(0, -90)")
+    picture(page, "labelers")
+    page.locator("#queue").scroll_into_view_if_needed()
+    page.locator(".item-list a").first.click()
+    picture(page, "item")
+    page.goto(served.url + "/")
+    picture(page, "projects")

@@ -251,7 +251,7 @@ function connection() {
 
 function progress() {
   const total = state.done + (queue.open ?? 0);
-  find("#done").replaceChildren(`${state.done} done`, queue.open === null ? "" : el("span", { class: "label" }, ` · ${queue.open.toLocaleString("en")} open`));
+  find("#done").replaceChildren(`${state.done} done`, queue.open === null ? "" : el("span", { class: "still-open" }, ` · ${queue.open.toLocaleString("en")} open`));
   const meter = find("#meter");
   meter.value = total ? state.done / total : 0;
 }

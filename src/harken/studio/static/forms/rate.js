@@ -26,7 +26,8 @@ export class Ratings {
     const labels = this.flags.map((flag) => el("label", { class: "flag", "data-flag": flag.name }, boxes.get(flag.name),
       el("span", {}, flag.label), el("kbd", {}, FLAG_KEYS[flag.name]?.toUpperCase() ?? "")));
     const conditional = this.flags.filter((f) => f.only).map((f) => f.label);
-    const later = conditional.length ? el("p", { class: "hint later" }, `${conditional.join(", ")}: asked once the prompt is marked so (Q).`) : null;
+    const [needed] = this.flags.filter((f) => f.only).map((f) => f.only.replaceAll("_", " "));
+    const later = needed ? el("p", { class: "hint later" }, `${conditional.join(", ")}: only of prompts marked ${needed} (Q).`) : null;
     const root = el("article", { class: "rate", tabindex: -1, "aria-label": `Answer ${letter(index)}` },
       el("div", { class: "card" }, el("header", {}, badge(index), el("h2", {}, `Answer ${letter(index)}`)), view.root),
       el("div", { class: "panel" },
