@@ -114,7 +114,8 @@ class Studio:
             found = await self._look_up("t" + said[7:], lambda tx: accounts.by_token(tx, said[7:], self.clock()))
             return (None, "", frozenset(), None) if found is None else (found[0], "", found[1], None)
         if self._local is not None:
-            return self._local, self._local_csrf, None, None
+            local = await self._look_up("local", lambda tx: accounts.local_user(tx, self.clock()))
+            return local, self._local_csrf, None, None
         secret = request.cookies.get(COOKIE)
         if not secret:
             return None, "", None, None
