@@ -157,6 +157,27 @@ def test_every_number_leads_to_the_items_behind_it(watched, served, crowded):
         assert page.request.get(served.url + path if path.startswith("/") else page.url.split("?")[0] + path).status == 200, path
 
 
+def test_f16_a_disagreement_is_read_and_every_label_stays(watched, served, crowded):
+    before = served.judgments(crowded)
+    page = watched.page()
+    page.goto(f"{served.url}/lead/projects/{crowded}")
+    first = page.locator(".item-list a").first
+    address = first.get_attribute("href")
+    first.click()
+    page.get_by_label("Different values").check()
+    for at, rank in enumerate("1223"):
+        page.locator(f"#rank-{at}").fill(rank)
+    page.get_by_label("Why").fill("Both readings are fair. <b>!</b>")
+    with page.expect_navigation():
+        page.get_by_role("button", name="Decide").click()
+    assert "Different values, ranks 1, 2, 2, 3: Both readings are fair. <b>!</b>" in page.locator(".notice").inner_text()
+    page.goto(f"{served.url}/lead/projects/{crowded}")
+    assert address not in [a.get_attribute("href") for a in page.locator(".item-list a").all()]
+    page.get_by_role("link", name="Decided", exact=True).click()
+    assert [a.get_attribute("href") for a in page.locator("tbody th a").all()] == [address]
+    assert served.judgments(crowded) == before
+
+
 def test_a_lead_makes_a_project_imports_a_file_and_labels(watched, served, tmp_path):
     page = watched.page()
     page.goto(f"{served.url}/lead/new")

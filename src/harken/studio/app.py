@@ -30,7 +30,7 @@ from starlette.routing import Route
 from harken.core.errors import UserError
 from harken.store.connection import StorageError
 from harken.store.database import Database
-from harken.studio import accounts, api, api_account, api_label, api_lead, api_project  # noqa: F401  they declare operations
+from harken.studio import accounts, api, api_account, api_label, api_lead, api_project, api_review  # noqa: F401  operations
 from harken.studio.api import BODY_BYTES, IMPORT_BYTES, OPERATIONS, Call, Operation, SignedIn, Stream, number_in_path
 from harken.studio.errors import ApiError, not_found
 from harken.studio.leases import User

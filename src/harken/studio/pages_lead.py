@@ -15,8 +15,8 @@ from starlette.routing import BaseRoute, Route
 from harken.store.schema import prompts
 from harken.store.studio_schema import items
 from harken.studio import charts
-from harken.studio.api import OPERATIONS
 from harken.studio.api_project import item_json
+from harken.studio.api_review import READINGS, readings
 from harken.studio.insight import Insight, insight, load
 from harken.studio.pages import CATEGORIES, KINDS, page, render
 from harken.studio.settings import PRESETS, QUALIFY
@@ -28,7 +28,7 @@ FRESH_SECONDS = 10.0  # figures are computed at most so often
 SHOWN = 100  # rows of a list of items
 QUEUE = 10
 LISTS = {"disagree": "People gave opposite verdicts", "contradict": "A ranking contradicts its own ratings",
-         "flagged": "Reported as unsafe", "set_aside": "Set aside", "done": "Finished", "open": "Open"}
+         "decided": "Decided by a lead", "flagged": "Reported as unsafe", "set_aside": "Set aside", "done": "Finished", "open": "Open"}
 
 
 class Figures:
@@ -62,11 +62,13 @@ def routes(studio: Studio) -> list[BaseRoute]:
     async def view(request: Request) -> Response:
         project, found, times = await of(request)
         progress = await studio.call(request, "get_progress", path={"project": project["id"]})
-        queue = await studio.read(lambda tx: _rows(tx, [o.item for o in found.queue[:QUEUE]]))
+        decided = await studio.read(lambda tx: readings(tx, project["id"]))
+        open_ = [o for o in found.queue if o.item not in decided][:QUEUE]
+        queue = await studio.read(lambda tx: _rows(tx, [o.item for o in open_]))
         counts, title = charts.by_hour(times, datetime.now(UTC))
         return render(request, "lead_project.html", tab="view", project=project, found=found, progress=progress, counts=counts,
-                      chart_title=title, queue=[(o, queue[o.item]) for o in found.queue[:QUEUE] if o.item in queue],
-                      left=time_left(progress), gold=gold_of(progress), charts=charts)
+                      chart_title=title, queue=[(o, queue[o.item]) for o in open_ if o.item in queue],
+                      decided=[(words, sum(r == name for r in decided.values())) for name, words in READINGS.items()], left=time_left(progress), gold=gold_of(progress), charts=charts)
 
     async def listed(request: Request) -> Response:
         project, found, _ = await of(request)
@@ -79,7 +81,7 @@ def routes(studio: Studio) -> list[BaseRoute]:
         project = await studio.call(request, "get_project", path={"project": found["project"]})
         people = await names(request)
         return render(request, "lead_item.html", tab="items", project=project, item=found, people=people,
-                      adjudicates="adjudicate" in OPERATIONS, categories=CATEGORIES)
+                      readings=READINGS, categories=CATEGORIES)
 
     async def names(request: Request) -> dict[int, str]:
         listed = await studio.call(request, "list_users", query={"limit": 500})
@@ -89,7 +91,7 @@ def routes(studio: Studio) -> list[BaseRoute]:
         project = await studio.call(request, "get_project", path={"project": request.path_params["project"]})
         snapshots = (await studio.call(request, "list_snapshots"))["items"]
         return render(request, "lead_settings.html", tab="settings", project=project, presets=PRESETS,
-                      snapshots=[s for s in snapshots if s["project"] == project["id"]], operations=OPERATIONS)
+                      snapshots=[s for s in snapshots if s["project"] == project["id"]])
 
     async def new(request: Request) -> Response:
         return render(request, "lead_new.html", kinds=KINDS, qualify=QUALIFY)
@@ -138,6 +140,8 @@ def _listed(tx: Connection, project: int, query: Any, found: Insight) -> tuple[l
         where.append(c.state == what)
     elif what == "flagged":
         where.append(c.flags > 0)
+    elif what == "decided":
+        where.append(c.id.in_(sorted(readings(tx, project))[:5000]))
     elif what in found.split or what in ("disagree", "contradict"):
         where.append(c.id.in_(sorted(found.split.get(what, ()))[:5000]))
         title = LISTS.get(what) or f"Marked: {what.removeprefix('flag:').replace('_', ' ')}"

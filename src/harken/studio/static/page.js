@@ -2,7 +2,8 @@
 //   <form data-api="POST /api/projects" data-then="/lead/projects/{id}">   goes there, {id} filled from the answer
 //   <form … data-done="Saved.">                                             stays and says so
 // A field's name may have dots ("group.age"); data-type: int, float, bool, list or ids (ticked boxes), optional (left out
-// when empty), preset (a ticked box means the JSON in data-value).
+// when empty), preset (a ticked box means the JSON in data-value),
+// ranks (one number of several; null when none is given).
 
 import { call } from "./api.js";
 import { all, find } from "./dom.js";
@@ -25,7 +26,8 @@ export function fields(form) {
     const path = input.name.split(".");
     const name = path.pop();
     const place = path.reduce((at, key) => (at[key] ??= {}), body);
-    if (["list", "ids"].includes(input.dataset.type)) {
+    if (input.dataset.type === "ranks") body[name] = [...(body[name] ?? []), READ.int(input)];
+    else if (["list", "ids"].includes(input.dataset.type)) {
       const one = input.dataset.type === "ids" ? Number(input.value) : input.value;
       (place[name] ??= []).push(...(input.checked ? [one] : []));
     }
@@ -34,6 +36,7 @@ export function fields(form) {
       if (value !== undefined) place[name] = value;
     }
   }
+  if (body.ranks?.every((r) => r === null)) body.ranks = null;
   if (body.overlap && (body.overlap.max ?? 0) <= body.overlap.min) body.overlap = body.overlap.min;
   return body;
 }
