@@ -12,8 +12,13 @@ import pytest
 
 CHROMIUM = Path(os.environ.get("HARKEN_CHROMIUM", "/usr/bin/chromium"))
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
-ANSWERS = ("Plant beans in May, after the last frost.", "Plant beans in **May**, once the frost is over. Water them.",
-           "Sow them whenever you like.", "I am not sure.", "Ask your neighbour.")
+ANSWERS = (
+    "Plant beans in May, after the last frost.",
+    "Plant beans in **May**, once the frost is over. Water them.",
+    "Sow them whenever you like.",
+    "I am not sure.",
+    "Ask your neighbour.",
+)
 
 
 class Served:
@@ -24,6 +29,7 @@ class Served:
 
         from harken.store.database import open_database
         from harken.studio.app import Studio, create_app
+
         self.studio = Studio(open_database(folder / "feedback.db"), **{"single_user": True, **options})
         config = uvicorn.Config(create_app(self.studio), port=0, log_level="warning")
         self.server = uvicorn.Server(config)
@@ -43,6 +49,7 @@ class Served:
     def project(self, kind, items, **settings):
         """A project with items; returns its id."""
         from harken.studio import projects
+
         now = datetime.now(UTC)
 
         def make(tx):
@@ -50,6 +57,7 @@ class Served:
             key = projects.create_project(tx, said, now, user_id=1, seed=7)
             projects.add_items(tx, key, items, now)
             return key
+
         return self.write(make)
 
     def judgments(self, project):
@@ -58,9 +66,14 @@ class Served:
 
         from harken.store.schema import judgments
         from harken.store.studio_schema import items, retractions
+
         gone = select(retractions.c.judgment_seq)
-        query = (select(judgments).join(items, items.c.id == judgments.c.item_id)
-                 .where(items.c.project_id == project, judgments.c.seq.not_in(gone)).order_by(judgments.c.seq))
+        query = (
+            select(judgments)
+            .join(items, items.c.id == judgments.c.item_id)
+            .where(items.c.project_id == project, judgments.c.seq.not_in(gone))
+            .order_by(judgments.c.seq)
+        )
         with self.studio.db.link.reading() as tx:
             return [(row.payload, row.shown_order, row.seconds) for row in tx.execute(query)]
 

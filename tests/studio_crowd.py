@@ -16,8 +16,10 @@ def rating(form, overall, quality):
 def answer(form, seen, person, rng):
     """`person`: noise, first (what the place shown first gains), and guesses (share of answers given blindly)."""
     blind = rng.random() < person.get("guesses", 0)
-    felt = [(0 if blind else q) + rng.gauss(0, person.get("noise", 0.5)) + person.get("first", 0) * (len(seen) - 1 - place)
-            for place, q in enumerate(seen)]
+    felt = [
+        (0 if blind else q) + rng.gauss(0, person.get("noise", 0.5)) + person.get("first", 0) * (len(seen) - 1 - place)
+        for place, q in enumerate(seen)
+    ]
     steps = [round(f / 0.7) for f in felt]
     order = sorted(set(steps), reverse=True)
     ratings = [rating(form, min(7, max(1, round(4 + 1.3 * f))), q) for f, q in zip(felt, seen)]
@@ -30,6 +32,7 @@ def crowd(studio, project, people, quality, most, *, seed=0, hours=30):
 
     from harken.store.studio_schema import forms, projects, users
     from harken.studio import accounts, answers, claims
+
     rng = random.Random(seed)
     start = datetime.now(UTC) - timedelta(hours=hours)
 
@@ -50,10 +53,15 @@ def crowd(studio, project, people, quality, most, *, seed=0, hours=30):
                 continue
             (task,) = found
             seen = [quality(text) for text in task["completions"]]
-            said = {"client_id": str(uuid.UUID(int=rng.getrandbits(128), version=4)), "seconds": round(rng.lognormvariate(3.4, 0.5), 1),
-                    "answer": answer(form, seen, people[user.name], rng), "form_version": task["form_version"],
-                    "instruction_hash": task["instruction_hash"]}
+            said = {
+                "client_id": str(uuid.UUID(int=rng.getrandbits(128), version=4)),
+                "seconds": round(rng.lognormvariate(3.4, 0.5), 1),
+                "answer": answer(form, seen, people[user.name], rng),
+                "form_version": task["form_version"],
+                "instruction_hash": task["instruction_hash"],
+            }
             answers.submit(tx, user, task["assignment"], said, now)
             given += 1
         return given
+
     return studio.writer.submit(work).result()

@@ -18,7 +18,9 @@ def said(item, labeler, ranks, *, ratings=None, order=None, seconds=10.0, role=N
     payload = {"completions": texts, "ranks": ranks, "conflicts": list(conflicts)}
     if ratings:
         payload["ratings"] = [{"overall": r, "flags": {"opinion": r < 3}} for r in ratings]
-    judgment = Judgment(Prompt.of(f"question {item}"), "ranking", payload, labeler, {}, tuple(order or range(len(ranks))), seconds)
+    judgment = Judgment(
+        Prompt.of(f"question {item}"), "ranking", payload, labeler, {}, tuple(order or range(len(ranks))), seconds
+    )
     return Said(item * 100, item, role, AT, judgment)
 
 
@@ -47,7 +49,9 @@ def test_percent_agreement_of_pairs_by_hand():
 
 
 def test_e19_chance_stands_beside_every_measure():
-    rows = [said(i, who, [1, 2] if (i + (who == "ben") * (i % 3 == 0)) % 2 else [2, 1]) for i in range(30) for who in ("ada", "ben")]
+    rows = [
+        said(i, who, [1, 2] if (i + (who == "ben") * (i % 3 == 0)) % 2 else [2, 1]) for i in range(30) for who in ("ada", "ben")
+    ]
     for row in insight(rows, FORM).agreement:
         assert row.chance is not None and row.value.low <= row.value.value <= row.value.high
 
@@ -105,7 +109,9 @@ def test_bars_count_by_hour_then_by_day():
     assert "day" in title and ("01 Jan", 1) in days
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(40, "40 s"), (720, "12 min"), (3600 * 3.5, "3.5 h"), (86400 * 6, "6 days"), (None, "–")])
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(40, "40 s"), (720, "12 min"), (3600 * 3.5, "3.5 h"), (86400 * 6, "6 days"), (None, "–")]
+)
 def test_durations(seconds, words):
     assert charts.duration(seconds) == words
 
@@ -116,8 +122,18 @@ def test_a_chart_says_its_numbers_and_escapes_its_words():
     assert "style=" not in svg and "style=" not in charts.bars([("<", 3)], "<title>")
 
 
-@pytest.mark.parametrize(("path", "onward"), [("/label/3", "/label/3"), ("//evil.example", "/"), ("https://evil.example", "/"), ("/\\evil", "/"),
-                                              ("/a\nb", "/"), ("", "/")])
+@pytest.mark.parametrize(
+    ("path", "onward"),
+    [
+        ("/label/3", "/label/3"),
+        ("//evil.example", "/"),
+        ("https://evil.example", "/"),
+        ("/\\evil", "/"),
+        ("/a\nb", "/"),
+        ("", "/"),
+    ],
+)
 def test_login_goes_on_only_within_the_studio(path, onward):
     from harken.studio.pages import local
+
     assert local(path) == onward

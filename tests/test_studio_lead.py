@@ -5,19 +5,37 @@ import random
 from pathlib import Path
 
 import pytest
+
 from studio_browser import ANSWERS, PHONE, Served, Watched, chromium, ranking_items, stored, until
 from studio_crowd import crowd
 
 pytestmark = pytest.mark.slow
 
 PICTURES = os.environ.get("HARKEN_PICTURES")  # a folder, docs/studio: the pictures of the docs are written into it
-PEOPLE = {"Ada": {"noise": 0.4}, "Ben": {"noise": 0.7}, "Chloe": {"noise": 0.5}, "Dan": {"guesses": 0.95},
-          "Emil": {"noise": 0.5, "first": 0.6}, "Fatima": {"noise": 0.9}}
-ASKED = ("How do I get rid of ants in the kitchen without poison?", "Explain to a child of six why the sky is blue.",
-         "Write a polite letter that declines an invitation.", "Which plants grow well in the shade?",
-         "Is it safe to eat rice that stood out overnight?", "How do I ask my landlord to repair the heating?")
-SAID = ("Start with what you have at home.", "Ask the neighbours first; somebody has done it before.", "The short answer is yes, with one exception.",
-        "It depends on the season, and on the soil.", "There are three ways, and the second is the cheapest.", "Nobody knows for certain.")
+PEOPLE = {
+    "Ada": {"noise": 0.4},
+    "Ben": {"noise": 0.7},
+    "Chloe": {"noise": 0.5},
+    "Dan": {"guesses": 0.95},
+    "Emil": {"noise": 0.5, "first": 0.6},
+    "Fatima": {"noise": 0.9},
+}
+ASKED = (
+    "How do I get rid of ants in the kitchen without poison?",
+    "Explain to a child of six why the sky is blue.",
+    "Write a polite letter that declines an invitation.",
+    "Which plants grow well in the shade?",
+    "Is it safe to eat rice that stood out overnight?",
+    "How do I ask my landlord to repair the heating?",
+)
+SAID = (
+    "Start with what you have at home.",
+    "Ask the neighbours first; somebody has done it before.",
+    "The short answer is yes, with one exception.",
+    "It depends on the season, and on the soil.",
+    "There are three ways, and the second is the cheapest.",
+    "Nobody knows for certain.",
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +59,12 @@ def crowded(served):
     for n in range(60):
         texts = [" ".join(rng.choice(SAID) for _ in range(rng.randint(1, 4))) + f" ({n}.{j})" for j in range(4)]
         worth.update({t: rng.gauss(0, 1.2) for t in texts})
-        rows.append({"prompt": f"{ASKED[n % len(ASKED)]} ({n})", "completions": [{"text": t, "source": f"model {j}"} for j, t in enumerate(texts)]})
+        rows.append(
+            {
+                "prompt": f"{ASKED[n % len(ASKED)]} ({n})",
+                "completions": [{"text": t, "source": f"model {j}"} for j, t in enumerate(texts)],
+            }
+        )
     project = served.project("rate_and_rank", rows, name="Kitchen and garden", overlap=3, repeat_rate=0.1, repeat_minutes=0)
     crowd(served.studio, project, PEOPLE, worth.__getitem__, 170)
     return project
@@ -57,8 +80,11 @@ def watched(browser, served):
 def axe(page):
     """Serious and critical findings of axe."""
     found = pytest.importorskip("axe_playwright_python.sync_playwright").Axe().run(page)
-    return [f"{v['id']} ({v['impact']}): {[n['html'][:160] for n in v['nodes']][:3]}" for v in found.response["violations"]
-            if v["impact"] in ("serious", "critical")]
+    return [
+        f"{v['id']} ({v['impact']}): {[n['html'][:160] for n in v['nodes']][:3]}"
+        for v in found.response["violations"]
+        if v["impact"] in ("serious", "critical")
+    ]
 
 
 def picture(page, name, **options):
@@ -66,6 +92,7 @@ def picture(page, name, **options):
     if not PICTURES:
         return
     from PIL import Image
+
     path = Path(PICTURES) / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=path, **options)
@@ -81,19 +108,36 @@ def test_axe_finds_nothing_serious_on_any_page(watched, served, crowded, scheme)
         from sqlalchemy import select
 
         from harken.store.studio_schema import items
+
         first = tx.execute(select(items.c.id).where(items.c.project_id == crowded).order_by(items.c.id)).scalar()
-    paths = ["/", "/login", "/join", "/setup", "/account", "/lead/new", "/lead/people", "/lead/projects/999", f"/lead/items/{first}",
-             *(f"/lead/projects/{crowded}{tail}" for tail in ("", "/items", "/items?list=disagree", "/settings"))]
+    paths = [
+        "/",
+        "/login",
+        "/join",
+        "/setup",
+        "/account",
+        "/lead/new",
+        "/lead/people",
+        "/lead/projects/999",
+        f"/lead/items/{first}",
+        *(f"/lead/projects/{crowded}{tail}" for tail in ("", "/items", "/items?list=disagree", "/settings")),
+    ]
     for path in paths:
         page.goto(served.url + path)
         page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
         assert axe(page) == [], path
-    watched.faults = [f for f in watched.faults if "404" not in f and "400" not in f]  # the missing project, the missing invitation
+    watched.faults = [
+        f for f in watched.faults if "404" not in f and "400" not in f
+    ]  # the missing project, the missing invitation
 
 
-KINDS = {"demonstrate": [{"prompt": "When do I plant beans?"}] * 1, "rate_and_rank": ranking_items(1, 5),
-         "compare": [{"prompt": "When do I plant beans?", "completions": list(ANSWERS[:2])}],
-         "edit": [{"prompt": "When do I plant beans?", "original": ANSWERS[0]}], "write_prompt": [{"ask": {"text": "Ask about gardens."}}]}
+KINDS = {
+    "demonstrate": [{"prompt": "When do I plant beans?"}] * 1,
+    "rate_and_rank": ranking_items(1, 5),
+    "compare": [{"prompt": "When do I plant beans?", "completions": list(ANSWERS[:2])}],
+    "edit": [{"prompt": "When do I plant beans?", "original": ANSWERS[0]}],
+    "write_prompt": [{"ask": {"text": "Ask about gardens."}}],
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -125,8 +169,10 @@ def test_axe_finds_nothing_serious_while_labeling(watched, served, kind, scheme)
 def test_the_overview_finds_the_faults_that_were_planted(watched, served, crowded):
     page = watched.page(viewport={"width": 1360, "height": 850})
     page.goto(f"{served.url}/lead/projects/{crowded}")
-    cells = {row.locator("th").inner_text(): row.locator("td").all_inner_texts()
-             for row in page.get_by_role("group", name="Labelers").locator("tbody tr").all()}
+    cells = {
+        row.locator("th").inner_text(): row.locator("td").all_inner_texts()
+        for row in page.get_by_role("group", name="Labelers").locator("tbody tr").all()
+    }
     assert set(cells) == set(PEOPLE)
     assert "may be guessing" in cells["Dan"][3]
     assert sum("may be guessing" in " ".join(c) for c in cells.values()) == 1
@@ -187,7 +233,10 @@ def test_a_lead_makes_a_project_imports_a_file_and_labels(watched, served, tmp_p
     page.get_by_role("button", name="Make the project").click()
     page.get_by_role("heading", name="Add items").wait_for()
     rows = tmp_path / "items.jsonl"
-    rows.write_text('{"prompt": "Beans?", "completions": ["a", {"text": "b", "source": "m"}]}\n{"prompt": "Peas?", "completions": ["c", "d"]}\n')
+    rows.write_text(
+        '{"prompt": "Beans?", "completions": ["a", {"text": "b", "source": "m"}]}\n'
+        '{"prompt": "Peas?", "completions": ["c", "d"]}\n'
+    )
     page.get_by_label("File").set_input_files(rows)
     page.get_by_role("button", name="Import").click()
     page.locator(".message", has_text="2 items added").wait_for()
@@ -237,7 +286,14 @@ def test_invitation_login_and_what_a_labeler_may_see(browser, tmp_path):
         guest.get_by_label("I agree").check()
         guest.get_by_role("button", name="Join").click()
         guest.get_by_role("heading", name="Projects").wait_for()
-        for path in ("/lead/people", "/lead/new", f"/lead/projects/{project}", f"/lead/projects/{project}/items", f"/lead/projects/{project}/settings", "/lead/items/1"):
+        for path in (
+            "/lead/people",
+            "/lead/new",
+            f"/lead/projects/{project}",
+            f"/lead/projects/{project}/items",
+            f"/lead/projects/{project}/settings",
+            "/lead/items/1",
+        ):
             assert guest.request.get(served.url + path).status == 404, path
         guest.locator("summary", has_text="gustav").click()
         guest.get_by_role("button", name="Log out").click()
@@ -271,13 +327,19 @@ def test_the_guide_shows_new_instructions_by_themselves(watched, served):
 
 def test_no_page_is_wider_than_a_phone(watched, served, crowded):
     page = watched.page(**PHONE)
-    for path in ("/", "/lead/new", "/lead/people", "/account", *(f"/lead/projects/{crowded}{t}" for t in ("", "/items", "/settings"))):
+    for path in (
+        "/",
+        "/lead/new",
+        "/lead/people",
+        "/account",
+        *(f"/lead/projects/{crowded}{t}" for t in ("", "/items", "/settings")),
+    ):
         page.goto(served.url + path)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
 
 
-PARTY = """My daughter turns nine in June. Suggest **ideas for her birthday party** in our garden, for about ten children. We would \
-like to spend less than 100 euros."""
+PARTY = """My daughter turns nine in June. Suggest **ideas for her birthday party** in our garden, for about ten children. \
+We would like to spend less than 100 euros."""
 IDEAS = """Here are three ideas that cost little:
 
 1. **A treasure hunt.** Hide clues in flower pots; the last one leads to the cake.
@@ -285,21 +347,29 @@ IDEAS = """Here are three ideas that cost little:
 3. **A small Olympics.** Sack race, egg and spoon, and medals made of gingerbread.
 
 If it rains, the hunt works indoors as well."""
-PARTIES = [IDEAS, IDEAS.replace("three ideas that cost little", "some ideas").replace("borrow a projector", "rent a projector for 60 euros")
-           .replace("If it rains, the hunt works indoors as well.", "All of them need dry weather."),
-           "How lovely! You could rent a bouncy castle, book a magician and order a cake from a bakery. Children love all of these.",
-           "A garden party is a party that takes place in a garden. Many children like them."]
+PARTIES = [
+    IDEAS,
+    IDEAS.replace("three ideas that cost little", "some ideas")
+    .replace("borrow a projector", "rent a projector for 60 euros")
+    .replace("If it rains, the hunt works indoors as well.", "All of them need dry weather."),
+    "How lovely! You could rent a bouncy castle, book a magician and order a cake from a bakery. Children love all of these.",
+    "A garden party is a party that takes place in a garden. Many children like them.",
+]
 
 
 @pytest.mark.skipif(not PICTURES, reason="HARKEN_PICTURES names no folder")
 def test_pictures_for_the_docs(watched, served, crowded):
     # what labelers see is in a random order; here the pictures need one: the order of a task is drawn from project and item
-    project = served.project("rate_and_rank", [{"prompt": PARTY, "completions": PARTIES, "use_case": "brainstorming"}], name="Assistant answers, round 4")
+    project = served.project(
+        "rate_and_rank",
+        [{"prompt": PARTY, "completions": PARTIES, "use_case": "brainstorming"}],
+        name="Assistant answers, round 4",
+    )
     wide = {"viewport": {"width": 1360, "height": 820}}
     page = watched.label(project, **wide)
     page.keyboard.press("6")
     picture(page, "rate")
-    for at in range(4):
+    for _ in range(4):
         words = page.locator(".rate:visible .answer-text").inner_text()
         page.keyboard.press("6" if "three ideas" in words else "5" if "some ideas" in words else "3")
         page.keyboard.press("Enter")

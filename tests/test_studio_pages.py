@@ -4,13 +4,16 @@ import json
 import random
 
 import pytest
+
 from studio_browser import ANSWERS, PHONE, Served, Watched, chromium, ranking_items, stored, until
 
 pytestmark = pytest.mark.slow
 
-WRITTEN = {"demonstrate": [{"prompt": f"When do I plant beans? ({n})"} for n in range(3)],
-           "edit": [{"prompt": f"When do I plant beans? ({n})", "original": ANSWERS[0]} for n in range(3)],
-           "write_prompt": [{"ask": {"text": f"Ask about gardens ({n})."}} for n in range(3)]}
+WRITTEN = {
+    "demonstrate": [{"prompt": f"When do I plant beans? ({n})"} for n in range(3)],
+    "edit": [{"prompt": f"When do I plant beans? ({n})", "original": ANSWERS[0]} for n in range(3)],
+    "write_prompt": [{"ask": {"text": f"Ask about gardens ({n})."}} for n in range(3)],
+}
 PAIRS = [{"prompt": f"When do I plant beans? ({n})", "completions": list(ANSWERS[:2])} for n in range(6)]
 
 
@@ -67,10 +70,12 @@ def test_f1_a_random_ranking_with_ties_is_stored_and_exported_as_on_screen(watch
     project = served.project("rate_and_rank", ranking_items(3, k))
     page = watched.label(project)
     wanted = []
-    for n in range(3):
+    for _ in range(3):
         ranks = [rng.randint(1, k) for _ in range(k)]
         overall = [8 - r for r in ranks]
-        wanted.append((prompt(page), ranks, overall, [page.locator(".rate .answer-text").nth(i).text_content() for i in range(k)]))
+        wanted.append(
+            (prompt(page), ranks, overall, [page.locator(".rate .answer-text").nth(i).text_content() for i in range(k)])
+        )
         rate_all(page, k, lambda at, overall=overall: page.keyboard.press(str(overall[at])))
         for rank in ranks:
             page.keyboard.press(str(rank))
@@ -139,8 +144,11 @@ def test_f10_ranking_by_arrows_by_buttons_and_by_dragging_ends_in_one_state(watc
 def test_rank_changes_are_spoken(watched, served):
     page = watched.label(served.project("rate_and_rank", ranking_items(1, 3)))
     rate_all(page, 3, lambda at: page.keyboard.press("4"))
-    for digit, words in (("2", "Answer A: rank 2. 2 to go."), ("2", "Answer B: rank 2, tied with A. 1 to go."),
-                         ("1", "Answer C: rank 1. All are ranked.")):
+    for digit, words in (
+        ("2", "Answer A: rank 2. 2 to go."),
+        ("2", "Answer B: rank 2, tied with A. 1 to go."),
+        ("1", "Answer C: rank 1. All are ranked."),
+    ):
         page.keyboard.press(digit)
         until(page, "w => document.querySelector('#live').textContent === w", arg=words)
 
@@ -236,6 +244,12 @@ def test_demonstrate_edit_and_write_by_keyboard(watched, served):
     assert payload["examples"] == [{"query": "beans", "response": "spring"}, {"query": "kale", "response": "autumn"}]
 
 
+SMALL = """[...document.querySelectorAll('button, input, select, summary, a')]
+  .filter(n => n.checkVisibility() && !n.matches('.skip-link'))
+  .map(n => [n.outerHTML.slice(0, 80), (n.closest('label') ?? n).getBoundingClientRect()])
+  .filter(([, r]) => r.width < 24 || r.height < 24).map(([h]) => h)"""
+
+
 @pytest.mark.parametrize("kind", ["demonstrate", "rate_and_rank", "compare", "edit", "write_prompt"])
 def test_every_task_on_a_phone_by_touch(watched, served, kind):
     items = {"rate_and_rank": ranking_items(2, 5), "compare": PAIRS, **WRITTEN}[kind]
@@ -254,9 +268,7 @@ def test_every_task_on_a_phone_by_touch(watched, served, kind):
         page.locator("#text").tap()
         page.locator("#text").fill("A text written on a phone.")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    small = page.evaluate("""[...document.querySelectorAll('button, input, select, summary, a')].filter(n => n.checkVisibility() && !n.matches('.skip-link'))
-        .map(n => [n.outerHTML.slice(0, 80), (n.closest('label') ?? n).getBoundingClientRect()]).filter(([, r]) => r.width < 24 || r.height < 24).map(([h]) => h)""")
-    assert small == []
+    assert page.evaluate(SMALL) == []
     page.locator("#go").tap()
     stored(page)
     ((payload, order, _),) = served.judgments(project)
@@ -303,6 +315,7 @@ def test_f21_an_answer_whose_acknowledgement_was_lost_is_sent_again_and_stored_o
         else:
             lost.append(route.fetch().status)
             route.abort()
+
     page.route("**/submit", lose)
     page.keyboard.press("1")
     page.keyboard.press("Enter")
@@ -351,6 +364,7 @@ def test_f1_a_stored_answer_that_differs_from_the_screen_is_an_alarm(troubled, s
         answer = route.fetch().json()
         answer["answer"]["preference"] = 3
         route.fulfill(json=answer)
+
     page.route("**/submit", falsify)
     page.keyboard.press("1")
     page.keyboard.press("Enter")
@@ -435,7 +449,7 @@ def test_the_next_item_is_on_screen_within_100_ms(watched, served):
     project = served.project("rate_and_rank", ranking_items(25, 4))
     page = watched.label(project)
     took = []
-    for n in range(20):
+    for _ in range(20):
         rate_all(page, 4, lambda at: page.keyboard.press("4"))
         for digit in "1234":
             page.keyboard.press(digit)
@@ -451,10 +465,18 @@ def test_the_next_item_is_on_screen_within_100_ms(watched, served):
     assert len(served.judgments(project)) == 20
 
 
-EVIL = ['<img src=x onerror="window.pwned=1">', "<script>window.pwned=1</script>", "[x](javascript:window.pwned=1)",
-        '<svg onload="window.pwned=1">', "![beacon](http://evil.invalid/b.png)", '<style>*{display:none}</style>',
-        '</script><script>window.pwned=1</script>', '"><iframe srcdoc="<script>parent.pwned=1</script>">',
-        "`<img src=x onerror=window.pwned=1>`", "```html\n<img src=x onerror=window.pwned=1>\n```"]
+EVIL = [
+    '<img src=x onerror="window.pwned=1">',
+    "<script>window.pwned=1</script>",
+    "[x](javascript:window.pwned=1)",
+    '<svg onload="window.pwned=1">',
+    "![beacon](http://evil.invalid/b.png)",
+    "<style>*{display:none}</style>",
+    "</script><script>window.pwned=1</script>",
+    '"><iframe srcdoc="<script>parent.pwned=1</script>">',
+    "`<img src=x onerror=window.pwned=1>`",
+    "```html\n<img src=x onerror=window.pwned=1>\n```",
+]
 
 
 def test_f20_what_models_and_people_write_never_runs(watched, served):

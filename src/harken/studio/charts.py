@@ -54,7 +54,8 @@ def interval(value: Estimate | None, low: float, high: float, chance: float | No
     marks.append(f'<circle class="dot" cx="{x(value.value)}" cy="12" r="5"/>')
     said = f"{words} {number(value.value)}, interval {number(value.low)} to {number(value.high)}"
     said += f", chance {number(chance)}" if chance is not None else ""
-    return Markup(f'<svg class="interval" width="100%" height="24" role="img" aria-label="{escape(said.strip())}">{"".join(marks)}</svg>')
+    return Markup(f'<svg class="interval" width="100%" height="24" role="img" aria-label="{escape(said.strip())}">'
+                  f'{"".join(marks)}</svg>')
 
 
 def bars(counts: Sequence[tuple[str, int]], title: str, every: int = 6) -> Markup:
@@ -72,8 +73,10 @@ def bars(counts: Sequence[tuple[str, int]], title: str, every: int = 6) -> Marku
             parts.append(f'<rect class="bar" x="{40 + i * step + 1:.1f}" y="{base - tall:.1f}" width="{max(1.0, step - 2):.1f}" '
                          f'height="{tall:.1f}" rx="1.5"><title>{escape(name)}: {n:,}</title></rect>')
         if (len(counts) - 1 - i) % every == 0:
-            parts.append(f'<text class="tick" x="{40 + (i + 0.5) * step:.1f}" y="{base + 18}" text-anchor="middle">{escape(name)}</text>')
-    return Markup(f'<svg class="bars" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>{"".join(parts)}</svg>')
+            parts.append(f'<text class="tick" x="{40 + (i + 0.5) * step:.1f}" y="{base + 18}" text-anchor="middle">'
+                         f"{escape(name)}</text>")
+    return Markup(f'<svg class="bars" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">'
+                  f'<title>{escape(title)}</title>{"".join(parts)}</svg>')
 
 
 def heat(value: float) -> str:
@@ -87,14 +90,15 @@ def by_hour(times: Sequence[str], now: datetime) -> tuple[list[tuple[str, int]],
     hour = now.replace(minute=0, second=0, microsecond=0)
     hours = [hour - timedelta(hours=h) for h in range(47, -1, -1)]
     if any(t >= hours[0] for t in stamps):
-        count = {h: 0 for h in hours}
+        count = dict.fromkeys(hours, 0)
         for t in stamps:
             at = t.replace(minute=0, second=0, microsecond=0)
             if at in count:
                 count[at] += 1
-        return [(h.strftime("%H:00") if h.hour else h.strftime("%d %b"), n) for h, n in count.items()], "Answers an hour, last two days (UTC)"
+        named = [(h.strftime("%H:00") if h.hour else h.strftime("%d %b"), n) for h, n in count.items()]
+        return named, "Answers an hour, last two days (UTC)"
     days = [(now - timedelta(days=d)).date() for d in range(29, -1, -1)]
-    daily = {d: 0 for d in days}
+    daily = dict.fromkeys(days, 0)
     for t in stamps:
         if t.date() in daily:
             daily[t.date()] += 1

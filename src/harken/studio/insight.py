@@ -188,7 +188,8 @@ def _of_ratings(counted: Sequence[Said]) -> list[Row]:
     rated = _rated(counted)
     if not _shared(rated):
         return []
-    ratings = ratings_of([(unit, who, float(r["overall"])) for unit, who, _, r in rated], clusters=[s.item for _, _, s, _ in rated])
+    ratings = ratings_of([(unit, who, float(r["overall"])) for unit, who, _, r in rated],
+                         clusters=[s.item for _, _, s, _ in rated])
     found = agreement(ratings, ("alpha",), "ordinal")["alpha"]
     row = _row("Krippendorff's alpha, overall rating", found, note="ordinal")
     return [row] if row else []
@@ -210,11 +211,13 @@ def _of_flags(counted: Sequence[Said], form: Mapping[str, Any]) -> list[Row]:
         yes = sum(r["flags"][name] for *_, r in said)
         value = None
         if _shared(said):
-            ratings = ratings_of([(u, w, float(r["flags"][name])) for u, w, _, r in said], (0.0, 1.0), [s.item for _, _, s, _ in said])
+            ratings = ratings_of([(u, w, float(r["flags"][name])) for u, w, _, r in said], (0.0, 1.0),
+                                 [s.item for _, _, s, _ in said])
             value = agreement(ratings, ("alpha",))["alpha"]
         if said:
             note = f"{yes:,} of {len(said):,} answers"
-            rows.append(Row(flag["label"], value and value.value, value and value.chance, value.units if value else 0, f"flag:{name}", note))
+            rows.append(Row(flag["label"], value and value.value, value and value.chance, value.units if value else 0,
+                            f"flag:{name}", note))
     return rows
 
 
@@ -240,7 +243,9 @@ def _people(counted: Sequence[Said], votes: Votes, fitted: Reliability | None) -
         own = votes.won[votes.labeler == i] if i is not None else np.array([])
         seconds = [s.judgment.seconds for s in answers if s.judgment.seconds]
         fit = i is not None and fitted is not None
-        beta = Estimate(float(fitted.beta[i]), float(fitted.beta_low[i]), float(fitted.beta_high[i]), len(own), 0.9) if fit else None
+        beta = None
+        if fit:
+            beta = Estimate(float(fitted.beta[i]), float(fitted.beta_low[i]), float(fitted.beta_high[i]), len(own), 0.9)
         people.append(Person(name, len(answers), len(answers) / total, statistics.median(seconds) if seconds else None,
                              agrees.get(name), beta, float(fitted.careless[i]) if fit else None,
                              float(fitted.position[i]) if fit else None, float(fitted.length[i]) if fit else None,
@@ -253,12 +258,14 @@ def _biases(counted: Sequence[Said], votes: Votes) -> list[Row]:
     placed = votes.take((votes.first != 0) & (votes.won != 0))
     if len(placed):
         wins = int((placed.won == placed.first).sum())
-        rows.append(Row("The answer shown earlier wins", wilson(wins, len(placed)), 0.5, len(placed), note="position bias; ties left out"))
+        rows.append(Row("The answer shown earlier wins", wilson(wins, len(placed)), 0.5, len(placed),
+                        note="position bias; ties left out"))
     apart = np.sign(votes.lengths[votes.a] - votes.lengths[votes.b]) if len(votes) else np.array([])
     sized = votes.take((apart != 0) & (votes.won != 0)) if len(votes) else votes
     if len(sized):
         wins = int((np.sign(sized.lengths[sized.a] - sized.lengths[sized.b]) == sized.won).sum())
-        rows.append(Row("The longer answer wins", wilson(wins, len(sized)), 0.5, len(sized), note="length; longer may also be better"))
+        rows.append(Row("The longer answer wins", wilson(wins, len(sized)), 0.5, len(sized),
+                        note="length; longer may also be better"))
     both = [s for s in counted if "conflicts" in s.payload]
     if both:
         against = sum(bool(s.payload["conflicts"]) for s in both)
@@ -270,7 +277,8 @@ def _biases(counted: Sequence[Said], votes: Votes) -> list[Row]:
 def _consistency(said: Sequence[Said]) -> list[Row]:
     """The same labeler, the same question again, in the same and in the mirrored order."""
     again = votes_of(s.judgment for s in said if s.role in (None, "repeat", "surplus"))
-    names = {"repeated": "The same answer when asked again", "same order": "… in the same order", "mirrored": "… in the opposite order"}
+    names = {"repeated": "The same answer when asked again", "same order": "… in the same order",
+             "mirrored": "… in the opposite order"}
     rows = [_row(names[k], v, "", "self-consistency") for k, v in self_consistency(again).items()] if len(again) else []
     return [r for r in rows if r is not None]
 
@@ -286,14 +294,14 @@ def _queue(counted: Sequence[Said], votes: Votes, fitted: Reliability | None) ->
     weights = weights / weights.sum()
     bits = _entropy(p_NQ @ weights) - _entropy(p_NQ) @ weights
     ranking = [s for s in counted if s.judgment.choice() is not None]
-    source = {n: s for n, s in enumerate(counted)}
     pairs: dict[int, dict[tuple[int, int], tuple[float, list[int]]]] = defaultdict(dict)
     for n in range(len(votes)):
         a, b, won = int(votes.a[n]), int(votes.b[n]), int(votes.won[n])
         key, verdict = ((a, b), won) if a < b else ((b, a), -won)
-        pairs[source[int(votes.judgment[n])].item].setdefault(key, (float(bits[n]), []))[1].append(verdict)
+        pairs[counted[int(votes.judgment[n])].item].setdefault(key, (float(bits[n]), []))[1].append(verdict)
     answers = Counter(s.item for s in ranking)
-    rows = [Open(item, sum(b for b, _ in of.values()), answers[item], _opposite(v for _, v in of.values())) for item, of in pairs.items()]
+    rows = [Open(item, sum(b for b, _ in of.values()), answers[item], _opposite([v for _, v in of.values()]))
+            for item, of in pairs.items()]
     return sorted(rows, key=lambda o: -o.bits)
 
 
@@ -302,9 +310,8 @@ def _entropy(p: Any) -> Any:
     return -(q * np.log2(q) + (1 - q) * np.log2(1 - q))
 
 
-def _opposite(verdicts: Any) -> float:
-    rows = list(verdicts)
-    return sum(1 in v and -1 in v for v in rows) / len(rows) if rows else 0.0
+def _opposite(verdicts: Sequence[Sequence[int]]) -> float:
+    return sum(1 in v and -1 in v for v in verdicts) / max(1, len(verdicts))
 
 
 def _lists(counted: Sequence[Said]) -> dict[str, frozenset[int]]:

@@ -28,7 +28,8 @@ FRESH_SECONDS = 10.0  # figures are computed at most so often
 SHOWN = 100  # rows of a list of items
 QUEUE = 10
 LISTS = {"disagree": "People gave opposite verdicts", "contradict": "A ranking contradicts its own ratings",
-         "decided": "Decided by a lead", "flagged": "Reported as unsafe", "set_aside": "Set aside", "done": "Finished", "open": "Open"}
+         "decided": "Decided by a lead", "flagged": "Reported as unsafe", "set_aside": "Set aside", "done": "Finished",
+         "open": "Open"}
 
 
 class Figures:
@@ -68,7 +69,8 @@ def routes(studio: Studio) -> list[BaseRoute]:
         counts, title = charts.by_hour(times, datetime.now(UTC))
         return render(request, "lead_project.html", tab="view", project=project, found=found, progress=progress, counts=counts,
                       chart_title=title, queue=[(o, queue[o.item]) for o in open_ if o.item in queue],
-                      decided=[(words, sum(r == name for r in decided.values())) for name, words in READINGS.items()], left=time_left(progress), gold=gold_of(progress), charts=charts)
+                      decided=[(words, list(decided.values()).count(name)) for name, words in READINGS.items()],
+                      left=time_left(progress), gold=gold_of(progress), charts=charts)
 
     async def listed(request: Request) -> Response:
         project, found, _ = await of(request)
@@ -120,7 +122,8 @@ def time_left(progress: dict[str, Any]) -> float | None:
 
 def gold_of(progress: dict[str, Any]) -> dict[str, tuple[int, int]]:
     """Gold questions by labeler: (right, asked)."""
-    return {p["name"]: (sum(v[0] for v in p["score"].values()), sum(v[1] for v in p["score"].values())) for p in progress["labelers"]}
+    return {p["name"]: (sum(v[0] for v in p["score"].values()), sum(v[1] for v in p["score"].values()))
+            for p in progress["labelers"]}
 
 
 def _rows(tx: Connection, ids: Iterable[int]) -> dict[int, dict[str, Any]]:
@@ -150,6 +153,7 @@ def _listed(tx: Connection, project: int, query: Any, found: Insight) -> tuple[l
         where.append(c.id.in_(sorted(found.by_labeler[name])[:5000]))
     if people:
         title = f"Answered by {' and '.join(people)}"
-    ask = select(items, prompts.c.body.label("asked")).outerjoin(prompts, c.prompt_key == prompts.c.key).where(*where).order_by(c.id)
+    ask = (select(items, prompts.c.body.label("asked")).outerjoin(prompts, c.prompt_key == prompts.c.key)
+           .where(*where).order_by(c.id))
     rows = [item_json(row) for row in tx.execute(ask.limit(SHOWN + 1))]
     return rows[:SHOWN], title, rows[SHOWN - 1]["id"] if len(rows) > SHOWN else None

@@ -36,7 +36,11 @@ async function once(method, path, body, { type = "application/json", keepalive =
     const survives = keepalive && (sent?.length ?? 0) < KEEPALIVE_CHARS;
     response = await fetch(path, { method, headers, body: sent, keepalive: survives, credentials: "same-origin" });
   } catch {
-    throw new ApiError(0, { code: "offline", message: "The server was not reached.", hint: "Your answers wait here and go out by themselves." });
+    throw new ApiError(0, {
+      code: "offline",
+      message: "The server was not reached.",
+      hint: "Your answers wait here and go out by themselves.",
+    });
   }
   const answer = await response.json().catch(() => null);
   if (response.ok && answer !== null) return answer;

@@ -28,10 +28,14 @@ export function ask(id) {
       resolve(form.elements.hide ? { ...said, hide: data.has("hide") } : said);
     };
     form.addEventListener("submit", sent, { once: true });
-    dialog.addEventListener("close", () => {
-      dialog.removeEventListener("keydown", digits);
-      form.removeEventListener("submit", sent);
-      resolve(null); // does nothing when it was sent
-    }, { once: true });
+    dialog.addEventListener(
+      "close",
+      () => {
+        dialog.removeEventListener("keydown", digits);
+        form.removeEventListener("submit", sent);
+        resolve(null); // does nothing when it was sent
+      },
+      { once: true },
+    );
   });
 }

@@ -37,7 +37,10 @@ function bag(sentence) {
 function likeness(a, b) {
   let shared = 0;
   let total = 0;
-  for (const [w, n] of a) { shared += Math.min(n, b.get(w) ?? 0); total += n; }
+  for (const [w, n] of a) {
+    shared += Math.min(n, b.get(w) ?? 0);
+    total += n;
+  }
   for (const n of b.values()) total += n;
   return total ? (2 * shared) / total : 0;
 }
@@ -45,7 +48,12 @@ function likeness(a, b) {
 /** Pairs (i, j), increasing in both, of greatest total likeness (Needleman–Wunsch without gap costs). */
 function align(a, b) {
   const best = Array.from({ length: a.length + 1 }, () => new Float64Array(b.length + 1));
-  const alike = a.map((x) => b.map((y) => { const s = likeness(x, y); return s >= SAME_SENTENCE ? s : 0; }));
+  const alike = a.map((x) =>
+    b.map((y) => {
+      const s = likeness(x, y);
+      return s >= SAME_SENTENCE ? s : 0;
+    }),
+  );
   for (let i = a.length - 1; i >= 0; i -= 1) {
     for (let j = b.length - 1; j >= 0; j -= 1) {
       const paired = alike[i][j] ? alike[i][j] + best[i + 1][j + 1] : 0;
@@ -83,7 +91,8 @@ export function wordDiff(a, b) {
     if (i < a.length && j < b.length && a[i] === b[j]) {
       left.push({ text: a[i++], kind: "same" });
       right.push({ text: b[j++], kind: "same" });
-    } else if (j >= b.length || (i < a.length && length[i + 1][j] >= length[i][j + 1])) left.push({ text: a[i++], kind: "changed" });
+    } else if (j >= b.length || (i < a.length && length[i + 1][j] >= length[i][j + 1]))
+      left.push({ text: a[i++], kind: "changed" });
     else right.push({ text: b[j++], kind: "changed" });
   }
   return [left, right];

@@ -12,7 +12,12 @@ const SVG = "http://www.w3.org/2000/svg";
 export function icon(name) {
   const svg = document.createElementNS(SVG, "svg");
   const path = document.createElementNS(SVG, "path");
-  for (const [key, value] of [["class", "icon"], ["viewBox", "0 0 24 24"], ["aria-hidden", "true"]]) svg.setAttribute(key, value);
+  for (const [key, value] of [
+    ["class", "icon"],
+    ["viewBox", "0 0 24 24"],
+    ["aria-hidden", "true"],
+  ])
+    svg.setAttribute(key, value);
   path.setAttribute("d", ICONS[name]);
   svg.append(path);
   return svg;
@@ -49,7 +54,9 @@ export const all = (selector, root = document) => [...root.querySelectorAll(sele
 export function announce(words) {
   const region = find("#live");
   region.textContent = "";
-  setTimeout(() => { region.textContent = words; }, 30);
+  setTimeout(() => {
+    region.textContent = words;
+  }, 30);
 }
 
 /** 65 → "1:05", 4000 → "1:06:40". */

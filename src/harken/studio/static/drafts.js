@@ -27,9 +27,18 @@ export class Drafts {
   /** `make()` is called when it is time to look at the form, not at every key. */
   changed(task, make) {
     clearTimeout(this.timers.get("browser"));
-    this.timers.set("browser", setTimeout(() => this.keep(task, make()), BROWSER_MS));
+    this.timers.set(
+      "browser",
+      setTimeout(() => this.keep(task, make()), BROWSER_MS),
+    );
     if (this.timers.has("server")) return;
-    this.timers.set("server", setTimeout(() => { this.timers.delete("server"); this.send(task, make()); }, SERVER_MS));
+    this.timers.set(
+      "server",
+      setTimeout(() => {
+        this.timers.delete("server");
+        this.send(task, make());
+      }, SERVER_MS),
+    );
   }
 
   keep(task, draft) {

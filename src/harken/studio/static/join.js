@@ -8,7 +8,9 @@ const form = find("#join");
 const invitation = location.hash.slice(1);
 try {
   const found = await call("POST", "/api/invitations/look", { invitation });
-  find("#invited").textContent = found.projects.length ? `As a ${found.role}, for ${found.projects.join(", ")}.` : `As a ${found.role}.`;
+  find("#invited").textContent = found.projects.length
+    ? `As a ${found.role}, for ${found.projects.join(", ")}.`
+    : `As a ${found.role}.`;
   find("[name=invitation]").value = invitation;
   find("#consent").replaceChildren(render(found.consent_text, { flow: true }));
   form.hidden = false;

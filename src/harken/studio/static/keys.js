@@ -4,7 +4,8 @@
 import { all, el, find } from "./dom.js";
 
 const SWITCH = "harken:keys";
-const TYPING = 'textarea, select, [contenteditable], input:not([type="radio"], [type="checkbox"], [type="range"], [type="button"])';
+const TYPING =
+  'textarea, select, [contenteditable], input:not([type="radio"], [type="checkbox"], [type="range"], [type="button"])';
 
 export class Keys {
   constructor() {
@@ -18,7 +19,9 @@ export class Keys {
   add(title, rows) {
     const table = { title, rows };
     this.tables.push(table);
-    return () => { this.tables = this.tables.filter((t) => t !== table); };
+    return () => {
+      this.tables = this.tables.filter((t) => t !== table);
+    };
   }
 
   pressed(event) {
@@ -41,13 +44,42 @@ export class Keys {
   help() {
     const dialog = find("#keys");
     const seen = new Set();
-    const sections = [...this.tables].reverse().map(({ title, rows }) => [title, rows.filter((r) => r.shown && !seen.has(r.shown) && seen.add(r.shown))]);
-    find(".body", dialog).replaceChildren(...sections.filter(([, rows]) => rows.length).flatMap(([title, rows]) => [
-      el("h3", {}, title),
-      el("dl", { class: "keys" }, rows.map((r) => el("div", {}, el("dt", {}, r.shown.split(" ").map((k) => el("kbd", {}, k))), el("dd", {}, r.words)))),
-    ]), el("label", { class: "switch" }, el("input", {
-      type: "checkbox", checked: this.on, onchange: (event) => this.turn(event.target.checked),
-    }), " Single-key shortcuts are on"));
+    const sections = [...this.tables]
+      .reverse()
+      .map(({ title, rows }) => [title, rows.filter((r) => r.shown && !seen.has(r.shown) && seen.add(r.shown))]);
+    find(".body", dialog).replaceChildren(
+      ...sections
+        .filter(([, rows]) => rows.length)
+        .flatMap(([title, rows]) => [
+          el("h3", {}, title),
+          el(
+            "dl",
+            { class: "keys" },
+            rows.map((r) =>
+              el(
+                "div",
+                {},
+                el(
+                  "dt",
+                  {},
+                  r.shown.split(" ").map((k) => el("kbd", {}, k)),
+                ),
+                el("dd", {}, r.words),
+              ),
+            ),
+          ),
+        ]),
+      el(
+        "label",
+        { class: "switch" },
+        el("input", {
+          type: "checkbox",
+          checked: this.on,
+          onchange: (event) => this.turn(event.target.checked),
+        }),
+        " Single-key shortcuts are on",
+      ),
+    );
     dialog.showModal();
   }
 

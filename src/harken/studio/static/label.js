@@ -11,19 +11,11 @@ import { Keys, wireDialogs } from "./keys.js";
 import { altered, tell } from "./messages.js";
 import { Outbox } from "./outbox.js";
 import { Queue } from "./queue.js";
+import { nothing, warning } from "./screens.js";
 import { render } from "./text.js";
 
 const GUIDE_READ = `harken:guide:${pageData().project.id}`;
 const RENEW_MS = 4 * 60 * 1000;
-const SAYINGS = {
-  empty: ["Nothing to do right now", "Others hold the items that are left. This page looks again by itself."],
-  finished: ["All done", "You have answered everything that is here for you. Thank you."],
-  limit: ["Enough for today", "You have reached your limit. Rest; come back tomorrow."],
-  waiting: ["Your test is being read", "A researcher grades your answers. You can go on once that is done."],
-  not_qualified: ["Not for this project", "Your test answers did not reach this project's threshold. The other projects are open to you."],
-  paused: ["Paused", "The lead has paused this project. Your answers are stored."],
-  offline: ["No connection", "Nothing was fetched ahead. Your answers wait in this browser and go out by themselves."],
-};
 
 const { project, user } = pageData();
 const forms = new Map([[project.form.version, project.form]]);
@@ -46,7 +38,10 @@ const outbox = new Outbox(user.id, {
     if (!queue.current) present();
   },
   refused: (entry, error) => {
-    tell("failure", `Not stored: ${error.message}`, { hint: error.hint, action: { label: "Go back to it", run: () => reopen(entry) } });
+    tell("failure", `Not stored: ${error.message}`, {
+      hint: error.hint,
+      action: { label: "Go back to it", run: () => reopen(entry) },
+    });
     state.done -= 1;
     progress();
   },
@@ -58,12 +53,17 @@ function confirm(entry, answer) {
   const wrong = altered(entry.body.answer, answer.answer);
   if (wrong.length) {
     const list = wrong.map(plain).join(", ");
-    tell("failure", `The server stored something else than you sent (${list}).`, { hint: "Undo it and tell the lead.", action: { label: "Undo", run: undo } });
+    tell("failure", `The server stored something else than you sent (${list}).`, {
+      hint: "Undo it and tell the lead.",
+      action: { label: "Undo", run: undo },
+    });
     return;
   }
   const words = FORMS[entry.task.kind].summary(answer.answer);
   if (!answer.notices.length) return void tell("stored", `Stored: ${words}`);
-  tell("notice", `Stored: ${words}. ${answer.notices.map((n) => n.message).join(" ")}`, { action: { label: "Change it", run: undo } });
+  tell("notice", `Stored: ${words}. ${answer.notices.map((n) => n.message).join(" ")}`, {
+    action: { label: "Change it", run: undo },
+  });
 }
 
 /** Takes tasks in, and whatever they need before they are shown. */
@@ -75,8 +75,10 @@ function take(answer, except) {
 /** A task may ask by another form than the project's (a qualifying test, or a form changed meanwhile), or under newer
  *  instructions: they are fetched, and new instructions shown. */
 async function need(task) {
-  if (!forms.has(task.form_version)) forms.set(task.form_version, await call("GET", `/api/projects/${project.id}/forms/${task.form_version}`));
-  if (task.instruction_hash !== project.instructions.hash) Object.assign(project, await call("GET", `/api/projects/${project.id}`));
+  if (!forms.has(task.form_version))
+    forms.set(task.form_version, await call("GET", `/api/projects/${project.id}/forms/${task.form_version}`));
+  if (task.instruction_hash !== project.instructions.hash)
+    Object.assign(project, await call("GET", `/api/projects/${project.id}`));
 }
 
 /** Shows the task in hand, or why there is none. */
@@ -86,13 +88,19 @@ function present() {
   const task = queue.current ?? queue.advance();
   document.body.classList.toggle("idle", !task);
   if (!task) return rest();
-  if (!forms.has(task.form_version)) return void need(task).then(present, (error) => tell("failure", error.message, { hint: error.hint, action: { label: "Try again", run: present } }));
+  if (!forms.has(task.form_version))
+    return void need(task).then(present, (error) =>
+      tell("failure", error.message, { hint: error.hint, action: { label: "Try again", run: present } }),
+    );
   if (localStorage.getItem(GUIDE_READ) !== project.instructions.hash) guide();
   if (task.warnings.length && !task.seen) return warn(task);
   const form = new FORMS[task.kind](task, forms.get(task.form_version), () => changed(task));
   Object.assign(form, { onstep: bar, onsubmit: submit, onproblem: complain });
   state.form = form;
-  stage.replaceChildren(task.stage === "qualify" ? el("p", { class: "notice" }, "This item belongs to the qualifying test.") : "", form.root);
+  stage.replaceChildren(
+    task.stage === "qualify" ? el("p", { class: "notice" }, "This item belongs to the qualifying test.") : "",
+    form.root,
+  );
   const draft = drafts.of(task);
   if (draft) form.restore(draft);
   clock.start(draft?.seconds ?? 0);
@@ -100,31 +108,40 @@ function present() {
   scrollTo(0, 0);
   form.focus();
   announce(`${task.completions.length ? `${task.completions.length} answers` : "A prompt"} to judge`);
-  if (state.switching !== null) requestAnimationFrame(() => setTimeout(() => {
-    document.documentElement.dataset.switchMs = (performance.now() - state.switching).toFixed(1); // read by the browser tests
-    state.switching = null;
-  }));
+  if (state.switching !== null)
+    requestAnimationFrame(() =>
+      setTimeout(() => {
+        document.documentElement.dataset.switchMs = (performance.now() - state.switching).toFixed(1); // read by the browser tests
+        state.switching = null;
+      }),
+    );
   return undefined;
 }
 
 function rest() {
   state.form = null;
-  const [title, words] = SAYINGS[queue.status] ?? SAYINGS.empty;
-  stage.replaceChildren(el("div", { class: "rest" }, el("h1", { tabindex: -1 }, title), el("p", {}, words), el("a", { class: "button", href: "/" }, "All projects")));
+  stage.replaceChildren(nothing(queue.status));
   find("h1", stage).focus({ preventScroll: true });
   state.dropKeys = () => {};
-  if (["empty", "offline", "ok", "waiting", "paused"].includes(queue.status)) state.again = setTimeout(load, 1000 * (queue.retryAfter ?? (queue.status === "ok" ? 1 : 15)));
+  if (["empty", "offline", "ok", "waiting", "paused"].includes(queue.status))
+    state.again = setTimeout(load, 1000 * (queue.retryAfter ?? (queue.status === "ok" ? 1 : 15)));
 }
 
 /** Nothing disturbing is shown before somebody chose to look. */
 function warn(task) {
   state.form = null;
   document.body.classList.add("idle");
-  const look = () => { task.seen = true; present(); };
-  stage.replaceChildren(el("div", { class: "rest warning" }, el("h1", { tabindex: -1 }, "Before you look"),
-    el("p", {}, `This item is marked: ${task.warnings.map(plain).join(", ")}. Passing it over costs you nothing.`),
-    el("div", { class: "row" }, el("button", { type: "button", class: "go", onclick: look }, "Show it"),
-      el("button", { type: "button", onclick: () => skip() }, "Skip"), el("button", { type: "button", onclick: () => unsafe() }, "Stop showing me these"))));
+  const look = () => {
+    task.seen = true;
+    present();
+  };
+  stage.replaceChildren(
+    warning(task, [
+      ["Show it", look],
+      ["Skip", skip],
+      ["Stop showing me these", unsafe],
+    ]),
+  );
   find("h1", stage).focus({ preventScroll: true });
   state.dropKeys = keys.add("This warning", [{ keys: ["Enter"], shown: "Enter", words: "show the item", run: look }]);
 }
@@ -159,15 +176,32 @@ function submit() {
   const problem = form.problem();
   if (problem) return void complain(problem);
   const task = queue.current;
-  send("submit", task, { answer: form.answer(), seconds: Math.round(clock.seconds * 10) / 10, form_version: task.form_version, instruction_hash: task.instruction_hash }, form.draft());
+  send(
+    "submit",
+    task,
+    {
+      answer: form.answer(),
+      seconds: Math.round(clock.seconds * 10) / 10,
+      form_version: task.form_version,
+      instruction_hash: task.instruction_hash,
+    },
+    form.draft(),
+  );
 }
 
 /** Writes an action to the outbox and goes on at once. */
 function send(action, task, body, draft = null) {
   state.switching = performance.now();
   const id = uuid();
-  const entry = { id, action, project: project.id, task: { ...task, draft: null }, draft: draft && { ...draft, seconds: clock.seconds },
-    path: `/api/assignments/${task.assignment}/${action}`, body: { client_id: id, ...body } };
+  const entry = {
+    id,
+    action,
+    project: project.id,
+    task: { ...task, draft: null },
+    draft: draft && { ...draft, seconds: clock.seconds },
+    path: `/api/assignments/${task.assignment}/${action}`,
+    body: { client_id: id, ...body },
+  };
   drafts.forget(task);
   queue.current = null;
   queue.advance();
@@ -181,13 +215,13 @@ function send(action, task, body, draft = null) {
 
 async function skip() {
   const task = queue.current;
-  const said = task && await ask("skip");
+  const said = task && (await ask("skip"));
   if (said && queue.current === task) send("skip", task, said, state.form?.draft());
 }
 
 async function unsafe() {
   const task = queue.current;
-  const said = task && await ask("unsafe");
+  const said = task && (await ask("unsafe"));
   if (said && queue.current === task) send("unsafe", task, said, state.form?.draft());
 }
 
@@ -203,7 +237,10 @@ async function undo() {
     show(answer.task, last?.draft && last.task.assignment === answer.task.assignment ? last.draft : null);
   } catch (error) {
     if (error.code === "nothing_to_undo") tell("notice", "There is nothing to undo.");
-    else tell("failure", `Not undone: ${error.message}`, { hint: error.status ? error.hint : "Undo needs the connection for an answer that was already sent." });
+    else
+      tell("failure", `Not undone: ${error.message}`, {
+        hint: error.status ? error.hint : "Undo needs the connection for an answer that was already sent.",
+      });
   }
 }
 
@@ -227,10 +264,19 @@ function show(task, draft) {
 /** The server takes back what `have` does not name, so this never runs beside a submit that asks for more. */
 async function refill() {
   while (outbox.running) await outbox.flush();
-  await queue.fill(outbox.waiting.map((e) => e.task.assignment), take).catch((error) => {
-    if (!queue.current) queue.status = error.code === "offline" ? "offline" : queue.status;
-    if (error.status === 401) tell("failure", "You are logged out.", { hint: "Your answers wait here.", action: { label: "Log in", run: () => open(`/login?next=${encodeURIComponent(location.pathname)}`) } });
-  });
+  await queue
+    .fill(
+      outbox.waiting.map((e) => e.task.assignment),
+      take,
+    )
+    .catch((error) => {
+      if (!queue.current) queue.status = error.code === "offline" ? "offline" : queue.status;
+      if (error.status === 401)
+        tell("failure", "You are logged out.", {
+          hint: "Your answers wait here.",
+          action: { label: "Log in", run: () => open(`/login?next=${encodeURIComponent(location.pathname)}`) },
+        });
+    });
 }
 
 async function load() {
@@ -246,12 +292,16 @@ function connection() {
   const node = find("#connection");
   node.textContent = off ? `${waiting} waiting to be sent` : "";
   node.hidden = !off;
-  if (outbox.error?.status === 401 && off) node.replaceChildren(el("a", { href: "/login", target: "_blank" }, `Log in: ${waiting} waiting`));
+  if (outbox.error?.status === 401 && off)
+    node.replaceChildren(el("a", { href: "/login", target: "_blank" }, `Log in: ${waiting} waiting`));
 }
 
 function progress() {
   const total = state.done + (queue.open ?? 0);
-  find("#done").replaceChildren(`${state.done} done`, queue.open === null ? "" : el("span", { class: "still-open" }, ` · ${queue.open.toLocaleString("en")} open`));
+  find("#done").replaceChildren(
+    `${state.done} done`,
+    queue.open === null ? "" : el("span", { class: "still-open" }, ` · ${queue.open.toLocaleString("en")} open`),
+  );
   const meter = find("#meter");
   meter.value = total ? state.done / total : 0;
 }
@@ -273,13 +323,29 @@ keys.add("Everywhere", [
   { keys: ["q"], shown: "Q", words: "about the prompt: flags, use case", run: () => state.form?.about.toggle() },
   { keys: ["n"], shown: "N", words: "notes", run: () => state.form?.notes?.open() },
   { keys: ["r"], shown: "R", words: "the answers' source text, or rendered", run: () => state.form?.toggleSource() },
-  { keys: ["Escape"], typing: true, shown: "Esc", words: "leave a text field", run: (event) => { event.target.blur(); state.form?.root.focus(); } },
+  {
+    keys: ["Escape"],
+    typing: true,
+    shown: "Esc",
+    words: "leave a text field",
+    run: (event) => {
+      event.target.blur();
+      state.form?.root.focus();
+    },
+  },
   { keys: ["g"], shown: "G", words: "the guide: this project's instructions", run: guide },
   { keys: ["?"], shown: "?", words: "these keys", run: () => keys.help() },
 ]);
 
 wireDialogs();
-for (const [id, run] of [["go", submit], ["undo", undo], ["skip-button", skip], ["unsafe-button", unsafe], ["guide-button", guide], ["keys-button", () => keys.help()]]) {
+for (const [id, run] of [
+  ["go", submit],
+  ["undo", undo],
+  ["skip-button", skip],
+  ["unsafe-button", unsafe],
+  ["guide-button", guide],
+  ["keys-button", () => keys.help()],
+]) {
   find(`#${id}`).addEventListener("click", () => void run());
 }
 for (const dialog of document.querySelectorAll("dialog")) dialog.addEventListener("close", () => state.form?.focus());
@@ -288,9 +354,22 @@ setInterval(() => {
   find("#clock").textContent = clockText(queue.current ? clock.seconds : 0);
   find("#clock").classList.toggle("still", !clock.running);
 }, 500);
-setInterval(() => { if (queue.current && clock.running) call("POST", `/api/assignments/${queue.current.assignment}/renew`, {}).catch(() => {}); }, RENEW_MS);
-addEventListener("online", () => { outbox.flush(); if (!queue.current) load(); });
-addEventListener("pagehide", () => { if (queue.current && state.form) drafts.keep(queue.current, { ...state.form.draft(), seconds: clock.seconds }); });
-addEventListener("beforeunload", (event) => { if (outbox.unsaved) event.preventDefault(); });
-for (const entry of outbox.refused.filter((e) => e.project === project.id)) tell("failure", `Not stored earlier: ${entry.error.message}`, { hint: entry.error.hint, action: { label: "Go back to it", run: () => reopen(entry) } });
+setInterval(() => {
+  if (queue.current && clock.running) call("POST", `/api/assignments/${queue.current.assignment}/renew`, {}).catch(() => {});
+}, RENEW_MS);
+addEventListener("online", () => {
+  outbox.flush();
+  if (!queue.current) load();
+});
+addEventListener("pagehide", () => {
+  if (queue.current && state.form) drafts.keep(queue.current, { ...state.form.draft(), seconds: clock.seconds });
+});
+addEventListener("beforeunload", (event) => {
+  if (outbox.unsaved) event.preventDefault();
+});
+for (const entry of outbox.refused.filter((e) => e.project === project.id))
+  tell("failure", `Not stored earlier: ${entry.error.message}`, {
+    hint: entry.error.hint,
+    action: { label: "Go back to it", run: () => reopen(entry) },
+  });
 await load();

@@ -24,7 +24,9 @@ function onSubmit(form, work) {
 
 function added(answer) {
   const already = answer.already ? `, ${answer.already.toLocaleString("en")} were there already` : "";
-  const named = answer.names_its_maker ? ` ${answer.names_its_maker} of them say which model wrote them: labelers would know.` : "";
+  const named = answer.names_its_maker
+    ? ` ${answer.names_its_maker} of them say which model wrote them: labelers would know.`
+    : "";
   tell(named ? "notice" : "stored", `${answer.added.toLocaleString("en")} items added${already}.${named}`);
 }
 
@@ -41,7 +43,11 @@ for (const form of all("form[data-item]")) {
   onSubmit(form, async () => {
     const text = (name) => form.elements[name]?.value;
     const item = form.dataset.kind === "write_prompt" ? { ask: { text: text("ask") } } : { prompt: text("prompt") };
-    if (text("completions")) item.completions = text("completions").split(/^---\s*$/m).map((t) => t.trim()).filter(Boolean);
+    if (text("completions"))
+      item.completions = text("completions")
+        .split(/^---\s*$/m)
+        .map((t) => t.trim())
+        .filter(Boolean);
     if (text("original")) item.original = text("original");
     added(await call(method, path, { items: [item] }));
     form.reset();

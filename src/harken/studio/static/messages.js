@@ -8,11 +8,30 @@ const SHOWN_MS = 6000;
 export function tell(kind, words, { hint = "", action = null } = {}) {
   const list = find("#messages");
   const close = () => message.remove();
-  const message = el("div", { class: `message ${kind}`, role: kind === "failure" ? "alert" : null },
+  const message = el(
+    "div",
+    { class: `message ${kind}`, role: kind === "failure" ? "alert" : null },
     kind === "stored" && icon("check"),
     el("p", {}, words, hint && el("span", { class: "hint" }, ` ${hint}`)),
-    action && el("button", { type: "button", class: "quiet", onclick: () => { close(); action.run(); } }, action.label),
-    el("button", { type: "button", class: "quiet icon-only", "aria-label": "Close this message", onclick: close }, icon("remove")));
+    action &&
+      el(
+        "button",
+        {
+          type: "button",
+          class: "quiet",
+          onclick: () => {
+            close();
+            action.run();
+          },
+        },
+        action.label,
+      ),
+    el(
+      "button",
+      { type: "button", class: "quiet icon-only", "aria-label": "Close this message", onclick: close },
+      icon("remove"),
+    ),
+  );
   for (const old of list.querySelectorAll(`.message.${kind}:not(.failure)`)) old.remove();
   list.append(message);
   if (kind !== "failure") setTimeout(close, SHOWN_MS);

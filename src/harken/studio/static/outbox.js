@@ -19,10 +19,12 @@ export class Outbox {
   }
 
   read(kind) {
-    const kept = Object.keys(this.storage).filter((k) => k.startsWith(this.prefix + kind))
+    const kept = Object.keys(this.storage)
+      .filter((k) => k.startsWith(this.prefix + kind))
       .map((k) => JSON.parse(this.storage.getItem(k)));
-    return [...kept, ...[...this.loose].filter(([k]) => k.startsWith(this.prefix + kind)).map(([, v]) => v)]
-      .sort((a, b) => a.order - b.order);
+    return [...kept, ...[...this.loose].filter(([k]) => k.startsWith(this.prefix + kind)).map(([, v]) => v)].sort(
+      (a, b) => a.order - b.order,
+    );
   }
 
   write(kind, entry) {
@@ -40,9 +42,15 @@ export class Outbox {
     this.storage.removeItem(`${this.prefix}${kind}${id}`);
   }
 
-  get waiting() { return this.read("out:"); }
-  get refused() { return this.read("refused:"); }
-  get unsaved() { return this.loose.size > 0; }
+  get waiting() {
+    return this.read("out:");
+  }
+  get refused() {
+    return this.read("refused:");
+  }
+  get unsaved() {
+    return this.loose.size > 0;
+  }
 
   /** Takes a request {id, path, body, …}; it is durable when this returns. */
   add(entry) {

@@ -30,8 +30,7 @@ export function fields(form) {
     else if (["list", "ids"].includes(input.dataset.type)) {
       const one = input.dataset.type === "ids" ? Number(input.value) : input.value;
       (place[name] ??= []).push(...(input.checked ? [one] : []));
-    }
-    else {
+    } else {
       const value = (READ[input.dataset.type] ?? ((i) => i.value))(input);
       if (value !== undefined) place[name] = value;
     }
@@ -72,7 +71,8 @@ if (owner) new Outbox(owner, {}).flush();
 for (const form of all("form[data-api]")) {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    if (form.dataset.sure && !form.dataset.asked) { // a second press, not a dialog: nothing is lost by one wrong click (F9)
+    if (form.dataset.sure && !form.dataset.asked) {
+      // a second press, not a dialog: nothing is lost by one wrong click (F9)
       form.dataset.asked = "yes";
       find("button[type=submit]", form).textContent = form.dataset.sure;
       setTimeout(() => delete form.dataset.asked, 8000);

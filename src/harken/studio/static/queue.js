@@ -15,7 +15,9 @@ export class Queue {
     this.asking = null;
   }
 
-  get have() { return [this.current, ...this.ready].filter(Boolean).map((t) => t.assignment); }
+  get have() {
+    return [this.current, ...this.ready].filter(Boolean).map((t) => t.assignment);
+  }
 
   /** What to ask for along with a submit, so that one trip does both. */
   wanted() {
@@ -38,7 +40,10 @@ export class Queue {
     const wanted = this.wanted();
     if (!wanted || this.asking) return this.asking ?? Promise.resolve();
     this.asking = call("POST", `/api/projects/${this.project}/next`, wanted)
-      .then((answer) => take(answer, except)).finally(() => { this.asking = null; });
+      .then((answer) => take(answer, except))
+      .finally(() => {
+        this.asking = null;
+      });
     return this.asking;
   }
 

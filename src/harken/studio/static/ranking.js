@@ -27,8 +27,10 @@ export function nextOpen(ranks, from) {
 /** Pairs [i, j] where i was rated higher than j but ranked below it (F14). */
 export function contradictions(ratings, ranks) {
   const out = [];
-  ratings.forEach((a, i) => ratings.forEach((b, j) => {
-    if (a !== null && b !== null && ranks[i] !== null && ranks[j] !== null && a > b && ranks[i] > ranks[j]) out.push([i, j]);
-  }));
+  ratings.forEach((a, i) =>
+    ratings.forEach((b, j) => {
+      if (a !== null && b !== null && ranks[i] !== null && ranks[j] !== null && a > b && ranks[i] > ranks[j]) out.push([i, j]);
+    }),
+  );
   return out;
 }

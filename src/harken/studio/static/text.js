@@ -25,15 +25,26 @@ function blocks(lines, depth) {
   let at = 0;
   while (at < lines.length) {
     const line = lines[at];
-    if (!line.trim()) { at += 1; continue; }
-    const take = depth >= DEEPEST ? paragraph
-      : FENCE.test(line) ? fence
-      : HEADING.test(line) ? heading
-      : RULE.test(line) ? rule
-      : QUOTE.test(line) ? quote
-      : ITEM.test(line) ? list
-      : isTable(lines, at) ? table
-      : paragraph;
+    if (!line.trim()) {
+      at += 1;
+      continue;
+    }
+    const take =
+      depth >= DEEPEST
+        ? paragraph
+        : FENCE.test(line)
+          ? fence
+          : HEADING.test(line)
+            ? heading
+            : RULE.test(line)
+              ? rule
+              : QUOTE.test(line)
+                ? quote
+                : ITEM.test(line)
+                  ? list
+                  : isTable(lines, at)
+                    ? table
+                    : paragraph;
     const [node, next] = take(lines, at, depth);
     out.push(node);
     at = next;
@@ -45,12 +56,21 @@ function fence(lines, at) {
   const [, marks, language] = FENCE.exec(lines[at]);
   const body = [];
   let end = at + 1;
-  while (end < lines.length && !(lines[end].trim().startsWith(marks) && !lines[end].trim().slice(marks.length).replaceAll(marks[0], ""))) {
+  while (
+    end < lines.length &&
+    !(lines[end].trim().startsWith(marks) && !lines[end].trim().slice(marks.length).replaceAll(marks[0], ""))
+  ) {
     body.push(lines[end]);
     end += 1;
   }
-  return [el("pre", { tabindex: 0, "aria-label": language ? `${language} code` : "code", role: "group" },
-    el("code", {}, body.join("\n"))), end + 1];
+  return [
+    el(
+      "pre",
+      { tabindex: 0, "aria-label": language ? `${language} code` : "code", role: "group" },
+      el("code", {}, body.join("\n")),
+    ),
+    end + 1,
+  ];
 }
 
 // Not h1–h6: an answer's headings are no part of the page's outline.
@@ -100,11 +120,14 @@ function continues(lines, at, indent) {
   return next !== undefined && next.length - next.trimStart().length > indent;
 }
 
-const isTable = (lines, at) => lines[at].includes("|") && at + 1 < lines.length && DIVIDER.test(lines[at + 1])
-  && lines[at + 1].includes("-");
+const isTable = (lines, at) =>
+  lines[at].includes("|") && at + 1 < lines.length && DIVIDER.test(lines[at + 1]) && lines[at + 1].includes("-");
 
 function cells(line) {
-  const inner = line.trim().replace(/^\|/, "").replace(/(?<!\\)\|$/, "");
+  const inner = line
+    .trim()
+    .replace(/^\|/, "")
+    .replace(/(?<!\\)\|$/, "");
   return inner.split(/(?<!\\)\|/).map((c) => c.trim().replaceAll("\\|", "|"));
 }
 
@@ -113,9 +136,37 @@ function table(lines, at) {
   const rows = [];
   at += 2;
   while (at < lines.length && lines[at].includes("|") && lines[at].trim()) rows.push(cells(lines[at++]));
-  return [el("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "table" }, el("table", {},
-    el("thead", {}, el("tr", {}, head.map((c) => el("th", {}, inline(c))))),
-    el("tbody", {}, rows.map((r) => el("tr", {}, head.map((_, i) => el("td", {}, inline(r[i] ?? "")))))))), at];
+  return [
+    el(
+      "div",
+      { class: "scroll", tabindex: 0, role: "group", "aria-label": "table" },
+      el(
+        "table",
+        {},
+        el(
+          "thead",
+          {},
+          el(
+            "tr",
+            {},
+            head.map((c) => el("th", {}, inline(c))),
+          ),
+        ),
+        el(
+          "tbody",
+          {},
+          rows.map((r) =>
+            el(
+              "tr",
+              {},
+              head.map((_, i) => el("td", {}, inline(r[i] ?? ""))),
+            ),
+          ),
+        ),
+      ),
+    ),
+    at,
+  ];
 }
 
 function paragraph(lines, at, depth) {
@@ -127,16 +178,21 @@ function paragraph(lines, at, depth) {
 }
 
 // One alternative a construct; each is bounded by its own closing mark, so matching stays linear in practice.
-const INLINE = new RegExp([
-  /\\([\\`*_{}[\]()#+\-.!|~>])/, // 1 escaped
-  /(`+)(?!`)([^\n]*?[^`])\2(?!`)/, // 2, 3 code
-  /!\[([^\]\n]{0,300})\]\([^)\n]{0,2000}\)/, // 4 image
-  /\[([^\]\n]{1,500})\]\(\s*<?([^)\s>]{1,2000})>?[^)\n]{0,200}\)/, // 5, 6 link
-  /(https?:\/\/[^\s<>"')\]]{1,2000}[^\s<>"')\].,;:!?])/, // 7 bare address
-  /(\*\*|__)(?=\S)([^\n]{0,2000}?\S)\8/, // 8, 9 strong
-  /(?<![\w*])([*_])(?=[^\s*_])([^\n*_]{0,2000}?[^\s*_])\10(?!\w)/, // 10, 11 emphasis
-  /~~(?=\S)([^\n~]{1,2000})~~/, // 12 struck
-].map((r) => r.source).join("|"), "g");
+const INLINE = new RegExp(
+  [
+    /\\([\\`*_{}[\]()#+\-.!|~>])/, // 1 escaped
+    /(`+)(?!`)([^\n]*?[^`])\2(?!`)/, // 2, 3 code
+    /!\[([^\]\n]{0,300})\]\([^)\n]{0,2000}\)/, // 4 image
+    /\[([^\]\n]{1,500})\]\(\s*<?([^)\s>]{1,2000})>?[^)\n]{0,200}\)/, // 5, 6 link
+    /(https?:\/\/[^\s<>"')\]]{1,2000}[^\s<>"')\].,;:!?])/, // 7 bare address
+    /(\*\*|__)(?=\S)([^\n]{0,2000}?\S)\8/, // 8, 9 strong
+    /(?<![\w*])([*_])(?=[^\s*_])([^\n*_]{0,2000}?[^\s*_])\10(?!\w)/, // 10, 11 emphasis
+    /~~(?=\S)([^\n~]{1,2000})~~/, // 12 struck
+  ]
+    .map((r) => r.source)
+    .join("|"),
+  "g",
+);
 
 function inline(text, depth = 0) {
   if (depth > 4) return [text];

@@ -2,12 +2,17 @@
 (() => {
   const root = document.documentElement;
   const chosen = () => localStorage.getItem("harken:theme") ?? "auto";
-  const apply = () => { root.dataset.theme = chosen(); };
+  const apply = () => {
+    root.dataset.theme = chosen();
+  };
   apply();
   document.addEventListener("DOMContentLoaded", () => {
     const select = document.getElementById("theme");
     if (!select) return;
     select.value = chosen();
-    select.addEventListener("change", () => { localStorage.setItem("harken:theme", select.value); apply(); });
+    select.addEventListener("change", () => {
+      localStorage.setItem("harken:theme", select.value);
+      apply();
+    });
   });
 })();

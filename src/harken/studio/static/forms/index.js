@@ -5,4 +5,10 @@ import { Compare } from "./compare.js";
 import { RateAndRank } from "./rate_and_rank.js";
 import { Demonstrate, Edit, WritePrompt } from "./write.js";
 
-export const FORMS = { demonstrate: Demonstrate, rate_and_rank: RateAndRank, compare: Compare, edit: Edit, write_prompt: WritePrompt };
+export const FORMS = {
+  demonstrate: Demonstrate,
+  rate_and_rank: RateAndRank,
+  compare: Compare,
+  edit: Edit,
+  write_prompt: WritePrompt,
+};

@@ -1,6 +1,5 @@
 // What the forms share: conversations, answers with marks, choices in a row, the prompt's flags, notes.
 
-import { compare } from "../diff.js";
 import { all, el, letter } from "../dom.js";
 import { render } from "../text.js";
 
@@ -9,72 +8,44 @@ const SPEAKER = { system: "System", user: "User", assistant: "Assistant" };
 /** The conversation to be answered, as turns; one user turn alone needs no name. */
 export function conversation(prompt) {
   const named = prompt.messages.length > 1 || prompt.messages[0].role !== "user";
-  return el("div", { class: "conversation" }, prompt.messages.map((m) => el("div", { class: `turn ${m.role}` },
-    named && el("p", { class: "speaker" }, SPEAKER[m.role]), el("div", { class: "prose" }, render(m.content)))));
-}
-
-/** One answer's text: rendered, as its source, or with what differs from another text marked. */
-export class AnswerText {
-  constructor(text) {
-    this.text = text;
-    this.root = el("div", { class: "prose answer-text" });
-    this.show();
-  }
-
-  show({ source = false, against = null } = {}) {
-    if (source) this.root.replaceChildren(el("div", { class: "source" }, this.text));
-    else this.root.replaceChildren(render(this.text));
-    if (against !== null) mark(this.root, source ? compare(this.text, against)[0] : compare(pieces(this.root).text, pieces(render(against)).text)[0]);
-    if (!this.text.trim()) this.root.replaceChildren(el("p", { class: "hint" }, "(empty answer)"));
-  }
-
-  marked(runs) {
-    this.root.replaceChildren(el("div", { class: "source" }, runs.map((run) => (run.kind === "same" ? run.text
-      : el("mark", { class: run.kind }, run.text)))));
-  }
-}
-
-/** The words of rendered text, a line's end between blocks, and the text nodes they are in. */
-function pieces(root) {
-  const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
-  const nodes = [];
-  let text = "";
-  let block = null;
-  while (walker.nextNode()) {
-    const node = walker.currentNode;
-    const here = node.parentElement?.closest("p, li, td, th, pre, blockquote, .source") ?? root;
-    const apart = block !== null && (here !== block || node.previousSibling?.nodeName === "BR");
-    if (apart) text += "\n";
-    nodes.push({ node, start: text.length });
-    text += node.data;
-    block = here;
-  }
-  return { text, nodes };
-}
-
-/** Wraps in <mark> what the runs, which cover the same text, call other than "same". */
-function mark(root, runs) {
-  const { nodes } = pieces(root);
-  let at = 0;
-  const spans = runs.map((run) => ({ kind: run.kind, from: at, to: (at += run.text.length) }));
-  for (const { node, start } of nodes) {
-    const end = start + node.data.length;
-    node.replaceWith(...spans.filter((s) => s.from < end && s.to > start).map((s) => {
-      const piece = node.data.slice(Math.max(s.from, start) - start, Math.min(s.to, end) - start);
-      return s.kind === "same" || !piece.trim() ? piece : el("mark", { class: s.kind }, piece);
-    }));
-  }
+  return el(
+    "div",
+    { class: "conversation" },
+    prompt.messages.map((m) =>
+      el(
+        "div",
+        { class: `turn ${m.role}` },
+        named && el("p", { class: "speaker" }, SPEAKER[m.role]),
+        el("div", { class: "prose" }, render(m.content)),
+      ),
+    ),
+  );
 }
 
 /** A row of buttons of which one is chosen: role radio, arrows inside, digits from outside. `options` are
  *  {value, label, name?}: `label` is seen, `name` heard. */
 export function choiceRow(title, options, changed, attributes = {}) {
   let value = null;
-  const buttons = options.map((o) => el("button", {
-    type: "button", role: "radio", "aria-checked": "false", "aria-label": o.name ?? null, "data-through": true,
-    class: o.class ?? null, onclick: () => choose(o.value, true),
-  }, o.label));
-  const root = el("div", { role: "radiogroup", "aria-label": title, class: "choices", ...attributes, onkeydown: arrows }, buttons);
+  const buttons = options.map((o) =>
+    el(
+      "button",
+      {
+        type: "button",
+        role: "radio",
+        "aria-checked": "false",
+        "aria-label": o.name ?? null,
+        "data-through": true,
+        class: o.class ?? null,
+        onclick: () => choose(o.value, true),
+      },
+      o.label,
+    ),
+  );
+  const root = el(
+    "div",
+    { role: "radiogroup", "aria-label": title, class: "choices", ...attributes, onkeydown: arrows },
+    buttons,
+  );
 
   function arrows(event) {
     const step = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
@@ -97,34 +68,74 @@ export function choiceRow(title, options, changed, attributes = {}) {
   }
 
   choose(null);
-  return { root, get value() { return value; }, choose };
+  return {
+    root,
+    get value() {
+      return value;
+    },
+    choose,
+  };
 }
 
 /** A labelled text field. `rows` makes it a tall one. */
 export function textField(label, { rows = 3, max = null, hint = null, value = "", changed, id, placeholder = null }) {
-  const area = el("textarea", { id, rows, maxlength: max, value, placeholder, "aria-describedby": hint ? `${id}-hint` : null, oninput: changed });
-  const root = el("div", { class: "field" }, el("label", { for: id }, label), area, hint && el("p", { class: "hint", id: `${id}-hint` }, hint));
+  const area = el("textarea", {
+    id,
+    rows,
+    maxlength: max,
+    value,
+    placeholder,
+    "aria-describedby": hint ? `${id}-hint` : null,
+    oninput: changed,
+  });
+  const root = el(
+    "div",
+    { class: "field" },
+    el("label", { for: id }, label),
+    area,
+    hint && el("p", { class: "hint", id: `${id}-hint` }, hint),
+  );
   return { root, area };
 }
 
 /** "About this prompt": the flags of the labeling instructions and the use case, closed until wanted. */
 export class About {
   constructor(form, task, changed) {
-    const flags = form.prompt_flags.map((f) => el("label", { class: "flag" },
-      el("input", { type: "checkbox", value: f.name, "data-through": true, onchange: () => this.changed() }), el("span", {}, f.label)));
+    const flags = form.prompt_flags.map((f) =>
+      el(
+        "label",
+        { class: "flag" },
+        el("input", { type: "checkbox", value: f.name, "data-through": true, onchange: () => this.changed() }),
+        el("span", {}, f.label),
+      ),
+    );
     this.usesCase = form.kind === "demonstrate" || form.kind === "rate_and_rank" || form.kind === "write_prompt";
-    this.select = el("select", { id: "use-case", onchange: () => this.changed() }, el("option", { value: "" }, "not said"),
-      form.use_cases.map((u) => el("option", { value: u }, words(u))));
+    this.select = el(
+      "select",
+      { id: "use-case", onchange: () => this.changed() },
+      el("option", { value: "" }, "not said"),
+      form.use_cases.map((u) => el("option", { value: u }, words(u))),
+    );
     this.count = el("span", { class: "count" });
-    this.root = el("details", { class: "about" }, el("summary", {}, "About this prompt", this.count, el("kbd", {}, "Q")),
+    this.root = el(
+      "details",
+      { class: "about" },
+      el("summary", {}, "About this prompt", this.count, el("kbd", {}, "Q")),
       this.usesCase && el("div", { class: "inline field" }, el("label", { for: "use-case" }, "Use case"), this.select),
-      el("fieldset", {}, el("legend", {}, "Tick what applies"), el("div", { class: "flags" }, flags)));
+      el("fieldset", {}, el("legend", {}, "Tick what applies"), el("div", { class: "flags" }, flags)),
+    );
     this.tell = changed;
     this.restore({ use_case: task.prompt?.use_case ?? task.ask?.use_case ?? null, prompt_flags: [] });
   }
 
-  get flags() { return all("input:checked", this.root).map((i) => i.value).sort(); }
-  get useCase() { return this.select.value || null; }
+  get flags() {
+    return all("input:checked", this.root)
+      .map((i) => i.value)
+      .sort();
+  }
+  get useCase() {
+    return this.select.value || null;
+  }
 
   changed() {
     this.count.textContent = this.flags.length ? ` ${this.flags.length}` : "";
@@ -155,7 +166,9 @@ export class Notes {
     this.root = el("details", { class: "about" }, el("summary", {}, "Notes", el("kbd", {}, "N")), root);
   }
 
-  get value() { return this.area.value; }
+  get value() {
+    return this.area.value;
+  }
 
   restore(value) {
     this.area.value = value ?? "";
@@ -170,13 +183,22 @@ export class Notes {
 
 /** The frame of every form: the prompt beside the work. */
 export function frame(task, about, notes, work) {
-  return el("div", { class: `task ${task.kind}` },
-    el("section", { class: "prompt", "aria-label": "Prompt" },
+  return el(
+    "div",
+    { class: `task ${task.kind}` },
+    el(
+      "section",
+      { class: "prompt", "aria-label": "Prompt" },
       el("h2", { class: "over" }, task.prompt ? "Prompt" : "What to write"),
-      task.prompt ? conversation(task.prompt) : el("div", { class: "prose" }, render(task.ask?.text || "Write a prompt that you would really ask.")),
-      about.root, notes?.root),
-    el("section", { class: "work", "aria-label": "Your answer" }, work));
+      task.prompt
+        ? conversation(task.prompt)
+        : el("div", { class: "prose" }, render(task.ask?.text || "Write a prompt that you would really ask.")),
+      about.root,
+      notes?.root,
+    ),
+    el("section", { class: "work", "aria-label": "Your answer" }, work),
+  );
 }
 
-export const words = (name) => ({ open_qa: "open QA", closed_qa: "closed QA" }[name] ?? name.replaceAll("_", " "));
+export const words = (name) => ({ open_qa: "open QA", closed_qa: "closed QA" })[name] ?? name.replaceAll("_", " ");
 export const badge = (index) => el("span", { class: `badge tone${index % 9}`, "aria-hidden": "true" }, letter(index));

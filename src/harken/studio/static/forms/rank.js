@@ -3,7 +3,8 @@
 
 import { announce, el, letter } from "../dom.js";
 import { complete, dense, nextOpen, rows } from "../ranking.js";
-import { AnswerText, badge, choiceRow } from "./parts.js";
+import { AnswerText } from "./answer.js";
+import { badge, choiceRow } from "./parts.js";
 
 export class Ranking {
   constructor(task, changed) {
@@ -17,19 +18,44 @@ export class Ranking {
     this.standing = el("div", { class: "standing", role: "group", "aria-label": "Order so far" });
     this.cells = Array.from({ length: this.count + 1 }, (_, r) => this.cell(r));
     this.standing.append(...this.cells.map((c) => c.root));
-    this.root = el("div", { class: "ranking" }, el("div", { class: "cards" }, this.cards.map((c) => c.root)), this.standing);
+    this.root = el(
+      "div",
+      { class: "ranking" },
+      el(
+        "div",
+        { class: "cards" },
+        this.cards.map((c) => c.root),
+      ),
+      this.standing,
+    );
     this.paint();
   }
 
   card(text, index) {
     const view = new AnswerText(text);
-    const choice = choiceRow(`Rank of answer ${letter(index)}`, Array.from({ length: this.count }, (_, i) => ({
-      value: i + 1, label: String(i + 1), name: `Rank ${i + 1}${i === 0 ? ", best" : ""}` })), (rank) => this.set(index, rank, false));
+    const choice = choiceRow(
+      `Rank of answer ${letter(index)}`,
+      Array.from({ length: this.count }, (_, i) => ({
+        value: i + 1,
+        label: String(i + 1),
+        name: `Rank ${i + 1}${i === 0 ? ", best" : ""}`,
+      })),
+      (rank) => this.set(index, rank, false),
+    );
     const note = el("span", { class: "note" });
-    const root = el("article", {
-      class: "card", tabindex: -1, "aria-label": `Answer ${letter(index)}`,
-      onfocusin: () => this.focus(index, false), onpointerdown: () => this.focus(index, false),
-    }, el("header", {}, badge(index), el("h2", {}, `Answer ${letter(index)}`), note), view.root, el("footer", {}, choice.root));
+    const root = el(
+      "article",
+      {
+        class: "card",
+        tabindex: -1,
+        "aria-label": `Answer ${letter(index)}`,
+        onfocusin: () => this.focus(index, false),
+        onpointerdown: () => this.focus(index, false),
+      },
+      el("header", {}, badge(index), el("h2", {}, `Answer ${letter(index)}`), note),
+      view.root,
+      el("footer", {}, choice.root),
+    );
     return { root, view, choice, note };
   }
 
@@ -37,15 +63,38 @@ export class Ranking {
   cell(rank) {
     const chips = el("div", { class: "chips" });
     const label = rank ? `Put the answer in hand on rank ${rank}` : "Take the rank from the answer in hand";
-    const root = el("div", { class: rank ? "cell" : "cell pool", "data-rank": rank },
-      el("button", { type: "button", class: "place", "aria-label": label, title: label, onclick: () => this.set(this.at, rank || null, false) },
-        rank ? String(rank) : "?"), chips);
+    const root = el(
+      "div",
+      { class: rank ? "cell" : "cell pool", "data-rank": rank },
+      el(
+        "button",
+        {
+          type: "button",
+          class: "place",
+          "aria-label": label,
+          title: label,
+          onclick: () => this.set(this.at, rank || null, false),
+        },
+        rank ? String(rank) : "?",
+      ),
+      chips,
+    );
     return { root, chips };
   }
 
   chip(index) {
-    return el("button", { type: "button", class: `badge chip tone${index % 9}`, "aria-label": `Answer ${letter(index)}, ${this.words(index)}. Go to it`,
-      "aria-current": index === this.at, onclick: () => this.focus(index), onpointerdown: (event) => this.drag(event, index) }, letter(index));
+    return el(
+      "button",
+      {
+        type: "button",
+        class: `badge chip tone${index % 9}`,
+        "aria-label": `Answer ${letter(index)}, ${this.words(index)}. Go to it`,
+        "aria-current": index === this.at,
+        onclick: () => this.focus(index),
+        onpointerdown: (event) => this.drag(event, index),
+      },
+      letter(index),
+    );
   }
 
   /** Drags with the mouse, a pen or a finger; a press without movement is a click. */
@@ -53,7 +102,11 @@ export class Ranking {
     const chip = event.currentTarget;
     const from = [event.clientX, event.clientY];
     let over = null;
-    const under = (e) => document.elementsFromPoint(e.clientX, e.clientY).map((n) => n.closest?.(".cell")).find((n) => n && this.standing.contains(n));
+    const under = (e) =>
+      document
+        .elementsFromPoint(e.clientX, e.clientY)
+        .map((n) => n.closest?.(".cell"))
+        .find((n) => n && this.standing.contains(n));
     const move = (e) => {
       const way = [e.clientX - from[0], e.clientY - from[1]];
       if (Math.hypot(...way) < 5 && !chip.classList.contains("dragged")) return;
@@ -79,7 +132,9 @@ export class Ranking {
   focus(index, move = true) {
     this.at = index;
     this.cards.forEach((c, i) => c.root.classList.toggle("held", i === index));
-    this.standing.querySelectorAll(".chip").forEach((chip) => chip.setAttribute("aria-current", chip.textContent === letter(index)));
+    this.standing
+      .querySelectorAll(".chip")
+      .forEach((chip) => chip.setAttribute("aria-current", chip.textContent === letter(index)));
     if (!move) return;
     this.cards[index].root.focus({ preventScroll: true });
     this.cards[index].root.scrollIntoView({ block: "nearest" });
@@ -118,7 +173,9 @@ export class Ranking {
       c.choice.choose(this.ranks[i]);
       c.root.classList.toggle("ranked", this.ranks[i] !== null);
     });
-    this.cells.forEach((cell, rank) => cell.chips.replaceChildren(...this.ranks.flatMap((r, i) => ((r ?? 0) === rank ? [this.chip(i)] : []))));
+    this.cells.forEach((cell, rank) =>
+      cell.chips.replaceChildren(...this.ranks.flatMap((r, i) => ((r ?? 0) === rank ? [this.chip(i)] : []))),
+    );
   }
 
   /** Marks what differs from one answer (null: nothing), or shows the sources. */
@@ -130,8 +187,12 @@ export class Ranking {
     });
   }
 
-  get done() { return complete(this.ranks); }
-  answer() { return dense(this.ranks); }
+  get done() {
+    return complete(this.ranks);
+  }
+  answer() {
+    return dense(this.ranks);
+  }
 
   restore(ranks = []) {
     this.ranks = this.texts.map((_, i) => ranks[i] ?? null);
@@ -140,4 +201,7 @@ export class Ranking {
 }
 
 /** "C > B = D > A": the order in one line. */
-export const orderText = (ranks) => rows(ranks).map((row) => row.map(letter).join(" = ")).join(" > ");
+export const orderText = (ranks) =>
+  rows(ranks)
+    .map((row) => row.map(letter).join(" = "))
+    .join(" > ");
