@@ -101,7 +101,7 @@ class Watched:
 
     def page(self, **options):
         context = self.browser.new_context(**options)
-        context.set_default_timeout(8000)
+        context.set_default_timeout(20_000)
         self.contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda e: self.faults.append(f"error: {e}"))
@@ -119,7 +119,7 @@ class Watched:
         page.goto(f"{self.url}/label/{project}")
         page.locator("#guide[open]").wait_for()
         page.keyboard.press("Escape")
-        until(page, "!document.querySelector('dialog[open]') && document.querySelector('.task, .warning')")
+        until(page, "!document.querySelector('dialog[open]') && document.activeElement.closest('.task, .warning')")
         return page
 
     def close(self, forgive=()):
@@ -130,14 +130,14 @@ class Watched:
 
 def stored(page, words="Stored:"):
     """Waits for the server's echo of a stored answer, and reads it away."""
-    end = time.monotonic() + 8
+    end = time.monotonic() + 20
     while not page.locator(".message", has_text=words).count():
         assert time.monotonic() < end, f"not stored; the page says {page.locator('#messages, .bar, #stage').all_inner_texts()}"
         page.wait_for_timeout(20)
     page.evaluate("document.querySelectorAll('.message:not(.failure)').forEach(m => m.remove())")
 
 
-def until(page, expression, arg=None, seconds=8):
+def until(page, expression, arg=None, seconds=20):
     """Waits until a JavaScript expression holds. Playwright's own way needs eval in the page, which its policy forbids."""
     end = time.monotonic() + seconds
     while not page.evaluate(expression, arg):

@@ -348,7 +348,8 @@ for (const [id, run] of [
 ]) {
   find(`#${id}`).addEventListener("click", () => void run());
 }
-for (const dialog of document.querySelectorAll("dialog")) dialog.addEventListener("close", () => state.form?.focus());
+for (const dialog of document.querySelectorAll("dialog"))
+  dialog.addEventListener("close", () => (state.form ?? find("h1", stage))?.focus());
 keys.turn(keys.on);
 setInterval(() => {
   find("#clock").textContent = clockText(queue.current ? clock.seconds : 0);
