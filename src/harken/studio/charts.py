@@ -9,10 +9,13 @@ import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from html import escape
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from harken.core.protocols import Estimate
+if TYPE_CHECKING:
+    from harken.core.protocols import Estimate
+
 
 HEAT = 7  # steps of colour in the matrix
 

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, select
 from harken.core.errors import UserError
 from harken.core.protocols import Estimate
 from harken.core.records import Judgment, Prompt
-from harken.labelers.agreement import Agreement, agreement
+from harken.labelers.agreement import Agreement, Measure, agreement
 from harken.labelers.pairwise import Matrix, by_rater, matrix, self_consistency
 from harken.labelers.rankings import kendall_tau, kendall_w, rankings_of
 from harken.labelers.ratings import ratings_of, ratings_of_votes
@@ -70,8 +70,22 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Fitted:
+    """What the joint fit of scores and labelers says of one of them."""
+
+    reliability: Estimate
+    """1: like the average labeler; 0: a coin; below 0: upside down. The interval has 90 %."""
+    careless: float
+    """Probability that the reliability is below 0.1."""
+    position: float
+    """Log-odds that the answer shown first gains."""
+    length: float
+    """Log-odds per doubling of length, beyond the crowd's."""
+
+
+@dataclass(frozen=True)
 class Person:
-    """One labeler. Rates are estimates with intervals; None where nothing was measured."""
+    """One labeler; None where nothing was measured."""
 
     name: str
     done: int
@@ -79,13 +93,7 @@ class Person:
     seconds: float | None
     """Median seconds on an item, without idle time."""
     agrees: Estimate | None
-    reliability: Estimate | None
-    """1: like the average labeler; 0: a coin; below 0: upside down. The interval has 90 %."""
-    careless: float | None
-    position: float | None
-    """Log-odds that the answer shown first gains."""
-    length: float | None
-    """Log-odds per doubling of length, beyond the crowd's."""
+    fitted: Fitted | None
     ties: float | None
     """Share of pairs tied."""
 
@@ -158,15 +166,17 @@ def _by(counted: Sequence[Said]) -> dict[str, frozenset[int]]:
     return {name: frozenset(v) for name, v in found.items()}
 
 
-def _row(name: str, found: Agreement | None, items_: str = "disagree", note: str = "") -> Row | None:
-    return None if found is None else Row(name, found.value, found.chance, found.units, items_, note)
+def _row(name: str, found: Agreement | None, listed: str = "disagree", note: str = "") -> Row | None:
+    return None if found is None else Row(name, found.value, found.chance, found.units, listed, note)
 
 
 def _of_votes(ranked: Any) -> list[Row]:
     if ranked is None or not len(ranked) or not (ranked.latest().counts().sum(1) >= 2).any():
         return []
-    two = len(np.unique(ranked.rater)) == 2
-    found = agreement(ranked, ("percent", *(["cohen"] if two else []), "fleiss", "alpha", "gwet"))
+    measures: list[Measure] = ["percent", "fleiss", "alpha", "gwet"]
+    if len(np.unique(ranked.rater)) == 2:
+        measures.insert(1, "cohen")
+    found = agreement(ranked, measures)
     rows = [_row(MEASURES[name], value, note="of pairs of answers") for name, value in found.items()]
     return [r for r in rows if r is not None]
 
@@ -216,8 +226,8 @@ def _of_flags(counted: Sequence[Said], form: Mapping[str, Any]) -> list[Row]:
             value = agreement(ratings, ("alpha",))["alpha"]
         if said:
             note = f"{yes:,} of {len(said):,} answers"
-            rows.append(Row(flag["label"], value and value.value, value and value.chance, value.units if value else 0,
-                            f"flag:{name}", note))
+            row = _row(flag["label"], value, f"flag:{name}", note)
+            rows.append(row or Row(flag["label"], None, None, 0, f"flag:{name}", note))
     return rows
 
 
@@ -234,23 +244,22 @@ def _people(counted: Sequence[Said], votes: Votes, fitted: Reliability | None) -
     ranked = ratings_of_votes(votes) if len(votes) else None
     agrees = by_rater(ranked) if ranked is not None and len(ranked) else {}
     at = {name: i for i, name in enumerate(votes.labelers)}
-    total, mine = max(1, len(counted)), defaultdict(list)
+    mine = defaultdict(list)
     for s in counted:
         mine[s.labeler].append(s)
     people = []
     for name, answers in sorted(mine.items(), key=lambda kv: -len(kv[1])):
-        i = at.get(name)
-        own = votes.won[votes.labeler == i] if i is not None else np.array([])
+        own = votes.won[votes.labeler == at.get(name, -1)]
         seconds = [s.judgment.seconds for s in answers if s.judgment.seconds]
-        fit = i is not None and fitted is not None
-        beta = None
-        if fit:
-            beta = Estimate(float(fitted.beta[i]), float(fitted.beta_low[i]), float(fitted.beta_high[i]), len(own), 0.9)
-        people.append(Person(name, len(answers), len(answers) / total, statistics.median(seconds) if seconds else None,
-                             agrees.get(name), beta, float(fitted.careless[i]) if fit else None,
-                             float(fitted.position[i]) if fit else None, float(fitted.length[i]) if fit else None,
+        people.append(Person(name, len(answers), len(answers) / len(counted), statistics.median(seconds) if seconds else None,
+                             agrees.get(name), _fitted(fitted, at[name], len(own)) if fitted and name in at else None,
                              float((own == 0).mean()) if len(own) else None))
     return people
+
+
+def _fitted(fit: Reliability, i: int, n: int) -> Fitted:
+    beta = Estimate(float(fit.beta[i]), float(fit.beta_low[i]), float(fit.beta_high[i]), n, 0.9)
+    return Fitted(beta, float(fit.careless[i]), float(fit.position[i]), float(fit.length[i]))
 
 
 def _biases(counted: Sequence[Said], votes: Votes) -> list[Row]:

@@ -17,12 +17,12 @@ from harken.store.studio_schema import items
 from harken.studio import charts
 from harken.studio.api_project import item_json
 from harken.studio.api_review import READINGS, readings
-from harken.studio.insight import Insight, insight, load
 from harken.studio.pages import CATEGORIES, KINDS, page, render
 from harken.studio.settings import PRESETS, QUALIFY
 
 if TYPE_CHECKING:
     from harken.studio.app import Studio
+    from harken.studio.insight import Insight
 
 FRESH_SECONDS = 10.0  # figures are computed at most so often
 SHOWN = 100  # rows of a list of items
@@ -43,6 +43,7 @@ class Figures:
         kept = self._kept.get(project)
         if kept is not None and time.monotonic() - kept[0] < FRESH_SECONDS:
             return kept[2], kept[3]
+        from harken.studio.insight import insight, load  # SciPy: loaded when a lead looks, not when the studio starts
         said = load(tx, project)
         state = len(said), said[-1].seq if said else 0
         if kept is None or kept[1] != state:
