@@ -277,6 +277,18 @@ def test_invitation_login_and_what_a_labeler_may_see(browser, tmp_path):
         link = page.locator("#link").input_value()
         assert link.startswith(served.url)
 
+        page.goto(f"{served.url}/account")
+        page.get_by_label("Name").fill("notebook")
+        page.get_by_role("button", name="Make a token").click()
+        until(page, "document.querySelector('#token').value.startsWith('hk_')")
+        headers = {"Authorization": f"Bearer {page.locator('#token').input_value()}"}
+        programs = watched.page().request
+        assert programs.get(f"{served.url}/api/projects", headers=headers).status == 200
+        page.reload()
+        with page.expect_navigation():
+            page.get_by_role("button", name="Withdraw notebook").click()
+        assert programs.get(f"{served.url}/api/projects", headers=headers).status == 401
+
         guest = watched.page()
         guest.goto(f"{served.url}/label/{project}")
         assert "/login?next=" in guest.url
@@ -311,6 +323,19 @@ def test_invitation_login_and_what_a_labeler_may_see(browser, tmp_path):
         faults = watched.close(("status of 401", "status of 404"))
         served.stop()
     assert faults == []
+
+
+def test_snapshots_and_members(watched, served, crowded):
+    page = watched.page()
+    page.goto(f"{served.url}/lead/projects/{crowded}/settings")
+    page.locator("#snap-name").fill("first")
+    with page.expect_navigation():
+        page.get_by_role("button", name="Make a snapshot").click()
+    row = page.get_by_role("group", name="Snapshots").locator("tbody tr").inner_text()
+    assert "first" in row and "comparisons" in row
+    with page.expect_navigation():
+        page.get_by_role("button", name="Take out Dan").click()
+    assert "taken out" in page.locator("tr", has_text="Dan").inner_text()
 
 
 def test_the_guide_shows_new_instructions_by_themselves(watched, served):

@@ -37,6 +37,9 @@ REASONS = (("unclear", "I cannot tell what is asked"), ("too_hard", "Too hard or
 CATEGORIES = (("violence", "Violence"), ("sexual", "Sexual content"), ("hate", "Hate"), ("self_harm", "Self-harm"),
               ("abuse", "Abuse"), ("other", "Other disturbing content"))
 
+SCOPES = (("read", "Read projects, items and exports"), ("label", "Answer tasks"), ("lead", "Make and change projects"))
+MAY = {"lead": ("read", "label", "lead"), "labeler": ("label",), "viewer": ("read",)}
+
 Page = Callable[[Request], Awaitable[Response]]
 
 
@@ -133,7 +136,9 @@ def routes(studio: Studio) -> list[BaseRoute]:
 
     async def account(request: Request) -> Response:
         me = await studio.call(request, "me")
-        return render(request, "account.html", hidden=me["hidden"], categories=CATEGORIES)
+        tokens = (await studio.call(request, "list_tokens"))["items"]
+        scopes = [s for s in SCOPES if s[0] in MAY[request.state.user.role]]
+        return render(request, "account.html", hidden=me["hidden"], categories=CATEGORIES, tokens=tokens, scopes=scopes)
 
     return [
         Route("/", page(home)), Route("/label/{project:int}", page(label)), Route("/login", page(login, who="anyone")),

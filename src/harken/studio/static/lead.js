@@ -54,15 +54,6 @@ for (const form of all("form[data-item]")) {
   });
 }
 
-for (const form of all("form[data-show]")) {
-  form.addEventListener("stored", (event) => {
-    const shown = find(".shown");
-    shown.hidden = false;
-    find("input", shown).value = new URL(event.detail[form.dataset.show], location.href).href;
-    find("input", shown).select();
-  });
-}
-
 // Progress is asked for again and again; an unchanged answer costs a header (ETag).
 for (const section of all("[data-live]")) {
   const shown = (node) => Number(node.textContent.replaceAll(",", ""));

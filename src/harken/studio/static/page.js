@@ -1,7 +1,7 @@
 // Every page but the labeling one: forms go to the API as JSON, and say what went wrong.
 //   <form data-api="POST /api/projects" data-then="/lead/projects/{id}">   goes there, {id} filled from the answer
-//   <form … data-done="Saved.">                                             stays and says so
-// A field's name may have dots ("group.age"); data-type: int, float, bool, list or ids (ticked boxes), optional (left out
+//   <form … data-done="Saved.">                                             stays and says so; data-show="url": shows a secret
+// A field's name may have dots ("group.age"); data-type: int, float, bool, truth (the word), list or ids (ticked boxes), optional (left out
 // when empty), preset (a ticked box means the JSON in data-value),
 // ranks (one number of several; null when none is given).
 
@@ -14,6 +14,7 @@ const READ = {
   int: (input) => (input.value === "" ? null : parseInt(input.value, 10)),
   float: (input) => (input.value === "" ? null : Number(input.value)),
   bool: (input) => input.checked,
+  truth: (input) => input.value === "true",
   optional: (input) => input.value || undefined,
   preset: (input) => (input.checked ? JSON.parse(input.dataset.value) : null),
 };
@@ -43,6 +44,14 @@ export function fields(form) {
 /** A same-origin path out of "/lead/projects/{id}" and the API's answer. */
 export const fillPath = (path, answer) => path.replace(/\{(\w+)\}/g, (_, key) => encodeURIComponent(answer[key]));
 
+/** A secret that the server tells once: an invitation's link, a token. */
+function showOnce(secret) {
+  const shown = find(".shown");
+  shown.hidden = false;
+  find("input", shown).value = secret.startsWith("/") ? new URL(secret, location.href).href : secret;
+  find("input", shown).select();
+}
+
 async function send(form) {
   const error = find(".error", form);
   const [method, path] = form.dataset.api.split(" ");
@@ -55,7 +64,7 @@ async function send(form) {
     if (form.dataset.then) location.assign(fillPath(form.dataset.then, answer));
     else if (form.dataset.done) tell("stored", form.dataset.done);
     else location.reload();
-    form.dispatchEvent(new CustomEvent("stored", { detail: answer }));
+    if (form.dataset.show) showOnce(answer[form.dataset.show]);
   } catch (failure) {
     if (error) error.textContent = [failure.message, failure.hint].filter(Boolean).join(" ");
     else tell("failure", failure.message, { hint: failure.hint });
