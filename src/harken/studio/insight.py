@@ -28,7 +28,7 @@ from harken.labelers.rankings import kendall_tau, kendall_w, rankings_of
 from harken.labelers.ratings import ratings_of, ratings_of_votes
 from harken.labelers.reliability import Reliability, fit_reliability
 from harken.labelers.votes import Votes, votes_of
-from harken.stats.intervals import wilson
+from harken.stats.intervals import mean_interval
 from harken.store.schema import judgments, prompts
 from harken.store.studio_schema import items, retractions
 
@@ -263,22 +263,21 @@ def _fitted(fit: Reliability, i: int, n: int) -> Fitted:
 
 
 def _biases(counted: Sequence[Said], votes: Votes) -> list[Row]:
+    """Shares with intervals over prompts: the pairs of one prompt are not independent (E13)."""
     rows = []
     placed = votes.take((votes.first != 0) & (votes.won != 0))
     if len(placed):
-        wins = int((placed.won == placed.first).sum())
-        rows.append(Row("The answer shown earlier wins", wilson(wins, len(placed)), 0.5, len(placed),
-                        note="position bias; ties left out"))
-    apart = np.sign(votes.lengths[votes.a] - votes.lengths[votes.b]) if len(votes) else np.array([])
-    sized = votes.take((apart != 0) & (votes.won != 0)) if len(votes) else votes
-    if len(sized):
-        wins = int((np.sign(sized.lengths[sized.a] - sized.lengths[sized.b]) == sized.won).sum())
-        rows.append(Row("The longer answer wins", wilson(wins, len(sized)), 0.5, len(sized),
-                        note="length; longer may also be better"))
+        share = mean_interval(placed.won == placed.first, votes.prompt[placed.a].tolist(), bounds=(0, 1))
+        rows.append(Row("The answer shown earlier wins", share, 0.5, len(placed), note="position bias; ties left out"))
+    longer = np.sign(votes.lengths[votes.a] - votes.lengths[votes.b]) if len(votes) else votes.won
+    sized = (longer != 0) & (votes.won != 0)
+    if sized.any():
+        share = mean_interval(longer[sized] == votes.won[sized], votes.prompt[votes.a[sized]].tolist(), bounds=(0, 1))
+        rows.append(Row("The longer answer wins", share, 0.5, int(sized.sum()), note="length; longer may also be better"))
     both = [s for s in counted if "conflicts" in s.payload]
     if both:
-        against = sum(bool(s.payload["conflicts"]) for s in both)
-        rows.append(Row("A ranking contradicts its own ratings", wilson(against, len(both)), None, len(both), "contradict",
+        share = mean_interval([bool(s.payload["conflicts"]) for s in both], [s.item for s in both], bounds=(0, 1))
+        rows.append(Row("A ranking contradicts its own ratings", share, None, len(both), "contradict",
                         "two answers ranked against their ratings (F14)"))
     return rows
 
