@@ -82,7 +82,8 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
     """A template with what every page knows."""
     values = {"user": request.state.user, "csrf": request.state.csrf, "single_user": request.state.single_user,
               "here": "", **values}
-    return HTMLResponse(templates().get_template(template).render(**values), status)
+    html = templates().get_template(template).render(**values)
+    return HTMLResponse(html, status, {"Cache-Control": "no-store"})  # nobody reads it by "back" after the log-out
 
 
 def page(handler: Page, *, who: str = "user") -> Page:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from harken.studio.app import Studio
     from harken.studio.insight import Insight
 
-FRESH_SECONDS = 10.0  # figures are computed at most so often
+FRESH_SECONDS, SHARE = 10.0, 20  # figures are kept so long, or 20 times as long as they took: a twentieth of one core
 SHOWN = 100  # rows of a list of items
 QUEUE = 10
 LISTS = {"disagree": "People gave opposite verdicts", "contradict": "A ranking contradicts its own ratings",
@@ -36,19 +36,21 @@ class Figures:
     """Insights of projects, kept while nothing new was said."""
 
     def __init__(self) -> None:
-        self._kept: dict[int, tuple[float, tuple[int, int], Insight, list[str]]] = {}
+        self._kept: dict[int, tuple[float, tuple[int, int], Insight, list[str]]] = {}  # good until, of which state
 
     def of(self, tx: Connection, project: int, form: dict[str, Any]) -> tuple[Insight, list[str]]:
         """The figures, and when the answers came."""
         kept = self._kept.get(project)
-        if kept is not None and time.monotonic() - kept[0] < FRESH_SECONDS:
+        start = time.monotonic()
+        if kept is not None and start < kept[0]:
             return kept[2], kept[3]
         from harken.studio.insight import insight, load  # SciPy: loaded when a lead looks, not when the studio starts
         said = load(tx, project)
         state = len(said), said[-1].seq if said else 0
         if kept is None or kept[1] != state:
-            kept = time.monotonic(), state, insight(said, form), [s.at for s in said]
-        self._kept[project] = time.monotonic(), *kept[1:]
+            kept = start, state, insight(said, form), [s.at for s in said]
+        now = time.monotonic()
+        self._kept[project] = (now + max(FRESH_SECONDS, SHARE * (now - start)), *kept[1:])
         return kept[2], kept[3]
 
 
