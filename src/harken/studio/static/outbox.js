@@ -19,12 +19,13 @@ export class Outbox {
   }
 
   read(kind) {
+    const mine = (key) => key.startsWith(this.prefix + kind);
     const kept = Object.keys(this.storage)
-      .filter((k) => k.startsWith(this.prefix + kind))
-      .map((k) => JSON.parse(this.storage.getItem(k)));
-    return [...kept, ...[...this.loose].filter(([k]) => k.startsWith(this.prefix + kind)).map(([, v]) => v)].sort(
-      (a, b) => a.order - b.order,
-    );
+      .filter(mine)
+      .map((key) => JSON.parse(this.storage.getItem(key)))
+      .filter(Boolean); // another tab may have sent it just now
+    const loose = [...this.loose].filter(([key]) => mine(key)).map(([, entry]) => entry);
+    return [...kept, ...loose].sort((a, b) => a.order - b.order);
   }
 
   write(kind, entry) {
