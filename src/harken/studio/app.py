@@ -30,7 +30,7 @@ from starlette.routing import Route
 from harken.core.errors import UserError
 from harken.store.connection import StorageError
 from harken.store.database import Database
-from harken.studio import accounts, api, api_account, api_label, api_lead, api_project  # noqa: F401  they declare operations
+from harken.studio import accounts, api, api_account, api_label, api_lead, api_project, api_review  # noqa: F401  operations
 from harken.studio.api import BODY_BYTES, IMPORT_BYTES, OPERATIONS, Call, Operation, SignedIn, Stream, number_in_path
 from harken.studio.errors import ApiError, not_found
 from harken.studio.leases import User
@@ -114,7 +114,8 @@ class Studio:
             found = await self._look_up("t" + said[7:], lambda tx: accounts.by_token(tx, said[7:], self.clock()))
             return (None, "", frozenset(), None) if found is None else (found[0], "", found[1], None)
         if self._local is not None:
-            return self._local, self._local_csrf, None, None
+            local = await self._look_up("local", lambda tx: accounts.local_user(tx, self.clock()))
+            return local, self._local_csrf, None, None
         secret = request.cookies.get(COOKIE)
         if not secret:
             return None, "", None, None

@@ -1,0 +1,165 @@
+"""The lead's pages: a project's figures, the items behind them, one item with all that was said, settings, people."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, select
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from harken.store.schema import prompts
+from harken.store.studio_schema import items
+from harken.studio import charts
+from harken.studio.api_project import item_json
+from harken.studio.api_review import READINGS, readings
+from harken.studio.pages import CATEGORIES, KINDS, page, render
+from harken.studio.settings import PRESETS, QUALIFY
+
+if TYPE_CHECKING:
+    from harken.studio.app import Studio
+    from harken.studio.insight import Insight
+
+FRESH_SECONDS, SHARE = 10.0, 20  # figures are kept so long, or 20 times as long as they took: a twentieth of one core
+SHOWN = 100  # rows of a list of items
+QUEUE = 10
+LISTS = {"disagree": "People gave opposite verdicts", "contradict": "A ranking contradicts its own ratings",
+         "decided": "Decided by a lead", "flagged": "Reported as unsafe", "set_aside": "Set aside", "done": "Finished",
+         "open": "Open"}
+
+
+class Figures:
+    """Insights of projects, kept while nothing new was said."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[float, tuple[int, int], Insight, list[str]]] = {}  # good until, of which state
+
+    def of(self, tx: Connection, project: int, form: dict[str, Any]) -> tuple[Insight, list[str]]:
+        """The figures, and when the answers came."""
+        kept = self._kept.get(project)
+        start = time.monotonic()
+        if kept is not None and start < kept[0]:
+            return kept[2], kept[3]
+        from harken.studio.insight import insight, load  # SciPy: loaded when a lead looks, not when the studio starts
+        said = load(tx, project)
+        state = len(said), said[-1].seq if said else 0
+        if kept is None or kept[1] != state:
+            kept = start, state, insight(said, form), [s.at for s in said]
+        now = time.monotonic()
+        self._kept[project] = (now + max(FRESH_SECONDS, SHARE * (now - start)), *kept[1:])
+        return kept[2], kept[3]
+
+
+def routes(studio: Studio) -> list[BaseRoute]:
+    """Every page under /lead."""
+    figures = Figures()
+
+    async def of(request: Request) -> tuple[dict[str, Any], Insight, list[str]]:
+        project = await studio.call(request, "get_project", path={"project": request.path_params["project"]})
+        found, times = await studio.read(lambda tx: figures.of(tx, project["id"], project["form"]))
+        return project, found, times
+
+    async def view(request: Request) -> Response:
+        project, found, times = await of(request)
+        progress = await studio.call(request, "get_progress", path={"project": project["id"]})
+        decided = await studio.read(lambda tx: readings(tx, project["id"]))
+        open_ = [o for o in found.queue if o.item not in decided][:QUEUE]
+        queue = await studio.read(lambda tx: _rows(tx, [o.item for o in open_]))
+        counts, title = charts.by_hour(times, datetime.now(UTC))
+        return render(request, "lead_project.html", tab="view", project=project, found=found, progress=progress, counts=counts,
+                      chart_title=title, queue=[(o, queue[o.item]) for o in open_ if o.item in queue],
+                      decided=[(words, list(decided.values()).count(name)) for name, words in READINGS.items()],
+                      left=time_left(progress), gold=gold_of(progress), charts=charts)
+
+    async def listed(request: Request) -> Response:
+        project, found, _ = await of(request)
+        rows, title, after = await studio.read(lambda tx: _listed(tx, project["id"], request.query_params, found))
+        return render(request, "lead_items.html", tab="items", project=project, rows=rows, title=title, after=after,
+                      lists=LISTS, query=request.query_params, split={o.item: o for o in found.queue}, charts=charts)
+
+    async def item(request: Request) -> Response:
+        found = await studio.call(request, "get_item", path={"item": request.path_params["item"]})
+        project = await studio.call(request, "get_project", path={"project": found["project"]})
+        people = await names(request)
+        return render(request, "lead_item.html", tab="items", project=project, item=found, people=people,
+                      readings=READINGS, categories=CATEGORIES)
+
+    async def names(request: Request) -> dict[int, str]:
+        listed = await studio.call(request, "list_users", query={"limit": 500})
+        return {u["id"]: u["name"] for u in listed["items"]}
+
+    async def settings(request: Request) -> Response:
+        project = await studio.call(request, "get_project", path={"project": request.path_params["project"]})
+        snapshots = (await studio.call(request, "list_snapshots"))["items"]
+        progress = await studio.call(request, "get_progress", path={"project": project["id"]})
+        users = (await studio.call(request, "list_users", query={"limit": 500}))["items"]
+        return render(request, "lead_settings.html", tab="settings", project=project, presets=PRESETS, users=users,
+                      members={m["user"]: m["state"] for m in progress["labelers"]},
+                      snapshots=[s for s in snapshots if s["project"] == project["id"]])
+
+    async def new(request: Request) -> Response:
+        return render(request, "lead_new.html", kinds=KINDS, qualify=QUALIFY)
+
+    async def people(request: Request) -> Response:
+        users = (await studio.call(request, "list_users", query={"limit": 500}))["items"]
+        lead = request.state.user.role == "lead"
+        invitations = (await studio.call(request, "list_invitations"))["items"] if lead else []
+        projects = (await studio.call(request, "list_projects"))["items"]
+        return render(request, "lead_people.html", here="people", users=users, invitations=invitations, projects=projects)
+
+    return [Route("/lead/new", page(new, who="lead")), Route("/lead/people", page(people, who="reader")),
+            Route("/lead/projects/{project:int}", page(view, who="reader")),
+            Route("/lead/projects/{project:int}/items", page(listed, who="reader")),
+            Route("/lead/projects/{project:int}/settings", page(settings, who="reader")),
+            Route("/lead/items/{item:int}", page(item, who="reader"))]
+
+
+def time_left(progress: dict[str, Any]) -> float | None:
+    """Seconds until the last answer at the last hour's pace; None where nobody works."""
+    left = max(0, progress["answers_wanted"] - progress["answers"])
+    if not left:
+        return 0.0
+    return 3600 * left / progress["last_hour"] if progress["last_hour"] else None
+
+
+def gold_of(progress: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """Gold questions by labeler: (right, asked)."""
+    return {p["name"]: (sum(v[0] for v in p["score"].values()), sum(v[1] for v in p["score"].values()))
+            for p in progress["labelers"]}
+
+
+def _rows(tx: Connection, ids: Iterable[int]) -> dict[int, dict[str, Any]]:
+    query = (select(items, prompts.c.body.label("asked")).outerjoin(prompts, items.c.prompt_key == prompts.c.key)
+             .where(items.c.id.in_(list(ids))))
+    return {row.id: item_json(row) for row in tx.execute(query)}
+
+
+def _listed(tx: Connection, project: int, query: Any, found: Insight) -> tuple[list[dict[str, Any]], str, int | None]:
+    """Rows of a list, its title, and where to go on."""
+    what = query.get("list", "")
+    after = int(query["after"]) if query.get("after", "").isdigit() else 0
+    c = items.c
+    where = [c.project_id == project, c.id > after]
+    title = LISTS.get(what, "All items")
+    if what in ("open", "done", "set_aside"):
+        where.append(c.state == what)
+    elif what == "flagged":
+        where.append(c.flags > 0)
+    elif what == "decided":
+        where.append(c.id.in_(sorted(readings(tx, project))[:5000]))
+    elif what in found.split or what in ("disagree", "contradict"):
+        where.append(c.id.in_(sorted(found.split.get(what, ()))[:5000]))
+        title = LISTS.get(what) or f"Marked: {what.removeprefix('flag:').replace('_', ' ')}"
+    people = [name for name in query.getlist("labeler") if name in found.by_labeler]
+    for name in people:
+        where.append(c.id.in_(sorted(found.by_labeler[name])[:5000]))
+    if people:
+        title = f"Answered by {' and '.join(people)}"
+    ask = (select(items, prompts.c.body.label("asked")).outerjoin(prompts, c.prompt_key == prompts.c.key)
+           .where(*where).order_by(c.id))
+    rows = [item_json(row) for row in tx.execute(ask.limit(SHOWN + 1))]
+    return rows[:SHOWN], title, rows[SHOWN - 1]["id"] if len(rows) > SHOWN else None

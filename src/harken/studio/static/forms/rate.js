@@ -1,0 +1,144 @@
+// Page one of InstructGPT's task: every answer by itself, overall 1–7 and eleven flags (arXiv 2203.02155, Table 3).
+
+import { announce, el, letter } from "../dom.js";
+import { AnswerText } from "./answer.js";
+import { badge, choiceRow } from "./parts.js";
+
+// A letter for each flag of the form, free of the page's own keys.
+export const FLAG_KEYS = {
+  fails_task: "f",
+  inappropriate: "i",
+  hallucination: "h",
+  satisfies_constraint: "c",
+  sexual: "x",
+  violent: "v",
+  encourages_harm: "e",
+  denigrates: "p",
+  harmful_advice: "a",
+  opinion: "o",
+  moral_judgment: "m",
+};
+
+/** The single ratings of one task. `applies(flag)` says whether a flag is asked; `changed` is called after every change. */
+export class Ratings {
+  constructor(task, { scale, flags }, { applies, changed }) {
+    Object.assign(this, { scale, flags, applies, changed, at: 0 });
+    this.cards = task.completions.map((text, i) => this.card(text, i));
+    this.root = el(
+      "div",
+      { class: "ratings" },
+      this.cards.map((c) => c.root),
+    );
+  }
+
+  card(text, index) {
+    const view = new AnswerText(text);
+    const steps = Array.from({ length: this.scale.max - this.scale.min + 1 }, (_, i) => this.scale.min + i);
+    const overall = choiceRow(
+      `${this.scale.label} of answer ${letter(index)}, ${this.scale.min} ${this.scale.low}, ${this.scale.max} ${this.scale.high}`,
+      steps.map((value) => ({ value, label: String(value) })),
+      () => this.changed(),
+    );
+    const boxes = new Map(
+      this.flags.map((flag) => [
+        flag.name,
+        el("input", { type: "checkbox", "data-through": true, onchange: () => this.changed() }),
+      ]),
+    );
+    const labels = this.flags.map((flag) =>
+      el(
+        "label",
+        { class: "flag", "data-flag": flag.name },
+        boxes.get(flag.name),
+        el("span", {}, flag.label),
+        el("kbd", {}, FLAG_KEYS[flag.name]?.toUpperCase() ?? ""),
+      ),
+    );
+    const conditional = this.flags.filter((f) => f.only).map((f) => f.label);
+    const [needed] = this.flags.filter((f) => f.only).map((f) => f.only.replaceAll("_", " "));
+    const later = needed
+      ? el("p", { class: "hint later" }, `${conditional.join(", ")}: only of prompts marked ${needed} (Q).`)
+      : null;
+    const root = el(
+      "article",
+      { class: "rate", tabindex: -1, "aria-label": `Answer ${letter(index)}` },
+      el("div", { class: "card" }, el("header", {}, badge(index), el("h2", {}, `Answer ${letter(index)}`)), view.root),
+      el(
+        "div",
+        { class: "panel" },
+        el(
+          "div",
+          { class: "overall" },
+          el("h3", {}, this.scale.label),
+          overall.root,
+          el(
+            "p",
+            { class: "ends", "aria-hidden": "true" },
+            el("span", {}, `${this.scale.min} ${this.scale.low}`),
+            el("span", {}, `${this.scale.high} ${this.scale.max}`),
+          ),
+        ),
+        el("fieldset", { class: "flag-list" }, el("legend", {}, "Tick what is true of it"), labels, later),
+      ),
+    );
+    return { root, view, overall, boxes, labels, later };
+  }
+
+  show(at) {
+    this.at = at;
+    this.cards.forEach((c, i) => {
+      c.root.hidden = i !== at;
+    });
+    this.refresh();
+  }
+
+  /** Flags that do not apply to this prompt are not asked. */
+  refresh() {
+    for (const { labels, later } of this.cards) {
+      labels.forEach((label, i) => {
+        label.hidden = !this.applies(this.flags[i]);
+      });
+      if (later) later.hidden = this.flags.every((f) => this.applies(f));
+    }
+  }
+
+  rate(value) {
+    this.cards[this.at].overall.choose(value, true);
+    announce(`Answer ${letter(this.at)}: ${this.scale.label} ${value} of ${this.scale.max}`);
+  }
+
+  toggle(name) {
+    const flag = this.flags.find((f) => f.name === name);
+    if (!flag || !this.applies(flag)) return;
+    const box = this.cards[this.at].boxes.get(name);
+    box.checked = !box.checked;
+    announce(`${flag.label}: ${box.checked ? "yes" : "no"}`);
+    this.changed();
+  }
+
+  get overall() {
+    return this.cards.map((c) => c.overall.value);
+  }
+
+  /** The first answer without an overall rating, or -1. */
+  get missing() {
+    return this.overall.indexOf(null);
+  }
+
+  answer() {
+    return this.cards.map((c) => ({
+      overall: c.overall.value,
+      flags: Object.fromEntries(this.flags.map((f) => [f.name, this.applies(f) ? c.boxes.get(f.name).checked : null])),
+    }));
+  }
+
+  restore(ratings = []) {
+    ratings.forEach((r, i) => {
+      this.cards[i]?.overall.choose(r.overall ?? null);
+      for (const [name, value] of Object.entries(r.flags ?? {})) {
+        const box = this.cards[i]?.boxes.get(name);
+        if (box) box.checked = value === true;
+      }
+    });
+  }
+}

@@ -1,0 +1,239 @@
+// InstructGPT's whole task: rate every answer, then rank them all.
+
+import { announce, el, icon, letter } from "../dom.js";
+import { contradictions } from "../ranking.js";
+import { About, Notes, frame } from "./parts.js";
+import { Ranking, orderText } from "./rank.js";
+import { FLAG_KEYS, Ratings } from "./rate.js";
+
+export class RateAndRank {
+  constructor(task, form, changed) {
+    this.count = task.completions.length;
+    this.about = new About(form, task, () => {
+      this.ratings?.refresh();
+      changed();
+    });
+    this.notes = form.notes ? new Notes(changed) : null;
+    const touched = () => {
+      this.paint();
+      changed();
+    };
+    this.ratings = new Ratings(task, form.rating, {
+      applies: (flag) => !flag.only || this.about.flags.includes(flag.only),
+      changed: touched,
+    });
+    this.ranking = new Ranking(task, touched);
+    this.steps = [...task.completions.keys(), "rank"].map((step) =>
+      el("button", { type: "button", class: "step", onclick: () => this.go(step) }),
+    );
+    this.notice = el("p", { class: "notice", role: "status", hidden: true });
+    this.compareWith = el(
+      "select",
+      { id: "reference", onchange: (e) => this.differ(e.target.value === "" ? null : Number(e.target.value)) },
+      el("option", { value: "" }, "off"),
+      task.completions.map((_, i) => el("option", { value: i }, `from ${letter(i)}`)),
+    );
+    this.tools = el(
+      "div",
+      { class: "tools" },
+      el("label", { for: "reference" }, icon("differ"), " Differences"),
+      this.compareWith,
+    );
+    this.source = false;
+    this.root = frame(task, this.about, this.notes, [
+      el("div", { class: "stepper" }, el("nav", { class: "steps", "aria-label": "Steps" }, this.steps), this.tools),
+      this.ratings.root,
+      this.ranking.root,
+      this.notice,
+    ]);
+    this.go(0, false);
+  }
+
+  keys() {
+    const ranking = () => this.step === "rank";
+    const digits = Array.from({ length: 9 }, (_, i) => String(i + 1));
+    return ranking()
+      ? [
+          {
+            keys: digits.slice(0, this.count),
+            shown: `1 … ${this.count}`,
+            words: "rank of the answer in hand; the same digit ties",
+            run: (e) => this.ranking.set(this.ranking.at, Number(e.key)),
+          },
+          {
+            keys: ["0", "Backspace"],
+            shown: "0",
+            words: "take the rank away",
+            run: () => this.ranking.set(this.ranking.at, null),
+          },
+          {
+            keys: ["ArrowRight", "ArrowDown"],
+            shown: "← ↑ ↓ →",
+            words: "take another answer in hand",
+            run: () => this.ranking.step(1),
+          },
+          { keys: ["ArrowLeft", "ArrowUp"], run: () => this.ranking.step(-1) },
+          { keys: ["Alt+ArrowUp"], shown: "Alt ↑", words: "move it up a rank", run: () => this.ranking.shift(-1) },
+          { keys: ["Alt+ArrowDown"], shown: "Alt ↓", words: "move it down a rank", run: () => this.ranking.shift(1) },
+          {
+            keys: ["d"],
+            shown: "D",
+            words: "mark what differs from the answer in hand",
+            run: () => this.differ(this.ranking.reference === null ? this.ranking.at : null),
+          },
+          { keys: ["b"], shown: "B", words: "back to the ratings", run: () => this.go(this.count - 1) },
+        ]
+      : [
+          { keys: digits.slice(0, 7), shown: "1 … 7", words: "overall quality", run: (e) => this.ratings.rate(Number(e.key)) },
+          ...this.ratings.flags.map((f) => ({
+            keys: [FLAG_KEYS[f.name]],
+            shown: FLAG_KEYS[f.name]?.toUpperCase(),
+            words: f.label,
+            run: () => this.ratings.toggle(f.name),
+          })),
+          {
+            keys: ["ArrowRight"],
+            shown: "← →",
+            words: "next or previous answer",
+            run: () => this.go(this.step + 1 === this.count ? "rank" : this.step + 1),
+          },
+          { keys: ["ArrowLeft"], run: () => this.go(Math.max(0, this.step - 1)) },
+        ];
+  }
+
+  /** Shows one answer to rate, or the ranking. */
+  go(step, move = true) {
+    if (step === "rank" && this.ratings.missing >= 0 && move) return this.complain();
+    this.step = step;
+    const ranking = step === "rank";
+    this.ratings.root.hidden = ranking;
+    this.ranking.root.hidden = !ranking;
+    this.tools.hidden = !ranking;
+    this.root.classList.toggle("at-rank", ranking);
+    if (!ranking) this.ratings.show(step);
+    this.paint();
+    this.onstep?.();
+    if (!move) return undefined;
+    if (ranking) this.ranking.focus(this.ranking.at);
+    else this.ratings.cards[step].root.focus({ preventScroll: true });
+    this.root.ownerDocument.defaultView.scrollTo(0, 0);
+    announce(
+      ranking ? `Rank all ${this.count} answers. Ties are welcome.` : `Answer ${letter(step)}, ${step + 1} of ${this.count}`,
+    );
+    return undefined;
+  }
+
+  /** Enter on a page that is not the last goes on instead of submitting; true when it did. */
+  advance() {
+    if (this.step === "rank") return false;
+    if (this.ratings.overall[this.step] === null) this.complain(this.step);
+    else if (this.ratings.missing < 0) this.go("rank");
+    else
+      this.go(
+        this.ratings.overall.indexOf(null, this.step + 1) >= 0
+          ? this.ratings.overall.indexOf(null, this.step + 1)
+          : this.ratings.missing,
+      );
+    return true;
+  }
+
+  complain(step = this.ratings.missing) {
+    if (step !== this.step) this.go(step);
+    this.onproblem?.(`Answer ${letter(step)} needs an overall rating, 1 to 7.`);
+    return undefined;
+  }
+
+  paint() {
+    if (!this.steps) return;
+    const { overall } = this.ratings;
+    this.steps.forEach((button, i) => {
+      const rank = i === this.count;
+      const done = rank ? this.ranking.done : overall[i] !== null;
+      button.replaceChildren(rank ? "Rank" : letter(i), !rank && done ? el("span", { class: "given" }, String(overall[i])) : "");
+      button.setAttribute("aria-current", (rank ? "rank" : i) === this.step ? "step" : "false");
+      button.setAttribute(
+        "aria-label",
+        rank ? "Rank all answers" : `Rate answer ${letter(i)}${done ? `, rated ${overall[i]}` : ""}`,
+      );
+      button.classList.toggle("done", done);
+    });
+    this.ranking.cards.forEach((card, i) => {
+      card.note.textContent = overall[i] === null ? "" : `rated ${overall[i]}`;
+    });
+    const against = contradictions(overall, this.ranking.ranks);
+    this.notice.hidden = this.step !== "rank" || !against.length;
+    if (against.length) {
+      const [[i, j]] = against;
+      const more = against.length > 1 ? ` (and ${against.length - 1} more)` : "";
+      const [first, second] = [letter(i), letter(j)];
+      this.notice.textContent =
+        `You rated ${first} ${overall[i]} and ${second} ${overall[j]}, but rank ${second} above ${first}${more}. ` +
+        "Both are kept; change one if you like.";
+    }
+  }
+
+  differ(reference) {
+    this.compareWith.value = reference ?? "";
+    this.ranking.show({ source: this.source, reference });
+    announce(reference === null ? "Differences are not marked" : `Marked: what differs from answer ${letter(reference)}`);
+  }
+
+  toggleSource() {
+    this.source = !this.source;
+    this.ratings.cards.forEach((c) => c.view.show({ source: this.source }));
+    this.ranking.show({ source: this.source, reference: this.ranking.reference });
+  }
+
+  get status() {
+    const ranked = this.ranking.ranks.filter((r) => r !== null).length;
+    if (this.step === "rank") return ranked === this.count ? orderText(this.ranking.ranks) : `${ranked} of ${this.count} ranked`;
+    return `${this.count - this.ratings.overall.filter((o) => o === null).length} of ${this.count} rated`;
+  }
+
+  get action() {
+    return this.step === "rank" ? "Submit" : "Next";
+  }
+
+  problem() {
+    if (this.ratings.missing >= 0) {
+      this.complain();
+      return `Answer ${letter(this.ratings.missing)} needs an overall rating, 1 to 7.`;
+    }
+    const open = this.ranking.ranks.indexOf(null);
+    if (open < 0) return null;
+    this.ranking.focus(open);
+    return `Answer ${letter(open)} has no rank yet.`;
+  }
+
+  answer() {
+    return {
+      ratings: this.ratings.answer(),
+      ranks: this.ranking.answer(),
+      ...this.about.answer(),
+      notes: this.notes?.value ?? "",
+    };
+  }
+
+  /** The answer as far as it is given, and where the labeler was. */
+  draft() {
+    return { answer: { ...this.answer(), ranks: this.ranking.ranks }, step: this.step };
+  }
+
+  restore({ answer = {}, step }) {
+    this.about.restore(answer);
+    this.notes?.restore(answer.notes);
+    this.ratings.restore(answer.ratings);
+    this.ranking.restore(answer.ranks);
+    this.go(step ?? (answer.ranks && this.ratings.missing < 0 ? "rank" : 0), false);
+  }
+
+  focus() {
+    if (this.step === "rank") this.ranking.focus(this.ranking.at);
+    else this.ratings.cards[this.step].root.focus({ preventScroll: true });
+  }
+
+  /** The stored answer in words, for the confirmation. */
+  static summary(answer) {
+    return orderText(answer.ranks);
+  }
+}

@@ -1,0 +1,19 @@
+// The invitation stands behind the # of the address, so that it is in no server's log.
+
+import { call } from "./api.js";
+import { find } from "./dom.js";
+import { render } from "./text.js";
+
+const form = find("#join");
+const invitation = location.hash.slice(1);
+try {
+  const found = await call("POST", "/api/invitations/look", { invitation });
+  find("#invited").textContent = found.projects.length
+    ? `As a ${found.role}, for ${found.projects.join(", ")}.`
+    : `As a ${found.role}.`;
+  find("[name=invitation]").value = invitation;
+  find("#consent").replaceChildren(render(found.consent_text, { flow: true }));
+  form.hidden = false;
+} catch (error) {
+  find("#invited").textContent = [error.message, error.hint].filter(Boolean).join(" ");
+}

@@ -1,0 +1,376 @@
+// The labeling page: shows a task, sends the answer, has the next one ready. Served with the project in #data.
+
+import { call, pageData } from "./api.js";
+import { Clock } from "./clock.js";
+import { ask } from "./dialogs.js";
+import { announce, clockText, el, find, uuid } from "./dom.js";
+import { Drafts } from "./drafts.js";
+import { FORMS } from "./forms/index.js";
+import { words as plain } from "./forms/parts.js";
+import { Keys, wireDialogs } from "./keys.js";
+import { altered, tell } from "./messages.js";
+import { Outbox } from "./outbox.js";
+import { Queue } from "./queue.js";
+import { nothing, warning } from "./screens.js";
+import { render } from "./text.js";
+
+const GUIDE_READ = `harken:guide:${pageData().project.id}`;
+const RENEW_MS = 4 * 60 * 1000;
+
+const { project, user } = pageData();
+const forms = new Map([[project.form.version, project.form]]);
+const stage = find("#stage");
+const clock = new Clock();
+const keys = new Keys();
+const queue = new Queue(project.id);
+const drafts = new Drafts(user.id, (words) => tell("notice", words));
+const state = { form: null, last: null, done: project.my.done, dropKeys: () => {}, again: null, switching: null };
+
+const outbox = new Outbox(user.id, {
+  prepare: (entry, last) => {
+    const next = last && !queue.asking && entry.project === project.id ? queue.wanted() : null;
+    return next ? { ...entry.body, next } : entry.body;
+  },
+  stored: (entry, answer) => {
+    if (entry.project !== project.id) return;
+    take(answer.next, [entry.task.assignment]);
+    if (entry.action === "submit") confirm(entry, answer);
+    if (!queue.current) present();
+  },
+  refused: (entry, error) => {
+    tell("failure", `Not stored: ${error.message}`, {
+      hint: error.hint,
+      action: { label: "Go back to it", run: () => reopen(entry) },
+    });
+    state.done -= 1;
+    progress();
+  },
+  changed: connection,
+});
+
+/** The echo of what was stored must be what was on screen (F1). */
+function confirm(entry, answer) {
+  const wrong = altered(entry.body.answer, answer.answer);
+  if (wrong.length) {
+    const list = wrong.map(plain).join(", ");
+    tell("failure", `The server stored something else than you sent (${list}).`, {
+      hint: "Undo it and tell the lead.",
+      action: { label: "Undo", run: undo },
+    });
+    return;
+  }
+  const words = FORMS[entry.task.kind].summary(answer.answer);
+  if (!answer.notices.length) return void tell("stored", `Stored: ${words}`);
+  tell("notice", `Stored: ${words}. ${answer.notices.map((n) => n.message).join(" ")}`, {
+    action: { label: "Change it", run: undo },
+  });
+}
+
+/** Takes tasks in, and whatever they need before they are shown. */
+function take(answer, except) {
+  queue.take(answer, except);
+  for (const task of queue.ready) need(task).catch(() => {});
+}
+
+/** A task may ask by another form than the project's (a qualifying test, or a form changed meanwhile), or under newer
+ *  instructions: they are fetched, and new instructions shown. */
+async function need(task) {
+  if (!forms.has(task.form_version))
+    forms.set(task.form_version, await call("GET", `/api/projects/${project.id}/forms/${task.form_version}`));
+  if (task.instruction_hash !== project.instructions.hash)
+    Object.assign(project, await call("GET", `/api/projects/${project.id}`));
+}
+
+/** Shows the task in hand, or why there is none. */
+function present() {
+  state.dropKeys();
+  clearTimeout(state.again);
+  const task = queue.current ?? queue.advance();
+  document.body.classList.toggle("idle", !task);
+  if (!task) return rest();
+  if (!forms.has(task.form_version))
+    return void need(task).then(present, (error) =>
+      tell("failure", error.message, { hint: error.hint, action: { label: "Try again", run: present } }),
+    );
+  if (localStorage.getItem(GUIDE_READ) !== project.instructions.hash) guide();
+  if (task.warnings.length && !task.seen) return warn(task);
+  const form = new FORMS[task.kind](task, forms.get(task.form_version), () => changed(task));
+  Object.assign(form, { onstep: bar, onsubmit: submit, onproblem: complain });
+  state.form = form;
+  stage.replaceChildren(
+    task.stage === "qualify" ? el("p", { class: "notice" }, "This item belongs to the qualifying test.") : "",
+    form.root,
+  );
+  const draft = drafts.of(task);
+  if (draft) form.restore(draft);
+  clock.start(draft?.seconds ?? 0);
+  bar();
+  scrollTo(0, 0);
+  form.focus();
+  announce(`${task.completions.length ? `${task.completions.length} answers` : "A prompt"} to judge`);
+  if (state.switching !== null)
+    requestAnimationFrame(() =>
+      setTimeout(() => {
+        document.documentElement.dataset.switchMs = (performance.now() - state.switching).toFixed(1); // read by the browser tests
+        state.switching = null;
+      }),
+    );
+  return undefined;
+}
+
+function rest() {
+  state.form = null;
+  stage.replaceChildren(nothing(queue.status));
+  find("h1", stage).focus({ preventScroll: true });
+  state.dropKeys = () => {};
+  if (["empty", "offline", "ok", "waiting", "paused"].includes(queue.status))
+    state.again = setTimeout(load, 1000 * (queue.retryAfter ?? (queue.status === "ok" ? 1 : 15)));
+}
+
+/** Nothing disturbing is shown before somebody chose to look. */
+function warn(task) {
+  state.form = null;
+  document.body.classList.add("idle");
+  const look = () => {
+    task.seen = true;
+    present();
+  };
+  stage.replaceChildren(
+    warning(task, [
+      ["Show it", look],
+      ["Skip", skip],
+      ["Stop showing me these", unsafe],
+    ]),
+  );
+  find("h1", stage).focus({ preventScroll: true });
+  state.dropKeys = keys.add("This warning", [{ keys: ["Enter"], shown: "Enter", words: "show the item", run: look }]);
+}
+
+/** The bar below and the keys follow the form's step. */
+function bar() {
+  state.dropKeys();
+  const { form } = state;
+  if (!form) return;
+  state.dropKeys = keys.add("This task", form.keys());
+  find("#status").textContent = form.status;
+  find("#go .label").textContent = form.action;
+  find("#go kbd").textContent = form.enter ?? "⏎";
+  find("#problem").textContent = "";
+}
+
+function changed(task) {
+  if (!state.form) return;
+  find("#status").textContent = state.form.status;
+  find("#problem").textContent = "";
+  drafts.changed(task, () => ({ ...state.form.draft(), seconds: clock.seconds }));
+}
+
+function complain(words) {
+  find("#problem").textContent = words;
+  announce(words);
+}
+
+function submit() {
+  const { form } = state;
+  if (!form || form.advance?.()) return;
+  const problem = form.problem();
+  if (problem) return void complain(problem);
+  const task = queue.current;
+  send(
+    "submit",
+    task,
+    {
+      answer: form.answer(),
+      seconds: Math.round(clock.seconds * 10) / 10,
+      form_version: task.form_version,
+      instruction_hash: task.instruction_hash,
+    },
+    form.draft(),
+  );
+}
+
+/** Writes an action to the outbox and goes on at once. */
+function send(action, task, body, draft = null) {
+  state.switching = performance.now();
+  const id = uuid();
+  const entry = {
+    id,
+    action,
+    project: project.id,
+    task: { ...task, draft: null },
+    draft: draft && { ...draft, seconds: clock.seconds },
+    path: `/api/assignments/${task.assignment}/${action}`,
+    body: { client_id: id, ...body },
+  };
+  drafts.forget(task);
+  queue.current = null;
+  queue.advance();
+  outbox.add(entry);
+  state.last = entry;
+  state.done += 1;
+  present();
+  progress();
+  if (queue.ready.length === 0 && queue.status !== "finished") load();
+}
+
+async function skip() {
+  const task = queue.current;
+  const said = task && (await ask("skip"));
+  if (said && queue.current === task) send("skip", task, said, state.form?.draft());
+}
+
+async function unsafe() {
+  const task = queue.current;
+  const said = task && (await ask("unsafe"));
+  if (said && queue.current === task) send("unsafe", task, said, state.form?.draft());
+}
+
+/** Takes back the last action: locally while it was not sent, else on the server. */
+async function undo() {
+  const { last } = state;
+  state.last = null;
+  if (last && outbox.cancel(last.id)) return void reopen(last);
+  try {
+    await outbox.flush();
+    if (outbox.waiting.length) throw outbox.error;
+    const answer = await call("POST", `/api/projects/${project.id}/undo`, { client_id: uuid() });
+    show(answer.task, last?.draft && last.task.assignment === answer.task.assignment ? last.draft : null);
+  } catch (error) {
+    if (error.code === "nothing_to_undo") tell("notice", "There is nothing to undo.");
+    else
+      tell("failure", `Not undone: ${error.message}`, {
+        hint: error.status ? error.hint : "Undo needs the connection for an answer that was already sent.",
+      });
+  }
+}
+
+function reopen(entry) {
+  outbox.dismiss(entry.id);
+  show(entry.task, entry.draft);
+}
+
+/** Brings a task back on screen with the answer it had; what was there keeps its draft and comes next. */
+function show(task, draft) {
+  if (queue.current && state.form) drafts.keep(queue.current, { ...state.form.draft(), seconds: clock.seconds });
+  drafts.stop();
+  queue.back({ ...task, seen: true });
+  if (draft) drafts.keep(task, draft);
+  state.done = Math.max(0, state.done - 1);
+  present();
+  progress();
+  announce("Undone. Your answer is back.");
+}
+
+/** The server takes back what `have` does not name, so this never runs beside a submit that asks for more. */
+async function refill() {
+  while (outbox.running) await outbox.flush();
+  await queue
+    .fill(
+      outbox.waiting.map((e) => e.task.assignment),
+      take,
+    )
+    .catch((error) => {
+      if (!queue.current) queue.status = error.code === "offline" ? "offline" : queue.status;
+      if (error.status === 401)
+        tell("failure", "You are logged out.", {
+          hint: "Your answers wait here.",
+          action: { label: "Log in", run: () => open(`/login?next=${encodeURIComponent(location.pathname)}`) },
+        });
+    });
+}
+
+async function load() {
+  await outbox.flush();
+  await refill();
+  if (!queue.current) present();
+  progress();
+}
+
+function connection() {
+  const waiting = outbox.waiting.length;
+  const off = outbox.error?.passing && waiting > 0;
+  const node = find("#connection");
+  node.textContent = off ? `${waiting} waiting to be sent` : "";
+  node.hidden = !off;
+  if (outbox.error?.status === 401 && off)
+    node.replaceChildren(el("a", { href: "/login", target: "_blank" }, `Log in: ${waiting} waiting`));
+}
+
+function progress() {
+  const total = state.done + (queue.open ?? 0);
+  find("#done").replaceChildren(
+    `${state.done} done`,
+    queue.open === null ? "" : el("span", { class: "still-open" }, ` · ${queue.open.toLocaleString("en")} open`),
+  );
+  const meter = find("#meter");
+  meter.value = total ? state.done / total : 0;
+}
+
+function guide() {
+  const dialog = find("#guide");
+  if (dialog.open) return;
+  find(".body", dialog).replaceChildren(render(project.instructions.text, { flow: true }));
+  dialog.showModal();
+  localStorage.setItem(GUIDE_READ, project.instructions.hash);
+}
+
+keys.add("Everywhere", [
+  { keys: ["Enter"], shown: "Enter", words: "next, or submit", run: submit },
+  { keys: ["Ctrl+Enter"], typing: true, run: submit },
+  { keys: ["z", "Ctrl+z"], shown: "Z", words: "undo the last submit or skip", run: () => void undo() },
+  { keys: ["s"], shown: "S", words: "skip, with a reason", run: () => void skip() },
+  { keys: ["u"], shown: "U", words: "unsafe: report, and stop seeing such items", run: () => void unsafe() },
+  { keys: ["q"], shown: "Q", words: "about the prompt: flags, use case", run: () => state.form?.about.toggle() },
+  { keys: ["n"], shown: "N", words: "notes", run: () => state.form?.notes?.open() },
+  { keys: ["r"], shown: "R", words: "the answers' source text, or rendered", run: () => state.form?.toggleSource() },
+  {
+    keys: ["Escape"],
+    typing: true,
+    shown: "Esc",
+    words: "leave a text field",
+    run: (event) => {
+      event.target.blur();
+      state.form?.root.focus();
+    },
+  },
+  { keys: ["g"], shown: "G", words: "the guide: this project's instructions", run: guide },
+  { keys: ["?"], shown: "?", words: "these keys", run: () => keys.help() },
+]);
+
+wireDialogs();
+for (const [id, run] of [
+  ["go", submit],
+  ["undo", undo],
+  ["skip-button", skip],
+  ["unsafe-button", unsafe],
+  ["guide-button", guide],
+  ["keys-button", () => keys.help()],
+]) {
+  find(`#${id}`).addEventListener("click", () => void run());
+}
+for (const dialog of document.querySelectorAll("dialog"))
+  dialog.addEventListener("close", () => (state.form ?? find("h1", stage))?.focus());
+keys.turn(keys.on);
+setInterval(() => {
+  find("#clock").textContent = clockText(queue.current ? clock.seconds : 0);
+  find("#clock").classList.toggle("still", !clock.running);
+}, 500);
+setInterval(() => {
+  if (queue.current && clock.running) call("POST", `/api/assignments/${queue.current.assignment}/renew`, {}).catch(() => {});
+}, RENEW_MS);
+addEventListener("online", () => {
+  outbox.flush();
+  if (!queue.current) load();
+});
+addEventListener("pagehide", () => {
+  if (queue.current && state.form) drafts.keep(queue.current, { ...state.form.draft(), seconds: clock.seconds });
+});
+addEventListener("beforeunload", (event) => {
+  if (outbox.unsaved) event.preventDefault();
+});
+for (const entry of outbox.refused.filter((e) => e.project === project.id))
+  tell("failure", `Not stored earlier: ${entry.error.message}`, {
+    hint: entry.error.hint,
+    action: { label: "Go back to it", run: () => reopen(entry) },
+  });
+await load();

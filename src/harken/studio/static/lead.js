@@ -1,0 +1,69 @@
+// The lead's pages: files as they are, single items, numbers that stay fresh.
+
+import { call } from "./api.js";
+import { all, find } from "./dom.js";
+import { tell } from "./messages.js";
+
+const POLL_MS = 10_000;
+
+function onSubmit(form, work) {
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const button = find("button[type=submit]", form);
+    button.disabled = true;
+    find(".error", form).textContent = "";
+    try {
+      await work();
+    } catch (error) {
+      find(".error", form).textContent = [error.message, error.hint].filter(Boolean).join(" ");
+    } finally {
+      button.disabled = false;
+    }
+  });
+}
+
+function added(answer) {
+  const already = answer.already ? `, ${answer.already.toLocaleString("en")} were there already` : "";
+  const named = answer.names_its_maker
+    ? ` ${answer.names_its_maker} of them say which model wrote them: labelers would know.`
+    : "";
+  tell(named ? "notice" : "stored", `${answer.added.toLocaleString("en")} items added${already}.${named}`);
+}
+
+for (const form of all("form[data-file]")) {
+  const [method, path] = form.dataset.file.split(" ");
+  onSubmit(form, async () => {
+    added(await call(method, path, await find("input[type=file]", form).files[0].text(), { type: "application/x-ndjson" }));
+    form.reset();
+  });
+}
+
+for (const form of all("form[data-item]")) {
+  const [method, path] = form.dataset.item.split(" ");
+  onSubmit(form, async () => {
+    const text = (name) => form.elements[name]?.value;
+    const item = form.dataset.kind === "write_prompt" ? { ask: { text: text("ask") } } : { prompt: text("prompt") };
+    if (text("completions"))
+      item.completions = text("completions")
+        .split(/^---\s*$/m)
+        .map((t) => t.trim())
+        .filter(Boolean);
+    if (text("original")) item.original = text("original");
+    added(await call(method, path, { items: [item] }));
+    form.reset();
+  });
+}
+
+// Progress is asked for again and again; an unchanged answer costs a header (ETag).
+for (const section of all("[data-live]")) {
+  const shown = (node) => Number(node.textContent.replaceAll(",", ""));
+  setInterval(async () => {
+    if (document.hidden) return;
+    const now = await call("GET", section.dataset.live).catch(() => null);
+    if (!now) return;
+    for (const node of all("[data-field]", section)) {
+      const value = now[node.dataset.field];
+      if (value !== shown(node)) node.textContent = value.toLocaleString("en");
+    }
+  }, POLL_MS);
+}

@@ -1,0 +1,511 @@
+"""The labeling page in a real browser: every task by keyboard, by pointer and on a phone, and nothing said is lost."""
+
+import json
+import random
+
+import pytest
+
+from studio_browser import ANSWERS, PHONE, Served, Watched, chromium, ranking_items, stored, until
+
+pytestmark = pytest.mark.slow
+
+WRITTEN = {
+    "demonstrate": [{"prompt": f"When do I plant beans? ({n})"} for n in range(3)],
+    "edit": [{"prompt": f"When do I plant beans? ({n})", "original": ANSWERS[0]} for n in range(3)],
+    "write_prompt": [{"ask": {"text": f"Ask about gardens ({n})."}} for n in range(3)],
+}
+PAIRS = [{"prompt": f"When do I plant beans? ({n})", "completions": list(ANSWERS[:2])} for n in range(6)]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    pytest.importorskip("uvicorn")
+    found = Served(tmp_path_factory.mktemp("studio"))
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def watched(browser, served):
+    found = Watched(browser, served.url)
+    yield found
+    assert found.close() == []
+
+
+@pytest.fixture
+def troubled(browser, served):
+    """Where the network fails on purpose: failed requests are no fault of the page's."""
+    found = Watched(browser, served.url)
+    yield found
+    assert found.close(("Failed to load resource", "net::ERR")) == []
+
+
+def prompt(page):
+    return page.locator(".conversation").inner_text()
+
+
+def rate_all(page, k, press):
+    for at in range(k):
+        press(at)
+        page.keyboard.press("Enter")
+
+
+def dense(ranks):
+    return [sorted(set(ranks)).index(r) + 1 for r in ranks]
+
+
+def as_shown(payload, order):
+    return [payload["ranks"][i] for i in order]
+
+
+@pytest.mark.parametrize("k", [2, 4, 5])
+def test_f1_a_random_ranking_with_ties_is_stored_and_exported_as_on_screen(watched, served, k):
+    rng = random.Random(k)
+    project = served.project("rate_and_rank", ranking_items(3, k))
+    page = watched.label(project)
+    wanted = []
+    for _ in range(3):
+        ranks = [rng.randint(1, k) for _ in range(k)]
+        overall = [8 - r for r in ranks]
+        wanted.append(
+            (prompt(page), ranks, overall, [page.locator(".rate .answer-text").nth(i).text_content() for i in range(k)])
+        )
+        rate_all(page, k, lambda at, overall=overall: page.keyboard.press(str(overall[at])))
+        for rank in ranks:
+            page.keyboard.press(str(rank))
+        assert page.locator(".ranking .card [aria-checked=true]").all_inner_texts() == [str(r) for r in ranks]
+        page.keyboard.press("Enter")
+        stored(page)
+    rows = served.judgments(project)
+    assert len(rows) == 3
+    for (payload, order, seconds), (_, ranks, overall, texts) in zip(rows, wanted):
+        assert as_shown(payload, order) == dense(ranks)
+        assert [payload["ratings"][i]["overall"] for i in order] == overall
+        shown = [payload["completions"][i].replace("**", "") for i in order]
+        assert shown == [t.strip() for t in texts]
+        assert 0 <= seconds < 60
+    exported = page.request.get(f"{served.url}/api/projects/{project}/export?what=comparisons").text()
+    lines = [json.loads(line) for line in exported.splitlines()]
+    assert [line["ranks"] for line in lines] == [payload["ranks"] for payload, _, _ in rows]
+    assert [line["completions"] for line in lines] == [payload["completions"] for payload, _, _ in rows]
+
+
+def test_flags_by_letter_and_a_flag_that_only_closed_domain_prompts_have(watched, served):
+    project = served.project("rate_and_rank", ranking_items(1, 2))
+    page = watched.label(project)
+    assert not page.locator("[data-flag=hallucination]").first.is_visible()
+    page.keyboard.press("q")
+    page.get_by_label("Closed domain").check()
+    page.locator("h1").first.click(force=True)
+    assert page.locator("[data-flag=hallucination]").first.is_visible()
+    for key in "5fh":
+        page.keyboard.press(key)
+    page.keyboard.press("Enter")
+    page.keyboard.press("3")
+    page.keyboard.press("Enter")
+    page.keyboard.press("1")
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    stored(page)
+    ((payload, order, _),) = served.judgments(project)
+    flags = [payload["ratings"][i]["flags"] for i in order]
+    assert {n for n, v in flags[0].items() if v} == {"fails_task", "hallucination"}
+    assert {n for n, v in flags[1].items() if v} == set()
+    assert None not in flags[0].values()
+    assert payload["prompt_flags"] == ["closed_domain"]
+    assert payload["ranks"] == [1, 1]
+
+
+def test_f10_ranking_by_arrows_by_buttons_and_by_dragging_ends_in_one_state(watched, served):
+    project = served.project("rate_and_rank", ranking_items(1, 4))
+    page = watched.label(project)
+    rate_all(page, 4, lambda at: page.locator(".rate:visible").get_by_role("radio", name=None).nth(6 - at).click())
+    page.locator(".ranking .card").nth(0).get_by_role("radio", name="Rank 2").click()
+    page.locator(".chip", has_text="D").drag_to(page.locator('.cell[data-rank="1"]'))
+    page.locator(".ranking .card").nth(1).locator("h2").click()
+    page.locator('.cell[data-rank="4"] .place').click()
+    page.keyboard.press("Alt+ArrowUp")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Alt+ArrowDown")
+    assert page.locator("#status").text_content() == "D > A > B > C"
+    until(page, "document.querySelector('#live').textContent.includes('rank 4')")
+    page.locator("#go").click()
+    stored(page, "Stored: D > A > B > C")
+    ((payload, order, _),) = served.judgments(project)
+    assert as_shown(payload, order) == [2, 3, 4, 1]
+
+
+def test_rank_changes_are_spoken(watched, served):
+    page = watched.label(served.project("rate_and_rank", ranking_items(1, 3)))
+    rate_all(page, 3, lambda at: page.keyboard.press("4"))
+    for digit, words in (
+        ("2", "Answer A: rank 2. 2 to go."),
+        ("2", "Answer B: rank 2, tied with A. 1 to go."),
+        ("1", "Answer C: rank 1. All are ranked."),
+    ):
+        page.keyboard.press(digit)
+        until(page, "w => document.querySelector('#live').textContent === w", arg=words)
+
+
+def test_f14_a_ranking_against_the_ratings_is_noticed_and_kept(watched, served):
+    project = served.project("rate_and_rank", ranking_items(1, 2))
+    page = watched.label(project)
+    rate_all(page, 2, lambda at: page.keyboard.press("64"[at]))
+    page.keyboard.press("2")
+    page.keyboard.press("1")
+    assert "You rated A 6 and B 4, but rank B above A" in page.locator(".task .notice").inner_text()
+    page.keyboard.press("Enter")
+    stored(page)
+    ((payload, order, _),) = served.judgments(project)
+    assert as_shown(payload, order) == [2, 1]
+    assert payload["conflicts"]
+
+
+def test_what_is_missing_is_said_and_nothing_is_sent(watched, served):
+    project = served.project("rate_and_rank", ranking_items(1, 3))
+    page = watched.label(project)
+    page.keyboard.press("Enter")
+    assert "Answer A needs an overall rating" in page.locator("#problem").inner_text()
+    rate_all(page, 3, lambda at: page.keyboard.press("4"))
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    assert "Answer B has no rank" in page.locator("#problem").inner_text()
+    assert served.judgments(project) == []
+
+
+def test_compare_by_keys_and_by_pointer(watched, served):
+    project = served.project("compare", PAIRS)
+    page = watched.label(project)
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    stored(page, "A is better")
+    page.keyboard.press("t")
+    page.keyboard.press("Enter")
+    stored(page, "a tie")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    stored(page, "B is better")
+    page.get_by_role("radio", name="A is slightly better").click()
+    page.locator("#go").click()
+    until(page, "document.querySelector('#done').textContent.startsWith('4 done')")
+    stored(page, "A is better")
+    rows = served.judgments(project)
+    assert [(as_shown(p, o), p["strength"]) for p, o, _ in rows] == [([1, 2], 3), ([1, 1], 0), ([2, 1], 2), ([1, 2], 1)]
+
+
+def test_demonstrate_edit_and_write_by_keyboard(watched, served):
+    project = served.project("demonstrate", WRITTEN["demonstrate"])
+    page = watched.label(project)
+    page.keyboard.type("In May.\nAfter the frost. Z s u")
+    page.keyboard.press("Escape")
+    page.keyboard.press("q")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    page.keyboard.press("w")
+    page.keyboard.press("Control+Enter")
+    stored(page, "8 words")
+    ((payload, _, _),) = served.judgments(project)
+    assert payload["completion"] == "In May.\nAfter the frost. Z s u" and payload["prompt_flags"] == ["ambiguous"]
+
+    project = served.project("edit", WRITTEN["edit"])
+    page = watched.label(project)
+    page.keyboard.press("Control+Enter")
+    stored(page)
+    page.keyboard.press("Control+End")
+    page.keyboard.type(" Water them.")
+    assert page.locator(".changes ins").inner_text().strip() == "Water them."
+    page.keyboard.press("Control+Enter")
+    stored(page)
+    first, second = [p for p, _, _ in served.judgments(project)]
+    assert first["completion"] == ANSWERS[0] and "ranks" not in first
+    assert second["completions"] == [ANSWERS[0] + " Water them.", ANSWERS[0]] and second["ranks"] == [1, 2]
+
+    project = served.project("write_prompt", WRITTEN["write_prompt"])
+    page = watched.label(project)
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Tab")
+    page.keyboard.type("Name the season.")
+    for words in ("beans", "spring", None, "kale", "autumn"):
+        page.keyboard.press("Tab")
+        if words:
+            page.keyboard.type(words)
+    page.keyboard.press("Control+Enter")
+    stored(page)
+    ((payload, _, _),) = served.judgments(project)
+    assert payload["kind"] == "few_shot" and payload["text"] == "Name the season."
+    assert payload["examples"] == [{"query": "beans", "response": "spring"}, {"query": "kale", "response": "autumn"}]
+
+
+SMALL = """[...document.querySelectorAll('button, input, select, summary, a')]
+  .filter(n => n.checkVisibility() && !n.matches('.skip-link'))
+  .map(n => [n.outerHTML.slice(0, 80), (n.closest('label') ?? n).getBoundingClientRect()])
+  .filter(([, r]) => r.width < 24 || r.height < 24).map(([h]) => h)"""
+
+
+@pytest.mark.parametrize("kind", ["demonstrate", "rate_and_rank", "compare", "edit", "write_prompt"])
+def test_every_task_on_a_phone_by_touch(watched, served, kind):
+    items = {"rate_and_rank": ranking_items(2, 5), "compare": PAIRS, **WRITTEN}[kind]
+    project = served.project(kind, items)
+    page = watched.label(project, **PHONE)
+    if kind == "rate_and_rank":
+        for at in range(5):
+            page.locator(".rate:visible .overall [role=radio]").nth(at).tap()
+            page.locator("#go").tap()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        for at, rank in enumerate((1, 1, 2, 5, 3)):
+            page.locator(".ranking .card").nth(at).locator("[role=radio]").nth(rank - 1).tap()
+    elif kind == "compare":
+        page.get_by_role("radio", name="B is much better").tap()
+    else:
+        page.locator("#text").tap()
+        page.locator("#text").fill("A text written on a phone.")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.evaluate(SMALL) == []
+    page.locator("#go").tap()
+    stored(page)
+    ((payload, order, _),) = served.judgments(project)
+    if kind == "rate_and_rank":
+        assert as_shown(payload, order) == [1, 1, 2, 4, 3]
+
+
+def test_f1_a_double_submit_stores_once(watched, served):
+    project = served.project("compare", PAIRS)
+    page = watched.label(project)
+    page.keyboard.press("2")
+    page.evaluate("document.querySelector('#go').click(); document.querySelector('#go').click()")
+    stored(page)
+    page.wait_for_timeout(300)
+    assert len(served.judgments(project)) == 1
+    assert page.locator("#done").inner_text().startswith("1 done")
+
+
+def test_f21_answers_given_offline_arrive_exactly_once(troubled, served):
+    project = served.project("compare", PAIRS)
+    page = troubled.label(project)
+    until(page, "document.querySelector('#done').textContent.includes('open')")
+    page.context.set_offline(True)
+    for key in "17":
+        page.keyboard.press(key)
+        page.keyboard.press("Enter")
+    page.locator("#connection", has_text="2 waiting to be sent").wait_for()
+    assert served.judgments(project) == []
+    page.context.set_offline(False)
+    stored(page, "B is better")
+    page.wait_for_timeout(500)
+    assert [as_shown(p, o) for p, o, _ in served.judgments(project)] == [[1, 2], [2, 1]]
+    assert page.evaluate("Object.keys(localStorage).filter(k => k.includes(':out:'))") == []
+
+
+def test_f21_an_answer_whose_acknowledgement_was_lost_is_sent_again_and_stored_once(troubled, served):
+    project = served.project("compare", PAIRS)
+    page = troubled.label(project)
+    lost = []
+
+    def lose(route):
+        if lost:
+            route.continue_()
+        else:
+            lost.append(route.fetch().status)
+            route.abort()
+
+    page.route("**/submit", lose)
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    stored(page)
+    assert lost == [200]
+    assert len(served.judgments(project)) == 1
+
+
+def test_f21_a_refused_answer_is_shown_and_comes_back_as_it_was(troubled, served):
+    project = served.project("compare", PAIRS)
+    page = troubled.label(project)
+    problem = {"error": {"code": "bad_answer", "message": "The form is another one now.", "hint": "Reload the page."}}
+    page.route("**/submit", lambda route: route.fulfill(status=422, json=problem))
+    words = prompt(page)
+    page.keyboard.press("6")
+    page.keyboard.press("Enter")
+    page.locator(".failure", has_text="The form is another one now.").wait_for()
+    assert prompt(page) != words
+    page.get_by_role("button", name="Go back to it").click()
+    assert prompt(page) == words
+    assert page.locator("[aria-checked=true] .digit").inner_text() == "6"
+    page.unroute("**/submit")
+    page.keyboard.press("Enter")
+    stored(page)
+    assert [as_shown(p, o) for p, o, _ in served.judgments(project)] == [[2, 1]]
+
+
+def test_f21_a_full_disk_keeps_the_answer_waiting(troubled, served):
+    project = served.project("compare", PAIRS)
+    page = troubled.label(project)
+    problem = {"error": {"code": "storage", "message": "The disk is full.", "hint": "Free some space."}}
+    page.route("**/submit", lambda route: route.fulfill(status=503, json=problem, headers={"Retry-After": "1"}))
+    page.keyboard.press("6")
+    page.keyboard.press("Enter")
+    page.locator("#connection", has_text="1 waiting").wait_for()
+    page.unroute("**/submit")
+    stored(page)
+    assert len(served.judgments(project)) == 1
+
+
+def test_f1_a_stored_answer_that_differs_from_the_screen_is_an_alarm(troubled, served):
+    project = served.project("compare", PAIRS)
+    page = troubled.label(project)
+
+    def falsify(route):
+        answer = route.fetch().json()
+        answer["answer"]["preference"] = 3
+        route.fulfill(json=answer)
+
+    page.route("**/submit", falsify)
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    page.locator(".failure", has_text="something else than you sent (preference)").wait_for()
+
+
+def test_f9_undo_takes_back_the_last_submit_with_its_answer_and_stores_the_corrected_one(watched, served):
+    project = served.project("rate_and_rank", ranking_items(4, 3))
+    page = watched.label(project)
+    words = prompt(page)
+    rate_all(page, 3, lambda at: page.keyboard.press("567"[at]))
+    for digit in "122":
+        page.keyboard.press(digit)
+    page.keyboard.press("Enter")
+    stored(page)
+    assert prompt(page) != words
+    page.keyboard.press("z")
+    until(page, "w => document.querySelector('.conversation').innerText === w", arg=words)
+    assert page.locator("#status").inner_text() == "A > B = C"
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("3")
+    page.keyboard.press("Enter")
+    page.locator(".message", has_text="A > B > C").wait_for()
+    ((payload, order, _),) = served.judgments(project)
+    assert as_shown(payload, order) == [1, 2, 3]
+    page.reload()
+    page.wait_for_selector(".task")
+    page.keyboard.press("z")
+    until(page, "w => document.querySelector('.conversation').innerText === w", arg=words)
+    assert page.locator(".step .given").all_inner_texts() == ["5", "6", "7"]
+
+
+def test_f9_backspace_discards_nothing_but_a_rank(watched, served):
+    page = watched.label(served.project("compare", PAIRS))
+    page.keyboard.press("3")
+    for _ in range(3):
+        page.keyboard.press("Backspace")
+    assert page.locator("[aria-checked=true] .digit").inner_text() == "3"
+
+
+def test_a_draft_survives_a_reload_and_another_browser(watched, served):
+    project = served.project("demonstrate", WRITTEN["demonstrate"])
+    page = watched.label(project)
+    words = prompt(page)
+    page.keyboard.type("Half an answer")
+    with page.expect_response("**/draft"):
+        pass
+    page.reload()
+    page.wait_for_selector("#text")
+    assert prompt(page) == words and page.locator("#text").input_value() == "Half an answer"
+    other = watched.label(project)
+    other.wait_for_selector("#text")
+    assert prompt(other) == words and other.locator("#text").input_value() == "Half an answer"
+
+
+def test_skip_and_unsafe_by_keys(watched, served):
+    project = served.project("compare", [{**p, "warnings": ["violence"]} if n == 1 else p for n, p in enumerate(PAIRS)])
+    page = watched.label(project)
+    seen = 0
+    while not page.locator(".warning").count():
+        seen += 1
+        page.keyboard.press("s")
+        page.keyboard.press("3")
+        page.keyboard.press("Enter")
+        until(page, "n => document.querySelector('#done').textContent.startsWith(`${n} done`)", arg=seen)
+        assert seen < 6
+    assert "violence" in page.locator(".warning").inner_text()
+    assert page.locator(".task").count() == 0
+    page.keyboard.press("u")
+    with page.expect_response("**/unsafe"):
+        page.keyboard.press("Enter")
+    assert page.locator(".warning").count() == 0
+    page.goto(f"{served.url}/account")
+    assert page.get_by_label("Violence").is_checked()
+    page.get_by_label("Violence").uncheck()
+    page.get_by_role("button", name="Save").click()
+    page.locator(".message", has_text="Saved").wait_for()
+
+
+def test_the_next_item_is_on_screen_within_100_ms(watched, served):
+    project = served.project("rate_and_rank", ranking_items(25, 4))
+    page = watched.label(project)
+    took = []
+    for _ in range(20):
+        rate_all(page, 4, lambda at: page.keyboard.press("4"))
+        for digit in "1234":
+            page.keyboard.press(digit)
+        page.evaluate("delete document.documentElement.dataset.switchMs")
+        page.keyboard.press("Enter")
+        until(page, "document.documentElement.dataset.switchMs")
+        took.append(float(page.evaluate("document.documentElement.dataset.switchMs")))
+        page.wait_for_timeout(60)
+    took.sort()
+    print(f"\nnext item on screen: median {took[10]:.0f} ms, slowest {took[-1]:.0f} ms of {len(took)}")
+    assert took[10] < 100
+    page.wait_for_timeout(300)
+    assert len(served.judgments(project)) == 20
+
+
+EVIL = [
+    '<img src=x onerror="window.pwned=1">',
+    "<script>window.pwned=1</script>",
+    "[x](javascript:window.pwned=1)",
+    '<svg onload="window.pwned=1">',
+    "![beacon](http://evil.invalid/b.png)",
+    "<style>*{display:none}</style>",
+    "</script><script>window.pwned=1</script>",
+    '"><iframe srcdoc="<script>parent.pwned=1</script>">',
+    "`<img src=x onerror=window.pwned=1>`",
+    "```html\n<img src=x onerror=window.pwned=1>\n```",
+]
+
+
+def test_f20_what_models_and_people_write_never_runs(watched, served):
+    text = "\n\n".join(EVIL)
+    project = served.project("rate_and_rank", [{"prompt": text, "completions": [text, text + "!", text + "?"]}])
+    page = watched.label(project)
+    assert page.locator(".rate:visible .answer-text").inner_text().count("onerror") >= 2
+    rate_all(page, 3, lambda at: page.keyboard.press("4"))
+    page.keyboard.press("d")
+    page.keyboard.press("r")
+    for digit in "111":
+        page.keyboard.press(digit)
+    page.keyboard.press("n")
+    page.keyboard.type(EVIL[0])
+    page.keyboard.press("Control+Enter")
+    stored(page)
+    assert page.evaluate("window.pwned") is None
+    assert page.locator("#stage img, #stage iframe, #stage script, #stage style").count() == 0
+    assert page.locator('a[href^="javascript"]').count() == 0
+
+
+def test_single_key_shortcuts_can_be_turned_off(watched, served):
+    page = watched.label(served.project("compare", PAIRS))
+    page.keyboard.press("?")
+    assert page.locator("#keys dt", has_text="Z").count() == 1
+    page.get_by_label("Single-key shortcuts are on").uncheck()
+    page.keyboard.press("Escape")
+    page.keyboard.press("1")
+    assert page.locator("[aria-checked=true]").count() == 0
+    page.get_by_role("radio", name="A is better", exact=True).focus()
+    page.keyboard.press("Space")
+    assert page.locator("[aria-checked=true] .digit").inner_text() == "2"
