@@ -117,15 +117,20 @@ class Watched:
         """The labeling page of a project, its guide read and its first item there."""
         page = self.page(**options)
         page.goto(f"{self.url}/label/{project}")
-        page.locator("#guide[open]").wait_for()
-        page.keyboard.press("Escape")
-        until(page, "!document.querySelector('dialog[open]') && document.activeElement.closest('.task, .warning')")
+        read_guide(page)
         return page
 
     def close(self, forgive=()):
         for context in self.contexts:
             context.close()
         return [f for f in self.faults if not any(word in f for word in forgive)]
+
+
+def read_guide(page):
+    """Closes the guide that opens by itself, and waits until the first item has the focus."""
+    page.locator("#guide[open]").wait_for()
+    page.keyboard.press("Escape")
+    until(page, "!document.querySelector('dialog[open]') && document.activeElement.closest('.task, .warning')")
 
 
 def stored(page, words="Stored:"):

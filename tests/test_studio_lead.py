@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from studio_browser import ANSWERS, PHONE, Served, Watched, chromium, ranking_items, stored, until
+from studio_browser import ANSWERS, PHONE, Served, Watched, chromium, ranking_items, read_guide, stored, until
 from studio_crowd import crowd
 
 pytestmark = pytest.mark.slow
@@ -251,9 +251,7 @@ def test_a_lead_makes_a_project_imports_a_file_and_labels(watched, served, tmp_p
     page.get_by_role("button", name="Add it").click()
     page.locator(".message", has_text="1 items added").wait_for()
     page.get_by_role("link", name="Label").click()
-    page.locator("#guide[open]").wait_for()
-    page.keyboard.press("Escape")
-    page.locator(".task").wait_for()
+    read_guide(page)
     page.keyboard.press("1")
     page.keyboard.press("Enter")
     stored(page)
