@@ -389,3 +389,71 @@ def test_p22_sigkill_at_random_moments_ends_bit_for_bit(files, tmp_path, method)
     assert kills >= 5, f"only {kills} kills met a running process"
     assert (tmp_path / "killed" / "result.json").exists()
     assert_bit_equal(tmp_path / "whole", tmp_path / "killed")
+
+
+# --- groups ---------------------------------------------------------------------------------------
+
+@pytest.fixture
+def disagreeing(tmp_path):
+    """Four in five say the word they were asked for is best ("brief"), one in five the longer answer ("warm")."""
+    rows = []
+    for i in range(240):
+        word, other = WORDS[i % 8], WORDS[(i * 3 + 1) % 8]
+        warm = i % 5 == 0
+        rows.append({"prompt": f"Say {word} {i % 30}.", "completions": [word, f"{word} {other} {word}"],
+                     "ranks": [2, 1] if warm else [1, 2], "labeler": f"l{i % 10}",
+                     "group": {"style": "warm" if warm else "brief"}})
+    return write(tmp_path / "groups.jsonl", rows)
+
+
+GROUPED = {"labelers": "groups", "group_by": "style", "lora_rank": 0, "learning_rate": 3e-3, "epochs": 8, "batch_size": 16,
+           "holdout_labelers": 0.0, "group_shrinkage": 0.01}
+
+
+def test_f16_groups_that_disagree_get_a_score_each(files, disagreeing, tmp_path):
+    files["comparisons"] = disagreeing
+    done = run("reward_model", files, tmp_path / "rm", **GROUPED)
+    groups = done.result["groups"]
+    assert groups["warm"]["accuracy"]["value"] > 0.9 and groups["brief"]["accuracy"]["value"] > 0.9
+    assert groups["warm"]["shared_accuracy"]["value"] < 0.6
+    assert done.result["worst_group_accuracy"] > 0.9
+    asked, answers = [Prompt.of("Say red 3.")], [["red", "red blue red"]]
+    plain = launch.open_reward(str(done.path)).score(asked, answers)[0]
+    by = {way: launch.open_reward(str(done.path), aggregate=way).score(asked, answers)[0]
+          for way in ("mean", "worst", "group:warm", "group:brief", "quantile:1.0")}
+    assert by["group:warm"][1] > by["group:warm"][0] and by["group:brief"][0] > by["group:brief"][1]
+    assert by["worst"] == pytest.approx([min(a, b) for a, b in zip(by["group:warm"], by["group:brief"])])
+    assert by["quantile:1.0"] == pytest.approx([max(a, b) for a, b in zip(by["group:warm"], by["group:brief"])])
+    share = groups["warm"]["rankings"] / (groups["warm"]["rankings"] + groups["brief"]["rankings"])
+    mean = [share * a + (1 - share) * b for a, b in zip(by["group:warm"], by["group:brief"])]
+    assert by["mean"] == pytest.approx(mean, abs=1e-5)
+    assert plain != by["mean"]
+    with pytest.raises(UserError, match="no group 'cold'"):
+        launch.open_reward(str(done.path), aggregate="group:cold")
+
+
+def test_p22_a_reward_model_of_groups_resumes_exactly(files, disagreeing, tmp_path, monkeypatch):
+    from harken.core.run import Run
+    files["comparisons"] = disagreeing
+    settings = {**GROUPED, "epochs": 1, "checkpoint_seconds": 0.0}
+    whole = run("reward_model", files, tmp_path / "whole", **settings)
+    original = Run.checkpoint
+
+    def stop(self, step, save, **options):
+        original(self, step, save, **options)
+        if step == 5:
+            raise RuntimeError("stopped")
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
+        patch.setattr(Run, "checkpoint", stop)
+        run("reward_model", files, tmp_path / "cut", **settings)
+    assert_bit_equal(whole.path, run("reward_model", files, tmp_path / "cut", **settings).path)
+
+
+def test_groups_that_are_not_there_are_refused(files, tmp_path):
+    with pytest.raises(UserError, match="needs two groups or more"):
+        run("reward_model", files, tmp_path / "r", labelers="groups", group_by="age")
+    done = run("reward_model", files, tmp_path / "plain", epochs=0.2)
+    with pytest.raises(UserError, match="has none"):
+        launch.open_reward(str(done.path), aggregate="worst")
+    with pytest.raises(UserError, match="needs a reward model with groups"):
+        launch.open_reward("gold", aggregate="worst")

@@ -34,6 +34,8 @@ def add_commands(commands: Any) -> None:
                             description='Adds "scores" to every row of comparisons; prints accuracy beside null baselines.',
                             epilog="harken score --reward runs/rm --data comparisons.jsonl --out scores.jsonl")
     p.add_argument("--reward", required=True, help="a reward run, several with commas, a scorer such as toxicity, or gold")
+    p.add_argument("--aggregate", default="", metavar="WAY",
+                   help="of a reward model with groups: mean, group:NAME, worst or quantile:Q (default: its shared score)")
     p.add_argument("--explain", action="store_true", help='add the "parts" of every score, and print one ranking\'s')
     p.add_argument("--data", required=True, help="JSON Lines file of comparisons")
     p.add_argument("--out", required=True, type=Path, help="file to write")
@@ -91,7 +93,7 @@ def score(args: argparse.Namespace) -> int:
     _check_out(args.out, args.data)
     loaded = read_comparisons(args.data, skip_bad=args.skip_bad)
     _say(loaded.describe())
-    reward = launch.open_reward(args.reward, dtype=args.dtype)
+    reward = launch.open_reward(args.reward, dtype=args.dtype, aggregate=args.aggregate)
     scores = reward.score([c.prompt for c in loaded.records], [c.options for c in loaded.records])
     rows = [{**c.to_json(), "scores": row} for c, row in zip(loaded.records, scores)]
     if args.explain:

@@ -31,7 +31,7 @@ ABOVE = {"epochs": 0, "top_p": 0}
 MOST = {"warmup": 1, "holdout": 1, "holdout_labelers": 1, "top_p": 1, "max_failures": 1}
 ONE_OF = {"schedule": ("cosine", "linear", "constant"), "overlong": ("drop", "truncate", "fail"),
           "dtype": ("float32", "bfloat16", "auto"), "ties": ("drop", "davidson", "rao_kupper"),
-          "labelers": ("plain", "reliability"), "tied": ("drop", "half"), "answers": ("expected", "sampled"),
+          "labelers": ("plain", "reliability", "groups"), "tied": ("drop", "half"), "answers": ("expected", "sampled"),
           "penalty": ("both", "l1", "l2"), "weak": ("drop", "keep", "fail")}
 KINDS: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "bool": bool}
 
@@ -143,7 +143,8 @@ def _train(method: ModuleType, config: TrainConfig, run: Run, reward_spec: str |
                      tokens_per_micro_batch=config.tokens_per_micro_batch, max_grad_norm=config.max_grad_norm)
     reward = None
     if reward_spec is not None:
-        reward = open_reward(reward_spec, dtype=config.dtype, tokens_per_micro_batch=config.tokens_per_micro_batch)
+        reward = open_reward(reward_spec, dtype=config.dtype, tokens_per_micro_batch=config.tokens_per_micro_batch,
+                             aggregate=getattr(config, "aggregate", ""))
     if config.lora_rank == 0 and getattr(method, "needs_reference", lambda config: False)(config):
         learner.reference = Engine(load(config.model), dtype=config.dtype, train=False,
                                    tokens_per_micro_batch=config.tokens_per_micro_batch)
@@ -223,6 +224,6 @@ def evaluate(name: str, module: ModuleType, config: Any, *, quiet: bool | None =
             run.note(note)
         for engine in (model, against):
             check_context(engine, loaded.records, config.max_tokens)
-        judge = open_reward(config.judge, dtype=config.dtype)
+        judge = open_reward(config.judge, dtype=config.dtype, aggregate=config.aggregate)
         module.evaluate(config, loaded.records, HFSampler(model), HFSampler(against), judge, run)
     return run

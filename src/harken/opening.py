@@ -22,6 +22,7 @@ import harken.rewards
 from harken.core.errors import UserError
 from harken.core.protocols import Reward
 from harken.core.run import file_hash, read_json
+from harken.labelers.aggregate import parse_aggregate
 from harken.rewards.compositional import FILE, CompositionalReward
 from harken.rewards.ensemble import EnsembleReward
 from harken.text.panel import Judge, SampledRatings
@@ -35,9 +36,23 @@ def scorer_names() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(harken.rewards.__path__) if m.name not in MODELS)
 
 
-def open_reward(spec: str, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048) -> Reward:
-    """The reward a word names. Raises `UserError` where there is none, or it cannot be opened."""
+def open_reward(spec: str, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048, aggregate: str = "") -> Reward:
+    """The reward a word names; `aggregate` says whose scores count, of a reward model with groups.
+
+    Raises `UserError` where there is none, it cannot be opened, or it has no groups to aggregate.
+    """
     locate_reward(spec)
+    how = parse_aggregate(aggregate) if aggregate else None
+    found = _open(spec, dtype, tokens_per_micro_batch)
+    if how is not None:
+        if not hasattr(found, "use_groups"):
+            raise UserError(f"--aggregate {aggregate} needs a reward model with groups; {spec} is none.",
+                            "Train one: harken train reward_model --labelers groups --group-by TAG; or leave --aggregate out.")
+        found.use_groups(how)
+    return found
+
+
+def _open(spec: str, dtype: str, tokens_per_micro_batch: int) -> Reward:
     if spec == "gold":
         from harken.sandbox import GoldReward
         return GoldReward()

@@ -84,6 +84,8 @@ class RolloutConfig(SampleConfig):
 
     reward: str = ""
     """What to climb: a reward model's run directory, or gold (the sandbox's known truth)."""
+    aggregate: str = ""
+    """How a reward model with groups makes one score: mean, group:NAME, worst or quantile:Q; empty is its shared head."""
     missing_eos_penalty: float = 1.0
     """Subtracted from the score of a completion that the token limit cut."""
     reward_clip: float = 0.0

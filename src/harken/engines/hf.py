@@ -35,7 +35,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass
 class Outputs:
-    """What an objective sees: `logps_N`, `entropy_N` (no gradient), and `scores_C` or `values_N` of a head.
+    """What an objective sees: `logps_N`, `entropy_N` (no gradient), and `scores_C` or `values_N` of a head; with a reward
+    head also `ends_CD`, the state after each completion that the head reads.
 
     `lengths` counts the tokens of each completion, `sizes` the completions of each tree.
     """
@@ -44,6 +45,7 @@ class Outputs:
     entropy_N: Tensor
     scores_C: Tensor | None
     values_N: Tensor | None
+    ends_CD: Tensor | None
     lengths: list[int]
     sizes: list[int]
 
@@ -107,6 +109,8 @@ class Engine:
         if self.head is not None:
             self.head.requires_grad_(train)
         self.scalars = nn.ParameterDict({n: torch.tensor(v, device=self.device) for n, v in (scalars or {}).items()})
+        if head == "reward" and not train:
+            self.scalars.update({n: nn.Parameter(v.to(self.device), False) for n, v in loaded.groups.items()})
         extra = [(f"scalar.{n}", p) for n, p in self.scalars.items()]
         named = [*self.model.named_parameters(), *self._head_parameters(), *extra]
         self.trainable = {n: p for n, p in named if p.requires_grad}
@@ -116,8 +120,8 @@ class Engine:
             self.optimizer = torch.optim.AdamW(self.trainable.values(), lr=0.0, betas=(0.9, 0.95), eps=1e-8,
                                                weight_decay=weight_decay, fused=True)
 
-    def add_scalars(self, values: Mapping[str, Sequence[float]], ratio: float) -> None:
-        """Further trained numbers, a vector a name (a value for each labeler), learnt at `ratio` times the model's rate."""
+    def add_scalars(self, values: Mapping[str, Sequence[Any]], ratio: float) -> None:
+        """Further trained numbers, an array a name (a value for each labeler), learnt at `ratio` times the model's rate."""
         assert self.optimizer is not None
         new = {n: nn.Parameter(torch.tensor(v, device=self.device)) for n, v in values.items()}
         self.scalars.update(new)
@@ -166,15 +170,16 @@ class Engine:
         row = row_of(trees, self.device, keep_last=self.head_kind == "reward")
         hidden = self.hidden(row)
         none = hidden.new_zeros(0)
-        scores = values = None
+        scores = values = ends = None
         if self.head is not None and self.head_kind == "reward":
-            scores = self.head(hidden[row.ends].float())[:, 0]
+            ends = hidden[row.ends].float()
+            scores = self.head(ends)[:, 0]
         elif self.head is not None:
             values = self.head(hidden[row.sources].float())[:, 0]
         found = (none, none)
         if logps:
             found = token_logprobs(hidden[row.sources], *self.unembedding(), row.targets, temperature, with_entropy=entropy)
-        return Outputs(*found, scores, values, row.lengths, row.sizes)
+        return Outputs(*found, scores, values, ends, row.lengths, row.sizes)
 
     def rows(self, trees: Sequence[Tree]) -> list[list[int]]:
         return pack([t.size for t in trees], self.budget)
@@ -195,16 +200,24 @@ class Engine:
                 advance(1)
         return result
 
-    @torch.no_grad()
     def scores(self, trees: Sequence[Tree]) -> list[Tensor]:
         """The reward head's score of every completion, shift included: [tree] -> [K]."""
+        return self._scored(trees, lambda out: out.scores_C + self.shift)
+
+    def group_scores(self, trees: Sequence[Tree]) -> list[Tensor]:
+        """Every group's score, of a model trained with --labelers groups: [tree] -> [K, G]."""
+        head, shift = self.scalars["group_head"], self.scalars["group_shift"]
+        return self._scored(trees, lambda out: out.scores_C[:, None] + self.shift + out.ends_CD @ head.T + shift)
+
+    @torch.no_grad()
+    def _scored(self, trees: Sequence[Tree], score: Callable[[Any], Tensor]) -> list[Tensor]:
         result: list[Tensor] = [torch.empty(0)] * len(trees)
         rows = self.rows(trees)
         with progress("scoring", len(rows)) as advance:
             for row in rows:
                 out = self.forward([trees[i] for i in row], logps=False)
                 assert out.scores_C is not None, "this engine has no reward head"
-                for i, part in zip(row, (out.scores_C + self.shift).split(out.sizes)):
+                for i, part in zip(row, score(out).split(out.sizes)):
                     result[i] = part.cpu()
                 advance(1)
         return result

@@ -11,7 +11,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,15 @@ UNREADABLE = (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeErro
 
 @dataclass
 class Loaded:
-    """A causal language model with its tokenizer; `head` is a reward model's scalar head, if it has one."""
+    """A causal language model with its tokenizer; `head` is a reward model's scalar head, if it has one, `groups` the
+    heads and shifts of groups beside it."""
 
     model: Any
     template: Template
     lineage: dict[str, Any]
     head: nn.Linear | None = None
     shift: float = 0.0
+    groups: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def cache_folder() -> Path:
@@ -269,6 +271,7 @@ def _run(path: Path) -> Loaded:
             loaded.head = nn.Linear(head["weight"].shape[1], 1)
             loaded.head.load_state_dict({"weight": head["weight"], "bias": head["bias"]})
             loaded.shift = float(head["shift"])
+            loaded.groups = {n: head[n] for n in ("group_head", "group_shift") if n in head}
         except UNREADABLE as error:
             raise UserError(f"The reward head of the run {path} cannot be loaded: {_reason(error)}", again) from None
     files = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".pt"))

@@ -35,6 +35,8 @@ class Config:
     """JSON Lines file of prompts."""
     judge: str = ""
     """Who scores: a reward model's run directory, or gold (the sandbox's known truth)."""
+    aggregate: str = ""
+    """How a judge with groups makes one score: mean, group:NAME, worst or quantile:Q; empty is its shared head."""
     out: str = ""
     """Run directory to write."""
     n: int = 2

@@ -52,7 +52,12 @@ class Config(TrainConfig):
     ties: str = "davidson"
     """Ties: davidson or rao_kupper (a learnt tie parameter), or drop (as InstructGPT)."""
     labelers: str = "plain"
-    """Who judged: plain (all alike), or reliability (each one's rationality and pull towards length are learnt)."""
+    """Who judged: plain (all alike), reliability (each one's rationality and pull towards length are learnt), or groups
+    (a score of each group's own, drawn to the shared one)."""
+    group_by: str = ""
+    """The tag that says who belongs together, like age; used by --labelers groups."""
+    group_shrinkage: float = 1.0
+    """How strongly each group's score is drawn to the shared one: the precision of a prior in units of a score."""
     labeler_learning_rate: float = 0.02
     """Peak learning rate of the labelers' own parameters; the schedule is the model's."""
     demonstrations: str = ""
@@ -88,7 +93,8 @@ def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) 
         elif choice.has_preference or config.ties != "drop":
             kept.append((choice, tree))
     elements = _elements(kept)
-    people = _people(config, learner, kept)
+    people = _people(config, learner, kept) if config.labelers == "reliability" else {}
+    groups = _groups(config, learner, kept) if config.labelers == "groups" else {}
     zero = _zero(config, learner, run)
     order = Order(len(elements), config.batch_size, config.epochs, config.seed)
 
@@ -101,7 +107,7 @@ def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) 
     for step in run.track(start, order.total, "reward model"):
         batch = [elements[i] for i in order(step)]
         rankings = sum(len(choices) for _, choices in batch)
-        data = [_datum(tree, choices, people) for tree, choices in batch]
+        data = [_datum(tree, choices, people, groups, config.group_by) for tree, choices in batch]
 
         def objective(out: Any, x: Any, weight: float = 1 / rankings) -> Any:
             index, sizes = repeat(out.sizes, x["rankings"].int().tolist())
@@ -112,6 +118,13 @@ def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) 
                 scores_C = felt(scores_C, beta_A[who_C], length_A[who_C], x["length"])
                 # The prior counts once in all rankings, so each ranking carries its share.
                 extra = labeler_prior(beta_A, length_A, BETA_SD, LENGTH_SD) * len(sizes) * weight / len(kept)
+            if groups:
+                heads_GD, group_C = learner.scalars["group_head"], x["group"].long()
+                own_C = (out.ends_CD[index] * heads_GD[group_C.clamp(min=0)]).sum(-1)
+                scores_C = scores_C + torch.where(group_C >= 0, own_C, 0.0)
+                # N(0, 1 / (shrinkage D)) of each weight: one group's score has variance 1 / shrinkage on states of unit size.
+                prior = config.group_shrinkage * heads_GD.shape[1] / 2 * (heads_GD**2).sum()
+                extra = prior * len(sizes) * weight / len(kept)
             loss, found = k_wise(scores_C, x["ranks"], torch.full_like(x["ranks"], weight), sizes, ties=config.ties, tie=tie)
             return loss + extra, found
 
@@ -123,6 +136,8 @@ def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) 
         run.checkpoint(step + 1, learner.save_state)
 
     learner.shift -= float(torch.cat(learner.scores(zero or [tree for tree, _ in elements])).double().mean())
+    if groups:
+        _centre_groups(learner, zero or [tree for tree, _ in elements])
     result: dict[str, Any] = {"steps": order.total, "rankings": len(kept), "held_out_labelers": sorted(strangers)}
     if found := _figures(learner, prompts_out):
         result |= found.to_json()
@@ -132,6 +147,8 @@ def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) 
     result["accuracy_labelers"] = found.to_json()["accuracy"] if found else None
     if people:
         result["labelers"] = _who(learner, people, kept)
+    if groups:
+        result |= _by_group(config, learner, groups, kept, prompts_out)
     run.finish(result, lambda folder: learner.save(folder, base=run.config["base"]))
 
 
@@ -144,9 +161,7 @@ def _elements(kept: list[tuple[Choice, Tree]]) -> list[tuple[Tree, list[Choice]]
 
 
 def _people(config: Config, learner: Engine, kept: list[tuple[Choice, Tree]]) -> dict[str, int]:
-    """The labelers whose parameters are learnt, by name; nobody with --labelers plain."""
-    if config.labelers == "plain":
-        return {}
+    """The labelers whose parameters are learnt, by name."""
     names = sorted({choice.labeler for choice, _ in kept if choice.labeler})
     if len(names) < 2 or any(choice.labeler is None for choice, _ in kept):
         raise UserError(f"--labelers {config.labelers} has to know who judged; {config.data} names {len(names)} labelers"
@@ -157,11 +172,52 @@ def _people(config: Config, learner: Engine, kept: list[tuple[Choice, Tree]]) ->
     return {name: i for i, name in enumerate(names)}
 
 
-def _datum(tree: Tree, choices: list[Choice], people: dict[str, int]) -> Datum:
+def _groups(config: Config, learner: Engine, kept: list[tuple[Choice, Tree]]) -> dict[str, int]:
+    """The groups that get a score of their own, by the value of their tag; rankings without the tag teach the shared one."""
+    names = sorted({choice.group[config.group_by] for choice, _ in kept if config.group_by in choice.group})
+    if len(names) < 2:
+        tags = sorted({tag for choice, _ in kept for tag in choice.group})
+        found = f"the tag {config.group_by!r} names {len(names)} groups" if config.group_by else "no tag was given"
+        raise UserError(f"--labelers groups needs two groups or more; {found}.",
+                        f"--group-by takes one of the tags in the file: {', '.join(tags) or 'there are none'}.")
+    width = learner.model.config.hidden_size
+    learner.add_scalars({"group_head": [[0.0] * width for _ in names]}, 1.0)
+    return {name: i for i, name in enumerate(names)}
+
+
+def _centre_groups(learner: Engine, trees: list[Tree]) -> None:
+    """Brings every group's scores to the same zero: only then can the worst of them be named (P16)."""
+    shift = torch.zeros(len(learner.scalars["group_head"]), device=learner.device)
+    learner.scalars["group_shift"] = torch.nn.Parameter(shift, requires_grad=False)
+    means = torch.cat(learner.group_scores(trees)).double().mean(0).float()
+    learner.scalars["group_shift"] = torch.nn.Parameter(-means.to(learner.device), requires_grad=False)
+
+
+def _by_group(config: Config, learner: Engine, groups: dict[str, int], kept: list[tuple[Choice, Tree]],
+              held: list[tuple[Choice, Tree]]) -> dict[str, Any]:
+    """Each group's rankings, and how well its own and the shared score predict its held-out choices."""
+    result: dict[str, dict[str, Any]] = {}
+    for name, g in groups.items():
+        mine = [(c, t) for c, t in held if c.group.get(config.group_by) == name and c.has_preference]
+        row: dict[str, Any] = {"rankings": sum(c.group.get(config.group_by) == name for c, _ in kept)}
+        if mine:
+            choices, trees = [c for c, _ in mine], [t for _, t in mine]
+            own = [s[:, g].tolist() for s in learner.group_scores(trees)]
+            shared = [s.tolist() for s in learner.scores(trees)]
+            row |= {"accuracy": evaluate_pairs(choices, own).accuracy.to_json(),
+                    "shared_accuracy": evaluate_pairs(choices, shared).accuracy.to_json()}
+        result[name] = row
+    worst = [row["accuracy"]["value"] for row in result.values() if "accuracy" in row]
+    return {"groups": result, "worst_group_accuracy": min(worst) if worst else None}
+
+
+def _datum(tree: Tree, choices: list[Choice], people: dict[str, int], groups: dict[str, int], tag: str) -> Datum:
     inputs: dict[str, list[float]] = {"ranks": [r for c in choices for r in c.ranks], "rankings": [len(choices)]}
     if people:
         inputs["who"] = [people[c.labeler or ""] for c in choices for _ in c.ranks]
         inputs["length"] = [math.log2(len(text) + 1) for c in choices for text in c.options]
+    if groups:
+        inputs["group"] = [groups.get(c.group.get(tag, ""), -1) for c in choices for _ in c.ranks]
     return Datum(tree, inputs)
 
 

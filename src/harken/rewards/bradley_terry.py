@@ -5,7 +5,7 @@ It carries the tokenizer and template it was trained with (P15): a policy of any
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harken.core.errors import UserError
@@ -14,14 +14,32 @@ from harken.core.records import Prompt
 from harken.core.run import read_json
 from harken.engines.hf import Engine
 from harken.engines.loading import load
+from harken.labelers.aggregate import Aggregate, place_of
 
 
 class BradleyTerryReward:
     """Scores completions with a trained reward model; demonstrations average 0 where it was trained so."""
 
-    def __init__(self, engine: Engine, max_length: int = 1024) -> None:
+    def __init__(self, engine: Engine, max_length: int = 1024, groups: Mapping[str, float] | None = None) -> None:
         assert engine.head_kind == "reward"
         self.engine, self.max_length = engine, max_length
+        self.groups = dict(groups or {})
+        self.aggregate: Aggregate | None = None
+
+    def use_groups(self, aggregate: Aggregate) -> None:
+        """Scores are one of every group's from now on. Raises `UserError` without groups, or where the one named is none."""
+        if not self.groups:
+            raise UserError(f"--aggregate {aggregate} needs a reward model with groups, and this one has none.",
+                            "Train one: harken train reward_model --labelers groups --group-by TAG; or leave --aggregate out.")
+        if aggregate.kind == "group":
+            place_of(aggregate.group, list(self.groups))
+        self.aggregate = aggregate
+
+    def _scores(self, trees: Sequence[Tree]) -> list[list[float]]:
+        if self.aggregate is None:
+            return [s.tolist() for s in self.engine.scores(trees)]
+        names, shares = list(self.groups), list(self.groups.values())
+        return [self.aggregate(table.double().numpy().T, names, shares).tolist() for table in self.engine.group_scores(trees)]
 
     @classmethod
     def open(cls, run: str | Path, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048) -> BradleyTerryReward:
@@ -34,7 +52,9 @@ class BradleyTerryReward:
         if loaded.head is None:
             raise UserError(f"{path} is a run without a reward head.", "Give a run of harken train reward_model.")
         engine = Engine(loaded, dtype=dtype, head="reward", train=False, tokens_per_micro_batch=tokens_per_micro_batch)
-        return cls(engine, int(read_json(path / "config.json").get("max_length", 1024)))
+        groups = read_json(path / "result.json").get("groups") or {}
+        shares = {name: g["rankings"] for name, g in groups.items()}
+        return cls(engine, int(read_json(path / "config.json").get("max_length", 1024)), shares)
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]]) -> list[list[float | None]]:
         """[P], [P][G] -> [P][G]; None for a completion that does not fit the model's length (never 0)."""
@@ -46,7 +66,7 @@ class BradleyTerryReward:
             if fits:
                 trees.append(Tree(tree.prompt, tuple(tree.completions[g] for g in fits)))
                 where.append((p, fits))
-        for (p, fits), scores in zip(where, self.engine.scores(trees)):
-            for g, score in zip(fits, scores.tolist()):
+        for (p, fits), scores in zip(where, self._scores(trees)):
+            for g, score in zip(fits, scores):
                 result[p][g] = score
         return result
