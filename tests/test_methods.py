@@ -196,6 +196,22 @@ def test_ppo_token_rewards_by_hand():
     assert ppo.token_rewards(rolled, 0.5).tolist() == pytest.approx([-0.1, 0.2 + 1.0, -0.5 - 2.0])
 
 
+def test_p6_a_negative_kl_is_an_alarm_only_beyond_chance():
+    """Four completions at -0.02 ± 0.004 happen by chance; 400 at -0.5 ± 0.1 mean that sampling and scoring disagree."""
+    from harken.core.protocols import Sample, Tree
+    from harken.engines.rollout import Rollout
+
+    def rolled(kl):
+        samples = [[Sample((5,), "", (-1.0,), (-1.0,), True)] for _ in kl]
+        trees = [Tree((1,), ((5,),)) for _ in kl]
+        return Rollout([], trees, samples, torch.zeros(len(kl), 1), torch.zeros(len(kl)), kl[:, None])
+
+    rng = torch.Generator().manual_seed(0)
+    rolled(-0.02 + 0.008 * torch.randn(4, generator=rng)).describe()
+    with pytest.raises(UserError, match="below 0"):
+        rolled(-0.5 + 0.1 * torch.randn(400, generator=rng)).describe()
+
+
 def test_ppo_adapts_beta_by_hand(toy_engine):
     """KL at twice its target moves β by the clipped 20 % of 100 / 1000 completions; at half of it, down by as much."""
     state = ppo.State(ppo.Config(beta=0.1, kl_target=2.0, kl_horizon=1000), toy_engine(), None)
@@ -367,7 +383,7 @@ def test_p22_sigkill_at_random_moments_ends_bit_for_bit(files, tmp_path, method)
     """SIGKILL whenever it strikes, rollouts in flight included, at least five times; then the run is finished."""
     command = [sys.executable, "-m", "harken", "train", method, "--model", "toy", "--lora-rank", "4", "--checkpoint-seconds", "0",
                "--data", files[DATA.get(method, "prompts")]]
-    longer = {"steps": 150} if "steps" in SETTINGS[method] else {"epochs": 20}
+    longer = {"steps": 600 if method == "reinforce" else 150} if "steps" in SETTINGS[method] else {"epochs": 20}
     for name, value in {**SETTINGS[method], **longer}.items():
         command += ["--" + name.replace("_", "-"), str(value)]
     rng = random.Random(7)
