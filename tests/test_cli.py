@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 
@@ -325,8 +326,9 @@ def test_interrupted_is_said(here, capsys, monkeypatch):
 
 def process(*args, **options):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": ""}
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job of a shell's background is started deaf to Ctrl-C
     return subprocess.Popen([sys.executable, "-m", "harken", *args], env=environment, text=True, stderr=subprocess.PIPE,
-                            **{"stdout": subprocess.DEVNULL, **options})
+                            preexec_fn=heard, **{"stdout": subprocess.DEVNULL, **options})
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
