@@ -13,7 +13,7 @@ quickstart: $(READY)
 
 test: $(READY) chromium postgres
 	$(BIN)/python -m pytest -m "not slow" -n 2
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2
 
 fast: $(READY)
 	$(BIN)/python -m pytest -m "not slow" -n 2
