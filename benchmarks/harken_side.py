@@ -23,32 +23,40 @@ def save(folder: Path) -> str:
 
 
 def main(kind: str, steps: int, folder: Path) -> dict:
-    model = save(folder / "model")
-    common = {"model": model, "lora_rank": 0, "schedule": "constant", "learning_rate": 1e-4, "checkpoint_seconds": 1e9,
-              "tokens_per_micro_batch": 4096, "out": str(folder / "run")}
+    common = {"model": save(folder / "model"), "lora_rank": 0, "schedule": "constant", "learning_rate": 1e-4,
+              "checkpoint_seconds": 1e9, "tokens_per_micro_batch": 4096, "dtype": "bfloat16" if work.BF16 else "float32",
+              "out": str(folder / "run")}
+    rl = {"completions_per_prompt": work.RL_GROUP, "prompts_per_step": work.RL_PROMPTS, "max_tokens": work.NEW_TOKENS,
+          "missing_eos_penalty": 0.0}
+
+    def train(name: str, rows: list[dict], **settings) -> None:
+        method = launch.find_method(name)
+        data = work.write(folder / f"{name}.jsonl", rows)
+        launch.train(method, method.Config(**common | {"data": data} | settings), quiet=True)
+
+    def scorer() -> dict:
+        train("reward_model", work.rankings(4, 2), batch_size=4, holdout=0, out=str(folder / "rm"))
+        return {"reward": str(folder / "rm")}
+
+    amount, unit = work.RL_PROMPTS * work.RL_GROUP, "completions"
     if kind == "sft":
-        data = work.write(folder / "d.jsonl", work.demonstrations(work.SFT_BATCH * steps))
-        launch.train(launch.find_method("sft"), launch.find_method("sft").Config(
-            data=data, batch_size=work.SFT_BATCH, epochs=1, holdout=0, max_length=256, **common), quiet=True)
-        unit = "tokens"
+        amount, unit = None, "tokens"
+        train("sft", work.demonstrations(work.SFT_BATCH * steps), batch_size=work.SFT_BATCH, epochs=1, holdout=0, max_length=256)
     elif kind.startswith("reward_model"):
-        data = work.write(folder / "d.jsonl", work.rankings(work.RANKINGS * steps, int(kind[-1])))
-        launch.train(launch.find_method("reward_model"), launch.find_method("reward_model").Config(
-            data=data, batch_size=work.RANKINGS, epochs=1, holdout=0, ties="drop", max_length=512, **common), quiet=True)
-        unit = "rankings"
+        amount, unit = work.RANKINGS, "rankings"
+        train("reward_model", work.rankings(work.RANKINGS * steps, int(kind[-1])), batch_size=work.RANKINGS, epochs=1, holdout=0,
+              ties="drop", max_length=512)
+    elif kind == "dpo":
+        amount, unit = work.PAIRS, "pairs"
+        train("dpo", work.rankings(work.PAIRS * steps, 2), batch_size=work.PAIRS, epochs=1, holdout=0, max_length=256, warmup=0.0)
+    elif kind == "ppo":
+        amount = work.PPO_PROMPTS
+        train("ppo", work.prompts(amount * steps), **scorer(), **rl | {"prompts_per_step": amount, "completions_per_prompt": 1},
+              critic="separate", epochs_per_step=work.PPO_EPOCHS, minibatches=1, beta=0.05)
     else:
-        data = work.write(folder / "c.jsonl", work.rankings(4, 2))
-        scorer = launch.find_method("reward_model").Config(data=data, batch_size=4, holdout=0,
-                                                           **common | {"out": str(folder / "rm")})
-        launch.train(launch.find_method("reward_model"), scorer, quiet=True)
-        data = work.write(folder / "p.jsonl", work.prompts(work.RL_PROMPTS * steps))
-        launch.train(launch.find_method("rloo"), launch.find_method("rloo").Config(
-            data=data, reward=str(folder / "rm"), prompts_per_step=work.RL_PROMPTS, completions_per_prompt=work.RL_GROUP,
-            max_tokens=work.NEW_TOKENS, missing_eos_penalty=0.0, **common), quiet=True)
-        unit = "completions"
+        train(kind, work.prompts(work.RL_PROMPTS * steps), **scorer(), **rl, beta=0.05)
     rows = [r for r in read_jsonl(folder / "run" / "metrics.jsonl") if "grad_norm" in r]
     each = [b["seconds"] - a["seconds"] for a, b in zip(rows[WARM_UP - 1:], rows[WARM_UP:])]
-    amount = {"tokens": None, "rankings": work.RANKINGS, "completions": work.RL_PROMPTS * work.RL_GROUP}[unit]
     return {"side": "harken", "work": kind, "step_s": statistics.median(each), "mean_step_s": statistics.mean(each),
             "unit": unit, "per_s": amount and amount / statistics.mean(each),
             "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}

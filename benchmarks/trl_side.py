@@ -36,7 +36,7 @@ def main(kind: str, steps: int, folder: Path) -> dict:
     os.environ["HF_DATASETS_CACHE"] = str(folder / "cache")
     timer, tokenizer = Timer(), work.tokenizer()
     common = {"output_dir": str(folder / "run"), "report_to": "none", "save_strategy": "no", "logging_steps": 1000,
-              "use_cpu": True, "bf16": False, "gradient_checkpointing": False,
+              "use_cpu": True, "bf16": work.BF16, "gradient_checkpointing": False,
               "seed": 0, "disable_tqdm": True, "lr_scheduler_type": "constant",
               "learning_rate": 1e-4, "dataloader_pin_memory": False, "max_steps": steps}
     if kind == "sft":
@@ -57,19 +57,39 @@ def main(kind: str, steps: int, folder: Path) -> dict:
         trainer = RewardTrainer(work.llama(scorer=True), settings,
                                 train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[timer])
         amount, unit = work.RANKINGS, "rankings"
+    elif kind == "dpo":
+        from trl import DPOConfig, DPOTrainer
+        rows = [{"prompt": r["prompt"] + " ", "chosen": r["completions"][0], "rejected": r["completions"][1]}
+                for r in work.rankings(work.PAIRS * steps, 2)]
+        settings = DPOConfig(**common, max_length=256, per_device_train_batch_size=work.PAIRS, beta=0.1)
+        trainer = DPOTrainer(model=work.llama(), ref_model=work.llama(), args=settings, train_dataset=Dataset.from_list(rows),
+                             processing_class=tokenizer, callbacks=[timer])
+        amount, unit = work.PAIRS, "pairs"
+    elif kind == "ppo":  # TRL 1.12: the last with PPO
+        from trl.experimental.ppo import PPOConfig, PPOTrainer
+        amount, unit = work.PPO_PROMPTS, "completions"
+        data = Dataset.from_list([{"input_ids": tokenizer(r["prompt"])["input_ids"]} for r in work.prompts(amount * steps)])
+        settings = PPOConfig(**common | {"max_steps": -1}, per_device_train_batch_size=amount, num_ppo_epochs=work.PPO_EPOCHS,
+                             num_mini_batches=1, gradient_accumulation_steps=1, total_episodes=amount * steps,
+                             response_length=work.NEW_TOKENS, local_rollout_forward_batch_size=amount, kl_coef=0.05,
+                             num_sample_generations=0)
+        trainer = PPOTrainer(args=settings, processing_class=tokenizer, model=work.llama(), ref_model=work.llama(),
+                             reward_model=work.llama(scorer=True), value_model=work.llama(scorer=True), train_dataset=data,
+                             eval_dataset=data.select(range(8)), callbacks=[timer])
     else:
-        from trl import RLOOConfig, RLOOTrainer
+        import trl
+        name = kind.upper()
         policy, scorer = str(folder / "model"), str(folder / "rm")  # paths: TRL reloads both by name
         for path, model in ((policy, work.llama()), (scorer, work.llama(scorer=True))):
             model.save_pretrained(path)
             tokenizer.save_pretrained(path)
         batch = work.RL_PROMPTS * work.RL_GROUP
-        settings = RLOOConfig(**common, per_device_train_batch_size=batch, num_generations=work.RL_GROUP, beta=0.05,
-                              max_completion_length=work.NEW_TOKENS, temperature=1.0,
-                              generation_kwargs={"min_new_tokens": work.NEW_TOKENS})
-        trainer = RLOOTrainer(policy, reward_funcs=scorer, reward_processing_classes=work.tokenizer(), processing_class=tokenizer,
-                              args=settings,
-                              train_dataset=Dataset.from_list(work.prompts(work.RL_PROMPTS * steps)), callbacks=[timer])
+        settings = getattr(trl, f"{name}Config")(
+            **common, per_device_train_batch_size=batch, num_generations=work.RL_GROUP, beta=0.05,
+            max_completion_length=work.NEW_TOKENS, temperature=1.0, generation_kwargs={"min_new_tokens": work.NEW_TOKENS})
+        trainer = getattr(trl, f"{name}Trainer")(
+            policy, reward_funcs=scorer, reward_processing_classes=work.tokenizer(), processing_class=tokenizer, args=settings,
+            train_dataset=Dataset.from_list(work.prompts(work.RL_PROMPTS * steps)), callbacks=[timer])
         amount, unit = batch, "completions"
     trainer.train()
     each = [b - a for a, b in zip(timer.at[WARM_UP - 1:], timer.at[WARM_UP:])]

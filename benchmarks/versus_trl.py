@@ -1,6 +1,7 @@
-"""Harken and TRL 1.16 in turn on the same work: SFT, reward models of K = 4 and 9, RLOO.
+"""Harken and TRL 1.16 in turn on the same work: SFT, reward models of K = 4 and 9, DPO, RLOO, GRPO, and PPO (TRL 1.12).
 
     python benchmarks/versus_trl.py --peer-python PATH/TO/PYTHON/WITH/TRL [--work sft …] [--rounds 5] [--quick]
+        [--ppo-path FOLDER/OF/THE/UNZIPPED/TRL/1.12/WHEEL] [--model smollm2] [--bf16]
 
 Each side runs in a fresh process; steps are timed after two of warm-up. Ratios are round by round, TRL's mean seconds a step
 over Harken's. Both get the same threads and allocator settings. The last line is JSON. Without a peer, Harken alone is timed.
@@ -18,11 +19,11 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-WORKS = {"sft": 12, "reward_model_4": 8, "reward_model_9": 5, "rloo": 8}
+WORKS = {"sft": 12, "reward_model_4": 8, "reward_model_9": 5, "dpo": 12, "rloo": 8, "grpo": 8, "ppo": 6}
 
 
-def once(python: str, side: str, work: str, steps: int) -> dict:
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
+def once(python: str, side: str, work: str, steps: int, **settings: str) -> dict:
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592", **settings}
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         found = subprocess.run([python, str(HERE / f"{side}_side.py"), work, str(steps), folder], env=environment,
                                capture_output=True, text=True)
@@ -31,22 +32,41 @@ def once(python: str, side: str, work: str, steps: int) -> dict:
     return json.loads(found.stdout.strip().splitlines()[-1])
 
 
+def export(model: str) -> str:
+    """The model as a folder of float32 weights that both sides can open."""
+    from harken.engines.loading import load
+    folder = Path(tempfile.gettempdir()) / f"bench-{model}"
+    if not (folder / "config.json").exists():
+        loaded = load(model)
+        loaded.model.float().save_pretrained(folder)
+        loaded.template.tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer-python", help="a Python in whose environment trl==1.16.0 is installed")
     parser.add_argument("--work", nargs="+", choices=WORKS, default=list(WORKS))
+    parser.add_argument("--ppo-path", help="a folder with TRL 1.12, the last that has PPO; else PPO is timed for Harken alone")
+    parser.add_argument("--model", default="llama", help="llama (4.2 M parameters) or smollm2")
+    parser.add_argument("--bf16", action="store_true", help="both sides compute in bfloat16")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one round of four steps of SFT alone: under a minute")
     args = parser.parse_args()
     works, rounds = (["sft"], 1) if args.quick else (args.work, args.rounds)
     result = {}
+    settings = {"BENCH_BF16": "1"} if args.bf16 else {}
+    if args.model != "llama":
+        settings["BENCH_MODEL"] = export(args.model)
     for work in works:
-        steps = 4 if args.quick else WORKS[work]
+        steps = 4 if args.quick or args.model != "llama" else WORKS[work]
         ours, theirs = [], []
+        peer = args.peer_python if work != "ppo" or args.ppo_path else None
+        path = {"PYTHONPATH": args.ppo_path} if work == "ppo" and args.ppo_path else {}
         for _ in range(rounds):
-            ours.append(once(sys.executable, "harken", work, steps))
-            if args.peer_python:
-                theirs.append(once(args.peer_python, "trl", work, steps))
+            ours.append(once(sys.executable, "harken", work, steps, **settings))
+            if peer:
+                theirs.append(once(peer, "trl", work, steps, **settings, **path))
         row = {"harken_step_s": round(statistics.median(o["mean_step_s"] for o in ours), 4),
                "harken_mb": max(o["peak_mb"] for o in ours)}
         if theirs:
@@ -56,7 +76,7 @@ def main() -> None:
                     "ratio_low": round(ratios[0], 2), "ratio_high": round(ratios[-1], 2)}
         result[work] = row
         print(work, row, flush=True)
-    print(json.dumps({"benchmark": "versus_trl", "rounds": rounds, **result}))
+    print(json.dumps({"benchmark": "versus_trl", "model": args.model, "bf16": args.bf16, "rounds": rounds, **result}))
 
 
 if __name__ == "__main__":

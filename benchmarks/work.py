@@ -1,18 +1,31 @@
-"""The same work for both sides: data as a function of a seed, one word a token, and a 4-layer Llama of 4.2 M parameters."""
+"""The same work for both sides: data as a function of a seed, one word a token, and a model.
+
+`BENCH_MODEL` is llama (4 layers, 4.2 M parameters, the default) or a folder with a model and its tokenizer; `BENCH_BF16` set
+lets both sides compute in bfloat16. With a folder the batches are a quarter as large.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import random
 from pathlib import Path
 
 VOCABULARY = 4096
 PROMPT, ANSWER, RL_PROMPT = (16, 160), (8, 96), (16, 64)
-NEW_TOKENS, RL_PROMPTS, RL_GROUP, SFT_BATCH, RANKINGS = 32, 8, 4, 16, 4
+MODEL, BF16 = os.environ.get("BENCH_MODEL", "llama"), bool(os.environ.get("BENCH_BF16"))
+SMALL = MODEL == "llama"
+NEW_TOKENS, RL_GROUP, RANKINGS = 32, 4, 4
+RL_PROMPTS, SFT_BATCH, PAIRS, PPO_PROMPTS = (8, 16, 8, 32) if SMALL else (2, 4, 2, 8)
+PPO_EPOCHS = 4
+ENGLISH = ["the", "of", "to", "and", "in", "is", "that", "it", "for", "was", "on", "are", "with", "as", "be", "at", "by", "this"]
 
 
 def tokenizer():
     """One whitespace-separated word is one token: counts are exact on both sides."""
+    if not SMALL:
+        from transformers import AutoTokenizer
+        return AutoTokenizer.from_pretrained(MODEL)
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
     words = ["<pad>", "<bos>", "<eos>", "<unk>", *(f"w{i}" for i in range(VOCABULARY - 4))]
@@ -25,8 +38,13 @@ def tokenizer():
 
 def llama(scorer: bool = False):
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
     torch.manual_seed(1 if scorer else 0)
+    if not SMALL:
+        kind = LlamaForSequenceClassification if scorer else AutoModelForCausalLM
+        model = kind.from_pretrained(MODEL, dtype=torch.float32, **({"num_labels": 1} if scorer else {}))
+        model.config.pad_token_id = tokenizer().pad_token_id
+        return model
     config = LlamaConfig(vocab_size=VOCABULARY, hidden_size=256, intermediate_size=688, num_hidden_layers=4,
                          num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=512, pad_token_id=0,
                          bos_token_id=1, eos_token_id=2, tie_word_embeddings=True, **({"num_labels": 1} if scorer else {}))
@@ -39,6 +57,8 @@ def length(rng: random.Random, low: int, high: int) -> int:
 
 
 def words(rng: random.Random, n: int) -> str:
+    if not SMALL:
+        return " ".join(rng.choice(ENGLISH) for _ in range(n))
     return " ".join(f"w{min(VOCABULARY - 5, int(rng.paretovariate(0.7)))}" for _ in range(n))
 
 

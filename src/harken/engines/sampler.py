@@ -16,6 +16,7 @@ from harken.core.protocols import Sample, Tree
 from harken.core.records import Prompt
 from harken.core.run import derive_seed
 from harken.engines.attention import Cache, row_of, using
+from harken.engines.decoder import Decoder
 from harken.engines.hf import Engine
 
 
@@ -47,11 +48,12 @@ class HFSampler:
         results: list[list[Sample]] = [[] for _ in prompts]
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))  # alike lengths share a batch
         size = max(1, self.max_batch // n)
+        decoder = Decoder.of(self.engine)
         for at in range(0, len(order), size):
             chunk = order[at:at + size]
             with self.engine.precision():  # held open: autocast keeps its casts of the adapters until it closes
                 found = self._batch([prompts[i] for i in chunk], n, max_tokens, temperature, top_p, min_tokens,
-                                    derive_seed(seed, "sample", at))
+                                    derive_seed(seed, "sample", at), decoder)
             for i, samples in zip(chunk, found):
                 results[i] = samples
             if advance:
@@ -59,7 +61,7 @@ class HFSampler:
         return results
 
     def _batch(self, prompts: list[tuple[int, ...]], n: int, max_tokens: int, temperature: float, top_p: float,
-               min_tokens: int, seed: int) -> list[list[Sample]]:
+               min_tokens: int, seed: int, decoder: Decoder | None) -> list[list[Sample]]:
         engine = self.engine
         device, total = engine.device, len(prompts) * n
         generator = torch.Generator(device).manual_seed(seed)
@@ -87,7 +89,7 @@ class HFSampler:
                 alive = (~ended).nonzero()[:, 0]
                 live, token, position = live[alive], token[alive], position[alive]
                 cache.keep(alive)
-            logits = self._decode(token, position, cache)
+            logits = self._decode(token, position, cache, decoder)
             position = position + 1
             cache.used += 1
         return self._collect(ids, logps, length, finished, n)
@@ -100,8 +102,10 @@ class HFSampler:
             hidden = engine.model.base_model(input_ids=row.ids, position_ids=row.positions, use_cache=False).last_hidden_state
         return self._logits(hidden[0, row.sources])
 
-    def _decode(self, token_B: Tensor, position_B: Tensor, cache: Cache) -> Tensor:
+    def _decode(self, token_B: Tensor, position_B: Tensor, cache: Cache, decoder: Decoder | None) -> Tensor:
         engine = self.engine
+        if decoder is not None:
+            return self._logits(decoder.step(token_B, position_B, cache))
         with using(None, cache):
             hidden = engine.model.base_model(input_ids=token_B[:, None], position_ids=position_B[:, None],
                                              use_cache=False).last_hidden_state

@@ -1,0 +1,187 @@
+"""Every way to improve a policy, from one SFT model and one reward model, on the sandbox's gold reward.
+
+    harken quickstart --out runs/quickstart
+    python benchmarks/sandbox_methods.py --quickstart runs/quickstart --out runs/methods [--only dpo rloo …]
+
+Simulated labelers rank four of the SFT model's answers to each training prompt. From these judgments come a reward model and
+DPO; RLOO, GRPO, PPO and PPO-ptx climb the reward model; best-of-16 chooses by it. Then each answers the test prompts, and the
+table says: gold win rate over SFT (interval over prompts), gold reward, the proxy's change, KL to SFT, and the change in NLL
+of held-out text (the tax). PPO-ptx learns from one half of the Python reference manual (its sections are in every Python), the
+tax is measured on the other half. What is finished is not done again. --quick: the toy model, a minute. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+os.environ.setdefault("GOMP_SPINCOUNT", "30000")
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+import numpy as np
+
+from harken import launch
+from harken.core.protocols import Tree
+from harken.core.run import derive_seed, read_json, read_jsonl, write_json
+from harken.engines.sampler import HFSampler
+from harken.evals.capability import document_nll
+from harken.opening import open_reward
+from harken.sandbox import GoldReward, crowd, load_demonstrations, load_prompts, make_judgments
+from harken.stats.intervals import mean_interval, paired_difference
+from harken.stats.winrate import win_rate
+from harken.store.files import write_jsonl
+
+TOKENS, ANSWERS, BEST_OF = 48, 4, 16
+RL = {"steps": 36, "max_tokens": TOKENS, "learning_rate": 4e-4, "warmup": 0.1}
+EIGHT = {"prompts_per_step": 8, "completions_per_prompt": 4}
+PPO = {**EIGHT, "critic": "shared", "minibatches": 2, "beta": 0.03}
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "dpo": ("dpo", {"learning_rate": 2e-4, "epochs": 2.0, "batch_size": 8, "beta": 0.1, "holdout": 0.0}),
+    "rloo": ("rloo", {**RL, **EIGHT, "beta": 0.03}),
+    "grpo": ("grpo", {**RL, **EIGHT, "beta": 0.03, "kl": "k2"}),
+    "ppo": ("ppo", {**RL, **PPO}),
+    "ppo-ptx": ("ppo", {**RL, **PPO, "ptx_coef": 1.0, "ptx_per_episode": 0.5, "ptx_length": 128}),
+}
+
+
+class Comparison:
+    """Stages in order, each leaving a file under `out`."""
+
+    def __init__(self, quickstart: Path, out: Path, model: str, quick: bool) -> None:
+        self.out, self.quick = out, quick
+        self.dtype = "float32" if quick else "auto"
+        out.mkdir(parents=True, exist_ok=True)
+        self.prompts, self.test = load_prompts("train"), load_prompts("test")
+        if quick:
+            self.prompts, self.test = self.prompts[:24], self.test[:12]
+        self.sft = quickstart / "sft"
+        if not (self.sft / "result.json").exists():
+            write_jsonl(out / "demos.jsonl", (d.to_json() for d in load_demonstrations()[:24 if quick else None]))
+            self.sft = out / "sft"
+            self.train("sft", "sft", model, out / "demos.jsonl", epochs=2.0, batch_size=8, learning_rate=3e-4)
+
+    def train(self, name: str, method: str, model: str | Path, data: Path, **settings: Any) -> None:
+        if self.quick:
+            settings |= {"steps": 2} if "steps" in settings else {}
+        module = launch.find_method(method)
+        start = time.monotonic()
+        done = (self.out / name / "result.json").exists()
+        config = module.Config(model=str(model), data=str(data), out=str(self.out / name), dtype=self.dtype, **settings)
+        launch.train(module, config)
+        if not done:
+            print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
+
+    def judge(self) -> None:
+        """Four answers of the SFT model to each training prompt, ranked by three of the crowd each; the reward model."""
+        target = self.out / "comparisons.jsonl"
+        write_jsonl(self.out / "prompts.jsonl", (p.to_json() for p in self.prompts))
+        if not target.exists():
+            found = self.sampler("sft").sample(self.prompts, 4, max_tokens=TOKENS, seed=11)
+            texts = [[s.text for s in group] for group in found]
+            judgments = make_judgments(self.prompts, texts, crowd(1), np.random.default_rng(1), overlap=3)
+            write_jsonl(target, (j.choice().to_json() for j in judgments))
+        self.train("rm", "reward_model", self.sft, target, epochs=2.0, batch_size=8, learning_rate=6e-4, holdout=0.15, warmup=0.1)
+
+    def improve(self, name: str) -> None:
+        method, settings = METHODS[name]
+        if method == "dpo":
+            self.train(name, method, self.sft, self.out / "comparisons.jsonl", **settings)
+            return
+        if name == "ppo-ptx":
+            text = self.out / "ptx.jsonl"
+            write_jsonl(text, ({"text": t} for t in manual(0)))
+            settings = {**settings, "ptx_data": str(text)}
+        self.train(name, method, self.sft, self.out / "prompts.jsonl", reward=str(self.out / "rm"), **settings)
+
+    def sampler(self, name: str) -> HFSampler:
+        return HFSampler(launch.open_engine(str(self.sft if name == "sft" else self.out / name), dtype=self.dtype))
+
+    def answer(self, name: str, base: HFSampler | None) -> dict[str, Any]:
+        """Gold and proxy scores of the test answers, KL to SFT [P][A], NLL of the held-out half of the manual."""
+        target = self.out / f"answers_{name}.json"
+        if target.exists():
+            return read_json(target)
+        best = name == "best-of-16"
+        sampler = base if best else self.sampler(name)
+        assert sampler is not None
+        n = ANSWERS * (BEST_OF if best else 1)
+        found = sampler.sample(self.test, n, max_tokens=TOKENS, seed=derive_seed(0, "test", name))
+        proxy, gold = open_reward(str(self.out / "rm"), dtype=self.dtype), GoldReward()
+        scores = proxy.score(self.test, [[s.text for s in group] for group in found])
+        if best:
+            picks = [[max(range(a, a + BEST_OF), key=lambda i: row[i]) for a in range(0, n, BEST_OF)] for row in scores]
+            found = [[group[i] for i in pick] for group, pick in zip(found, picks)]
+            scores = [[row[i] for i in pick] for row, pick in zip(scores, picks)]
+        texts = [[s.text for s in group] for group in found]
+        kl, nll = [], []
+        if base is not None and not best:
+            template = sampler.engine.template
+            trees = [Tree(template.prompt_ids(p), tuple(s.ids for s in group)) for p, group in zip(self.test, found)]
+            ours, theirs = (e.logprobs(trees) for e in (sampler.engine, base.engine))
+            kl = [[float((a - b).sum()) for a, b in zip(x, y)] for x, y in zip(ours, theirs)]
+        if not best:
+            nll = document_nll(sampler.engine, manual(1)[:4 if self.quick else None], 256)
+        row = {"gold": gold.score(self.test, texts), "proxy": scores, "kl": kl, "nll": nll, "texts": texts,
+               "words": float(np.mean([len(t.split()) for group in texts for t in group]))}
+        write_json(target, row)
+        return row
+
+    def table(self, names: list[str]) -> dict[str, Any]:
+        base = self.sampler("sft")
+        sft = self.answer("sft", base)
+        result: dict[str, Any] = {"sft": {"gold": mean(sft["gold"]), "words": round(sft["words"], 1)}}
+        for name in names:
+            row = self.answer(name, base)
+            result[name] = {"win_rate": short(win_rate(row["gold"], sft["gold"]).value), "gold": mean(row["gold"]),
+                            "proxy_gain": round(float(np.mean(row["proxy"]) - np.mean(sft["proxy"])), 3),
+                            "kl": mean(row["kl"]) if row["kl"] else [round(float(np.log(BEST_OF) - 1 + 1 / BEST_OF), 2)],
+                            "nll_change": short(paired_difference(row["nll"], sft["nll"])) if row["nll"] else [0.0],
+                            "words": round(row["words"], 1), "seconds": seconds(self.out / name)}
+            print(name, json.dumps(result[name]), flush=True)
+        return result
+
+
+def manual(half: int) -> list[str]:
+    """Every other section of the Python reference manual."""
+    return [text for i, (_, text) in enumerate(sorted(topics.items())) if i % 2 == half]
+
+
+def mean(rows: list[list[float]]) -> list[float]:
+    return short(mean_interval([float(np.mean(row)) for row in rows]))
+
+
+def short(e: Any) -> list[float]:
+    return [round(e.value, 3), round(e.low, 3), round(e.high, 3)]
+
+
+def seconds(run: Path) -> float:
+    rows = read_jsonl(run / "metrics.jsonl") if (run / "metrics.jsonl").exists() else []
+    return round(rows[-1]["seconds"], 1) if rows else 0.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quickstart", type=Path, default=Path("runs/quickstart"))
+    parser.add_argument("--out", type=Path, default=Path("runs/methods"))
+    parser.add_argument("--only", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--quick", action="store_true")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        work = Comparison(Path(folder) if args.quick else args.quickstart, Path(folder) if args.quick else args.out,
+                          "toy" if args.quick else "smollm2", args.quick)
+        work.judge()
+        for name in args.only:
+            work.improve(name)
+        result = work.table(["best-of-16", *args.only])
+        reward = read_json(work.out / "rm" / "result.json")
+    print(json.dumps({"benchmark": "sandbox_methods", "reward_model": reward.get("accuracy"), **result}))
+
+
+if __name__ == "__main__":
+    main()
