@@ -38,7 +38,7 @@ from harken.stats.winrate import win_rate
 from harken.store.files import write_jsonl
 
 TOKENS, ANSWERS, BEST_OF = 48, 4, 16
-RL = {"steps": 36, "max_tokens": TOKENS, "learning_rate": 4e-4, "warmup": 0.1}
+RL = {"steps": 30, "max_tokens": TOKENS, "learning_rate": 4e-4, "warmup": 0.1}
 EIGHT = {"prompts_per_step": 8, "completions_per_prompt": 4}
 PPO = {**EIGHT, "critic": "shared", "minibatches": 2, "beta": 0.03}
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -110,7 +110,7 @@ class Comparison:
         best = name == "best-of-16"
         sampler = base if best else self.sampler(name)
         assert sampler is not None
-        n = ANSWERS * (BEST_OF if best else 1)
+        n = BEST_OF * ANSWERS // 2 if best else ANSWERS
         found = sampler.sample(self.test, n, max_tokens=TOKENS, seed=derive_seed(0, "test", name))
         proxy, gold = open_reward(str(self.out / "rm"), dtype=self.dtype), GoldReward()
         scores = proxy.score(self.test, [[s.text for s in group] for group in found])

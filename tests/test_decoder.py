@@ -2,7 +2,9 @@
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
+import torch
+
 from harken.engines.attention import NAME
 from harken.engines.decoder import Decoder
 from harken.engines.hf import Engine
@@ -52,11 +54,12 @@ def test_p4_the_decoder_is_the_modules(monkeypatch, kind, rank):
         assert max(abs(x - y) for x, y in zip(a.logps, b.logps)) < 1e-5
 
 
-def test_in_bfloat16_it_differs_by_rounding_only(monkeypatch):
-    made = engine("llama", 4, "bfloat16", scale=0.05)
-    ours = HFSampler(made).sample_ids(PROMPTS, 8, max_tokens=1 + 1, seed=5)
+@pytest.mark.parametrize("rank", [0, 4])
+def test_in_bfloat16_it_differs_by_rounding_only(monkeypatch, rank):
+    made = engine("llama", rank, "bfloat16", scale=0.05)
+    ours = HFSampler(made).sample_ids(PROMPTS, 8, max_tokens=2, seed=5)
     monkeypatch.setattr(Decoder, "of", classmethod(lambda cls, engine: None))
-    theirs = HFSampler(made).sample_ids(PROMPTS, 8, max_tokens=1 + 1, seed=5)
+    theirs = HFSampler(made).sample_ids(PROMPTS, 8, max_tokens=2, seed=5)
     pairs = [(a, b) for g, h in zip(ours, theirs) for a, b in zip(g, h) if a.ids == b.ids]
     assert len(pairs) > 12
     assert max(abs(x - y) for a, b in pairs for x, y in zip(a.logps, b.logps)) < 0.05

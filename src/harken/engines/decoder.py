@@ -12,7 +12,7 @@ Shape suffixes: B sequences, D hidden width, H query heads, K key heads, W head 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,15 @@ from harken.engines.hf import Engine
 KNOWN = {"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer"}
 
 
+def product(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+    """x → x Wᵀ + b for many small x: on a CPU the weight is laid out once as oneDNN's kernels read it, which the framework
+    otherwise does, or does without, at every call."""
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return lambda x: F.linear(x.to(weight.dtype), weight, bias)
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+    return lambda x: torch.ops.mkldnn._linear_pointwise(x.to(weight.dtype), packed, bias, "none", [], "")
+
+
 class Joined:
     """Linear layers of one input as one: y = x [W_1 … A_1 …]ᵀ, then its low-rank part times [B_1 …]."""
 
@@ -33,19 +42,20 @@ class Joined:
         bases = [getattr(m, "base_layer", m) for m in modules]
         low = [_factors(m) for m in modules]
         rows = [b.weight.to(dtype) for b in bases] + [pair[0].to(dtype) for pair in low if pair]
-        self.weight = rows[0] if len(rows) == 1 else torch.cat(rows)
+        weight = rows[0] if len(rows) == 1 else torch.cat(rows)
         self.width = sum(b.out_features for b in bases)
-        self.bias = None
+        bias = None
         if any(b.bias is not None for b in bases):
             parts = [b.weight.new_zeros(b.out_features) if b.bias is None else b.bias for b in bases]
-            self.bias = F.pad(torch.cat(parts), (0, len(self.weight) - self.width)).to(dtype)
+            bias = F.pad(torch.cat(parts), (0, len(weight) - self.width)).to(dtype)
+        self.product = product(weight.contiguous(), bias)
         self.up = None
         if any(low):
             blocks = [pair[1] if pair else b.weight.new_zeros(b.out_features, 0) for b, pair in zip(bases, low)]
             self.up = torch.block_diag(*blocks).to(dtype).T
 
     def __call__(self, x: Tensor) -> Tensor:
-        y = F.linear(x, self.weight, self.bias)
+        y = self.product(x)
         return y if self.up is None else torch.addmm(y[:, :self.width], y[:, self.width:], self.up)
 
 
@@ -73,6 +83,7 @@ class Decoder:
     @torch.no_grad()
     def __init__(self, engine: Engine, body: Any, layers: Any) -> None:
         self.body, config = body, body.config
+        self.logits = product(*engine.unembedding())
         self.heads, self.groups = config.num_attention_heads, config.num_key_value_heads
         dtype = engine.compute
         self.layers = []

@@ -105,7 +105,9 @@ class HFSampler:
     def _decode(self, token_B: Tensor, position_B: Tensor, cache: Cache, decoder: Decoder | None) -> Tensor:
         engine = self.engine
         if decoder is not None:
-            return self._logits(decoder.step(token_B, position_B, cache))
+            hidden = decoder.step(token_B, position_B, cache)
+            with torch.autocast(hidden.device.type, enabled=False):
+                return decoder.logits(hidden.float())
         with using(None, cache):
             hidden = engine.model.base_model(input_ids=token_B[:, None], position_ids=position_B[:, None],
                                              use_cache=False).last_hidden_state
