@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import socket
+import sys
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
@@ -217,6 +218,8 @@ def _gguf(file: Path) -> Loaded:
     digest = file_hash(file)
     folder = cache_folder() / f"{file.stem}-{digest[:16]}"
     if not (folder / "harken.json").exists():
+        if sys.stderr.isatty():
+            print(f"Converting {file.name} into {cache_folder()}, once; this takes some 20 seconds.", file=sys.stderr)
         loaded = _from_pretrained(str(file.parent), str(file), "Is it a whole GGUF file of a language model? Download it again.",
                                   gguf_file=file.name)
         config = loaded.model.config
