@@ -1,11 +1,10 @@
-"""Every way to improve a policy, from one SFT model and one reward model, on the sandbox's gold reward.
+"""Every way to improve a policy, from the quickstart's SFT model, judgments and reward model, on the sandbox's gold reward.
 
     harken quickstart --out runs/quickstart
     python benchmarks/sandbox_methods.py --quickstart runs/quickstart --out runs/methods [--only dpo rloo …]
 
-Simulated labelers rank four of the SFT model's answers to each training prompt. From these judgments come a reward model and
-DPO; RLOO, GRPO, PPO and PPO-ptx climb the reward model; best-of-16 chooses by it. Then each answers the test prompts, and the
-table says: gold win rate over SFT (interval over prompts), gold reward, the proxy's change, KL to SFT, and the change in NLL
+DPO learns from the quickstart's rankings; RLOO, GRPO, PPO and PPO-ptx climb its reward model; best-of-16 chooses by it. Then each
+answers the test prompts, and the table says: gold win rate over SFT (interval over prompts), gold reward, the proxy's change, KL to SFT, and the change in NLL
 of held-out text (the tax). PPO-ptx learns from one half of the Python reference manual (its sections are in every Python), the
 tax is measured on the other half. What is finished is not done again. --quick: the toy model, a minute. The last line is JSON.
 """
@@ -53,18 +52,27 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 class Comparison:
     """Stages in order, each leaving a file under `out`."""
 
-    def __init__(self, quickstart: Path, out: Path, model: str, quick: bool) -> None:
-        self.out, self.quick = out, quick
+    def __init__(self, quickstart: Path, out: Path, quick: bool) -> None:
+        self.out, self.quick, self.base = out, quick, quickstart
         self.dtype = "float32" if quick else "auto"
         out.mkdir(parents=True, exist_ok=True)
-        self.prompts, self.test = load_prompts("train"), load_prompts("test")
+        self.test = load_prompts("test")
         if quick:
-            self.prompts, self.test = self.prompts[:24], self.test[:12]
-        self.sft = quickstart / "sft"
-        if not (self.sft / "result.json").exists():
-            write_jsonl(out / "demos.jsonl", (d.to_json() for d in load_demonstrations()[:24 if quick else None]))
-            self.sft = out / "sft"
-            self.train("sft", "sft", model, out / "demos.jsonl", epochs=2.0, batch_size=8, learning_rate=3e-4)
+            self.test, self.base = self.test[:12], out
+            self.toy()
+        elif not (self.base / "summary.json").exists():
+            sys.exit(f"{self.base} is no finished quickstart. Run: harken quickstart --out {self.base}")
+
+    def toy(self) -> None:
+        """What the quickstart leaves, of the toy model and a few prompts."""
+        prompts = load_prompts("train")[:24]
+        write_jsonl(self.out / "demos.jsonl", (d.to_json() for d in load_demonstrations()[:24]))
+        write_jsonl(self.out / "prompts.jsonl", (p.to_json() for p in prompts))
+        self.train("sft", "sft", "toy", self.out / "demos.jsonl", epochs=2.0, batch_size=8, learning_rate=3e-4)
+        texts = [[s.text for s in group] for group in self.sampler("sft").sample(prompts, 4, max_tokens=TOKENS, seed=11)]
+        judgments = make_judgments(prompts, texts, crowd(1), np.random.default_rng(1), overlap=3)
+        write_jsonl(self.out / "comparisons.jsonl", (c.to_json() for j in judgments if (c := j.choice())))
+        self.train("reward_model", "reward_model", self.out / "sft", self.out / "comparisons.jsonl", epochs=1.0, batch_size=8)
 
     def train(self, name: str, method: str, model: str | Path, data: Path, **settings: Any) -> None:
         if self.quick:
@@ -77,30 +85,20 @@ class Comparison:
         if not done:
             print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
 
-    def judge(self) -> None:
-        """Four answers of the SFT model to each training prompt, ranked by three of the crowd each; the reward model."""
-        target = self.out / "comparisons.jsonl"
-        write_jsonl(self.out / "prompts.jsonl", (p.to_json() for p in self.prompts))
-        if not target.exists():
-            found = self.sampler("sft").sample(self.prompts, 4, max_tokens=TOKENS, seed=11)
-            texts = [[s.text for s in group] for group in found]
-            judgments = make_judgments(self.prompts, texts, crowd(1), np.random.default_rng(1), overlap=3)
-            write_jsonl(target, (j.choice().to_json() for j in judgments))
-        self.train("rm", "reward_model", self.sft, target, epochs=2.0, batch_size=8, learning_rate=6e-4, holdout=0.15, warmup=0.1)
-
     def improve(self, name: str) -> None:
         method, settings = METHODS[name]
         if method == "dpo":
-            self.train(name, method, self.sft, self.out / "comparisons.jsonl", **settings)
+            self.train(name, method, self.base / "sft", self.base / "comparisons.jsonl", **settings)
             return
         if name == "ppo-ptx":
             text = self.out / "ptx.jsonl"
             write_jsonl(text, ({"text": t} for t in manual(0)))
             settings = {**settings, "ptx_data": str(text)}
-        self.train(name, method, self.sft, self.out / "prompts.jsonl", reward=str(self.out / "rm"), **settings)
+        reward = str(self.base / "reward_model")
+        self.train(name, method, self.base / "sft", self.base / "prompts.jsonl", reward=reward, **settings)
 
     def sampler(self, name: str) -> HFSampler:
-        return HFSampler(launch.open_engine(str(self.sft if name == "sft" else self.out / name), dtype=self.dtype))
+        return HFSampler(launch.open_engine(str((self.base if name == "sft" else self.out) / name), dtype=self.dtype))
 
     def answer(self, name: str, base: HFSampler | None) -> dict[str, Any]:
         """Gold and proxy scores of the test answers, KL to SFT [P][A], NLL of the held-out half of the manual."""
@@ -112,7 +110,7 @@ class Comparison:
         assert sampler is not None
         n = BEST_OF * ANSWERS // 2 if best else ANSWERS
         found = sampler.sample(self.test, n, max_tokens=TOKENS, seed=derive_seed(0, "test", name))
-        proxy, gold = open_reward(str(self.out / "rm"), dtype=self.dtype), GoldReward()
+        proxy, gold = open_reward(str(self.base / "reward_model"), dtype=self.dtype), GoldReward()
         scores = proxy.score(self.test, [[s.text for s in group] for group in found])
         if best:
             picks = [[max(range(a, a + BEST_OF), key=lambda i: row[i]) for a in range(0, n, BEST_OF)] for row in scores]
@@ -173,13 +171,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        work = Comparison(Path(folder) if args.quick else args.quickstart, Path(folder) if args.quick else args.out,
-                          "toy" if args.quick else "smollm2", args.quick)
-        work.judge()
+        work = Comparison(args.quickstart, Path(folder) if args.quick else args.out, args.quick)
         for name in args.only:
             work.improve(name)
         result = work.table(["best-of-16", *args.only])
-        reward = read_json(work.out / "rm" / "result.json")
+        reward = read_json(work.base / "reward_model" / "result.json")
     print(json.dumps({"benchmark": "sandbox_methods", "reward_model": reward.get("accuracy"), **result}))
 
 
