@@ -3,10 +3,11 @@
     harken quickstart --out runs/quickstart
     python benchmarks/sandbox_methods.py --quickstart runs/quickstart --out runs/methods [--only dpo rloo …]
 
-DPO learns from the quickstart's rankings; RLOO, GRPO, PPO and PPO-ptx climb its reward model; best-of-16 chooses by it. Then each
-answers the test prompts, and the table says: gold win rate over SFT (interval over prompts), gold reward, the proxy's change, KL to SFT, and the change in NLL
-of held-out text (the tax). PPO-ptx learns from one half of the Python reference manual (its sections are in every Python), the
-tax is measured on the other half. What is finished is not done again. --quick: the toy model, a minute. The last line is JSON.
+DPO learns from the quickstart's rankings; RLOO, GRPO, PPO and PPO-ptx climb its reward model; best-of-16 chooses by it. Then
+each answers the test prompts, and the table says: gold win rate over SFT (interval over prompts), gold reward, the proxy's
+change, KL to SFT, and the change in NLL of held-out text (the tax). PPO-ptx learns from one half of the Python reference manual
+(its sections are in every Python), the tax is measured on the other half. What is finished is not done again.
+--quick: the toy model, a minute. The last line is JSON.
 """
 
 from __future__ import annotations

@@ -17,9 +17,10 @@ from harken import launch
 from harken.core.config import TrainConfig, field_docs
 from harken.core.errors import UserError
 from harken.core.protocols import Tree
-from harken.core.records import Prompt
+from harken.core.records import Choice, Message, Prompt
 from harken.core.run import read_jsonl
-from harken.methods import ppo, reward_model, rloo, sft
+from harken.methods import dpo, ppo, reward_model, rloo, sft
+from harken.text.template import by_options
 
 DATA = {"sft": "demos", "reward_model": "comparisons", "dpo": "comparisons"}  # the others take prompts
 WORDS = ["red", "blue", "green", "old", "new", "warm", "cold", "tall"]
@@ -116,11 +117,34 @@ def test_p16_demonstrations_average_zero(files, tmp_path):
 @pytest.mark.parametrize(("loss", "beta"), [("dpo", 0.1), ("cdpo", 0.1), ("robust", 0.1), ("ipo", 0.1), ("hinge", 0.1),
                                             ("simpo", 2.0), ("orpo", 0.5), ("kto", 0.1)])
 def test_dpo_and_its_kin_prefer_what_people_preferred(files, tmp_path, loss, beta):
-    done = run("dpo", files, tmp_path / "r", loss=loss, beta=beta, lora_rank=0, learning_rate=2e-3, epochs=6, batch_size=8)
+    done = run("dpo", files, tmp_path / "r", loss=loss, beta=beta, lora_rank=0, learning_rate=2e-3, epochs=6, batch_size=4)
     rows = [r for r in read_jsonl(done.path / "metrics.jsonl") if "margin" in r]
     assert rows[-1]["accuracy"] > 0.85 and rows[-1]["margin"] > rows[0]["margin"]
     assert rows[0]["better_logp"] < 0 and rows[0]["worse_logp"] < 0
     assert done.result["heldout_accuracy"]["low"] > 0.55
+
+
+@pytest.mark.parametrize("loss", ["dpo", "kto", "simpo"])
+def test_several_peoples_rankings_of_the_same_answers_share_a_row_and_count_alike(toy_engine, loss):
+    """Loss and gradient are those of the rankings one by one, though people met the answers in other orders."""
+    tree = Tree((5, 6), ((7, 8, 3), (9, 3), (10, 11, 3)))
+    ask = Prompt("q", (Message("user", "q"),))
+    other = Tree(tree.prompt, tuple(tree.completions[i] for i in (2, 0, 1)))
+    said = [(Choice(ask, ("a", "b", "c"), (1, 2, 3), "x"), tree), (Choice(ask, ("c", "a", "b"), (1, 2, 2), "y"), other)]
+    config = dpo.Config(loss=loss, beta=0.5, nll_weight=0.3 if loss == "dpo" else 0.0)
+    found = []
+    for elements in (by_options(said), [(t, [c]) for c, t in said]):
+        engine = toy_engine(lora_rank=4)
+        for name, parameter in engine.trainable.items():
+            if "lora_B" in name:
+                parameter.data.fill_(0.05)
+        data, _ = dpo.make_batch(config, engine, elements)
+        metrics = engine.forward_backward(data, lambda out, x: dpo.ranked_loss(config, out, x, 0.1))
+        found.append((len(elements), metrics, torch.cat([p.grad.flatten() for p in engine.trainable.values()])))
+    (one, a, grad_a), (two, b, grad_b) = found
+    assert (one, two) == (1, 2)
+    assert a == pytest.approx(b, abs=1e-5)
+    assert torch.allclose(grad_a, grad_b, atol=1e-6)
 
 
 def test_p32_rankings_of_ties_alone_are_left_out_of_dpo_and_said(files, tmp_path):

@@ -2,8 +2,8 @@
 
     harken train dpo --model runs/sft --data comparisons.jsonl --out runs/dpo
 
-Every ranking is one row with its prompt computed once; all its untied pairs count, together as much as one
-comparison (ties say nothing here: P32). `--loss` chooses
+A set of completions is one row with its prompt computed once, for everybody's rankings of it; a ranking's untied pairs
+count, together, as much as one comparison (ties say nothing here: P32). `--loss` chooses
 
     dpo       -log σ(β h), h the log-ratio of better to worse less the reference's
     cdpo      labels wrong with chance --smoothing               robust   the same, unbiased
@@ -33,10 +33,10 @@ from harken.core.run import Run
 from harken.engines.hf import Engine, Outputs
 from harken.engines.schedule import Order, learning_rate
 from harken.objectives.direct import LOSSES, REFERENCE_FREE, kto, orpo, pairwise, sequence_logps, simpo
-from harken.objectives.preference import pair_indices
+from harken.objectives.preference import pair_indices, repeat
 from harken.store.files import read_comparisons
 from harken.store.splits import in_share
-from harken.text.template import fit
+from harken.text.template import by_options, fit
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Config(TrainConfig):
     epochs: float = 1.0
     """Passes over the rankings."""
     batch_size: int = 16
-    """Rankings in one optimiser step."""
+    """Sets of completions in one optimiser step, with all their rankings."""
     learning_rate: float = 5e-5
     """Peak learning rate of AdamW; about 5e-7 when training every parameter (--lora-rank 0)."""
     warmup: float = 0.1
@@ -80,7 +80,8 @@ def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) 
         run.note(f"{len(fitted.trees) - len(told)} rankings are all ties and say nothing here.")
     kept = [(c, t) for c, t in told if not in_share(c.prompt.id, config.holdout, config.seed)]
     outside = [(c, t) for c, t in told if in_share(c.prompt.id, config.holdout, config.seed)]
-    order = Order(len(kept), config.batch_size, config.epochs, config.seed)
+    elements = by_options(kept)
+    order = Order(len(elements), config.batch_size, config.epochs, config.seed)
 
     resumed = run.resume()
     start = resumed[0] if resumed else 0
@@ -88,7 +89,7 @@ def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) 
         learner.load_state(resumed[1])
 
     for step in run.track(start, order.total, config.loss):
-        batch = [kept[i] for i in order(step)]
+        batch = [elements[i] for i in order(step)]
         data, zero = make_batch(config, learner, batch)
 
         def objective(out: Outputs, x: Any, zero: float = zero) -> tuple[Tensor, dict[str, Tensor]]:
@@ -100,7 +101,7 @@ def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) 
         metrics["accuracy"] = metrics.pop("correct")
         if config.loss == "kto":
             metrics["kl_zero"] = zero
-        run.log(step + 1, **metrics, rankings=len(batch))
+        run.log(step + 1, **metrics, rankings=sum(len(choices) for _, choices in batch))
         run.checkpoint(step + 1, learner.save_state)
 
     result: dict[str, Any] = {"steps": order.total, "rankings": len(kept), "heldout": len(outside)}
@@ -109,39 +110,43 @@ def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) 
     run.finish(result, lambda folder: learner.save(folder, base=run.config["base"]))
 
 
-def make_batch(config: Config, learner: Engine, batch: Sequence[tuple[Choice, Tree]]) -> tuple[list[Datum], float]:
-    """Data with `ranks` and `ref` (one a completion), `share` (one a ranking), `weights` (one a token); KTO's z_0."""
-    trees = [tree for _, tree in batch]
+def make_batch(config: Config, learner: Engine, batch: Sequence[tuple[Tree, list[Choice]]]) -> tuple[list[Datum], float]:
+    """Data with `rankings` (their number, one a tree), `share` (one a ranking), `ranks` and `ref` (one a completion of each
+    ranking), `weights` (one a token); KTO's z_0."""
+    trees = [tree for tree, _ in batch]
     reference = needs_reference(config)
     ref = [[float(x.sum()) for x in tree] for tree in learner.logprobs(trees, reference=True)] if reference else None
-    best = [[rank == min(choice.ranks) for rank in choice.ranks] for choice, _ in batch]
-    tokens = sum(len(c) for good, t in zip(best, trees) for g, c in zip(good, t.completions) if g)
+    # How often each completion was somebody's best: what the NLL term holds up, divided by those tokens.
+    best = [[sum(c.ranks[i] == min(c.ranks) for c in choices) for i in range(len(tree.completions))] for tree, choices in batch]
+    tokens = sum(times * len(c) for row, t in zip(best, trees) for times, c in zip(row, t.completions))
+    share = 1 / sum(len(choices) for _, choices in batch)
     data = []
-    for i, (choice, tree) in enumerate(batch):
+    for i, (tree, choices) in enumerate(batch):
         data.append(Datum(tree, {
-            "ranks": choice.ranks, "ref": ref[i] if ref else [0.0] * len(choice.ranks),
-            "share": [1 / len(batch)],
-            "weights": [config.nll_weight / tokens * g for g, c in zip(best[i], tree.completions) for _ in c]}))
+            "rankings": [len(choices)], "share": [share] * len(choices), "ranks": [r for c in choices for r in c.ranks],
+            "ref": (ref[i] if ref else [0.0] * len(tree.completions)) * len(choices),
+            "weights": [config.nll_weight / tokens * times for times, c in zip(best[i], tree.completions) for _ in c]}))
     return data, mismatched_kl(learner, trees) if config.loss == "kto" else 0.0
 
 
 def ranked_loss(config: Config, out: Outputs, x: Any, zero: float) -> tuple[Tensor, dict[str, Tensor]]:
     """The chosen loss over all untied pairs of every ranking (or over every completion: kto), plus the NLL term."""
-    logps = sequence_logps(out.logps_N, out.lengths)
-    ranks, sizes = x["ranks"], torch.tensor(out.sizes, device=logps.device)
-    lengths = torch.tensor(out.lengths, dtype=logps.dtype, device=logps.device)
+    index, each = repeat(out.sizes, x["rankings"].int().tolist())
+    logps = sequence_logps(out.logps_N, out.lengths)[index]
+    ranks, sizes = x["ranks"], torch.tensor(each, device=logps.device)
+    lengths = torch.tensor(out.lengths, dtype=logps.dtype, device=logps.device)[index]
     if config.loss == "kto":
-        best = torch.cat([(part == part.min()) for part in ranks.split(out.sizes)])
-        good = torch.stack([part.sum() for part in best.split(out.sizes)])
+        best = torch.cat([(part == part.min()) for part in ranks.split(each)])
+        good = torch.stack([part.sum() for part in best.split(each)])
         halves = torch.where(best, (0.5 / good).repeat_interleave(sizes), (0.5 / (sizes - good)).repeat_interleave(sizes))
         loss, metrics = kto(logps, x["ref"], best, halves * x["share"].repeat_interleave(sizes), zero, beta=config.beta)
     else:
-        i, j, _ = pair_indices(out.sizes, logps.device)
-        tree = torch.arange(len(out.sizes), device=logps.device).repeat_interleave(sizes * (sizes - 1) // 2)
+        i, j, _ = pair_indices(each, logps.device)
+        owner = torch.arange(len(each), device=logps.device).repeat_interleave(sizes * (sizes - 1) // 2)
         won = ranks[i] != ranks[j]
         better, worse = torch.where(ranks[i] < ranks[j], i, j)[won], torch.where(ranks[i] < ranks[j], j, i)[won]
-        untied = torch.zeros(len(out.sizes), device=logps.device).index_add(0, tree, won.to(logps.dtype))
-        weights = (x["share"] / untied)[tree[won]]
+        untied = torch.zeros(len(each), device=logps.device).index_add(0, owner, won.to(logps.dtype))
+        weights = (x["share"] / untied)[owner[won]]
         if config.loss == "simpo":
             loss, metrics = simpo(logps[better], logps[worse], lengths[better], lengths[worse], weights, beta=config.beta,
                                   gamma=config.gamma)

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,11 +32,11 @@ from harken.core.run import Run
 from harken.engines.hf import Engine
 from harken.engines.schedule import Order, learning_rate
 from harken.objectives.feedback import felt, labeler_prior
-from harken.objectives.preference import TIES, k_wise
+from harken.objectives.preference import TIES, k_wise, repeat
 from harken.stats.pairs import PairScores, evaluate_pairs
 from harken.store.files import read_comparisons, read_demonstrations
 from harken.store.splits import held_out_labelers, in_share
-from harken.text.template import fit
+from harken.text.template import by_options, fit
 
 BETA_SD, LENGTH_SD = 1.0, 0.3
 """Priors of the labelers' parameters: beta ~ N(1, 1), length ~ N(0, 0.3^2) in log-odds a doubling."""
@@ -92,7 +91,7 @@ def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) 
             prompts_out.append((choice, tree))
         elif choice.has_preference or config.ties != "drop":
             kept.append((choice, tree))
-    elements = _elements(kept)
+    elements = by_options(kept)
     people = _people(config, learner, kept) if config.labelers == "reliability" else {}
     groups = _groups(config, learner, kept) if config.labelers == "groups" else {}
     zero = _zero(config, learner, run)
@@ -150,14 +149,6 @@ def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) 
     if groups:
         result |= _by_group(config, learner, groups, kept, prompts_out)
     run.finish(result, lambda folder: learner.save(folder, base=run.config["base"]))
-
-
-def _elements(kept: list[tuple[Choice, Tree]]) -> list[tuple[Tree, list[Choice]]]:
-    """Each set of completions once, with everybody's rankings of it."""
-    found: dict[Tree, list[Choice]] = {}
-    for choice, tree in kept:
-        found.setdefault(tree, []).append(choice)
-    return list(found.items())
 
 
 def _people(config: Config, learner: Engine, kept: list[tuple[Choice, Tree]]) -> dict[str, int]:
@@ -226,15 +217,6 @@ def _who(learner: Engine, people: dict[str, int], kept: list[tuple[Choice, Tree]
     beta, length = (learner.scalars[n].detach().tolist() for n in ("labeler_beta", "labeler_length"))
     count = Counter(choice.labeler for choice, _ in kept)
     return {name: {"beta": beta[i], "length": length[i], "rankings": count[name]} for name, i in people.items()}
-
-
-def repeat(sizes: Sequence[int], rankings: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Indices into C that repeat each tree's completions once a ranking, and the sizes of the repeated trees."""
-    index, at = [], 0
-    for size, times in zip(sizes, rankings):
-        index += list(range(at, at + size)) * times
-        at += size
-    return index, [size for size, times in zip(sizes, rankings) for _ in range(times)]
 
 
 def _zero(config: Config, learner: Engine, run: Run) -> list[Tree]:

@@ -28,6 +28,15 @@ def pair_indices(sizes: Sequence[int], device: torch.device | None = None) -> tu
     return torch.cat(first).to(device), torch.cat(second).to(device), torch.cat(share).to(device)
 
 
+def repeat(sizes: Sequence[int], rankings: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Indices into C that repeat each tree's completions once a ranking, and the sizes of the repeated trees."""
+    index, at = [], 0
+    for size, times in zip(sizes, rankings):
+        index += list(range(at, at + size)) * times
+        at += size
+    return index, [size for size, times in zip(sizes, rankings) for _ in range(times)]
+
+
 def k_wise(scores_C: Tensor, ranks_C: Tensor, weights_C: Tensor, sizes: Sequence[int], *, ties: str = "drop",
            tie: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
     """InstructGPT's reward-model loss (2203.02155, eq. 1), with ties as an option.

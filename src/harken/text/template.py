@@ -8,12 +8,12 @@ never re-tokenised together, so sampled ids and trained ids are the same ids (P2
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harken.core.errors import UserError
 from harken.core.protocols import Tree
-from harken.core.records import Message, Prompt, content_hash
+from harken.core.records import Choice, Message, Prompt, content_hash
 
 _MARK = "\u2063answer\u2063"
 
@@ -138,3 +138,17 @@ def fit(trees: Sequence[Tree], limit: int, overlong: str) -> Fitted:
         result.trees.append(tree)
         result.kept.append(i)
     return result
+
+
+def by_options(rankings: Sequence[tuple[Choice, Tree]]) -> list[tuple[Tree, list[Choice]]]:
+    """Each set of completions once, with everybody's rankings of it, put into the order of the first: what several people
+    judged is computed once."""
+    found: dict[Any, tuple[Tree, list[int], list[Choice]]] = {}
+    for choice, tree in rankings:
+        order = sorted(range(len(tree.completions)), key=lambda i: tree.completions[i])
+        key = (tree.prompt, tuple(tree.completions[i] for i in order))
+        _, place, choices = found.setdefault(key, (tree, order, []))
+        moved = dict(zip(place, order))
+        choices.append(replace(choice, options=tuple(choice.options[moved[i]] for i in range(len(order))),
+                               ranks=tuple(choice.ranks[moved[i]] for i in range(len(order)))))
+    return [(tree, choices) for tree, _, choices in found.values()]
