@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from harken import launch
-from harken.core.config import TrainConfig, field_docs
+from harken.core.config import RunConfig, TrainConfig, field_docs
 from harken.core.errors import UserError
 from harken.core.protocols import Tree
 from harken.core.records import Prompt
@@ -75,7 +75,7 @@ def assert_bit_equal(a, b):
 def test_every_method_is_a_method():
     for name in launch.method_names():
         module = launch.find_method(name)
-        assert issubclass(module.Config, TrainConfig) and dataclasses.is_dataclass(module.Config)
+        assert issubclass(module.Config, RunConfig) and dataclasses.is_dataclass(module.Config)
         assert module.__doc__ and f"harken train {name}" in module.__doc__
         documented = field_docs(module.Config)
         assert [f.name for f in dataclasses.fields(module.Config) if f.name not in documented] == []
