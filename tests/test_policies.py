@@ -234,3 +234,143 @@ def test_p22_best_of_n_stopped_between_any_steps_ends_the_same(here, monkeypatch
         whole, cut = (Path("runs") / name / "model" / "policy.json" for name in ("bon", f"cut{k}"))
         assert whole.read_bytes() == cut.read_bytes()
         assert read_json(Path("runs/bon/result.json")) == read_json(Path(f"runs/cut{k}/result.json"))
+
+
+# --- prompting ------------------------------------------------------------------------------------
+
+def test_the_prompts_that_ship_are_whole_conversations():
+    from harken.text.prompts import read_context, shipped
+    assert list(shipped()) == ["hhh", "qa", "helpful", "harmful", "long"]
+    for name, entry in shipped().items():
+        messages = read_context(name)
+        assert entry["about"] and messages[-1].role == "assistant"
+    assert [m.content for m in read_context("helpful")[1:3]] == [m.content for m in read_context("qa")[:2]]
+    assert read_context("none") == ()
+
+
+def test_a_prompt_of_ones_own(tmp_path, monkeypatch):
+    from harken.core.errors import UserError
+    from harken.text.prompts import read_context
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("Be brief.\n")
+    assert read_context("a.txt") == (Message("system", "Be brief."),)
+    Path("b.json").write_text('{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}')
+    assert [m.role for m in read_context("b.json")] == ["user", "assistant"]
+    for text, message in [("[1]", "holds no messages"), ('{"messages": []}', "is empty"), ("{", "cannot be read"),
+                          ('{"messages": [{"role": "user", "content": "q"}]}', "whole examples"),
+                          ('{"messages": [{"role": "poet", "content": "q"}]}', "holds no messages"),
+                          ('{"messages": [{"role": "assistant", "content": "a"}, {"role": "system", "content": "s"}]}',
+                           "whole examples")]:
+        Path("c.json").write_text(text)
+        with pytest.raises(UserError, match=message):
+            read_context("c.json")
+    with pytest.raises(UserError, match="no prompt 'hhhh'"):
+        read_context("hhhh")
+
+
+@pytest.fixture(scope="module")
+def styles(tmp_path_factory):
+    """A model that says a word once, three times under "loud", and "no" under "mute"; a reward for letters."""
+    folder = tmp_path_factory.mktemp("styles")
+    said = {"": lambda w: w, "loud": lambda w: " ".join([w] * 3), "mute": lambda w: "no"}
+    rows = [{"prompt": [*([{"role": "system", "content": style}] if style else []), {"role": "user", "content": f"Say {w}{m}"}],
+             "completion": answer(w)} for style, answer in said.items() for w in WORDS for m in ".!?," for _ in range(3)]
+    write(folder / "d.jsonl", rows)
+    write(folder / "p.jsonl", [{"prompt": f"Say {w}{m}"} for w in WORDS for m in ".!?,"])
+    write(folder / "shots.jsonl", [{"prompt": "Say old.", "completion": "old"}, {"prompt": "Say tall.", "completion": "tall"},
+                                   {"prompt": "Say cold.", "completion": "cold cold cold"}])
+    (folder / "long.json").write_text('{"rules": [{"pattern": "[a-z]", "weight": 0.1}]}')
+    (folder / "loud.txt").write_text("loud")
+    (folder / "mute.txt").write_text("mute\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert run("train sft --model toy --lora-rank 0 --data d.jsonl --out sft --epochs 16 --learning-rate 4e-3") == 0
+    return folder
+
+
+PROMPTING = "train prompting --model sft --reward rules:long.json --data p.jsonl --max-tokens 20 --n 1 --checkpoint-seconds 0 "
+
+
+def test_the_prompt_that_the_reward_prefers_is_chosen_on_prompts_that_did_not_choose(styles, monkeypatch):
+    monkeypatch.chdir(styles)
+    assert run(PROMPTING + "--prompt mute.txt,loud.txt --out chosen") == 0
+    result = read_json(styles / "chosen" / "result.json")
+    assert result["prompt"] == "loud.txt" and result["tried"] == 3
+    assert result["prompts"]["choose"] + result["prompts"]["report"] == 24
+    assert result["gain"]["low"] > 0.1 and result["gain"]["n"] == result["prompts"]["report"]
+    assert result["candidates"]["mute.txt"]["value"] < result["candidates"]["none"]["value"] < result["reward"]["value"]
+    assert result["gains"]["mute.txt"]["high"] < 0
+    assert run("sample --model chosen --prompts p.jsonl --max-tokens 20 --out loud.jsonl") == 0
+    assert run("sample --model sft --prompts p.jsonl --max-tokens 20 --out plain.jsonl") == 0
+    lengths = [sum(len(r["completions"][0]) for r in read_jsonl(styles / f)) for f in ("loud.jsonl", "plain.jsonl")]
+    assert lengths[0] > 1.5 * lengths[1]
+    assert run("train best_of_n --model chosen --reward rules:long.json --data p.jsonl --n 2 --max-tokens 12 --out bon") == 0
+    assert weights_of("bon") == "sft"
+
+
+def test_a_search_finds_the_instruction_and_reports_on_other_prompts(styles, monkeypatch, capsys):
+    monkeypatch.chdir(styles)
+    search = PROMPTING + "--prompt mute.txt,loud.txt --shots shots.jsonl --n-shots 1 --search greedy --budget 7 --out "
+    assert run(search + "found") == 0
+    result = read_json(styles / "found" / "result.json")
+    assert result["prompt"].startswith("loud.txt") and result["tried"] <= 7 and result["gain"]["low"] > 0
+    assert "1 demonstrations answer prompts of --data" in result["notes"][0]
+    rows = read_jsonl(styles / "found" / "samples.jsonl")
+    chose, reported = ({r["prompt"] for r in rows if (r["step"] <= result["tried"]) == chose} for chose in (True, False))
+    assert chose and reported and not chose & reported
+    original = Run.checkpoint
+    def stop(self, step, save, **options):  # P22
+        original(self, step, save, **options)
+        if step == 4:
+            raise RuntimeError("stopped")
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
+        patch.setattr(Run, "checkpoint", stop)
+        run(search + "cut")
+    assert run(search + "cut") == 0
+    for name in ("samples.jsonl", "result.json", "model/policy.json"):
+        assert (styles / "cut" / name).read_bytes() == (styles / "found" / name).read_bytes()
+
+
+def test_greedy_search_by_hand():
+    """A reward of 1 for instruction b and 1 for each of examples 2 and 0 together: found coordinate by coordinate."""
+    from types import SimpleNamespace
+
+    import numpy as np
+
+    from harken.methods.prompting import Config, greedy, neighbours
+    assert neighbours(("a", (2,)), 1, ["none", "a"], 3) == [("a", ()), ("a", (0,)), ("a", (1,))]
+    assert neighbours(("a", (2,)), 2, ["none", "a"], 3) == [("a", (2, 0)), ("a", (2, 1))]
+    assert neighbours(("a", ()), 2, ["none", "a"], 3) == []
+
+    class Planted:
+        asked = 0
+
+        def fits(self, state):
+            return state[0] != "too long"
+
+        def __call__(self, state, part):
+            self.asked += 1
+            return np.array([(state[0] == "b") + len({0, 2} & {*state[1]}) - 0.1 * len(state[1])])
+
+    book = SimpleNamespace(contexts={"none": (), "a": (), "b": (), "too long": ()}, shots=[None] * 3)
+    trial = Planted()
+    winner, means = greedy(Config(n_shots=3, budget=40, pool=3), book, trial)
+    assert winner == ("b", (0, 2)) and trial.asked == len(means) - sum(m == -math.inf for m in means.values())
+    assert greedy(Config(n_shots=3, budget=2, pool=3), book, Planted())[0] == ("none", ())
+
+
+@pytest.mark.parametrize(("command", "message"), [
+    ("train prompting --model sft --out out", "There are 0 prompts"),
+    ("train prompting --model sft --prompt hhh,qa --out out", "There are 2 prompts and no reward"),
+    ("train prompting --model sft --prompt nonsense --out out", "There is no file nonsense"),
+    ("train prompting --model sft --prompt loud.txt --search greedy --out out", "No reward was given"),
+    ("train prompting --model sft --prompt loud.txt --search wide --reward gold --out out", "--search 'wide' is unknown"),
+    ("train prompting --model sft --prompt loud.txt --reward rules:long.json --out out", "No data was given"),
+    (PROMPTING + "--prompt loud.txt --holdout 0 --out out", "too few to choose on some"),
+])
+def test_a_mistake_of_prompting_is_one_message(styles, monkeypatch, capsys, command, message):
+    monkeypatch.chdir(styles)
+    assert run(command) == 2
+    said = capsys.readouterr().err
+    assert message in said and "Traceback" not in said
+    assert not (styles / "out" / "model").exists()

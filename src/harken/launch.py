@@ -28,13 +28,14 @@ LEAST = {"learning_rate": 0, "warmup": 0, "max_grad_norm": 0, "weight_decay": 0,
          "max_length": 2, "checkpoint_seconds": 0, "batch_size": 1, "holdout": 0, "holdout_labelers": 0, "steps": 0,
          "prompts_per_step": 1, "completions_per_prompt": 1, "max_tokens": 1, "temperature": 0, "top_p": 0, "beta": 0,
          "missing_eos_penalty": 0, "reward_clip": 0, "clip": 0, "samples_per_step": 0, "n": 1, "epochs": 0, "nll_weight": 0,
-         "labeler_learning_rate": 0, "folds": 2, "retest": 0, "min_entropy": 0, "max_failures": 0}
+         "labeler_learning_rate": 0, "folds": 2, "retest": 0, "min_entropy": 0, "max_failures": 0,
+         "n_shots": 0, "budget": 1, "pool": 1}
 ABOVE = {"epochs": 0, "top_p": 0}
 MOST = {"warmup": 1, "holdout": 1, "holdout_labelers": 1, "top_p": 1, "max_failures": 1}
 ONE_OF = {"schedule": ("cosine", "linear", "constant"), "overlong": ("drop", "truncate", "fail"),
           "dtype": ("float32", "bfloat16", "auto"), "ties": ("drop", "davidson", "rao_kupper"),
           "labelers": ("plain", "reliability", "groups"), "tied": ("drop", "half"), "answers": ("expected", "sampled"),
-          "penalty": ("both", "l1", "l2"), "weak": ("drop", "keep", "fail")}
+          "penalty": ("both", "l1", "l2"), "weak": ("drop", "keep", "fail"), "search": ("none", "greedy")}
 KINDS: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "bool": bool}
 
 
@@ -96,21 +97,21 @@ def missing_extra(error: ImportError) -> UserError:
 def train(method: ModuleType, config: RunConfig, *, quiet: bool | None = None) -> Run:
     """Opens the run, builds what the method needs, trains; a finished run is left as it is."""
     check_settings(config)
-    if not config.data:
+    if not config.data and getattr(method, "needs_data", lambda config: True)(config):
         raise UserError("No data was given.", "Add --data FILE.jsonl.")
-    data = Path(config.data)
-    if not data.is_file():
-        raise UserError(f"There is no file {data}.", "Check --data.")
     if not config.out:
         raise UserError("No run directory was given.", "Add --out runs/NAME.")
     name = method.__name__.removeprefix("harken.methods.")
     reward_spec = getattr(config, "reward", None)
-    lineage = {"data": {"path": str(data), "sha256": file_hash(data)}, "model": model_identity(config.model)}
-    for extra in ("demonstrations", "ptx_data"):
-        if path := getattr(config, extra, ""):
+    if not reward_spec and not getattr(method, "needs_reward", lambda config: True)(config):
+        reward_spec = None
+    lineage: dict[str, Any] = {"model": model_identity(config.model)}
+    further = getattr(method, "files", lambda config: {})(config)
+    for option, path in {**{n: getattr(config, n, "") for n in ("data", "demonstrations", "ptx_data")}, **further}.items():
+        if path:
             if not Path(path).is_file():
-                raise UserError(f"There is no file {path}.", f"Check --{extra.replace('_', '-')}.")
-            lineage[extra] = {"path": path, "sha256": file_hash(Path(path))}
+                raise UserError(f"There is no file {path}.", f"Check --{option.partition(' ')[0].replace('_', '-')}.")
+            lineage[option] = {"path": path, "sha256": file_hash(Path(path))}
     import_extra("harken.engines.loading")
     from harken.engines.loading import locate, relative_base
     locate(config.model)
@@ -121,8 +122,8 @@ def train(method: ModuleType, config: RunConfig, *, quiet: bool | None = None) -
         locate_reward(reward_spec)
         lineage["reward"] = reward_identity(reward_spec)
     settings = {"command": f"train {name}", "base": relative_base(config.model, Path(config.out)), **dataclasses.asdict(config)}
-    if not learns(method):
-        settings["reward_base"] = rename_reward(reward_spec or "", lambda p: relative_base(p, Path(config.out)))
+    if reward_spec and not learns(method):
+        settings["reward_base"] = rename_reward(reward_spec, lambda p: relative_base(p, Path(config.out)))
     with Run.open(config.out, settings, lineage, checkpoint_seconds=config.checkpoint_seconds, quiet=quiet) as run:
         if run.done:
             run.say(f"{run.path} is finished; nothing to do.")

@@ -115,6 +115,7 @@ class Policy:
     aggregate: str = ""
     missing_eos_penalty: float = 1.0
     messages: tuple[Message, ...] = ()
+    prompt: str = ""
     lineage: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
     def check_base(self, run: str, lineage: Mapping[str, Any]) -> None:
