@@ -284,14 +284,6 @@ def test_distill_comes_near_its_teacher(files, tmp_path):
         run("distill", files, tmp_path / "same")
 
 
-def test_only_the_teacher_sees_its_system_prompt():
-    from harken.core.records import Message
-    from harken.methods.distill import taught
-    asked = Prompt((Message("system", "old"), Message("user", "q")))
-    assert taught(asked, "new").messages == (Message("system", "new"), Message("user", "q"))
-    assert taught(asked, "") is asked
-
-
 def test_p6_a_huge_beta_keeps_the_policy_at_the_reference(files, tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "open_reward", lambda *a, **k: Shorter())
     settings = {"reward": "gold", "lora_rank": 0, "learning_rate": 3e-3, "max_tokens": 16, "steps": 25}

@@ -274,17 +274,22 @@ def styles(tmp_path_factory):
     folder = tmp_path_factory.mktemp("styles")
     said = {"": lambda w: w, "loud": lambda w: " ".join([w] * 3), "mute": lambda w: "no"}
     rows = [{"prompt": [*([{"role": "system", "content": style}] if style else []), {"role": "user", "content": f"Say {w}{m}"}],
-             "completion": answer(w)} for style, answer in said.items() for w in WORDS for m in ".!?," for _ in range(3)]
+             "completion": answer(w)} for style, answer in said.items() for w in WORDS for m in ".!?," for _ in range(2)]
     write(folder / "d.jsonl", rows)
     write(folder / "p.jsonl", [{"prompt": f"Say {w}{m}"} for w in WORDS for m in ".!?,"])
     write(folder / "shots.jsonl", [{"prompt": "Say old.", "completion": "old"}, {"prompt": "Say tall.", "completion": "tall"},
                                    {"prompt": "Say cold.", "completion": "cold cold cold"}])
     (folder / "long.json").write_text('{"rules": [{"pattern": "[a-z]", "weight": 0.1}]}')
+    documents = [f"the {a} {b} house is {c}" for a in WORDS for b in WORDS for c in WORDS[:3]]
+    random.Random(1).shuffle(documents)
+    (folder / "text.txt").write_text("\n\n".join(documents[:80]))
+    (folder / "unseen.txt").write_text("\n\n".join(documents[80:]))
     (folder / "loud.txt").write_text("loud")
     (folder / "mute.txt").write_text("mute\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert run("train sft --model toy --lora-rank 0 --data d.jsonl --out sft --epochs 16 --learning-rate 4e-3") == 0
+        assert run("train sft --model toy --lora-rank 0 --data d.jsonl --out sft --epochs 16 --learning-rate 4e-3 "
+                   "--replay text.txt --replay-share 0.3") == 0
     return folder
 
 
@@ -374,3 +379,55 @@ def test_a_mistake_of_prompting_is_one_message(styles, monkeypatch, capsys, comm
     said = capsys.readouterr().err
     assert message in said and "Traceback" not in said
     assert not (styles / "out" / "model").exists()
+
+
+# --- context distillation -------------------------------------------------------------------------
+
+def kl_from_the_prompted_teacher(student):
+    """KL(teacher under "loud" ‖ student without), nats an answer, on fresh samples of the teacher."""
+    from harken.core.protocols import Tree
+    from harken.store.files import read_prompts
+    prompts, teacher, engine = read_prompts("p.jsonl").records, launch.open_sampler("loud"), launch.open_engine(student)
+    samples = teacher.sample(prompts, 4, max_tokens=24, seed=99)
+    trees = [Tree(engine.template.prompt_ids(p), tuple(s.ids for s in group)) for p, group in zip(prompts, samples)]
+    gaps = [sum(s.logps) - float(x.sum()) for group, found in zip(samples, engine.logprobs(trees)) for s, x in zip(group, found)]
+    return sum(gaps) / len(gaps)
+
+
+def nll_of_unseen_text(model):
+    from harken.evals.capability import document_nll, read_documents
+    return sum(document_nll(launch.open_engine(model), read_documents("unseen.txt")))
+
+
+DISTILL = "train distill --model sft --data p.jsonl --max-tokens 24 --lora-rank 0 --learning-rate 1e-3 --steps 24 "
+
+
+@pytest.mark.parametrize("direction", ["forward", pytest.param("reverse", marks=pytest.mark.slow)])
+def test_a_prompt_is_written_into_the_weights_and_other_text_is_kept(styles, tmp_path, monkeypatch, direction):
+    """The criterion of science.md 7.5, on the toy: of KL(teacher with its prompt ‖ student) at most 15 % is left, and other
+    text is at most 1 % less likely."""
+    monkeypatch.chdir(styles)
+    if not Path("loud").exists():
+        assert run("train prompting --model sft --prompt loud.txt --out loud") == 0
+    student = str(tmp_path / "student")
+    assert run(DISTILL + f"--teacher loud --direction {direction} --replay text.txt --replay-share 0.3 --out {student}") == 0
+    assert kl_from_the_prompted_teacher(student) <= 0.15 * kl_from_the_prompted_teacher("sft")
+    assert nll_of_unseen_text(student) <= 1.01 * nll_of_unseen_text("sft")
+    rows = read_jsonl(tmp_path / "student" / "metrics.jsonl")
+    assert rows[-1]["kl_token"] < 0.3 * rows[0]["kl_token"]
+
+
+@pytest.mark.parametrize(("command", "message"), [
+    ("--teacher bon --out out", "gives no token a probability"),
+    ("--teacher loud --teacher-system hi --out out", "brings a prompt of its own"),
+    ("--direction sideways --out out", "--direction 'sideways' is unknown"),
+])
+def test_a_teacher_that_teaches_nothing_is_refused(styles, monkeypatch, capsys, command, message):
+    monkeypatch.chdir(styles)
+    for name, train in (("loud", "prompting --model sft --prompt loud.txt"),
+                        ("bon", "best_of_n --model sft --reward toxicity --data p.jsonl --n 2 --max-tokens 2")):
+        if not Path(name).exists():
+            assert run(f"train {train} --out {name}") == 0
+    assert run(DISTILL + command) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("out").exists()

@@ -35,7 +35,8 @@ MOST = {"warmup": 1, "holdout": 1, "holdout_labelers": 1, "top_p": 1, "max_failu
 ONE_OF = {"schedule": ("cosine", "linear", "constant"), "overlong": ("drop", "truncate", "fail"),
           "dtype": ("float32", "bfloat16", "auto"), "ties": ("drop", "davidson", "rao_kupper"),
           "labelers": ("plain", "reliability", "groups"), "tied": ("drop", "half"), "answers": ("expected", "sampled"),
-          "penalty": ("both", "l1", "l2"), "weak": ("drop", "keep", "fail"), "search": ("none", "greedy")}
+          "penalty": ("both", "l1", "l2"), "weak": ("drop", "keep", "fail"), "search": ("none", "greedy"),
+          "direction": ("reverse", "forward"), "select": ("last", "loss", "reward")}
 KINDS: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "bool": bool}
 
 

@@ -69,9 +69,14 @@ class BestOfN:
             drawn = self.base.sample(prompts, min(PART, count - at), seed=derive_seed(seed, "candidates", at), **sampling)
             for group, more in zip(samples, drawn):
                 group += more
-        raw = self.reward.score(prompts, [[s.text for s in group] for group in samples])
-        return samples, [[None if r is None or r != r else r - self.penalty * (not s.finished) for r, s in zip(row, group)]
-                         for row, group in zip(raw, samples)]
+        return samples, penalised(self.reward, prompts, samples, self.penalty)
+
+
+def penalised(reward: Reward, prompts: Sequence[Prompt], samples: Sequence[Sequence[Sample]], penalty: float) -> Scores:
+    """Scores of every sample [P][N], less the penalty where the token limit cut it; None where there is none (NaN is none)."""
+    raw = reward.score(prompts, [[s.text for s in group] for group in samples])
+    return [[None if r is None or r != r else r - penalty * (not s.finished) for r, s in zip(row, group)]
+            for row, group in zip(raw, samples)]
 
 
 def best(scores: Sequence[float | None]) -> int:

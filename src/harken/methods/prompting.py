@@ -30,7 +30,7 @@ from harken.core.errors import UserError
 from harken.core.protocols import Reward
 from harken.core.records import Demonstration, Message, Prompt
 from harken.core.run import Run, derive_seed, read_jsonl
-from harken.engines.policies import Prompted, read_policy, save_policy, under
+from harken.engines.policies import Prompted, penalised, read_policy, save_policy, under
 from harken.engines.rollout import fitting_prompts
 from harken.stats.intervals import mean_interval, paired_difference
 from harken.store.files import read_demonstrations
@@ -197,9 +197,8 @@ class Trial:
             sampler = Prompted(self.sampler, self.book.messages(state))
             found = sampler.sample(prompts, config.n, max_tokens=config.max_tokens, temperature=config.temperature,
                                    seed=derive_seed(config.seed, "prompting", part))
-            scores = self.reward.score(prompts, [[s.text for s in group] for group in found])
-            means = [mean([r - config.missing_eos_penalty * (not s.finished) for r, s in zip(row, group) if r is not None])
-                     for row, group in zip(scores, found)]
+            scores = penalised(self.reward, prompts, found, config.missing_eos_penalty)
+            means = [mean([r for r in row if r is not None]) for row in scores]
             given = [m for m in means if m is not None]
             if not given:
                 raise UserError("The reward gave none of the answers a score.", "Lower --max-tokens, or use another reward.")
