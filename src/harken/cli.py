@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import harken
-from harken.core.config import TrainConfig, field_docs, from_dict
+from harken.core.config import RunConfig, field_docs, from_dict
 from harken.core.errors import UserError
 
 LOOP = """\
@@ -164,10 +164,10 @@ def train(argv: list[str]) -> int:
     base: dict[str, Any] = {}
     if args.config:
         from harken.core.run import read_json
-        base = {k: v for k, v in read_json(args.config).items() if k not in ("command", "base", "out")}
+        base = {k: v for k, v in read_json(args.config).items() if k not in ("command", "base", "reward_base", "out")}
     if presets and args.preset:
         base |= presets[args.preset]
-    config: TrainConfig = make_config(method.Config, args, base, str(args.config))
+    config: RunConfig = make_config(method.Config, args, base, str(args.config))
     run = launch.train(method, config)
     show_result(run.path, run.result)
     return 0

@@ -73,8 +73,8 @@ def sample(args: argparse.Namespace) -> int:
     loaded = read_prompts(args.prompts, skip_bad=args.skip_bad)
     _say(loaded.describe())
     launch.import_extra("harken.engines.sampler")
-    from harken.engines.sampler import HFSampler
-    sampler = HFSampler(launch.open_engine(args.model, dtype=args.dtype))
+    sampler = launch.open_sampler(args.model, dtype=args.dtype)
+    launch.check_context(sampler, loaded.records, args.max_tokens)
     with progress("sampling", len(loaded.records)) as advance:
         found = sampler.sample(loaded.records, args.n, max_tokens=args.max_tokens, temperature=args.temperature,
                                top_p=args.top_p, seed=args.seed, advance=advance)

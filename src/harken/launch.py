@@ -13,26 +13,30 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import harken.methods
-from harken.core.config import TrainConfig
+from harken.core.config import RunConfig
 from harken.core.errors import UserError
 from harken.core.records import Prompt
-from harken.core.run import Run, file_hash
-from harken.opening import locate_reward, open_reward, reward_identity
+from harken.core.run import Run, file_hash, read_json
+from harken.engines.policies import POLICY, BestOfN, Policy, Prompted, beside, read_policy, weights_of
+from harken.opening import locate_reward, open_reward, rename_reward, reward_identity, same_reward
 
 if TYPE_CHECKING:
     from harken.engines.hf import Engine
+    from harken.engines.sampler import HFSampler
 
 LEAST = {"learning_rate": 0, "warmup": 0, "max_grad_norm": 0, "weight_decay": 0, "lora_rank": 0, "tokens_per_micro_batch": 1,
          "max_length": 2, "checkpoint_seconds": 0, "batch_size": 1, "holdout": 0, "holdout_labelers": 0, "steps": 0,
          "prompts_per_step": 1, "completions_per_prompt": 1, "max_tokens": 1, "temperature": 0, "top_p": 0, "beta": 0,
          "missing_eos_penalty": 0, "reward_clip": 0, "clip": 0, "samples_per_step": 0, "n": 1, "epochs": 0, "nll_weight": 0,
-         "labeler_learning_rate": 0, "folds": 2, "retest": 0, "min_entropy": 0, "max_failures": 0}
+         "labeler_learning_rate": 0, "folds": 2, "retest": 0, "min_entropy": 0, "max_failures": 0,
+         "n_shots": 0, "budget": 1, "pool": 1}
 ABOVE = {"epochs": 0, "top_p": 0}
 MOST = {"warmup": 1, "holdout": 1, "holdout_labelers": 1, "top_p": 1, "max_failures": 1}
 ONE_OF = {"schedule": ("cosine", "linear", "constant"), "overlong": ("drop", "truncate", "fail"),
           "dtype": ("float32", "bfloat16", "auto"), "ties": ("drop", "davidson", "rao_kupper"),
           "labelers": ("plain", "reliability", "groups"), "tied": ("drop", "half"), "answers": ("expected", "sampled"),
-          "penalty": ("both", "l1", "l2"), "weak": ("drop", "keep", "fail")}
+          "penalty": ("both", "l1", "l2"), "weak": ("drop", "keep", "fail"), "search": ("none", "greedy"),
+          "direction": ("reverse", "forward"), "select": ("last", "loss", "reward")}
 KINDS: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "bool": bool}
 
 
@@ -81,7 +85,7 @@ def find_method(name: str) -> ModuleType:
             raise UserError(f"There is no method {name!r}.", known) from None
         raise UserError(f"{name} cannot be imported: {error}.", "Is it on PYTHONPATH?") from None
     config = getattr(module, "Config", None)
-    if not (isinstance(config, type) and issubclass(config, TrainConfig) and hasattr(module, "train")):
+    if not (isinstance(config, type) and issubclass(config, RunConfig) and hasattr(module, "train")):
         raise UserError(f"{name} is not a method: it needs a Config(TrainConfig) and a train().", "CONTRIBUTING.md shows one.")
     return module
 
@@ -91,24 +95,24 @@ def missing_extra(error: ImportError) -> UserError:
                      "Training and sampling need: pip install 'harken[train]' (harken doctor shows more).")
 
 
-def train(method: ModuleType, config: TrainConfig, *, quiet: bool | None = None) -> Run:
+def train(method: ModuleType, config: RunConfig, *, quiet: bool | None = None) -> Run:
     """Opens the run, builds what the method needs, trains; a finished run is left as it is."""
     check_settings(config)
-    if not config.data:
+    if not config.data and getattr(method, "needs_data", lambda config: True)(config):
         raise UserError("No data was given.", "Add --data FILE.jsonl.")
-    data = Path(config.data)
-    if not data.is_file():
-        raise UserError(f"There is no file {data}.", "Check --data.")
     if not config.out:
         raise UserError("No run directory was given.", "Add --out runs/NAME.")
     name = method.__name__.removeprefix("harken.methods.")
     reward_spec = getattr(config, "reward", None)
-    lineage = {"data": {"path": str(data), "sha256": file_hash(data)}, "model": model_identity(config.model)}
-    for extra in ("demonstrations", "ptx_data"):
-        if path := getattr(config, extra, ""):
+    if not reward_spec and not getattr(method, "needs_reward", lambda config: True)(config):
+        reward_spec = None
+    lineage: dict[str, Any] = {"model": model_identity(config.model)}
+    further = getattr(method, "files", lambda config: {})(config)
+    for option, path in {**{n: getattr(config, n, "") for n in ("data", "demonstrations", "ptx_data")}, **further}.items():
+        if path:
             if not Path(path).is_file():
-                raise UserError(f"There is no file {path}.", f"Check --{extra.replace('_', '-')}.")
-            lineage[extra] = {"path": path, "sha256": file_hash(Path(path))}
+                raise UserError(f"There is no file {path}.", f"Check --{option.partition(' ')[0].replace('_', '-')}.")
+            lineage[option] = {"path": path, "sha256": file_hash(Path(path))}
     import_extra("harken.engines.loading")
     from harken.engines.loading import locate, relative_base
     locate(config.model)
@@ -119,6 +123,8 @@ def train(method: ModuleType, config: TrainConfig, *, quiet: bool | None = None)
         locate_reward(reward_spec)
         lineage["reward"] = reward_identity(reward_spec)
     settings = {"command": f"train {name}", "base": relative_base(config.model, Path(config.out)), **dataclasses.asdict(config)}
+    if reward_spec and not learns(method):
+        settings["reward_base"] = rename_reward(reward_spec, lambda p: relative_base(p, Path(config.out)))
     with Run.open(config.out, settings, lineage, checkpoint_seconds=config.checkpoint_seconds, quiet=quiet) as run:
         if run.done:
             run.say(f"{run.path} is finished; nothing to do.")
@@ -127,7 +133,23 @@ def train(method: ModuleType, config: TrainConfig, *, quiet: bool | None = None)
     return run
 
 
-def _train(method: ModuleType, config: TrainConfig, run: Run, reward_spec: str | None) -> None:
+def _train(method: ModuleType, config: RunConfig, run: Run, reward_spec: str | None) -> None:
+    options = {"dtype": config.dtype, "tokens_per_micro_batch": config.tokens_per_micro_batch}
+    sampler = open_learner(method, config, run) if learns(method) else open_sampler(config.model, **options)
+    reward = None
+    if reward_spec is not None:
+        reward = open_reward(reward_spec, aggregate=getattr(config, "aggregate", ""), **options)
+    config = dataclasses.replace(config, max_length=min(config.max_length, context(sampler.engine)))
+    method.train(config, sampler.engine, sampler, reward, run)
+
+
+def learns(method: ModuleType) -> bool:
+    """Whether a method changes weights; one that does not (LEARNS = False) takes any policy as its model."""
+    return bool(getattr(method, "LEARNS", True))
+
+
+def open_learner(method: ModuleType, config: Any, run: Run) -> HFSampler:
+    """The engine that `config` asks for, ready to train, under a sampler of its weights."""
     from harken.engines.hf import Engine
     from harken.engines.loading import load
     from harken.engines.sampler import HFSampler
@@ -141,15 +163,10 @@ def _train(method: ModuleType, config: TrainConfig, run: Run, reward_spec: str |
     learner = Engine(loaded, lora_rank=config.lora_rank, dtype=config.dtype, head=head, seed=config.seed,
                      scalars={"tie": 0.0} if ties != "drop" else None, weight_decay=config.weight_decay,
                      tokens_per_micro_batch=config.tokens_per_micro_batch, max_grad_norm=config.max_grad_norm)
-    reward = None
-    if reward_spec is not None:
-        reward = open_reward(reward_spec, dtype=config.dtype, tokens_per_micro_batch=config.tokens_per_micro_batch,
-                             aggregate=getattr(config, "aggregate", ""))
     if config.lora_rank == 0 and getattr(method, "needs_reference", lambda config: False)(config):
         learner.reference = Engine(load(config.model), dtype=config.dtype, train=False,
                                    tokens_per_micro_batch=config.tokens_per_micro_batch)
-    config = dataclasses.replace(config, max_length=min(config.max_length, context(learner)))
-    method.train(config, learner, HFSampler(learner), reward, run)
+    return HFSampler(learner)
 
 
 def context(engine: Engine) -> int:
@@ -161,7 +178,7 @@ def model_identity(spec: str) -> Any:
     """What names a model in `lineage.json`: for a run its weights' hashes, else the name."""
     folder = Path(spec) / "model"
     if folder.is_dir():
-        files = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".pt"))
+        files = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".pt") or p.name == POLICY)
         return {"run": spec, "weights": [file_hash(f) for f in files]}
     return spec
 
@@ -174,10 +191,40 @@ def open_engine(model: str, *, dtype: str = "float32", tokens_per_micro_batch: i
     return Engine(load(model), dtype=dtype, train=False, tokens_per_micro_batch=tokens_per_micro_batch)
 
 
-def check_context(engine: Engine, prompts: Sequence[Prompt], max_tokens: int) -> None:
+def open_sampler(model: str, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048) -> Any:
+    """What answers prompts as `model` does: a model's weights, or a run of best_of_n or prompting with all it stands on.
+
+    Every sampler has `engine` (the weights below it) and `seen(prompt)` (what they are given). Raises `UserError` where
+    the base or the reward of such a run is missing or another than the run was made with.
+    """
+    options: Any = {"dtype": dtype, "tokens_per_micro_batch": tokens_per_micro_batch}
+    import_extra("harken.engines.loading").locate(model)
+    if (policy := read_policy(model)) is None:
+        engine = open_engine(model, **options)
+        return import_extra("harken.engines.sampler").HFSampler(engine)
+    reward = reward_of(policy, model) if policy.kind == "best_of_n" else ""
+    base = open_sampler(policy.base, **options)
+    policy.check_base(model, base.lineage)
+    if policy.kind == "prompting":
+        return Prompted(base, policy.messages, policy.lineage)
+    opened = open_reward(reward, aggregate=policy.aggregate, **options)
+    return BestOfN(base, opened, policy.n, policy.missing_eos_penalty, policy.lineage)
+
+
+def reward_of(policy: Policy, run: str) -> str:
+    """The reward a run of best_of_n chooses by, as this process can open it. Raises `UserError` if it is missing or changed."""
+    spec = rename_reward(policy.reward, lambda name: beside(Path(run), name))
+    locate_reward(spec)
+    if not same_reward(reward_identity(spec), read_json(Path(run) / "lineage.json").get("reward")):
+        raise UserError(f"The reward {spec} is not the one {run} chooses by.", "Restore that reward, or make the run again.")
+    return spec
+
+
+def check_context(sampler: Any, prompts: Sequence[Prompt], max_tokens: int) -> None:
     """Refuses prompts too long for the model before the first answer is sampled."""
+    engine = sampler.engine
     for i, prompt in enumerate(prompts):
-        if (length := len(engine.template.prompt_ids(prompt))) + max_tokens > context(engine):
+        if (length := len(engine.template.prompt_ids(sampler.seen(prompt)))) + max_tokens > context(engine):
             raise UserError(f"Prompt {i + 1} has {length} tokens; with {max_tokens} new ones it exceeds the context of "
                             f"{context(engine)} of {engine.lineage.get('name', 'the model')}.",
                             "Shorten the prompt or lower --max-tokens.")
@@ -213,17 +260,24 @@ def evaluate(name: str, module: ModuleType, config: Any, *, quiet: bool | None =
         if run.done:
             run.say(f"{run.path} is finished; nothing to do.")
             return run
-        model, against = (open_engine(m, dtype=config.dtype) for m in (config.model, config.against))
+        names = (config.model, config.against)
         if name == "capability":
+            for policy, base in ((m, weights_of(m)) for m in names if weights_of(m) != m):
+                run.note(f"{policy} has no weights of its own: those of {base} are measured.")
+            model, against = (open_engine(weights_of(m), dtype=config.dtype) for m in names)
             module.evaluate(config, model, against, run)
             return run
-        from harken.engines.sampler import HFSampler
         from harken.store.files import read_prompts
         loaded = read_prompts(config.prompts, skip_bad=config.skip_bad)
         if note := loaded.describe():
             run.note(note)
-        for engine in (model, against):
-            check_context(engine, loaded.records, config.max_tokens)
+        model, against = (open_sampler(m, dtype=config.dtype) for m in names)
+        for sampler in (model, against):
+            check_context(sampler, loaded.records, config.max_tokens)
+        for m in names:
+            policy = read_policy(m)
+            if policy and policy.reward and same_reward(reward_identity(reward_of(policy, m)), lineage["judge"]):
+                run.note(f"{m} chooses by the reward that judges here: what it wins is no evidence. Judge by another.")
         judge = open_reward(config.judge, dtype=config.dtype, aggregate=config.aggregate)
-        module.evaluate(config, loaded.records, HFSampler(model), HFSampler(against), judge, run)
+        module.evaluate(config, loaded.records, model, against, judge, run)
     return run

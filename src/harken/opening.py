@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,27 @@ def reward_identity(spec: str) -> Any:
     if spec.partition(":")[0] in scorer_names():
         return getattr(open_reward(spec), "id", spec)
     return spec
+
+
+def rename_reward(spec: str, change: Callable[[str], str]) -> str:
+    """The word with every path and run in it changed; gold and the scorers' names stay."""
+    if many := _many(spec):
+        members = ",".join(rename_reward(m, change) for m in many[2])
+        head = spec.partition(":")[0] + ":" if MANY.fullmatch(spec)[1] else ""  # type: ignore[index]
+        return head + members
+    name, colon, argument = spec.partition(":")
+    if name in scorer_names():
+        return name + colon + "=".join(change(part) if part else part for part in argument.split("="))
+    return spec if spec == "gold" else change(spec)
+
+
+def same_reward(a: Any, b: Any) -> bool:
+    """Whether two identities are of one reward, wherever its runs now lie."""
+    def bare(identity: Any) -> Any:
+        if isinstance(identity, Mapping):
+            return {k: bare(v) for k, v in identity.items() if k != "run"}
+        return [bare(v) for v in identity] if isinstance(identity, list) else identity
+    return bool(bare(a) == bare(b))
 
 
 def open_judge(judge: str, judge_model: str = "", answers: str = "expected", *, dtype: str = "float32",

@@ -21,8 +21,8 @@ from harken.core.errors import UserError
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """What every training method takes."""
+class RunConfig:
+    """What every method takes, whether it changes weights or not."""
 
     model: str = "smollm2"
     """Model to start from: smollm2 (embedded default), toy, a run directory, a local folder, a .gguf file or a hub id."""
@@ -32,6 +32,22 @@ class TrainConfig:
     """Run directory to write. The same command continues an unfinished run."""
     seed: int = 0
     """Seed of data order, initialisation and sampling."""
+    dtype: str = "float32"
+    """Precision of the frozen weights and the compute: float32, bfloat16, or auto (bfloat16 where the hardware has it)."""
+    tokens_per_micro_batch: int = 2048
+    """Token budget of one packed forward pass; memory, not results, depends on it."""
+    max_length: int = 1024
+    """Longest prompt plus completion in tokens; at most the model's context."""
+    checkpoint_seconds: float = 120.0
+    """Write a checkpoint when this long has passed since the last; 0 writes one every step."""
+    skip_bad: bool = False
+    """Skip malformed lines of the data, and count them, instead of stopping."""
+
+
+@dataclass(frozen=True)
+class TrainConfig(RunConfig):
+    """What every method takes that trains."""
+
     learning_rate: float = 1e-4
     """Peak learning rate of AdamW."""
     warmup: float = 0.0
@@ -44,18 +60,8 @@ class TrainConfig:
     """AdamW's decoupled weight decay."""
     lora_rank: int = 16
     """Rank of the LoRA adapters on all linear layers; 0 trains every parameter."""
-    dtype: str = "float32"
-    """Precision of the frozen weights and the compute: float32, bfloat16, or auto (bfloat16 where the hardware has it)."""
-    tokens_per_micro_batch: int = 2048
-    """Token budget of one packed forward pass; memory, not results, depends on it."""
-    max_length: int = 1024
-    """Longest prompt plus completion in tokens; at most the model's context."""
     overlong: str = "drop"
     """Examples over max_length: drop (and count), truncate (the prompt's start, then the completion's end) or fail."""
-    checkpoint_seconds: float = 120.0
-    """Write a checkpoint when this long has passed since the last; 0 writes one every step."""
-    skip_bad: bool = False
-    """Skip malformed lines of the data, and count them, instead of stopping."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from harken.core.protocols import Tree
 from harken.core.run import file_hash, read_json, write_json
 from harken.engines import cpu
 from harken.engines.attention import NAME, row_of, using
+from harken.engines.policies import beside, read_policy
 from harken.text.template import Template
 
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -249,6 +250,10 @@ def _gguf(file: Path) -> Loaded:
 def _run(path: Path) -> Loaded:
     """A finished run: its own full weights, or its adapter merged into the base it was trained from."""
     folder, again = path / "model", "Copy the run again, or train it again."
+    if policy := read_policy(path):
+        raise UserError(f"The run {path} has no weights of its own: it is a {policy.kind} policy over {policy.base}.",
+                        f"Start from {policy.base}; harken train expert_iteration writes the best samples into weights, "
+                        "distill a prompt.")
     saved = read_json(folder / "harken.json")
     adapter = saved.get("kind") == "adapter"
     wanted = ("adapter_config.json", "adapter_model.safetensors") if adapter else ("config.json",)
@@ -284,13 +289,7 @@ def _run(path: Path) -> Loaded:
 
 def _base(path: Path, name: str) -> Loaded:
     """The model a run's adapter belongs to; a relative name is relative to the run."""
-    beside = os.path.normpath(path / name)
-    if name.startswith("..") or (not Path(name).is_absolute() and Path(beside).exists()):
-        if not Path(beside).exists():
-            raise UserError(f"The run {path} was trained from {beside}, which is not there.",
-                            "Move both together: a run with an adapter needs the model it was trained from.")
-        name = beside
-    return load(name)
+    return load(beside(path, name))
 
 
 def _toy() -> Loaded:

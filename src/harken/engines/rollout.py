@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from scipy.stats import t
 from torch import Tensor
 
-from harken.core.config import RolloutConfig, SampleConfig
+from harken.core.config import RolloutConfig
 from harken.core.errors import UserError
 from harken.core.protocols import Datum, Reward, Sample, Tree
 from harken.core.records import Prompt
@@ -113,12 +113,13 @@ def repetition(sample: Sample) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-def fitting_prompts(config: SampleConfig, learner: Engine, run: Run) -> list[Tokenised]:
-    """The prompts of `config.data` that leave room for an answer; what was dropped is said (P29)."""
+def fitting_prompts(config: Any, learner: Engine, run: Run, seen: Callable[[Prompt], Prompt] = lambda p: p) -> list[Tokenised]:
+    """The prompts of `config.data` that leave room for `config.max_tokens` more, with the ids of what the model sees of
+    them; what was dropped is said (P29)."""
     loaded = read_prompts(config.data, skip_bad=config.skip_bad)
     if note := loaded.describe():
         run.note(note)
-    every = [(p, learner.template.prompt_ids(p)) for p in loaded.records]
+    every = [(p, learner.template.prompt_ids(seen(p))) for p in loaded.records]
     kept = [(p, ids) for p, ids in every if len(ids) + config.max_tokens <= config.max_length]
     if len(kept) < len(every):
         run.note(f"Dropped {len(every) - len(kept)} of {len(every)} prompts: with {config.max_tokens} new tokens they exceed "

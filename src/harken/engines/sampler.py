@@ -24,7 +24,11 @@ class HFSampler:
     """Samples from an engine's current weights; nothing is cached between calls (P19)."""
 
     def __init__(self, engine: Engine, max_batch: int = 96) -> None:
-        self.engine, self.max_batch = engine, max_batch
+        self.engine, self.max_batch, self.lineage = engine, max_batch, engine.lineage
+
+    def seen(self, prompt: Prompt) -> Prompt:
+        """What the model is given for a prompt: the prompt itself."""
+        return prompt
 
     def sample(self, prompts: Sequence[Prompt], n: int, *, max_tokens: int, temperature: float = 1.0, top_p: float = 1.0,
                seed: int = 0, advance: Callable[[int], None] | None = None) -> list[list[Sample]]:

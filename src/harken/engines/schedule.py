@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 
 from harken.core.errors import UserError
 from harken.core.run import derive_seed
@@ -30,18 +31,29 @@ def learning_rate(step: int, total: int, peak: float, *, schedule: str, warmup: 
 class Order:
     """Which examples step s sees: every epoch a fresh permutation of the seed, cut into batches.
 
-    The last batch of an epoch is short rather than dropped: every example counts once an epoch.
+    The last batch of an epoch is short rather than dropped: every example counts once an epoch. With `parts`, (size,
+    weight) of files that follow one another in the `n` examples, every example of a file counts `weight` times an epoch;
+    of a fraction, a fresh random part of the file.
     """
 
-    def __init__(self, n: int, batch: int, epochs: float, seed: int) -> None:
-        if n == 0:
+    def __init__(self, n: int, batch: int, epochs: float, seed: int, parts: Sequence[tuple[int, float]] = ()) -> None:
+        self.parts = list(parts) or [(n, 1.0)]
+        assert sum(size for size, _ in self.parts) == n
+        drawn = sum(round(size * weight) for size, weight in self.parts)
+        if drawn == 0:
             raise UserError("There is nothing left to train on.", "See the counts of dropped and held-out examples above.")
-        self.n, self.batch, self.seed = n, min(batch, n), seed
-        self.per_epoch = math.ceil(n / self.batch)
+        self.batch, self.seed = min(batch, drawn), seed
+        self.per_epoch = math.ceil(drawn / self.batch)
         self.total = max(1, round(epochs * self.per_epoch))
 
     def __call__(self, step: int) -> list[int]:
         epoch, part = divmod(step, self.per_epoch)
-        indices = list(range(self.n))
+        indices: list[int] = []
+        at = 0
+        for k, (size, weight) in enumerate(self.parts):
+            passes, rest = divmod(round(size * weight), size) if size else (0, 0)
+            indices += list(range(at, at + size)) * passes
+            indices += random.Random(derive_seed(self.seed, "part", k, epoch)).sample(range(at, at + size), rest)
+            at += size
         random.Random(derive_seed(self.seed, "order", epoch)).shuffle(indices)
         return indices[part * self.batch:(part + 1) * self.batch]

@@ -1,24 +1,27 @@
-"""On-policy distillation: the student samples, and learns from what the teacher thinks of each of its tokens.
+"""Distillation: a student learns what a teacher thinks, token by token, of what either of them writes.
 
     harken train distill --model smollm2 --teacher runs/rloo --data prompts.jsonl --out runs/student
+    harken train distill --model smollm2 --teacher runs/prompted --direction forward --data prompts.jsonl --out runs/student
 
-The reverse KL to the teacher, on the student's own samples (2306.13649; MiniLLM, 2306.08543), as a policy gradient in
-which every token's advantage is its own log-ratio:
+    reverse   KL(student ‖ teacher) on the student's own samples (2306.13649; MiniLLM, 2306.08543): it goes where the
+              teacher is sure and leaves out what it cannot copy. A policy gradient in which every token's advantage is
+              its own log-ratio:  loss = -mean over tokens of (log π_teacher(n) - log π_old(n)) ρ_n,   ρ_n = π(n) / π_old(n)
+    forward   KL(teacher ‖ student) on the teacher's samples: it covers all that the teacher does.
+              loss = -mean over tokens of log π(n), the teacher's entropy being a constant
 
-    loss = -mean over tokens of (log π_teacher(n) - log π_old(n)) ρ_n         ρ_n = π(n) / π_old(n)
+1. In reverse a token is judged by its own ratio alone (discount 0): the part of the gradient that says how a token
+   changes later ratios is left out, which is biased and of far lower variance.
+2. A teacher that is a run of prompting, or --teacher-system, sees messages that the student does not: context
+   distillation (2112.00861, which is forward), which writes a prompt into the weights. The teacher may then be the
+   student's own starting point.
+3. --replay mixes plain text into every step, so that what was known stays.
+4. Teacher and student share a tokenizer; else it is refused.
 
-1. A token is judged by its own ratio alone (discount 0): the part of the gradient that says how a token changes later
-   ratios is left out, which is biased and of far lower variance.
-2. --teacher-system gives the teacher a system prompt that the student does not see: context distillation (2112.00861),
-   which writes a prompt into the weights. The teacher may then be the student's own starting point.
-3. Teacher and student share a tokenizer; else it is refused.
-
-Leaves out: forward KL, mixed sampling from the teacher.
+Leaves out: the whole distribution at each token (2112.00861 takes the 50 likeliest), a mix of both directions.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,15 +29,18 @@ import torch
 
 from harken.core.config import SampleConfig
 from harken.core.errors import UserError
-from harken.core.protocols import Tree
-from harken.core.records import Message, Prompt
+from harken.core.protocols import Datum, Tree
+from harken.core.records import Message
 from harken.core.run import Run, derive_seed
 from harken.engines.hf import Engine
 from harken.engines.loading import load, locate
+from harken.engines.policies import read_policy, under
+from harken.engines.replay import learn_text, open_replay
 from harken.engines.rollout import Gap, Rollout, fitting_prompts, weighted
 from harken.engines.sampler import HFSampler
 from harken.engines.schedule import Order, learning_rate
 from harken.objectives.policy_gradient import clipped
+from harken.objectives.supervised import nll
 
 
 @dataclass(frozen=True)
@@ -43,19 +49,35 @@ class Config(SampleConfig):
     """Whose distribution to learn: a run, a folder, a hub id; without it the model itself, with --teacher-system."""
     teacher_system: str = ""
     """A system prompt for the teacher alone: its effect is written into the student's weights."""
+    direction: str = "reverse"
+    """Which divergence: reverse (on the student's samples) or forward (on the teacher's)."""
     prompts_per_step: int = 16
     """Prompts sampled in one step."""
     completions_per_prompt: int = 2
     """Completions of each prompt."""
     clip: float = 0.0
-    """Clip range of the importance ratio; 0 does not clip."""
+    """Clip range of the importance ratio, in reverse; 0 does not clip."""
+    replay: str = ""
+    """Plain text to go on learning (documents separated by blank lines, or JSON Lines with "text")."""
+    replay_share: float = 0.1
+    """Share of each step's tokens that are text, with --replay."""
+
+
+def files(config: Config) -> dict[str, str]:
+    """What a resumed run must find unchanged, by option."""
+    return {"replay": config.replay}
 
 
 def train(config: Config, learner: Engine, sampler: HFSampler, reward: Any, run: Run) -> None:
     """Trains `learner` towards the teacher; `reward` is not used."""
-    teacher = open_teacher(config, learner)
-    kept = fitting_prompts(config, learner, run)
-    seen = [learner.template.prompt_ids(taught(p, config.teacher_system)) for p, _ in kept]
+    teacher, context = open_teacher(config, learner)
+    kept = fitting_prompts(config, learner, run, lambda p: under(context, p))
+    seen = [ids for _, ids in kept]
+    asked = [learner.template.prompt_ids(p) for p, _ in kept]
+    forward = config.direction == "forward"
+    source, seen_by_source = (HFSampler(teacher), seen) if forward else (sampler, asked)
+    other, seen_by_other = (learner, asked) if forward else (teacher, seen)
+    replay = open_replay(config, learner)
     order = Order(len(kept), config.prompts_per_step, 1, config.seed)
     total = config.steps or order.total
 
@@ -66,53 +88,77 @@ def train(config: Config, learner: Engine, sampler: HFSampler, reward: Any, run:
 
     for step in run.track(start, total, "distill"):
         index = order(step)
-        samples_PG = sampler.sample_ids([kept[i][1] for i in index], config.completions_per_prompt, max_tokens=config.max_tokens,
-                                        temperature=config.temperature, seed=derive_seed(config.seed, "rollout", step))
+        samples_PG = source.sample_ids([seen_by_source[i] for i in index], config.completions_per_prompt,
+                                       max_tokens=config.max_tokens, temperature=config.temperature,
+                                       seed=derive_seed(config.seed, "rollout", step))
         answers = [tuple(s.ids for s in group) for group in samples_PG]
-        found = teacher.logprobs([Tree(seen[i], a) for i, a in zip(index, answers)], temperature=config.temperature)
-        teacher_N = torch.cat([x.cpu() for tree in found for x in tree])
+        found = other.logprobs([Tree(seen_by_other[i], a) for i, a in zip(index, answers)], temperature=config.temperature)
+        other_N = torch.cat([x.cpu() for tree in found for x in tree])
         kl = torch.tensor([sum(s.logps) - float(x.sum()) for s, x in zip((s for g in samples_PG for s in g),
                                                                       (x for tree in found for x in tree))])
         kl_PG = kl.view(len(index), -1)
-        rolled = Rollout([kept[i][0] for i in index], [Tree(kept[i][1], a) for i, a in zip(index, answers)], samples_PG,
-                         -kl_PG, teacher_N, kl_PG)
-        data = weighted(rolled.data(teacher_N - rolled.old_N), "token_mean")
-        gap = Gap()
-
-        def objective(out: Any, x: Any, gap: Gap = gap) -> Any:
-            gap.add(out.logps_N.detach() - x["old"])
-            loss, _ = clipped(out.logps_N, x["old"], x["advantages"], x["weights"], config.clip)
-            return loss, {"entropy": (x["weights"] * out.entropy_N).sum()}
-
-        metrics = learner.forward_backward(data, objective, temperature=config.temperature, entropy=True)
+        rolled = Rollout([kept[i][0] for i in index], [Tree(asked[i], a) for i, a in zip(index, answers)], samples_PG,
+                         -kl_PG, other_N, kl_PG)
+        text = replay.batch(step, len(other_N)) if replay else []
+        share = config.replay_share if text else 0.0
+        metrics = (forward_loss if forward else reverse_loss)(learner, rolled, config, 1 - share)
+        metrics |= learn_text(learner, text, share) if text else {}
         rate = learning_rate(step, total, config.learning_rate, schedule=config.schedule, warmup=config.warmup)
         metrics |= learner.step(rate)
-        run.log(step + 1, **metrics, **rolled.describe(), **gap.check(learner.compute),
-                kl_token=float(kl.sum()) / len(teacher_N))
+        run.log(step + 1, **metrics, **rolled.describe(), kl_token=float(kl.sum()) / len(other_N))
         run.log_samples(step + 1, rolled.rows(config.samples_per_step))
         run.checkpoint(step + 1, learner.save_state)
 
     run.finish({"steps": total, "prompts": len(kept)}, lambda folder: learner.save(folder, base=run.config["base"]))
 
 
-def taught(prompt: Prompt, system: str) -> Prompt:
-    """The prompt as the teacher sees it: under its own system message, which takes the place of any other."""
-    if not system:
-        return prompt
-    rest = tuple(m for m in prompt.messages if m.role != "system")
-    return dataclasses.replace(prompt, messages=(Message("system", system), *rest))
+def reverse_loss(learner: Engine, rolled: Rollout, config: Config, scale: float) -> dict[str, float]:
+    """Adds the gradient on the student's samples: the advantage of a token is its own log-ratio to the teacher."""
+    data = weighted(rolled.data(rolled.ref_N - rolled.old_N), "token_mean")
+    gap = Gap()
+
+    def objective(out: Any, x: Any) -> Any:
+        gap.add(out.logps_N.detach() - x["old"])
+        loss, _ = clipped(out.logps_N, x["old"], x["advantages"], x["weights"], config.clip)
+        return scale * loss, {"entropy": (x["weights"] * out.entropy_N).sum()}
+
+    metrics = learner.forward_backward(data, objective, temperature=config.temperature, entropy=True)
+    return metrics | gap.check(learner.compute)
 
 
-def open_teacher(config: Config, learner: Engine) -> Engine:
-    """The teacher's engine. Raises `UserError` if there is nothing to learn from it, or its tokenizer is another."""
+def forward_loss(learner: Engine, rolled: Rollout, config: Config, scale: float) -> dict[str, float]:
+    """Adds the gradient on the teacher's samples: their mean negative log-likelihood under the student."""
+    weight = 1 / len(rolled.ref_N)
+    data = [Datum(t, {"weights": [weight] * sum(map(len, t.completions))}) for t in rolled.trees]
+
+    def objective(out: Any, x: Any) -> Any:
+        loss, metrics = nll(out.logps_N, x["weights"])
+        return scale * loss, metrics
+
+    return learner.forward_backward(data, objective, temperature=config.temperature)
+
+
+def open_teacher(config: Config, learner: Engine) -> tuple[Engine, tuple[Message, ...]]:
+    """The teacher's engine, and the messages that it alone sees. Raises `UserError` if there is nothing to learn from it,
+    or its tokenizer is another."""
     if config.temperature <= 0:
         raise UserError(f"--temperature {config.temperature} is out of range.", "Distillation samples at one above 0.")
     name = config.teacher or config.model
-    if name == config.model and not config.teacher_system:
-        raise UserError("The teacher is the student: there is nothing to learn.", "Give --teacher, or --teacher-system.")
+    context = (Message("system", config.teacher_system),) if config.teacher_system else ()
     locate(name)
+    if policy := read_policy(name):
+        if policy.kind != "prompting":
+            raise UserError(f"{name} chooses among samples: it gives no token a probability to learn.",
+                            "harken train expert_iteration learns from the best of n.")
+        if context:
+            raise UserError(f"{name} brings a prompt of its own.", "Leave --teacher-system out, or name the model below it.")
+        name, context = policy.base, policy.messages
+    if name == config.model and not context:
+        raise UserError("The teacher is the student: there is nothing to learn.", "Give --teacher, or --teacher-system.")
     loaded = load(name)
+    if policy:
+        policy.check_base(config.teacher, loaded.lineage)
     if loaded.template.hash != learner.template.hash or loaded.model.config.vocab_size != learner.model.config.vocab_size:
         raise UserError(f"The teacher {name} has another tokenizer or template than {config.model}.",
                         "Token by token only models that share both can be compared.")
-    return Engine(loaded, dtype=config.dtype, train=False, tokens_per_micro_batch=config.tokens_per_micro_batch)
+    return Engine(loaded, dtype=config.dtype, train=False, tokens_per_micro_batch=config.tokens_per_micro_batch), context

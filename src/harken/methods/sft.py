@@ -1,28 +1,41 @@
 """Supervised finetuning: the model learns to write what people demonstrated.
 
     harken train sft --model smollm2 --data demos.jsonl --out runs/sft
+    harken train sft --model smollm2 --data demos.jsonl --mix more.jsonl:0.5 --replay text.txt --epochs 4
+                     --select reward --reward runs/rm --out runs/sft
 
 The loss is the mean negative log-likelihood of the demonstrations' tokens, the end-of-turn token
 included, averaged over the tokens of the optimiser step. Prompts are context, never learnt.
 Rows are packed without padding and examples never see each other.
 
-Leaves out: mixing several data sets, replay of pretraining text, choosing the epoch by reward.
-InstructGPT (2203.02155, App. C.1) uses 16 epochs, cosine to 10 %, no warm-up, dropout 0.2 (here 0, P18).
+--mix adds files, each with its weight; --replay goes on learning plain text, a share of every step's tokens (InstructGPT
+2203.02155, App. C.3: 10 %). --select keeps the weights of the epoch whose answers to held-out prompts the reward likes
+best: the held-out loss rises after one epoch while answers still get better (App. C.1).
+
+Leaves out: InstructGPT's dropout of 0.2 (here 0, P18). Its 16 epochs, cosine to 10 %, no warm-up are settings.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from harken.core.config import TrainConfig
 from harken.core.errors import UserError
-from harken.core.protocols import Datum, Tree
-from harken.core.run import Run
+from harken.core.protocols import Datum, Reward, Tree
+from harken.core.records import Prompt
+from harken.core.run import Run, derive_seed, read_json, read_jsonl, write_json
 from harken.engines.hf import Engine
+from harken.engines.policies import penalised
+from harken.engines.replay import learn_text, open_replay
+from harken.engines.sampler import HFSampler
 from harken.engines.schedule import Order, learning_rate
 from harken.objectives.supervised import nll
+from harken.stats.intervals import mean_interval
 from harken.store.files import read_demonstrations
 from harken.store.splits import in_share
 from harken.text.template import fit
@@ -38,43 +51,184 @@ class Config(TrainConfig):
     """Peak learning rate of AdamW; about 1e-5 when training every parameter (--lora-rank 0)."""
     holdout: float = 0.1
     """Share of prompts kept out of training to measure the loss on; 0 trains on everything."""
+    mix: str = ""
+    """Further demonstrations, FILE:WEIGHT with commas between; a weight is how often an epoch sees each (without: once)."""
+    replay: str = ""
+    """Plain text to go on learning (documents separated by blank lines, or JSON Lines with "text")."""
+    replay_share: float = 0.1
+    """Share of each step's tokens that are text, with --replay."""
+    select: str = "last"
+    """Whose weights are kept: of the last epoch, or of the best by held-out loss or reward."""
+    reward: str = ""
+    """What selects, with --select reward: a reward model's run directory, a scorer, or gold."""
+    aggregate: str = ""
+    """How a reward model with groups makes one score: mean, group:NAME, worst or quantile:Q; empty is its shared head."""
+    n: int = 1
+    """Answers to each held-out prompt after each epoch, with --select reward."""
+    max_tokens: int = 64
+    """Longest such answer in tokens."""
+    missing_eos_penalty: float = 1.0
+    """Subtracted from the score of such an answer that the token limit cut."""
 
 
-def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) -> None:
-    """Trains `learner` on demonstrations; `sampler` and `reward` are not used."""
-    loaded = read_demonstrations(config.data, skip_bad=config.skip_bad)
-    trees = [learner.template.tree(d.prompt, [d.completion]) for d in loaded.records]
-    fitted = fit(trees, config.max_length, config.overlong)
-    for note in (loaded.describe(), fitted.describe("demonstrations", config.max_length)):
-        if note:
-            run.note(note)
-    held = [in_share(loaded.records[i].prompt.id, config.holdout, config.seed) for i in fitted.kept]
-    kept = [t for t, out in zip(fitted.trees, held) if not out]
-    outside = [t for t, out in zip(fitted.trees, held) if out]
-    order = Order(len(kept), config.batch_size, config.epochs, config.seed)
+@dataclass
+class Split:
+    """A file's demonstrations: to learn from, and held out with their prompts."""
+
+    kept: list[Tree] = field(default_factory=list)
+    held: list[Tree] = field(default_factory=list)
+    prompts: list[Prompt] = field(default_factory=list)
+
+
+def needs_reward(config: Config) -> bool:
+    return config.select == "reward"
+
+
+def files(config: Config) -> dict[str, str]:
+    """What a resumed run must find unchanged, by option."""
+    return {"replay": config.replay, **{f"mix {name}": name for name, _ in mixed(config)}}
+
+
+def mixed(config: Config) -> list[tuple[str, float]]:
+    """(file, weight) of --mix. Raises `UserError` for a weight that is none."""
+    found = []
+    for part in filter(None, (p.strip() for p in config.mix.split(","))):
+        name, colon, weight = part.rpartition(":")
+        try:
+            value = float(weight) if colon else 1.0
+        except ValueError:
+            name, value = part, 1.0
+        if not 0 < value < math.inf:
+            raise UserError(f"--mix {part}: the weight must be above 0.", "Write FILE:WEIGHT, like more.jsonl:0.5.")
+        found.append((name if colon and name else part, value))
+    return found
+
+
+def train(config: Config, learner: Engine, sampler: HFSampler, reward: Reward | None, run: Run) -> None:
+    """Trains `learner` on demonstrations; `sampler` answers and `reward` scores where the reward selects."""
+    check(config)
+    splits = [read_split(config, name, learner, run) for name in (config.data, *(name for name, _ in mixed(config)))]
+    kept, outside = [t for s in splits for t in s.kept], splits[0].held
+    weights = [1.0, *(weight for _, weight in mixed(config))]
+    order = Order(len(kept), config.batch_size, config.epochs, config.seed, [(len(s.kept), w) for s, w in zip(splits, weights)])
+    replay = open_replay(config, learner)
+    judge = Judge(config, learner, sampler, reward, splits[0])
 
     resumed = run.resume()
     start = resumed[0] if resumed else 0
     if resumed:
-        learner.load_state(resumed[1])
+        judge.load(resumed[1])
     elif outside:
-        run.log(0, heldout_nll=mean_nll(learner, outside))
+        run.log(0, **judge.measure())
 
     for step in run.track(start, order.total, "sft"):
         batch = [kept[i] for i in order(step)]
         tokens = sum(len(t.completions[0]) for t in batch)
-        data = [Datum(t, {"weights": [1 / tokens] * len(t.completions[0])}) for t in batch]
+        text = replay.batch(step, tokens) if replay else []
+        share = config.replay_share if text else 0.0
+        data = [Datum(t, {"weights": [(1 - share) / tokens] * len(t.completions[0])}) for t in batch]
         metrics = learner.forward_backward(data, lambda out, x: nll(out.logps_N, x["weights"]))
+        if text:
+            metrics = {"loss": metrics["loss"], "nll": metrics["nll"] / (1 - share), **learn_text(learner, text, share)}
+            metrics["loss"] += share * metrics["replay_nll"]
         rate = learning_rate(step, order.total, config.learning_rate, schedule=config.schedule, warmup=config.warmup)
         metrics |= learner.step(rate)
         run.log(step + 1, **metrics, tokens=tokens)
-        run.checkpoint(step + 1, learner.save_state)
+        if config.select != "last" and (step + 1 == order.total or (step + 1) % order.per_epoch == 0):
+            judge.offer(step + 1, (step + 1) / order.per_epoch, run)
+        run.checkpoint(step + 1, judge.save)
 
-    after = mean_nll(learner, outside) if outside else None
-    if after is not None:
-        run.log(order.total, heldout_nll=after)
-    run.finish({"steps": order.total, "demonstrations": len(kept), "heldout": len(outside), "heldout_nll": after},
-               lambda folder: learner.save(folder, base=run.config["base"]))
+    result = {"steps": order.total, "demonstrations": len(kept), "heldout": len(outside)}
+    if config.mix:
+        result["files"] = {name: len(s.kept) for name, s in zip((config.data, *(n for n, _ in mixed(config))), splits)}
+    run.finish({**result, **judge.conclude(order.total, run)}, lambda folder: learner.save(folder, base=run.config["base"]))
+
+
+def check(config: Config) -> None:
+    if config.reward and config.select != "reward":
+        raise UserError(f"--reward does nothing with --select {config.select}.", "Add --select reward, or leave --reward out.")
+
+
+def read_split(config: Config, name: str, learner: Engine, run: Run) -> Split:
+    """A file's demonstrations that fit; held out are those of a prompt that falls into the share, in whichever file."""
+    loaded = read_demonstrations(name, skip_bad=config.skip_bad)
+    fitted = fit([learner.template.tree(d.prompt, [d.completion]) for d in loaded.records], config.max_length, config.overlong)
+    for note in (loaded.describe(), fitted.describe("demonstrations", config.max_length)):
+        if note:
+            run.note(note if name == config.data else f"{name}: {note}")
+    split = Split()
+    for i, tree in zip(fitted.kept, fitted.trees):
+        prompt = loaded.records[i].prompt
+        if in_share(prompt.id, config.holdout, config.seed):
+            split.held.append(tree)
+            split.prompts.append(prompt)
+        else:
+            split.kept.append(tree)
+    return split
+
+
+class Judge:
+    """Measures the held-out prompts of --data, and keeps the weights of the epoch that --select likes best."""
+
+    def __init__(self, config: Config, learner: Engine, sampler: HFSampler, reward: Reward | None, split: Split) -> None:
+        self.config, self.learner, self.sampler, self.reward, self.held = config, learner, sampler, reward, split.held
+        room = config.max_length - config.max_tokens
+        once = {p.id: p for p in split.prompts if len(learner.template.prompt_ids(p)) <= room}
+        self.prompts = list(once.values())
+        self.best: dict[str, Any] = {}
+        self.weights: dict[str, torch.Tensor] = {}
+        if config.select != "last" and not (self.prompts if reward is not None else self.held):
+            raise UserError("No prompt is held out to select the epoch by.", "Raise --holdout, or give more demonstrations.")
+
+    def measure(self) -> dict[str, Any]:
+        """`heldout_nll`, and of a reward the mean score of sampled answers, which all epochs draw by the same numbers."""
+        found: dict[str, Any] = {"heldout_nll": mean_nll(self.learner, self.held)}
+        if self.reward is None:
+            return found
+        samples = self.sampler.sample(self.prompts, self.config.n, max_tokens=self.config.max_tokens,
+                                      seed=derive_seed(self.config.seed, "select"))
+        scores = penalised(self.reward, self.prompts, samples, self.config.missing_eos_penalty)
+        means = [sum(row) / len(row) for group in scores if (row := [r for r in group if r is not None])]
+        if not means:
+            raise UserError("The reward gave none of the answers to held-out prompts a score.", "Lower --max-tokens.")
+        self.estimate = mean_interval(means).to_json()
+        return {**found, "heldout_reward": self.estimate["value"]}
+
+    def offer(self, step: int, epoch: float, run: Run) -> None:
+        """Measures the epoch that ended, and keeps its weights if none was better."""
+        found = self.measure()
+        run.log(step, epoch=epoch, **found)
+        value = found["heldout_reward"] if self.config.select == "reward" else -found["heldout_nll"]
+        if not self.best or value > self.best["value"]:
+            self.best = {"value": value, "epoch": epoch, "heldout_nll": found["heldout_nll"]}
+            if self.reward is not None:
+                self.best["heldout_reward"] = self.estimate
+            self.weights = {n: p.detach().clone() for n, p in self.learner.trainable.items()}
+
+    def conclude(self, step: int, run: Run) -> dict[str, Any]:
+        """The held-out figures of the weights that are kept; puts the best epoch's back."""
+        if self.config.select == "last":
+            if self.held:
+                run.log(step, heldout_nll=(after := mean_nll(self.learner, self.held)))
+            return {"heldout_nll": after if self.held else None}
+        with torch.no_grad():
+            for name, weight in self.weights.items():
+                self.learner.trainable[name].copy_(weight)
+        rows = [r for r in read_jsonl(run.path / "metrics.jsonl") if "epoch" in r]
+        epochs = {f"{r['epoch']:g}": {k: r[k] for k in ("heldout_nll", "heldout_reward") if k in r} for r in rows}
+        return {**{k: v for k, v in self.best.items() if k != "value"}, "epochs": epochs}
+
+    def save(self, folder: Path) -> None:
+        self.learner.save_state(folder)
+        if self.best:
+            write_json(folder / "best.json", self.best)
+            torch.save(self.weights, folder / "best.pt")
+
+    def load(self, folder: Path) -> None:
+        self.learner.load_state(folder)
+        if (folder / "best.json").exists():
+            self.best = read_json(folder / "best.json")
+            self.weights = torch.load(folder / "best.pt", map_location=self.learner.device, weights_only=True)
 
 
 def mean_nll(learner: Engine, trees: list[Tree]) -> float:
