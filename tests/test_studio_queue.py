@@ -8,11 +8,16 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from sqlalchemy import event, text
+from sqlalchemy import bindparam, event, insert, select, text
+from sqlalchemy.exc import IntegrityError
 
 from harken.core.errors import UserError
 from harken.store import events
 from harken.store.database import open_database
+from harken.store.prepared import Prepared
+from harken.store.schema import judgments
+from harken.store.studio_schema import assignments, items, members, users
+from harken.store.studio_schema import events as event_table
 from harken.studio import leases, projects
 from harken.studio.errors import ApiError
 from harken.studio.quality import gold_marks, qualifies, settled
@@ -408,6 +413,22 @@ def test_f5_a_claim_and_a_submit_cost_the_same_whatever_the_project_or_the_histo
                     desk.submit("ana", desk.claim("ana")[0])
                 steps[n, answered] = counted[0]
     assert max(steps.values()) < 1.5 * min(steps.values()), steps
+
+
+def test_prepared_statements_give_what_sqlalchemy_gives(db):
+    """Every type of the schema there and back, None and booleans included; a broken rule is SQLAlchemy's own error."""
+    desk = Desk(db, n=2)
+    desk.submit("ana", desk.claim("ana")[0], answer={"preference": 1, "notes": "é 🙂"})
+    for table in (assignments, items, judgments, members, event_table):
+        with db.link.reading() as tx:
+            mine, theirs = Prepared(select(table)).all(tx), tx.execute(select(table)).fetchall()
+        assert [row._asdict() for row in mine] == [row._asdict() for row in theirs] and mine
+        assert [[type(v) for v in row] for row in mine] == [[type(v) for v in row] for row in theirs]
+    copy = Prepared(insert(members).from_select(members.c.keys(), select(members)))
+    with pytest.raises(IntegrityError), db.link.writing() as tx:
+        copy.run(tx)
+    with db.link.reading() as tx:
+        assert Prepared(select(users.c.name).where(users.c.id == bindparam("id"))).first(tx, id=-1) is None
 
 
 class Assignment(RuleBasedStateMachine):

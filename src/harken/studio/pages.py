@@ -22,7 +22,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from harken.studio.errors import ApiError
+from harken.studio.errors import told
 from harken.studio.icons import icon
 
 if TYPE_CHECKING:
@@ -97,10 +97,16 @@ def page(handler: Page, *, who: str = "user") -> Page:
             return render(request, "problem.html", 404, title="Not found", words="There is no such page.")
         try:
             return await handler(request)
-        except ApiError as error:
-            title = "Not found" if error.status == 404 else "That did not work"
-            return render(request, "problem.html", error.status, title=title, words=f"{error.message} {error.hint}")
+        except Exception as error:  # the server's edge: whatever fails becomes a page
+            return failure(request, error)
     return answer
+
+
+def failure(request: Request, error: Exception) -> Response:
+    """A failure as a page, with what to do next."""
+    error = told(error)
+    title = "Not found" if error.status == 404 else "That did not work"
+    return render(request, "problem.html", error.status, title=title, words=f"{error.message} {error.hint}".strip())
 
 
 def local(path: str) -> str:
