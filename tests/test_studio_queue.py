@@ -1,5 +1,6 @@
 """Assignment: what is handed out, to whom, how often; and that nothing said is lost."""
 
+import contextlib
 import tempfile
 import uuid
 from collections import Counter
@@ -438,12 +439,16 @@ class Assignment(RuleBasedStateMachine):
 
     @initialize(overlap=st.sampled_from([1, 2, 3, {"min": 2, "max": 4}]), n=st.integers(1, 5), repeats=st.sampled_from([0, 0.3]))
     def begin(self, overlap, n, repeats):
-        self.folder = tempfile.TemporaryDirectory()
-        self.db = open_template(self.folder.name)
+        self.kept = contextlib.ExitStack()
+        self.db = self.open()
         self.desk = Desk(self.db, n=n, overlap=overlap, repeat_rate=repeats, repeat_minutes=5, skip_limit=4)
         self.held = {}
         self.acknowledged = {}
         self.last = None
+
+    def open(self):
+        """An empty database, gone when the machine is torn down."""
+        return self.kept.enter_context(open_template(self.kept.enter_context(tempfile.TemporaryDirectory())))
 
     @rule(name=people, count=st.integers(1, 3), lost=st.booleans())
     def claim(self, name, count, lost):
@@ -523,8 +528,7 @@ class Assignment(RuleBasedStateMachine):
         self.rules_hold()
         with self.db.link.reading() as connection:
             events.verify(connection)
-        self.db.close()
-        self.folder.cleanup()
+        self.kept.close()
 
 
 TestAssignment = Assignment.TestCase
@@ -536,3 +540,23 @@ TestAssignment.settings = settings(max_examples=15, stateful_step_count=25, dead
 class TestAssignmentAtLength(Assignment.TestCase):
     settings = settings(max_examples=60, stateful_step_count=50, deadline=None,
                         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+
+
+class AssignmentOnPostgres(Assignment):
+    """The same rules on PostgreSQL."""
+
+    server = None
+
+    def open(self):
+        return self.kept.enter_context(open_database(self.kept.enter_context(empty_postgres(self.server))))
+
+
+@pytest.fixture(scope="module")
+def machine_on_postgres(postgres):
+    AssignmentOnPostgres.server = postgres
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("machine_on_postgres")
+class TestAssignmentOnPostgres(AssignmentOnPostgres.TestCase):
+    settings = settings(max_examples=4, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck))
