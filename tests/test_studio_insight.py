@@ -104,9 +104,10 @@ def test_time_left_is_what_is_open_at_the_last_hour_s_pace():
 def test_bars_count_by_hour_then_by_day():
     now = datetime(2026, 1, 2, 10, 30, tzinfo=UTC)
     hours, title = charts.by_hour([AT, AT, "2026-01-02T10:05:00+00:00"], now)
-    assert "hour" in title and len(hours) == 48 and hours[-1] == ("10:00", 1) and dict(hours[23:25])["10:00"] == 2
+    assert "hour" in title and len(hours) == 48 and hours[-1].n == 1 and {b.name: b.n for b in hours[23:25]}["10:00"] == 2
+    assert hours[-1] == ("10:00", 1, "2026-01-02T10:00:00.000+00:00", "2026-01-02T11:00:00.000+00:00")
     days, title = charts.by_hour([AT], now + timedelta(days=5))
-    assert "day" in title and ("01 Jan", 1) in days
+    assert "day" in title and ("01 Jan", 1, "2026-01-01T00:00:00.000+00:00", "2026-01-02T00:00:00.000+00:00") in days
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_durations(seconds, words):
 def test_a_chart_says_its_numbers_and_escapes_its_words():
     svg = charts.interval(Estimate(0.5, 0.4, 0.6, 10), 0, 1, 0.33, "<b>")
     assert 'aria-label="&lt;b&gt; 0.50, interval 0.40 to 0.60, chance 0.33"' in svg
-    assert "style=" not in svg and "style=" not in charts.bars([("<", 3)], "<title>")
+    assert "style=" not in svg and "style=" not in charts.bars([charts.Bar("<", 3)], "<title>")
 
 
 @pytest.mark.parametrize(

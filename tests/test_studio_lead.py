@@ -199,6 +199,16 @@ def test_every_number_leads_to_the_items_behind_it(watched, served, crowded):
     page.goto(f"{served.url}/lead/projects/{crowded}")
     page.get_by_role("link", name="Krippendorff's alpha", exact=True).click()
     assert page.locator("tbody tr").count() > 5
+    page.goto(f"{served.url}/lead/projects/{crowded}")
+    assert page.locator(".tiles dd").count() == page.locator(".tiles dd a").count() == 6
+    answers = int(page.locator("[data-field=last_hour]").inner_text().replace(",", ""))
+    page.locator(".tiles a", has=page.locator("[data-field=last_hour]")).click()
+    assert 0 < page.locator("tbody tr").count() <= answers
+    page.goto(f"{served.url}/lead/projects/{crowded}")
+    page.get_by_text("Numbers").first.click()
+    page.locator("details[open] td a").first.click()
+    assert "Answered from" in page.locator("h2").inner_text() and page.locator("tbody tr").count() > 0
+    page.goto(f"{served.url}/lead/projects/{crowded}")
     for path in [a.get_attribute("href") for a in page.locator("main a").all()]:
         assert page.request.get(served.url + path if path.startswith("/") else page.url.split("?")[0] + path).status == 200, path
 

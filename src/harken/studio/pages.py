@@ -18,7 +18,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -131,6 +131,9 @@ def routes(studio: Studio) -> list[BaseRoute]:
         return render(request, "label.html", project=project, kind=KINDS[project["kind"]], data=data, modules=modules,
                       reasons=REASONS, categories=CATEGORIES)
 
+    async def worker(request: Request) -> Response:
+        return FileResponse(HERE / "static" / "worker.js", media_type="text/javascript", headers={"Cache-Control": "no-cache"})
+
     async def login(request: Request) -> Response:
         onward = local(request.query_params.get("next", "/"))
         return RedirectResponse(onward, 303) if request.state.user else render(request, "login.html", next=onward)
@@ -148,7 +151,9 @@ def routes(studio: Studio) -> list[BaseRoute]:
         return render(request, "account.html", hidden=me["hidden"], categories=CATEGORIES, tokens=tokens, scopes=scopes)
 
     return [
-        Route("/", page(home)), Route("/label/{project:int}", page(label)), Route("/login", page(login, who="anyone")),
+        Route("/", page(home)), Route("/label/{project:int}", page(label)),
+        Route("/label/worker.js", page(worker, who="anyone")),  # here, as it may serve only what lies beside and below it
+        Route("/login", page(login, who="anyone")),
         Route("/join", page(join, who="anyone")), Route("/setup", page(setup, who="anyone")), Route("/account", page(account)),
         *pages_lead.routes(studio), Mount("/static", Versioned(directory=HERE / "static")),
     ]
@@ -157,5 +162,5 @@ def routes(studio: Studio) -> list[BaseRoute]:
 @cache
 def label_modules() -> tuple[Path, ...]:
     """The labeling page's modules, to be fetched at once instead of one after the other."""
-    own = ("page.js", "join.js", "theme.js", "lead.js")
+    own = ("page.js", "join.js", "theme.js", "lead.js", "worker.js")
     return tuple(p for p in sorted((HERE / "static").rglob("*.js")) if p.name not in own)
