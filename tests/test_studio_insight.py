@@ -1,5 +1,6 @@
 """The lead's figures against hand-worked numbers, without a browser."""
 
+import random
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -93,6 +94,26 @@ def test_f17_a_few_who_give_most_are_named():
     assert "1 of 6 labelers gave 95% of the answers." in insight(rows, FORM).warnings
     even = [said(i, f"p{i % 6}", [1, 2]) for i in range(60)]
     assert insight(even, FORM).warnings == []
+
+
+def test_f18_a_scripted_voter_is_named_and_sincere_people_are_not():
+    """Three of five sincere people rank each item by its worth with noise; a program ranks all upside down, or blindly."""
+    rng = random.Random(5)
+    worth = [[rng.gauss(0, 1.5) for _ in range(3)] for _ in range(80)]
+
+    def ranking(i, name, felt):
+        return said(i, name, ranks_of(felt), order=rng.sample(range(3), 3))
+
+    rows = [ranking(i, f"p{(i + k) % 5}", [w + rng.gauss(0, 0.7) for w in worth[i]]) for i in range(80) for k in range(3)]
+    assert insight(rows, FORM).warnings == []
+    for script in (lambda w: -w, lambda w: rng.random()):
+        found = insight([*rows, *(ranking(i, "bot", [script(w) for w in worth[i]]) for i in range(80))], FORM)
+        assert [w.split()[0] for w in found.warnings] == ["bot"]
+
+
+def ranks_of(felt):
+    order = sorted(range(len(felt)), key=lambda i: -felt[i])
+    return [order.index(i) + 1 for i in range(len(felt))]
 
 
 def test_time_left_is_what_is_open_at_the_last_hour_s_pace():

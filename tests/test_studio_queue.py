@@ -356,6 +356,18 @@ def test_f12_answers_under_an_older_form_keep_its_version(db):
     assert [j.form_version for j in db.judgments()] == [old["form_version"], new["form_version"]]
 
 
+def test_f15_what_was_asked_is_stored_with_every_answer(db):
+    """A project that turns its question round: each answer leads to the wording it was given under."""
+    desk = Desk(db, n=2)
+    wordings = ("Which answer is more helpful?", "Which answer is more harmful?")
+    for wording in wordings:
+        with db.link.writing() as tx:
+            projects.set_instructions(tx, desk.project, {"text": wording}, desk.clock())
+        desk.submit("ana", desk.claim("ana")[0])
+    asked = desk.rows("SELECT i.text FROM judgments j JOIN instructions i ON i.hash = j.instruction_hash ORDER BY j.seq")
+    assert [row.text for row in asked] == list(wordings)
+
+
 def test_a_changed_overlap_opens_and_closes_items(db):
     desk = Desk(db, n=3)
     while tasks := desk.claim("ana"):

@@ -33,6 +33,7 @@ from harken.store.schema import judgments, prompts
 from harken.store.studio_schema import items, retractions
 
 MOST = 5_000  # answers looked at, the latest ones: about 2.5 s of one core, and no more with a longer history (F5)
+SURELY, MANY = 0.95, 30  # warn of so sure a guesser, from so many answers on (F18)
 FEW_LABELERS, MUCH = 0.2, 0.6  # warn when a fifth of the labelers gives more than this share (F17)
 MEASURES = {"percent": "Percent agreement", "cohen": "Cohen's kappa", "fleiss": "Fleiss' kappa",
             "alpha": "Krippendorff's alpha", "gwet": "Gwet's AC1", "tau": "Kendall's tau", "w": "Kendall's W"}
@@ -150,12 +151,13 @@ def insight(said: Sequence[Said], form: Mapping[str, Any]) -> Insight:
     fitted = _fit(votes)
     lists = _lists(counted)
     ranked = ratings_of_votes(votes) if len(votes) else None
+    people = _people(counted, votes, fitted)
     table = matrix(ranked) if ranked is not None and len(ranked) else None
     return Insight(
         len(counted), len(said) >= MOST, [*_of_votes(ranked), *_of_rankings(counted), *_of_ratings(counted)],
         _of_flags(counted, form), table if table is not None and (table.shared > 0).sum() > len(table.raters) else None,
-        _people(counted, votes, fitted), _biases(counted, votes), _consistency(said), _queue(counted, votes, fitted),
-        _warnings(counted), lists)
+        people, _biases(counted, votes), _consistency(said), _queue(counted, votes, fitted),
+        [*_warnings(counted), *_outliers(people)], lists)
 
 
 def _row(name: str, found: Agreement | None, listed: str = "disagree", note: str = "") -> Row | None:
@@ -340,3 +342,9 @@ def _warnings(counted: Sequence[Said]) -> list[str]:
     if len(done) >= 5 and sum(done[:few]) > MUCH * sum(done):
         return [f"{few} of {len(done)} labelers gave {sum(done[:few]) / sum(done):.0%} of the answers."]
     return []
+
+
+def _outliers(people: Sequence[Person]) -> list[str]:
+    """F18: somebody, or a program, whose verdicts tell nothing of the others' or the opposite of them."""
+    return [f"{p.name} gave {p.done:,} answers that have nothing to do with anybody else's: read some before they train anything."
+            for p in people if p.fitted is not None and p.fitted.careless > SURELY and p.done >= MANY]
