@@ -346,6 +346,29 @@ def test_snapshots_and_members(watched, served, crowded):
     assert "taken out" in page.locator("tr", has_text="Dan").inner_text()
 
 
+def test_f12_a_lead_changes_the_form_and_old_answers_keep_theirs(watched, served):
+    project = served.project("rate_and_rank", ranking_items(1, 2))
+    page = watched.page()
+    page.goto(f"{served.url}/lead/projects/{project}/settings")
+    before = page.request.get(f"{served.url}/api/projects/{project}").json()["form"]
+    save = page.get_by_role("region", name="The form").get_by_role("button", name="Save as a new version")
+    with page.expect_event("load"):
+        save.click()
+    assert page.request.get(f"{served.url}/api/projects/{project}").json()["form"] == before, "nothing changed: the same version"
+    flags = page.get_by_label("Flags of an answer")
+    flags.fill(flags.input_value() + "\nToo long, or padded | Closed domain\n")
+    page.get_by_label("Labelers may write notes").uncheck()
+    with page.expect_event("load"):
+        save.click()
+    after = page.request.get(f"{served.url}/api/projects/{project}").json()["form"]
+    new = {"name": "too_long_or_padded", "label": "Too long, or padded", "only": "closed_domain"}
+    assert after["rating"]["flags"] == [*before["rating"]["flags"], new] and after["notes"] is False
+    flags.fill("One | No such flag")
+    save.click()
+    page.get_by_text("must name one of the prompt flags").wait_for()
+    watched.faults = [f for f in watched.faults if "400" not in f]
+
+
 def test_the_guide_shows_new_instructions_by_themselves(watched, served):
     project = served.project("compare", KINDS["compare"])
     page = watched.label(project)
