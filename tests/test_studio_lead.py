@@ -256,7 +256,7 @@ def test_a_lead_makes_a_project_imports_a_file_and_labels(watched, served, tmp_p
         page.get_by_role("button", name="Import").click()
     until(page, "document.querySelector('form[data-file] .error').textContent.includes('Item 2')")
     page.get_by_text("Or write one here").click()
-    page.get_by_label("Prompt").fill("Kale?")
+    page.get_by_label("Prompt", exact=True).fill("Kale?")
     page.get_by_label("Answers, with a line").fill("In spring.\n---\nIn autumn.")
     page.get_by_role("button", name="Add it").click()
     page.locator(".message", has_text="1 items added").wait_for()
@@ -351,7 +351,7 @@ def test_f12_a_lead_changes_the_form_and_old_answers_keep_theirs(watched, served
     page = watched.page()
     page.goto(f"{served.url}/lead/projects/{project}/settings")
     before = page.request.get(f"{served.url}/api/projects/{project}").json()["form"]
-    save = page.get_by_role("region", name="The form").get_by_role("button", name="Save as a new version")
+    save = page.get_by_role("button", name="Save the form")
     with page.expect_event("load"):
         save.click()
     assert page.request.get(f"{served.url}/api/projects/{project}").json()["form"] == before, "nothing changed: the same version"
