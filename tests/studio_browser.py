@@ -24,20 +24,21 @@ ANSWERS = (
 class Served:
     """A running studio."""
 
-    def __init__(self, folder, **options):
+    def __init__(self, folder, port=0, **options):
         import uvicorn
 
         from harken.store.database import open_database
         from harken.studio.app import Studio, create_app
 
         self.studio = Studio(open_database(folder / "feedback.db"), **{"single_user": True, **options})
-        config = uvicorn.Config(create_app(self.studio), port=0, log_level="warning")
+        config = uvicorn.Config(create_app(self.studio), port=port, log_level="warning")
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.thread.start()
         while not self.server.started:
             time.sleep(0.01)
-        self.url = f"http://127.0.0.1:{self.server.servers[0].sockets[0].getsockname()[1]}"
+        self.port = self.server.servers[0].sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
 
     def stop(self):
         self.server.should_exit = True

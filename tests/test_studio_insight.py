@@ -1,5 +1,6 @@
 """The lead's figures against hand-worked numbers, without a browser."""
 
+import random
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -95,6 +96,26 @@ def test_f17_a_few_who_give_most_are_named():
     assert insight(even, FORM).warnings == []
 
 
+def test_f18_a_scripted_voter_is_named_and_sincere_people_are_not():
+    """Three of five sincere people rank each item by its worth with noise; a program ranks all upside down, or blindly."""
+    rng = random.Random(5)
+    worth = [[rng.gauss(0, 1.5) for _ in range(3)] for _ in range(80)]
+
+    def ranking(i, name, felt):
+        return said(i, name, ranks_of(felt), order=rng.sample(range(3), 3))
+
+    rows = [ranking(i, f"p{(i + k) % 5}", [w + rng.gauss(0, 0.7) for w in worth[i]]) for i in range(80) for k in range(3)]
+    assert insight(rows, FORM).warnings == []
+    for script in (lambda w: -w, lambda w: rng.random()):
+        found = insight([*rows, *(ranking(i, "bot", [script(w) for w in worth[i]]) for i in range(80))], FORM)
+        assert [w.split()[0] for w in found.warnings] == ["bot"]
+
+
+def ranks_of(felt):
+    order = sorted(range(len(felt)), key=lambda i: -felt[i])
+    return [order.index(i) + 1 for i in range(len(felt))]
+
+
 def test_time_left_is_what_is_open_at_the_last_hour_s_pace():
     assert pages_lead.time_left({"answers_wanted": 100, "answers": 40, "last_hour": 30}) == 7200
     assert pages_lead.time_left({"answers_wanted": 100, "answers": 40, "last_hour": 0}) is None
@@ -104,9 +125,10 @@ def test_time_left_is_what_is_open_at_the_last_hour_s_pace():
 def test_bars_count_by_hour_then_by_day():
     now = datetime(2026, 1, 2, 10, 30, tzinfo=UTC)
     hours, title = charts.by_hour([AT, AT, "2026-01-02T10:05:00+00:00"], now)
-    assert "hour" in title and len(hours) == 48 and hours[-1] == ("10:00", 1) and dict(hours[23:25])["10:00"] == 2
+    assert "hour" in title and len(hours) == 48 and hours[-1].n == 1 and {b.name: b.n for b in hours[23:25]}["10:00"] == 2
+    assert hours[-1] == ("10:00", 1, "2026-01-02T10:00:00.000+00:00", "2026-01-02T11:00:00.000+00:00")
     days, title = charts.by_hour([AT], now + timedelta(days=5))
-    assert "day" in title and ("01 Jan", 1) in days
+    assert "day" in title and ("01 Jan", 1, "2026-01-01T00:00:00.000+00:00", "2026-01-02T00:00:00.000+00:00") in days
 
 
 @pytest.mark.parametrize(
@@ -119,7 +141,7 @@ def test_durations(seconds, words):
 def test_a_chart_says_its_numbers_and_escapes_its_words():
     svg = charts.interval(Estimate(0.5, 0.4, 0.6, 10), 0, 1, 0.33, "<b>")
     assert 'aria-label="&lt;b&gt; 0.50, interval 0.40 to 0.60, chance 0.33"' in svg
-    assert "style=" not in svg and "style=" not in charts.bars([("<", 3)], "<title>")
+    assert "style=" not in svg and "style=" not in charts.bars([charts.Bar("<", 3)], "<title>")
 
 
 @pytest.mark.parametrize(

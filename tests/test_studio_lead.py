@@ -199,6 +199,16 @@ def test_every_number_leads_to_the_items_behind_it(watched, served, crowded):
     page.goto(f"{served.url}/lead/projects/{crowded}")
     page.get_by_role("link", name="Krippendorff's alpha", exact=True).click()
     assert page.locator("tbody tr").count() > 5
+    page.goto(f"{served.url}/lead/projects/{crowded}")
+    assert page.locator(".tiles dd").count() == page.locator(".tiles dd a").count() == 6
+    answers = int(page.locator("[data-field=last_hour]").inner_text().replace(",", ""))
+    page.locator(".tiles a", has=page.locator("[data-field=last_hour]")).click()
+    assert 0 < page.locator("tbody tr").count() <= answers
+    page.goto(f"{served.url}/lead/projects/{crowded}")
+    page.get_by_text("Numbers").first.click()
+    page.locator("details[open] td a").first.click()
+    assert "Answered from" in page.locator("h2").inner_text() and page.locator("tbody tr").count() > 0
+    page.goto(f"{served.url}/lead/projects/{crowded}")
     for path in [a.get_attribute("href") for a in page.locator("main a").all()]:
         assert page.request.get(served.url + path if path.startswith("/") else page.url.split("?")[0] + path).status == 200, path
 
@@ -246,7 +256,7 @@ def test_a_lead_makes_a_project_imports_a_file_and_labels(watched, served, tmp_p
         page.get_by_role("button", name="Import").click()
     until(page, "document.querySelector('form[data-file] .error').textContent.includes('Item 2')")
     page.get_by_text("Or write one here").click()
-    page.get_by_label("Prompt").fill("Kale?")
+    page.get_by_label("Prompt", exact=True).fill("Kale?")
     page.get_by_label("Answers, with a line").fill("In spring.\n---\nIn autumn.")
     page.get_by_role("button", name="Add it").click()
     page.locator(".message", has_text="1 items added").wait_for()
@@ -334,6 +344,29 @@ def test_snapshots_and_members(watched, served, crowded):
     with page.expect_navigation():
         page.get_by_role("button", name="Take out Dan").click()
     assert "taken out" in page.locator("tr", has_text="Dan").inner_text()
+
+
+def test_f12_a_lead_changes_the_form_and_old_answers_keep_theirs(watched, served):
+    project = served.project("rate_and_rank", ranking_items(1, 2))
+    page = watched.page()
+    page.goto(f"{served.url}/lead/projects/{project}/settings")
+    before = page.request.get(f"{served.url}/api/projects/{project}").json()["form"]
+    save = page.get_by_role("button", name="Save the form")
+    with page.expect_event("load"):
+        save.click()
+    assert page.request.get(f"{served.url}/api/projects/{project}").json()["form"] == before, "nothing changed: the same version"
+    flags = page.get_by_label("Flags of an answer")
+    flags.fill(flags.input_value() + "\nToo long, or padded | Closed domain\n")
+    page.get_by_label("Labelers may write notes").uncheck()
+    with page.expect_event("load"):
+        save.click()
+    after = page.request.get(f"{served.url}/api/projects/{project}").json()["form"]
+    new = {"name": "too_long_or_padded", "label": "Too long, or padded", "only": "closed_domain"}
+    assert after["rating"]["flags"] == [*before["rating"]["flags"], new] and after["notes"] is False
+    flags.fill("One | No such flag")
+    save.click()
+    page.get_by_text("must name one of the prompt flags").wait_for()
+    watched.faults = [f for f in watched.faults if "400" not in f]
 
 
 def test_the_guide_shows_new_instructions_by_themselves(watched, served):

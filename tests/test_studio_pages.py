@@ -304,6 +304,37 @@ def test_f21_answers_given_offline_arrive_exactly_once(troubled, served):
     assert page.evaluate("Object.keys(localStorage).filter(k => k.includes(':out:'))") == []
 
 
+def test_f21_without_a_server_the_page_can_be_loaded_again_and_closed_and_nothing_is_lost(browser, tmp_path):
+    served = Served(tmp_path)
+    project = served.project("compare", PAIRS)
+    watched = Watched(browser, served.url)
+    page = watched.label(project)
+    until(page, "navigator.serviceWorker.controller && caches.open('harken').then(c => c.keys()).then(k => k.length > 20)")
+    served.stop()
+    seen = []
+    for key in "17":
+        seen.append(prompt(page))
+        page.keyboard.press(key)
+        page.keyboard.press("Enter")
+        page.reload()
+        page.locator("#connection", has_text=f"{len(seen)} waiting to be sent").wait_for()
+        page.locator(".task").wait_for()
+    context = page.context
+    page.close()
+    page = context.new_page()
+    page.goto(f"{served.url}/label/{project}")
+    page.locator("#connection", has_text="2 waiting to be sent").wait_for()
+    page.locator(".task").wait_for()
+    assert prompt(page) not in seen
+    served = Served(tmp_path, served.port)
+    stored(page, "B is better")
+    page.wait_for_timeout(500)
+    assert [as_shown(p, o) for p, o, _ in served.judgments(project)] == [[1, 2], [2, 1]]
+    assert prompt(page) not in seen and page.evaluate("Object.keys(localStorage).filter(k => k.includes(':out:'))") == []
+    assert watched.close(("Failed to load resource", "net::ERR")) == []
+    served.stop()
+
+
 def test_f21_an_answer_whose_acknowledgement_was_lost_is_sent_again_and_stored_once(troubled, served):
     project = served.project("compare", PAIRS)
     page = troubled.label(project)

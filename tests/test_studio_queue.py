@@ -1,5 +1,6 @@
 """Assignment: what is handed out, to whom, how often; and that nothing said is lost."""
 
+import contextlib
 import tempfile
 import uuid
 from collections import Counter
@@ -8,11 +9,16 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from sqlalchemy import event, text
+from sqlalchemy import bindparam, event, insert, select, text
+from sqlalchemy.exc import IntegrityError
 
 from harken.core.errors import UserError
 from harken.store import events
 from harken.store.database import open_database
+from harken.store.prepared import Prepared
+from harken.store.schema import judgments
+from harken.store.studio_schema import assignments, items, members, users
+from harken.store.studio_schema import events as event_table
 from harken.studio import leases, projects
 from harken.studio.errors import ApiError
 from harken.studio.quality import gold_marks, qualifies, settled
@@ -350,6 +356,18 @@ def test_f12_answers_under_an_older_form_keep_its_version(db):
     assert [j.form_version for j in db.judgments()] == [old["form_version"], new["form_version"]]
 
 
+def test_f15_what_was_asked_is_stored_with_every_answer(db):
+    """A project that turns its question round: each answer leads to the wording it was given under."""
+    desk = Desk(db, n=2)
+    wordings = ("Which answer is more helpful?", "Which answer is more harmful?")
+    for wording in wordings:
+        with db.link.writing() as tx:
+            projects.set_instructions(tx, desk.project, {"text": wording}, desk.clock())
+        desk.submit("ana", desk.claim("ana")[0])
+    asked = desk.rows("SELECT i.text FROM judgments j JOIN instructions i ON i.hash = j.instruction_hash ORDER BY j.seq")
+    assert [row.text for row in asked] == list(wordings)
+
+
 def test_a_changed_overlap_opens_and_closes_items(db):
     desk = Desk(db, n=3)
     while tasks := desk.claim("ana"):
@@ -410,6 +428,22 @@ def test_f5_a_claim_and_a_submit_cost_the_same_whatever_the_project_or_the_histo
     assert max(steps.values()) < 1.5 * min(steps.values()), steps
 
 
+def test_prepared_statements_give_what_sqlalchemy_gives(db):
+    """Every type of the schema there and back, None and booleans included; a broken rule is SQLAlchemy's own error."""
+    desk = Desk(db, n=2)
+    desk.submit("ana", desk.claim("ana")[0], answer={"preference": 1, "notes": "é 🙂"})
+    for table in (assignments, items, judgments, members, event_table):
+        with db.link.reading() as tx:
+            mine, theirs = Prepared(select(table)).all(tx), tx.execute(select(table)).fetchall()
+        assert [row._asdict() for row in mine] == [row._asdict() for row in theirs] and mine
+        assert [[type(v) for v in row] for row in mine] == [[type(v) for v in row] for row in theirs]
+    copy = Prepared(insert(members).from_select(members.c.keys(), select(members)))
+    with pytest.raises(IntegrityError), db.link.writing() as tx:
+        copy.run(tx)
+    with db.link.reading() as tx:
+        assert Prepared(select(users.c.name).where(users.c.id == bindparam("id"))).first(tx, id=-1) is None
+
+
 class Assignment(RuleBasedStateMachine):
     """People join, leave, skip, submit twice, write drafts and undo, while clocks jump: the rules hold after every step."""
 
@@ -417,12 +451,16 @@ class Assignment(RuleBasedStateMachine):
 
     @initialize(overlap=st.sampled_from([1, 2, 3, {"min": 2, "max": 4}]), n=st.integers(1, 5), repeats=st.sampled_from([0, 0.3]))
     def begin(self, overlap, n, repeats):
-        self.folder = tempfile.TemporaryDirectory()
-        self.db = open_template(self.folder.name)
+        self.kept = contextlib.ExitStack()
+        self.db = self.open()
         self.desk = Desk(self.db, n=n, overlap=overlap, repeat_rate=repeats, repeat_minutes=5, skip_limit=4)
         self.held = {}
         self.acknowledged = {}
         self.last = None
+
+    def open(self):
+        """An empty database, gone when the machine is torn down."""
+        return self.kept.enter_context(open_template(self.kept.enter_context(tempfile.TemporaryDirectory())))
 
     @rule(name=people, count=st.integers(1, 3), lost=st.booleans())
     def claim(self, name, count, lost):
@@ -502,8 +540,7 @@ class Assignment(RuleBasedStateMachine):
         self.rules_hold()
         with self.db.link.reading() as connection:
             events.verify(connection)
-        self.db.close()
-        self.folder.cleanup()
+        self.kept.close()
 
 
 TestAssignment = Assignment.TestCase
@@ -515,3 +552,23 @@ TestAssignment.settings = settings(max_examples=15, stateful_step_count=25, dead
 class TestAssignmentAtLength(Assignment.TestCase):
     settings = settings(max_examples=60, stateful_step_count=50, deadline=None,
                         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+
+
+class AssignmentOnPostgres(Assignment):
+    """The same rules on PostgreSQL."""
+
+    server = None
+
+    def open(self):
+        return self.kept.enter_context(open_database(self.kept.enter_context(empty_postgres(self.server))))
+
+
+@pytest.fixture(scope="module")
+def machine_on_postgres(postgres):
+    AssignmentOnPostgres.server = postgres
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("machine_on_postgres")
+class TestAssignmentOnPostgres(AssignmentOnPostgres.TestCase):
+    settings = settings(max_examples=4, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck))

@@ -42,6 +42,8 @@ class Sets:
     """[n] nats, each given those before it."""
     seconds: Floats
     """[n]"""
+    which: tuple[int, ...] = ()
+    """Which of `answers` each was chosen from."""
 
 
 def ranking_information(mean: Floats, root: Floats, beta: float = 1.0, draws: int = DRAWS, seed: int = 0) -> float:
@@ -99,19 +101,21 @@ def grow(belief: Belief, items: Ints, most: int, beta: float) -> list[Ints]:
 
 
 def next_sets(belief: Belief, answers: Sequence[Ints], seconds: Callable[[Ints], float], n: int, *, least: int = 2,
-              most: int = MOST, beta: float = 1.0, seed: int = 0) -> Sets:
+              most: int = MOST, beta: float = 1.0, seed: int = 0, whole: bool = False) -> Sets:
     """The n rankings of `least` to `most` options that teach most per second, each of another prompt.
 
-    `answers` holds each prompt's items; prompts with fewer than `least` are passed over. Ties are left out of the
-    ranking's likelihood.
+    `answers` holds each prompt's items; prompts with fewer than `least` are passed over. With `whole` a prompt's answers
+    are ranked all together or not at all. Ties are left out of the ranking's likelihood.
     """
     if not 2 <= least <= most <= MOST:
         raise ValueError(f"sizes must lie between 2 and {MOST}, found {least} to {most}")
     now = dataclasses.replace(belief, root=belief.root.copy())
-    nested = {i: grow(belief, items, most, beta)[least - 2:] for i, items in enumerate(answers) if len(items) >= least}
+    nested = {i: [items] if whole else grow(belief, items, most, beta)[least - 2:]
+              for i, items in enumerate(answers) if len(items) >= least}
     best = {i: _best(now, sets, seconds, beta, seed) for i, sets in nested.items()}
     fresh = set(nested)
     chosen: list[_Set] = []
+    which: list[int] = []
     while best and len(chosen) < n:
         top = max(best, key=lambda i: best[i].rate)
         if top not in fresh:  # its value was computed before others were picked: it can only have fallen
@@ -120,9 +124,10 @@ def next_sets(belief: Belief, answers: Sequence[Ints], seconds: Callable[[Ints],
             continue
         one = best.pop(top)
         chosen.append(one)
+        which.append(top)
         _answer(now.root, one.items, one.fisher)
         fresh.clear()
-    return measure(belief, [c.items for c in chosen], seconds, beta=beta, seed=seed)
+    return dataclasses.replace(measure(belief, [c.items for c in chosen], seconds, beta=beta, seed=seed), which=tuple(which))
 
 
 def measure(belief: Belief, sets: Sequence[Ints], seconds: Callable[[Ints], float], *, beta: float = 1.0, seed: int = 0) -> Sets:

@@ -12,15 +12,17 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, bindparam, insert, select
 
 from harken.core.errors import UserError
 from harken.core.records import content_hash
+from harken.store.prepared import Prepared
 from harken.store.studio_schema import events
 
 NUMBERS = ("user_id", "project_id", "item_id", "assignment_id", "judgment_seq", "undoes")
-_last = select(events.c.hash).order_by(events.c.seq.desc()).limit(1)
-_insert = insert(events)
+_last = Prepared(select(events.c.hash).order_by(events.c.seq.desc()).limit(1))
+_insert = Prepared(insert(events).values({c.name: bindparam(c.name) for c in events.c if c.name != "seq"})
+                   .returning(events.c.seq))
 
 
 def stamp(at: datetime) -> str:
@@ -33,10 +35,8 @@ def add(connection: Connection, kind: str, at: datetime, *, client_id: str | Non
     """Appends one event inside the caller's write transaction, and returns its number."""
     row: dict[str, Any] = {"kind": kind, **dict.fromkeys(NUMBERS), **numbers, "client_id": client_id,
                            "body": dict(body or {}), "created_at": stamp(at)}
-    row["hash"] = content_hash([connection.execute(_last).scalar() or "", row])
-    key = connection.execute(_insert, row).inserted_primary_key
-    assert key is not None
-    return int(key[0])
+    row["hash"] = content_hash([_last.scalar(connection) or "", row])
+    return int(_insert.scalar(connection, **row))
 
 
 def verify(connection: Connection) -> str:

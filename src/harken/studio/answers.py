@@ -18,6 +18,7 @@ from harken.core.records import Prompt, content_hash
 from harken.store import events
 from harken.store.database import COUNTS
 from harken.store.events import stamp
+from harken.store.prepared import Prepared
 from harken.store.schema import judgments, prompts
 from harken.store.studio_schema import events as event_table
 from harken.store.studio_schema import forms, items, members, retractions, users
@@ -42,22 +43,24 @@ KINDS = {"demonstrate": "demonstration", "rate_and_rank": "ranking", "compare": 
          "write_prompt": "prompt"}
 UNDONE = ("submit", "skip", "unsafe")
 
-_known = select(event_table).where(event_table.c.client_id == bindparam("client_id"))
-_stored = select(judgments.c.payload, judgments.c.content, judgments.c.role).where(judgments.c.seq == bindparam("seq"))
-_form = select(forms.c.body).where(forms.c.version == bindparam("version"))
-_insert = insert(judgments)
+_known = Prepared(select(event_table).where(event_table.c.client_id == bindparam("client_id")))
+_stored = Prepared(select(judgments.c.payload, judgments.c.content, judgments.c.role).where(judgments.c.seq == bindparam("seq")))
+_form = Prepared(select(forms.c.body).where(forms.c.version == bindparam("version")))
+_insert = Prepared(insert(judgments).values({c.name: bindparam(c.name) for c in judgments.c if c.name != "seq"})
+                   .returning(judgments.c.seq))
 _m = members.c
 _same_day = _m.day == bindparam("new_day")
 _stay = or_(_same_day, not_(_m.limited))
-_tally = (update(members).where(_m.project_id == bindparam("project"), _m.user_id == bindparam("user"))
-          .values(done=_m.done + bindparam("by"), day=bindparam("new_day"),
-                  today=case((and_(_same_day, _m.today + bindparam("by") > 0), _m.today + bindparam("by")),
-                             (and_(not_(_same_day), bindparam("by") > 0), bindparam("by")), else_=0),
-                  cursor=case((_stay, _m.cursor), else_=0), again_cursor=case((_stay, _m.again_cursor), else_=0),
-                  limited=and_(_m.limited, _same_day)))
+_tally = Prepared(
+    update(members).where(_m.project_id == bindparam("project"), _m.user_id == bindparam("user"))
+    .values(done=_m.done + bindparam("by"), day=bindparam("new_day"),
+            today=case((and_(_same_day, _m.today + bindparam("by") > 0), _m.today + bindparam("by")),
+                       (and_(not_(_same_day), bindparam("by") > 0), bindparam("by")), else_=0),
+            cursor=case((_stay, _m.cursor), else_=0), again_cursor=case((_stay, _m.again_cursor), else_=0),
+            limited=and_(_m.limited, _same_day)))
 _score = (update(members).where(members.c.project_id == bindparam("project"), members.c.user_id == bindparam("user"))
           .values(score=bindparam("new_score")))
-_answers = (select(judgments.c.payload).where(judgments.c.item_id == bindparam("item"), COUNTS).order_by(judgments.c.seq))
+_answers = Prepared(select(judgments.c.payload).where(judgments.c.item_id == bindparam("item"), COUNTS).order_by(judgments.c.seq))
 _later = event_table.alias("later")
 _last_action = (select(event_table)
                 .where(event_table.c.user_id == bindparam("user"), event_table.c.project_id == bindparam("project"),
@@ -76,25 +79,24 @@ def submit(tx: Connection, user: User, assignment: int, said: dict[str, Any], no
     request = content_hash([assignment, {k: said[k] for k in ("answer", "seconds", "form_version", "instruction_hash")}])
     before = _repeated(tx, user, said["client_id"], request)
     if before is not None:
-        stored = tx.execute(_stored, {"seq": before.judgment_seq}).one()
+        stored = _stored.first(tx, seq=before.judgment_seq)
         return _receipt(before.judgment_seq, True, stored.role != "surplus", form, stored.payload, mine.shown_order)
     if mine.state not in ("leased", "expired"):
         raise ApiError("already_answered", "This task is answered or skipped already.", "Undo brings it back.")
     role = _place(tx, mine, item)
     event_body = {"request": request}
     row = _judgment(tx, user, item, mine, form, payload, said, role, now)
-    key = tx.execute(_insert, row).inserted_primary_key
-    assert key is not None
+    key = int(_insert.scalar(tx, **row))
     event_body["content"] = row["content"]
     event = events.add(tx, "submit", now, user_id=user.id, project_id=item.project_id, item_id=item.id,
-                       assignment_id=mine.id, judgment_seq=key[0], client_id=said["client_id"], body=event_body)
-    set_assignment(tx, mine.id, state="submitted", counted=role is None, draft=None, judgment_seq=key[0])
+                       assignment_id=mine.id, judgment_seq=key, client_id=said["client_id"], body=event_body)
+    set_assignment(tx, mine.id, state="submitted", counted=role is None, draft=None, judgment_seq=key)
     if role is None:
         _count_answer(tx, item, mine, event)
     _tally_up(tx, user, item, now, 1)
     if role in ("gold", "qualify"):
         _mark(tx, user, item, payload)
-    return _receipt(key[0], False, role != "surplus", form, payload, mine.shown_order)
+    return _receipt(key, False, role != "surplus", form, payload, mine.shown_order)
 
 
 def _receipt(seq: int, already: bool, counted: bool, form: dict[str, Any], payload: dict[str, Any],
@@ -105,7 +107,7 @@ def _receipt(seq: int, already: bool, counted: bool, form: dict[str, Any], paylo
 
 def find_form(tx: Connection, version: str, kind: str) -> dict[str, Any]:
     """The form of that version: an older one is as good, the answer says which it was (F12)."""
-    form = _forms.get(version) or tx.execute(_form, {"version": version}).scalar()
+    form = _forms.get(version) or _form.scalar(tx, version=version)
     if form is not None and len(_forms) < 1000:
         _forms[version] = form
     if form is None or form["kind"] != kind:
@@ -116,7 +118,7 @@ def find_form(tx: Connection, version: str, kind: str) -> dict[str, Any]:
 
 def _repeated(tx: Connection, user: User, client_id: str, request: str) -> Row[Any] | None:
     """The event this request made when it came before."""
-    known = tx.execute(_known, {"client_id": client_id}).first()
+    known: Row[Any] | None = _known.first(tx, client_id=client_id)
     if known is not None and (known.user_id != user.id or known.body.get("request") != request):
         raise ApiError("client_id_reused", f"The client id {client_id} was used for another action before.",
                        "Send a changed answer under a new client id.")
@@ -182,7 +184,7 @@ def _count_answer(tx: Connection, item: Row[Any], mine: Row[Any], event: int) ->
     extra = False
     if item.kind in ("rate_and_rank", "compare") and item.done + 1 >= item.wanted:
         extra = item.done + 1 < Settings.from_json(find_project(tx, item.project_id).settings).overlap_max
-    if extra and not settled(list(tx.scalars(_answers, {"item": item.id}))):
+    if extra and not settled([row.payload for row in _answers.all(tx, item=item.id)]):
         count(tx, item, done=1, held=-1, wanted=item.wanted + 1, again=event)
     else:
         count(tx, item, done=1, held=-1)
@@ -190,7 +192,7 @@ def _count_answer(tx: Connection, item: Row[Any], mine: Row[Any], event: int) ->
 
 def _tally_up(tx: Connection, user: User, item: Row[Any], now: datetime, by: int) -> None:
     """The labeler's answers, in all and today. A new day begins at the line's start for those whom a limit had stopped."""
-    tx.execute(_tally, {"project": item.project_id, "user": user.id, "by": by, "new_day": stamp(now)[:10]})
+    _tally.run(tx, project=item.project_id, user=user.id, by=by, new_day=stamp(now)[:10])
 
 
 def _mark(tx: Connection, user: User, item: Row[Any], payload: dict[str, Any], sign: int = 1) -> None:
@@ -277,7 +279,7 @@ def undo(tx: Connection, user: User, project: int, said: dict[str, Any], now: da
 
 def _take_back(tx: Connection, user: User, mine: Row[Any], seq: int, now: datetime) -> dict[str, Any]:
     """Undoes a submit: the judgment stops counting, its place is free. Returns the draft."""
-    stored = tx.execute(_stored, {"seq": seq}).one()
+    stored = _stored.first(tx, seq=seq)
     tx.execute(insert(retractions), {"judgment_seq": seq, "reason": "undo", "created_at": stamp(now)})
     item = find_item(tx, mine.item_id)
     if mine.counted:
@@ -307,4 +309,4 @@ def task(tx: Connection, user: User, assignment: int) -> dict[str, Any]:
     """One of the caller's own tasks, as it was shown."""
     mine = my_assignment(tx, user, assignment)
     item = tx.execute(with_prompt.where(items.c.id == mine.item_id)).first()
-    return task_json(find_project(tx, mine.project_id), mine._mapping, item)
+    return task_json(find_project(tx, mine.project_id), mine._asdict(), item)

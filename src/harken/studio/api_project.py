@@ -14,7 +14,7 @@ from harken.store.studio_schema import events, forms, instructions, items, membe
 from harken.studio import projects as work
 from harken.studio.api import PAGE, Call, Json, after, limit_of, operation, page_of, paged
 from harken.studio.api_label import visible
-from harken.studio.errors import not_found
+from harken.studio.errors import ApiError, not_found
 from harken.studio.forms import FORM, KINDS
 from harken.studio.leases import find_project
 from harken.studio.reading import read_upload
@@ -113,6 +113,22 @@ def set_instructions(call: Call) -> Json:
 def set_form(call: Call) -> Json:
     work.set_form(call.tx, call.path["project"], call.body, call.now, call.user.id)
     return project_json(call, find_project(call.tx, call.path["project"]))
+
+
+@operation("POST", "/api/projects/{project}/order", "lead", summary="Ask first what teaches most, or in the order of arrival",
+           body=obj({"by": enum("information", "arrival")}), answer=obj({"weighed": integer(), "moved": integer()}),
+           errors=(409,), writes=True)
+async def order_items(call: Call) -> Json:
+    from harken.studio import ordering  # SciPy: loaded when a lead asks, not when the studio starts
+    project = await call.studio.read(lambda tx: find_project(tx, call.path["project"]))
+    if project.kind not in ("rate_and_rank", "compare"):
+        raise ApiError("conflict", f'Only comparisons can be weighed; this project asks to "{project.kind}".',
+                       "Its items come in the order of arrival.")
+    found: Json = {"items": None, "weighed": 0}
+    if call.body["by"] == "information":
+        found = await call.studio.slow(ordering.weigh, call.studio.db, project.id)
+    moved = await call.studio.write(lambda tx: ordering.reorder(tx, project.id, found["items"], call.now, call.user.id))
+    return {"weighed": found["weighed"], "moved": moved}
 
 
 @operation("POST", "/api/projects/{project}/items", "lead", summary="Add items, all or none",

@@ -10,7 +10,6 @@ import asyncio
 import functools
 import hashlib
 import json
-import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -27,12 +26,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from harken.core.errors import UserError
-from harken.store.connection import StorageError
 from harken.store.database import Database
 from harken.studio import accounts, api, api_account, api_label, api_lead, api_project, api_review  # noqa: F401  operations
 from harken.studio.api import BODY_BYTES, IMPORT_BYTES, OPERATIONS, Call, Operation, SignedIn, Stream, number_in_path
-from harken.studio.errors import ApiError, not_found
+from harken.studio.errors import ApiError, told
 from harken.studio.leases import User
 from harken.studio.limits import Limits
 from harken.studio.schema import check
@@ -50,7 +47,6 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin", "Cross-Origin-Opener-Policy": "same-origin",
     "X-Frame-Options": "DENY", "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
-log = logging.getLogger("harken.studio")
 
 
 class Studio:
@@ -255,19 +251,7 @@ def respond(op: Operation, answer: Any, request: Request) -> Response:
 
 def problem(error: Exception) -> Response:
     """Any failure as the one error shape."""
-    if isinstance(error, StorageError):
-        log.error("storage: %s", error.fact)
-        error = ApiError("storage", error.fact, "Nothing was stored. Your text is still here; try again in a moment.",
-                         retry_after=5)
-    elif isinstance(error, UserError):
-        error = ApiError.of(error)
-    elif isinstance(error, HTTPException):
-        error = not_found("page") if error.status_code == 404 else ApiError(
-            "method_not_allowed", "This address does not take that method.")
-    elif not isinstance(error, ApiError):
-        log.error("a fault in the studio", exc_info=error)
-        error = ApiError("internal", "The studio failed at this request. It was not stored.",
-                         "Try again; tell the lead if it stays.")
+    error = told(error)
     headers = {"Cache-Control": "no-store"} | ({"Retry-After": str(error.retry_after)} if error.retry_after else {})
     data = json.dumps(error.to_json(), ensure_ascii=False).encode("utf-8", "surrogatepass")
     return Response(data, error.status, headers, "application/json")
@@ -300,16 +284,23 @@ class Guard:
                 message["headers"] = [*message["headers"], *RAW_HEADERS]
             await send(message)
 
-        if not scope["path"].startswith(("/api/", "/static/")):
+        if not _is_api(scope["path"]):
             request = Request(scope)
+            scope.setdefault("state", {}).update(user=None, csrf="", single_user=self.studio.single_user)
             try:
                 guard_host(self.studio, request)
                 user, csrf, _, _ = await self.studio.who(request)
             except Exception as error:  # the server's edge
-                await problem(error)(scope, receive, guarded)
+                from harken.studio import pages
+                await pages.failure(request, error)(scope, receive, guarded)
                 return
-            scope.setdefault("state", {}).update(user=user, csrf=csrf, single_user=self.studio.single_user)
+            scope["state"].update(user=user, csrf=csrf)
         await self.app(scope, receive, guarded)
+
+
+def _is_api(path: str) -> bool:
+    """Whether a program asks, not a person: failures are JSON there, and nobody need be known for a page's sake."""
+    return path.startswith(("/api/", "/static/"))
 
 
 RAW_HEADERS = [(k.lower().encode(), v.encode()) for k, v in HEADERS.items()]
@@ -335,7 +326,7 @@ def create_app(studio: Studio) -> Starlette:
     routes += pages.routes(studio)
 
     async def failed(request: Request, error: Exception) -> Response:
-        return problem(error)
+        return problem(error) if _is_api(request.url.path) else pages.failure(request, error)
 
     return Starlette(routes=routes, middleware=[Middleware(Guard, studio=studio)], lifespan=lifespan,
                      exception_handlers={HTTPException: failed, ApiError: failed, Exception: failed})

@@ -9,15 +9,26 @@ import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from markupsafe import Markup
+
+from harken.store.events import stamp
 
 if TYPE_CHECKING:
     from harken.core.protocols import Estimate
 
 
 HEAT = 7  # steps of colour in the matrix
+
+
+class Bar(NamedTuple):
+    """How many answers came from `start` to before `end` (as the database writes moments)."""
+
+    name: str
+    n: int
+    start: str = ""
+    end: str = ""
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -61,16 +72,16 @@ def interval(value: Estimate | None, low: float, high: float, chance: float | No
                   f'{"".join(marks)}</svg>')
 
 
-def bars(counts: Sequence[tuple[str, int]], title: str, every: int = 6) -> Markup:
+def bars(counts: Sequence[Bar], title: str, every: int = 6) -> Markup:
     """Upright bars with a label under every `every`-th; the greatest value is written at the side."""
     width, height, base = 720, 150, 122
-    most = max((n for _, n in counts), default=0) or 1
+    most = max((bar.n for bar in counts), default=0) or 1
     step = (width - 44) / max(1, len(counts))
     parts = [f'<line class="grid" x1="40" x2="{width}" y1="{base - 100}" y2="{base - 100}"/>',
              f'<line class="axis" x1="40" x2="{width}" y1="{base + 0.5}" y2="{base + 0.5}"/>',
              f'<text class="tick" x="34" y="{base - 96}" text-anchor="end">{most:,}</text>',
              f'<text class="tick" x="34" y="{base + 4}" text-anchor="end">0</text>']
-    for i, (name, n) in enumerate(counts):
+    for i, (name, n, *_) in enumerate(counts):
         tall = 100 * n / most
         if n:
             parts.append(f'<rect class="bar" x="{40 + i * step + 1:.1f}" y="{base - tall:.1f}" width="{max(1.0, step - 2):.1f}" '
@@ -87,7 +98,7 @@ def heat(value: float) -> str:
     return "none" if math.isnan(value) else f"heat{min(HEAT - 1, max(0, int((value - 0.3) / 0.7 * HEAT)))}"
 
 
-def by_hour(times: Sequence[str], now: datetime) -> tuple[list[tuple[str, int]], str]:
+def by_hour(times: Sequence[str], now: datetime) -> tuple[list[Bar], str]:
     """Counts an hour over the last two days, or a day over the last month where the last two days are empty."""
     stamps = [datetime.fromisoformat(t) for t in times]
     hour = now.replace(minute=0, second=0, microsecond=0)
@@ -98,11 +109,16 @@ def by_hour(times: Sequence[str], now: datetime) -> tuple[list[tuple[str, int]],
             at = t.replace(minute=0, second=0, microsecond=0)
             if at in count:
                 count[at] += 1
-        named = [(h.strftime("%H:00") if h.hour else h.strftime("%d %b"), n) for h, n in count.items()]
+        named = [_bar(h.strftime("%H:00") if h.hour else h.strftime("%d %b"), n, h, timedelta(hours=1)) for h, n in count.items()]
         return named, "Answers an hour, last two days (UTC)"
-    days = [(now - timedelta(days=d)).date() for d in range(29, -1, -1)]
+    days = [hour.replace(hour=0) - timedelta(days=d) for d in range(29, -1, -1)]
     daily = dict.fromkeys(days, 0)
     for t in stamps:
-        if t.date() in daily:
-            daily[t.date()] += 1
-    return [(d.strftime("%d %b"), n) for d, n in daily.items()], "Answers a day, last 30 days (UTC)"
+        day = t.replace(hour=0, minute=0, second=0, microsecond=0)
+        if day in daily:
+            daily[day] += 1
+    return [_bar(d.strftime("%d %b"), n, d, timedelta(days=1)) for d, n in daily.items()], "Answers a day, last 30 days (UTC)"
+
+
+def _bar(name: str, n: int, start: datetime, length: timedelta) -> Bar:
+    return Bar(name, n, stamp(start), stamp(start + length))

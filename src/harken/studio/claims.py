@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, bindparam, exists, func, insert, or_, select, update
 
 from harken.store.events import stamp
+from harken.store.prepared import Prepared
 from harken.store.schema import prompts
 from harken.store.studio_schema import assignments, exposures, grades, items, members, projects
 from harken.studio.errors import not_found
@@ -38,9 +39,9 @@ _columns = (*items.c, prompts.c.body.label("prompt"))
 with_prompt = select(*_columns).select_from(items.outerjoin(prompts, items.c.prompt_key == prompts.c.key))
 
 
-def _along(order: Any, *conditions: Any) -> Any:
-    return (with_prompt.where(items.c.project_id == bindparam("project"), items.c.role == bindparam("role"), items.c.free > 0,
-                               ~_passed, order > bindparam("after"), *conditions).order_by(order).limit(bindparam("n")))
+def _along(order: Any, *conditions: Any) -> Prepared:
+    return Prepared(with_prompt.where(items.c.project_id == bindparam("project"), items.c.role == "task", items.c.free > 0,
+                                      ~_passed, order > bindparam("after"), *conditions).order_by(order).limit(1))
 
 
 _allowed = or_(items.c.warnings.is_(None), and_(*[
@@ -50,17 +51,22 @@ _again = {plain: _along(items.c.again, items.c.again > 0, *(() if plain else (_a
 _line = {plain: _along(items.c.position, *(() if plain else (_allowed,))) for plain in (True, False)}
 _free = (items.c.project_id == bindparam("project"), items.c.role == "task", items.c.free > 0)
 _last_in_line = select(func.max(items.c.position)).where(*_free, items.c.position > bindparam("after"))
-_mine = (select(assignments).where(assignments.c.user_id == bindparam("user"), assignments.c.project_id == bindparam("project"),
-                                   assignments.c.state == "leased").order_by(assignments.c.id))
-_place = (select(*projects.c, *[c for c in members.c if c.name != "project_id"])
-          .join(members, and_(members.c.project_id == projects.c.id, members.c.user_id == bindparam("user")))
-          .where(projects.c.id == bindparam("project")))
-_insert = insert(assignments)
-_before = select(assignments).where(assignments.c.item_id == bindparam("item"), assignments.c.user_id == bindparam("user"),
-                                    assignments.c.turn == 0)
+_mine = Prepared(
+    select(assignments).where(assignments.c.user_id == bindparam("user"), assignments.c.project_id == bindparam("project"),
+                              assignments.c.state == "leased").order_by(assignments.c.id))
+_place = Prepared(
+    select(*projects.c, *[c for c in members.c if c.name != "project_id"])
+    .join(members, and_(members.c.project_id == projects.c.id, members.c.user_id == bindparam("user")))
+    .where(projects.c.id == bindparam("project")))
+_insert = Prepared(insert(assignments).values({c.name: bindparam(c.name) for c in assignments.c if c.name != "id"})
+                   .returning(assignments.c.id))
+_before = Prepared(
+    select(assignments).where(assignments.c.item_id == bindparam("item"), assignments.c.user_id == bindparam("user"),
+                              assignments.c.turn == 0))
 _member_fields = ("state", "cursor", "again_cursor", "repeat_cursor", "limited", "served", "day", "today", "score")
-_update_member = (update(members).where(members.c.project_id == bindparam("project"), members.c.user_id == bindparam("user"))
-                  .values({f: bindparam(f"new_{f}") for f in _member_fields}))
+_update_member = Prepared(
+    update(members).where(members.c.project_id == bindparam("project"), members.c.user_id == bindparam("user"))
+    .values({f: bindparam(f"new_{f}") for f in _member_fields}))
 
 
 class Line:
@@ -68,11 +74,11 @@ class Line:
 
     def __init__(self, tx: Connection, project: int, user: User, now: datetime) -> None:
         self.tx, self.user, self.now = tx, user, now
-        row = tx.execute(_place, {"project": project, "user": user.id}).first()
+        row = _place.first(tx, project=project, user=user.id)
         if row is None or row.state == "removed":
             found = find_project(tx, project)
             membership(tx, found, user, Settings.from_json(found.settings), now)
-            row = tx.execute(_place, {"project": project, "user": user.id}).one()
+            row = _place.first(tx, project=project, user=user.id)
         self.project, self.settings = row, Settings.from_json(row.settings)
         self.at: dict[str, Any] = {f: getattr(row, f) for f in _member_fields}
         self.done = row.done
@@ -84,11 +90,10 @@ class Line:
 
     def refresh(self) -> None:
         """Reads the project again: leases were taken back."""
-        self.project = self.tx.execute(_place, {"project": self.project.id, "user": self.user.id}).one()
+        self.project = _place.first(self.tx, project=self.project.id, user=self.user.id)
 
     def save(self) -> None:
-        self.tx.execute(_update_member, {"project": self.project.id, "user": self.user.id,
-                                         **{f"new_{f}": v for f, v in self.at.items()}})
+        _update_member.run(self.tx, project=self.project.id, user=self.user.id, **{f"new_{f}": v for f, v in self.at.items()})
 
     def barred(self) -> set[str]:
         """Content that this labeler does not want to see, or has seen enough of today."""
@@ -140,11 +145,11 @@ class Line:
         last = self.tx.execute(_last_in_line, {"project": self.project.id, "after": self.at["cursor"]}).scalar()
         return int(last or self.at["cursor"])
 
-    def _first(self, statement: Any, after: int, barred: set[str] | None) -> Row[Any] | None:
-        values = {"project": self.project.id, "role": "task", "user": self.user.id, "after": after, "n": 1}
+    def _first(self, statement: Prepared, after: int, barred: set[str] | None) -> Row[Any] | None:
+        values = {"project": self.project.id, "user": self.user.id, "after": after}
         if barred:
             values |= {f"no_{c}": c in barred for c in ("violence", "sexual", "hate", "self_harm", "abuse", "other")}
-        found: Row[Any] | None = self.tx.execute(statement, values).first()
+        found: Row[Any] | None = statement.first(self.tx, **values)
         return found
 
     def _known(self, role: str) -> dict[str, Any] | None:
@@ -173,20 +178,19 @@ class Line:
         self.at["served"] += 1
         values = {"state": "leased", "expires_at": until(self.settings, self.now)}
         came_back = turn == 0 and (item.again > 0 or item.role != "task")
-        earlier = self.tx.execute(_before, {"item": item.id, "user": self.user.id}).first() if came_back else None
+        earlier = _before.first(self.tx, item=item.id, user=self.user.id) if came_back else None
         if earlier is not None:  # it ran out before; the same task in the same order
             set_assignment(self.tx, earlier.id, state="leased")
             set_assignment(self.tx, earlier.id, expires_at=values["expires_at"])
-            return task_json(self.project, {**earlier._mapping, **values}, item)
+            return task_json(self.project, {**earlier._asdict(), **values}, item)
         seed, shown = shuffled(self.project.seed, item.id, self.user.id, turn, len(item.body["completions"]))
         row = {"item_id": item.id, "user_id": self.user.id, "project_id": self.project.id, "turn": turn, "counted": False,
                "order_seed": seed, "shown_order": shown if order is None else list(order), "claimed_at": stamp(self.now),
                "draft": None, "draft_version": 0, "judgment_seq": None, **values}
-        key = self.tx.execute(_insert, row).inserted_primary_key
-        assert key is not None
+        key = _insert.scalar(self.tx, **row)
         if item.warnings:
             expose(self.tx, self.user.id, self.at["day"], item.warnings.split(","))
-        return task_json(self.project, {"id": key[0], **row}, item)
+        return task_json(self.project, {"id": key, **row}, item)
 
 
 def shuffled(seed: int, item: int, user: int, turn: int, k: int) -> tuple[int, list[int]]:
@@ -234,13 +238,13 @@ def next_tasks(tx: Connection, user: User, project: int, wanted: int, have: Sequ
     line = Line(tx, project, user, now)
     if line.at["served"] % SWEEP_EVERY == 0 and sweep(tx, project, now):
         line.refresh()
-    mine = tx.execute(_mine, {"user": user.id, "project": project}).fetchall()
+    mine = _mine.all(tx, user=user.id, project=project)
     tasks = []
     for lease in [m for m in mine if m.id not in set(have)][:wanted]:
         expires = until(line.settings, now)
         set_assignment(tx, lease.id, expires_at=expires)
         item = tx.execute(with_prompt.where(items.c.id == lease.item_id)).first()
-        tasks.append(task_json(line.project, {**lease._mapping, "expires_at": expires}, item))
+        tasks.append(task_json(line.project, {**lease._asdict(), "expires_at": expires}, item))
     status, held = "ok", len(mine)
     while len(tasks) < wanted and held < MAX_HELD:
         status = _stopped(line, held)

@@ -84,6 +84,10 @@ class Client:
         lines = "".join(json.dumps(item) + "\n" for item in batch).encode()
         return int(self.call("POST", f"/api/projects/{project}/import", lines)["added"])
 
+    def order(self, project: int, by: str = "information") -> Json:
+        """Puts first what teaches most (`information`), or all in the order of `arrival`."""
+        return dict(self.call("POST", f"/api/projects/{project}/order", {"by": by}))
+
     def next(self, project: int, count: int = 1, have: Sequence[int] = ()) -> Json:
         return dict(self.call("POST", f"/api/projects/{project}/next", {"count": count, "have": list(have)}))
 

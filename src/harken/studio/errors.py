@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
+from starlette.exceptions import HTTPException
+
 from harken.core.errors import UserError
+from harken.store.connection import StorageError
+
+log = logging.getLogger("harken.studio")
 
 CODES: dict[int, tuple[str, ...]] = {
     400: ("bad_request",), 401: ("login_needed", "bad_login"),
@@ -38,3 +44,21 @@ class ApiError(Exception):
 def not_found(what: str) -> ApiError:
     """The same words whether it does not exist or is none of the caller's business."""
     return ApiError("not_found", f"There is no such {what}.", "Check the address, or ask the project's lead for access.")
+
+
+def told(error: Exception) -> ApiError:
+    """Any failure as what the caller is told; what is our own fault goes to the log with its traceback."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, StorageError):
+        log.error("storage: %s", error.fact)
+        return ApiError("storage", error.fact, "Nothing was stored. Your text is still here; try again in a moment.",
+                        retry_after=5)
+    if isinstance(error, UserError):
+        return ApiError.of(error)
+    if isinstance(error, HTTPException):
+        return not_found("page") if error.status_code == 404 else ApiError(
+            "method_not_allowed", "This address does not take that method.")
+    log.error("a fault in the studio", exc_info=error)
+    return ApiError("internal", "The studio failed at this request. It was not stored.",
+                    "Try again; tell the lead if it stays.")

@@ -33,6 +33,7 @@ from harken.store.schema import judgments, prompts
 from harken.store.studio_schema import items, retractions
 
 MOST = 5_000  # answers looked at, the latest ones: about 2.5 s of one core, and no more with a longer history (F5)
+SURELY, MANY = 0.95, 30  # warn of so sure a guesser, from so many answers on (F18)
 FEW_LABELERS, MUCH = 0.2, 0.6  # warn when a fifth of the labelers gives more than this share (F17)
 MEASURES = {"percent": "Percent agreement", "cohen": "Cohen's kappa", "fleiss": "Fleiss' kappa",
             "alpha": "Krippendorff's alpha", "gwet": "Gwet's AC1", "tau": "Kendall's tau", "w": "Kendall's W"}
@@ -125,7 +126,6 @@ class Insight:
     warnings: Sequence[str] = ()
     split: Mapping[str, frozenset[int]] = field(default_factory=dict)
     """Name of a list → items: "disagree", "contradict", "flag:NAME"."""
-    by_labeler: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
 
 def load(tx: Connection, project: int, most: int = MOST) -> list[Said]:
@@ -151,19 +151,13 @@ def insight(said: Sequence[Said], form: Mapping[str, Any]) -> Insight:
     fitted = _fit(votes)
     lists = _lists(counted)
     ranked = ratings_of_votes(votes) if len(votes) else None
+    people = _people(counted, votes, fitted)
     table = matrix(ranked) if ranked is not None and len(ranked) else None
     return Insight(
         len(counted), len(said) >= MOST, [*_of_votes(ranked), *_of_rankings(counted), *_of_ratings(counted)],
         _of_flags(counted, form), table if table is not None and (table.shared > 0).sum() > len(table.raters) else None,
-        _people(counted, votes, fitted), _biases(counted, votes), _consistency(said), _queue(counted, votes, fitted),
-        _warnings(counted), lists, _by(counted))
-
-
-def _by(counted: Sequence[Said]) -> dict[str, frozenset[int]]:
-    found: dict[str, set[int]] = defaultdict(set)
-    for s in counted:
-        found[s.labeler].add(s.item)
-    return {name: frozenset(v) for name, v in found.items()}
+        people, _biases(counted, votes), _consistency(said), _queue(counted, votes, fitted),
+        [*_warnings(counted), *_outliers(people)], lists)
 
 
 def _row(name: str, found: Agreement | None, listed: str = "disagree", note: str = "") -> Row | None:
@@ -268,12 +262,12 @@ def _biases(counted: Sequence[Said], votes: Votes) -> list[Row]:
     placed = votes.take((votes.first != 0) & (votes.won != 0))
     if len(placed):
         share = mean_interval(placed.won == placed.first, votes.prompt[placed.a].tolist(), bounds=(0, 1))
-        rows.append(Row("The answer shown earlier wins", share, 0.5, len(placed), note="position bias; ties left out"))
+        rows.append(Row("The answer shown earlier wins", share, 0.5, len(placed), "answered", "position bias; ties left out"))
     longer = np.sign(votes.lengths[votes.a] - votes.lengths[votes.b]) if len(votes) else votes.won
     sized = (longer != 0) & (votes.won != 0)
     if sized.any():
         share = mean_interval(longer[sized] == votes.won[sized], votes.prompt[votes.a[sized]].tolist(), bounds=(0, 1))
-        rows.append(Row("The longer answer wins", share, 0.5, int(sized.sum()), note="length; longer may also be better"))
+        rows.append(Row("The longer answer wins", share, 0.5, int(sized.sum()), "answered", "length; longer may also be better"))
     both = [s for s in counted if "conflicts" in s.payload]
     if both:
         share = mean_interval([bool(s.payload["conflicts"]) for s in both], [s.item for s in both], bounds=(0, 1))
@@ -287,7 +281,7 @@ def _consistency(said: Sequence[Said]) -> list[Row]:
     again = votes_of(s.judgment for s in said if s.role in (None, "repeat", "surplus"))
     names = {"repeated": "The same answer when asked again", "same order": "… in the same order",
              "mirrored": "… in the opposite order"}
-    rows = [_row(names[k], v, "", "self-consistency") for k, v in self_consistency(again).items()] if len(again) else []
+    rows = [_row(names[k], v, "repeated", "self-consistency") for k, v in self_consistency(again).items()] if len(again) else []
     return [r for r in rows if r is not None]
 
 
@@ -348,3 +342,9 @@ def _warnings(counted: Sequence[Said]) -> list[str]:
     if len(done) >= 5 and sum(done[:few]) > MUCH * sum(done):
         return [f"{few} of {len(done)} labelers gave {sum(done[:few]) / sum(done):.0%} of the answers."]
     return []
+
+
+def _outliers(people: Sequence[Person]) -> list[str]:
+    """F18: somebody, or a program, whose verdicts tell nothing of the others' or the opposite of them."""
+    return [f"{p.name} gave {p.done:,} answers that have nothing to do with anybody else's: read some before they train anything."
+            for p in people if p.fitted is not None and p.fitted.careless > SURELY and p.done >= MANY]

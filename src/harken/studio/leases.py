@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row, bindparam, select, update
 
 from harken.store import events
 from harken.store.events import stamp
+from harken.store.prepared import Prepared
 from harken.store.studio_schema import assignments, items, members, projects
 from harken.studio.errors import ApiError, not_found
 from harken.studio.settings import Settings
@@ -37,52 +38,54 @@ class User:
         return {"id": self.id, "name": self.name, "role": self.role, "held_out": self.held_out}
 
 
-_project = select(projects).where(projects.c.id == bindparam("id"))
-_overdue = (select(assignments)
-            .where(assignments.c.project_id == bindparam("project"), assignments.c.state == "leased",
-                   assignments.c.expires_at < bindparam("now"))
-            .order_by(assignments.c.expires_at).limit(SWEEP))
-_assignment = select(assignments).where(assignments.c.id == bindparam("id"))
-_set_assignment: dict[tuple[str, ...], Any] = {
-    fields: update(assignments).where(assignments.c.id == bindparam("key")).values({f: bindparam(f) for f in fields})
+_project = Prepared(select(projects).where(projects.c.id == bindparam("id")))
+_overdue = Prepared(
+    select(assignments)
+    .where(assignments.c.project_id == bindparam("project"), assignments.c.state == "leased",
+           assignments.c.expires_at < bindparam("now"))
+    .order_by(assignments.c.expires_at).limit(SWEEP))
+_assignment = Prepared(select(assignments).where(assignments.c.id == bindparam("id")))
+_set_assignment: dict[tuple[str, ...], Prepared] = {
+    fields: Prepared(update(assignments).where(assignments.c.id == bindparam("key")).values({f: bindparam(f) for f in fields}))
     for fields in (("state",), ("expires_at",), ("draft", "draft_version", "expires_at"),
                    ("state", "counted", "draft", "judgment_seq"))}
-_item = select(items).where(items.c.id == bindparam("id"))
-_count = (update(items).where(items.c.id == bindparam("key"))
-          .values({f: bindparam(f) for f in ("state", "wanted", "done", "held", "free", "again")}))
-_finished = (update(projects).where(projects.c.id == bindparam("key"))
-             .values(items_done=projects.c.items_done + bindparam("by")))
-_moved = update(projects).where(projects.c.id == bindparam("key")).values(again=bindparam("mark"))
-_member = select(members).where(members.c.project_id == bindparam("project"), members.c.user_id == bindparam("user"))
+_item = Prepared(select(items).where(items.c.id == bindparam("id")))
+_count = Prepared(update(items).where(items.c.id == bindparam("key"))
+                  .values({f: bindparam(f) for f in ("state", "wanted", "done", "held", "free", "again")}))
+_finished = Prepared(update(projects).where(projects.c.id == bindparam("key"))
+                     .values(items_done=projects.c.items_done + bindparam("by")))
+_moved = Prepared(update(projects).where(projects.c.id == bindparam("key")).values(again=bindparam("mark")))
+_member = Prepared(select(members).where(members.c.project_id == bindparam("project"), members.c.user_id == bindparam("user")))
 
 
 def find_project(tx: Connection, project: int) -> Row[Any]:
-    row = tx.execute(_project, {"id": project}).first()
+    row: Row[Any] | None = _project.first(tx, id=project)
     if row is None:
         raise not_found("project")
     return row
 
 
 def find_member(tx: Connection, project: int, user: int) -> Row[Any] | None:
-    return tx.execute(_member, {"project": project, "user": user}).first()
+    found: Row[Any] | None = _member.first(tx, project=project, user=user)
+    return found
 
 
 def find_item(tx: Connection, item: int) -> Row[Any]:
-    row = tx.execute(_item, {"id": item}).first()
+    row: Row[Any] | None = _item.first(tx, id=item)
     assert row is not None
     return row
 
 
 def my_assignment(tx: Connection, user: User, assignment: int) -> Row[Any]:
     """The caller's own assignment; anybody else's does not exist for them."""
-    row = tx.execute(_assignment, {"id": assignment}).first()
+    row: Row[Any] | None = _assignment.first(tx, id=assignment)
     if row is None or row.user_id != user.id:
         raise not_found("task")
     return row
 
 
 def set_assignment(tx: Connection, assignment: int, **values: Any) -> None:
-    tx.execute(_set_assignment[tuple(values)], {"key": assignment, **values})
+    _set_assignment[tuple(values)].run(tx, key=assignment, **values)
 
 
 def count(tx: Connection, item: Row[Any], *, done: int = 0, held: int = 0, wanted: int | None = None,
@@ -96,12 +99,11 @@ def count(tx: Connection, item: Row[Any], *, done: int = 0, held: int = 0, wante
     free = max(0, wanted - done - held) if state == "open" else 0
     assert done >= 0 and held >= 0, f"item {item.id}: {done} done, {held} held"
     mark = again if again is not None and free > 0 else item.again
-    tx.execute(_count, {"key": item.id, "state": state, "wanted": wanted, "done": done, "held": held, "free": free,
-                        "again": mark})
+    _count.run(tx, key=item.id, state=state, wanted=wanted, done=done, held=held, free=free, again=mark)
     if mark != item.again:
-        tx.execute(_moved, {"key": item.project_id, "mark": mark})
+        _moved.run(tx, key=item.project_id, mark=mark)
     if (state == "done") != (item.state == "done"):
-        tx.execute(_finished, {"key": item.project_id, "by": 1 if state == "done" else -1})
+        _finished.run(tx, key=item.project_id, by=1 if state == "done" else -1)
 
 
 def counts(item: Row[Any], turn: int) -> bool:
@@ -121,7 +123,7 @@ def let_go(tx: Connection, lease: Row[Any], why: str, now: datetime) -> None:
 
 def sweep(tx: Connection, project: int, now: datetime) -> int:
     """Takes back leases that ran out, the oldest first; returns how many."""
-    overdue = tx.execute(_overdue, {"project": project, "now": stamp(now)}).fetchall()
+    overdue = _overdue.all(tx, project=project, now=stamp(now))
     for lease in overdue:
         let_go(tx, lease, "expire", now)
     return len(overdue)

@@ -18,11 +18,11 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from harken.studio.errors import ApiError
+from harken.studio.errors import told
 from harken.studio.icons import icon
 
 if TYPE_CHECKING:
@@ -97,10 +97,16 @@ def page(handler: Page, *, who: str = "user") -> Page:
             return render(request, "problem.html", 404, title="Not found", words="There is no such page.")
         try:
             return await handler(request)
-        except ApiError as error:
-            title = "Not found" if error.status == 404 else "That did not work"
-            return render(request, "problem.html", error.status, title=title, words=f"{error.message} {error.hint}")
+        except Exception as error:  # the server's edge: whatever fails becomes a page
+            return failure(request, error)
     return answer
+
+
+def failure(request: Request, error: Exception) -> Response:
+    """A failure as a page, with what to do next."""
+    error = told(error)
+    title = "Not found" if error.status == 404 else "That did not work"
+    return render(request, "problem.html", error.status, title=title, words=f"{error.message} {error.hint}".strip())
 
 
 def local(path: str) -> str:
@@ -125,6 +131,9 @@ def routes(studio: Studio) -> list[BaseRoute]:
         return render(request, "label.html", project=project, kind=KINDS[project["kind"]], data=data, modules=modules,
                       reasons=REASONS, categories=CATEGORIES)
 
+    async def worker(request: Request) -> Response:
+        return FileResponse(HERE / "static" / "worker.js", media_type="text/javascript", headers={"Cache-Control": "no-cache"})
+
     async def login(request: Request) -> Response:
         onward = local(request.query_params.get("next", "/"))
         return RedirectResponse(onward, 303) if request.state.user else render(request, "login.html", next=onward)
@@ -142,7 +151,9 @@ def routes(studio: Studio) -> list[BaseRoute]:
         return render(request, "account.html", hidden=me["hidden"], categories=CATEGORIES, tokens=tokens, scopes=scopes)
 
     return [
-        Route("/", page(home)), Route("/label/{project:int}", page(label)), Route("/login", page(login, who="anyone")),
+        Route("/", page(home)), Route("/label/{project:int}", page(label)),
+        Route("/label/worker.js", page(worker, who="anyone")),  # here, as it may serve only what lies beside and below it
+        Route("/login", page(login, who="anyone")),
         Route("/join", page(join, who="anyone")), Route("/setup", page(setup, who="anyone")), Route("/account", page(account)),
         *pages_lead.routes(studio), Mount("/static", Versioned(directory=HERE / "static")),
     ]
@@ -151,5 +162,5 @@ def routes(studio: Studio) -> list[BaseRoute]:
 @cache
 def label_modules() -> tuple[Path, ...]:
     """The labeling page's modules, to be fetched at once instead of one after the other."""
-    own = ("page.js", "join.js", "theme.js", "lead.js")
+    own = ("page.js", "join.js", "theme.js", "lead.js", "worker.js")
     return tuple(p for p in sorted((HERE / "static").rglob("*.js")) if p.name not in own)

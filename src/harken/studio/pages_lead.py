@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, select
@@ -12,8 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from harken.store.schema import prompts
-from harken.store.studio_schema import items
+from harken.store.events import stamp
+from harken.store.schema import judgments, prompts
+from harken.store.studio_schema import events, items, retractions
 from harken.studio import charts
 from harken.studio.api_project import item_json
 from harken.studio.api_review import READINGS, readings
@@ -29,7 +30,8 @@ SHOWN = 100  # rows of a list of items
 QUEUE = 10
 LISTS = {"disagree": "People gave opposite verdicts", "contradict": "A ranking contradicts its own ratings",
          "decided": "Decided by a lead", "flagged": "Reported as unsafe", "set_aside": "Set aside", "done": "Finished",
-         "open": "Open"}
+         "open": "Open", "answered": "Answered so far", "repeated": "Asked again of the same labeler",
+         "gold": "Questions whose answer is known"}
 
 
 class Figures:
@@ -69,11 +71,13 @@ def routes(studio: Studio) -> list[BaseRoute]:
         decided = await studio.read(lambda tx: readings(tx, project["id"]))
         open_ = [o for o in found.queue if o.item not in decided][:QUEUE]
         queue = await studio.read(lambda tx: _rows(tx, [o.item for o in open_]))
-        counts, title = charts.by_hour(times, datetime.now(UTC))
+        now = datetime.now(UTC)
+        counts, title = charts.by_hour(times, now)
         return render(request, "lead_project.html", tab="view", project=project, found=found, progress=progress, counts=counts,
                       chart_title=title, queue=[(o, queue[o.item]) for o in open_ if o.item in queue],
                       decided=[(words, list(decided.values()).count(name)) for name, words in READINGS.items()],
-                      left=time_left(progress), gold=gold_of(progress), charts=charts)
+                      left=time_left(progress), hour_ago=stamp(now - timedelta(hours=1)), gold=gold_of(progress),
+                      charts=charts)
 
     async def listed(request: Request) -> Response:
         project, found, _ = await of(request)
@@ -151,14 +155,27 @@ def _listed(tx: Connection, project: int, query: Any, found: Insight) -> tuple[l
         where.append(c.flags > 0)
     elif what == "decided":
         where.append(c.id.in_(sorted(readings(tx, project))[:5000]))
+    elif what == "answered":
+        where.append(c.done > 0)
+    elif what == "gold":
+        where.append(c.role != "task")
+    elif what == "repeated":
+        where.append(c.id.in_(select(judgments.c.item_id).where(judgments.c.role == "repeat")))
     elif what in found.split or what in ("disagree", "contradict"):
         where.append(c.id.in_(sorted(found.split.get(what, ()))[:5000]))
         title = LISTS.get(what) or f"Marked: {what.removeprefix('flag:').replace('_', ' ')}"
-    people = [name for name in query.getlist("labeler") if name in found.by_labeler]
+    people = query.getlist("labeler")[:9]
     for name in people:
-        where.append(c.id.in_(sorted(found.by_labeler[name])[:5000]))
+        own = judgments.c.labeler == name, judgments.c.seq.not_in(select(retractions.c.judgment_seq))
+        where.append(c.id.in_(select(judgments.c.item_id).where(judgments.c.item_id.is_not(None), *own)))
     if people:
-        title = f"Answered by {' and '.join(people)}"
+        title = f"{title if what else 'Answered'} by {' and '.join(people)}"
+    if start := query.get("from"):
+        end = query.get("to") or "9"
+        e = events.c
+        within = e.project_id == project, e.kind == "submit", e.created_at >= start, e.created_at < end
+        where.append(c.id.in_(select(e.item_id).where(*within)))
+        title = f"Answered from {start[:16].replace('T', ' ')}" + (f" to {end[:16].replace('T', ' ')}" if len(end) > 1 else "")
     ask = (select(items, prompts.c.body.label("asked")).outerjoin(prompts, c.prompt_key == prompts.c.key)
            .where(*where).order_by(c.id))
     rows = [item_json(row) for row in tx.execute(ask.limit(SHOWN + 1))]

@@ -65,7 +65,9 @@ def own_rows(lines: Iterable[bytes], name: str) -> Iterator[Row]:
 
 
 def _sampled(row: Row) -> Row:
-    """`harken sample` gives one source for all completions of a row, and says which are finished."""
+    """`harken sample` gives one source for all completions of a row, and says which are finished; `harken next` says what
+    a question is worth: it stands in the file's order."""
+    row = {k: v for k, v in row.items() if k not in ("information", "seconds")}
     source = row.get("source")
     if source is None and "finished" not in row:
         return row

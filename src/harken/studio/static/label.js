@@ -9,6 +9,7 @@ import { FORMS } from "./forms/index.js";
 import { words as plain } from "./forms/parts.js";
 import { Keys, wireDialogs } from "./keys.js";
 import { altered, tell } from "./messages.js";
+import { keepPage, Tasks } from "./offline.js";
 import { Outbox } from "./outbox.js";
 import { Queue } from "./queue.js";
 import { nothing, warning } from "./screens.js";
@@ -23,6 +24,7 @@ const stage = find("#stage");
 const clock = new Clock();
 const keys = new Keys();
 const queue = new Queue(project.id);
+const tasks = new Tasks(user.id, project.id);
 const drafts = new Drafts(user.id, (words) => tell("notice", words));
 const state = { form: null, last: null, done: project.my.done, dropKeys: () => {}, again: null, switching: null };
 
@@ -69,6 +71,7 @@ function confirm(entry, answer) {
 /** Takes tasks in, and whatever they need before they are shown. */
 function take(answer, except) {
   queue.take(answer, except);
+  tasks.keep(queue.tasks);
   for (const task of queue.ready) need(task).catch(() => {});
 }
 
@@ -86,6 +89,7 @@ function present() {
   state.dropKeys();
   clearTimeout(state.again);
   const task = queue.current ?? queue.advance();
+  if (task) tasks.keep(queue.tasks);
   document.body.classList.toggle("idle", !task);
   if (!task) return rest();
   if (!forms.has(task.form_version))
@@ -264,13 +268,12 @@ function show(task, draft) {
 /** The server takes back what `have` does not name, so this never runs beside a submit that asks for more. */
 async function refill() {
   while (outbox.running) await outbox.flush();
-  await queue
-    .fill(
-      outbox.waiting.map((e) => e.task.assignment),
-      take,
-    )
-    .catch((error) => {
-      if (!queue.current) queue.status = error.code === "offline" ? "offline" : queue.status;
+  const sent = outbox.waiting.map((e) => e.task.assignment);
+  await queue.fill(sent, take).catch((error) => {
+      if (error.code === "offline" && !queue.tasks.length) {
+        queue.ready = tasks.get(sent);
+        queue.status = queue.ready.length ? queue.status : "offline";
+      }
       if (error.status === 401)
         tell("failure", "You are logged out.", {
           hint: "Your answers wait here.",
@@ -374,3 +377,4 @@ for (const entry of outbox.refused.filter((e) => e.project === project.id))
     action: { label: "Go back to it", run: () => reopen(entry) },
   });
 await load();
+keepPage().catch(() => {}); // a browser without room, or in private mode: the page works all the same

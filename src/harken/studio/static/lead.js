@@ -54,6 +54,47 @@ for (const form of all("form[data-item]")) {
   });
 }
 
+const lines = (text) =>
+  text
+    .split("\n")
+    .map((line) => line.trim())
+    .filter(Boolean);
+
+/** Labels as the form's entries. A label that was there keeps its name, so that its figures go on. */
+function named(labels, before) {
+  const slug = (label) =>
+    `${/^[a-z]/i.test(label) ? "" : "f_"}${label.toLowerCase().replace(/[^a-z0-9]+/g, "_")}`.slice(0, 40).replace(/_+$/, "");
+  return labels.map((label) => ({ name: before.find((f) => f.label === label)?.name ?? slug(label), label }));
+}
+
+for (const form of all("form[data-form]")) {
+  const [method, path] = form.dataset.form.split(" ");
+  onSubmit(form, async () => {
+    const { version, ...now } = JSON.parse(form.dataset.now);
+    const said = (name) => form.elements[name].value;
+    now.prompt_flags = named(lines(said("prompt_flags")), now.prompt_flags);
+    now.notes = form.elements.notes.checked;
+    if (now.strength) {
+      const labels = lines(said("strength"));
+      now.strength = { max: labels.length, labels };
+    }
+    if (now.rating) {
+      Object.assign(now.rating.scale, { low: said("low"), high: said("high"), max: Number(said("max")) });
+      const parts = lines(said("flags")).map((line) => line.split("|").map((part) => part.trim()));
+      const flags = named(
+        parts.map(([label]) => label),
+        now.rating.flags,
+      );
+      now.rating.flags = flags.map((flag, i) => {
+        const wanted = now.prompt_flags.find((f) => f.label === parts[i][1]);
+        return { ...flag, only: parts[i][1] ? (wanted?.name ?? parts[i][1]) : null };
+      });
+    }
+    await call(method, path, now);
+    location.reload();
+  });
+}
+
 // Progress is asked for again and again; an unchanged answer costs a header (ETag).
 for (const section of all("[data-live]")) {
   const shown = (node) => Number(node.textContent.replaceAll(",", ""));

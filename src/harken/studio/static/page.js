@@ -8,6 +8,7 @@
 import { call } from "./api.js";
 import { all, find } from "./dom.js";
 import { tell } from "./messages.js";
+import { forgetPage } from "./offline.js";
 import { Outbox } from "./outbox.js";
 
 const READ = {
@@ -76,6 +77,7 @@ async function send(form) {
 // Answers that did not reach the server from the labeling page go out from any page.
 const owner = find('meta[name="user"]')?.content;
 if (owner) new Outbox(owner, {}).flush();
+else forgetPage();
 
 for (const form of all("form[data-api]")) {
   form.addEventListener("submit", (event) => {

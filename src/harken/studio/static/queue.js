@@ -15,8 +15,12 @@ export class Queue {
     this.asking = null;
   }
 
+  get tasks() {
+    return [this.current, ...this.ready].filter(Boolean);
+  }
+
   get have() {
-    return [this.current, ...this.ready].filter(Boolean).map((t) => t.assignment);
+    return this.tasks.map((t) => t.assignment);
   }
 
   /** What to ask for along with a submit, so that one trip does both. */

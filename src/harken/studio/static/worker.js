@@ -1,0 +1,18 @@
+// Lets the labeling page be opened without a connection: the server first, what offline.js kept where it is not reached.
+// Requests to the API pass by: answers wait in the outbox, tasks in the queue.
+
+const CACHE = "harken";
+
+self.addEventListener("install", () => self.skipWaiting());
+self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim()));
+
+async function kept(request) {
+  return (await (await caches.open(CACHE)).match(request)) ?? Response.error();
+}
+
+self.addEventListener("fetch", (event) => {
+  const { request } = event;
+  const { origin, pathname } = new URL(request.url);
+  if (request.method !== "GET" || origin !== location.origin || pathname.startsWith("/api/")) return;
+  event.respondWith(fetch(request).catch(() => kept(request)));
+});
