@@ -10,7 +10,7 @@ from harken.core.errors import UserError
 from harken.core.records import Choice, Prompt
 from harken.labelers.fitting import Fit, Priors
 from harken.labelers.reliability import fit_features, fit_reliability
-from harken.labelers.votes import votes_of
+from harken.labelers.votes import crowd, votes_of
 from harken.stats.bradley_terry import bradley_terry, count_wins
 from labeler_worlds import centred, world
 
@@ -44,6 +44,22 @@ def test_predictions_are_those_of_the_fit(model):
     assert found.log_prob(votes).sum() == pytest.approx(found.log_likelihood, rel=1e-9)
     p = found.probability(votes)
     assert np.allclose(p.sum(1), 1) and np.allclose(np.log(p[np.arange(400), 1 - votes.won]), found.log_prob(votes))
+
+
+def test_a_stranger_is_a_draw_of_the_crowd_and_better_predicted_so():
+    """Half the crowd is careless: with beta 1, the mean, a stranger's votes are predicted too surely."""
+    _, votes = world(7, np.r_[np.full(10, 2.0), np.zeros(10)], 4000)
+    gain = []
+    for k in (0, 5, 10, 15):
+        found = fit_reliability(votes.take(votes.labeler != k), draws=0)
+        test = votes.take(votes.labeler == k)
+        sure = np.array([found.scores[test.a] - found.scores[test.b]]).ravel() * test.won
+        gain.append(found.log_prob(test).mean() + np.logaddexp(0, -sure).mean())
+        assert found.cast[k] == 0 and np.allclose(found.probability(test).sum(1), 1)
+    assert np.mean(gain) > 0.005, gain
+    seats = [found.beta[j] for j in crowd(found.cast)]
+    odds = np.outer(seats, found.scores[test.a] - found.scores[test.b])
+    assert np.allclose(found.probability(test)[:, 0], (1 / (1 + np.exp(-odds))).mean(0))
 
 
 def test_features_score_items_that_nobody_judged():

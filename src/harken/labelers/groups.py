@@ -28,7 +28,7 @@ from scipy import sparse
 
 from harken.core.errors import UserError
 from harken.labelers.regression import Fit, Floats, Ints, davidson, labeler_traits, outcome_logps
-from harken.labelers.votes import Votes
+from harken.labelers.votes import Votes, crowd
 
 SIGMAS = (0.5, 1.0, 2.0, 4.0)
 TAUS = (0.001, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
@@ -38,8 +38,6 @@ ROUNDS = 3
 LEAST_SCALE = 0.25
 """A median rationality below this is no yardstick."""
 IMPUTATIONS = 10
-CROWD = 16
-"""People known from training that stand for those who were never seen."""
 SURE = 1e-3
 """A labeler less likely than this to belong to a group does not count in it."""
 
@@ -89,15 +87,13 @@ class GroupModel:
         """[N, 3] log P(b preferred, tie, a preferred) of votes, also by labelers who were never seen."""
         scores, shown = self.scores(), self.position * votes.first
         known = self.seen[votes.labeler]
-        reached = np.cumsum(self.cast) / self.cast.sum()
-        crowd = [int(np.searchsorted(reached, (i + 0.5) / CROWD)) for i in range(CROWD)]  # by votes: who is prolific stays so
         result = np.zeros((len(votes), 3))
         for k in range(len(self.names)):
             d = scores[k, votes.a] - scores[k, votes.b]
             p = np.exp(outcome_logps(self.beta[votes.labeler, k] * d + shown, self.log_nu + self.indifference[votes.labeler, k]))
             strange = ~known
             p[strange] = np.mean([np.exp(outcome_logps(self.beta[a, k] * d[strange] + shown[strange],
-                                                       self.log_nu + self.indifference[a, k])) for a in crowd], 0)
+                                                       self.log_nu + self.indifference[a, k])) for a in crowd(self.cast)], 0)
             result += self.membership[votes.labeler, k][:, None] * p
         return np.asarray(np.log(np.maximum(result, 1e-300)))
 
@@ -250,6 +246,8 @@ class Posterior:
     """[S, K, I] scores, 0 on average over the items of a prompt: only differences within a prompt were ever judged."""
     log_nu: Floats
     """[S]"""
+    beta: Floats
+    """[S, A] rationality of each labeler in that draw: scores mean something only together with it."""
     no_difference: float
     """Posterior probability of τ ≈ 0, all values of τ being equally likely before."""
 
@@ -267,7 +265,7 @@ def posterior(votes: Votes, model: GroupModel, *, draws: int = 400, seed: int = 
     diff = differences(votes, model.phi)
     noisy = model.noise and draws >= IMPUTATIONS
     spread = traits_of(votes, model)[1] if noisy else np.zeros_like(model.beta)
-    parts, ties, chances = [], [], []
+    parts, ties, cares, chances = [], [], [], []
     for size in np.bincount(np.arange(draws) % (IMPUTATIONS if noisy else 1)):
         beta = model.beta + spread * rng.standard_normal(spread.shape)
         rows = _rows(votes, diff, model.membership, beta, model.indifference)
@@ -279,7 +277,9 @@ def posterior(votes: Votes, model: GroupModel, *, draws: int = 400, seed: int = 
                 w, tie = fit.draws(int(count), rng)
                 parts.append(np.stack([_scores(model.phi, one.reshape(-1, model.phi.shape[1])) for one in w[:, :-1]]))
                 ties.append(tie)
-    return Posterior(model, centred(np.concatenate(parts), votes.prompt), np.concatenate(ties), float(np.mean(chances, 0)[0]))
+                cares.append(np.tile((beta * model.membership).sum(1), (int(count), 1)))
+    return Posterior(model, centred(np.concatenate(parts), votes.prompt), np.concatenate(ties), np.concatenate(cares),
+                     float(np.mean(chances, 0)[0]))
 
 
 def centred(scores: Floats, prompt: Ints) -> Floats:
