@@ -60,7 +60,7 @@ def test_ties_have_a_parameter_and_who_ranked_nothing_has_the_prior():
 
 
 def test_long_rankings_and_all_ties_end_and_missing_scores_are_refused():
-    rows, beta, _ = planted(3, people=3, each=8, options=12)
+    rows, *_ = planted(3, people=3, each=8, options=12)
     assert np.isfinite(traits_given(rows, 3).beta_sd).all()
     level = traits_given([Ranked([0.0, 1.0], [3.0, 4.0], [1, 1], 0)] * 5, 1)
     assert np.isfinite([level.beta[0], level.tie]).all()

@@ -73,7 +73,8 @@ class _Table:
                 np.bincount(self.who, (grad * self.sizes).sum(1), len(beta)), float(d_nu.sum()))
 
 
-def traits_given(rankings: Sequence[Ranked], labelers: int, *, beta_sd: float = BETA_SD, length_sd: float = LENGTH_SD) -> GivenTraits:
+def traits_given(rankings: Sequence[Ranked], labelers: int, *, beta_sd: float = BETA_SD,
+                 length_sd: float = LENGTH_SD) -> GivenTraits:
     """Each labeler's mode and Laplace's standard deviation. Scores must be finite; raises ValueError where they are not."""
     by_size: dict[int, list[Ranked]] = {}
     for one in rankings:

@@ -240,8 +240,8 @@ def _who(learner: Engine, people: dict[str, int], elements: list[tuple[Tree, lis
     said = [Ranked(row, [math.log2(len(text) + 1) for text in c.options], c.ranks, people[c.labeler or ""])
             for row, (_, choices) in zip(scores, elements) for c in choices]
     count, found = Counter(one.labeler for one in said), traits_given(said, len(people), beta_sd=BETA_SD, length_sd=LENGTH_SD)
-    return {name: {**_interval("beta", found.beta[i], found.beta_sd[i]), **_interval("length", found.length[i], found.length_sd[i]),
-                   "level": 0.9, "rankings": count[i]} for name, i in people.items()}
+    return {name: _interval("beta", found.beta[i], found.beta_sd[i]) | _interval("length", found.length[i], found.length_sd[i])
+            | {"level": 0.9, "rankings": count[i]} for name, i in people.items()}
 
 
 def _interval(name: str, value: float, sd: float) -> dict[str, float]:

@@ -21,7 +21,7 @@ TRAITS = (Column("beta", "Rationality", "1 is the reward's own scale, 0 a coin, 
           Column("length", "Pull towards length", "log-odds a doubling of characters", False, 0.0, (0.0,)))
 OWN = (Column("accuracy", "By the group's own score", "share of its held-out pairs ranked as it did", True, 0.5),
        Column("shared_accuracy", "By the shared score", "the same pairs", True, 0.5))
-APART = (Column("apart", "Ordered differently", "share of held-out pairs of answers that the two groups' scores put the other way round",
+APART = (Column("apart", "Ordered differently", "share of held-out pairs of answers that their scores put the other way round",
                 True, None),)
 WEIGHT = (Column("weight", "Weight", "log-odds a standard deviation of the attribute", False, 0.0, (0.0,)),)
 
