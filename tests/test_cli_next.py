@@ -106,8 +106,8 @@ def test_a_reward_becomes_a_feature(files, tmp_path, monkeypatch, capsys):
     gap = np.nan_to_num(lengths - np.nanmean(lengths, 1, keepdims=True)).ravel()
     assert column == pytest.approx(gap / gap.std() * np.sqrt(14)) and (column[3::4] == 0).all()
     monkeypatch.undo()
-    with_scorer = run(files, str(files / "said.jsonl"), "--candidates", str(files / "samples.jsonl"), "--reward", "measure:length")
-    without = run(files, str(files / "said.jsonl"), "--candidates", str(files / "samples.jsonl"))
+    given = [str(files / "said.jsonl"), "--candidates", str(files / "samples.jsonl")]
+    with_scorer, without = run(files, *given, "--reward", "measure:length"), run(files, *given)
     assert len(with_scorer) == 6 and with_scorer != without
     capsys.readouterr()
     assert cli.main([*asked, "--reward", "no/such/run"]) == 2 and "no/such/run" in capsys.readouterr().err

@@ -69,8 +69,9 @@ class _Table:
             _, grad, d_nu = all_pairs(u, -math.inf if log_nu is None else log_nu, self.ranks)
         else:
             _, grad, d_nu = plackett_luce(u, log_nu, self.ranks)
-        return (np.bincount(self.who, (grad * self.scores).sum(1), len(beta)),
-                np.bincount(self.who, (grad * self.sizes).sum(1), len(beta)), float(d_nu.sum()))
+        by_beta, by_length = (np.bincount(self.who, (grad * x).sum(1), len(beta)).astype(np.float64)
+                              for x in (self.scores, self.sizes))
+        return by_beta, by_length, float(d_nu.sum())
 
 
 def traits_given(rankings: Sequence[Ranked], labelers: int, *, beta_sd: float = BETA_SD,
