@@ -1,5 +1,7 @@
 """Reliability of labelers: planted truth, independent references, invariants."""
 
+import dataclasses
+
 import choix
 import evalica
 import numpy as np
@@ -169,3 +171,32 @@ def test_intervals_cover_the_planted_truth():
 def test_intervals_of_90_percent_cover_85_to_95_percent(name):
     found = coverage(name, 30)
     assert ((found >= 0.85) & (found <= 0.95)).all(), found
+
+
+@pytest.mark.slow
+def test_intervals_of_a_linear_rewards_weights_cover_over_20_seeds():
+    """What `harken next` chooses questions by: 8 weights from 2,000 votes of a mixed crowd, in the gauge of mean beta 1."""
+    inside = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        phi, w, beta = rng.normal(size=(200, 8)), rng.normal(size=8), WORLDS["mixed"][0](rng)
+        _, votes = world(seed, beta, 2000, items=200, prompts=50, nu=0.5, scores=phi @ w)
+        found = fit_features(votes, phi, draws=0)
+        inside.append(np.abs(found.weights - w * beta.mean()) < 1.645 * np.sqrt(np.diag(found.covariance)))
+    assert 0.85 <= np.mean(inside) <= 0.95, np.mean(inside)
+
+
+@pytest.mark.slow
+def test_intervals_of_crowd_bt_cover_over_20_seeds():
+    """Planted from its own model: eta ~ Beta(10, 1), answers honest with chance eta, else inverted."""
+    inside = {"scores": [], "eta": []}
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        eta = rng.beta(10, 1, 20)
+        truth, votes = world(seed, np.ones(20), 3000)
+        turned = np.where(rng.random(3000) < eta[votes.labeler], votes.won, -votes.won)
+        found = fit_reliability(dataclasses.replace(votes, won=turned), model="crowd")
+        inside["scores"].append(np.abs(found.scores - centred(truth, votes.prompt)) < 1.645 * found.score_sd)
+        inside["eta"].append((found.beta_low <= 2 * eta - 1) & (2 * eta - 1 <= found.beta_high))
+    for name, held in inside.items():
+        assert 0.85 <= np.mean(held) <= 0.95, (name, np.mean(held))
