@@ -20,6 +20,7 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -128,59 +129,78 @@ def picture(row: dict) -> str:
 
 def real(out: Path, prompts: int, n: int, retest: int) -> dict:
     """Sandbox prompts, `n` answers each, ranked by three of its people. Halves A and B of one part of the prompts pick among the
-    answers of the other part, and the other way round."""
+    answers of the other part, and the other way round. Beside the judges, a reward model on SmolLM2 itself, same rankings."""
     from harken.cli_rewards import open_panel
     from harken.rewards.compositional import CompositionalReward, Config, combine
-    from harken.sandbox import gold_score
-    from harken.stats.pairs import evaluate_pairs
     from harken.store.scores import ScoreCache
     from harken.text.panel import qualities
     out.mkdir(parents=True, exist_ok=True)
     asked, texts, choices = answers_of(out, prompts, n)
-    gold = np.array([[gold_score(p, t) for t in row] for p, row in zip(asked, texts)])
-    ids = [p.id for p in asked]
-    parts = [set(ids[: prompts // 2]), set(ids[prompts // 2:])]
     items = {(p.id, t): (p, t) for p, row in zip(asked, texts) for t in row}
-    ns = [k for k in NS if k <= n]
     table: dict = {}
-    for kind, judge in (("smollm2", "smollm2"), ("rules", "rules")):
-        config = Config(judge=judge, dtype="bfloat16", folds=3)
+    for kind in ("smollm2", "rules"):
+        config = Config(judge=kind, dtype="bfloat16", folds=3)
         panel = open_panel(config)
         panel.known = ScoreCache(out / "scores.sqlite")
         ratings = panel.rate(list(items.values()))
         quality = qualities(panel, list(items.values()), ratings, retest=retest)
         used = [k for k, q in enumerate(quality) if not q.weak]
-        gaps, golds, held, scores, correlations = [], [], [], [], []
-        for learnt, tested in (parts, parts[::-1]):
-            order = [i for i in ids if i in learnt]
-            halves = [set(order[: len(order) // 2]), set(order[len(order) // 2:])]
-            rewards = []
-            for half in halves:
-                keys = [key for key in items if key[0] in half]
-                rows = np.array([k for k, key in enumerate(items) if key[0] in half])
-                found = combine([c for c in choices if c.prompt.id in half], [panel.attributes[k] for k in used], keys,
-                                ratings[np.ix_(rows, used)], config)
-                rewards.append(CompositionalReward(found.terms, panel))
-            where = [i for i, name in enumerate(ids) if name in tested]
-            shown = [asked[i] for i in where], [texts[i] for i in where]
-            a, b = (np.array(r.score(*shown), dtype=float) for r in rewards)
-            a, b = ((x - x.mean()) / max(float(x.std()), 1e-9) for x in (a, b))
-            proxy, true = best_of_n(a, b, ns), best_of_n(a, gold[where], ns)
-            gaps += list(proxy.proxy_P_n[:, -1] - proxy.gold_P_n[:, -1])
-            golds += list(true.gold_P_n[:, -1] - true.gold_P_n[:, 0])
-            correlations.append(float(np.corrcoef(a.ravel(), b.ravel())[0, 1]))
-            there = [c for c in choices if c.prompt.id in tested]
-            held += there
-            scores += rewards[0].score([c.prompt for c in there], [c.options for c in there])
-        figures = evaluate_pairs(held, scores)
-        table[kind] = {f"gap at n = {n}": mean_interval(gaps).to_json(), "gold gained": mean_interval(golds).to_json(),
-                       "correlation": correlations, "accuracy": figures.accuracy.to_json(),
-                       "baselines": {name: e.to_json() for name, e in figures.baselines.items()},
-                       "attributes": {a.name: vars(q) for a, q in zip(panel.attributes, quality)}}
-        weak = [a.name for a, q in zip(panel.attributes, quality) if q.weak]
-        print(f"{kind}: gap at n = {n} {mean_interval(gaps)}, gold gained {mean_interval(golds)}, {figures}, correlation of "
-              f"halves {correlations[0]:.2f} and {correlations[1]:.2f}; left out: {weak}")
+
+        def fit(half: list, panel=panel, ratings=ratings, used=used, config=config) -> CompositionalReward:
+            known = {c.prompt.id for c in half}
+            keys = [key for key in items if key[0] in known]
+            rows = np.array([k for k, key in enumerate(items) if key[0] in known])
+            found = combine(half, [panel.attributes[k] for k in used], keys, ratings[np.ix_(rows, used)], config)
+            return CompositionalReward(found.terms, panel)
+
+        table[kind] = halves(kind, fit, asked, texts, choices, n)
+        table[kind]["attributes"] = {a.name: vars(q) for a, q in zip(panel.attributes, quality)}
+    table["reward_model"] = halves("reward_model", lambda half: trained(half, out), asked, texts, choices, n)
     return table
+
+
+def trained(half: list, out: Path):
+    """A reward model on SmolLM2, from the rankings of one half: the same command for all."""
+    from harken import cli, launch
+    from harken.core.records import content_hash
+    from harken.store.files import write_jsonl
+    rows = [c.to_json() for c in half]
+    run = out / f"rm_{content_hash(rows)[:12]}"
+    write_jsonl(run.with_suffix(".jsonl"), rows)
+    assert cli.main(["train", "reward_model", "--model", "smollm2", "--data", str(run.with_suffix(".jsonl")), "--out", str(run),
+                     "--epochs", "3", "--batch-size", "2", "--learning-rate", "5e-4", "--warmup", "0.1", "--holdout", "0",
+                     "--holdout-labelers", "0", "--max-length", "384", "--dtype", "auto"]) == 0
+    return launch.open_reward(str(run), dtype="bfloat16")
+
+
+def halves(kind: str, fit: Callable, asked: list, texts: list[list[str]], choices: list, n: int) -> dict:
+    """Figures of rewards by `fit` of a half's rankings: gap and gold gained at the best of n, accuracy on the other part."""
+    from harken.sandbox import gold_score
+    from harken.stats.pairs import evaluate_pairs
+    gold = np.array([[gold_score(p, t) for t in row] for p, row in zip(asked, texts)])
+    ids, ns = [p.id for p in asked], [k for k in NS if k <= n]
+    middle = len(ids) // 2
+    gaps, golds, held, scores, correlations = [], [], [], [], []
+    for learnt, tested in ((ids[:middle], ids[middle:]), (ids[middle:], ids[:middle])):
+        parts = set(learnt[: len(learnt) // 2]), set(learnt[len(learnt) // 2:])
+        rewards = [fit([c for c in choices if c.prompt.id in part]) for part in parts]
+        where = [i for i, name in enumerate(ids) if name in tested]
+        shown = [asked[i] for i in where], [texts[i] for i in where]
+        a, b = (np.array(r.score(*shown), dtype=float) for r in rewards)
+        a, b = ((x - x.mean()) / max(float(x.std()), 1e-9) for x in (a, b))
+        proxy, true = best_of_n(a, b, ns), best_of_n(a, gold[where], ns)
+        gaps += list(proxy.proxy_P_n[:, -1] - proxy.gold_P_n[:, -1])
+        golds += list(true.gold_P_n[:, -1] - true.gold_P_n[:, 0])
+        correlations.append(float(np.corrcoef(a.ravel(), b.ravel())[0, 1]))
+        there = [c for c in choices if c.prompt.id in tested]
+        held += there
+        scores += rewards[0].score([c.prompt for c in there], [c.options for c in there])
+    figures = evaluate_pairs(held, scores)
+    print(f"{kind}: gap at n = {n} {mean_interval(gaps)}, gold gained {mean_interval(golds)}, {figures}, correlation of "
+          f"halves {correlations[0]:.2f} and {correlations[1]:.2f}", flush=True)
+    return {f"gap at n = {n}": mean_interval(gaps).to_json(), "gold gained": mean_interval(golds).to_json(),
+            "correlation": correlations, "accuracy": figures.accuracy.to_json(),
+            "baselines": {name: e.to_json() for name, e in figures.baselines.items()}}
 
 
 def answers_of(out: Path, prompts: int, n: int) -> tuple[list, list[list[str]], list]:

@@ -127,9 +127,11 @@ def wider(a: np.ndarray, b: np.ndarray, *clusters: np.ndarray) -> Estimate:
     return max((paired_difference(a, b, c) for c in clusters), key=lambda e: e.high - e.low)
 
 
-def run(votes: Votes, phi: np.ndarray, quick: bool) -> dict[str, dict]:
+def run(votes: Votes, phi: np.ndarray, quick: bool, only: str | None = None) -> dict[str, dict]:
     result = {}
     for name, (folds, unit, needs) in plan(votes, quick).items():
+        if only not in (None, name):
+            continue
         start, tested = time.monotonic(), np.zeros(len(votes), bool)
         logps = {model: np.full((len(votes), 3), np.nan) for model in MODELS}
         for train, test in folds:
@@ -173,14 +175,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--quick", action="store_true", help="one fold of each, in under a minute")
+    parser.add_argument("--only", choices=("vote", "pair", "labeler", "item", "prompt"), help="one way to hold out")
     args = parser.parse_args()
     votes, author, kind = read(args.data)
     cast = np.sort(np.bincount(votes.labeler))[::-1]
     fifth = float(cast[:len(cast) // 5].sum() / cast.sum())
     print(f"{len(votes)} votes by {len(cast)} people on {len(votes.items)} texts, {np.mean(votes.won == 0):.0%} ties; "
           f"a fifth of the people cast {fifth:.0%} of the votes (F17)")
-    result = {"splits": run(votes, form(votes, author, kind), args.quick), "a_fifth_cast": fifth}
-    if not args.quick:
+    result = {"splits": run(votes, form(votes, author, kind), args.quick, args.only), "a_fifth_cast": fifth}
+    if not (args.quick or args.only):
         found = examine(votes, most=3, starts=2)
         print(f"\nGroups the votes support: {len(found.model.names)}. Gains a held-out vote of 2, 3 groups: "
               f"{', '.join(map(str, found.discovery.gains))}")

@@ -87,3 +87,42 @@ def test_wrong_input_is_one_message(tmp_path, monkeypatch, capsys, options, says
     assert cli.main(["next", *options]) == 2
     error = capsys.readouterr().err
     assert says in error and "Traceback" not in error
+
+
+def test_a_reward_becomes_a_feature(files, tmp_path, monkeypatch, capsys):
+    """--reward adds its scores within each prompt, in units of their spread, as one column more; what it cannot score is 0."""
+    from harken import launch, queueing
+
+    class Half:
+        def score(self, prompts, completions):
+            return [[None if i == 3 else float(len(t)) for i, t in enumerate(texts)] for texts in completions]
+
+    asked = ["next", "--dimensions", "14", "--candidates", str(files / "samples.jsonl"), "--out", str(tmp_path / "q.jsonl")]
+    args = cli.build_parser().parse_args([*asked, "--reward", "half"])
+    monkeypatch.setattr(launch, "open_reward", lambda name: Half())
+    pool, _ = queueing.gather(args)
+    column = queueing.features(pool, args)[:, -1]
+    lengths = np.array([np.nan if i % 4 == 3 else len(t) for i, t in enumerate(pool.flat)]).reshape(-1, 4)
+    gap = np.nan_to_num(lengths - np.nanmean(lengths, 1, keepdims=True)).ravel()
+    assert column == pytest.approx(gap / gap.std() * np.sqrt(14)) and (column[3::4] == 0).all()
+    monkeypatch.undo()
+    given = [str(files / "said.jsonl"), "--candidates", str(files / "samples.jsonl")]
+    with_scorer, without = run(files, *given, "--reward", "measure:length"), run(files, *given)
+    assert len(with_scorer) == 6 and with_scorer != without
+    capsys.readouterr()
+    assert cli.main([*asked, "--reward", "no/such/run"]) == 2 and "no/such/run" in capsys.readouterr().err
+
+
+def test_a_database_alone_offers_its_completions_and_its_people(files, tmp_path):
+    db = tmp_path / "f.db"
+    with open_database(db) as opened:
+        opened.import_file(files / "said.jsonl")
+        known = [set(j.choice().options) for j in opened.judgments()]
+        people = {j.labeler for j in opened.judgments()}
+    rows = run(files, "--db", str(db), "--assign", "--threshold", "0.999")
+    assert rows and {r["labeler"] for r in rows} <= people
+    assert all(set(r["completions"]) in known for r in rows)
+    empty = tmp_path / "none.db"
+    with open_database(empty):
+        pass
+    assert cli.main(["next", "--db", str(empty), "--out", str(tmp_path / "q.jsonl")]) == 2

@@ -2,11 +2,18 @@
 
 import numpy as np
 import pytest
-from scipy.special import ndtr
+from scipy.special import ndtr, softmax
 from scipy.stats import kendalltau
 
 from harken.core.errors import UserError
-from harken.labelers.distributional import Categorical, MeanVariance, explained, fit_categorical, fit_mean_variance
+from harken.labelers.distributional import (
+    Categorical,
+    MeanVariance,
+    explained,
+    fit_categorical,
+    fit_mean_variance,
+    interval,
+)
 from harken.labelers.groups import fit_shared
 from people_worlds import hidden_context, votes_from
 
@@ -64,6 +71,54 @@ def test_planted_means_and_spreads_are_recovered_over_20_seeds():
         rank.append(np.corrcoef(found.mean, mean)[0, 1])
         apart.append(np.mean(found.sd[sd > 1]) > 1.8 * np.mean(found.sd[sd < 1]))
     assert np.mean(rank) > 0.95 and np.mean(apart) >= 0.95, (np.mean(rank), np.mean(apart))
+
+
+@pytest.mark.slow
+def test_intervals_of_90_percent_cover_85_to_95_percent_over_20_seeds():
+    """Of every item's mean and spread (in the fit's gauge: mean 0, mean square of the spreads 1), and of r²."""
+    inside, whole = [], []
+    for seed in range(20):
+        votes, mean, sd = planted(seed)
+        found = fit_mean_variance(votes, draws=200, seed=seed)
+        unit = np.sqrt(np.mean(sd**2))
+        for of, truth in ((lambda one: one.mean, (mean - mean.mean()) / unit), (lambda one: one.sd, sd / unit)):
+            low, high = interval(found, of)
+            inside.append(np.mean((low <= truth) & (truth <= high)))
+        low, high = interval(found, lambda one: one.r2)
+        whole.append(low <= explained((mean - mean.mean()) / unit, (sd / unit) ** 2) <= high)
+    assert 0.85 <= np.mean(inside) <= 0.95 and np.mean(whole) >= 0.8, (np.mean(inside), np.mean(whole))
+
+
+@pytest.mark.slow
+def test_categorical_intervals_cover_what_votes_can_tell_over_20_seeds():
+    """Planted shares on four atoms: 90 % intervals of P(one item is preferred to another), of all pairs of items."""
+    inside, above = [], np.tril(np.ones((4, 4)), -1) + np.eye(4) / 2
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        shares = softmax(rng.normal(0, 1.5, (10, 4)), 1)
+        a = rng.integers(10, size=3000)
+        b = (a + rng.integers(1, 10, size=3000)) % 10
+        atom = (rng.random((10, 3000))[:, :, None] > shares.cumsum(1)[:, None, :]).sum(2)
+        column = np.arange(3000)
+        gap = atom[a, column] - atom[b, column]
+        zero = np.zeros(3000, dtype=int)
+        votes = votes_from(a, b, np.where(gap, np.sign(gap), rng.choice([-1, 1], 3000)), zero, np.zeros(10, dtype=int), 1, [{}])
+        low, high = interval(fit_categorical(votes, atoms=4, draws=200, seed=seed), lambda one: one.shares @ above @ one.shares.T)
+        inside.append(((low <= shares @ above @ shares.T) & (shares @ above @ shares.T <= high))[np.triu_indices(10, 1)].mean())
+    assert 0.85 <= np.mean(inside) <= 0.95, np.mean(inside)
+
+
+def test_draws_leave_alone_what_votes_cannot_tell(monkeypatch):
+    """Adding a number to all logits of a feature changes no probability; without draws there is no interval."""
+    votes, x = hidden_context(0, n=300, items=5)
+    caught = {}
+    monkeypatch.setattr("harken.labelers.laplace.draw", lambda j, w, p, n, rng: caught.update(j=j, w=w) or np.zeros((n, len(p))))
+    found = fit_categorical(votes, hats(x, 3), atoms=4, draws=1)
+    assert caught["j"].toarray().reshape(-1, 3, 4).sum(2) == pytest.approx(0, abs=1e-12) and (caught["w"] > 0).all()
+    low, high = interval(found, lambda one: one.mean)
+    assert low == pytest.approx(found.mean) == high
+    with pytest.raises(ValueError, match="no draws"):
+        interval(fit_mean_variance(votes), lambda one: one.r2)
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -1,5 +1,7 @@
 """Reliability of labelers: planted truth, independent references, invariants."""
 
+import dataclasses
+
 import choix
 import evalica
 import numpy as np
@@ -10,7 +12,7 @@ from harken.core.errors import UserError
 from harken.core.records import Choice, Prompt
 from harken.labelers.fitting import Fit, Priors
 from harken.labelers.reliability import fit_features, fit_reliability
-from harken.labelers.votes import votes_of
+from harken.labelers.votes import crowd, votes_of
 from harken.stats.bradley_terry import bradley_terry, count_wins
 from labeler_worlds import centred, world
 
@@ -44,6 +46,22 @@ def test_predictions_are_those_of_the_fit(model):
     assert found.log_prob(votes).sum() == pytest.approx(found.log_likelihood, rel=1e-9)
     p = found.probability(votes)
     assert np.allclose(p.sum(1), 1) and np.allclose(np.log(p[np.arange(400), 1 - votes.won]), found.log_prob(votes))
+
+
+def test_a_stranger_is_a_draw_of_the_crowd_and_better_predicted_so():
+    """Half the crowd is careless: with beta 1, the mean, a stranger's votes are predicted too surely."""
+    _, votes = world(7, np.r_[np.full(10, 2.0), np.zeros(10)], 4000)
+    gain = []
+    for k in (0, 5, 10, 15):
+        found = fit_reliability(votes.take(votes.labeler != k), draws=0)
+        test = votes.take(votes.labeler == k)
+        sure = np.array([found.scores[test.a] - found.scores[test.b]]).ravel() * test.won
+        gain.append(found.log_prob(test).mean() + np.logaddexp(0, -sure).mean())
+        assert found.cast[k] == 0 and np.allclose(found.probability(test).sum(1), 1)
+    assert np.mean(gain) > 0.005, gain
+    seats = [found.beta[j] for j in crowd(found.cast)]
+    odds = np.outer(seats, found.scores[test.a] - found.scores[test.b])
+    assert np.allclose(found.probability(test)[:, 0], (1 / (1 + np.exp(-odds))).mean(0))
 
 
 def test_features_score_items_that_nobody_judged():
@@ -153,3 +171,32 @@ def test_intervals_cover_the_planted_truth():
 def test_intervals_of_90_percent_cover_85_to_95_percent(name):
     found = coverage(name, 30)
     assert ((found >= 0.85) & (found <= 0.95)).all(), found
+
+
+@pytest.mark.slow
+def test_intervals_of_a_linear_rewards_weights_cover_over_20_seeds():
+    """What `harken next` chooses questions by: 8 weights from 2,000 votes of a mixed crowd, in the gauge of mean beta 1."""
+    inside = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        phi, w, beta = rng.normal(size=(200, 8)), rng.normal(size=8), WORLDS["mixed"][0](rng)
+        _, votes = world(seed, beta, 2000, items=200, prompts=50, nu=0.5, scores=phi @ w)
+        found = fit_features(votes, phi, draws=0)
+        inside.append(np.abs(found.weights - w * beta.mean()) < 1.645 * np.sqrt(np.diag(found.covariance)))
+    assert 0.85 <= np.mean(inside) <= 0.95, np.mean(inside)
+
+
+@pytest.mark.slow
+def test_intervals_of_crowd_bt_cover_over_20_seeds():
+    """Planted from its own model: eta ~ Beta(10, 1), answers honest with chance eta, else inverted."""
+    inside = {"scores": [], "eta": []}
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        eta = rng.beta(10, 1, 20)
+        truth, votes = world(seed, np.ones(20), 3000)
+        turned = np.where(rng.random(3000) < eta[votes.labeler], votes.won, -votes.won)
+        found = fit_reliability(dataclasses.replace(votes, won=turned), model="crowd")
+        inside["scores"].append(np.abs(found.scores - centred(truth, votes.prompt)) < 1.645 * found.score_sd)
+        inside["eta"].append((found.beta_low <= 2 * eta - 1) & (2 * eta - 1 <= found.beta_high))
+    for name, held in inside.items():
+        assert 0.85 <= np.mean(held) <= 0.95, (name, np.mean(held))

@@ -250,6 +250,38 @@ def test_a_reward_model_alone_is_held_against_its_baselines(tmp_path):
     assert "not shown to be better" in html and "Calibration" not in html
 
 
+def people_runs(folder):
+    """One reward model that knows its labelers, one that knows its groups, one compositional reward."""
+    run = reward_run(folder / "by_labeler")
+    length = {"length": 0.1, "length_low": -0.1, "length_high": 0.3, "level": 0.9, "rankings": 7}
+    traits = {f"l{i}": length | {"beta": 1.5 - 0.1 * i, "beta_low": 1.2 - 0.1 * i, "beta_high": 1.8 - 0.1 * i} for i in range(30)}
+    write(run, result=json.loads((run / "result.json").read_text()) | {"labelers": traits | {HOSTILE: {"beta": -0.9}, "odd": 3}})
+    by_group = reward_run(folder / "by_group")
+    answers = [{"text": HOSTILE, "scores": {"old": -0.4, "young": 1.2}}, {"text": ODD, "scores": {"old": 0.9, "young": None}}]
+    write(by_group, result=json.loads((by_group / "result.json").read_text()) | {
+        "groups": {"old": {"rankings": 9, "accuracy": e(0.71, 0.1), "shared_accuracy": e(0.52, 0.1)}, "young": {"rankings": 2}},
+        "ordered_apart": {"old and young": e(0.314, 0.1)}, "furthest_apart": [{"prompt": "Which?", "answers": answers}, None]})
+    parts = {f"a{i}": 0.5**i for i in range(10)}
+    composed = write(folder / "cpm", config={"command": "fit compositional"}, result={
+        "attributes": {"length": {"weight": -0.6, "low": -0.8, "high": -0.3}, "idle": {"weight": 0.0}, "weak": {"entropy": 0.1}},
+        "explained": [{"prompt": "Why?", "answers": [{"text": "So.", "rank": 1, "parts": parts},
+                                                     {"text": "?", "rank": 2, "parts": None}]}]})
+    return [run, by_group, composed]
+
+
+def test_f16_the_people_and_the_parts_of_a_score_are_shown(tmp_path):
+    parsed = page(people_runs(tmp_path), tmp_path)[1]
+    words = " ".join(parsed.words)
+    assert "the 24 least reliable of 31" in words and words.index("l29") < words.index("l6 ") < words.index("l5 ")
+    assert "[−1.70, −1.10] at 90%" in words
+    for said in ("71.0%", "52.0%", "31.4%", "−0.40", "+1.20", "old and young", "no score", "rank 1"):
+        assert said in words, said
+    assert "−0.60" in words and "idle" not in words, "a weight of 0 is no part"
+    assert "+0.01" in words and "others" in words and "+2.00" in words, "the largest parts, the rest, and their sum 1.998"
+    assert not parsed.tags("script") and len(parsed.tags("table")) == len(parsed.tags("caption"))
+    assert 'id="people"' not in page([reward_run(tmp_path / "plain")], tmp_path)[0]
+
+
 @pytest.mark.parametrize(("rate", "words"), [(0.5, "are tied"), (0.3, "falls behind"), (0.7, "beats")])
 def test_the_verdict_says_what_the_interval_allows(tmp_path, rate, words):
     run = win_rate_run(tmp_path / "eval")

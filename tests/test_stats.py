@@ -15,6 +15,7 @@ from scipy import optimize, special
 from harken.stats.bradley_terry import bradley_terry, check_connected, count_wins
 from harken.stats.calibration import brier, fold, reliability, reward_calibration
 from harken.stats.intervals import bootstrap_mean, mean_interval, paired_difference, wilson
+from harken.stats.pairs import ordered_apart
 from harken.stats.winrate import win_rate
 
 
@@ -310,6 +311,12 @@ def test_brier_is_clustered():
     assert (copied.low, copied.high) == pytest.approx((once.low, once.high))
     with pytest.raises(ValueError, match="between 0 and 1"):
         brier([1.2], [1])
+
+
+def test_pairs_that_two_scores_order_differently_by_hand():
+    """Three options: two of three pairs are turned, the one tied in one score counts half; a prompt is a cluster."""
+    found = ordered_apart([("p", [1.0, 2.0, 3.0], [3.0, 2.0, 2.0]), ("q", [0.0, 1.0], [0.0, 5.0])])
+    assert found.value == pytest.approx((1 + 1 + 0.5 + 0) / 4) and found.n == 2 and ordered_apart([("p", [1.0], [2.0])]) is None
 
 
 def test_an_infinite_interval_is_null_in_json_and_comes_back():

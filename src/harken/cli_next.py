@@ -28,7 +28,7 @@ def add_commands(commands: Any) -> None:
     p = commands.add_parser("next", help="choose the questions that teach most", description=HELP, epilog=EXAMPLES,
                             formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("file", metavar="FILE", nargs="?", help="comparisons so far (or --db)")
-    p.add_argument("--db", help="feedback database: its judgments, their seconds, and without --candidates its completions")
+    p.add_argument("--db", help="feedback database: its judgments, their seconds, without --candidates all its answers")
     p.add_argument("--candidates", help="JSON Lines of prompt and completions, as harken sample writes")
     p.add_argument("--out", required=True, type=Path, help="file to write: a question a line, the best first")
     p.add_argument("--n", type=int, default=20, help="questions (default 20)")

@@ -86,6 +86,8 @@ def gather(args: argparse.Namespace) -> tuple[Pool, np.ndarray]:
             said = list(db.judgments())
             if not args.candidates:
                 offered = [(p, [c.text for c in db.completions(p.id)]) for p in db.prompts()]
+                # A database filled by harken import holds what was compared inside its judgments only.
+                offered += [(c.prompt, list(c.options)) for j in said if (c := j.choice()) is not None]
     elif args.file:
         from harken.store.files import read_comparisons
         said = read_comparisons(args.file).records

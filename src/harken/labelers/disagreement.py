@@ -145,10 +145,9 @@ def value_share(votes: Votes, post: Posterior, *, seed: int = 0) -> tuple[Estima
         kept = np.random.default_rng(seed).choice(len(pairs), MOST_PAIRS, replace=False)
         pairs, count = pairs[kept], count[kept]
     weight = (votes_by(votes, model) / len(votes))[:, None, None]
-    own = (model.beta * model.membership).sum(1)[model.seen]
-    care = np.quantile(own, CARE)
+    cares = np.quantile(post.beta[:, model.seen], CARE, axis=1).T
     shares, wholes = [], []
-    for draw, log_nu in zip(post.draws, post.log_nu):
+    for draw, log_nu, care in zip(post.draws, post.log_nu, cares):
         d = draw[:, pairs[:, 0]] - draw[:, pairs[:, 1]]
         p = np.mean([np.exp(outcome_logps(c * d, log_nu)) for c in care], 0)
         mean = (weight * p).sum(0)

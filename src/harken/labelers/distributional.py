@@ -4,6 +4,7 @@
     found.mean, found.sd                # [I] each item's utility over people and contexts nobody recorded
     found.r2                            # 1: no hidden context; small: people differ by what the data does not say
     found.quantile(0.01)                # a score that avoids what is dreadful to some
+    interval(fit_mean_variance(votes, draws=200), lambda one: one.sd)      # 90 % of anything that can be read off it
 
 A single score fitted to people who differ is a Borda count, not an expected utility: it ranks what wins most often first, even
 where the loser is far better on average (Siththaranjan, Laidlaw and Hadfield-Menell 2024, 2312.08358). So each item gets a
@@ -21,8 +22,9 @@ Shape suffixes: `U` pairs, `I` items, `F` features, `M` atoms.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy import sparse
@@ -30,6 +32,7 @@ from scipy.optimize import minimize
 from scipy.special import log_ndtr, ndtri, softmax
 
 from harken.core.errors import UserError
+from harken.labelers import laplace
 from harken.labelers.groups import centred, features
 from harken.labelers.regression import Floats, Ints
 from harken.labelers.votes import Votes
@@ -51,6 +54,8 @@ class MeanVariance:
     sd: Floats
     """[I]"""
     log_likelihood: float
+    draws: tuple[MeanVariance, ...] = ()
+    """Of the posterior, as many as were asked for."""
 
     @property
     def r2(self) -> float:
@@ -78,6 +83,8 @@ class Categorical:
     shares: Floats
     """[I, M]"""
     log_likelihood: float
+    draws: tuple[Categorical, ...] = ()
+    """Of the posterior, as many as were asked for."""
 
     @property
     def mean(self) -> Floats:
@@ -103,10 +110,21 @@ class Categorical:
         return np.asarray(edges[at] + width * (share - reached[rows, at]) / np.maximum(self.shares[rows, at], FLOOR))
 
 
+Fitted = TypeVar("Fitted", MeanVariance, Categorical)
+
+
 def explained(mean: Floats, variance: Floats) -> float:
     between = float(np.var(mean))
     whole = between + float(np.mean(variance))
     return between / whole if whole > 0 else 1.0
+
+
+def interval(found: Fitted, of: Callable[[Fitted], Any], level: float = 0.9) -> tuple[Any, Any]:
+    """Ends of the interval of any figure `of` a fit: a number or an array. Raises ValueError for a fit without draws."""
+    if not found.draws:
+        raise ValueError("this fit has no draws: fit with draws=200")
+    low, high = np.quantile([of(one) for one in found.draws], [0.5 - level / 2, 0.5 + level / 2], axis=0)
+    return low, high
 
 
 def _pairs(votes: Votes) -> tuple[Ints, Ints, Floats, Floats]:
@@ -121,8 +139,11 @@ def _pairs(votes: Votes) -> tuple[Ints, Ints, Floats, Floats]:
     return pair[:, 0].astype(np.int64), pair[:, 1].astype(np.int64), wins, losses
 
 
-def fit_mean_variance(votes: Votes, phi: Floats | None = None) -> MeanVariance:
-    """Maximum a posteriori means and standard deviations: a pair of numbers an item, or linear in features `phi` [I, F]."""
+def fit_mean_variance(votes: Votes, phi: Floats | None = None, *, draws: int = 0, seed: int = 0) -> MeanVariance:
+    """Maximum a posteriori means and standard deviations: a pair of numbers an item, or linear in features `phi` [I, F].
+
+    `draws` are of Laplace's approximation with the pairs' Fisher information.
+    """
     a, b, wins, losses = _pairs(votes)
     table = features(votes, phi)
     count, width = table.shape
@@ -144,16 +165,36 @@ def fit_mean_variance(votes: Votes, phi: Floats | None = None) -> MeanVariance:
         value += float((x[:width] ** 2).sum()) / (2 * MEAN_SD**2) + float((x[width:] ** 2).sum()) / (2 * LOG_SD**2)
         return value, np.concatenate([table.T @ g_mu + x[:width] / MEAN_SD**2, table.T @ g_sd + x[width:] / LOG_SD**2])
 
+    def read(x: Floats, fit: float) -> MeanVariance:
+        mean, sd = table @ x[:width], np.exp(table @ x[width:])
+        unit = float(np.sqrt(np.mean(sd**2)))
+        mean = centred(mean, votes.prompt) if phi is None else mean - mean.mean()
+        return MeanVariance(mean / unit, sd / unit, fit)
+
+    def jacobian(x: Floats) -> tuple[sparse.csr_array, Floats]:
+        """dz / dx [U, 2F], and the information of each pair's votes about its z [U]."""
+        mu, variance = table @ x[:width], np.exp(2 * (table @ x[width:]))
+        root = np.sqrt(variance[a] + variance[b])
+        z = (mu[a] - mu[b]) / root
+        share_a, share_b = (sparse.diags_array(-z * v / root**2) for v in (variance[a], variance[b]))
+        one, other = table[a], table[b]
+        density = np.exp(-z**2 - np.log(2 * np.pi) - log_ndtr(z) - log_ndtr(-z))
+        return (sparse.csr_array(sparse.hstack([sparse.diags_array(1 / root) @ (one - other), share_a @ one + share_b @ other])),
+                (wins + losses) * density)
+
     x = _minimum(loss, np.zeros(2 * width))
-    mean, sd = table @ x[:width], np.exp(table @ x[width:])
-    unit = float(np.sqrt(np.mean(sd**2)))
-    mean = centred(mean, votes.prompt) if phi is None else mean - mean.mean()
     prior = float((x[:width] ** 2).sum()) / (2 * MEAN_SD**2) + float((x[width:] ** 2).sum()) / (2 * LOG_SD**2)
-    return MeanVariance(mean / unit, sd / unit, prior - loss(x)[0])
+    precision = np.repeat([MEAN_SD**-2, LOG_SD**-2], width)
+    around = laplace.draw(*jacobian(x), precision, draws, np.random.default_rng(seed)) if draws else ()
+    found = read(x, prior - loss(x)[0])
+    return replace(found, draws=tuple(read(x + step, np.nan) for step in around))
 
 
-def fit_categorical(votes: Votes, phi: Floats | None = None, *, atoms: int = 10) -> Categorical:
-    """Maximum a posteriori distributions over `atoms` atoms: free for every item, or logits linear in features `phi` [I, F]."""
+def fit_categorical(votes: Votes, phi: Floats | None = None, *, atoms: int = 10, draws: int = 0, seed: int = 0) -> Categorical:
+    """Maximum a posteriori distributions over `atoms` atoms: free for every item, or logits linear in features `phi` [I, F].
+
+    `draws` as in `fit_mean_variance`.
+    """
     a, b, wins, losses = _pairs(votes)
     if atoms < 2:
         raise ValueError(f"at least 2 atoms, found {atoms}")
@@ -173,9 +214,25 @@ def fit_categorical(votes: Votes, phi: Floats | None = None, *, atoms: int = 10)
         value = -float(wins @ np.log(up) + losses @ np.log1p(-up)) + float((x**2).sum()) / (2 * LOGIT_SD**2)
         return value, np.asarray(table.T @ g_logit).ravel() + x / LOGIT_SD**2
 
+    def read(x: Floats, fit: float) -> Categorical:
+        return Categorical(np.linspace(0, 1, atoms), softmax(table @ x.reshape(width, atoms), axis=1), fit)
+
+    def jacobian(x: Floats) -> tuple[sparse.csr_array, Floats]:
+        """dP(a) / dx [U, F M], and the information of each pair's votes about its P(a) [U]."""
+        p = softmax(table @ x.reshape(width, atoms), axis=1)
+        pa, pb = p[a], p[b]
+        to_a, to_b = pb @ above.T, pa @ above
+        up = np.clip((pa * to_a).sum(1), FLOOR, 1 - FLOOR)
+        by_a, by_b = pa * (to_a - up[:, None]), pb * (to_b - up[:, None])
+        columns = [sparse.diags_array(by_a[:, m]) @ table[a] + sparse.diags_array(by_b[:, m]) @ table[b] for m in range(atoms)]
+        order = np.arange(width * atoms).reshape(atoms, width).T.ravel()  # from atom by atom to feature by feature
+        return sparse.csr_array(sparse.hstack(columns).tocsc()[:, order]), (wins + losses) / (up * (1 - up))
+
     x = _minimum(loss, np.zeros(width * atoms))
-    fit = float((x**2).sum()) / (2 * LOGIT_SD**2) - loss(x)[0]
-    return Categorical(np.linspace(0, 1, atoms), softmax(table @ x.reshape(width, atoms), axis=1), fit)
+    precision = np.full(width * atoms, LOGIT_SD**-2)
+    around = laplace.draw(*jacobian(x), precision, draws, np.random.default_rng(seed)) if draws else ()
+    found = read(x, float((x**2).sum()) / (2 * LOGIT_SD**2) - loss(x)[0])
+    return replace(found, draws=tuple(read(x + step, np.nan) for step in around))
 
 
 def _ends(a: Ints, b: Ints, items: int) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:

@@ -31,8 +31,8 @@ from scipy.sparse.csgraph import connected_components
 
 from harken.core.errors import UserError
 from harken.labelers.fitting import LEARNT, Fit, Model, Priors, Ties, length_difference
-from harken.labelers.likelihood import Floats, Ints, crowd_odds, davidson, davidson_table, half_wins, sigmoid
-from harken.labelers.votes import Votes
+from harken.labelers.likelihood import TINY, Floats, Ints, crowd_odds, davidson_table, sigmoid
+from harken.labelers.votes import Votes, crowd
 
 __all__ = ["Model", "Priors", "Reliability", "Ties", "fit_features", "fit_reliability", "length_difference"]
 
@@ -43,7 +43,8 @@ LEVEL = 0.90
 class Reliability:
     """What was found. Arrays follow the item and labeler tables of `Votes`; `sd` is the posterior's.
 
-    For "crowd", beta is 2 eta - 1 (1 honest, 0 a coin, -1 inverted). Somebody without votes has the prior.
+    For "crowd", beta is 2 eta - 1 (1 honest, 0 a coin, -1 inverted). Somebody without votes has the prior's mean, which is no
+    prediction: the typical person is surer than the average one. So `probability` takes a stranger for a draw of the crowd.
     """
 
     model: Model
@@ -71,6 +72,8 @@ class Reliability:
     length_sd: Floats
     indifference: Floats
     """[A] log of how much more readily than the crowd a labeler ties: nu_k = nu exp(indifference_k)."""
+    cast: Ints
+    """[A] votes given."""
     log_likelihood: float
     """Of the votes, at the mode, priors apart."""
     priors: Priors
@@ -91,7 +94,16 @@ class Reliability:
         return np.asarray(odds + self.position[who] * votes.first + self.length[who] * length_difference(votes))
 
     def probability(self, votes: Votes) -> Floats:
-        """[N, 3]: P(a preferred), P(tie), P(b preferred)."""
+        """[N, 3]: P(a preferred), P(tie), P(b preferred); for who never voted, the mean over those who did, by votes cast."""
+        strange = self.cast[votes.labeler] == 0
+        table = self._as_known(votes)
+        if strange.any():
+            some = votes.take(strange)
+            seats = [dataclasses.replace(some, labeler=np.full(len(some), k)) for k in crowd(self.cast)]
+            table[strange] = np.mean([self._as_known(one) for one in seats], axis=0)
+        return table
+
+    def _as_known(self, votes: Votes) -> Floats:
         odds = self.log_odds(votes)
         if self.tie > 0:
             return davidson_table(odds, np.log(self.tie) + self.indifference[votes.labeler])
@@ -100,10 +112,11 @@ class Reliability:
 
     def log_prob(self, votes: Votes) -> Floats:
         """[N] log-probability of what was said; where ties are half-wins, the mean of both outcomes'."""
-        odds = self.log_odds(votes)
+        p = np.maximum(self.probability(votes), TINY)
         if self.tie > 0:
-            return davidson(odds, np.log(self.tie) + self.indifference[votes.labeler], votes.won)[0]
-        return half_wins(odds, votes.won)[0]
+            return np.asarray(np.log(p[np.arange(len(votes)), 1 - votes.won]))
+        share = (votes.won + 1) / 2
+        return np.asarray(share * np.log(p[:, 0]) + (1 - share) * np.log(p[:, 2]))
 
 
 def fit_reliability(votes: Votes, *, model: Model = "beta", ties: Ties = "davidson", position: bool = False,
@@ -183,4 +196,5 @@ def _found(fit: Fit, draws: int, seed: int, phi: Floats | None = None) -> Reliab
     return Reliability(
         fit.model, fit.ties, scores, score_sd, at["beta"], sd["beta"], low, high, careless, backwards,
         float(np.exp(x[-1])) if fit.ties == "davidson" else 0.0, at["position"], sd["position"], at["length"], sd["length"],
-        at["indifference"], float(fit.weight @ logp), dataclasses.replace(fit.given, **learnt), weights, covariance)
+        at["indifference"], np.bincount(fit.votes.labeler[fit.weight > 0], minlength=fit.a), float(fit.weight @ logp),
+        dataclasses.replace(fit.given, **learnt), weights, covariance)

@@ -64,6 +64,16 @@ class Votes:
         return np.array([len(text) for _, text in self.items], dtype=np.int64)
 
 
+CROWD = 16
+"""People who voted that stand for those who did not."""
+
+
+def crowd(cast: Ints) -> list[int]:
+    """Whom to expect where nothing is known of somebody: 16 labelers, drawn evenly by the votes they cast ([A])."""
+    reached = np.cumsum(cast) / cast.sum()
+    return [int(np.searchsorted(reached, (i + 0.5) / CROWD)) for i in range(CROWD)]
+
+
 def votes_of(said: Iterable[Choice | Judgment]) -> Votes:
     """All pairs of all rankings. Judgments that compare nothing are left out."""
     items: dict[tuple[str, str], int] = {}

@@ -31,15 +31,13 @@ from harken.core.records import Choice
 from harken.core.run import Run
 from harken.engines.hf import Engine
 from harken.engines.schedule import Order, learning_rate
+from harken.labelers.given import BETA_SD, LENGTH_SD, Ranked, traits_given
 from harken.objectives.feedback import felt, labeler_prior
 from harken.objectives.preference import TIES, k_wise, repeat
-from harken.stats.pairs import PairScores, evaluate_pairs
+from harken.stats.pairs import PairScores, evaluate_pairs, ordered_apart
 from harken.store.files import read_comparisons, read_demonstrations
 from harken.store.splits import held_out_labelers, in_share
 from harken.text.template import by_options, fit
-
-BETA_SD, LENGTH_SD = 1.0, 0.3
-"""Priors of the labelers' parameters: beta ~ N(1, 1), length ~ N(0, 0.3^2) in log-odds a doubling."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,7 @@ def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) 
     found = _figures(learner, labelers_out)
     result["accuracy_labelers"] = found.to_json()["accuracy"] if found else None
     if people:
-        result["labelers"] = _who(learner, people, kept)
+        result["labelers"] = _who(learner, people, elements)
     if groups:
         result |= _by_group(config, learner, groups, kept, prompts_out)
     run.finish(result, lambda folder: learner.save(folder, base=run.config["base"]))
@@ -199,7 +197,28 @@ def _by_group(config: Config, learner: Engine, groups: dict[str, int], kept: lis
                     "shared_accuracy": evaluate_pairs(choices, shared).accuracy.to_json()}
         result[name] = row
     worst = [row["accuracy"]["value"] for row in result.values() if "accuracy" in row]
-    return {"groups": result, "worst_group_accuracy": min(worst) if worst else None}
+    return {"groups": result, "worst_group_accuracy": min(worst) if worst else None} | _apart(learner, list(groups), held)
+
+
+def _apart(learner: Engine, names: list[str], held: list[tuple[Choice, Tree]]) -> dict[str, Any]:
+    """How often two groups' scores order two held-out answers differently, and the prompts where they lie furthest apart."""
+    asked = list({tree: choice for choice, tree in held}.items())
+    if not asked:
+        return {}
+    scores = [s.tolist() for s in learner.group_scores([tree for tree, _ in asked])]
+    options = [(choice.prompt.id, row) for (_, choice), row in zip(asked, scores)]
+    couples = [(g, h) for g in range(len(names)) for h in range(g)]
+    found = {f"{names[h]} and {names[g]}": e.to_json() for g, h in couples
+             if (e := ordered_apart([(p, [r[g] for r in row], [r[h] for r in row]) for p, row in options]))}
+
+    def spread(at: int) -> float:
+        """Largest difference of two groups about two answers."""
+        return max((abs((a[g] - a[h]) - (b[g] - b[h])) for a in scores[at] for b in scores[at] for g, h in couples), default=0.0)
+
+    far = sorted(range(len(asked)), key=spread, reverse=True)[:3]
+    shown = [{"prompt": asked[i][1].prompt.text, "answers": [{"text": text, "scores": dict(zip(names, row))}
+                                                            for text, row in zip(asked[i][1].options, scores[i])]} for i in far]
+    return {"ordered_apart": found, "furthest_apart": shown}
 
 
 def _datum(tree: Tree, choices: list[Choice], people: dict[str, int], groups: dict[str, int], tag: str) -> Datum:
@@ -212,11 +231,21 @@ def _datum(tree: Tree, choices: list[Choice], people: dict[str, int], groups: di
     return Datum(tree, inputs)
 
 
-def _who(learner: Engine, people: dict[str, int], kept: list[tuple[Choice, Tree]]) -> dict[str, dict[str, float]]:
-    """What was learnt of each labeler; score differences are the log-odds of one with beta 1."""
-    beta, length = (learner.scalars[n].detach().tolist() for n in ("labeler_beta", "labeler_length"))
-    count = Counter(choice.labeler for choice, _ in kept)
-    return {name: {"beta": beta[i], "length": length[i], "rankings": count[name]} for name, i in people.items()}
+def _who(learner: Engine, people: dict[str, int], elements: list[tuple[Tree, list[Choice]]]) -> dict[str, dict[str, float]]:
+    """Each labeler's traits under the final scores, whose differences are the log-odds of one with beta 1.
+
+    Not those that training ended with: its steps may have been too few for them, and they have no intervals.
+    """
+    scores = [s.tolist() for s in learner.scores([tree for tree, _ in elements])]
+    said = [Ranked(row, [math.log2(len(text) + 1) for text in c.options], c.ranks, people[c.labeler or ""])
+            for row, (_, choices) in zip(scores, elements) for c in choices]
+    count, found = Counter(one.labeler for one in said), traits_given(said, len(people), beta_sd=BETA_SD, length_sd=LENGTH_SD)
+    return {name: _interval("beta", found.beta[i], found.beta_sd[i]) | _interval("length", found.length[i], found.length_sd[i])
+            | {"level": 0.9, "rankings": count[i]} for name, i in people.items()}
+
+
+def _interval(name: str, value: float, sd: float) -> dict[str, float]:
+    return {name: float(value), f"{name}_low": float(value - 1.645 * sd), f"{name}_high": float(value + 1.645 * sd)}
 
 
 def _zero(config: Config, learner: Engine, run: Run) -> list[Tree]:

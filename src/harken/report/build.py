@@ -9,7 +9,7 @@ from pathlib import Path
 
 import harken
 from harken.core.errors import UserError
-from harken.report import curves, results, samples
+from harken.report import curves, people, results, samples
 from harken.report.html import section, text
 from harken.report.load import RunData, load_runs
 
@@ -45,6 +45,10 @@ def render(runs: Sequence[RunData]) -> str:
          "A proxy that climbs while gold falls is being exploited."),
         ("reward-model", "Reward model", curves.reward_models(runs), "Accuracy means little alone, so rules that read "
          "nothing stand beside it."),
+        ("people", "The people behind it", people.people(runs), "A reward is what some people said. Intervals hold the learnt "
+         "scores fixed."),
+        ("parts", "What the score is made of", people.parts(runs), "A compositional score is a sum: each bar is what one "
+         "attribute adds, against the average training answer."),
         ("training", "Training", curves.training(runs), "Faint: every step. Strong: a running mean, its last value "
          "in bold."),
         ("samples", "Samples", samples.samples(runs), ""),

@@ -23,7 +23,7 @@ def _chosen(rows: Sequence[Row]) -> list[Row]:
     return [rows[i] for i in sorted(np.random.default_rng(0).choice(len(rows), SHOWN, replace=False))]
 
 
-def _words(value: object) -> str:
+def words_of(value: object) -> str:
     if not isinstance(value, str):
         return '<p class="none">missing</p>'
     if not value.strip():
@@ -32,12 +32,12 @@ def _words(value: object) -> str:
     return f'<p class="words" dir="auto">{text(value[:LONGEST])}</p>{cut}'
 
 
-def _prompt(value: object) -> str:
+def prompt_of(value: object) -> str:
     if isinstance(value, list):
         turns = [m for m in value if isinstance(m, Mapping)]
         return "".join(f'<div class="turn"><span class="role">{text(m.get("role", ""))}</span>'
-                       f"{_words(m.get('content'))}</div>" for m in turns)
-    return _words(value)
+                       f"{words_of(m.get('content'))}</div>" for m in turns)
+    return words_of(value)
 
 
 def _card(row: Row, answers: Sequence[tuple[str, object, object]], score_name: str, index: int) -> str:
@@ -52,9 +52,9 @@ def _card(row: Row, answers: Sequence[tuple[str, object, object]], score_name: s
                     f'{" · best" if top else ""}</span>')
         else:
             chip = f'<span class="chip none">no {text(score_name)}</span>' if score_name else ""
-        columns.append(f'<div class="answer"><h4>{text(who)} {chip}</h4>{_words(words)}</div>')
+        columns.append(f'<div class="answer"><h4>{text(who)} {chip}</h4>{words_of(words)}</div>')
     use = f' <span class="about">{text(row["use_case"])}</span>' if row.get("use_case") else ""
-    return (f'<article class="sample"><header><h3>Prompt {index}{use}</h3>{_prompt(row.get("prompt"))}</header>'
+    return (f'<article class="sample"><header><h3>Prompt {index}{use}</h3>{prompt_of(row.get("prompt"))}</header>'
             f'<div class="answers">{"".join(columns)}</div></article>')
 
 

@@ -37,6 +37,7 @@ from harken.text.attributes import Attribute
 from harken.text.panel import Judge, Panel, Quality, qualities
 
 FILE = "compositional.json"
+EXPLAINED = 3
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,8 @@ def train(config: Config, panel: Panel, run: Run) -> None:
         run.note(f"Left out {found.pairs.missing} of {found.pairs.missing + len(found.pairs.y)} pairs: a rating is missing.")
     if not any(found.chosen.weights):
         run.note("No attribute told the preferred answers from the others: every score is 0.")
-    result = _result(panel, quality, found, config.seed) | _held_out(CompositionalReward(found.terms, panel), held, run)
+    reward = CompositionalReward(found.terms, panel)
+    result = _result(panel, quality, found, config.seed) | _held_out(reward, held, run) | _explained(reward, held or kept)
     saved = {"judge": {"judge": config.judge, "judge_model": config.judge_model, "answers": config.answers},
              "identity": panel.identity, "terms": [{**asdict(t), "attribute": t.attribute.to_json()} for t in found.terms]}
     run.finish(result, lambda folder: write_json(folder / FILE, saved))
@@ -230,6 +232,15 @@ def _held_out(reward: CompositionalReward, held: Sequence[Choice], run: Run) -> 
     except ValueError:
         run.note("No held-out pair has both scores: accuracy is not measured.")
         return {}
+
+
+def _explained(reward: CompositionalReward, choices: Sequence[Choice]) -> dict[str, Any]:
+    """Three rankings, the first of the data, with each score as the sum of its parts, for the report."""
+    some = list({c.prompt.id: c for c in choices}.values())[:EXPLAINED]
+    parts = reward.explain([c.prompt for c in some], [c.options for c in some])
+    return {"explained": [{"prompt": c.prompt.text, "answers": [{"text": text, "rank": rank, "parts": part}
+                                                               for text, rank, part in zip(c.options, c.ranks, row)]}
+                          for c, row in zip(some, parts)]}
 
 
 def _usable(config: Config, panel: Panel, quality: Sequence[Quality], run: Run) -> list[int]:

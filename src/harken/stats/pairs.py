@@ -67,5 +67,19 @@ def evaluate_pairs(choices: Sequence[Choice], scores: Sequence[Sequence[float | 
                       list(table.bins), table.ece, missing)
 
 
+def ordered_apart(rows: Sequence[tuple[str, Sequence[float], Sequence[float]]]) -> Estimate | None:
+    """The share of pairs of options that two scores order differently (equal in one counts half), clustered by prompt.
+
+    Each row is a prompt id and both scores of its options. None where nothing is to be ordered.
+    """
+    apart, clusters = [], []
+    for prompt, first, second in rows:
+        for i in range(len(first)):
+            for j in range(i):
+                apart.append(abs(_half(first[i] - first[j]) - _half(second[i] - second[j])))
+                clusters.append(prompt)
+    return mean_interval(apart, clusters, bounds=(0.0, 1.0)) if apart else None
+
+
 def _half(difference: float) -> float:
     return 1.0 if difference > 0 else 0.5 if difference == 0 else 0.0
