@@ -8,11 +8,13 @@ import math
 import pkgutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import harken.methods
+from harken.core import processes
 from harken.core.config import TrainConfig
 from harken.core.errors import UserError
 from harken.core.records import Prompt
@@ -92,7 +94,20 @@ def missing_extra(error: ImportError) -> UserError:
 
 
 def train(method: ModuleType, config: TrainConfig, *, quiet: bool | None = None) -> Run:
-    """Opens the run, builds what the method needs, trains; a finished run is left as it is."""
+    """Opens the run, builds what the method needs, trains; a finished run is left as it is. Joins the processes that
+    torchrun started, if it did."""
+    with together():
+        return _open_and_train(method, config, quiet)
+
+
+def together() -> AbstractContextManager[None]:
+    """The other processes of this run, where there are any: torch is not loaded for none."""
+    alone = processes.started()[1] == 1
+    found: AbstractContextManager[None] = nullcontext() if alone else import_extra("harken.engines.distributed").joined()
+    return found
+
+
+def _open_and_train(method: ModuleType, config: TrainConfig, quiet: bool | None) -> Run:
     check_settings(config)
     if not config.data:
         raise UserError("No data was given.", "Add --data FILE.jsonl.")
@@ -140,13 +155,14 @@ def _train(method: ModuleType, config: TrainConfig, run: Run, reward_spec: str |
         loaded.head = None
     learner = Engine(loaded, lora_rank=config.lora_rank, dtype=config.dtype, head=head, seed=config.seed,
                      scalars={"tie": 0.0} if ties != "drop" else None, weight_decay=config.weight_decay,
-                     tokens_per_micro_batch=config.tokens_per_micro_batch, max_grad_norm=config.max_grad_norm)
+                     tokens_per_micro_batch=config.tokens_per_micro_batch, max_grad_norm=config.max_grad_norm,
+                     shard=config.shard)
     reward = None
     if reward_spec is not None:
         reward = open_reward(reward_spec, dtype=config.dtype, tokens_per_micro_batch=config.tokens_per_micro_batch,
                              aggregate=getattr(config, "aggregate", ""))
     if config.lora_rank == 0 and getattr(method, "needs_reference", lambda config: False)(config):
-        learner.reference = Engine(load(config.model), dtype=config.dtype, train=False,
+        learner.reference = Engine(load(config.model), dtype=config.dtype, train=False, shard=config.shard,
                                    tokens_per_micro_batch=config.tokens_per_micro_batch)
     config = dataclasses.replace(config, max_length=min(config.max_length, context(learner)))
     method.train(config, learner, HFSampler(learner), reward, run)

@@ -56,6 +56,8 @@ class TrainConfig:
     """Write a checkpoint when this long has passed since the last; 0 writes one every step."""
     skip_bad: bool = False
     """Skip malformed lines of the data, and count them, instead of stopping."""
+    shard: bool = False
+    """Of several processes (torchrun) each keeps a part of the layers' weights, gradients and optimiser state: FSDP2."""
 
 
 @dataclass(frozen=True)
