@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -29,6 +29,9 @@ class Group:
         """The values of all, by rank. Every process must call it, as often as the others."""
         return [value]
 
+    def add(self, numbers: Any) -> None:
+        """Replaces a tensor's numbers by their sums over all, the same bits on each."""
+
     def fails_first(self) -> bool:
         """Whether no other process has failed yet: that one tells the user why."""
         return started()[0] == 0
@@ -43,6 +46,6 @@ def group() -> Group:
 
 def started() -> tuple[int, int]:
     """(rank, number of processes) as torchrun and other launchers set them; (0, 1) for a process on its own."""
-    names = ("RANK", "WORLD_SIZE", "MASTER_ADDR")
-    rank, size, _ = (os.environ.get(name, "") for name in names)
-    return (int(rank), int(size)) if rank.isdecimal() and size.isdecimal() and "MASTER_ADDR" in os.environ else (0, 1)
+    rank, size = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
+    together = rank.isdecimal() and size.isdecimal() and "MASTER_ADDR" in os.environ
+    return (int(rank), int(size)) if together else (0, 1)

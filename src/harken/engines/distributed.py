@@ -43,6 +43,9 @@ class Processes(processes.Group):
         dist.all_gather_object(found, value)
         return found
 
+    def add(self, numbers: Tensor) -> None:
+        dist.all_reduce(numbers)
+
     def fails_first(self) -> bool:
         try:
             return int(self.store.add("harken/failed", 1)) == 1
@@ -114,14 +117,15 @@ def total(metrics: Mapping[str, float]) -> dict[str, float]:
 
 def sum_gradients(parameters: Sequence[Tensor]) -> None:
     """Adds up the gradients of all processes. One that no process has stays None: its optimiser state must not begin."""
-    if processes.group().size == 1 or not parameters:
+    group = processes.group()
+    if group.size == 1:
         return
-    has = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
-    dist.all_reduce(has, dist.ReduceOp.MAX)
+    has = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32)
+    group.add(has)
     wanted = [p for p, found in zip(parameters, has.tolist()) if found]
     for bucket in _buckets(wanted):
         flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in bucket])
-        dist.all_reduce(flat)
+        group.add(flat)
         for p, part in zip(bucket, flat.split([p.numel() for p in bucket])):
             p.grad = part.view_as(p)
 

@@ -303,9 +303,7 @@ class Engine:
         assert self.optimizer is not None
         limit = self.max_grad_norm if self.max_grad_norm > 0 else math.inf
         distributed.sum_gradients([p for p in self.trainable.values() if not sharding.is_split(p)])
-        for name, parameter in self.trainable.items():
-            if sharding.is_split(parameter) and parameter.grad is not None:
-                self.parts[name].grad = sharding.own_part(parameter.grad)
+        sharding.take_gradients(self.parts, self.trainable)
         found = sharding.gradient_norm(self.parts, self.trainable)
         norm = float(found)
         if not math.isfinite(norm):
@@ -315,8 +313,6 @@ class Engine:
             group["lr"] = learning_rate * group.get("ratio", 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        for parameter in self.trainable.values():
-            parameter.grad = None
         return {"grad_norm": norm, "learning_rate": learning_rate}
 
     # --- storage -----------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -85,6 +84,13 @@ def joined_parts(parts: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dic
     return found
 
 
+def take_gradients(parts: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> None:
+    """Gives the parts the gradients of their parameters."""
+    for name, parameter in like.items():
+        if isinstance(parameter.grad, DTensor):
+            parts[name].grad, parameter.grad = parameter.grad.to_local(), None
+
+
 def gradient_norm(parts: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> Tensor:
     """The Euclidean norm of the whole gradient, the same number on every process."""
     whole = [p.grad for n, p in parts.items() if p.grad is not None and not is_split(like[n])]
@@ -94,7 +100,7 @@ def gradient_norm(parts: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> Te
         return norm
     device = next(iter(parts.values())).device
     square = nn.utils.get_total_norm(split).to(device) ** 2 if split else torch.zeros((), device=device)
-    dist.all_reduce(square)
+    processes.group().add(square)
     return (square + norm.to(device) ** 2).sqrt()
 
 
