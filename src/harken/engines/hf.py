@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -205,24 +206,17 @@ class Engine:
         """Whole layers, for passes that each process makes at its own pace."""
         return sharding.gathered(self.layers)
 
-    @torch.no_grad()
     def logprobs(self, trees: Sequence[Tree], *, temperature: float = 1.0, reference: bool = False) -> list[list[Tensor]]:
         """log p of every completion token: [tree][completion] -> [T], float32, of the policy or the reference."""
         if reference and self.reference is not None:
             return self.reference.logprobs(trees, temperature=temperature)
-        result: dict[int, list[Tensor]] = {}
-        rows = self.rows(trees)
-        with self.adapters_off() if reference else nullcontext(), progress("log-probs", len(rows)) as advance:
-            for row in rows:
-                if not row:
-                    self.idle()
-                    continue
-                out = self.forward([trees[i] for i in row], temperature=temperature)
-                parts = iter(out.logps_N.split(out.lengths))
-                for i in row:
-                    result[i] = [next(parts) for _ in trees[i].completions]
-                advance(1)
-        return distributed.collect_tensors(result, len(trees))
+
+        def split(out: Outputs) -> list[list[Tensor]]:
+            parts = iter(out.logps_N.split(out.lengths))
+            return [[next(parts) for _ in range(size)] for size in out.sizes]
+
+        with self.adapters_off() if reference else nullcontext():
+            return self._read(trees, "log-probs", split, temperature=temperature)
 
     def scores(self, trees: Sequence[Tree]) -> list[Tensor]:
         """The reward head's score of every completion, shift included: [tree] -> [K]."""
@@ -233,35 +227,34 @@ class Engine:
         head, shift = self.scalars["group_head"], self.scalars["group_shift"]
         return self._scored(trees, lambda out: out.scores_C[:, None] + self.shift + out.ends_CD @ head.T + shift)
 
-    @torch.no_grad()
     def _scored(self, trees: Sequence[Tree], score: Callable[[Any], Tensor]) -> list[Tensor]:
-        result: dict[int, list[Tensor]] = {}
-        rows = self.rows(trees)
-        with progress("scoring", len(rows)) as advance:
-            for row in rows:
-                if not row:
-                    self.idle()
-                    continue
-                out = self.forward([trees[i] for i in row], logps=False)
-                assert out.scores_C is not None, "this engine has no reward head"
-                for i, part in zip(row, score(out).split(out.sizes)):
-                    result[i] = [part.cpu()]
-                advance(1)
-        return [part for (part,) in distributed.collect_tensors(result, len(trees))]
+        assert self.head_kind == "reward", "this engine has no reward head"
+        found = self._read(trees, "scoring", lambda out: [[part] for part in score(out).cpu().split(out.sizes)], logps=False)
+        return [part for (part,) in found]
 
-    @torch.no_grad()
     def values(self, trees: Sequence[Tree]) -> list[Tensor]:
         """The value head's number before every completion token: [tree] -> [N], its completions one after another."""
-        result: dict[int, list[Tensor]] = {}
-        for row in self.rows(trees):
-            if not row:
-                self.idle()
-                continue
-            out = self.forward([trees[i] for i in row], logps=False)
+        def split(out: Outputs) -> list[list[Tensor]]:
             assert out.values_N is not None, "this engine has no value head"
-            for i, part in zip(row, out.values_N.split([sum(map(len, trees[i].completions)) for i in row])):
-                result[i] = [part.cpu()]
-        return [part for (part,) in distributed.collect_tensors(result, len(trees))]
+            lengths = iter(out.lengths)
+            return [[part] for part in out.values_N.cpu().split([sum(islice(lengths, size)) for size in out.sizes])]
+
+        return [part for (part,) in self._read(trees, "values", split, logps=False)]
+
+    @torch.no_grad()
+    def _read(self, trees: Sequence[Tree], label: str, split: Callable[[Outputs], list[list[Tensor]]],
+              **options: Any) -> list[list[Tensor]]:
+        """What `split` finds for each tree of a row, for all trees: each process reads its share."""
+        found: dict[int, list[Tensor]] = {}
+        rows = self.rows(trees)
+        with progress(label, len(rows)) as advance:
+            for row in rows:
+                if row:
+                    found |= zip(row, split(self.forward([trees[i] for i in row], **options)))
+                else:
+                    self.idle()
+                advance(1)
+        return distributed.collect_tensors(found, len(trees))
 
     @contextmanager
     def adapters_off(self) -> Iterator[None]:
