@@ -61,7 +61,7 @@ def start(*command):
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE) for rank in range(2)]
 
 
-def finish(started, seconds=180):
+def finish(started, seconds=300):
     """[(exit status, stdout, stderr)] of each; none is left."""
     try:
         return [(p.returncode, *said) for p, said in [(p, p.communicate(timeout=seconds)) for p in started]]
@@ -224,7 +224,7 @@ def test_two_processes_learn_what_one_does(files, tmp_path):
     """P7, P23: data split over two processes, and layers too, of adapters and of all parameters."""
     ways = {"split": {}, "sharded": {"shard": True}, "whole": {"lora_rank": 0, "learning_rate": 1e-3},
             "whole-sharded": {"lora_rank": 0, "learning_rate": 1e-3, "shard": True}}
-    plan = [(m, w) for m in JOBS for w in ways if not w.startswith("whole") or m in ("sft", "ppo")]
+    plan = [(m, w) for m in JOBS for w in ways if not w.startswith("whole") or m == "ppo"]
     train_together(tmp_path / "jobs.json", [{"method": m, "settings": settings(m, files, tmp_path / f"{m}-{w}-2", **ways[w])}
                                             for m, w in plan])
     for method, way in plan:
@@ -237,7 +237,7 @@ def test_two_processes_learn_what_one_does(files, tmp_path):
 def killed(path, job, step):
     """Runs a job with two processes and kills both when a checkpoint of `step` or later is there."""
     path.write_text(json.dumps([job]))
-    started, folder, until = start(WORKER, str(path)), Path(job["settings"]["out"]) / "checkpoints", time.monotonic() + 180
+    started, folder, until = start(WORKER, str(path)), Path(job["settings"]["out"]) / "checkpoints", time.monotonic() + 300
     while not any(int(p.name[5:]) >= step for p in folder.glob("step-*")):
         assert all(p.poll() is None for p in started) and time.monotonic() < until, finish(started, 5)
         time.sleep(0.01)
@@ -297,7 +297,7 @@ def test_torchrun_starts_a_run_and_one_process_speaks(files, tmp_path):
     command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "harken", "train", "rloo", "--model", "toy",
                "--reward", "gold", "--data", files["prompts"], "--out", str(tmp_path / "run"), "--steps", "2",
                "--max-tokens", "8", "--shard"]
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=180)
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("run: done") == 1 and done.stdout.count("steps: 2") == 1
     assert [row["step"] for row in read_jsonl(tmp_path / "run" / "metrics.jsonl")] == [1, 2]

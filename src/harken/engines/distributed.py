@@ -22,6 +22,8 @@ from harken.core.errors import UserError
 T = TypeVar("T")
 BUCKET = 16 << 20
 """Numbers summed in one message: 64 MB of float32."""
+LOST = ("Connection closed", "Connection reset", "Broken pipe", "Timed out")
+"""Found in gloo's errors when the process at the other end is gone."""
 TIMEOUT = timedelta(hours=2)
 """How long a process waits for another: longer than any checkpoint or held-out evaluation takes."""
 
@@ -69,8 +71,9 @@ def joined() -> Iterator[None]:
         yield
         processes.group().agree(None)  # nobody leaves before the first has written the last file
     except RuntimeError as error:
-        if isinstance(error, dist.DistError) or any(sign in str(error) for sign in ("gloo", "NCCL", "Connection")):
-            raise UserError("Another process of this run ended.",
+        lost = [sign for sign in LOST if sign in str(error)]
+        if lost or isinstance(error, dist.DistError):
+            raise UserError(f"Another process of this run ended ({lost[0] if lost else str(error).splitlines()[0]}).",
                             "The same command continues from the last checkpoint.") from None
         raise
     processes.GROUP.reset(token)
