@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import harken
+from harken.core import processes
 from harken.core.config import RunConfig, field_docs, from_dict
 from harken.core.errors import UserError
 
@@ -73,8 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def complain(message: str, status: int = 2) -> int:
+    """Says what went wrong; of several processes the first that fails does."""
     with suppress(OSError):
-        print(f"harken: {message}", file=sys.stderr, flush=True)
+        if processes.group().fails_first():
+            print(f"harken: {message}", file=sys.stderr, flush=True)
     return status
 
 
@@ -95,6 +98,8 @@ def run(argv: list[str]) -> int:
     try:
         if argv[:1] == ["train"]:
             return train(argv[1:])
+        if processes.started()[1] > 1:
+            raise UserError(f"harken {argv[0] if argv else ''} is the work of one process.", "Only harken train is for torchrun.")
         if argv[:1] == ["eval"]:
             from harken import cli_models
             return cli_models.run_eval(argv[1:])
@@ -169,6 +174,8 @@ def train(argv: list[str]) -> int:
         base |= presets[args.preset]
     config: RunConfig = make_config(method.Config, args, base, str(args.config))
     run = launch.train(method, config)
+    if processes.started()[0]:
+        return 0
     show_result(run.path, run.result)
     return 0
 

@@ -8,11 +8,13 @@ import math
 import pkgutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import harken.methods
+from harken.core import processes
 from harken.core.config import RunConfig
 from harken.core.errors import UserError
 from harken.core.records import Prompt
@@ -96,7 +98,20 @@ def missing_extra(error: ImportError) -> UserError:
 
 
 def train(method: ModuleType, config: RunConfig, *, quiet: bool | None = None) -> Run:
-    """Opens the run, builds what the method needs, trains; a finished run is left as it is."""
+    """Opens the run, builds what the method needs, trains; a finished run is left as it is. Joins the processes that
+    torchrun started, if it did."""
+    with together():
+        return _open_and_train(method, config, quiet)
+
+
+def together() -> AbstractContextManager[None]:
+    """The other processes of this run, where there are any: torch is not loaded for none."""
+    alone = processes.started()[1] == 1
+    found: AbstractContextManager[None] = nullcontext() if alone else import_extra("harken.engines.distributed").joined()
+    return found
+
+
+def _open_and_train(method: ModuleType, config: RunConfig, quiet: bool | None) -> Run:
     check_settings(config)
     if not config.data and getattr(method, "needs_data", lambda config: True)(config):
         raise UserError("No data was given.", "Add --data FILE.jsonl.")
@@ -162,9 +177,10 @@ def open_learner(method: ModuleType, config: Any, run: Run) -> HFSampler:
         loaded.head = None
     learner = Engine(loaded, lora_rank=config.lora_rank, dtype=config.dtype, head=head, seed=config.seed,
                      scalars={"tie": 0.0} if ties != "drop" else None, weight_decay=config.weight_decay,
-                     tokens_per_micro_batch=config.tokens_per_micro_batch, max_grad_norm=config.max_grad_norm)
+                     tokens_per_micro_batch=config.tokens_per_micro_batch, max_grad_norm=config.max_grad_norm,
+                     shard=config.shard)
     if config.lora_rank == 0 and getattr(method, "needs_reference", lambda config: False)(config):
-        learner.reference = Engine(load(config.model), dtype=config.dtype, train=False,
+        learner.reference = Engine(load(config.model), dtype=config.dtype, train=False, shard=config.shard,
                                    tokens_per_micro_batch=config.tokens_per_micro_batch)
     return HFSampler(learner)
 

@@ -62,6 +62,8 @@ class TrainConfig(RunConfig):
     """Rank of the LoRA adapters on all linear layers; 0 trains every parameter."""
     overlong: str = "drop"
     """Examples over max_length: drop (and count), truncate (the prompt's start, then the completion's end) or fail."""
+    shard: bool = False
+    """Of several processes (torchrun) each keeps a part of the layers' weights, gradients and optimiser state: FSDP2."""
 
 
 @dataclass(frozen=True)

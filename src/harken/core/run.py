@@ -8,6 +8,7 @@
 
 Resuming is exact because every random draw is a function of (seed, purpose, step) and a
 checkpoint is written only between steps: what was in flight is drawn again, identically (P22).
+Of several processes the first writes; the others call the same methods and learn what it decides.
 """
 
 from __future__ import annotations
@@ -19,17 +20,19 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import harken
+from harken.core import processes
 from harken.core.errors import UserError
 
-FREE_TO_CHANGE = frozenset({"out", "checkpoint_seconds"})
+FREE_TO_CHANGE = frozenset({"out", "checkpoint_seconds", "shard"})
 LOGS = ("metrics.jsonl", "samples.jsonl")
 WRITERS = ("inline_container", "os error")
 """Found in what torch.save and safetensors raise for a full disk: they hide the OSError they met."""
@@ -109,6 +112,8 @@ class Run:
         self.seconds_before = 0.0
         self.notes: list[str] = []
         self._fresh = False
+        self._lock_file: IO[str] | None = None
+        self.group = processes.group()
 
     @classmethod
     def open(cls, out: str | Path, config: Mapping[str, Any], lineage: Mapping[str, Any], *,
@@ -118,6 +123,9 @@ class Run:
         if not str(out):
             raise UserError("No run directory was given.", "Add --out runs/NAME.")
         run = cls(path, config, checkpoint_seconds, not sys.stderr.isatty() if quiet is None else quiet)
+        if run.group.rank:
+            run._follow(lineage)
+            return run
         try:
             if path.exists() and not path.is_dir():
                 raise UserError(f"{path} is a file.", "Choose another --out.")
@@ -144,7 +152,18 @@ class Run:
             run._leave_nothing()
             raise UserError(f"The run directory {path} cannot be written: {error.strerror or error}.",
                             "Choose another --out, or make room.") from None
+        run.group.agree((run.config, lineage))
         return run
+
+    def _follow(self, lineage: Mapping[str, Any]) -> None:
+        """Waits until the first process has opened the run; raises `UserError` if that sees other things than this one."""
+        config, first = self.group.agree((self.config, lineage))
+        other = [k for k in sorted(config) if config[k] != self.config.get(k)]
+        other += [k for k in sorted(lineage) if first.get(k) != lineage[k]]
+        if other or not (self.path / "config.json").is_file():
+            what = other[0] if other else "run directory"
+            raise UserError(f"Process {self.group.rank} finds another {what} than the first process.",
+                            "All processes need the same command, and the same files under the same paths.")
 
     def _lock(self) -> None:
         lock = (self.path / ".lock").open("w")
@@ -184,7 +203,8 @@ class Run:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             self._leave_nothing()
-        self._lock_file.close()
+        if self._lock_file is not None:
+            self._lock_file.close()
 
     @property
     def done(self) -> bool:
@@ -195,7 +215,8 @@ class Run:
         return read_json(self.path / "result.json")
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        if self.group.rank == 0:
+            print(text, file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
         """Something the user should know (a count dropped, a fallback): said, and kept in `result.json`."""
@@ -211,6 +232,8 @@ class Run:
         self._append("samples.jsonl", [{"step": step, **row} for row in rows])
 
     def _append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        if self.group.rank:
+            return
         path = self.path / name
         try:
             with path.open("a", encoding="utf-8") as f:
@@ -221,6 +244,8 @@ class Run:
 
     def rewrite(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Replaces a log by these rows; killed meanwhile, it is the old log or the new."""
+        if self.group.rank:
+            return
         temporary = f".{name}.{os.getpid()}.tmp"
         (self.path / temporary).unlink(missing_ok=True)
         self._append(temporary, rows)
@@ -238,6 +263,9 @@ class Run:
 
     def resume(self) -> tuple[int, Path] | None:
         """The checkpoint to continue from. Cuts the logs back to what they were when it was written."""
+        return self.group.agree(self._resume() if self.group.rank == 0 else None)
+
+    def _resume(self) -> tuple[int, Path] | None:
         found = self.latest_checkpoint()
         sizes = read_json(found[1] / "manifest.json")["logs"] if found else {}
         for name in LOGS:
@@ -253,8 +281,12 @@ class Run:
 
     def checkpoint(self, step: int, save: Callable[[Path], None], *, force: bool = False) -> bool:
         """Lets `save` fill a new checkpoint if one is due; the previous one goes after it is complete."""
-        if not force and time.monotonic() - self.saved < self.checkpoint_seconds:
+        if not self.group.agree(force or time.monotonic() - self.saved >= self.checkpoint_seconds):
             return False
+        if self.group.rank:
+            self._save_nothing(save)
+            return True
+
         def save_all(folder: Path) -> None:
             save(folder)
             logs = [self.path / name for name in LOGS if (self.path / name).exists()]
@@ -268,6 +300,12 @@ class Run:
             shutil.rmtree(old, ignore_errors=True)
         self.saved = time.monotonic()
         return True
+
+    @staticmethod
+    def _save_nothing(save: Callable[[Path], None]) -> None:
+        """Calls `save` beside the first process, which may need this one's part of the state; what it writes here is lost."""
+        with tempfile.TemporaryDirectory(prefix="harken-") as folder:
+            save(Path(folder))
 
     @staticmethod
     def _write_folder(target: Path, save: Callable[[Path], None]) -> None:
@@ -290,6 +328,10 @@ class Run:
 
     def finish(self, result: Mapping[str, Any], save_model: Callable[[Path], None] | None = None) -> None:
         """Writes the model, then `result.json`, then drops the checkpoints."""
+        if self.group.rank:
+            if save_model is not None:
+                self._save_nothing(save_model)
+            return
         if save_model is not None:
             self._write_folder(self.path / "model", save_model)
         write_json(self.path / "result.json", {**result, "notes": self.notes})
@@ -297,7 +339,7 @@ class Run:
 
     def track(self, start: int, total: int, label: str) -> Iterator[int]:
         """Yields `start` … `total - 1` under a progress bar with the time left; quiet off a terminal."""
-        with progress(label, total, start, quiet=self.quiet) as advance:
+        with progress(label, total, start, quiet=self.quiet or self.group.rank > 0) as advance:
             for step in range(start, total):
                 yield step
                 advance(1)
@@ -324,7 +366,7 @@ _BAR: ContextVar[bool] = ContextVar("bar", default=False)
 @contextmanager
 def progress(label: str, total: int, start: int = 0, *, quiet: bool | None = None) -> Iterator[Callable[[int], None]]:
     """A rich progress bar on stderr; yields `advance(n)`. Inside another bar, or off a terminal, it shows nothing."""
-    if _BAR.get() or (not sys.stderr.isatty() if quiet is None else quiet):
+    if _BAR.get() or processes.started()[0] or (not sys.stderr.isatty() if quiet is None else quiet):
         yield lambda n: None
         return
     from rich.console import Console

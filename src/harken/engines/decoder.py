@@ -76,7 +76,7 @@ class Decoder:
         """A decoder of the engine's present weights, or None where the model is not of a known kind."""
         body = engine.model.base_model
         layers = getattr(body, "layers", ())
-        if not layers or any(type(layer).__name__ not in KNOWN or not _plain(layer) for layer in layers):
+        if not layers or not all(_known(layer) and _plain(layer) for layer in layers):
             return None
         return cls(engine, body, layers)
 
@@ -124,6 +124,11 @@ def _factors(module: Any) -> tuple[Tensor, Tensor] | None:
         return None
     name = module.active_adapters[0]
     return module.lora_A[name].weight, module.lora_B[name].weight * module.scaling[name]
+
+
+def _known(layer: Any) -> bool:
+    """Of a known kind; a layer that is split over processes is of a class derived from it."""
+    return not KNOWN.isdisjoint(cls.__name__ for cls in type(layer).__mro__)
 
 
 def _plain(layer: Any) -> bool:

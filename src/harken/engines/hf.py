@@ -13,23 +13,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from harken.core import processes
 from harken.core.errors import UserError
 from harken.core.protocols import Datum, Tree
 from harken.core.run import derive_seed, progress
-from harken.engines import cpu
+from harken.engines import cpu, distributed, sharding
 from harken.engines.attention import Row, row_of, using
 from harken.engines.loading import Loaded, save_with
 from harken.engines.logprobs import token_logprobs
-from harken.text.packing import pack
+from harken.text.packing import pack, shares
 
+IDLE = Tree((0,), ((0,),))
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -79,12 +82,15 @@ class Engine:
     its adapters off is the reference (without adapters set `reference`, a second engine). `head` adds a scalar
     head: "reward" reads each completion's last token, "value" the state before each token. `scalars` are
     further trained numbers an objective uses (a tie parameter), by name and initial value.
+
+    Of several processes each works on its share of the trees, and all see every result; with `shard` each keeps its
+    part of the layers (sharding.py). Then all must call the same methods, in the same order.
     """
 
     def __init__(self, loaded: Loaded, *, lora_rank: int = 0, dtype: str = "float32",
                  head: Literal["reward", "value"] | None = None, scalars: Mapping[str, float] | None = None,
                  tokens_per_micro_batch: int = 2048, weight_decay: float = 0.0, max_grad_norm: float = 1.0,
-                 seed: int = 0, train: bool = True, gradient_checkpointing: bool = False) -> None:
+                 seed: int = 0, train: bool = True, gradient_checkpointing: bool = False, shard: bool = False) -> None:
         cpu.tune()
         self.template, self.lineage, self.shift = loaded.template, loaded.lineage, loaded.shift
         self.model, self.device = loaded.model, next(loaded.model.parameters()).device
@@ -106,6 +112,7 @@ class Engine:
         if gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
             self.model.train()
+        self.layers = sharding.shard(self.model, self.device) if shard and processes.group().size > 1 else []
         if self.head is not None:
             self.head.requires_grad_(train)
         self.scalars = nn.ParameterDict({n: torch.tensor(v, device=self.device) for n, v in (scalars or {}).items()})
@@ -114,10 +121,11 @@ class Engine:
         extra = [(f"scalar.{n}", p) for n, p in self.scalars.items()]
         named = [*self.model.named_parameters(), *self._head_parameters(), *extra]
         self.trainable = {n: p for n, p in named if p.requires_grad}
+        self.parts = {n: sharding.own_part(p) for n, p in self.trainable.items()}
         self.optimizer: torch.optim.AdamW | None = None
         if train:
             # AdamW as PyTorch computes it: epsilon added after bias correction (P21); betas of InstructGPT.
-            self.optimizer = torch.optim.AdamW(self.trainable.values(), lr=0.0, betas=(0.9, 0.95), eps=1e-8,
+            self.optimizer = torch.optim.AdamW(self.parts.values(), lr=0.0, betas=(0.9, 0.95), eps=1e-8,
                                                weight_decay=weight_decay, fused=True)
 
     def add_scalars(self, values: Mapping[str, Sequence[Any]], ratio: float) -> None:
@@ -125,7 +133,8 @@ class Engine:
         assert self.optimizer is not None
         new = {n: nn.Parameter(torch.tensor(v, device=self.device)) for n, v in values.items()}
         self.scalars.update(new)
-        self.trainable |= {f"scalar.{n}": p for n, p in new.items()}
+        for named in (self.trainable, self.parts):
+            named |= {f"scalar.{n}": p for n, p in new.items()}
         self.optimizer.add_param_group({"params": list(new.values()), "ratio": ratio, "weight_decay": 0.0})
 
     def _add_adapters(self, rank: int) -> None:
@@ -182,23 +191,32 @@ class Engine:
         return Outputs(*found, scores, values, ends, row.lengths, row.sizes)
 
     def rows(self, trees: Sequence[Tree]) -> list[list[int]]:
-        return pack([t.size for t in trees], self.budget)
+        """The rows of this process: indices of `trees`. Split layers need as many from all: empty ones make up for it."""
+        sizes, group = [t.size for t in trees], processes.group()
+        packed = [[[share[i] for i in row] for row in pack([sizes[i] for i in share], self.budget)]
+                  for share in shares(sizes, group.size)]
+        mine = packed[group.rank]
+        return mine + [[]] * (max(map(len, packed)) - len(mine)) if self.layers else mine
 
-    @torch.no_grad()
+    def idle(self) -> Tensor:
+        """A pass that learns nothing and says nothing; its loss, 0."""
+        return self.hidden(row_of([IDLE], self.device, keep_last=False)).sum() * 0.0
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """Whole layers, for passes that each process makes at its own pace."""
+        return sharding.gathered(self.layers)
+
     def logprobs(self, trees: Sequence[Tree], *, temperature: float = 1.0, reference: bool = False) -> list[list[Tensor]]:
         """log p of every completion token: [tree][completion] -> [T], float32, of the policy or the reference."""
         if reference and self.reference is not None:
             return self.reference.logprobs(trees, temperature=temperature)
-        result: list[list[Tensor]] = [[] for _ in trees]
-        rows = self.rows(trees)
-        with self.adapters_off() if reference else nullcontext(), progress("log-probs", len(rows)) as advance:
-            for row in rows:
-                out = self.forward([trees[i] for i in row], temperature=temperature)
-                parts = iter(out.logps_N.split(out.lengths))
-                for i in row:
-                    result[i] = [next(parts) for _ in trees[i].completions]
-                advance(1)
-        return result
+
+        def split(out: Outputs) -> list[list[Tensor]]:
+            parts = iter(out.logps_N.split(out.lengths))
+            return [[next(parts) for _ in range(size)] for size in out.sizes]
+
+        with self.adapters_off() if reference else nullcontext():
+            return self._read(trees, "log-probs", split, temperature=temperature)
 
     def scores(self, trees: Sequence[Tree]) -> list[Tensor]:
         """The reward head's score of every completion, shift included: [tree] -> [K]."""
@@ -209,29 +227,34 @@ class Engine:
         head, shift = self.scalars["group_head"], self.scalars["group_shift"]
         return self._scored(trees, lambda out: out.scores_C[:, None] + self.shift + out.ends_CD @ head.T + shift)
 
-    @torch.no_grad()
     def _scored(self, trees: Sequence[Tree], score: Callable[[Any], Tensor]) -> list[Tensor]:
-        result: list[Tensor] = [torch.empty(0)] * len(trees)
-        rows = self.rows(trees)
-        with progress("scoring", len(rows)) as advance:
-            for row in rows:
-                out = self.forward([trees[i] for i in row], logps=False)
-                assert out.scores_C is not None, "this engine has no reward head"
-                for i, part in zip(row, score(out).split(out.sizes)):
-                    result[i] = part.cpu()
-                advance(1)
-        return result
+        assert self.head_kind == "reward", "this engine has no reward head"
+        found = self._read(trees, "scoring", lambda out: [[part] for part in score(out).cpu().split(out.sizes)], logps=False)
+        return [part for (part,) in found]
 
-    @torch.no_grad()
     def values(self, trees: Sequence[Tree]) -> list[Tensor]:
         """The value head's number before every completion token: [tree] -> [N], its completions one after another."""
-        result: list[Tensor] = [torch.empty(0)] * len(trees)
-        for row in self.rows(trees):
-            out = self.forward([trees[i] for i in row], logps=False)
+        def split(out: Outputs) -> list[list[Tensor]]:
             assert out.values_N is not None, "this engine has no value head"
-            for i, part in zip(row, out.values_N.split([sum(map(len, trees[i].completions)) for i in row])):
-                result[i] = part.cpu()
-        return result
+            lengths = iter(out.lengths)
+            return [[part] for part in out.values_N.cpu().split([sum(islice(lengths, size)) for size in out.sizes])]
+
+        return [part for (part,) in self._read(trees, "values", split, logps=False)]
+
+    @torch.no_grad()
+    def _read(self, trees: Sequence[Tree], label: str, split: Callable[[Outputs], list[list[Tensor]]],
+              **options: Any) -> list[list[Tensor]]:
+        """What `split` finds for each tree of a row, for all trees: each process reads its share."""
+        found: dict[int, list[Tensor]] = {}
+        rows = self.rows(trees)
+        with progress(label, len(rows)) as advance:
+            for row in rows:
+                if row:
+                    found |= zip(row, split(self.forward([trees[i] for i in row], **options)))
+                else:
+                    self.idle()
+                advance(1)
+        return distributed.collect_tensors(found, len(trees))
 
     @contextmanager
     def adapters_off(self) -> Iterator[None]:
@@ -244,13 +267,16 @@ class Engine:
 
     def forward_backward(self, data: Sequence[Datum], objective: Objective, *, temperature: float = 1.0,
                          entropy: bool = False, logps: bool = True) -> dict[str, float]:
-        """Adds the gradient of the objective over `data`; returns its metrics, summed over micro-batches.
+        """Adds the gradient of the objective over `data`; returns its metrics, summed over micro-batches and processes.
 
         `logps=False` spares the last layer where only the head is learnt.
         """
         totals: dict[str, float] = {}
         names = data[0].inputs.keys()
         for row in self.rows([d.tree for d in data]):
+            if not row:
+                self.idle().backward()
+                continue
             part = [data[i] for i in row]
             out = self.forward([d.tree for d in part], temperature=temperature, entropy=entropy,
                                logps=logps and self.head_kind != "reward")
@@ -260,6 +286,7 @@ class Engine:
             loss.backward()
             for name, value in {"loss": loss.detach(), **metrics}.items():
                 totals[name] = totals.get(name, 0.0) + float(value)
+        totals = distributed.total(totals)
         if not math.isfinite(totals.get("loss", 0.0)):
             raise UserError(f"The loss became {totals['loss']}.", "Lower --learning-rate; the last checkpoint is intact.")
         return totals
@@ -268,9 +295,13 @@ class Engine:
         """Clips, updates, clears the gradient. Returns the gradient's norm before clipping."""
         assert self.optimizer is not None
         limit = self.max_grad_norm if self.max_grad_norm > 0 else math.inf
-        norm = float(nn.utils.clip_grad_norm_(self.trainable.values(), limit))
+        distributed.sum_gradients([p for p in self.trainable.values() if not sharding.is_split(p)])
+        sharding.take_gradients(self.parts, self.trainable)
+        found = sharding.gradient_norm(self.parts, self.trainable)
+        norm = float(found)
         if not math.isfinite(norm):
             raise UserError(f"The gradient's norm became {norm}.", "Lower --learning-rate; the last checkpoint is intact.")
+        nn.utils.clip_grads_with_norm_(self.parts.values(), limit, found)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group.get("ratio", 1.0)
         self.optimizer.step()
@@ -280,22 +311,42 @@ class Engine:
     # --- storage -----------------------------------------------------------------------------------
 
     def save_state(self, folder: Path) -> None:
-        """Everything a resumed run needs: trained parameters and the optimiser."""
+        """Everything a resumed run needs: trained parameters and the optimiser, whole. The first process writes."""
         assert self.optimizer is not None
-        torch.save({"parameters": dict(self.trainable), "optimizer": self.optimizer.state_dict()}, folder / "state.pt")
+        state = {"parameters": self.whole(self.parts), "optimizer": sharding.joined_optimizer(self.optimizer, self.trainable)}
+        if processes.group().rank == 0:
+            torch.save(state, folder / "state.pt")
 
     def load_state(self, folder: Path) -> None:
+        """A state that any number of processes saved."""
         assert self.optimizer is not None
         state = torch.load(folder / "state.pt", map_location=self.device, weights_only=True)
         with torch.no_grad():
-            for name, parameter in self.trainable.items():
-                parameter.copy_(state["parameters"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
+            for name, part in self.cut(state["parameters"]).items():
+                self.parts[name].copy_(part)
+        self.optimizer.load_state_dict(sharding.cut_optimizer(state["optimizer"], self.trainable))
+
+    def whole(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors kept in parts like the trained parameters, put together on the first process; all must call it."""
+        return sharding.joined_parts(parts, self.trainable)
+
+    def cut(self, whole: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """This process's parts of what `whole` put together."""
+        return {name: sharding.cut(whole[name], parameter) for name, parameter in self.trainable.items()}
 
     def save(self, folder: Path, *, base: str = "") -> None:
-        """The adapter (with the base's name and hash) or the full weights, the tokenizer, and the head."""
+        """The adapter (with the base's name and hash) or the full weights, the tokenizer, and the head. The first
+        process writes; all must call it."""
+        model = self.peft or self.model
+        options = {}
+        if self.layers:
+            state = {n: v for n, v in model.state_dict().items() if self.peft is None or "lora_" in n}
+            options["state_dict"] = sharding.joined_parts({n: sharding.own_part(v) for n, v in state.items()}, state)
+        if processes.group().rank:
+            return
+
         def write(to: Path) -> None:
-            (self.peft or self.model).save_pretrained(to)
+            model.save_pretrained(to, **options)
             self.template.tokenizer.save_pretrained(to)
             if self.head is not None and self.head_kind == "reward":
                 scalars = {n: p.detach() for n, p in self.scalars.items()}

@@ -16,6 +16,7 @@ import torch
 from scipy.stats import t
 from torch import Tensor
 
+from harken.core import processes
 from harken.core.config import RolloutConfig
 from harken.core.errors import UserError
 from harken.core.protocols import Datum, Reward, Sample, Tree
@@ -142,7 +143,7 @@ def rollout(config: RolloutConfig, learner: Engine, sampler: HFSampler, reward: 
 
 def score(reward: Reward, prompts: list[Prompt], samples_PG: list[list[Sample]], config: RolloutConfig) -> Tensor:
     """Scores [P, G], clipped if asked, less the penalty of completions without an end (P14)."""
-    scores = reward.score(prompts, [[s.text for s in group] for group in samples_PG])
+    scores = processes.group().agree(reward.score(prompts, [[s.text for s in group] for group in samples_PG]))
     if any(r is None or not math.isfinite(r) for group in scores for r in group):
         raise UserError("The reward gave no score, or one that is not finite, for a completion.",
                         "Lower --max-tokens, or use a reward of greater length.")
@@ -163,8 +164,8 @@ class Gap:
         self.parts.append(difference_N.cpu())
 
     def check(self, dtype: torch.dtype) -> dict[str, float]:
-        ratio = torch.cat(self.parts).exp()
-        gap = torch.cat(self.parts).abs()
+        found = torch.cat(processes.group().gather(torch.cat([torch.empty(0), *self.parts])))
+        ratio, gap = found.exp(), found.abs()
         allowed = 1e-3 if dtype is torch.float32 else 0.1
         mean = float(gap.mean())
         if mean > allowed:

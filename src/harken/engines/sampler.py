@@ -1,7 +1,8 @@
 """Sampling: each prompt prefilled once for its completions, finished sequences retired at once.
 
 Randomness: sequence b's t-th draw is the b-th number of the t-th uniform vector of the seed, so
-what one sequence does never changes another's. Shape suffixes: B live sequences, V vocabulary.
+what one sequence does never changes another's, whichever process samples it (P23).
+Shape suffixes: B live sequences, V vocabulary.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from harken.core import processes
 from harken.core.errors import UserError
 from harken.core.protocols import Sample, Tree
 from harken.core.records import Prompt
 from harken.core.run import derive_seed
 from harken.engines.attention import Cache, row_of, using
 from harken.engines.decoder import Decoder
+from harken.engines.distributed import collect
 from harken.engines.hf import Engine
 
 
@@ -49,25 +52,30 @@ class HFSampler:
                 if len(prompt) + max_tokens > limit:
                     raise UserError(f"Prompt {i + 1} has {len(prompt)} tokens; with {max_tokens} new ones it exceeds the "
                                     f"model's context of {limit}.", "Shorten the prompt or lower --max-tokens.")
-        results: list[list[Sample]] = [[] for _ in prompts]
+        results: dict[int, list[Sample]] = {}
+        group = processes.group()
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))  # alike lengths share a batch
         size = max(1, self.max_batch // n)
-        decoder = Decoder.of(self.engine)
-        for at in range(0, len(order), size):
-            chunk = order[at:at + size]
-            with self.engine.precision():  # held open: autocast keeps its casts of the adapters until it closes
-                found = self._batch([prompts[i] for i in chunk], n, max_tokens, temperature, top_p, min_tokens,
-                                    derive_seed(seed, "sample", at), decoder)
-            for i, samples in zip(chunk, found):
-                results[i] = samples
-            if advance:
-                advance(len(chunk))
-        return results
+        with self.engine.gathered():
+            decoder = Decoder.of(self.engine)
+            for at in range(0, len(order), size):
+                chunk = order[at:at + size]
+                mine = range(group.rank, len(chunk), group.size)
+                drawn = [k * n + g for k in mine for g in range(n)]
+                with self.engine.precision():  # held open: autocast keeps its casts of the adapters until it closes
+                    found = self._batch([prompts[chunk[k]] for k in mine], n, max_tokens, temperature, top_p, min_tokens,
+                                        derive_seed(seed, "sample", at), drawn, len(chunk) * n, decoder) if mine else []
+                results |= {chunk[k]: samples for k, samples in zip(mine, found)}
+                if advance:
+                    advance(len(chunk))
+        return collect(results, len(prompts))
 
     def _batch(self, prompts: list[tuple[int, ...]], n: int, max_tokens: int, temperature: float, top_p: float,
-               min_tokens: int, seed: int, decoder: Decoder | None) -> list[list[Sample]]:
+               min_tokens: int, seed: int, drawn: list[int], of: int, decoder: Decoder | None) -> list[list[Sample]]:
+        """Sequence b takes number `drawn[b]` of the `of` numbers drawn for each token."""
         engine = self.engine
         device, total = engine.device, len(prompts) * n
+        number = torch.tensor(drawn, device=device)
         generator = torch.Generator(device).manual_seed(seed)
         cache = Cache([len(p) for p in prompts], n, max_tokens, device)
         logits = self._prefill(prompts, cache).repeat_interleave(n, 0)
@@ -81,7 +89,7 @@ class HFSampler:
         for t in range(max_tokens):
             if t < min_tokens:
                 logits[:, stop] = -torch.inf
-            uniform = torch.rand(total, generator=generator, device=device, dtype=torch.float64)[live]
+            uniform = torch.rand(of, generator=generator, device=device, dtype=torch.float64)[number[live]]
             token, sampled, model = draw(logits, uniform, temperature, top_p)
             ids[live, t], logps[0, live, t], logps[1, live, t] = token, sampled, model
             ended = torch.isin(token, stop)

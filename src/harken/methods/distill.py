@@ -161,4 +161,5 @@ def open_teacher(config: Config, learner: Engine) -> tuple[Engine, tuple[Message
     if loaded.template.hash != learner.template.hash or loaded.model.config.vocab_size != learner.model.config.vocab_size:
         raise UserError(f"The teacher {name} has another tokenizer or template than {config.model}.",
                         "Token by token only models that share both can be compared.")
-    return Engine(loaded, dtype=config.dtype, train=False, tokens_per_micro_batch=config.tokens_per_micro_batch), context
+    return Engine(loaded, dtype=config.dtype, train=False, tokens_per_micro_batch=config.tokens_per_micro_batch,
+                  shard=config.shard), context

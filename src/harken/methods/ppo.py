@@ -224,7 +224,7 @@ def open_critic(config: Config, learner: Engine) -> Engine | None:
     if loaded.head is not None:
         loaded.head.bias.data += loaded.shift  # values start where scores are
     return Engine(loaded, lora_rank=config.lora_rank, dtype=config.dtype, head="value", seed=config.seed,
-                  tokens_per_micro_batch=config.tokens_per_micro_batch, max_grad_norm=config.max_grad_norm)
+                  tokens_per_micro_batch=config.tokens_per_micro_batch, max_grad_norm=config.max_grad_norm, shard=config.shard)
 
 
 class State:
@@ -232,7 +232,7 @@ class State:
 
     def __init__(self, config: Config, learner: Engine, critic: Engine | None) -> None:
         self.config, self.learner, self.critic, self.beta = config, learner, critic, config.beta
-        self.shadow = {n: p.detach().clone() for n, p in learner.trainable.items()} if config.ema > 0 else {}
+        self.shadow = {n: p.detach().clone() for n, p in learner.parts.items()} if config.ema > 0 else {}
 
     def adapt(self, kl: float, completions: int) -> None:
         """β ← β (1 + clip(KL / target - 1, ±0.2) · completions / horizon) (1909.08593, section 2.2)."""
@@ -243,12 +243,12 @@ class State:
     @torch.no_grad()
     def average(self) -> None:
         for name, mean in self.shadow.items():
-            mean.lerp_(self.learner.trainable[name], 1 - self.config.ema)
+            mean.lerp_(self.learner.parts[name], 1 - self.config.ema)
 
     @torch.no_grad()
     def use_average(self) -> None:
         for name, mean in self.shadow.items():
-            self.learner.trainable[name].copy_(mean)
+            self.learner.parts[name].copy_(mean)
 
     def save(self, folder: Path) -> None:
         self.learner.save_state(folder)
@@ -257,7 +257,7 @@ class State:
             (folder / "critic").mkdir()
             self.critic.save_state(folder / "critic")
         if self.shadow:
-            torch.save(self.shadow, folder / "average.pt")
+            torch.save(self.learner.whole(self.shadow), folder / "average.pt")
 
     def load(self, folder: Path) -> None:
         self.learner.load_state(folder)
@@ -265,7 +265,7 @@ class State:
         if self.critic is not None:
             self.critic.load_state(folder / "critic")
         if self.shadow:
-            self.shadow = torch.load(folder / "average.pt", map_location=self.learner.device, weights_only=True)
+            self.shadow = self.learner.cut(torch.load(folder / "average.pt", map_location=self.learner.device, weights_only=True))
 
 
 def _check(config: Config) -> None:

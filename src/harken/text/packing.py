@@ -1,4 +1,4 @@
-"""Rows under a token budget: nothing is padded, no tree is split."""
+"""Rows under a token budget, and shares of the work: nothing is padded, no tree is split."""
 
 from __future__ import annotations
 
@@ -24,3 +24,17 @@ def pack(sizes: Sequence[int], budget: int) -> list[list[int]]:
             rows.append([index])
             room.append(budget - size)
     return rows
+
+
+def shares(sizes: Sequence[int], parts: int) -> list[list[int]]:
+    """Indices of `sizes` in `parts` of nearly equal sums, in their order: the largest first, each to the least loaded.
+
+    At most 4/3 of the best split's load (Graham 1969). A function of the sizes alone, so every process finds the same.
+    """
+    found: list[list[int]] = [[] for _ in range(parts)]
+    load = [0] * parts
+    for index in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+        least = load.index(min(load))
+        found[least].append(index)
+        load[least] += sizes[index]
+    return [sorted(part) for part in found]
