@@ -150,6 +150,52 @@ def test_clipped_by_hand():
     assert metrics["clip_fraction"] == 1
 
 
+def test_p28_gspo_by_hand():
+    """Completions of 2 and 1 tokens, log-ratios (0.3, -0.1) and 0.2: s = e^0.1 and e^0.2, at each token of its own. Advantages
+    1 and -1, ε = 0.15: e^0.1 = 1.105 is inside, e^0.2 = 1.221 above but with A < 0 not clipped. Loss = (-e^0.1 + e^0.2) / 2,
+    and the gradient of s reaches both tokens by halves: -e^0.1 / 4 each, then e^0.2 / 2."""
+    logps = torch.tensor([0.3, -0.1, 0.2], requires_grad=True)
+    weights = torch.tensor(token_weights([2, 1], "sequence_mean"))
+    loss, _ = clipped(logps, torch.zeros(3), torch.tensor([1.0, 1.0, -1.0]), weights, 0.15, sequences=[2, 1])
+    loss.backward()
+    assert loss.item() == pytest.approx((-math.exp(0.1) + math.exp(0.2)) / 2)
+    assert logps.grad.tolist() == pytest.approx([-math.exp(0.1) / 4, -math.exp(0.1) / 4, math.exp(0.2) / 2])
+
+
+@pytest.mark.parametrize("by_token", [False, True], ids=["advantages of completions", "advantages of tokens"])
+def test_p28_gspo_gradient_reaches_every_token(by_token):
+    """Against polgrad's SEQUENCE ratio, and finite differences. Where advantages differ by token, a ratio whose gradient
+    stays at its own token (SEQUENCE_TOKEN, verl's) has another gradient; ours is the paper's."""
+    torch.manual_seed(0)
+    lengths, mask = [3, 1, 5], torch.arange(5)[None] < torch.tensor([3, 1, 5])[:, None]
+    new, old, advantages = torch.randn(3, 3, 5, dtype=torch.float64) * 0.1
+    advantages = (advantages if by_token else advantages[:, :1].expand(3, 5)) * 10
+    weights = torch.tensor(token_weights(lengths, "sequence_mean"), dtype=torch.float64)
+
+    def loss(flat):
+        return clipped(flat, old[mask], advantages[mask], weights, 0.05, 0.06, lengths)[0]
+
+    ours = new[mask].clone().requires_grad_()
+    loss(ours).backward()
+
+    def polgrads(ratio):
+        theirs = new.clone().requires_grad_()
+        config = polgrad.PolicyLossConfig(ratio, polgrad.SurrogateKind.PG_CLIP, polgrad.ClipConfig(0.05, 0.06),
+                                          polgrad.Aggregation.SEQ_MEAN_TOKEN_MEAN)
+        found = polgrad.policy_loss(config, logprobs=theirs, old_logprobs=old, advantages=advantages, response_mask=mask).loss
+        found.backward()
+        return found.detach(), theirs.grad[mask]
+
+    reference, gradient = polgrads(polgrad.RatioKind.SEQUENCE)
+    assert torch.isclose(loss(new[mask]), reference) and torch.allclose(ours.grad, gradient, atol=1e-12)
+    assert torch.allclose(polgrads(polgrad.RatioKind.SEQUENCE_TOKEN)[1], gradient) is not by_token
+    for i in range(len(ours)):
+        step = torch.zeros(9, dtype=torch.float64)
+        step[i] = 1e-6
+        slope = (loss(new[mask] + step) - loss(new[mask] - step)) / 2e-6
+        assert float(slope) == pytest.approx(float(ours.grad[i]), abs=1e-8)
+
+
 def test_on_policy_gradient_is_reinforce():
     logps = torch.randn(6, requires_grad=True)
     advantages, weights = torch.randn(6), torch.rand(6)
