@@ -90,7 +90,7 @@ def test_p25_equal_rewards_are_counted_and_teach_nothing(files, tmp_path, monkey
 
 
 def test_p5_the_kl_of_grpo_is_in_one_place(files, tmp_path, monkeypatch):  # noqa: F811
-    """With --kl reward nothing of a huge β is left in the loss, which at ρ = 1 is -Σ w A = 0 whatever the KL; with k3 it is there."""
+    """With --kl reward nothing of a huge β is left in the loss, at ρ = 1 -Σ w A = 0 whatever the KL; with k3 it is there."""
     monkeypatch.setattr(launch, "open_reward", lambda *a, **k: Constant())
     rows = {}
     for place in ("k3", "reward"):
