@@ -82,7 +82,8 @@ def moments(operations, rng):
 def test_p22_sigkill_at_any_operation_ends_bit_for_bit(files, tmp_path, case):  # noqa: F811
     """One run is killed at work and again as it resumes, another as it writes; both then run on to the end."""
     method, settings = CASES[case]
-    settings = {"lora_rank": 4, "checkpoint_seconds": 0.0, **settings, **({"steps": 5} if "steps" in settings else {})}
+    short = {"steps": 5} if "steps" in settings else {"epochs": 0.4}
+    settings = {"lora_rank": 4, "checkpoint_seconds": 0.0, **settings, **short}
     if "ptx_data" in settings:
         (tmp_path / "text.txt").write_text("the old house is red\n\n" * 40)
         settings |= {"ptx_data": str(tmp_path / "text.txt"), "ptx_length": 16}
