@@ -229,10 +229,11 @@ def test_p16_head_initialisation(toy_engine):
     assert heads.std().item() == pytest.approx(1 / math.sqrt(65), rel=0.05)
 
 
-def test_value_head_gives_one_number_a_token(toy_engine):
+def test_p17_a_value_head_gives_one_number_a_token_and_starts_at_zero(toy_engine):
     engine = toy_engine(head="value")
     out = engine.forward([Tree((5, 6), ((7, 8, 3), (9, 3)))])
     assert out.values_N.shape == out.logps_N.shape == (5,)
+    assert torch.equal(out.values_N, torch.zeros(5))
 
 
 def test_p31_a_ranking_is_encoded_once(toy_engine, monkeypatch):

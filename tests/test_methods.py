@@ -183,33 +183,26 @@ class Shorter:
         return [[-len(c) / 10 for c in group] for group in completions]
 
 
-CLIMBERS = [
-    ("reinforce", {"prompts_per_step": 64}), ("rloo", {}), ("grpo", {}),
-    ("grpo", {"scale": "none", "aggregation": "constant", "beta": 0.0}),
-    ("grpo", {"aggregation": "token_mean", "clip_high": 0.28, "beta": 0.0, "mask_truncated": True, "epochs_per_step": 2}),
-    ("grpo", {"kl": "reward", "minibatches": 2}),
-    ("ppo", {"minibatches": 2}),
+OPTIONS = [
+    ("grpo", {"kl": "reward", "minibatches": 2}), ("grpo", {"kl": "k2", "scale": "batch"}),
     ("ppo", {"critic": "separate", "critic_learning_rate": 3e-3, "epochs_per_step": 2, "minibatches": 2}),
-    ("ppo", {"minibatches": 1, "ema": 0.5, "kl_target": 50.0, "whiten_rewards": True}), ("expert_iteration", {})]
+    ("ppo", {"minibatches": 1, "ema": 0.5, "kl_target": 50.0, "whiten_rewards": True})]
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize(("method", "settings"), CLIMBERS, ids=lambda x: x if isinstance(x, str) else ",".join(x) or "default")
-def test_p26_every_policy_method_climbs_shorter(files, tmp_path, monkeypatch, method, settings, seed):
-    """ "Shorter": from about 14 characters the best policies write none; each must at
-    least halve the length, which needs EOS in the loss."""
+@pytest.mark.parametrize(("method", "settings"), OPTIONS, ids=lambda x: x if isinstance(x, str) else ",".join(x))
+def test_p26_options_that_change_the_update_climb_too(files, tmp_path, monkeypatch, method, settings):
+    """ "Shorter", untrained: from about 14 characters each must at least halve the length. (tests/test_toy_tasks.py has every
+    method on every task, over three seeds.)"""
     monkeypatch.setattr(launch, "open_reward", lambda *a, **k: Shorter())
-    group = {} if method == "reinforce" else {"prompts_per_step": 8, "completions_per_prompt": 8}
-    free = {} if method == "expert_iteration" else {"beta": 0.0}
     done = run(method, files, tmp_path / "r", **{"reward": "gold", "lora_rank": 0, "learning_rate": 3e-3, "max_tokens": 16,
-               "steps": 25, "seed": seed, **free, **group, **settings})
+               "steps": 25, "beta": 0.0, "prompts_per_step": 8, "completions_per_prompt": 8, **settings})
     rows = read_jsonl(done.path / "metrics.jsonl")
     assert rows[-1]["length"] < 0.5 * rows[0]["length"], [r["length"] for r in rows]
     assert rows[-1]["reward"] > rows[0]["reward"]
     assert rows[0]["kl"] == pytest.approx(0, abs=1e-4) and rows[0].get("logprob_gap_max", 0) < 1e-4
 
 
-def test_ppo_token_rewards_by_hand():
+def test_p14_ppo_token_rewards_by_hand():
     """Two completions of 2 and 1 tokens, scores 1 and -2, β = 0.5; log-ratios 0.2, -0.4 and 1: the KL at every token, the
     score at the last (P14)."""
     from harken.core.protocols import Sample, Tree
@@ -394,31 +387,30 @@ def test_two_processes_cannot_write_one_run(files, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["sft", "reward_model", "rloo", "ppo"])  # the rest of SETTINGS share their loop, tested above
-def test_p22_sigkill_at_random_moments_ends_bit_for_bit(files, tmp_path, method):
-    """SIGKILL whenever it strikes, rollouts in flight included, at least five times; then the run is finished."""
-    command = [sys.executable, "-m", "harken", "train", method, "--model", "toy", "--lora-rank", "4", "--checkpoint-seconds", "0",
-               "--data", files[DATA.get(method, "prompts")]]
-    longer = {"steps": 150} if "steps" in SETTINGS[method] else {"epochs": 20}
-    for name, value in {**SETTINGS[method], **longer}.items():
+def test_p22_the_same_command_goes_on_after_a_kill(files, tmp_path):
+    """From the outside: SIGKILL whenever it strikes, at least twice, and each time the same command. (tests/test_kill.py
+    kills every method, at chosen operations.)"""
+    command = [sys.executable, "-m", "harken", "train", "rloo", "--model", "toy", "--lora-rank", "4", "--checkpoint-seconds", "0",
+               "--data", files["prompts"]]
+    for name, value in {**SETTINGS["rloo"], "steps": 120}.items():
         command += ["--" + name.replace("_", "-"), str(value)]
     rng = random.Random(7)
     subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, capture_output=True)
     kills = 0
-    for _ in range(40):
+    for _ in range(20):
         out = tmp_path / "killed"
         process = subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         before = len(read_jsonl(out / "metrics.jsonl"))
         while process.poll() is None and len(read_jsonl(out / "metrics.jsonl")) == before:
             time.sleep(0.01)  # let it get past loading, so that the kill meets real work
         time.sleep(rng.random() * 0.3)
-        if process.poll() is None and kills < 6:
+        if process.poll() is None and kills < 2:
             os.kill(process.pid, signal.SIGKILL)
             kills += process.wait() == -signal.SIGKILL
         else:
             process.wait()
             break
-    assert kills >= 5, f"only {kills} kills met a running process"
+    assert kills >= 2, f"only {kills} kills met a running process"
     assert (tmp_path / "killed" / "result.json").exists()
     assert_bit_equal(tmp_path / "whole", tmp_path / "killed")
 

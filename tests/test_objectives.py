@@ -150,6 +150,52 @@ def test_clipped_by_hand():
     assert metrics["clip_fraction"] == 1
 
 
+def test_p28_gspo_by_hand():
+    """Completions of 2 and 1 tokens, log-ratios (0.3, -0.1) and 0.2: s = e^0.1 and e^0.2, at each token of its own. Advantages
+    1 and -1, ε = 0.15: e^0.1 = 1.105 is inside, e^0.2 = 1.221 above but with A < 0 not clipped. Loss = (-e^0.1 + e^0.2) / 2,
+    and the gradient of s reaches both tokens by halves: -e^0.1 / 4 each, then e^0.2 / 2."""
+    logps = torch.tensor([0.3, -0.1, 0.2], requires_grad=True)
+    weights = torch.tensor(token_weights([2, 1], "sequence_mean"))
+    loss, _ = clipped(logps, torch.zeros(3), torch.tensor([1.0, 1.0, -1.0]), weights, 0.15, sequences=[2, 1])
+    loss.backward()
+    assert loss.item() == pytest.approx((-math.exp(0.1) + math.exp(0.2)) / 2)
+    assert logps.grad.tolist() == pytest.approx([-math.exp(0.1) / 4, -math.exp(0.1) / 4, math.exp(0.2) / 2])
+
+
+@pytest.mark.parametrize("by_token", [False, True], ids=["advantages of completions", "advantages of tokens"])
+def test_p28_gspo_gradient_reaches_every_token(by_token):
+    """Against polgrad's SEQUENCE ratio, and finite differences. Where advantages differ by token, a ratio whose gradient
+    stays at its own token (SEQUENCE_TOKEN, verl's) has another gradient; ours is the paper's."""
+    torch.manual_seed(0)
+    lengths, mask = [3, 1, 5], torch.arange(5)[None] < torch.tensor([3, 1, 5])[:, None]
+    new, old, advantages = torch.randn(3, 3, 5, dtype=torch.float64) * 0.1
+    advantages = (advantages if by_token else advantages[:, :1].expand(3, 5)) * 10
+    weights = torch.tensor(token_weights(lengths, "sequence_mean"), dtype=torch.float64)
+
+    def loss(flat):
+        return clipped(flat, old[mask], advantages[mask], weights, 0.05, 0.06, lengths)[0]
+
+    ours = new[mask].clone().requires_grad_()
+    loss(ours).backward()
+
+    def polgrads(ratio):
+        theirs = new.clone().requires_grad_()
+        config = polgrad.PolicyLossConfig(ratio, polgrad.SurrogateKind.PG_CLIP, polgrad.ClipConfig(0.05, 0.06),
+                                          polgrad.Aggregation.SEQ_MEAN_TOKEN_MEAN)
+        found = polgrad.policy_loss(config, logprobs=theirs, old_logprobs=old, advantages=advantages, response_mask=mask).loss
+        found.backward()
+        return found.detach(), theirs.grad[mask]
+
+    reference, gradient = polgrads(polgrad.RatioKind.SEQUENCE)
+    assert torch.isclose(loss(new[mask]), reference) and torch.allclose(ours.grad, gradient, atol=1e-12)
+    assert torch.allclose(polgrads(polgrad.RatioKind.SEQUENCE_TOKEN)[1], gradient) is not by_token
+    for i in range(len(ours)):
+        step = torch.zeros(9, dtype=torch.float64)
+        step[i] = 1e-6
+        slope = (loss(new[mask] + step) - loss(new[mask] - step)) / 2e-6
+        assert float(slope) == pytest.approx(float(ours.grad[i]), abs=1e-8)
+
+
 def test_on_policy_gradient_is_reinforce():
     logps = torch.randn(6, requires_grad=True)
     advantages, weights = torch.randn(6), torch.rand(6)
@@ -370,6 +416,93 @@ def test_kto_by_hand():
                                 torch.full((2,), 0.5), 0.5, beta=2.0)
     assert found.item() == pytest.approx(0.5 * (1 - sigmoid(1.0)) + 0.5 * (1 - sigmoid(3.0)), abs=1e-6)
     assert metrics["correct"] == 1
+
+
+LENGTHS = torch.tensor([3.0, 5.0, 4.0, 2.0]), torch.tensor([6.0, 2.0, 4.0, 7.0])
+
+
+def four_pairs():
+    """Sequence log-probs of four pairs, better and worse, of the policy and the reference."""
+    torch.manual_seed(0)
+    return [-10 * torch.rand(4, dtype=torch.float64) - 1 for _ in range(4)]
+
+
+@pytest.mark.parametrize("loss", ["dpo", "cdpo", "robust", "hinge", "ipo", "simpo", "orpo", "kto"])
+def test_direct_losses_against_trl(loss):
+    """TRL 1.16's formulas, written in its variables (docs/objectives.md says where it differs): mean over pairs, β 0.3, ε 0.1."""
+    chosen, rejected, ref_chosen, ref_rejected = four_pairs()
+    weights, beta, eps = torch.full((4,), 0.25, dtype=torch.float64), 0.3, 0.1
+    score = (chosen - ref_chosen) - (rejected - ref_rejected)
+    log_sigmoid = torch.nn.functional.logsigmoid
+    if loss == "simpo":  # CPO trainer: β (difference of means - γ / β)
+        theirs = -log_sigmoid(beta * (chosen / LENGTHS[0] - rejected / LENGTHS[1] - 0.5 / beta))
+        ours = direct.simpo(chosen, rejected, *LENGTHS, weights, beta=beta, gamma=0.5)[0]
+    elif loss == "orpo":  # on mean log-probs; its NLL term is checked by hand above
+        a, b = chosen / LENGTHS[0], rejected / LENGTHS[1]
+        log_odds = (a - b) - (torch.log1p(-torch.exp(a)) - torch.log1p(-torch.exp(b)))
+        theirs = -a - beta * log_sigmoid(log_odds)
+        ours = direct.orpo(chosen, rejected, *LENGTHS, weights, beta=beta)[0]
+    elif loss == "kto":  # a batch of both kinds, z_0 = 0.4, both weights 1
+        theirs = torch.cat([1 - torch.sigmoid(beta * (chosen - ref_chosen - 0.4)),
+                            1 - torch.sigmoid(beta * (0.4 - (rejected - ref_rejected)))])
+        ours = direct.kto(torch.cat([chosen, rejected]), torch.cat([ref_chosen, ref_rejected]),
+                          torch.tensor([1.0] * 4 + [0.0] * 4), torch.full((8,), 0.125, dtype=torch.float64), 0.4, beta=beta)[0]
+    else:
+        theirs = {"dpo": -log_sigmoid(beta * score), "hinge": torch.relu(1 - beta * score),
+                  "cdpo": -log_sigmoid(beta * score) * (1 - eps) - log_sigmoid(-beta * score) * eps,
+                  "robust": (-(1 - eps) * log_sigmoid(beta * score) + eps * log_sigmoid(-beta * score)) / (1 - 2 * eps),
+                  "ipo": (score - 1 / (2 * beta)) ** 2}[loss]
+        ours = direct.pairwise(chosen, rejected, ref_chosen, ref_rejected, weights, loss=loss, beta=beta, smoothing=eps)[0]
+    assert torch.isclose(ours, theirs.mean())
+
+
+def test_trls_ipo_divides_by_length_and_ours_does_not():
+    """2310.12036, eq. 17 squares a difference of log-ratios of whole answers; TRL of log-ratios a token."""
+    chosen, rejected, ref_chosen, ref_rejected = four_pairs()
+    a, b = (chosen - ref_chosen), (rejected - ref_rejected)
+    trl = ((a / LENGTHS[0] - b / LENGTHS[1] - 1 / 0.6) ** 2).mean()
+    ours = direct.pairwise(chosen, rejected, ref_chosen, ref_rejected, torch.full((4,), 0.25), loss="ipo", beta=0.3)[0]
+    assert not torch.isclose(ours, trl, rtol=0.1)
+
+
+@pytest.mark.parametrize("name", ["dpo", "cdpo", "robust", "ipo", "hinge", "simpo", "orpo", "kto"])
+def test_direct_losses_have_the_gradient_of_their_values(name):
+    """Autograd against finite differences, in float64."""
+    chosen, rejected, *ref = (x.requires_grad_() if i < 2 else x for i, x in enumerate(four_pairs()))
+    weights = torch.rand(4, dtype=torch.float64)
+
+    def value(better, worse):
+        if name == "simpo":
+            return direct.simpo(better, worse, *LENGTHS, weights)[0]
+        if name == "orpo":
+            return direct.orpo(better, worse, *LENGTHS, weights)[0]
+        if name == "kto":
+            good = torch.tensor([1.0] * 4 + [0.0] * 4)
+            return direct.kto(torch.cat([better, worse]), torch.cat(ref), good, weights.repeat(2), 0.1)[0]
+        return direct.pairwise(better, worse, *ref, weights, loss=name, smoothing=0.1)[0]
+
+    assert torch.autograd.gradcheck(value, (chosen, rejected))
+
+
+@pytest.mark.parametrize(("aggregation", "trl"), [("sequence_mean", "grpo"), ("token_mean", "bnpo"), ("constant", "dr_grpo")])
+def test_policy_losses_against_trl(aggregation, trl):
+    """TRL 1.16's GRPO loss for one process and no accumulation, on padded rows: clipped, with k3 in the loss, β 0.04. Its KL is
+    weighed as its loss is, and so is ours."""
+    torch.manual_seed(0)
+    lengths, width = [3, 1, 5], 6
+    mask = (torch.arange(width)[None] < torch.tensor(lengths)[:, None]).double()
+    new, old, ref = (0.3 * torch.randn(3, 3, width, dtype=torch.float64)).unbind()
+    advantages = torch.tensor([[1.5], [-0.5], [-1.0]], dtype=torch.float64)
+    coef_1 = torch.exp(new - old)
+    each = -torch.min(coef_1 * advantages, coef_1.clamp(0.8, 1.28) * advantages)
+    each = each + 0.04 * (torch.exp(ref - new) - (ref - new) - 1)
+    theirs = {"grpo": ((each * mask).sum(-1) / mask.sum(-1)).mean(), "bnpo": (each * mask).sum() / mask.sum(),
+              "dr_grpo": (each * mask).sum() / (3 * 8)}[trl]
+    inside = mask.bool()
+    weights = torch.tensor(token_weights(lengths, aggregation, 8), dtype=torch.float64)
+    ours = clipped(new[inside], old[inside], advantages.expand_as(mask)[inside], weights, 0.2, 0.28)[0]
+    ours = ours + 0.04 * (weights * kl.k3(new[inside], ref[inside])).sum()
+    assert torch.isclose(ours, theirs)
 
 
 def test_sequence_logps_sum_each_completion():

@@ -104,7 +104,7 @@ class Engine:
             self.model.to(self.compute)
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(seed, "init"))
-            self.head = _head(loaded, self.model.config.hidden_size, self.device) if head else None
+            self.head = _head(loaded, self.model.config.hidden_size, self.device, head) if head else None
             if train and lora_rank:
                 self._add_adapters(lora_rank)
         if train and not lora_rank:
@@ -356,11 +356,12 @@ class Engine:
         save_with(write, folder, about)
 
 
-def _head(loaded: Loaded, width: int, device: torch.device) -> nn.Linear:
-    """The loaded head, or a new one: std 1/sqrt(d + 1), zero bias (P16)."""
+def _head(loaded: Loaded, width: int, device: torch.device, kind: str) -> nn.Linear:
+    """The loaded head, or a new one with zero bias: a reward's of std 1/sqrt(d + 1) (P16), a value's of zeros (P17). A critic
+    that starts with random values would make the first advantages, whitened, a step at random."""
     if loaded.head is not None:
         return loaded.head
     head = nn.Linear(width, 1, device=device)
-    nn.init.normal_(head.weight, std=1 / math.sqrt(width + 1))
+    nn.init.normal_(head.weight, std=0.0 if kind == "value" else 1 / math.sqrt(width + 1))
     nn.init.zeros_(head.bias)
     return head

@@ -1,4 +1,4 @@
-"""Group-relative policy optimisation (2402.03300), with the choices of Dr. GRPO and DAPO as named options.
+"""Group-relative policy optimisation (2402.03300), with the choices of Dr. GRPO, DAPO and GSPO as named options.
 
     harken train grpo --model runs/sft --reward runs/rm --data prompts.jsonl --out runs/grpo
 
@@ -12,13 +12,16 @@ update with a KL term in the loss:
     Dr. GRPO  --scale none --aggregation constant --beta 0       no division by deviation or length (2503.20783)
     DAPO      --aggregation token_mean --clip-high 0.28 --beta 0 --mask-truncated       (2503.14476; its sampling of prompts
               until no group is flat, and its length penalty, are left out)
+    GSPO      --ratio sequence --clip 3e-4 --clip-high 4e-4 --beta 0      ρ of the whole completion (2507.18071, eq. 5 and 7)
 
 1. k3 in the loss is GRPO's published form; its gradient is that of KL(π_ref ‖ π) (P5). --kl k2 has the gradient of
    KL(π ‖ π_ref), --kl reward puts k1 into the reward, where group means take part of it away.
 2. Old log-probs are the sampler's; their distance from the trainer's is checked at the first update (P4).
 3. Groups of equal rewards give no gradient and are counted (P25).
 
-Leaves out: asynchronous rollouts, sequence-level ratios (GSPO).
+4. GSPO's ρ is exp of the completion's mean log-ratio and far nearer to 1: its clip range is some 10⁻⁴ (P28).
+
+Leaves out: asynchronous rollouts, GSPO-token.
 """
 
 from __future__ import annotations
@@ -52,6 +55,8 @@ class Config(RolloutConfig):
     """What the centred rewards are divided by: group (its deviation), batch, or none (Dr. GRPO)."""
     aggregation: str = "sequence_mean"
     """How tokens weigh: sequence_mean (GRPO), token_mean (DAPO), constant (Dr. GRPO) or sequence_sum."""
+    ratio: str = "token"
+    """What the importance ratio is of: token (GRPO), or sequence, the completion's mean log-ratio (GSPO)."""
     clip_high: float = 0.0
     """Upper clip range where it differs (DAPO: 0.28); 0 takes --clip."""
     mask_truncated: bool = False
@@ -94,7 +99,7 @@ def train(config: Config, learner: Engine, sampler: HFSampler, reward: Reward, r
                     if first:
                         gap.add(out.logps_N.detach() - x["old"])
                     loss, metrics = clipped(out.logps_N, x["old"], x["advantages"], x["weights"], config.clip,
-                                            config.clip_high or None)
+                                            config.clip_high or None, out.lengths if config.ratio == "sequence" else None)
                     if config.kl != "reward" and config.beta > 0:
                         loss = loss + config.beta * (x["weights"] * getattr(kl, config.kl)(out.logps_N, x["ref"])).sum()
                     return loss, {**metrics, "entropy": (x["weights"] * out.entropy_N).sum(), "weight": x["weights"].sum()}
@@ -115,6 +120,7 @@ def _check(config: Config) -> None:
         raise UserError(f"GRPO needs at least 2 completions a prompt and a temperature above 0; found "
                         f"{config.completions_per_prompt} and {config.temperature}.",
                         "Raise --completions-per-prompt or --temperature.")
-    for name, known in (("kl", ("k3", "k2", "reward")), ("scale", ("group", "batch", "none")), ("aggregation", AGGREGATIONS)):
+    for name, known in (("kl", ("k3", "k2", "reward")), ("scale", ("group", "batch", "none")), ("aggregation", AGGREGATIONS),
+                        ("ratio", ("token", "sequence"))):
         if getattr(config, name) not in known:
             raise UserError(f"--{name} {getattr(config, name)!r} is unknown.", f"Use one of {', '.join(known)}.")

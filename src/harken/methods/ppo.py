@@ -11,7 +11,7 @@ estimates advantages by GAE from a value function, and takes clipped updates in 
 1. `--critic shared`: a value head on the policy's own network. `separate`: its own network from --model. `reward`: from
    the reward model, head and shift included, as InstructGPT. Value heads read the state before each token.
 2. β is fixed, or with --kl-target the adaptive controller of Ziegler et al. (1909.08593, section 2.2).
-3. γ = 1, no discount; advantages are whitened over the minibatches' tokens together; rewards are not, unless asked.
+3. γ = 1, no discount; advantages are whitened over the tokens of the whole step; rewards are not, unless asked.
 4. --ema keeps a moving average of the trained parameters, which is what is saved at the end.
 5. Old log-probs are the sampler's; their distance from the trainer's is checked at the first update (P4).
 

@@ -71,15 +71,20 @@ def group_relative(rewards_PG: Tensor, scale: str = "group", eps: float = 1e-4) 
 
 
 def clipped(logps_N: Tensor, old_logps_N: Tensor, advantages_N: Tensor, weights_N: Tensor, clip: float,
-            clip_high: float | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+            clip_high: float | None = None, sequences: Sequence[int] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
     """Importance-weighted policy gradient, clipped as in PPO (1707.06347, eq. 7); clip 0 does not clip.
 
     loss = -Σ_n w_n min(ρ_n A_n, clip(ρ_n, 1 - ε, 1 + ε_high) A_n),  ρ_n = exp(log π(n) - log π_old(n)).
     At ρ = 1 its gradient is REINFORCE's, -Σ w A ∇log π. The weights say what it divides by (`token_weights`).
     `clip_high` is DAPO's wider upper bound (2503.14476, eq. 10); without it ε_high = ε.
+    With `sequences`, the completions' lengths, ρ is GSPO's: exp of the mean log-ratio of the whole completion at each of
+    its tokens, its gradient through all of them (2507.18071, eq. 7; P28).
     Metrics are weighted sums over tokens with the same weights: `clip_fraction` where the clip is active.
     """
-    ratio = torch.exp(logps_N - old_logps_N)
+    log_ratio = logps_N - old_logps_N
+    if sequences is not None:
+        log_ratio = torch.cat([part.mean().expand_as(part) for part in log_ratio.split(list(sequences))])
+    ratio = torch.exp(log_ratio)
     gain = ratio * advantages_N
     active = torch.zeros_like(gain)
     if clip > 0:

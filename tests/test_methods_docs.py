@@ -1,0 +1,45 @@
+"""Every number that a method logs or ends with is defined on its page or on docs/methods/metrics.md, and no page names one that
+is never logged."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from harken.core.run import read_json, read_jsonl
+from test_methods import ROLLOUTS, SETTINGS, files, run, write  # noqa: F401
+
+PAGES = Path(__file__).parents[1] / "docs" / "methods"
+VARIANTS = {
+    "sft": [{}],
+    "reward_model": [{"labelers": "reliability"}, {"labelers": "groups", "group_by": "style"}],
+    "dpo": [{"loss": "kto"}, {"nll_weight": 0.1}],
+    "ppo": [{}, {"critic": "separate", "ptx_data": "text", "ptx_length": 16}],
+}
+
+
+def defined(name):
+    """Names in the first column of a page's table of metrics; and those of them that another page explains."""
+    table = re.search(r"\| metric \| meaning \|\n\|[-|]+\|\n((?:\|.*\n)+)", (PAGES / f"{name}.md").read_text(encoding="utf-8"))
+    assert table, f"docs/methods/{name}.md has no table of metrics"
+    rows = [(re.findall(r"`(\w+)`", row.split("|")[1]), "](../" in row) for row in table[1].splitlines()]
+    return {n for names, _ in rows for n in names}, {n for names, elsewhere in rows if elsewhere for n in names}
+
+
+@pytest.mark.parametrize("method", SETTINGS)
+def test_every_metric_is_defined_on_its_page_and_every_page_is_true(files, tmp_path, method):  # noqa: F811
+    rows = [r | {"group": {"style": "a" if r["labeler"] < "l3" else "b"}} for r in read_jsonl(Path(files["comparisons"]))]
+    files["comparisons"] = write(tmp_path / "groups.jsonl", rows)
+    logged = set()
+    for i, own in enumerate(VARIANTS.get(method, [{}])):
+        settings = {**SETTINGS[method], **own, **({"steps": 2} if "steps" in SETTINGS[method] else {"epochs": 0.2})}
+        if "ptx_data" in own:
+            (tmp_path / "text.txt").write_text("the old house is red\n\n" * 9)
+            settings["ptx_data"] = str(tmp_path / "text.txt")
+        done = run(method, files, tmp_path / f"r{i}", **settings)
+        logged |= {name for row in read_jsonl(done.path / "metrics.jsonl") for name in row}
+        logged |= read_json(done.path / "result.json").keys()
+    page, elsewhere = defined(method)
+    undefined = ", ".join(sorted(logged - page - defined("metrics")[0]))
+    never = ", ".join(sorted(page - elsewhere - logged))
+    assert (undefined, never) == ("", ""), f"logged, but not defined: {undefined}; defined, but never logged: {never}"

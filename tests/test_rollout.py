@@ -1,0 +1,101 @@
+"""What a step of experience must hold: one distribution, one KL, every score where it belongs."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from harken import launch
+from harken.core.config import RolloutConfig, SampleConfig
+from harken.core.errors import UserError
+from harken.core.protocols import Sample
+from harken.core.records import Prompt
+from harken.core.run import read_jsonl
+from harken.engines.rollout import Gap, score
+from harken.engines.sampler import HFSampler
+from test_methods import files, run  # noqa: F401
+
+SETTINGS = {"reward": "gold", "lora_rank": 0, "max_tokens": 8, "steps": 1, "prompts_per_step": 3}
+
+
+class Constant:
+    def score(self, prompts, completions):
+        return [[1.0 for _ in group] for group in completions]
+
+
+def test_p4_the_gap_by_hand():
+    """Log-prob differences 0 and ln 1.2 in bfloat16: mean and largest gap, and half of the ratios outside [0.9, 1.1]."""
+    gap = Gap()
+    gap.add(torch.tensor([0.0, math.log(1.2)]))
+    found = gap.check(torch.bfloat16)
+    assert found == pytest.approx({"logprob_gap": math.log(1.2) / 2, "logprob_gap_max": math.log(1.2), "ratio_outside": 0.5})
+    with pytest.raises(UserError, match="disagree"):
+        gap.check(torch.float32)
+
+
+@pytest.mark.parametrize("method", ["reinforce", "rloo", "grpo", "ppo", "distill"])
+def test_p4_a_perturbed_sampler_stops_the_run(files, tmp_path, monkeypatch, method):  # noqa: F811
+    """A sampler that is off by 0.01 nats a token, as one of other weights or precision would be."""
+    original = HFSampler.sample_ids
+
+    def perturbed(self, *args, **kwargs):
+        return [[dataclasses.replace(s, logps=tuple(x + 0.01 for x in s.logps)) for s in group]
+                for group in original(self, *args, **kwargs)]
+
+    monkeypatch.setattr(HFSampler, "sample_ids", perturbed)
+    settings = {k: v for k, v in SETTINGS.items() if k != "reward"} | {"teacher_system": "x"} if method == "distill" else SETTINGS
+    with pytest.raises(UserError, match="silently off-policy"):
+        run(method, files, tmp_path / "r", **settings)
+
+
+def test_p3_no_method_samples_from_a_truncated_distribution(files, tmp_path, monkeypatch):  # noqa: F811
+    """None has a setting for it, and a rollout asks for none."""
+    for name in launch.method_names():
+        config = launch.find_method(name).Config
+        if issubclass(config, SampleConfig):
+            assert not {"top_p", "top_k", "min_p", "min_tokens"} & {f.name for f in dataclasses.fields(config)}, name
+    asked = []
+    original = HFSampler.sample_ids
+    monkeypatch.setattr(HFSampler, "sample_ids", lambda *args, **kwargs: asked.append(kwargs) or original(*args, **kwargs))
+    run("rloo", files, tmp_path / "r", **SETTINGS)
+    assert asked and all(kwargs.get("top_p", 1.0) == 1.0 and kwargs.get("min_tokens", 0) == 0 for kwargs in asked)
+
+
+def test_p14_scores_are_clipped_then_lowered_where_the_end_is_missing():
+    """Scores 5 and -0.5, clipped to ±2; the first has no end: 2 - 1. A completion without a score is refused, never 0."""
+    class Fixed:
+        def __init__(self, *scores):
+            self.scores = scores
+
+        def score(self, prompts, completions):
+            return [list(self.scores)]
+
+    samples = [[Sample((5,), "a", (0.0,), (0.0,), False), Sample((6, 3), "b", (0.0, 0.0), (0.0, 0.0), True)]]
+    config = RolloutConfig(reward_clip=2.0, missing_eos_penalty=1.0)
+    assert score(Fixed(5.0, -0.5), [Prompt.of("x")], samples, config).tolist() == [[1.0, -0.5]]
+    for missing in (None, math.nan):
+        with pytest.raises(UserError, match="gave no score"):
+            score(Fixed(1.0, missing), [Prompt.of("x")], samples, config)
+
+
+@pytest.mark.parametrize(("method", "settings"), [("rloo", {}), ("grpo", {}), ("grpo", {"kl": "k2"}),
+                                                  ("grpo", {"scale": "batch"})])
+def test_p25_equal_rewards_are_counted_and_teach_nothing(files, tmp_path, monkeypatch, method, settings):  # noqa: F811
+    """At the reference the KL's own gradient is 0 too: nothing moves, nothing is NaN, and the flat groups are said."""
+    monkeypatch.setattr(launch, "open_reward", lambda *a, **k: Constant())
+    done = run(method, files, tmp_path / "r", **{**SETTINGS, "missing_eos_penalty": 0.0, **settings})
+    row = read_jsonl(done.path / "metrics.jsonl")[0]
+    assert row["flat_groups"] == 3 and row["reward_std"] == 0 and row["grad_norm"] < 1e-4
+
+
+def test_p5_the_kl_of_grpo_is_in_one_place(files, tmp_path, monkeypatch):  # noqa: F811
+    """With --kl reward nothing of a huge β is left in the loss, at ρ = 1 -Σ w A = 0 whatever the KL; with k3 it is there."""
+    monkeypatch.setattr(launch, "open_reward", lambda *a, **k: Constant())
+    rows = {}
+    for place in ("k3", "reward"):
+        done = run("grpo", files, tmp_path / place, kl=place, **{**SETTINGS, "beta": 50.0, "steps": 4, "learning_rate": 1e-3,
+                                                                 "missing_eos_penalty": 1.0})
+        rows[place] = read_jsonl(done.path / "metrics.jsonl")
+    assert all(abs(row["loss"]) < 1e-4 for row in rows["reward"])
+    assert rows["k3"][-1]["loss"] > 1e-3
