@@ -37,9 +37,8 @@ POLICY = {
 VARIANTS = ("dr_grpo", "dapo", "gspo", "ppo_separate")
 DIRECT = {"dpo": {}, "cdpo": {}, "robust": {}, "ipo": {"nll_weight": 5.0}, "hinge": {}, "simpo": {"beta": 2.0},
           "orpo": {"beta": 0.5}, "kto": {}}
-SHORT_OF_IT = {("ipo", "bandit"): 0.3, ("ipo", "walks"): 0.5, ("orpo", "bandit"): 0.8}
-"""Direct losses that improve and do not get there: IPO bounds every pair's margin, of two random answers too; ORPO's NLL learns
-the better of every pair, the arms that pay 0.2 among them."""
+SHORT_OF_IT = {("ipo", "walks"): 0.5}
+"""A direct loss that improves and does not get there: IPO bounds every pair's margin, of two random answers too."""
 
 
 def train(method, out, data, **settings):
@@ -106,7 +105,7 @@ def test_p26_every_policy_method_solves_every_toy_task(tmp_path, monkeypatch, ba
         assert first["kl"] == pytest.approx(0, abs=1e-4) and first.get("logprob_gap_max", 0) < 1e-4
 
 
-@pytest.mark.parametrize("task", [BANDIT, WALKS], ids=lambda t: t.name)
+@pytest.mark.parametrize("task", [WALKS], ids=lambda t: t.name)
 @pytest.mark.parametrize("loss", [pytest.param(n, marks=[] if n in ("dpo", "kto") else pytest.mark.slow) for n in DIRECT])
 def test_p27_every_direct_loss_solves_toy_tasks_from_rankings(tmp_path, babblers, loss, task):
     for seed in SEEDS:
@@ -126,19 +125,6 @@ def test_a_reward_model_prefers_the_toy_tasks_best_answers(tmp_path, babblers):
         answers = [toy_tasks.rivals(p) for p in WALKS.prompts]
         scores = reward.score(asked, answers)
         assert sum(s[0] == max(s) for s in scores) >= 0.9 * len(scores), scores
-
-
-def test_sft_and_distillation_carry_the_best_answers_over(tmp_path, babblers):
-    """SFT on the best answers solves bandit and count; a student that never saw them learns count from that teacher."""
-    settings = {"learning_rate": 3e-3, "lora_rank": 0}
-    for seed in SEEDS:
-        best = toy_tasks.best_answers((BANDIT, COUNT), tmp_path / "best.jsonl", 100)
-        teacher = train("sft", tmp_path / f"sft{seed}", best, epochs=10, batch_size=30, seed=seed, holdout=0.0, **settings)
-        student = train("distill", tmp_path / f"student{seed}", toy_tasks.prompts(COUNT, tmp_path / "p.jsonl", copies=16),
-                        model=babblers["count"], teacher=str(teacher.path), steps=24, max_tokens=COUNT.max_tokens, seed=seed,
-                        prompts_per_step=16, **settings)
-        assert all(fresh(teacher.path, task)[0] >= ENOUGH[task.name] for task in (BANDIT, COUNT)), seed
-        assert fresh(student.path, COUNT)[0] >= ENOUGH["count"], seed
 
 
 def table(names, tasks):
