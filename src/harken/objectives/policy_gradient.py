@@ -83,7 +83,7 @@ def clipped(logps_N: Tensor, old_logps_N: Tensor, advantages_N: Tensor, weights_
     """
     log_ratio = logps_N - old_logps_N
     if sequences is not None:
-        log_ratio = torch.cat([part.mean().expand_as(part) for part in log_ratio.split(list(sequences))])
+        log_ratio = torch.cat([part.mean().expand_as(part) for part in torch.split(log_ratio, list(sequences))])
     ratio = torch.exp(log_ratio)
     gain = ratio * advantages_N
     active = torch.zeros_like(gain)
