@@ -218,6 +218,12 @@ def test_the_tax_of_best_of_n_is_its_bases_and_a_judge_that_chose_is_said(here):
     assert "what it wins is no evidence" in result["notes"][0]
 
 
+def test_the_report_says_what_choosing_gained_and_not_that_training_rose(here):
+    assert run("report runs/bon --out r.html") == 0
+    page = (here / "r.html").read_text()
+    assert "the score of the reward that chose is" in page and "rose from" not in page
+
+
 def test_p22_best_of_n_stopped_between_any_steps_ends_the_same(here, monkeypatch):
     original, log = Run.checkpoint, here / "runs" / "bon" / "samples.jsonl"
     for k in (1, 3, 6):

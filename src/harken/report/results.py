@@ -176,6 +176,11 @@ def verdict(runs: Sequence[RunData]) -> str:
             shown = f'<strong>{html.percent(e.value)}</strong> <span class="range">{html.span(e, rate=True)}</span>'
             return f"The reward model agrees with people on {shown} of held-out pairs; {_beside(run.result or {}, e)}."
     for run in runs:
+        e = estimate((run.result or {}).get("gain"))
+        if e and run.kind in ("best_of_n", "prompting"):
+            return (f"{text(name_of(run.kind))}: the score of the reward that chose is <strong>{html.number(e.value)}</strong> "
+                    f'<span class="range">{html.span(e)}</span> higher than the model\'s own. Nobody else has judged it yet.')
+    for run in runs:
         for key, words in PLAIN.items():
             points, _ = series(run.metrics, key)
             if len(points) > 1:
