@@ -283,7 +283,7 @@ def posterior(votes: Votes, model: GroupModel, *, draws: int = 400, seed: int = 
     for size in np.bincount(np.arange(draws) % (IMPUTATIONS if noisy else 1)):
         beta = _imputed(votes, model, diff, rng) if noisy else model.beta
         rows = _rows(votes, diff, model.membership, beta, model.indifference)
-        near = {t: rows.fit(model.sigma, t, near.get(t)) for t in near or TAUS}
+        near = {t: rows.fit(model.sigma, t, near.get(t)) for t in near or (TAUS if len(model.names) > 1 else TAUS[:1])}
         evidence = np.array([f.log_evidence for f in near.values()])
         chances.append(dict(zip(near, np.exp(evidence - np.logaddexp.reduce(evidence)))))
         if not cares:  # what is out of the question once is so for every β
