@@ -18,7 +18,7 @@ from harken.core import processes
 from harken.core.config import RunConfig, SampleConfig
 from harken.core.errors import UserError
 from harken.core.records import Prompt
-from harken.core.run import Run, file_hash, read_json
+from harken.core.run import Run, file_hash, read_json, write_json
 from harken.engines.policies import POLICY, BestOfN, Policy, Prompted, beside, read_policy, weights_of
 from harken.opening import locate_reward, open_reward, rename_reward, reward_identity, same_reward
 from harken.stats.monitors import parse_rules
@@ -169,6 +169,7 @@ def check_watch(config: Any, lineage: dict[str, Any]) -> None:
 
 def _train(method: ModuleType, config: RunConfig, run: Run, reward_spec: str | None) -> None:
     from harken.engines.monitors import Watch
+    from harken.engines.profile import profiling, table
     options: dict[str, Any] = {"dtype": config.dtype, "tokens_per_micro_batch": config.tokens_per_micro_batch}
     sampler = open_learner(method, config, run) if learns(method) else open_sampler(config.model, **options)
     reward = held_out = None
@@ -177,9 +178,14 @@ def _train(method: ModuleType, config: RunConfig, run: Run, reward_spec: str | N
     if spec := getattr(config, "held_out_reward", ""):
         held_out = open_reward(spec, **options)
     config = dataclasses.replace(config, max_length=min(config.max_length, context(sampler.engine)))
-    if isinstance(config, SampleConfig):
+    if isinstance(config, SampleConfig) and learns(method):
         run.watch = Watch(config, sampler.engine, sampler, run, reward, held_out)
-    method.train(config, sampler.engine, sampler, reward, run)
+    with profiling(getattr(config, "profile", False), sampler.engine.device, sampler.engine.compute) as profile:
+        method.train(config, sampler.engine, sampler, reward, run)
+    if profile and run.group.rank == 0:
+        summary = profile.summary()
+        write_json(run.path / "profile.json", summary)
+        run.say(table(summary))
 
 
 def learns(method: ModuleType) -> bool:

@@ -22,6 +22,7 @@ from harken.core.protocols import Reward, Tree
 from harken.core.records import Prompt
 from harken.core.run import Run, derive_seed, read_jsonl
 from harken.engines.hf import Engine
+from harken.engines.profile import timed
 from harken.engines.sampler import HFSampler
 from harken.stats.monitors import SLOPE, Audit, Drift, change, hacking, parse_rules, slope, smoothed
 
@@ -149,6 +150,7 @@ class Watch:
         self.said.append(text)
         self.run.note(text)
 
+    @timed("audit")
     def _audit(self, step: int) -> None:
         """Samples the prompts set aside, scores them twice, and looks at the slopes."""
         prompts, ids = [p for p, _ in self.prompts], [i for _, i in self.prompts]
@@ -161,7 +163,8 @@ class Watch:
         scores = {name: tuple(row[0] for row in reward.score(prompts, [[g[0].text] for g in groups]))
                   for name, reward in rewards.items() if reward is not None}
         scores = self.run.group.agree(scores)
-        audit = Audit(step, kl=kl, length=sum(len(g[0].ids) for g in groups) / len(groups), **scores)
+        audit = Audit(step, kl=kl, length=sum(len(g[0].ids) for g in groups) / len(groups),
+                      texts=tuple(g[0].text for g in groups), **scores)
         self.audits.append(audit)
         self.run.log_audit(audit.to_json())
         means = {f"audit_{name}": audit.mean(name) for name in scores}

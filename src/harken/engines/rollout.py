@@ -23,6 +23,7 @@ from harken.core.protocols import Datum, Ensemble, Reward, Sample, Tree
 from harken.core.records import Prompt
 from harken.core.run import Run, derive_seed
 from harken.engines.hf import Engine
+from harken.engines.profile import timed
 from harken.engines.sampler import HFSampler
 from harken.objectives.policy_gradient import token_weights
 from harken.store.files import read_prompts
@@ -155,6 +156,7 @@ def rollout(config: RolloutConfig, learner: Engine, sampler: HFSampler, reward: 
     return Rollout(prompts, trees, samples_PG, scores_PG, torch.cat(ref), torch.tensor(kl).view_as(scores_PG), spread_PG)
 
 
+@timed("scoring")
 def score(reward: Reward, prompts: list[Prompt], samples_PG: list[list[Sample]],
           config: RolloutConfig) -> tuple[Tensor, Tensor | None]:
     """Scores [P, G], clipped if asked, less the penalty of completions without an end (P14); and an ensemble's disagreement."""

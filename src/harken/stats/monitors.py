@@ -121,20 +121,22 @@ class Drift:
 @dataclass(frozen=True)
 class Audit:
     """Completions of the same held-out prompts at one step: [P] scores of the proxy and of the held-out reward (None where one
-    has none), and their mean KL to the reference and length."""
+    has none), their mean KL to the reference and length, and the texts."""
 
     step: int
     proxy: tuple[float | None, ...]
     held_out: tuple[float | None, ...]
     kl: float
     length: float
+    texts: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Audit:
-        return cls(row["step"], tuple(row["proxy"]), tuple(row["held_out"]), row["kl"], row["length"])
+        return cls(row["step"], tuple(row["proxy"]), tuple(row["held_out"]), row["kl"], row["length"],
+                   tuple(row["texts"]))
 
     def mean(self, which: str) -> float:
         """NaN where no prompt has a score."""
