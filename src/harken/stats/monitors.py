@@ -58,7 +58,7 @@ MONITORS = (
     Monitor("ratio_outside", "above", 0.05, "{last:.0%} of tokens have a sampler–trainer ratio outside [0.9, 1.1]"),
     Monitor("explained_variance", "below", 0.0, "the critic explains less than a constant would ({last:.2f})"),
     Monitor("flat_share", "above", 0.5, "{last:.0%} of groups have equal rewards and teach nothing"),
-    Monitor("reward_length_r", "beyond", 0.6, "reward goes with length (r = {last:.2f}): is length what was asked for?"),
+    Monitor("reward_length_r", "beyond", 0.6, "reward goes with length (r = {last:.2f}), up or down"),
     Monitor("disagreement", "grows", 2.0, "the ensemble's members disagree {ratio:.1f}x as much as at the start"),
 )
 """What is watched, and from where on the run says so. docs/monitors.md says what each means; a test compares the two."""
