@@ -236,3 +236,13 @@ def test_an_ensemble_says_how_far_it_disagrees(train, monkeypatch):
     from harken.rewards.ensemble import EnsembleReward
     monkeypatch.setitem(REWARDS, "gold", EnsembleReward({"a": Lengths(lambda n: float(n)), "b": Lengths(lambda n: n + 2.0)}))
     assert rows(train("r", steps=1))[0]["disagreement"] == pytest.approx(2 / math.sqrt(2))
+
+
+@pytest.mark.slow
+def test_an_overoptimised_run_is_stopped_and_goes_back_to_its_peak(tmp_path, monkeypatch):
+    """benchmarks/overoptimization_run.py, seed 0: learnt proxy, learnt held-out reward, gold that neither is."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import overoptimization_run as bench
+    row = bench.measure(bench.World(tmp_path, bench.teach(tmp_path), 0), 90, stop=True, control=False)
+    assert row["proxy"][-1] > row["proxy"][row["steps"].index(row["kept"])] and row["last_share"] < 0.5
+    assert row["stopped"] and row["kept_share"] >= 0.95 and row["the_run_itself_did_so"]
