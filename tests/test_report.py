@@ -241,6 +241,29 @@ def test_one_run_alone(tmp_path):
     assert "5 runs" not in html and "1 run ·" in html
 
 
+def test_a_stopped_run_shows_its_audits_what_was_kept_and_what_drifted(tmp_path):
+    run = rloo_run(tmp_path / "rloo")
+    rng = np.random.default_rng(6)
+    audits = [{"step": 10 * i, "proxy": (0.3 * i + rng.normal(size=24)).tolist(), "texts": [],
+               "held_out": [None, *(0.2 * i - 0.03 * i * i + 0.1 * rng.normal(size=23)).tolist()], "kl": 1.0 * i, "length": 40.0}
+              for i in range(8)]
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    metrics += [{"step": a["step"], "audit_kl": a["kl"], "audit_held_out": float(np.mean(a["held_out"][1:]))} for a in audits]
+    for row in metrics:
+        if "length" in row:
+            row["length"] *= 1 + row["step"] / 100
+    write(run, audits=audits, metrics=metrics, result={"notes": [], "stopped": {
+        "rule": "hacking", "step": 70, "kept_step": 30, "why": "the held-out reward changes by −1"}})
+    html, parsed = page([run], tmp_path)
+    words = " ".join(parsed.words)
+    assert "by the rule hacking: the held-out" in words and re.search(r"kept is that after step\s+30", words)
+    assert "on 23 prompts kept out of training" in words and "on 24 prompts" in words
+    assert re.search(r"Length \(tokens\)\s*\S+\s+\S+\s+grows × 2\s+step \d+", words)
+    assert "Audit: held-out reward against √KL" in html
+    write(run, audits=[{"step": 1}, {"x": 2}])
+    page([run], tmp_path)
+
+
 def test_a_reward_model_alone_is_held_against_its_baselines(tmp_path):
     html, _ = page([reward_run(tmp_path / "rm")], tmp_path)
     assert "always choosing the longest gets 55.3%." in html

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import harken.methods
 from harken.core import processes
-from harken.core.config import RunConfig
+from harken.core.config import RunConfig, SampleConfig
 from harken.core.errors import UserError
 from harken.core.records import Prompt
-from harken.core.run import Run, file_hash, read_json
+from harken.core.run import Run, file_hash, read_json, write_json
 from harken.engines.policies import POLICY, BestOfN, Policy, Prompted, beside, read_policy, weights_of
 from harken.opening import locate_reward, open_reward, rename_reward, reward_identity, same_reward
+from harken.stats.monitors import parse_rules
 
 if TYPE_CHECKING:
     from harken.engines.hf import Engine
@@ -31,7 +32,7 @@ LEAST = {"learning_rate": 0, "warmup": 0, "max_grad_norm": 0, "weight_decay": 0,
          "prompts_per_step": 1, "completions_per_prompt": 1, "max_tokens": 1, "temperature": 0, "top_p": 0, "beta": 0,
          "missing_eos_penalty": 0, "reward_clip": 0, "clip": 0, "samples_per_step": 0, "n": 1, "epochs": 0, "nll_weight": 0,
          "labeler_learning_rate": 0, "folds": 2, "retest": 0, "min_entropy": 0, "max_failures": 0,
-         "n_shots": 0, "budget": 1, "pool": 1}
+         "n_shots": 0, "budget": 1, "pool": 1, "monitor_every": 1, "monitor_prompts": 8}
 ABOVE = {"epochs": 0, "top_p": 0}
 MOST = {"warmup": 1, "holdout": 1, "holdout_labelers": 1, "top_p": 1, "max_failures": 1}
 ONE_OF = {"schedule": ("cosine", "linear", "constant"), "overlong": ("drop", "truncate", "fail"),
@@ -137,6 +138,7 @@ def _open_and_train(method: ModuleType, config: RunConfig, quiet: bool | None) -
     if reward_spec is not None:
         locate_reward(reward_spec)
         lineage["reward"] = reward_identity(reward_spec)
+        check_watch(config, lineage)
     settings = {"command": f"train {name}", "base": relative_base(config.model, Path(config.out)), **dataclasses.asdict(config)}
     if reward_spec and not learns(method):
         settings["reward_base"] = rename_reward(reward_spec, lambda p: relative_base(p, Path(config.out)))
@@ -148,14 +150,42 @@ def _open_and_train(method: ModuleType, config: RunConfig, quiet: bool | None) -
     return run
 
 
+def check_watch(config: Any, lineage: dict[str, Any]) -> None:
+    """Refuses stop rules that are none, and a held-out reward that is the one climbed; its identity joins the lineage."""
+    held_out = getattr(config, "held_out_reward", "")
+    hacking, _ = parse_rules(getattr(config, "stop_when", ""))
+    if hacking and not held_out:
+        raise UserError("--stop-when hacking compares the reward with one that is not climbed, and there is none.",
+                        "Add --held-out-reward RUN: a reward model fitted on other judgments.")
+    if getattr(config, "shard", False) and getattr(config, "stop_when", ""):
+        raise UserError("--stop-when keeps whole weights to go back to, and --shard has none.", "Leave one of them out.")
+    if held_out:
+        locate_reward(held_out)
+        lineage["held_out_reward"] = reward_identity(held_out)
+        if lineage["held_out_reward"] == lineage["reward"]:
+            raise UserError("The held-out reward is the reward that is climbed: it would always agree.",
+                            "Fit another on other judgments (harken snapshot splits them).")
+
+
 def _train(method: ModuleType, config: RunConfig, run: Run, reward_spec: str | None) -> None:
-    options = {"dtype": config.dtype, "tokens_per_micro_batch": config.tokens_per_micro_batch}
+    from harken.engines.monitors import Watch
+    from harken.engines.profile import profiling, table
+    options: dict[str, Any] = {"dtype": config.dtype, "tokens_per_micro_batch": config.tokens_per_micro_batch}
     sampler = open_learner(method, config, run) if learns(method) else open_sampler(config.model, **options)
-    reward = None
+    reward = held_out = None
     if reward_spec is not None:
         reward = open_reward(reward_spec, aggregate=getattr(config, "aggregate", ""), **options)
+    if spec := getattr(config, "held_out_reward", ""):
+        held_out = open_reward(spec, **options)
     config = dataclasses.replace(config, max_length=min(config.max_length, context(sampler.engine)))
-    method.train(config, sampler.engine, sampler, reward, run)
+    if isinstance(config, SampleConfig) and learns(method):
+        run.watch = Watch(config, sampler.engine, sampler, run, reward, held_out)
+    with profiling(getattr(config, "profile", False), sampler.engine.device, sampler.engine.compute) as profile:
+        method.train(config, sampler.engine, sampler, reward, run)
+    if profile and run.group.rank == 0:
+        summary = profile.summary()
+        write_json(run.path / "profile.json", summary)
+        run.say(table(summary))
 
 
 def learns(method: ModuleType) -> bool:

@@ -64,6 +64,8 @@ class TrainConfig(RunConfig):
     """Examples over max_length: drop (and count), truncate (the prompt's start, then the completion's end) or fail."""
     shard: bool = False
     """Of several processes (torchrun) each keeps a part of the layers' weights, gradients and optimiser state: FSDP2."""
+    profile: bool = False
+    """Say at the end where the time went and how much of the machine's speed was reached; written to profile.json."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,14 @@ class RolloutConfig(SampleConfig):
     """Subtracted from the score of a completion that the token limit cut."""
     reward_clip: float = 0.0
     """Clip scores to plus or minus this; 0 does not clip."""
+    held_out_reward: str = ""
+    """A reward that is watched and not climbed: a run on other judgments, or gold; it audits the run on held-out prompts."""
+    monitor_every: int = 10
+    """Steps from one audit to the next."""
+    monitor_prompts: int = 32
+    """Prompts of --data kept out of training for the audits (at most half)."""
+    stop_when: str = ""
+    """Rules that end the run, with commas between them: hacking (reward up, held-out reward down), kl>10, length>200, ..."""
 
 
 @cache

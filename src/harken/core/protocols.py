@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from harken.core.records import Choice, Prompt
 
@@ -81,6 +81,14 @@ class Reward(Protocol):
     def score(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]]) -> list[list[float | None]]:
         """`prompts` [P], `completions` [P][G] -> scores [P][G]."""
         ...
+
+
+@runtime_checkable
+class Ensemble(Reward, Protocol):
+    """A reward of several members, which also says how far they disagree."""
+
+    def score_and_disagreement(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]]
+                               ) -> tuple[list[list[float | None]], list[list[float | None]]]: ...
 
 
 class FittedReward(Reward, Protocol):

@@ -3,6 +3,7 @@
     config.json      resolved settings; the same settings continue the run, others are refused
     lineage.json     hashes of data, base model, reward run and code
     metrics.jsonl    one object a step            samples.jsonl   what the model wrote
+    audits.jsonl     scores of held-out prompts   profile.json    where the time went, if asked
     checkpoints/     step-000120/, the newest complete one, with a manifest of what it holds
     model/           the result, written last     result.json     final figures: the run is done
 
@@ -26,14 +27,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import harken
 from harken.core import processes
 from harken.core.errors import UserError
 
-FREE_TO_CHANGE = frozenset({"out", "checkpoint_seconds", "shard"})
-LOGS = ("metrics.jsonl", "samples.jsonl")
+FREE_TO_CHANGE = frozenset({"out", "checkpoint_seconds", "shard", "profile"})
+LOGS = ("metrics.jsonl", "samples.jsonl", "audits.jsonl")
 WRITERS = ("inline_container", "os error")
 """Found in what torch.save and safetensors raise for a full disk: they hide the OSError they met."""
 
@@ -101,6 +102,25 @@ def derive_seed(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
+class Watch(Protocol):
+    """What looks on while a run trains, and may end it early (engines/monitors.py). A run calls it."""
+
+    def set_aside(self, prompts: list[Any]) -> list[Any]:
+        """The prompts to learn from: those given, less the ones it needs itself."""
+        ...
+
+    def before(self, step: int, total: int) -> bool:
+        """Before each step, and once after the last; False ends the run."""
+        ...
+
+    def after(self, step: int, row: Mapping[str, Any]) -> None: ...
+    def save(self, folder: Path) -> None: ...
+    def load(self, folder: Path | None) -> None: ...
+    def finish(self) -> dict[str, Any]:
+        """Puts the weights to be saved in place, if they are not the last; returns further results."""
+        ...
+
+
 class Run:
     """An open run directory. Use `Run.open`, and as a context manager."""
 
@@ -111,6 +131,7 @@ class Run:
         self.started = self.saved = time.monotonic()
         self.seconds_before = 0.0
         self.notes: list[str] = []
+        self.watch: Watch | None = None
         self._fresh = False
         self._lock_file: IO[str] | None = None
         self.group = processes.group()
@@ -227,9 +248,14 @@ class Run:
         """Appends one row to `metrics.jsonl`."""
         seconds = self.seconds_before + time.monotonic() - self.started
         self._append("metrics.jsonl", [{"step": step, "seconds": round(seconds, 3), **metrics}])
+        if self.watch:
+            self.watch.after(step, metrics)
 
     def log_samples(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
         self._append("samples.jsonl", [{"step": step, **row} for row in rows])
+
+    def log_audit(self, row: Mapping[str, Any]) -> None:
+        self._append("audits.jsonl", [row])
 
     def _append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         if self.group.rank:
@@ -263,7 +289,10 @@ class Run:
 
     def resume(self) -> tuple[int, Path] | None:
         """The checkpoint to continue from. Cuts the logs back to what they were when it was written."""
-        return self.group.agree(self._resume() if self.group.rank == 0 else None)
+        found = self.group.agree(self._resume() if self.group.rank == 0 else None)
+        if self.watch:
+            self.watch.load(found[1] if found else None)
+        return found
 
     def _resume(self) -> tuple[int, Path] | None:
         found = self.latest_checkpoint()
@@ -289,6 +318,8 @@ class Run:
 
         def save_all(folder: Path) -> None:
             save(folder)
+            if self.watch:
+                self.watch.save(folder)
             logs = [self.path / name for name in LOGS if (self.path / name).exists()]
             _sync(logs)
             files = [f for f in folder.rglob("*") if f.is_file()]
@@ -328,6 +359,8 @@ class Run:
 
     def finish(self, result: Mapping[str, Any], save_model: Callable[[Path], None] | None = None) -> None:
         """Writes the model, then `result.json`, then drops the checkpoints."""
+        if self.watch:
+            result = {**result, **self.watch.finish()}
         if self.group.rank:
             if save_model is not None:
                 self._save_nothing(save_model)
@@ -338,11 +371,15 @@ class Run:
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
     def track(self, start: int, total: int, label: str) -> Iterator[int]:
-        """Yields `start` … `total - 1` under a progress bar with the time left; quiet off a terminal."""
+        """Yields `start` … `total - 1`, or fewer where a stop rule ends the run, under a progress bar; quiet off a terminal."""
         with progress(label, total, start, quiet=self.quiet or self.group.rank > 0) as advance:
             for step in range(start, total):
+                if self.watch and not self.watch.before(step, total):
+                    return
                 yield step
                 advance(1)
+        if self.watch:
+            self.watch.before(total, total)
 
 
 def _sync(files: Iterable[Path]) -> None:

@@ -30,6 +30,7 @@ from harken.engines import cpu, distributed, sharding
 from harken.engines.attention import Row, row_of, using
 from harken.engines.loading import Loaded, save_with
 from harken.engines.logprobs import token_logprobs
+from harken.engines.profile import computed_row, timed
 from harken.text.packing import pack, shares
 
 IDLE = Tree((0,), ((0,),))
@@ -178,6 +179,7 @@ class Engine:
         """One packed row. Log-probs are skipped for a model that only scores."""
         row = row_of(trees, self.device, keep_last=self.head_kind == "reward")
         hidden = self.hidden(row)
+        computed_row(self.model, row, len(row.sources) if logps else 0)
         none = hidden.new_zeros(0)
         scores = values = ends = None
         if self.head is not None and self.head_kind == "reward":
@@ -209,13 +211,14 @@ class Engine:
     def logprobs(self, trees: Sequence[Tree], *, temperature: float = 1.0, reference: bool = False) -> list[list[Tensor]]:
         """log p of every completion token: [tree][completion] -> [T], float32, of the policy or the reference."""
         if reference and self.reference is not None:
-            return self.reference.logprobs(trees, temperature=temperature)
+            with timed("reference"):
+                return self.reference.logprobs(trees, temperature=temperature)
 
         def split(out: Outputs) -> list[list[Tensor]]:
             parts = iter(out.logps_N.split(out.lengths))
             return [[next(parts) for _ in range(size)] for size in out.sizes]
 
-        with self.adapters_off() if reference else nullcontext():
+        with timed("reference" if reference else "forward"), self.adapters_off() if reference else nullcontext():
             return self._read(trees, "log-probs", split, temperature=temperature)
 
     def scores(self, trees: Sequence[Tree]) -> list[Tensor]:
@@ -227,11 +230,13 @@ class Engine:
         head, shift = self.scalars["group_head"], self.scalars["group_shift"]
         return self._scored(trees, lambda out: out.scores_C[:, None] + self.shift + out.ends_CD @ head.T + shift)
 
+    @timed("scoring")
     def _scored(self, trees: Sequence[Tree], score: Callable[[Any], Tensor]) -> list[Tensor]:
         assert self.head_kind == "reward", "this engine has no reward head"
         found = self._read(trees, "scoring", lambda out: [[part] for part in score(out).cpu().split(out.sizes)], logps=False)
         return [part for (part,) in found]
 
+    @timed("values")
     def values(self, trees: Sequence[Tree]) -> list[Tensor]:
         """The value head's number before every completion token: [tree] -> [N], its completions one after another."""
         def split(out: Outputs) -> list[list[Tensor]]:
@@ -278,12 +283,14 @@ class Engine:
                 self.idle().backward()
                 continue
             part = [data[i] for i in row]
-            out = self.forward([d.tree for d in part], temperature=temperature, entropy=entropy,
-                               logps=logps and self.head_kind != "reward")
-            flat = {n: [x for d in part for x in d.inputs[n]] for n in names}
-            inputs = {n: torch.tensor(x, dtype=torch.float32, device=self.device) for n, x in flat.items()}
-            loss, metrics = objective(out, inputs)
-            loss.backward()
+            with timed("forward"):
+                out = self.forward([d.tree for d in part], temperature=temperature, entropy=entropy,
+                                   logps=logps and self.head_kind != "reward")
+                flat = {n: [x for d in part for x in d.inputs[n]] for n in names}
+                inputs = {n: torch.tensor(x, dtype=torch.float32, device=self.device) for n, x in flat.items()}
+                loss, metrics = objective(out, inputs)
+            with timed("backward"):
+                loss.backward()
             for name, value in {"loss": loss.detach(), **metrics}.items():
                 totals[name] = totals.get(name, 0.0) + float(value)
         totals = distributed.total(totals)
@@ -291,6 +298,7 @@ class Engine:
             raise UserError(f"The loss became {totals['loss']}.", "Lower --learning-rate; the last checkpoint is intact.")
         return totals
 
+    @timed("optimizer")
     def step(self, learning_rate: float) -> dict[str, float]:
         """Clips, updates, clears the gradient. Returns the gradient's norm before clipping."""
         assert self.optimizer is not None

@@ -19,10 +19,11 @@ from torch import Tensor
 from harken.core import processes
 from harken.core.config import RolloutConfig
 from harken.core.errors import UserError
-from harken.core.protocols import Datum, Reward, Sample, Tree
+from harken.core.protocols import Datum, Ensemble, Reward, Sample, Tree
 from harken.core.records import Prompt
 from harken.core.run import Run, derive_seed
 from harken.engines.hf import Engine
+from harken.engines.profile import timed
 from harken.engines.sampler import HFSampler
 from harken.objectives.policy_gradient import token_weights
 from harken.store.files import read_prompts
@@ -32,7 +33,8 @@ Tokenised = tuple[Prompt, tuple[int, ...]]
 
 @dataclass
 class Rollout:
-    """`scores_PG` are the reward's less the penalty of completions without an end; `kl_PG` is Σ_t log π - log π_ref."""
+    """`scores_PG` are the reward's less the penalty of completions without an end; `kl_PG` is Σ_t log π - log π_ref;
+    `spread_PG` is how far an ensemble's members disagree, None of one reward."""
 
     prompts: list[Prompt]
     trees: list[Tree]
@@ -40,6 +42,7 @@ class Rollout:
     scores_PG: Tensor
     ref_N: Tensor
     kl_PG: Tensor
+    spread_PG: Tensor | None = None
 
     @property
     def samples(self) -> list[Sample]:
@@ -65,7 +68,8 @@ class Rollout:
         return [Datum(tree, {name: part[i].tolist() for name, part in parts.items()}) for i, tree in enumerate(self.trees)]
 
     def describe(self) -> dict[str, float]:
-        """Reward, KL (nats a completion), length, share finished, groups without signal, repetition.
+        """Reward, KL (nats a completion), length, share finished, groups without signal, repetition, r(reward, length), and
+        an ensemble's disagreement.
 
         Raises `UserError` on a KL clearly below 0 (P6).
         """
@@ -79,7 +83,18 @@ class Rollout:
         flat = (self.scores_PG == self.scores_PG[:, :1]).all(1) if self.scores_PG.shape[1] > 1 else torch.zeros(1)
         return {"reward": float(self.scores_PG.mean()), "reward_std": float(spread), "kl": float(kl.mean()),
                 "length": sum(self.lengths) / len(samples), "eos_rate": sum(s.finished for s in samples) / len(samples),
-                "repetition": sum(map(repetition, samples)) / len(samples), "flat_groups": float(flat.sum())}
+                "repetition": sum(map(repetition, samples)) / len(samples), "flat_groups": float(flat.sum()),
+                "flat_share": float(flat.float().mean()), **self._beside_reward()}
+
+    def _beside_reward(self) -> dict[str, float]:
+        """What only some steps have: a correlation needs both to vary, disagreement an ensemble."""
+        found = {}
+        pair = torch.stack([self.scores_PG.reshape(-1).double(), torch.tensor(self.lengths).double()])
+        if pair.shape[1] > 2 and bool((pair.std(1) > 0).all()):
+            found["reward_length_r"] = float(torch.corrcoef(pair)[0, 1])
+        if self.spread_PG is not None:
+            found["disagreement"] = float(self.spread_PG.mean())
+        return found
 
     def rows(self, count: int) -> list[dict[str, Any]]:
         """The first `count` completions for samples.jsonl."""
@@ -125,7 +140,7 @@ def fitting_prompts(config: Any, learner: Engine, run: Run, seen: Callable[[Prom
     if len(kept) < len(every):
         run.note(f"Dropped {len(every) - len(kept)} of {len(every)} prompts: with {config.max_tokens} new tokens they exceed "
                  f"--max-length {config.max_length}.")
-    return kept
+    return run.watch.set_aside(kept) if run.watch else kept
 
 
 def rollout(config: RolloutConfig, learner: Engine, sampler: HFSampler, reward: Reward, batch: Sequence[Tokenised],
@@ -137,13 +152,19 @@ def rollout(config: RolloutConfig, learner: Engine, sampler: HFSampler, reward: 
     trees = [Tree(p, tuple(s.ids for s in group)) for p, group in zip(ids, samples_PG)]
     ref = [x.cpu() for tree in learner.logprobs(trees, temperature=config.temperature, reference=True) for x in tree]
     kl = [sum(s.logps) - float(x.sum()) for s, x in zip((s for g in samples_PG for s in g), ref)]
-    scores_PG = score(reward, prompts, samples_PG, config)
-    return Rollout(prompts, trees, samples_PG, scores_PG, torch.cat(ref), torch.tensor(kl).view_as(scores_PG))
+    scores_PG, spread_PG = score(reward, prompts, samples_PG, config)
+    return Rollout(prompts, trees, samples_PG, scores_PG, torch.cat(ref), torch.tensor(kl).view_as(scores_PG), spread_PG)
 
 
-def score(reward: Reward, prompts: list[Prompt], samples_PG: list[list[Sample]], config: RolloutConfig) -> Tensor:
-    """Scores [P, G], clipped if asked, less the penalty of completions without an end (P14)."""
-    scores = processes.group().agree(reward.score(prompts, [[s.text for s in group] for group in samples_PG]))
+@timed("scoring")
+def score(reward: Reward, prompts: list[Prompt], samples_PG: list[list[Sample]],
+          config: RolloutConfig) -> tuple[Tensor, Tensor | None]:
+    """Scores [P, G], clipped if asked, less the penalty of completions without an end (P14); and an ensemble's disagreement."""
+    texts = [[s.text for s in group] for group in samples_PG]
+    if isinstance(reward, Ensemble):
+        scores, spread = processes.group().agree(reward.score_and_disagreement(prompts, texts))
+    else:
+        scores, spread = processes.group().agree(reward.score(prompts, texts)), None
     if any(r is None or not math.isfinite(r) for group in scores for r in group):
         raise UserError("The reward gave no score, or one that is not finite, for a completion.",
                         "Lower --max-tokens, or use a reward of greater length.")
@@ -151,7 +172,7 @@ def score(reward: Reward, prompts: list[Prompt], samples_PG: list[list[Sample]],
     if config.reward_clip > 0:
         scores_PG = scores_PG.clamp(-config.reward_clip, config.reward_clip)
     cut_PG = torch.tensor([[not s.finished for s in group] for group in samples_PG])
-    return scores_PG - config.missing_eos_penalty * cut_PG
+    return scores_PG - config.missing_eos_penalty * cut_PG, None if spread is None else torch.tensor(spread, dtype=torch.float32)
 
 
 class Gap:

@@ -21,6 +21,7 @@ from harken.engines.attention import Cache, row_of, using
 from harken.engines.decoder import Decoder
 from harken.engines.distributed import collect
 from harken.engines.hf import Engine
+from harken.engines.profile import computed_row, computed_token, timed
 
 
 class HFSampler:
@@ -70,6 +71,7 @@ class HFSampler:
                     advance(len(chunk))
         return collect(results, len(prompts))
 
+    @timed("decode")
     def _batch(self, prompts: list[tuple[int, ...]], n: int, max_tokens: int, temperature: float, top_p: float,
                min_tokens: int, seed: int, drawn: list[int], of: int, decoder: Decoder | None) -> list[list[Sample]]:
         """Sequence b takes number `drawn[b]` of the `of` numbers drawn for each token."""
@@ -106,16 +108,19 @@ class HFSampler:
             cache.used += 1
         return self._collect(ids, logps, length, finished, n)
 
+    @timed("prefill")
     def _prefill(self, prompts: list[tuple[int, ...]], cache: Cache) -> Tensor:
         """Next-token logits [P, V] of every prompt, computed once and packed."""
         engine = self.engine
         row = row_of([Tree(p, ((0,),)) for p in prompts], engine.device, keep_last=False)
         with using(row, cache):
             hidden = engine.model.base_model(input_ids=row.ids, position_ids=row.positions, use_cache=False).last_hidden_state
+        computed_row(engine.model, row, len(row.sources))
         return self._logits(hidden[0, row.sources])
 
     def _decode(self, token_B: Tensor, position_B: Tensor, cache: Cache, decoder: Decoder | None) -> Tensor:
         engine = self.engine
+        computed_token(engine.model, len(token_B), cache)
         if decoder is not None:
             hidden = decoder.step(token_B, position_B, cache)
             with torch.autocast(hidden.device.type, enabled=False):

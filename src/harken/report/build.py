@@ -9,7 +9,7 @@ from pathlib import Path
 
 import harken
 from harken.core.errors import UserError
-from harken.report import curves, people, results, samples
+from harken.report import curves, monitors, people, results, samples
 from harken.report.html import section, text
 from harken.report.load import RunData, load_runs
 
@@ -43,6 +43,8 @@ def render(runs: Sequence[RunData]) -> str:
          "estimate."),
         ("frontier", "Reward against KL", curves.reward_against_kl(runs), "What each step away from the start bought. "
          "A proxy that climbs while gold falls is being exploited."),
+        ("monitors", "Monitors", monitors.monitors(runs), "An audit, not a guarantee: what no monitor looks at is not seen "
+         "here."),
         ("reward-model", "Reward model", curves.reward_models(runs), "Accuracy means little alone, so rules that read "
          "nothing stand beside it."),
         ("people", "The people behind it", people.people(runs), "A reward is what some people said. Intervals hold the learnt "

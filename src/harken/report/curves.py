@@ -18,7 +18,9 @@ FIRST = ("reward", "gold", "kl", "entropy", "length", "eos_rate", "clip_fraction
 LABELS = {"reward": "Reward (proxy)", "gold": "Gold score", "kl": "KL (nats)", "nll": "NLL (nats a token)",
           "length": "Length (tokens)", "eos_rate": "Finished by itself", "clip_fraction": "Clipped share",
           "logprob_gap": "Log-prob gap, sampler to trainer", "heldout_nll": "Held-out NLL (nats a token)",
-          "reward_std": "Spread of reward", "flat_groups": "Groups of equal reward"}
+          "reward_std": "Spread of reward", "flat_groups": "Groups of equal reward", "flat_share": "Share of equal groups",
+          "reward_length_r": "r(reward, length)", "ratio_outside": "Ratios outside [0.9, 1.1]",
+          "audit_proxy": "Audit: proxy", "audit_held_out": "Audit: held-out reward", "audit_kl": "Audit: KL (nats)"}
 
 
 def label(key: str) -> str:
@@ -26,21 +28,22 @@ def label(key: str) -> str:
 
 
 def reward_against_kl(runs: Sequence[RunData]) -> str:
-    """Proxy reward and, where logged, gold score over the square root of KL (Gao et al. 2022)."""
+    """Proxy reward and, where logged, gold score and the audits' held-out reward over the square root of KL (Gao et al. 2022)."""
     out = []
+    shown = (("reward", "kl", "accent"), ("gold", "kl", "gold"), ("audit_held_out", "audit_kl", "gold"))
     for run in runs:
-        panels = [_frontier(run, key, style) for key, style in (("reward", "accent"), ("gold", "gold"))]
+        panels = [_frontier(run, *curve) for curve in shown]
         if any(panels):
             out.append(f'<h3>{text(run.name)}</h3><div class="pair">{"".join(panels)}</div>')
     return "".join(out)
 
 
-def _frontier(run: RunData, key: str, style: str) -> str:
-    rows = [r for r in run.metrics if is_number(r.get("kl")) and is_number(r.get(key)) and is_number(r.get("step"))]
+def _frontier(run: RunData, key: str, distance: str, style: str) -> str:
+    rows = [r for r in run.metrics if is_number(r.get(distance)) and is_number(r.get(key)) and is_number(r.get("step"))]
     if len(rows) < 2:
         return ""
     by_step = sorted(rows, key=lambda r: r["step"])
-    raw = binned([(math.sqrt(max(r["kl"], 0.0)), float(r[key])) for r in by_step], 120)
+    raw = binned([(math.sqrt(max(r[distance], 0.0)), float(r[key])) for r in by_step], 120)
     across = smooth([(i, p[0]) for i, p in enumerate(raw)])
     path = [(a[1], p[1]) for a, p in zip(across, smooth(raw))]
     x = padded([p[0] for p in raw])
@@ -53,7 +56,7 @@ def _frontier(run: RunData, key: str, style: str) -> str:
     plot.dots([path[-1]], style, [5.0])
     shown = by_step[::max(1, len(by_step) // 20)]
     table = data_table(f"{label(key)} and KL by step, {run.name}", ("Step", "KL", label(key)),
-                       ((f"{r['step']}", html.number(r["kl"]), html.number(r[key])) for r in shown))
+                       ((f"{r['step']}", html.number(r[distance]), html.number(r[key])) for r in shown))
     return (f"<figure>{plot.svg()}<figcaption>Dots are single steps, the line a running mean in order of steps, "
             f"the large dot its end.</figcaption>{table}</figure>")
 

@@ -30,6 +30,7 @@ class RunData:
     result: Row | None
     summary: Row | None
     comparison: list[Row]
+    audits: list[Row] = field(default_factory=list)
     unreadable: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -101,14 +102,14 @@ def _load(path: Path, name: str) -> RunData:
     found: dict[str, Any] = {}
     for file in ("config", "lineage", "result", "summary"):
         found[file], bad[f"{file}.json"] = _object(path / f"{file}.json")
-    for file in ("metrics", "samples", "comparison"):
+    for file in ("metrics", "samples", "comparison", "audits"):
         found[file], bad[f"{file}.jsonl"] = _rows(path / f"{file}.jsonl")
     if bad["config.json"]:
         raise UserError(f"{path / 'config.json'} is not readable JSON.", "Leave this run out, or run it again.")
     command = str((found["config"] or {}).get("command") or ("quickstart" if found["summary"] else path.name))
     return RunData(path, name, command.split()[-1] if command.split() else path.name, found["config"] or {},
                    found["lineage"] or {}, found["metrics"], found["samples"], found["result"], found["summary"],
-                   found["comparison"], {k: n for k, n in bad.items() if n})
+                   found["comparison"], found["audits"], {k: n for k, n in bad.items() if n})
 
 
 def load_runs(paths: Sequence[Path]) -> list[RunData]:

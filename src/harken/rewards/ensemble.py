@@ -36,6 +36,12 @@ class EnsembleReward:
         """[P], [P][G] -> [P][G]; None where any member has no score."""
         return _shaped(self._combined(self._members(prompts, completions)), completions)
 
+    def score_and_disagreement(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]]
+                               ) -> tuple[list[list[float | None]], list[list[float | None]]]:
+        """Both, from one pass over the members."""
+        found = self._members(prompts, completions)
+        return _shaped(self._combined(found), completions), _shaped(found.std(0, ddof=1), completions)
+
     def disagreement(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]]) -> list[list[float | None]]:
         """The members' standard deviation on every completion."""
         return _shaped(self._members(prompts, completions).std(0, ddof=1), completions)
