@@ -11,7 +11,8 @@ from test_methods import ROLLOUTS, SETTINGS, files, run, write  # noqa: F401
 
 PAGES = Path(__file__).parents[1] / "docs" / "methods"
 VARIANTS = {
-    "sft": [{}],
+    "sft": [{}, {"replay": "text", "select": "reward", "reward": "gold", "holdout": 0.2}],
+    "distill": [{}, {"direction": "forward", "replay": "text"}],
     "reward_model": [{"labelers": "reliability"}, {"labelers": "groups", "group_by": "style"}],
     "dpo": [{"loss": "kto"}, {"nll_weight": 0.1}],
     "ppo": [{}, {"critic": "separate", "ptx_data": "text", "ptx_length": 16}],
@@ -33,9 +34,9 @@ def test_every_metric_is_defined_on_its_page_and_every_page_is_true(files, tmp_p
     logged = set()
     for i, own in enumerate(VARIANTS.get(method, [{}])):
         settings = {**SETTINGS[method], **own, **({"steps": 2} if "steps" in SETTINGS[method] else {"epochs": 0.2})}
-        if "ptx_data" in own:
+        for name in {"ptx_data", "replay"} & own.keys():
             (tmp_path / "text.txt").write_text("the old house is red\n\n" * 9)
-            settings["ptx_data"] = str(tmp_path / "text.txt")
+            settings[name] = str(tmp_path / "text.txt")
         done = run(method, files, tmp_path / f"r{i}", **settings)
         logged |= {name for row in read_jsonl(done.path / "metrics.jsonl") for name in row}
         logged |= read_json(done.path / "result.json").keys()
