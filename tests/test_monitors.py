@@ -244,5 +244,5 @@ def test_an_overoptimised_run_is_stopped_and_goes_back_to_its_peak(tmp_path, mon
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import overoptimization_run as bench
     row = bench.measure(bench.World(tmp_path, bench.teach(tmp_path), 0), 90, stop=True, control=False)
-    assert row["proxy"][-1] > row["proxy"][row["steps"].index(row["kept"])] and row["last_share"] < 0.5
+    assert row["proxy"][-1] > row["proxy"][row["steps"].index(row["kept"])] and row["last_share"] < 0.8
     assert row["stopped"] and row["kept_share"] >= 0.95 and row["the_run_itself_did_so"]
