@@ -1,6 +1,7 @@
 """Reliability of labelers: planted truth, independent references, invariants."""
 
 import dataclasses
+import random
 
 import choix
 import evalica
@@ -10,6 +11,7 @@ from scipy.stats import kendalltau
 
 from harken.core.errors import UserError
 from harken.core.records import Choice, Prompt
+from harken.labelers.features import TextFeatures
 from harken.labelers.fitting import Fit, Priors
 from harken.labelers.reliability import fit_features, fit_reliability
 from harken.labelers.votes import crowd, votes_of
@@ -73,6 +75,21 @@ def test_features_score_items_that_nobody_judged():
     assert np.corrcoef(found.scores[200:], truth[200:])[0, 1] > 0.95
     assert found.covariance.shape == (8, 8) and np.linalg.eigvalsh(found.covariance)[0] > 0
     assert np.allclose(found.scores, phi @ found.weights)
+
+
+@pytest.mark.parametrize("people", [2, 4])
+def test_few_unanimous_votes_on_many_features_are_believed(people):
+    """60 votes, all for the longer answer: betas of 0, where the fit alone ends, would explain nothing of it."""
+    rng = random.Random(0)
+    words = ["amber", "birch", "cloud", "delta", "ember", "frost", "grove", "heath", "inlet", "jetty"]
+    answer = lambda low, high: " ".join(rng.choice(words) for _ in range(rng.randint(low, high)))  # noqa: E731
+    said = [Choice(Prompt.of(f"ask {n}"), (answer(4, 10), answer(30, 40)), (2, 1), f"p{n % people}") for n in range(60)]
+    votes = votes_of(said)
+    prompts, texts = zip(*votes.items)
+    found = fit_features(votes, TextFeatures.fit(prompts, texts, 32).of(prompts, texts), draws=0)
+    long = np.array([len(text.split()) > 20 for text in texts])
+    assert found.scores[long].mean() - found.scores[~long].mean() > 1
+    assert found.model == "plain" and np.all(found.beta == 1)
 
 
 def test_free_scores_need_a_finite_maximum():

@@ -179,6 +179,10 @@ class Fit:
             return davidson(eta, self.log_nu(x), self.votes.won)
         return *half_wins(eta, self.votes.won), np.zeros_like(eta)
 
+    def log_likelihood(self, x: Floats) -> float:
+        """Of the votes at x, priors apart."""
+        return float(self.weight @ self.said(self.odds(x)[0], x)[0])
+
     def curvature(self, x: Floats) -> tuple[sparse.csr_array, Floats, Floats]:
         """What Laplace needs: Jacobian of the log-odds [N, P - 1], the votes' Fisher weights [N], the priors' precision
         (and one row more that holds the sum of the lengths at 0).

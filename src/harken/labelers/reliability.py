@@ -30,7 +30,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from harken.core.errors import UserError
-from harken.labelers.fitting import LEARNT, Fit, Model, Priors, Ties, length_difference
+from harken.labelers.fitting import LEARNT, LEAST_SCALE, Fit, Model, Priors, Ties, length_difference
 from harken.labelers.likelihood import TINY, Floats, Ints, crowd_odds, davidson_table, sigmoid
 from harken.labelers.votes import Votes, crowd
 
@@ -127,7 +127,7 @@ def fit_reliability(votes: Votes, *, model: Model = "beta", ties: Ties = "davids
     Raises UserError without votes, and where free scores (`Priors(score=inf)`) have no finite maximum.
     """
     task = task_of(votes, model, ties, position, length, indifference, prior, weight)
-    return _found(task, draws, seed)
+    return _found(task, task.solve(), draws, seed)
 
 
 def task_of(votes: Votes, model: Model = "beta", ties: Ties = "davidson", position: bool = False, length: bool = False,
@@ -148,13 +148,23 @@ def fit_features(votes: Votes, phi: Floats, *, model: Model = "beta", ties: Ties
                  length: bool = False, indifference: bool = False, prior: Priors = LEARNT,
                  weight: Floats | None = None, draws: int = 400, seed: int = 0) -> Reliability:
     """The same with scores = phi w, phi [I, D]: Bayesian logistic regression with reliability, which also scores items
-    nobody has judged. `weights` and `covariance` are w's posterior. `prior.score` is the width of each w."""
+    nobody has judged. `weights` and `covariance` are w's posterior. `prior.score` is the width of each w.
+
+    Few votes on many features leave scores so uncertain that all betas may shrink to 0, which explains nothing. Where that
+    explains the votes worse than labelers who are all alike, the fit is the latter's: `model` is then "plain"."""
     _check(votes, weight)
     phi = np.asarray(phi, dtype=np.float64)
     if phi.ndim != 2 or len(phi) != len(votes.items) or not np.isfinite(phi).all():
         raise ValueError(f"phi must be finite, a row for each of {len(votes.items)} items; found shape {phi.shape}")
     design = phi[votes.a] - phi[votes.b]
-    return _found(Fit(votes, design, model, ties, position, length, indifference, prior, weight, None), draws, seed, phi)
+    fit = Fit(votes, design, model, ties, position, length, indifference, prior, weight, None)
+    x = fit.solve()
+    if model == "beta" and fit.scale <= LEAST_SCALE:
+        alike = Fit(votes, design, "plain", ties, position, length, indifference, prior, weight, None)
+        y = alike.solve()
+        if alike.log_likelihood(y) > fit.log_likelihood(x):
+            fit, x = alike, y
+    return _found(fit, x, draws, seed, phi)
 
 
 def _check(votes: Votes, weight: Floats | None) -> None:
@@ -179,8 +189,7 @@ def _check_finite(votes: Votes, block: Ints) -> None:
                             "Give the scores a prior, or compare more.")
 
 
-def _found(fit: Fit, draws: int, seed: int, phi: Floats | None = None) -> Reliability:
-    x = fit.solve()
+def _found(fit: Fit, x: Floats, draws: int, seed: int, phi: Floats | None = None) -> Reliability:
     at = {n: v[0] for n, v in fit.gauge(x[None, :-1]).items()}
     unknown = {n: np.full((1, len(v)), np.nan) for n, v in at.items()}
     around = fit.gauge(x[:-1] + fit.deviations(x, draws, seed)) if draws else unknown
@@ -191,10 +200,9 @@ def _found(fit: Fit, draws: int, seed: int, phi: Floats | None = None) -> Reliab
     if phi is not None:
         weights, covariance = scores, fit.weight_covariance(x)
         scores, score_sd = phi @ weights, np.sqrt(np.einsum("id,de,ie->i", phi, covariance, phi))
-    logp = fit.said(fit.odds(x)[0], x)[0]
     learnt: dict[str, Any] = {n: fit.sd[n] for n in fit.at if not (n == "beta" and fit.model == "crowd")}
     return Reliability(
         fit.model, fit.ties, scores, score_sd, at["beta"], sd["beta"], low, high, careless, backwards,
         float(np.exp(x[-1])) if fit.ties == "davidson" else 0.0, at["position"], sd["position"], at["length"], sd["length"],
-        at["indifference"], np.bincount(fit.votes.labeler[fit.weight > 0], minlength=fit.a), float(fit.weight @ logp),
+        at["indifference"], np.bincount(fit.votes.labeler[fit.weight > 0], minlength=fit.a), fit.log_likelihood(x),
         dataclasses.replace(fit.given, **learnt), weights, covariance)
