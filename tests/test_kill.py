@@ -80,7 +80,8 @@ def moments(operations, rng):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_p22_sigkill_at_any_operation_ends_bit_for_bit(files, tmp_path, case):  # noqa: F811
-    """One run is killed at work and again as it resumes, another as it writes; both then run on to the end."""
+    """One run is killed at work and again as it resumes, another as it writes, two more of the main methods anywhere; all
+    then run on to the end."""
     method, settings = CASES[case]
     short = {"steps": 5} if "steps" in settings else {"epochs": 0.4}
     settings = {"lora_rank": 4, "checkpoint_seconds": 0.0, **settings, **short}
@@ -91,7 +92,8 @@ def test_p22_sigkill_at_any_operation_ends_bit_for_bit(files, tmp_path, case):  
         whole = run(method, files, tmp_path / "whole", **settings)
     rng = random.Random(case)
     at_work, at_writing = moments(operations, rng)
-    for k, kills in enumerate([[at_work, rng.randrange(8)], [at_writing]]):
+    further = [[rng.randrange(len(operations))] for _ in range(2)] if case in ("sft", "reward_model", "rloo") else []
+    for k, kills in enumerate([[at_work, rng.randrange(8)], [at_writing], *further]):
         out = tmp_path / f"killed{k}"
         for at in kills:
             assert killed_child(lambda out=out: run(method, files, out, **settings), at) == -signal.SIGKILL, operations[at]
