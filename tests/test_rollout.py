@@ -73,7 +73,7 @@ def test_p14_scores_are_clipped_then_lowered_where_the_end_is_missing():
 
     samples = [[Sample((5,), "a", (0.0,), (0.0,), False), Sample((6, 3), "b", (0.0, 0.0), (0.0, 0.0), True)]]
     config = RolloutConfig(reward_clip=2.0, missing_eos_penalty=1.0)
-    assert score(Fixed(5.0, -0.5), [Prompt.of("x")], samples, config).tolist() == [[1.0, -0.5]]
+    assert score(Fixed(5.0, -0.5), [Prompt.of("x")], samples, config)[0].tolist() == [[1.0, -0.5]]
     for missing in (None, math.nan):
         with pytest.raises(UserError, match="gave no score"):
             score(Fixed(1.0, missing), [Prompt.of("x")], samples, config)
