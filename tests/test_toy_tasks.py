@@ -61,6 +61,7 @@ def policy_run(name, task, seed, babblers, folder):
     steps, prompts, group = WORK[task.name]
     if method == "ppo" and task is not WALKS:
         prompts, group = 4, prompts * group // 4  # minibatches are of prompts
+        steps = min(steps, 24)  # on a solved task whitened advantages are the critic's errors alone, and may undo it
     rate = 3e-3 / (2 if method == "ppo" or "epochs_per_step" in own else 1) / (2 if task is WALKS else 1)
     settings = {"reward": "gold", "seed": seed, "steps": steps, "max_tokens": task.max_tokens, "prompts_per_step": prompts,
                 "completions_per_prompt": group, "learning_rate": rate, "missing_eos_penalty": 0.0, **own}
