@@ -152,7 +152,7 @@ def train(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: harken train METHOD [options]\n\nmethods:")
         for name in launch.method_names():
-            print(f"  {name:14} {summary('methods', name)}")
+            print(f"  {name:16} {summary('methods', name)}")
         print("\nharken train METHOD --help shows a method's options. METHOD may also be your own module, like my_lab.idea.")
         return 0
     if argv[0].startswith("-"):
