@@ -8,7 +8,7 @@ import torch
 from polgrad.verify.goldens import golden_cases as polgrad_golden_cases
 
 from harken.objectives import direct, kl, value
-from harken.objectives.policy_gradient import AGGREGATIONS, clipped, group_relative, leave_one_out, token_weights
+from harken.objectives.policy_gradient import AGGREGATIONS, clipped, group_relative, leave_one_out, less_the_others, token_weights
 from harken.objectives.preference import k_wise, pair_indices
 from harken.objectives.supervised import nll
 
@@ -132,6 +132,14 @@ def test_leave_one_out_by_hand_and_against_polgrad():
     rewards = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
     reference = polgrad.rloo_advantages(rewards.reshape(-1), torch.arange(5).repeat_interleave(4))
     assert torch.allclose(leave_one_out(rewards).reshape(-1), reference, atol=1e-6)
+
+
+def test_less_the_others_by_hand():
+    """Completions of 2, 1 and 3 tokens with sums 3, 6 and 3: the others' means are 9 / 4, 6 / 5 and 9 / 3."""
+    x = torch.tensor([1.0, 2.0, 6.0, 0.0, 1.0, 2.0])
+    expected = torch.tensor([1 - 2.25, 2 - 2.25, 6 - 1.2, -3.0, -2.0, -1.0])
+    assert torch.allclose(less_the_others(x, [2, 1, 3]), expected)
+    assert torch.equal(less_the_others(x, [6]), x)
 
 
 def test_p25_equal_rewards_give_exactly_zero():

@@ -14,7 +14,7 @@ import pytest
 import toy_tasks
 from harken import launch
 from harken.core.records import Prompt
-from harken.core.run import read_jsonl
+from harken.core.run import read_json, read_jsonl
 from toy_tasks import BANDIT, COUNT, SHORTER, TASKS, WALKS
 
 SMALL = (BANDIT, COUNT, SHORTER)
@@ -37,13 +37,16 @@ POLICY = {
 VARIANTS = ("dr_grpo", "dapo", "gspo", "ppo_separate")
 DIRECT = {"dpo": {}, "cdpo": {}, "robust": {}, "ipo": {"nll_weight": 5.0}, "hinge": {}, "simpo": {"beta": 2.0},
           "orpo": {"beta": 0.5}, "kto": {}}
+SHOWN = (BANDIT, COUNT, WALKS)
+"""Tasks with a best answer to show: that of "shorter" is empty, which is no demonstration."""
 SHORT_OF_IT = {("ipo", "walks"): 0.5}
 """A direct loss that improves and does not get there: IPO bounds every pair's margin, of two random answers too."""
 
 
 def train(method, out, data, **settings):
     module = launch.find_method(method)
-    config = module.Config(**{"model": "toy", "data": data, "out": str(out), "lora_rank": 0, **settings})
+    learns = {"lora_rank": 0} if getattr(module, "LEARNS", True) else {}
+    config = module.Config(**{"model": "toy", "data": data, "out": str(out), **learns, **settings})
     return launch.train(module, config, quiet=True)
 
 
@@ -80,6 +83,21 @@ def direct_run(loss, task, seed, babblers, folder):
                  batch_size=24, learning_rate=3e-3, holdout=0.0, **{"nll_weight": 1.0, **DIRECT[loss]})
 
 
+def imitation_runs(seed, folder):
+    """Learn from a best answer to each prompt: sft, then, from half-way there, distill by it as the teacher. Name -> run."""
+    best, rate = toy_tasks.best_answers(SHOWN, folder / "best.jsonl", 110), {"learning_rate": 3e-3, "seed": seed}
+    teacher, start = ({"data": best, "batch_size": 32, "holdout": 0.0, "epochs": n, **rate} for n in (12, 4))
+    runs = {"sft": train("sft", folder / f"sft-{seed}", **teacher).path}
+    train("sft", folder / f"start-{seed}", **start)
+    every = [p for t in SHOWN for p in t.prompts * (1 if t is WALKS else 4)]
+    asked = toy_tasks.write(folder / "prompts.jsonl", [{"prompt": p} for p in every])
+    for direction in ("forward", "reverse"):
+        runs[direction] = train("distill", folder / f"{direction}-{seed}", asked, model=str(folder / f"start-{seed}"),
+                                teacher=str(runs["sft"]), direction=direction, max_tokens=9, prompts_per_step=len(every),
+                                completions_per_prompt=8, steps=120, **rate).path
+    return runs
+
+
 def fresh(path, task, n=64):
     """Fresh answers of a run's model at temperature 1: (mean reward, share of them at the optimum)."""
     from harken.engines.sampler import HFSampler
@@ -112,6 +130,27 @@ def test_p27_every_direct_loss_solves_toy_tasks_from_rankings(tmp_path, babblers
     for seed in SEEDS:
         done = direct_run(loss, task, seed, babblers, tmp_path)
         assert fresh(done.path, task)[0] >= SHORT_OF_IT.get((loss, task.name), ENOUGH[task.name]), seed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_imitation_solves_toy_tasks(tmp_path, seed):
+    for name, path in imitation_runs(seed, tmp_path).items():
+        for task in SHOWN:
+            assert fresh(path, task)[0] >= ENOUGH[task.name], (name, task.name)
+
+
+@pytest.mark.parametrize("task", (BANDIT, SHORTER), ids=lambda t: t.name)
+def test_best_of_n_finds_the_best_that_the_model_says(tmp_path, monkeypatch, babblers, task):
+    """Of 64 candidates the best: the bandit's arm; of "shorter" the shortest random answer, six letters, as nothing is learnt."""
+    monkeypatch.setattr(launch, "open_reward", lambda *a, **k: toy_tasks.Known(task))
+    data = toy_tasks.prompts(task, tmp_path / "prompts.jsonl")
+    best = {"bandit": 1.0, "shorter": -0.6}[task.name]
+    for seed in SEEDS:
+        done = train("best_of_n", tmp_path / f"best{seed}", data, model=babblers[task.name], reward="gold", seed=seed, n=64,
+                     max_tokens=task.max_tokens)
+        found = read_json(done.path / "result.json")["best_of"]
+        assert found["64"]["value"] >= best > found["1"]["value"]
 
 
 @pytest.mark.slow

@@ -5,7 +5,8 @@
 
     reverse   KL(student ‖ teacher) on the student's own samples (2306.13649; MiniLLM, 2306.08543): it goes where the
               teacher is sure and leaves out what it cannot copy. A policy gradient in which every token's advantage is
-              its own log-ratio:  loss = -mean over tokens of (log π_teacher(n) - log π_old(n)) ρ_n,   ρ_n = π(n) / π_old(n)
+              its own log-ratio less that of the other completions' tokens, b:
+              loss = -mean over tokens of (log π_teacher(n) - log π_old(n) - b) ρ_n,   ρ_n = π(n) / π_old(n)
     forward   KL(teacher ‖ student) on the teacher's samples: it covers all that the teacher does.
               loss = -mean over tokens of log π(n), the teacher's entropy being a constant
 
@@ -39,7 +40,7 @@ from harken.engines.replay import learn_text, open_replay
 from harken.engines.rollout import Gap, Rollout, fitting_prompts, weighted
 from harken.engines.sampler import HFSampler
 from harken.engines.schedule import Order, learning_rate
-from harken.objectives.policy_gradient import clipped
+from harken.objectives.policy_gradient import clipped, less_the_others
 from harken.objectives.supervised import nll
 
 
@@ -113,8 +114,9 @@ def train(config: Config, learner: Engine, sampler: HFSampler, reward: Any, run:
 
 
 def reverse_loss(learner: Engine, rolled: Rollout, config: Config, scale: float) -> dict[str, float]:
-    """Adds the gradient on the student's samples: the advantage of a token is its own log-ratio to the teacher."""
-    data = weighted(rolled.data(rolled.ref_N - rolled.old_N), "token_mean")
+    """Adds the gradient on the student's samples: the advantage of a token is its own log-ratio to the teacher,
+    less the mean of the other completions' tokens."""
+    data = weighted(rolled.data(less_the_others(rolled.ref_N - rolled.old_N, rolled.lengths)), "token_mean")
     gap = Gap()
 
     def objective(out: Any, x: Any) -> Any:

@@ -50,6 +50,17 @@ def leave_one_out(rewards_PG: Tensor) -> Tensor:
     return (centred - centred.mean(1, keepdim=True)) * (G / (G - 1))
 
 
+def less_the_others(x_N: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Each token's value minus the mean over the tokens of all other completions; nothing is subtracted from a single one's.
+
+    A baseline for values that differ by token: it does not depend on the completion that it is subtracted from, and so
+    leaves a policy gradient's expectation as it is.
+    """
+    counts = torch.tensor(lengths)
+    sums = torch.stack([part.sum() for part in torch.split(x_N, list(lengths))])
+    return x_N - ((sums.sum() - sums) / (counts.sum() - counts).clamp(min=1)).repeat_interleave(counts)
+
+
 def group_relative(rewards_PG: Tensor, scale: str = "group", eps: float = 1e-4) -> Tensor:
     """GRPO's advantage: the reward less its group's mean, over the standard deviation (2402.03300, section 4.1.2).
 
