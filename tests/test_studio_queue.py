@@ -379,6 +379,18 @@ def test_a_changed_overlap_opens_and_closes_items(db):
         assert desk.next("ana")["tasks"] == [] and broken_rules(db) == []
 
 
+def test_f3_an_answer_under_an_overlap_lowered_meanwhile_is_kept_and_does_not_count(db):
+    desk = Desk(db, n=1, overlap=2)
+    held = {name: desk.claim(name)[0] for name in ("ana", "bo")}
+    with db.link.writing() as tx:
+        projects.change_project(tx, desk.project, {"overlap": 1}, desk.clock())
+    receipts = [desk.submit(name, task) for name, task in held.items()]
+    assert [r["counted"] for r in receipts] == [True, False]
+    assert [r.role for r in desk.rows("SELECT role FROM judgments ORDER BY seq")] == [None, "surplus"] and broken_rules(db) == []
+    desk.undo("bo")
+    assert broken_rules(db) == []
+
+
 def test_the_audit_is_a_chain_that_shows_any_change(db):
     desk = Desk(db, n=1)
     desk.submit("ana", desk.claim("ana")[0])

@@ -3,8 +3,8 @@
 An action carries the client's own id. The same id with the same content is the same action, answered as before; with
 another content it is refused. So a queue that was filled offline can be sent again and again.
 
-An answer is never thrown away: one that comes after its lease ran out, when others have filled the item, is stored with
-the role "surplus". It does not count, so no item ever has more answers than were wanted (F3).
+An answer is never thrown away: one that comes after its lease ran out, or after the lead lowered the overlap, when others
+have filled the item, is stored with the role "surplus". It does not count, so no item ever has more answers than were wanted (F3).
 """
 
 from __future__ import annotations
@@ -126,13 +126,17 @@ def _repeated(tx: Connection, user: User, client_id: str, request: str) -> Row[A
 
 
 def _place(tx: Connection, mine: Row[Any], item: Row[Any]) -> str | None:
-    """The judgment's role; the item's place is taken where the lease had run out and one is free."""
+    """The judgment's role. The item's place is taken where the lease had run out and one is free, and given back where the
+    overlap was lowered meanwhile and others' answers fill it."""
     if mine.turn:
         return "repeat"
     if item.role != "task":
         return str(item.role)
     if mine.state == "leased":
-        return None
+        if item.done < item.wanted:
+            return None
+        count(tx, item, held=-1)
+        return "surplus"
     if item.free == 0:
         return "surplus"
     count(tx, item, held=1)
