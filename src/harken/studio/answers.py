@@ -4,7 +4,7 @@ An action carries the client's own id. The same id with the same content is the 
 another content it is refused. So a queue that was filled offline can be sent again and again.
 
 An answer is never thrown away: one that comes after its lease ran out, or after the lead lowered the overlap, when others
-have filled the item, is stored with the role "surplus". It does not count, so no item ever has more answers than were wanted (F3).
+have filled the item, is stored with the role "surplus". It does not count: no item has more answers than were wanted (F3).
 """
 
 from __future__ import annotations
