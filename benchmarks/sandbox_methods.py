@@ -40,12 +40,13 @@ from harken.store.files import write_jsonl
 TOKENS, ANSWERS, BEST_OF = 48, 4, 16
 RL = {"steps": 30, "max_tokens": TOKENS, "learning_rate": 4e-4, "warmup": 0.1}
 EIGHT = {"prompts_per_step": 8, "completions_per_prompt": 4}
-PPO = {**EIGHT, "critic": "shared", "minibatches": 2, "beta": 0.03}
+PPO = {**EIGHT, "critic": "reward", "minibatches": 2, "beta": 0.03}
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "dpo": ("dpo", {"learning_rate": 2e-4, "epochs": 2.0, "batch_size": 8, "beta": 0.1, "holdout": 0.0}),
     "rloo": ("rloo", {**RL, **EIGHT, "beta": 0.03}),
     "grpo": ("grpo", {**RL, **EIGHT, "beta": 0.03, "kl": "k2"}),
     "ppo": ("ppo", {**RL, **PPO}),
+    "ppo-shared": ("ppo", {**RL, **PPO, "critic": "shared"}),
     "ppo-ptx": ("ppo", {**RL, **PPO, "ptx_coef": 1.0, "ptx_per_episode": 0.5, "ptx_length": 128}),
 }
 
@@ -91,7 +92,7 @@ class Comparison:
         if method == "dpo":
             self.train(name, method, self.base / "sft", self.base / "comparisons.jsonl", **settings)
             return
-        if name == "ppo-ptx":
+        if "ptx_coef" in settings:
             text = self.out / "ptx.jsonl"
             write_jsonl(text, ({"text": t} for t in manual(0)))
             settings = {**settings, "ptx_data": str(text)}

@@ -99,7 +99,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tldr-1b": {"lora_rank": 0, "prompts_per_step": 512, "minibatches": 1, "epochs_per_step": 4, "beta": 0.05,
                 "critic": "reward", "critic_learning_rate": 3e-6, "learning_rate": 3e-6, "max_tokens": 53,
                 "missing_eos_penalty": 1.0, "temperature": 0.7},
-    "laptop": {"prompts_per_step": 8, "completions_per_prompt": 4, "minibatches": 2, "critic": "shared", "learning_rate": 4e-4,
+    "laptop": {"prompts_per_step": 8, "completions_per_prompt": 4, "minibatches": 2, "critic": "reward", "learning_rate": 4e-4,
                "beta": 0.03, "max_tokens": 48, "warmup": 0.1},
 }
 
