@@ -428,6 +428,19 @@ def test_f5_a_claim_and_a_submit_cost_the_same_whatever_the_project_or_the_histo
     assert max(steps.values()) < 1.5 * min(steps.values()), steps
 
 
+def test_an_answer_to_a_place_that_a_lowered_overlap_took_away_is_surplus(db):
+    desk = Desk(db, n=1, overlap=2)
+    first, second = desk.claim("ana")[0], desk.claim("bo")[0]
+    desk.submit("ana", first)
+    with db.link.writing() as tx:
+        projects.change_project(tx, desk.project, {"overlap": 1}, desk.clock())
+    assert desk.submit("bo", second)["counted"] is False
+    assert [r.role for r in desk.rows("SELECT role FROM judgments ORDER BY seq")] == [None, "surplus"]
+    assert broken_rules(db) == []
+    desk.undo("bo")
+    assert broken_rules(db) == []
+
+
 def test_statements_run_together_are_one_trip_or_one_after_the_other(db):
     """The same rows on both kinds of database; of a refused part nothing is left."""
     desk = Desk(db, n=2)

@@ -145,13 +145,14 @@ def _repeated(tx: Connection, user: User, client_id: str, request: str) -> Row[A
 
 
 def _place(tx: Connection, mine: Row[Any], item: Row[Any]) -> str | None:
-    """The judgment's role; the item's place is taken where the lease had run out and one is free."""
+    """The judgment's role; the item's place is taken where the lease had run out and one is free. A held place is worth
+    nothing once the lead has lowered the overlap and others have filled it."""
     if mine.turn:
         return "repeat"
     if item.role != "task":
         return str(item.role)
     if mine.state == "leased":
-        return None
+        return None if item.done < item.wanted else "surplus"
     if item.free == 0:
         return "surplus"
     count(tx, item, held=1)
@@ -201,7 +202,10 @@ def _file_answer(line: Line, item: Row[Any], mine: Row[Any], event: dict[str, An
     adaptive overlap asks for one more."""
     tx = line.tx
     if not done["counted"]:
-        _file[""].run(tx, event, done)
+        if mine.state == "leased" and counts(item, mine.turn):
+            _file["counted"].run(tx, event, done, counters(item, held=-1)[0])
+        else:
+            _file[""].run(tx, event, done)
         return
     if mine.state == "expired":
         item = find_item(tx, item.id)  # `_place` took it up again
