@@ -322,3 +322,15 @@ def test_commands_say_what_they_did_and_what_comes_next(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "Froze 3 comparisons (3 labelers)" in said and "Next: harken train reward_model" in said
     assert len(out.read_text().splitlines()) == 3
+
+
+def test_a_database_opened_twice_keeps_its_locks(tmp_path):
+    """Else a third party that closes it takes itself for the last one, and removes the journal that holds our answers."""
+    path = tmp_path / "f.db"
+    with open_database(path) as db, db.link.reading() as tx:
+        tx.execute(text("SELECT count(*) FROM judgments")).scalar()
+        with open_database(path):
+            code = ("import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); "
+                    "c.execute('SELECT * FROM judgments').fetchall(); c.close()")
+            subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+            assert path.with_name("f.db-wal").exists()

@@ -63,6 +63,14 @@ def test_the_base_import_has_no_torch():
     assert found.stdout.strip() == "[]"
 
 
+def test_the_studio_starts_without_numpy_and_scipy():
+    """Thirty megabytes of a server that draws no figures yet."""
+    code = ("import sys, harken.cli, harken.studio.app; harken.cli.build_parser(); "
+            "print([m for m in ('numpy', 'scipy', 'cryptography') if m in sys.modules])")
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
 def commands():
     """Every `harken …` line of a code block or of inline code."""
     for page in PAGES:
@@ -78,7 +86,7 @@ def options(words):
         return {"--" + f.name.replace("_", "-") for f in dataclasses.fields(module.Config)} | {"--config", "--preset", "--help"}
     parser = cli.build_parser()
     sub = next(a for a in parser._actions if hasattr(a, "choices") and a.choices and words[0] in a.choices)
-    actions = list(sub.choices[words[0]]._actions)
+    actions = list(sub.choices[words[0]].filled()._actions)
     for nested in [a for a in actions if isinstance(a, argparse._SubParsersAction)]:
         actions += nested.choices[words[1]]._actions
     return {o for a in actions for o in a.option_strings}

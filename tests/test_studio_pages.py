@@ -265,6 +265,7 @@ def test_every_task_on_a_phone_by_touch(watched, served, kind):
     elif kind == "compare":
         page.get_by_role("radio", name="B is much better").tap()
     else:
+        assert page.locator("#text").bounding_box()["y"] < 700, "it is on the first screen"
         page.locator("#text").tap()
         page.locator("#text").fill("A text written on a phone.")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

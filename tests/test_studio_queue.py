@@ -9,13 +9,13 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from sqlalchemy import bindparam, event, insert, select, text
+from sqlalchemy import bindparam, event, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from harken.core.errors import UserError
 from harken.store import events
 from harken.store.database import open_database
-from harken.store.prepared import Prepared
+from harken.store.prepared import Prepared, Together
 from harken.store.schema import judgments
 from harken.store.studio_schema import assignments, items, members, users
 from harken.store.studio_schema import events as event_table
@@ -379,18 +379,6 @@ def test_a_changed_overlap_opens_and_closes_items(db):
         assert desk.next("ana")["tasks"] == [] and broken_rules(db) == []
 
 
-def test_f3_an_answer_under_an_overlap_lowered_meanwhile_is_kept_and_does_not_count(db):
-    desk = Desk(db, n=1, overlap=2)
-    held = {name: desk.claim(name)[0] for name in ("ana", "bo")}
-    with db.link.writing() as tx:
-        projects.change_project(tx, desk.project, {"overlap": 1}, desk.clock())
-    receipts = [desk.submit(name, task) for name, task in held.items()]
-    assert [r["counted"] for r in receipts] == [True, False]
-    assert [r.role for r in desk.rows("SELECT role FROM judgments ORDER BY seq")] == [None, "surplus"] and broken_rules(db) == []
-    desk.undo("bo")
-    assert broken_rules(db) == []
-
-
 def test_the_audit_is_a_chain_that_shows_any_change(db):
     desk = Desk(db, n=1)
     desk.submit("ana", desk.claim("ana")[0])
@@ -438,6 +426,35 @@ def test_f5_a_claim_and_a_submit_cost_the_same_whatever_the_project_or_the_histo
                     desk.submit("ana", desk.claim("ana")[0])
                 steps[n, answered] = counted[0]
     assert max(steps.values()) < 1.5 * min(steps.values()), steps
+
+
+def test_an_answer_to_a_place_that_a_lowered_overlap_took_away_is_surplus(db):
+    desk = Desk(db, n=1, overlap=2)
+    first, second = desk.claim("ana")[0], desk.claim("bo")[0]
+    desk.submit("ana", first)
+    with db.link.writing() as tx:
+        projects.change_project(tx, desk.project, {"overlap": 1}, desk.clock())
+    assert desk.submit("bo", second)["counted"] is False
+    assert [r.role for r in desk.rows("SELECT role FROM judgments ORDER BY seq")] == [None, "surplus"]
+    assert broken_rules(db) == []
+    desk.undo("bo")
+    assert broken_rules(db) == []
+
+
+def test_statements_run_together_are_one_trip_or_one_after_the_other(db):
+    """The same rows on both kinds of database; of a refused part nothing is left."""
+    desk = Desk(db, n=2)
+    rename = Prepared(update(users).where(users.c.name == bindparam("who")).values(name=bindparam("name"))
+                      .returning(users.c.name))
+    wanted = Prepared(update(items).where(items.c.id == bindparam("key")).values(wanted=bindparam("wanted")))
+    desk.person("ana"), desk.person("bo")
+    with db.link.writing() as tx:
+        both = Together(rename, wanted)
+        assert both.run(tx, {"who": "ana", "name": "eve"}, {"key": 1, "wanted": 3}) == "eve"
+    assert desk.rows("SELECT wanted FROM items WHERE id = 1")[0].wanted == 3
+    with pytest.raises(IntegrityError), db.link.writing() as tx:
+        both.run(tx, {"who": "eve", "name": "bo"}, {"key": 1, "wanted": 4})
+    assert desk.rows("SELECT wanted FROM items WHERE id = 1")[0].wanted == 3
 
 
 def test_prepared_statements_give_what_sqlalchemy_gives(db):

@@ -45,7 +45,7 @@ KILLS = int(os.environ.get("HARKEN_KILLS", "20"))  # 100 take five minutes
 
 
 def kill_under_load(folder, kills, labelers=6, items=400, seed=0):
-    """SIGKILLs the server `kills` times while labelers work, starting it again each time.
+    """SIGKILLs the server `kills` times, each time at a random moment of the labelers' work, and starts it again.
 
     Returns the database's name, the project, and the client ids that were acknowledged."""
     name, project = prepared(folder, labelers, items)
@@ -91,7 +91,10 @@ def kill_under_load(folder, kills, labelers=6, items=400, seed=0):
     for thread in threads:
         thread.start()
     for _ in range(kills):
-        time.sleep(rng.uniform(0.05, 0.4))
+        before, latest = len(acknowledged), time.monotonic() + 60
+        while len(acknowledged) < before + 3 and time.monotonic() < latest:  # a kill before work began would prove nothing
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.3))
         server.send_signal(signal.SIGKILL)
         server.communicate()
         server, address[0] = start_process(name)

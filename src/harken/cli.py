@@ -9,7 +9,7 @@ import errno
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -89,6 +89,19 @@ def forget_output() -> None:
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong with an option in one message, not under a page of usage."""
+
+    fill: Callable[[Parser], None] | None = None
+    """Adds options once they are asked for: what they import need not slow every other command, nor stay in a server's memory."""
+
+    def filled(self) -> Parser:
+        if self.fill is not None:
+            self.fill, fill = None, self.fill
+            fill(self)
+        return self
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self.filled()
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message[:1].upper()}{message[1:]}.", f"{self.prog} --help shows what it takes.")

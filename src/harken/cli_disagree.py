@@ -7,8 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from harken.core.errors import UserError
 
 HELP = """\
@@ -79,6 +77,8 @@ def disagree(args: argparse.Namespace) -> int:
 
 def describe(found: Any, votes: Any, by: str | None, show: int) -> str:
     """The findings in words."""
+    import numpy as np  # not above: it would be loaded for every command
+
     from harken.report.disagreement import excerpt
     model, cast = found.model, np.bincount(votes.labeler, minlength=len(votes.labelers))
     people = int((cast > 0).sum())

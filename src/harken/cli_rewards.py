@@ -20,13 +20,9 @@ RULES = ("length", "words_per_sentence", "list_items", "numbers", "questions", "
 
 def add_commands(commands: Any) -> None:
     """Registers `fit` and `average`; each sets `handler(args) -> exit status`."""
-    from harken import cli
-    from harken.rewards import compositional
     p = commands.add_parser("fit", help="fit a reward without training a model: compositional",
-                            description=compositional.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("reward", choices=("compositional",), help="what to fit")
-    cli.add_config(p, compositional.Config, ("data", "out"))
-    p.set_defaults(handler=fit)
+                            formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.fill = _fill_fit
 
     p = commands.add_parser("average", help="one model from several runs: the mean of their weights",
                             description="Averages the weights of finished runs from one base model (WARM for reward "
@@ -35,6 +31,15 @@ def add_commands(commands: Any) -> None:
     p.add_argument("runs", nargs="+", help="run directories of one training method")
     p.add_argument("--out", required=True, help="run directory to write")
     p.set_defaults(handler=average)
+
+
+def _fill_fit(p: argparse.ArgumentParser) -> None:
+    from harken import cli
+    from harken.rewards import compositional  # brings NumPy and SciPy: 30 MB
+    p.description = compositional.__doc__
+    p.add_argument("reward", choices=("compositional",), help="what to fit")
+    cli.add_config(p, compositional.Config, ("data", "out"))
+    p.set_defaults(handler=fit)
 
 
 def fit(args: argparse.Namespace) -> int:

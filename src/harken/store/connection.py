@@ -43,7 +43,11 @@ class Link:
         self.url = _url(target)
         self.name = self.url.database or "" if self.is_file else self.url.render_as_string(hide_password=True)
         if self.is_file:
-            _check_file(Path(self.name), create)
+            with _looking:
+                path = Path(self.name).resolve()
+                if path not in _seen or not path.exists():
+                    _check_file(Path(self.name), create)
+                _seen.add(path)
         self._engine = _engine(self.url, busy_seconds)
         self._one_writer = threading.Lock()
 
@@ -101,6 +105,12 @@ def _url(target: str | Path) -> URL:
     except ArgumentError:
         raise UserError(f"{target} is no database address.", ADDRESS) from None
     return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url
+
+
+# Once a file and process: to close a file gives up all locks that this process has on it (POSIX). Another process could then
+# take itself for the last one and remove the journal (WAL) with what was acknowledged in it.
+_looking = threading.Lock()
+_seen: set[Path] = set()
 
 
 def _check_file(path: Path, create: bool) -> None:

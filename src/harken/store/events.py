@@ -20,8 +20,10 @@ from harken.store.prepared import Prepared
 from harken.store.studio_schema import events
 
 NUMBERS = ("user_id", "project_id", "item_id", "assignment_id", "judgment_seq", "undoes")
-_last = Prepared(select(events.c.hash).order_by(events.c.seq.desc()).limit(1))
-_insert = Prepared(insert(events).values({c.name: bindparam(c.name) for c in events.c if c.name != "seq"})
+LAST = select(events.c.hash).order_by(events.c.seq.desc()).limit(1)
+"""The newest event's hash, which the next one's covers."""
+_last = Prepared(LAST)
+INSERT = Prepared(insert(events).values({c.name: bindparam(c.name) for c in events.c if c.name != "seq"})
                    .returning(events.c.seq))
 
 
@@ -33,10 +35,15 @@ def stamp(at: datetime) -> str:
 def add(connection: Connection, kind: str, at: datetime, *, client_id: str | None = None,
         body: Mapping[str, Any] | None = None, **numbers: int | None) -> int:
     """Appends one event inside the caller's write transaction, and returns its number."""
+    return int(INSERT.scalar(connection, **link(_last.scalar(connection), kind, at, client_id, body, **numbers)))
+
+
+def link(last: str | None, kind: str, at: datetime, client_id: str | None = None, body: Mapping[str, Any] | None = None,
+         **numbers: int | None) -> dict[str, Any]:
+    """The chain's next row, for INSERT; `last` is what LAST selects."""
     row: dict[str, Any] = {"kind": kind, **dict.fromkeys(NUMBERS), **numbers, "client_id": client_id,
                            "body": dict(body or {}), "created_at": stamp(at)}
-    row["hash"] = content_hash([_last.scalar(connection) or "", row])
-    return int(_insert.scalar(connection, **row))
+    return {**row, "hash": content_hash([last or "", row])}
 
 
 def verify(connection: Connection) -> str:

@@ -2,22 +2,25 @@
 
     _item = Prepared(select(items).where(items.c.id == bindparam("id")))
     row = _item.first(tx, id=7)          # a named tuple with Python values, or None
+    item, prompt = Joined((ITEM, PROMPT), lambda s: s.select_from(…)).first(tx, id=7)    # one such for each group of columns
 
 SQLAlchemy's own `execute` looks the statement up, builds a context, a cursor and a result for each call: about as much
-Python as all the rest of an answer's way into the database (16 statements). Here only values are converted. Statements
+Python as all the rest of an answer's way into the database. Here only values are converted. Statements
 must have a fixed text: no `IN` over a list of unknown length.
 """
 
 from __future__ import annotations
 
+import re
 from collections import namedtuple
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Dialect
+from sqlalchemy import ColumnElement, Connection, Dialect, select
 from sqlalchemy.exc import DBAPIError
 
+NAMED = re.compile(r"%\((\w+)\)s")
 Convert = Callable[[Any], Any]
 
 
@@ -49,17 +52,14 @@ class Prepared:
 
     def run(self, tx: Connection, **values: Any) -> Any:
         """Executes it; returns the driver's cursor. Raises what SQLAlchemy would raise."""
-        dialect = tx.dialect
+        found = self.compiled(tx.dialect)
+        return _execute(tx, found.sql, found.values(values))
+
+    def compiled(self, dialect: Dialect) -> _Compiled:
         found = self._compiled.get(dialect.name)
         if found is None:
             found = self._compiled[dialect.name] = _compile(self.statement, dialect)
-        said = found.values(values)
-        try:
-            cursor = tx.connection.cursor()
-            cursor.execute(found.sql, said)
-        except dialect.loaded_dbapi.Error as error:
-            raise DBAPIError.instance(found.sql, said, error, dialect.loaded_dbapi.Error, dialect=dialect) from error
-        return cursor
+        return found
 
     def all(self, tx: Connection, **values: Any) -> list[Any]:
         cursor = self.run(tx, **values)
@@ -79,25 +79,88 @@ class Prepared:
     def _row(self, tx: Connection, cursor: Any) -> Callable[[Sequence[Any]], Any]:
         name = tx.dialect.name
         if name not in self._rows:
-            self._rows[name] = _reader(self.statement, tx.dialect, [column[1] for column in cursor.description])
+            self._rows[name] = self._reader(tx.dialect, [column[1] for column in cursor.description])
         return self._rows[name]
+
+    def _reader(self, dialect: Dialect, types: Sequence[Any]) -> Callable[[Sequence[Any]], Any]:
+        return _reader(dict(self.statement.exported_columns), dialect, types)
+
+
+class Joined(Prepared):
+    """A select over several tables: a row is one named tuple for each group of columns, or None where an outer join found
+    nothing (the group's first column is null), then the values of `more`."""
+
+    def __init__(self, groups: Sequence[Sequence[ColumnElement[Any]]], finish: Callable[[Any], Any], *more: Any) -> None:
+        self.groups = groups
+        columns = [column for group in groups for column in group] + list(more)
+        super().__init__(finish(select(*[column.label(f"c{n}") for n, column in enumerate(columns)])))
+
+    def _reader(self, dialect: Dialect, types: Sequence[Any]) -> Callable[[Sequence[Any]], Any]:
+        parts, at = [], 0
+        for group in self.groups:
+            end = at + len(group)
+            parts.append((at, end, _reader({str(c.key): c for c in group}, dialect, types[at:end])))
+            at = end
+
+        def row(raw: Sequence[Any]) -> Any:
+            return [None if raw[a] is None else make(raw[a:z]) for a, z, make in parts] + list(raw[at:])
+
+        return row
+
+
+class Together:
+    """Statements that change different rows, none reading what another writes: one trip where the database can do that
+    (PostgreSQL), else one after the other. `run` takes their values in order and returns the first one's RETURNING value."""
+
+    def __init__(self, *statements: Prepared) -> None:
+        self.statements = statements
+        self._one: tuple[str, list[_Compiled]] | None = None
+
+    def run(self, tx: Connection, *values: dict[str, Any]) -> Any:
+        if tx.dialect.name != "postgresql":
+            found = self.statements[0].scalar(tx, **values[0])
+            for statement, said in zip(self.statements[1:], values[1:], strict=True):
+                statement.run(tx, **said)
+            return found
+        if self._one is None:
+            self._one = _as_one([statement.compiled(tx.dialect) for statement in self.statements])
+        sql, parts = self._one
+        given = {f"{name}_{n}": value for n, (part, said) in enumerate(zip(parts, values, strict=True))
+                 for name, value in part.values(said).items()}
+        return _execute(tx, sql, given).fetchone()[0]
+
+
+def _as_one(parts: list[_Compiled]) -> tuple[str, list[_Compiled]]:
+    """Common table expressions: PostgreSQL carries out every one that changes something."""
+    each = [NAMED.sub(rf"%(\1_{n})s", part.sql) for n, part in enumerate(parts)]
+    return "WITH " + ", ".join(f"do_{n} AS ({sql})" for n, sql in enumerate(each)) + " SELECT * FROM do_0", parts
+
+
+def _execute(tx: Connection, sql: str, said: Any) -> Any:
+    try:
+        cursor = tx.connection.cursor()
+        cursor.execute(sql, said)
+    except tx.dialect.loaded_dbapi.Error as error:
+        raise DBAPIError.instance(sql, said, error, tx.dialect.loaded_dbapi.Error, dialect=tx.dialect) from error
+    return cursor
 
 
 def _compile(statement: Any, dialect: Dialect) -> _Compiled:
     compiled = statement.compile(dialect=dialect)
+    names = set(compiled.bind_names.values())
     convert: dict[str, Convert] = {}
-    for name, bound in compiled.binds.items():
+    for name in names:
+        bound = compiled.binds[name]
         if (process := bound.type.dialect_impl(dialect).bind_processor(dialect)) is not None:
             convert[name] = process
-    constants = {name: bound.value for name, bound in compiled.binds.items() if not bound.required}
+    constants = {name: compiled.binds[name].value for name in names if not compiled.binds[name].required}
     return _Compiled(str(compiled), list(compiled.positiontup) if compiled.positional else None, constants, convert)
 
 
-def _reader(statement: Any, dialect: Dialect, types: Sequence[Any]) -> Callable[[Sequence[Any]], Any]:
+def _reader(columns: Mapping[str, Any], dialect: Dialect, types: Sequence[Any]) -> Callable[[Sequence[Any]], Any]:
     """Makes a named tuple of a driver's row, with the columns' own Python values. `types` are the driver's names of them."""
-    columns = statement.exported_columns
     make: Any = namedtuple("Found", columns.keys())  # type: ignore[misc]
-    convert = [(n, process) for n, (c, kind) in enumerate(zip(columns, types, strict=True))
+    convert = [(n, process) for n, (c, kind) in enumerate(zip(columns.values(), types, strict=True))
                if (process := c.type.dialect_impl(dialect).result_processor(dialect, kind)) is not None]
 
     def row(raw: Sequence[Any]) -> Any:

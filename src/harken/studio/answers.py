@@ -12,25 +12,28 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, case, exists, insert, not_, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, exists, insert, select, update
 
 from harken.core.records import Prompt, content_hash
 from harken.store import events
 from harken.store.database import COUNTS
 from harken.store.events import stamp
-from harken.store.prepared import Prepared
+from harken.store.prepared import Joined, Prepared, Together
 from harken.store.schema import judgments, prompts
+from harken.store.studio_schema import assignments, forms, items, members, projects, retractions, users
 from harken.store.studio_schema import events as event_table
-from harken.store.studio_schema import forms, items, members, retractions, users
-from harken.studio.claims import task_json, with_prompt
-from harken.studio.errors import ApiError
+from harken.studio.claims import HELD, PLACE, Line, more_tasks, task_json, with_prompt
+from harken.studio.errors import ApiError, not_found
 from harken.studio.forms import notices, read_answer, shown_answer
 from harken.studio.leases import (
+    COUNT,
+    FINISHED,
+    SET_ASSIGNMENT,
     User,
     count,
+    counters,
     counts,
     find_item,
-    find_member,
     find_project,
     my_assignment,
     set_assignment,
@@ -43,59 +46,75 @@ KINDS = {"demonstrate": "demonstration", "rate_and_rank": "ranking", "compare": 
          "write_prompt": "prompt"}
 UNDONE = ("submit", "skip", "unsafe")
 
+# A subquery, not a join: with an old ANALYZE's statistics SQLite reads all events for a join.
+_before = select(event_table.c.seq).where(event_table.c.client_id == bindparam("client_id")).scalar_subquery()
+_all = Joined((
+    [assignments.c[f] for f in ("id", "item_id", "turn", "state", "shown_order")],
+    [items.c[f] for f in ("id", "project_id", "role", "kind", "prompt_key", "body", "state", "wanted", "done", "held", "free",
+                          "again")],
+    *PLACE), lambda s: s.select_from(
+    assignments.join(items, assignments.c.item_id == items.c.id).join(projects, assignments.c.project_id == projects.c.id)
+    .join(members, and_(members.c.project_id == projects.c.id, members.c.user_id == assignments.c.user_id)))
+    .where(assignments.c.id == bindparam("id"), assignments.c.user_id == bindparam("user")), HELD, _before)
 _known = Prepared(select(event_table).where(event_table.c.client_id == bindparam("client_id")))
 _stored = Prepared(select(judgments.c.payload, judgments.c.content, judgments.c.role).where(judgments.c.seq == bindparam("seq")))
 _form = Prepared(select(forms.c.body).where(forms.c.version == bindparam("version")))
 _insert = Prepared(insert(judgments).values({c.name: bindparam(c.name) for c in judgments.c if c.name != "seq"})
-                   .returning(judgments.c.seq))
-_m = members.c
-_same_day = _m.day == bindparam("new_day")
-_stay = or_(_same_day, not_(_m.limited))
-_tally = Prepared(
-    update(members).where(_m.project_id == bindparam("project"), _m.user_id == bindparam("user"))
-    .values(done=_m.done + bindparam("by"), day=bindparam("new_day"),
-            today=case((and_(_same_day, _m.today + bindparam("by") > 0), _m.today + bindparam("by")),
-                       (and_(not_(_same_day), bindparam("by") > 0), bindparam("by")), else_=0),
-            cursor=case((_stay, _m.cursor), else_=0), again_cursor=case((_stay, _m.again_cursor), else_=0),
-            limited=and_(_m.limited, _same_day)))
-_score = (update(members).where(members.c.project_id == bindparam("project"), members.c.user_id == bindparam("user"))
-          .values(score=bindparam("new_score")))
+                   .returning(judgments.c.seq, events.LAST.scalar_subquery().label("last")))
 _answers = Prepared(select(judgments.c.payload).where(judgments.c.item_id == bindparam("item"), COUNTS).order_by(judgments.c.seq))
 _later = event_table.alias("later")
 _last_action = (select(event_table)
                 .where(event_table.c.user_id == bindparam("user"), event_table.c.project_id == bindparam("project"),
                        event_table.c.kind.in_(UNDONE), ~exists().where(_later.c.undoes == event_table.c.seq))
                 .order_by(event_table.c.seq.desc()))
+_done = SET_ASSIGNMENT["state", "counted", "draft", "judgment_seq"]
+_file = {counted: Together(events.INSERT, _done, *more) for counted, more in
+         (("", ()), ("counted", (COUNT,)), ("finished", (COUNT, FINISHED)))}
 _forms: dict[str, dict[str, Any]] = {}  # by version, which is their content's hash: they never change
 
 
 def submit(tx: Connection, user: User, assignment: int, said: dict[str, Any], now: datetime) -> dict[str, Any]:
-    """Stores an answer. `said`: client_id, answer, seconds, form_version, instruction_hash."""
-    mine = my_assignment(tx, user, assignment)
-    item = find_item(tx, mine.item_id)
+    """Stores an answer. `said`: client_id, answer, seconds, form_version, instruction_hash, and `next` (count, have) where
+    the next tasks shall come back with the receipt."""
+    found = _all.first(tx, id=assignment, user=user.id, client_id=said["client_id"])
+    if found is None:
+        raise not_found("task")
+    mine, item, project, member, held, before = found
+    line = Line(tx, user, project, member, held, now)
+    receipt = _submit(line, mine, item, before is not None, said)
+    ahead = said.get("next")
+    if ahead:
+        return {**receipt, "next": more_tasks(line, ahead["count"], ahead.get("have", []))}
+    if not receipt["already"]:
+        line.save()
+    return {**receipt, "next": None}
+
+
+def _submit(line: Line, mine: Row[Any], item: Row[Any], again: bool, said: dict[str, Any]) -> dict[str, Any]:
+    tx, user, now = line.tx, line.user, line.now
     form = find_form(tx, said["form_version"], item.kind)
     texts = [c["text"] for c in item.body["completions"]]
     payload = read_answer(form, texts, mine.shown_order, said["answer"])
-    request = content_hash([assignment, {k: said[k] for k in ("answer", "seconds", "form_version", "instruction_hash")}])
-    before = _repeated(tx, user, said["client_id"], request)
-    if before is not None:
-        stored = _stored.first(tx, seq=before.judgment_seq)
-        return _receipt(before.judgment_seq, True, stored.role != "surplus", form, stored.payload, mine.shown_order)
+    request = content_hash([mine.id, {k: said[k] for k in ("answer", "seconds", "form_version", "instruction_hash")}])
+    known = _repeated(tx, user, said["client_id"], request) if again else None
+    if known is not None:
+        stored = _stored.first(tx, seq=known.judgment_seq)
+        return _receipt(known.judgment_seq, True, stored.role != "surplus", form, stored.payload, mine.shown_order)
     if mine.state not in ("leased", "expired"):
         raise ApiError("already_answered", "This task is answered or skipped already.", "Undo brings it back.")
     role = _place(tx, mine, item)
     event_body = {"request": request}
     row = _judgment(tx, user, item, mine, form, payload, said, role, now)
-    key = int(_insert.scalar(tx, **row))
+    key, last = _insert.first(tx, **row)
     event_body["content"] = row["content"]
-    event = events.add(tx, "submit", now, user_id=user.id, project_id=item.project_id, item_id=item.id,
-                       assignment_id=mine.id, judgment_seq=key, client_id=said["client_id"], body=event_body)
-    set_assignment(tx, mine.id, state="submitted", counted=role is None, draft=None, judgment_seq=key)
-    if role is None:
-        _count_answer(tx, item, mine, event)
-    _tally_up(tx, user, item, now, 1)
+    event = events.link(last, "submit", now, said["client_id"], event_body, user_id=user.id, project_id=item.project_id,
+                        item_id=item.id, assignment_id=mine.id, judgment_seq=key)
+    done = {"key": mine.id, "state": "submitted", "counted": role is None, "draft": None, "judgment_seq": key}
+    _file_answer(line, item, mine, event, done)
+    line.held.discard(mine.id)
+    line.tally(1)
     if role in ("gold", "qualify"):
-        _mark(tx, user, item, payload)
+        _mark(line, item, payload)
     return _receipt(key, False, role != "surplus", form, payload, mine.shown_order)
 
 
@@ -126,17 +145,14 @@ def _repeated(tx: Connection, user: User, client_id: str, request: str) -> Row[A
 
 
 def _place(tx: Connection, mine: Row[Any], item: Row[Any]) -> str | None:
-    """The judgment's role. The item's place is taken where the lease had run out and one is free, and given back where the
-    overlap was lowered meanwhile and others' answers fill it."""
+    """The judgment's role; the item's place is taken where the lease had run out and one is free. A held place is worth
+    nothing once the lead has lowered the overlap and others have filled it."""
     if mine.turn:
         return "repeat"
     if item.role != "task":
         return str(item.role)
     if mine.state == "leased":
-        if item.done < item.wanted:
-            return None
-        count(tx, item, held=-1)
-        return "surplus"
+        return None if item.done < item.wanted else "surplus"
     if item.free == 0:
         return "surplus"
     count(tx, item, held=1)
@@ -181,30 +197,35 @@ def add_prompt(tx: Connection, body: dict[str, Any], now: datetime) -> str:
     return str(row["key"])
 
 
-def _count_answer(tx: Connection, item: Row[Any], mine: Row[Any], event: int) -> None:
-    """One held place becomes an answer; an unsettled item with adaptive overlap asks for one more."""
+def _file_answer(line: Line, item: Row[Any], mine: Row[Any], event: dict[str, Any], done: dict[str, Any]) -> None:
+    """Writes the event and that the task is done. One held place becomes an answer, if it counts; an unsettled item with
+    adaptive overlap asks for one more."""
+    tx = line.tx
+    if not done["counted"]:
+        if mine.state == "leased" and counts(item, mine.turn):
+            _file["counted"].run(tx, event, done, counters(item, held=-1)[0])
+        else:
+            _file[""].run(tx, event, done)
+        return
     if mine.state == "expired":
         item = find_item(tx, item.id)  # `_place` took it up again
-    extra = False
-    if item.kind in ("rate_and_rank", "compare") and item.done + 1 >= item.wanted:
-        extra = item.done + 1 < Settings.from_json(find_project(tx, item.project_id).settings).overlap_max
+    extra = item.kind in ("rate_and_rank", "compare") and item.wanted <= item.done + 1 < line.settings.overlap_max
     if extra and not settled([row.payload for row in _answers.all(tx, item=item.id)]):
-        count(tx, item, done=1, held=-1, wanted=item.wanted + 1, again=event)
+        seq = _file[""].run(tx, event, done)
+        line.moved(count(tx, item, done=1, held=-1, wanted=item.wanted + 1, again=seq))
+        return
+    row, changed = counters(item, done=1, held=-1)
+    if changed:
+        _file["finished"].run(tx, event, done, row, {"key": item.project_id, "by": changed["items_done"]})
     else:
-        count(tx, item, done=1, held=-1)
+        _file["counted"].run(tx, event, done, row)
+    line.moved(changed)
 
 
-def _tally_up(tx: Connection, user: User, item: Row[Any], now: datetime, by: int) -> None:
-    """The labeler's answers, in all and today. A new day begins at the line's start for those whom a limit had stopped."""
-    _tally.run(tx, project=item.project_id, user=user.id, by=by, new_day=stamp(now)[:10])
-
-
-def _mark(tx: Connection, user: User, item: Row[Any], payload: dict[str, Any], sign: int = 1) -> None:
+def _mark(line: Line, item: Row[Any], payload: dict[str, Any], sign: int = 1) -> None:
     """Adds a known question's outcome to the labeler's score, which the labeler is never shown."""
-    member = find_member(tx, item.project_id, user.id)
-    if member is not None and item.body.get("gold"):
-        score = add_marks(member.score, gold_marks(item.body["gold"], payload), sign)
-        tx.execute(_score, {"project": item.project_id, "user": user.id, "new_score": score})
+    if item.body.get("gold"):
+        line.at["score"] = add_marks(line.at["score"], gold_marks(item.body["gold"], payload), sign)
 
 
 def skip(tx: Connection, user: User, assignment: int, said: dict[str, Any], now: datetime) -> dict[str, Any]:
@@ -288,9 +309,11 @@ def _take_back(tx: Connection, user: User, mine: Row[Any], seq: int, now: dateti
     item = find_item(tx, mine.item_id)
     if mine.counted:
         count(tx, item, done=-1)
+    line = Line.enter(tx, item.project_id, user, now)
+    line.tally(-1)
     if stored.role in ("gold", "qualify"):
-        _mark(tx, user, item, stored.payload, -1)
-    _tally_up(tx, user, item, now, -1)
+        _mark(line, item, stored.payload, -1)
+    line.save()
     answer = shown_answer(item.kind, stored.payload, mine.shown_order)
     return {"answer": {k: v for k, v in answer.items() if k != "spans"}}
 

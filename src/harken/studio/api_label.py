@@ -83,8 +83,7 @@ def get_task(call: Call) -> Json:
 @operation("POST", "/api/assignments/{assignment}/submit", "labeler", summary="Submit an answer", body=SUBMIT, answer=RECEIPT,
            errors=(409, 422), writes=True)
 def submit(call: Call) -> Json:
-    receipt = answers.submit(call.tx, call.user, call.path["assignment"], {"seconds": None, **call.body}, call.now)
-    return {**receipt, "next": _next(call, _project_of(call))}
+    return answers.submit(call.tx, call.user, call.path["assignment"], {"seconds": None, **call.body}, call.now)
 
 
 @operation("POST", "/api/assignments/{assignment}/skip", "labeler", summary="Skip a task, with a reason", body=SKIP,

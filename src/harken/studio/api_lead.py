@@ -216,7 +216,7 @@ def grade(call: Call) -> Json:
     events.add(call.tx, "grade", call.now, user_id=call.user.id, project_id=row.project_id, item_id=row.item_id,
                judgment_seq=row.seq, body=dict(call.body))
     person = accounts.as_user(call.tx.execute(select(users).where(users.c.id == row.user_id)).one())
-    line = Line(call.tx, row.project_id, person, call.now)
+    line = Line.enter(call.tx, row.project_id, person, call.now)
     if line.at["state"] == "waiting":
         decide(line)
         line.save()

@@ -12,19 +12,19 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Text, and_, bindparam, cast, exists, func, insert, literal_column, or_, select, update
 
 from harken.store.events import stamp
-from harken.store.prepared import Prepared
+from harken.store.prepared import Joined, Prepared, Together
 from harken.store.schema import prompts
 from harken.store.studio_schema import assignments, exposures, grades, items, members, projects
 from harken.studio.errors import not_found
 from harken.studio.forms import default_form
-from harken.studio.leases import User, count, find_member, find_project, set_assignment, sweep, until
+from harken.studio.leases import COUNT, User, count, counters, find_member, set_assignment, sweep, until
 from harken.studio.quality import qualifies
 from harken.studio.settings import Settings
 
@@ -54,46 +54,76 @@ _last_in_line = select(func.max(items.c.position)).where(*_free, items.c.positio
 _mine = Prepared(
     select(assignments).where(assignments.c.user_id == bindparam("user"), assignments.c.project_id == bindparam("project"),
                               assignments.c.state == "leased").order_by(assignments.c.id))
-_place = Prepared(
-    select(*projects.c, *[c for c in members.c if c.name != "project_id"])
-    .join(members, and_(members.c.project_id == projects.c.id, members.c.user_id == bindparam("user")))
-    .where(projects.c.id == bindparam("project")))
+_held = assignments.alias("held")
+HELD = (select(func.aggregate_strings(cast(_held.c.id, Text), literal_column("','")))  # type: ignore[arg-type]
+        .where(_held.c.user_id == bindparam("user"), _held.c.project_id == projects.c.id, _held.c.state == "leased")
+        .correlate(projects).scalar_subquery())
+"""The ids of the tasks that the caller holds in a project, as one text: a claim seldom needs more of them."""
+_mine_there = and_(members.c.project_id == projects.c.id, members.c.user_id == bindparam("user"))
+_member_fields = ("state", "cursor", "again_cursor", "repeat_cursor", "limited", "served", "done", "day", "today", "score")
+PLACE = ([projects.c[f] for f in ("id", "kind", "status", "settings", "form_version", "instruction_hash", "seed", "items_total",
+                                  "items_done", "again")], [members.c[f] for f in _member_fields])
+"""What a claim must know of the project, and of the labeler in it."""
+_place = Joined(PLACE, lambda s: s.select_from(projects.outerjoin(members, _mine_there))
+                .where(projects.c.id == bindparam("project")), HELD)
 _insert = Prepared(insert(assignments).values({c.name: bindparam(c.name) for c in assignments.c if c.name != "id"})
                    .returning(assignments.c.id))
 _before = Prepared(
     select(assignments).where(assignments.c.item_id == bindparam("item"), assignments.c.user_id == bindparam("user"),
                               assignments.c.turn == 0))
-_member_fields = ("state", "cursor", "again_cursor", "repeat_cursor", "limited", "served", "day", "today", "score")
 _update_member = Prepared(
     update(members).where(members.c.project_id == bindparam("project"), members.c.user_id == bindparam("user"))
     .values({f: bindparam(f"new_{f}") for f in _member_fields}))
+_lease = Together(_insert, _update_member)
+_lease_and_count = Together(_insert, _update_member, COUNT)
 
 
 class Line:
     """One labeler's place in one project, changed in memory while claiming and written once."""
 
-    def __init__(self, tx: Connection, project: int, user: User, now: datetime) -> None:
+    def __init__(self, tx: Connection, user: User, project: Any, member: Any, held: str | None, now: datetime) -> None:
         self.tx, self.user, self.now = tx, user, now
-        row = _place.first(tx, project=project, user=user.id)
-        if row is None or row.state == "removed":
-            found = find_project(tx, project)
-            membership(tx, found, user, Settings.from_json(found.settings), now)
-            row = _place.first(tx, project=project, user=user.id)
-        self.project, self.settings = row, Settings.from_json(row.settings)
-        self.at: dict[str, Any] = {f: getattr(row, f) for f in _member_fields}
-        self.done = row.done
+        self.project, self.settings, self.held = project, Settings.from_json(project.settings), _ids(held)
+        self.at: dict[str, Any] = {f: getattr(member, f) for f in _member_fields}
+        self._written = dict(self.at)
         day = stamp(now)[:10]
         if self.at["day"] != day:
             self.at.update(day=day, today=0)
             if self.at["limited"]:
                 self.at.update(cursor=0, again_cursor=0, limited=False)
 
+    @classmethod
+    def enter(cls, tx: Connection, project: int, user: User, now: datetime) -> Line:
+        """As the database has it; who may work here and has no place yet gets one."""
+        found = _place.first(tx, project=project, user=user.id)
+        if found is None:
+            raise not_found("project")
+        row, member, held = found
+        if member is None:
+            member = membership(tx, row, user, Settings.from_json(row.settings), now)
+        return cls(tx, user, row, member, held, now)
+
     def refresh(self) -> None:
         """Reads the project again: leases were taken back."""
-        self.project = _place.first(self.tx, project=self.project.id, user=self.user.id)
+        self.project, _, held = _place.first(self.tx, project=self.project.id, user=self.user.id)
+        self.held = _ids(held)
+
+    def tally(self, by: int) -> None:
+        """The labeler's answers, in all and today."""
+        self.at.update(done=self.at["done"] + by, today=max(0, self.at["today"] + by))
+
+    def moved(self, changed: Mapping[str, int]) -> None:
+        """Takes over what `count` changed in the project."""
+        done = self.project.items_done + changed.get("items_done", 0)
+        self.project = self.project._replace(items_done=done, again=changed.get("again", self.project.again))
 
     def save(self) -> None:
-        _update_member.run(self.tx, project=self.project.id, user=self.user.id, **{f"new_{f}": v for f, v in self.at.items()})
+        if self.at != self._written:
+            _update_member.run(self.tx, **self._row())
+
+    def _row(self) -> dict[str, Any]:
+        self._written = dict(self.at)
+        return {"project": self.project.id, "user": self.user.id, **{f"new_{f}": v for f, v in self.at.items()}}
 
     def barred(self) -> set[str]:
         """Content that this labeler does not want to see, or has seen enough of today."""
@@ -133,8 +163,7 @@ class Line:
                 item = self._first(statements[not barred], self.at[cursor], barred)
             if item is not None:
                 self.at[cursor] = item.again if cursor == "again_cursor" else item.position
-                count(self.tx, item, held=1)
-                return self._lease(item, 0)
+                return self._lease(item, 0, takes=True)
             self.at[cursor] = self.project.again if cursor == "again_cursor" else self._end()
         if barred and barred - set(self.user.hidden):
             self.at["limited"] = True
@@ -174,11 +203,14 @@ class Line:
         order = first.shown_order
         return self._lease(item, 1, order[::-1] if self.settings.mirror and first.id % 2 else order)
 
-    def _lease(self, item: Any, turn: int, order: Sequence[int] | None = None) -> dict[str, Any]:
+    def _lease(self, item: Any, turn: int, order: Sequence[int] | None = None, takes: bool = False) -> dict[str, Any]:
+        """Hands an item out; `takes` one of its places."""
         self.at["served"] += 1
         values = {"state": "leased", "expires_at": until(self.settings, self.now)}
         came_back = turn == 0 and (item.again > 0 or item.role != "task")
         earlier = _before.first(self.tx, item=item.id, user=self.user.id) if came_back else None
+        if earlier is not None and takes:
+            count(self.tx, item, held=1)
         if earlier is not None:  # it ran out before; the same task in the same order
             set_assignment(self.tx, earlier.id, state="leased")
             set_assignment(self.tx, earlier.id, expires_at=values["expires_at"])
@@ -187,7 +219,10 @@ class Line:
         row = {"item_id": item.id, "user_id": self.user.id, "project_id": self.project.id, "turn": turn, "counted": False,
                "order_seed": seed, "shown_order": shown if order is None else list(order), "claimed_at": stamp(self.now),
                "draft": None, "draft_version": 0, "judgment_seq": None, **values}
-        key = _insert.scalar(self.tx, **row)
+        if takes:  # a place is taken from an open item: the project's own counters stay
+            key = _lease_and_count.run(self.tx, row, self._row(), counters(item, held=1)[0])
+        else:
+            key = _lease.run(self.tx, row, self._row())
         if item.warnings:
             expose(self.tx, self.user.id, self.at["day"], item.warnings.split(","))
         return task_json(self.project, {"id": key, **row}, item)
@@ -235,17 +270,18 @@ def expose(tx: Connection, user: int, day: str, categories: Sequence[str]) -> No
 
 def next_tasks(tx: Connection, user: User, project: int, wanted: int, have: Sequence[int], now: datetime) -> dict[str, Any]:
     """Up to `wanted` tasks: first those the caller holds and has lost sight of (not in `have`), then new ones."""
-    line = Line(tx, project, user, now)
+    return more_tasks(Line.enter(tx, project, user, now), wanted, have)
+
+
+def more_tasks(line: Line, wanted: int, have: Sequence[int]) -> dict[str, Any]:
+    """`next_tasks` for a line that was read already; writes it."""
+    tx, project, now = line.tx, line.project.id, line.now
+    if line.at["state"] == "removed":
+        raise not_found("project")
     if line.at["served"] % SWEEP_EVERY == 0 and sweep(tx, project, now):
         line.refresh()
-    mine = _mine.all(tx, user=user.id, project=project)
-    tasks = []
-    for lease in [m for m in mine if m.id not in set(have)][:wanted]:
-        expires = until(line.settings, now)
-        set_assignment(tx, lease.id, expires_at=expires)
-        item = tx.execute(with_prompt.where(items.c.id == lease.item_id)).first()
-        tasks.append(task_json(line.project, {**lease._asdict(), "expires_at": expires}, item))
-    status, held = "ok", len(mine)
+    tasks = _lost(line, wanted, have) if line.held - set(have) else []
+    status, held = "ok", len(line.held)
     while len(tasks) < wanted and held < MAX_HELD:
         status = _stopped(line, held)
         task = line.claim() if status == "ok" else None
@@ -262,7 +298,22 @@ def next_tasks(tx: Connection, user: User, project: int, wanted: int, have: Sequ
     line.save()
     return {"tasks": tasks, "status": status if not tasks else "ok",
             "retry_after": RETRY_SECONDS if not tasks and status in ("empty", "waiting") else None,
-            "progress": {"done_by_me": line.done, "open": max(0, line.project.items_total - line.project.items_done)}}
+            "progress": {"done_by_me": line.at["done"], "open": max(0, line.project.items_total - line.project.items_done)}}
+
+
+def _lost(line: Line, wanted: int, have: Sequence[int]) -> list[dict[str, Any]]:
+    """The tasks that the caller holds and has lost sight of, held anew."""
+    tasks, expires = [], until(line.settings, line.now)
+    mine = _mine.all(line.tx, user=line.user.id, project=line.project.id)
+    for lease in [m for m in mine if m.id not in set(have)][:wanted]:
+        set_assignment(line.tx, lease.id, expires_at=expires)
+        item = line.tx.execute(with_prompt.where(items.c.id == lease.item_id)).first()
+        tasks.append(task_json(line.project, {**lease._asdict(), "expires_at": expires}, item))
+    return tasks
+
+
+def _ids(held: str | None) -> set[int]:
+    return set(map(int, held.split(","))) if held else set()
 
 
 def _stopped(line: Line, held: int) -> str:

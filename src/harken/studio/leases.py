@@ -45,14 +45,14 @@ _overdue = Prepared(
            assignments.c.expires_at < bindparam("now"))
     .order_by(assignments.c.expires_at).limit(SWEEP))
 _assignment = Prepared(select(assignments).where(assignments.c.id == bindparam("id")))
-_set_assignment: dict[tuple[str, ...], Prepared] = {
+SET_ASSIGNMENT: dict[tuple[str, ...], Prepared] = {
     fields: Prepared(update(assignments).where(assignments.c.id == bindparam("key")).values({f: bindparam(f) for f in fields}))
     for fields in (("state",), ("expires_at",), ("draft", "draft_version", "expires_at"),
                    ("state", "counted", "draft", "judgment_seq"))}
 _item = Prepared(select(items).where(items.c.id == bindparam("id")))
-_count = Prepared(update(items).where(items.c.id == bindparam("key"))
+COUNT = Prepared(update(items).where(items.c.id == bindparam("key"))
                   .values({f: bindparam(f) for f in ("state", "wanted", "done", "held", "free", "again")}))
-_finished = Prepared(update(projects).where(projects.c.id == bindparam("key"))
+FINISHED = Prepared(update(projects).where(projects.c.id == bindparam("key"))
                      .values(items_done=projects.c.items_done + bindparam("by")))
 _moved = Prepared(update(projects).where(projects.c.id == bindparam("key")).values(again=bindparam("mark")))
 _member = Prepared(select(members).where(members.c.project_id == bindparam("project"), members.c.user_id == bindparam("user")))
@@ -85,12 +85,26 @@ def my_assignment(tx: Connection, user: User, assignment: int) -> Row[Any]:
 
 
 def set_assignment(tx: Connection, assignment: int, **values: Any) -> None:
-    _set_assignment[tuple(values)].run(tx, key=assignment, **values)
+    SET_ASSIGNMENT[tuple(values)].run(tx, key=assignment, **values)
 
 
 def count(tx: Connection, item: Row[Any], *, done: int = 0, held: int = 0, wanted: int | None = None,
-          state: str | None = None, again: int | None = None) -> None:
-    """Moves an item's counters. `again`: the event that makes it claimable again for those who passed it in line."""
+          state: str | None = None, again: int | None = None) -> dict[str, int]:
+    """Moves an item's counters. `again`: the event that makes it claimable again for those who passed it in line.
+
+    Returns what that changed in the project: by how much `items_done`, and the new `again`."""
+    row, changed = counters(item, done=done, held=held, wanted=wanted, state=state, again=again)
+    COUNT.run(tx, **row)
+    if "again" in changed:
+        _moved.run(tx, key=item.project_id, mark=changed["again"])
+    if "items_done" in changed:
+        FINISHED.run(tx, key=item.project_id, by=changed["items_done"])
+    return changed
+
+
+def counters(item: Row[Any], *, done: int = 0, held: int = 0, wanted: int | None = None, state: str | None = None,
+             again: int | None = None) -> tuple[dict[str, Any], dict[str, int]]:
+    """COUNT's values, and what they change in the project."""
     done, held = item.done + done, item.held + held
     wanted = item.wanted if wanted is None else wanted
     state = item.state if state is None else state
@@ -99,11 +113,10 @@ def count(tx: Connection, item: Row[Any], *, done: int = 0, held: int = 0, wante
     free = max(0, wanted - done - held) if state == "open" else 0
     assert done >= 0 and held >= 0, f"item {item.id}: {done} done, {held} held"
     mark = again if again is not None and free > 0 else item.again
-    _count.run(tx, key=item.id, state=state, wanted=wanted, done=done, held=held, free=free, again=mark)
-    if mark != item.again:
-        _moved.run(tx, key=item.project_id, mark=mark)
+    changed = {"again": mark} if mark != item.again else {}
     if (state == "done") != (item.state == "done"):
-        _finished.run(tx, key=item.project_id, by=1 if state == "done" else -1)
+        changed["items_done"] = 1 if state == "done" else -1
+    return {"key": item.id, "state": state, "wanted": wanted, "done": done, "held": held, "free": free, "again": mark}, changed
 
 
 def counts(item: Row[Any], turn: int) -> bool:

@@ -117,7 +117,7 @@ def change_project(tx: Connection, project: int, said: Mapping[str, Any], now: d
 
 
 def set_overlap(tx: Connection, project: int, wanted: int, event: int) -> None:
-    """Every task of a project gets the overlap, in one statement; places taken beyond it stay taken."""
+    """Every task of a project gets the overlap, in one statement; a place held beyond it brings a surplus answer."""
     c = items.c
     own = (c.project_id == project) & (c.role == "task")
     least = func.max if tx.dialect.name == "sqlite" else func.greatest

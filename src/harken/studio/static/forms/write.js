@@ -193,7 +193,7 @@ export class WritePrompt extends Writing {
     ]);
     this.asked = task.ask?.kind ?? null;
     this.setKind(this.asked ?? "plain");
-    this.about.root.open = true;
+    this.about.root.open = matchMedia("(min-width: 46.01rem)").matches; // on a phone the text comes first
   }
 
   setKind(kind) {
