@@ -7,6 +7,7 @@ from scipy.optimize import approx_fprime, minimize
 
 from harken.core.errors import UserError
 from harken.core.records import Choice, Prompt
+from harken.labelers import chain
 from harken.labelers.disagreement import examine, observed_disagreement, permutation_test, to_json, value_share
 from harken.labelers.groups import centred, features, fit_groups, fit_shared, group_index, one_hot, posterior
 from harken.labelers.heldout import folds_of, gain
@@ -151,19 +152,24 @@ def test_groups_by_tag():
         group_index(votes, "country")
     with pytest.raises(UserError, match="needs two labelers"):
         examine(votes.take(votes.labeler == 0), "age")
+    same = votes_of([Choice(prompt, ("x", "x"), (1, 2), name) for name in "ab"])
+    with pytest.raises(UserError, match="no two different completions"):
+        examine(same)
 
 
-@pytest.mark.slow
-def test_intervals_of_differences_cover_over_20_seeds():
-    """90 % intervals of every item's difference between groups; rationalities are unknown as well."""
-    inside = []
-    for seed in range(20):
-        votes, group, scores, _ = grouped(100 + seed, n=4000)
-        post = posterior(votes, fit_groups(votes, group, ("old", "young")), draws=100, seed=seed)
-        truth = centred(scores, votes.prompt)
-        low, high = np.quantile(post.gap(0, 1), [0.05, 0.95], axis=0)
-        inside.append(np.mean((low <= truth[0] - truth[1]) & (truth[0] - truth[1] <= high)))
-    assert 0.85 <= np.mean(inside) <= 0.95, np.mean(inside)
+def test_the_chain_draws_from_the_posterior(monkeypatch):
+    """20 votes on one pair, 11 : 5 ties : 4, σ = 1: d ~ N(0, 2), ln ν ~ N(0, 9), their posterior summed over a grid."""
+    monkeypatch.setattr(chain, "SIGMA", np.geomspace(0.999, 1.001, 50))
+    won = np.repeat([1, 0, -1], [11, 5, 4])
+    votes = votes_from(np.zeros(20, int), np.ones(20, int), won, np.arange(20) % 2, np.zeros(2, int), 2, [{}, {}])
+    found = posterior(votes, fit_shared(votes, noise=False, sigma=1.0), draws=1000)
+    d, nu = np.meshgrid(np.linspace(-4, 6, 200), np.linspace(-4, 3, 100), indexing="ij")
+    logp = sum(n * outcome_logps(d, nu)[..., o + 1] for o, n in ((1, 11), (0, 5), (-1, 4))) - d**2 / 4 - nu**2 / 18
+    p = np.exp(logp - logp.max()) / np.exp(logp - logp.max()).sum()
+    for draws, exact in ((found.draws[:, 0, 0] - found.draws[:, 0, 1], d), (found.log_nu, nu)):
+        mean = (p * exact).sum()
+        assert draws.mean() == pytest.approx(mean, abs=0.07)
+        assert draws.std() == pytest.approx(np.sqrt((p * exact**2).sum() - mean**2), rel=0.1)
 
 
 def true_share(votes, group, scores, beta, nu=0.5):
@@ -176,17 +182,23 @@ def true_share(votes, group, scores, beta, nu=0.5):
 
 
 @pytest.mark.slow
-def test_the_share_of_values_covers_over_20_seeds():
-    """90 % intervals of the share of disagreement that is a difference of values. They are somewhat narrow (75 of 90 seeds held
-    before care was drawn with the scores; docs/disagreement.md says so): 20 seeds hold at least 14, and it is not biased."""
-    inside, error = 0, []
+def test_intervals_cover_over_20_seeds():
+    """90 % intervals of every item's difference between groups, and of the share of disagreement that is values; care is
+    unknown as well. 15 of 20 shares: an estimator that covers 88 % holds fewer in one of 70 sets of seeds, one of 60 % in
+    seven of eight."""
+    inside, held, error = [], 0, []
     for seed in range(20):
-        votes, group, scores, beta = grouped(200 + seed, tau=0.7, n=4000)
-        share, _ = value_share(votes, posterior(votes, fit_groups(votes, group, ("old", "young")), draws=100, seed=seed))
-        truth = true_share(votes, group, scores, beta)
-        inside += share.low <= truth <= share.high
-        error.append(share.value - truth)
-    assert inside >= 14 and abs(np.mean(error)) < 0.005, (inside, np.mean(error))
+        votes, group, scores, beta = grouped(3000 + seed, prompts=5, tau=0.7, n=1000)
+        post = posterior(votes, fit_groups(votes, group, ("old", "young")), draws=200, seed=3000 + seed)
+        truth = centred(scores, votes.prompt)
+        low, high = np.quantile(post.gap(0, 1), [0.05, 0.95], axis=0)
+        inside.append(np.mean((low <= truth[0] - truth[1]) & (truth[0] - truth[1] <= high)))
+        share, _ = value_share(votes, post)
+        value = true_share(votes, group, scores, beta)
+        held += share.low <= value <= share.high
+        error.append(share.value - value)
+    assert 0.85 <= np.mean(inside) <= 0.95, np.mean(inside)
+    assert held >= 15 and abs(np.mean(error)) < 0.008, (held, np.mean(error))
 
 
 @pytest.mark.slow
@@ -291,7 +303,7 @@ def test_observed_disagreement_by_hand():
 
 def test_f16_a_difference_of_values_is_reported_as_one_with_its_items():
     votes, _, scores, _ = grouped(8, tau=1.5)
-    found = examine(votes, "age", permutations=99, draws=60, folds=2)
+    found = examine(votes, "age", permutations=99, draws=200, folds=2)
     assert found.values and found.p_value == 0.01 and found.gain.low > 0 and found.share.low > 0.05
     truth = centred(scores, votes.prompt)
     gap = {("old", "young"): truth[0] - truth[1], ("young", "old"): truth[1] - truth[0]}

@@ -223,8 +223,11 @@ def examine(votes: Votes, group_by: str | None = None, *, phi: Floats | None = N
             permutations: int = 999, draws: int = 400, starts: int = 4, folds: int = 5, seed: int = 0) -> Disagreement:
     """Splits disagreement into noise and values: between given groups, or between groups found in the votes.
 
-    Raises UserError with fewer than two labelers, or where nobody carries the tag.
+    Raises UserError without comparisons, with fewer than two labelers, or where nobody carries the tag.
     """
+    if len(votes) == 0:
+        raise UserError("There is no comparison to examine: no two different completions of one prompt were ranked.",
+                        "Give a file of comparisons with at least one pair.")
     people = int((np.bincount(votes.labeler, minlength=1) > 0).sum()) if len(votes) else 0
     if people < 2:
         raise UserError(f"Disagreement needs two labelers; this file names {people}.",

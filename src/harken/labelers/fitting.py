@@ -38,9 +38,9 @@ NODES, SHARES = np.array([-np.sqrt(3.0), 0.0, np.sqrt(3.0)]), np.array([1.0, 4.0
 class Priors:
     """Standard deviations of the normal priors; None is learnt from the data, starting from `START`.
 
-    score ~ N(0, score^2), beta ~ N(1, beta^2), position ~ N(the crowd's mean, position^2), length and indifference
-    ~ N(0, …). `score=inf` leaves the scores free (maximum likelihood: needs a connected graph). `honest` is Crowd-BT's
-    Beta prior of eta (Chen et al. 2013 use 10, 1).
+    score (or a feature's weight) ~ N(0, score^2), beta ~ N(1, beta^2), position ~ N(the crowd's mean, position^2), length and
+    indifference ~ N(0, …). `score=inf` leaves the scores free (maximum likelihood: needs a connected graph). `honest` is
+    Crowd-BT's Beta prior of eta (Chen et al. 2013 use 10, 1).
     """
 
     score: float | None = None
@@ -54,7 +54,8 @@ class Priors:
 LEARNT = Priors()
 START = {"score": 1.0, "beta": 1.0, "position": 0.5, "length": 0.3, "indifference": 1.0}
 BELIEF = 1.0  # START counts as one labeler, or one item, when a width is learnt
-WIDEST = {"beta": 2.0, "score": 4.0}  # of what is learnt: beyond, few votes cannot tell scale from noise
+WIDEST = {"beta": 2.0, "score": 4.0}  # of what is learnt: beyond, few votes cannot tell scale from noise,
+# and votes that features separate would bear any scale
 
 
 def length_difference(votes: Votes) -> Floats:
@@ -84,7 +85,11 @@ class Fit:
         self.size = self.d + self.a * (len(self.at) - 1) + 1
         self.moves: dict[str, Floats] = {"position": votes.first.astype(np.float64), "length": length_difference(votes)}
         self.given = prior
-        self.sd = {n: START[n] if getattr(prior, n) is None else getattr(prior, n) for n in self.at}
+        # START and WIDEST are of scores, in log-odds; a weight's are those over the size of phi, so its unit does not matter.
+        self.unit = 1.0 if block is not None else max(float(np.sqrt((design**2).sum(1).mean() / 2)), 1e-9)
+        self.start = START | {"score": START["score"] / self.unit}
+        self.widest = WIDEST | {"score": WIDEST["score"] / self.unit}
+        self.sd = {n: self.start[n] if getattr(prior, n) is None else getattr(prior, n) for n in self.at}
         self.centre = {n: 1.0 if n == "beta" else 0.0 for n in self.at}
         judged = np.unique(np.r_[votes.a, votes.b]) if block is not None else np.arange(self.d)
         self.spread: tuple[Floats, Floats, Floats] | None = None  # of s_a - s_b and beta: variances, covariance [N]
@@ -257,8 +262,8 @@ class Fit:
             if name == "position":
                 self.centre[name] = float(value.mean())
             second = (value - self.centre[name]) ** 2 + variances[name][known]
-            new = float(np.sqrt((second.sum() + BELIEF * START[name] ** 2) / (len(known) + BELIEF)))
-            new = min(new, WIDEST.get(name, np.inf))
+            new = float(np.sqrt((second.sum() + BELIEF * self.start[name] ** 2) / (len(known) + BELIEF)))
+            new = min(new, self.widest.get(name, np.inf))
             change = max(change, abs(np.log(new / self.sd[name])))
             self.sd[name] = new
         return change
@@ -333,7 +338,8 @@ class Fit:
         return found | {"scores": scores * scale, "beta": beta / scale}
 
     def weight_covariance(self, x: Floats) -> Floats:
-        """[D, D] block of H^-1 in the gauge: the labelers' uncertainty is in it."""
+        """[D, D] block of H^-1 in the gauge: the labelers' uncertainty is in it. Too wide along the weights themselves, where the
+        gauge takes out what betas and weights trade; the mode errs that way by some 6 %, so what is exact covers too little."""
         jacobian, near, precision = self.curvature(x)
         h = laplace.information(jacobian, near, precision).toarray()
         scale = self.scale if self.scale > LEAST_SCALE else 1.0

@@ -40,7 +40,8 @@ class Fit:
     log_likelihood: float
     log_evidence: float
     """Laplace: log ∫ P(votes | w, ν) p(w) p(ν)."""
-    _root: _Curvature
+    curve: Curvature
+    """At the maximum."""
 
     def draws(self, count: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
         """Samples of the Laplace posterior about its mean: weights [S, D] and ln ν [S].
@@ -48,8 +49,8 @@ class Fit:
         The mode lies nearer to 0 than the mean; the first-order term between them (Tierney and Kadane 1986) is added, or
         variances of offsets come out 15 % too small at 15 votes an item.
         """
-        step, tie = self._root.sample(max(count, ENOUGH), rng)
-        return self.weights + self._root.skew(step) + step[:count], self.log_nu + tie[:count]
+        step, tie = self.curve.sample(max(count, ENOUGH), rng)
+        return self.weights + self.curve.skew(step) + step[:count], self.log_nu + tie[:count]
 
 
 def outcome_logps(d: Floats, log_nu: float | Floats) -> Floats:
@@ -66,7 +67,7 @@ def vote_logps(d: Floats, won: Ints, log_nu: float | Floats) -> Floats:
     return np.take_along_axis(outcome_logps(d, log_nu), (won + 1)[:, None], -1)[:, 0]
 
 
-class _Curvature:
+class Curvature:
     """The negative Hessian [[X'VX + P, X'c], [c'X, q]] over (w, ln ν), factorised; the border is one column."""
 
     def __init__(self, x: sparse.csr_matrix, precision: Floats, logps: Floats, weight: Floats, ties: bool) -> None:
@@ -103,20 +104,22 @@ class _Curvature:
 
     def sample(self, count: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
         """N(0, H^{-1}) by perturbing the gradient: H^{-1} z has that law where z ~ N(0, H)."""
+        steps, ties = np.empty((count, self.x.shape[1])), np.zeros(count)
+        for at in range(0, count, 50):  # in blocks: [N, S] of a million votes would not fit
+            size = min(50, count - at)
+            found, tie = self.solve(*self.kicks(size, rng))
+            steps[at:at + size], ties[at:at + size] = found.T, tie
+        return steps, ties
+
+    def kicks(self, count: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+        """Draws of N(0, H): [D, S], and [S] in ln ν."""
         n, d = self.x.shape
         root = np.sqrt(self.v)
         cross = np.divide(self.c, root, out=np.zeros(n), where=root > 0)
         rest = np.sqrt(np.maximum(self.q - cross**2, 0))
-        pull = np.sqrt(self.precision)
-        steps, ties = np.empty((count, d)), np.zeros(count)
-        for at in range(0, count, 50):  # in blocks: [N, S] of a million votes would not fit
-            size = min(50, count - at)
-            one, two = rng.standard_normal((n, size)), rng.standard_normal((n, size))
-            g = self.x.T @ (root[:, None] * one) + pull[:, None] * rng.standard_normal((d, size))
-            g_tie = cross @ one + rest @ two + rng.standard_normal(size) / TIE_SD
-            found, tie = self.solve(g, g_tie)
-            steps[at:at + size], ties[at:at + size] = found.T, tie
-        return steps, ties
+        one, two = rng.standard_normal((n, count)), rng.standard_normal((n, count))
+        g = self.x.T @ (root[:, None] * one) + np.sqrt(self.precision)[:, None] * rng.standard_normal((d, count))
+        return g, np.asarray(cross @ one + rest @ two + rng.standard_normal(count) / TIE_SD)
 
 
 def davidson(x: sparse.csr_matrix, won: Ints, precision: Floats, *, weight: Floats | None = None,
@@ -143,7 +146,7 @@ def davidson(x: sparse.csr_matrix, won: Ints, precision: Floats, *, weight: Floa
 
     value, logps = objective(w, log_nu)
     for _ in range(60):
-        curve = _Curvature(x, precision, logps, weight, ties)
+        curve = Curvature(x, precision, logps, weight, ties)
         p = np.exp(logps)
         gradient = x.T @ (weight * (won - p[:, 2] + p[:, 0])) / 2 - precision * w
         tie_gradient = tied - float(weight @ p[:, 1]) - log_nu / TIE_SD**2 if ties else 0.0
