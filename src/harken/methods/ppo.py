@@ -11,7 +11,8 @@ estimates advantages by GAE from a value function, and takes clipped updates in 
 1. `--critic shared`: a value head on the policy's own network. `separate`: its own network from --model. `reward`: from
    the reward model, head and shift included, as InstructGPT. Value heads read the state before each token.
 2. β is fixed, or with --kl-target the adaptive controller of Ziegler et al. (1909.08593, section 2.2).
-3. γ = 1, no discount; advantages are whitened over the tokens of the whole step; rewards are not, unless asked.
+3. γ = 1, no discount. λ < 1 hears a critic that knows where an answer is going; before it does, a token t places before the
+   end learns from λ^t of the score. Advantages are whitened over the tokens of the whole step; rewards are not, unless asked.
 4. --ema keeps a moving average of the trained parameters, which is what is saved at the end.
 5. Old log-probs are the sampler's; their distance from the trainer's is checked at the first update (P4).
 
@@ -99,8 +100,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tldr-1b": {"lora_rank": 0, "prompts_per_step": 512, "minibatches": 1, "epochs_per_step": 4, "beta": 0.05,
                 "critic": "reward", "critic_learning_rate": 3e-6, "learning_rate": 3e-6, "max_tokens": 53,
                 "missing_eos_penalty": 1.0, "temperature": 0.7},
-    "laptop": {"prompts_per_step": 8, "completions_per_prompt": 4, "minibatches": 2, "critic": "reward", "learning_rate": 4e-4,
-               "beta": 0.03, "max_tokens": 48, "warmup": 0.1},
+    "laptop": {"prompts_per_step": 8, "completions_per_prompt": 4, "minibatches": 2, "critic": "reward", "lam": 1.0,
+               "learning_rate": 4e-4, "beta": 0.03, "max_tokens": 48, "warmup": 0.1},
 }
 
 
