@@ -35,7 +35,7 @@ def add_commands(commands: Any) -> None:
     p.add_argument("--most", type=int, default=2, help=f"options of a question at most, to {MOST} (default 2: pairs)")
     p.add_argument("--assign", action="store_true", help="choose for whom, too: at most twice an equal share each (pairs only)")
     p.add_argument("--strategy", choices=STRATEGIES, default="bald", help="how pairs are chosen (default bald)")
-    p.add_argument("--explore", type=float, default=0.1, help="share of pairs picked at random, as a check (default 0.1)")
+    p.add_argument("--explore", type=float, default=0.25, help="share of pairs picked at random, as a check (default 0.25)")
     p.add_argument("--threshold", type=float, default=0.9, help="a pair this surely decided is not asked again (default 0.9)")
     p.add_argument("--reward", help="a reward_model run: its scores become a feature")
     p.add_argument("--dimensions", type=int, default=32, help="features of the texts (default 32)")
