@@ -41,6 +41,7 @@ TOKENS, ANSWERS, BEST_OF = 48, 4, 16
 RL = {"steps": 30, "max_tokens": TOKENS, "learning_rate": 4e-4, "warmup": 0.1}
 EIGHT = {"prompts_per_step": 8, "completions_per_prompt": 4}
 PPO = {**EIGHT, "critic": "reward", "lam": 1.0, "minibatches": 2, "beta": 0.03}
+PTX = {"ptx_coef": 1.0, "ptx_per_episode": 0.5, "ptx_length": 128}
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "dpo": ("dpo", {"learning_rate": 2e-4, "epochs": 2.0, "batch_size": 8, "beta": 0.1, "holdout": 0.0}),
     "rloo": ("rloo", {**RL, **EIGHT, "beta": 0.03}),
@@ -48,7 +49,8 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "ppo": ("ppo", {**RL, **PPO}),
     "ppo-0.95": ("ppo", {**RL, **PPO, "lam": 0.95}),
     "ppo-0.95-shared": ("ppo", {**RL, **PPO, "lam": 0.95, "critic": "shared"}),
-    "ppo-ptx": ("ppo", {**RL, **PPO, "ptx_coef": 1.0, "ptx_per_episode": 0.5, "ptx_length": 128}),
+    "ppo-ptx": ("ppo", {**RL, **PPO, **PTX}),
+    "ppo-ptx-0.95": ("ppo", {**RL, **PPO, **PTX, "lam": 0.95}),
 }
 
 
