@@ -272,6 +272,7 @@ def test_every_task_on_a_phone_by_touch(watched, served, kind):
     assert page.evaluate(SMALL) == []
     page.locator("#go").tap()
     stored(page)
+        assert "arrows" not in page.locator("#status").inner_text(), "a phone has no keys"
     ((payload, order, _),) = served.judgments(project)
     if kind == "rate_and_rank":
         assert as_shown(payload, order) == [1, 1, 2, 4, 3]
@@ -279,6 +280,7 @@ def test_every_task_on_a_phone_by_touch(watched, served, kind):
 
 def test_f1_a_double_submit_stores_once(watched, served):
     project = served.project("compare", PAIRS)
+    assert page.locator("#status").bounding_box()["height"] < 40, "one line"
     page = watched.label(project)
     page.keyboard.press("2")
     page.evaluate("document.querySelector('#go').click(); document.querySelector('#go').click()")
@@ -539,5 +541,15 @@ def test_single_key_shortcuts_can_be_turned_off(watched, served):
     page.keyboard.press("1")
     assert page.locator("[aria-checked=true]").count() == 0
     page.get_by_role("radio", name="A is better", exact=True).focus()
+def test_each_paragraph_runs_in_the_direction_of_its_script(watched, served):
+    project = served.project("edit", [{"prompt": "שלום 👋\n\nLeft to right.", "original": "مرحبا بالعالم."}])
+    page = watched.label(project)
+    start = """(node) => { const range = document.createRange(); range.selectNodeContents(node);
+      const [text, box] = [range.getBoundingClientRect(), node.getBoundingClientRect()];
+      return text.left - box.left > box.right - text.right; }"""
+    assert [p.evaluate(start) for p in page.locator(".prose p").all()][:3] == [True, False, True]
+    assert page.locator("#text").evaluate("(area) => getComputedStyle(area).unicodeBidi") == "plaintext"
+
+
     page.keyboard.press("Space")
     assert page.locator("[aria-checked=true] .digit").inner_text() == "2"
