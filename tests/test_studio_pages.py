@@ -141,6 +141,15 @@ def test_f10_ranking_by_arrows_by_buttons_and_by_dragging_ends_in_one_state(watc
     assert as_shown(payload, order) == [2, 3, 4, 1]
 
 
+def test_nine_answers_without_ranks_leave_the_page_readable(watched, served):
+    nine = {"prompt": "q", "completions": [f"answer {n}" for n in range(9)]}
+    page = watched.label(served.project("rate_and_rank", [nine]))
+    rate_all(page, 9, lambda at: page.keyboard.press("4"))
+    assert page.locator(".standing").bounding_box()["height"] < 150
+    tops = "(cells) => new Set(cells.map((c) => c.getBoundingClientRect().top)).size"
+    assert page.locator(".cell:not(.pool)").evaluate_all(tops) == 1, "the ranks stand in one line"
+
+
 def test_rank_changes_are_spoken(watched, served):
     page = watched.label(served.project("rate_and_rank", ranking_items(1, 3)))
     rate_all(page, 3, lambda at: page.keyboard.press("4"))
@@ -263,6 +272,7 @@ def test_every_task_on_a_phone_by_touch(watched, served, kind):
         for at, rank in enumerate((1, 1, 2, 5, 3)):
             page.locator(".ranking .card").nth(at).locator("[role=radio]").nth(rank - 1).tap()
     elif kind == "compare":
+        assert "arrows" not in page.locator("#status").inner_text(), "a phone has no keys"
         page.get_by_role("radio", name="B is much better").tap()
     else:
         assert page.locator("#text").bounding_box()["y"] < 700, "it is on the first screen"
@@ -270,9 +280,9 @@ def test_every_task_on_a_phone_by_touch(watched, served, kind):
         page.locator("#text").fill("A text written on a phone.")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.evaluate(SMALL) == []
+    assert page.locator("#status").bounding_box()["height"] < 40, "one line"
     page.locator("#go").tap()
     stored(page)
-        assert "arrows" not in page.locator("#status").inner_text(), "a phone has no keys"
     ((payload, order, _),) = served.judgments(project)
     if kind == "rate_and_rank":
         assert as_shown(payload, order) == [1, 1, 2, 4, 3]
@@ -280,7 +290,6 @@ def test_every_task_on_a_phone_by_touch(watched, served, kind):
 
 def test_f1_a_double_submit_stores_once(watched, served):
     project = served.project("compare", PAIRS)
-    assert page.locator("#status").bounding_box()["height"] < 40, "one line"
     page = watched.label(project)
     page.keyboard.press("2")
     page.evaluate("document.querySelector('#go').click(); document.querySelector('#go').click()")
@@ -532,15 +541,6 @@ def test_f20_what_models_and_people_write_never_runs(watched, served):
     assert page.locator('a[href^="javascript"]').count() == 0
 
 
-def test_single_key_shortcuts_can_be_turned_off(watched, served):
-    page = watched.label(served.project("compare", PAIRS))
-    page.keyboard.press("?")
-    assert page.locator("#keys dt", has_text="Z").count() == 1
-    page.get_by_label("Single-key shortcuts are on").uncheck()
-    page.keyboard.press("Escape")
-    page.keyboard.press("1")
-    assert page.locator("[aria-checked=true]").count() == 0
-    page.get_by_role("radio", name="A is better", exact=True).focus()
 def test_each_paragraph_runs_in_the_direction_of_its_script(watched, served):
     project = served.project("edit", [{"prompt": "שלום 👋\n\nLeft to right.", "original": "مرحبا بالعالم."}])
     page = watched.label(project)
@@ -551,5 +551,14 @@ def test_each_paragraph_runs_in_the_direction_of_its_script(watched, served):
     assert page.locator("#text").evaluate("(area) => getComputedStyle(area).unicodeBidi") == "plaintext"
 
 
+def test_single_key_shortcuts_can_be_turned_off(watched, served):
+    page = watched.label(served.project("compare", PAIRS))
+    page.keyboard.press("?")
+    assert page.locator("#keys dt", has_text="Z").count() == 1
+    page.get_by_label("Single-key shortcuts are on").uncheck()
+    page.keyboard.press("Escape")
+    page.keyboard.press("1")
+    assert page.locator("[aria-checked=true]").count() == 0
+    page.get_by_role("radio", name="A is better", exact=True).focus()
     page.keyboard.press("Space")
     assert page.locator("[aria-checked=true] .digit").inner_text() == "2"
