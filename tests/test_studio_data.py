@@ -80,6 +80,12 @@ def test_parquet_holds_the_same_rows(desk, tmp_path):
     found = parquet.read_table(tmp_path / "harken.parquet").to_pylist()
     assert [r["ranks"] for r in found] == [list(c.ranks) for c in desk.db.comparisons()]
     with pytest.raises(UserError, match="ends in none of"):
+    rated = Desk(desk.db, kind="rate_and_rank", n=1)
+    label_all(rated, "bo")
+    write_rows(tmp_path / "ratings.parquet", export_rows(desk.db, "ratings"))
+    schema = parquet.read_table(tmp_path / "ratings.parquet").schema
+    assert str(schema.field("flags").type.field("hallucination").type) == "bool", "though it was asked of nobody"
+    assert str(schema.field("prompt_flags").type.value_type) == "string"
         write_rows(tmp_path / "x.csv", iter([]))
 
 
