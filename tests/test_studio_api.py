@@ -7,6 +7,7 @@ import http.client
 import json
 import random
 import re
+import socket
 import threading
 import types
 import uuid
@@ -170,6 +171,13 @@ def test_invitations_make_accounts_once_and_the_wrong_password_does_not_help(sit
     site.lead.call("DELETE", f"/api/invitations/{other['id']}")
     refused(Client(site.url).join, other["token"], "eve", "long enough password", code="not_found")
     assert "long enough" not in str(rows(site, "SELECT password_hash FROM users")), "only hashes are stored"
+
+
+def test_a_client_that_was_idle_opens_its_connection_anew(site):
+    site.lead.me()
+    site.lead._connection.sock.shutdown(socket.SHUT_RDWR)  # as a server does after five seconds
+    site.lead._used -= 5
+    assert site.lead.create_project("after a pause", "compare")["name"] == "after a pause"
 
 
 def test_logging_out_disabling_and_a_new_password_end_sessions(site):

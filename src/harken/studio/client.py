@@ -22,6 +22,7 @@ from urllib.parse import urlencode, urlsplit
 
 Json = dict[str, Any]
 RETRIES = 5
+IDLE_SECONDS = 3.0  # servers close what was idle for five: a call on such a connection would be lost
 MOST_ITEMS = 200
 ACTIONS = ("submit", "skip", "unsafe", "undo", "draft", "next", "renew", "leave", "items", "import")
 
@@ -42,6 +43,7 @@ class Client:
         assert parts.scheme in ("http", "https") and parts.hostname, f"{url} is no http address"
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._connection = kind(parts.hostname, parts.port, timeout=timeout)
+        self._used = 0.0
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
@@ -162,9 +164,12 @@ class Client:
         response = self._connection.getresponse()
         content = response.read()
         cookie = response.headers.get("set-cookie", "")
+        if time.monotonic() - self._used > IDLE_SECONDS:
+            self._connection.close()  # the next request opens it anew
         if cookie.startswith("harken_session="):
             self._headers["Cookie"] = cookie.split(";")[0]
         return response.status, {k.lower(): v for k, v in response.headers.items()}, content
+        self._used = time.monotonic()
 
     def close(self) -> None:
         self._connection.close()
