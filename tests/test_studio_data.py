@@ -17,7 +17,7 @@ from harken.store.database import open_database
 from harken.store.files import read_comparisons, read_demonstrations, write_jsonl
 from harken.store.migrations import first_tables
 from harken.store.snapshots import snapshot
-from harken.studio import people
+from harken.studio import accounts, people
 from harken.studio.exports import export_rows, trl_pairs, write_rows
 from harken.studio.forms import spans
 from harken.studio.reading import read_items
@@ -317,7 +317,7 @@ def test_a_backup_moves_between_sqlite_and_postgresql(desk, tmp_path):
 def test_commands_on_wrong_input_say_what_to_do(tmp_path, capsys):
     db, words = str(tmp_path / "f.db"), tmp_path / "w"
     words.write_text("short\n")
-    for command, said in ((["users", "add", "ada", "--password-file", str(words)], "at least 8 characters"),
+    for command, said in ((["users", "add", "ada", "--password-file", str(words)], "at least 10 characters"),
                           (["users", "add", "ada", "--password-file", str(tmp_path / "none")], "cannot be read"),
                           (["users", "list"], "There is no database"), (["backup", "--out", "x.db"], "There is no database"),
                           (["export", "ratings", "--out", "x.jsonl"], "There is no database"),
@@ -358,5 +358,11 @@ def test_round_trip_from_import_to_a_reward_model(tmp_path):
         made = site.lead.call("POST", f"/api/projects/{project}/snapshots", {"what": "comparisons", "name": "trip"})
         assert made["rows"] == 24 and made["labelers"] == 2
     assert cli.main(["train", "reward_model", "--model", "toy", "--data", made["path"], "--out", str(tmp_path / "rm")]) == 0
+    words.write_text("another long password\n")
+    assert cli.main(["users", "password", "ada", "--password-file", str(words), "--db", db]) == 0
+    with open_database(db) as opened, opened.link.reading() as tx:
+        assert accounts.right_password("another long password", accounts.stored_password(tx, "ada")[1])
+    assert cli.main(["users", "password", "bob", "--password-file", str(words), "--db", db]) == 2
+    assert "no active account bob" in capsys.readouterr().err
     lineage = json.loads((tmp_path / "rm" / "lineage.json").read_text())
     assert lineage["data"]["sha256"] == made["sha256"]

@@ -52,7 +52,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
                    help="host name that browsers use for it behind a proxy; may be given more than once")
     p.set_defaults(handler=serve)
 
-    p = commands.add_parser("users", help="accounts of the studio: add, list, withdraw")
+    p = commands.add_parser("users", help="accounts of the studio: add, password, list, withdraw")
     actions = p.add_subparsers(title="actions", metavar="ACTION", required=True)
     a = actions.add_parser("add", help="make an account; the password is asked for, or read from a file")
     a.add_argument("name")
@@ -60,6 +60,11 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     a.add_argument("--password-file", metavar="FILE", help="its first line is the password")
     _db(a)
     a.set_defaults(handler=add_user)
+    a = actions.add_parser("password", help="give an account another password; ends its sessions")
+    a.add_argument("name")
+    a.add_argument("--password-file", metavar="FILE", help="its first line is the password")
+    _db(a)
+    a.set_defaults(handler=change_password)
     a = actions.add_parser("list", help="who has an account")
     _db(a)
     a.set_defaults(handler=list_users)
@@ -175,6 +180,24 @@ def add_user(args: argparse.Namespace) -> int:
 
 
 def _password(args: argparse.Namespace) -> str:
+def change_password(args: argparse.Namespace) -> int:
+    """`harken users password`."""
+    from datetime import UTC, datetime
+
+    from harken.store.database import open_database
+    from harken.studio import accounts
+    from harken.studio.errors import ApiError
+    password = _password(args)
+    try:
+        hashed = accounts.hash_password(password)
+        with open_database(args.db, create=False) as db, db.link.writing() as tx:
+            accounts.set_password(tx, args.name, hashed, datetime.now(UTC))
+    except ApiError as error:
+        raise UserError(error.message, error.hint) from None
+    print(f"{args.name} has another password; a studio that runs takes it at once.")
+    return 0
+
+
     if args.password_file:
         try:
             return Path(args.password_file).read_text(encoding="utf-8").split("\n")[0].rstrip("\r")
