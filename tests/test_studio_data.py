@@ -5,11 +5,12 @@ import json
 import random
 import sqlite3
 import threading
+import types
 
 import pytest
 from sqlalchemy import text
 
-from harken import cli
+from harken import cli, launch
 from harken.core.errors import UserError
 from harken.core.records import Choice, Prompt
 from harken.store import backup, migrations
@@ -179,7 +180,7 @@ def test_files_become_items_whatever_their_shape(tmp_path):
 
 
 @pytest.mark.parametrize(("row", "words"), [
-    ({"prompt": "q", "completions": ["only one"]}, "needs 2 to 2 completions"), ({"completions": ["a", "b"]}, "prompt"),
+    ({"prompt": "q", "completions": ["only one"]}, "needs 2 completions"), ({"completions": ["a", "b"]}, "prompt"),
     ({"prompt": "q", "completions": ["a", "b"], "gold": {"ranks": [1, 2, 3]}}, "gold.ranks"),
     ({"prompt": "q", "completions": ["a", "b"], "colour": 1}, "colour"), ({"prompt": " ", "completions": ["a", "b"]}, "empty"),
     ({"prompt": [{"role": "assistant", "content": "x"}], "completions": ["a", "b"]}, "assistant")])
@@ -223,6 +224,12 @@ def test_a_model_at_an_endpoint_answers_first(tmp_path, capsys):
     with open_database(tmp_path / "f.db") as db:
         assert url in rows(db, "SELECT body FROM items")[0].body
 
+    Model.asked, asked = [], Model.asked
+    again = [*command[:4], *command[6:]]
+    for more, words in ((["--n", "3"], "takes 2 answers"), (["--kind", "edit"], "asks people to compare")):
+        assert cli.main([*again, *more]) == 2 and words in capsys.readouterr().err
+    assert not Model.asked, "the model is not asked for what nobody could judge"
+    Model.asked = asked
 
 # Backups and migrations
 
@@ -230,6 +237,24 @@ def test_a_backup_is_verified_and_comes_back_whole(desk, tmp_path, capsys):
     label_all(desk, "ana")
     copy = tmp_path / "copy.db"
     assert cli.main(["backup", "--db", desk.db.name, "--out", str(copy)]) == 0
+def test_a_run_answers_first(tmp_path, capsys, monkeypatch):
+    class Run:
+        def sample(self, prompts, n, **_):
+            return [[types.SimpleNamespace(text="" if p.messages[-1].content == "two" else f"answer {i}") for i in range(n)]
+                    for p in prompts]
+
+    monkeypatch.setattr(launch, "open_sampler", lambda model: Run())
+    monkeypatch.setattr(launch, "check_context", lambda *_: None)
+    write_jsonl(tmp_path / "p.jsonl", [Prompt.of("one"), Prompt.of("two")])
+    command = ["ask", str(tmp_path / "p.jsonl"), "--model", "runs/sft", "--db", str(tmp_path / "f.db")]
+    assert cli.main([*command, "--project", "new", "--kind", "rate_and_rank"]) == 0
+    assert "Added 1 items" in (said := capsys.readouterr().out) and "1 prompt is left out" in said
+    with open_database(tmp_path / "f.db") as db:
+        assert "answer 3" in (body := rows(db, "SELECT body FROM items")[0].body) and "runs/sft" in body
+    assert cli.main([*command, "--project", "write", "--kind", "demonstrate"]) == 2
+    assert "takes no answers of a model" in capsys.readouterr().err
+
+
     label_all(Desk(desk.db, n=1), "bo")
     assert cli.main(["restore", str(copy), "--db", str(tmp_path / "back.db")]) == 0
     said = capsys.readouterr().out
