@@ -173,6 +173,17 @@ def test_invitations_make_accounts_once_and_the_wrong_password_does_not_help(sit
     assert "long enough" not in str(rows(site, "SELECT password_hash FROM users")), "only hashes are stored"
 
 
+def test_judgments_from_elsewhere_are_stored_once_and_asked_of_nobody(site):
+    said = [{"prompt": "q", "completions": ["a", "b"], "ranks": [1, 2], "labeler": "zoe"}]
+    before = site.lead.call("GET", f"/api/projects/{site.open}/progress")["items_total"]
+    assert site.lead.import_judgments(said) == {"kind": "comparisons", "added": 1, "already": 0}
+    assert site.lead.import_judgments([*said, {**said[0], "labeler": "yan"}]) == {"kind": "comparisons", "added": 1, "already": 1}
+    assert [c.labeler for c in site.db.comparisons()] == ["zoe", "yan"]
+    assert site.lead.call("GET", f"/api/projects/{site.open}/progress")["items_total"] == before
+    refused(site.lead.import_judgments, [{"prompt": "nobody judged this"}], code="bad_request")
+    assert "line 2" in refused(site.lead.import_judgments, [said[0], {"prompt": 3}], code="bad_request").message
+
+
 def test_a_client_that_was_idle_opens_its_connection_anew(site):
     site.lead.me()
     site.lead._connection.sock.shutdown(socket.SHUT_RDWR)  # as a server does after five seconds

@@ -21,7 +21,7 @@ from harken.store.snapshots import snapshot
 from harken.studio import accounts, people
 from harken.studio.exports import export_rows, trl_pairs, write_rows
 from harken.studio.forms import spans
-from harken.studio.reading import read_items
+from harken.studio.reading import read_items, read_upload
 from studio_site import Desk, empty_postgres, new_site, open_template, postgres_server, simple_answer
 
 
@@ -80,13 +80,13 @@ def test_parquet_holds_the_same_rows(desk, tmp_path):
         assert parquet.read_table(path).num_rows == n == len(list(export_rows(desk.db, "comparisons", shape)))
     found = parquet.read_table(tmp_path / "harken.parquet").to_pylist()
     assert [r["ranks"] for r in found] == [list(c.ranks) for c in desk.db.comparisons()]
-    with pytest.raises(UserError, match="ends in none of"):
     rated = Desk(desk.db, kind="rate_and_rank", n=1)
     label_all(rated, "bo")
     write_rows(tmp_path / "ratings.parquet", export_rows(desk.db, "ratings"))
     schema = parquet.read_table(tmp_path / "ratings.parquet").schema
     assert str(schema.field("flags").type.field("hallucination").type) == "bool", "though it was asked of nobody"
     assert str(schema.field("prompt_flags").type.value_type) == "string"
+    with pytest.raises(UserError, match="ends in none of"):
         write_rows(tmp_path / "x.csv", iter([]))
 
 
@@ -172,6 +172,12 @@ def test_files_become_items_whatever_their_shape(tmp_path):
     (sampled,) = items({"prompt": "q", "completions": ["a", "b"], "finished": [True, True],
                         "source": {"model": "toy", "seed": 1}})
     assert sampled["completions"][0] == {"text": "a", "source": "model toy, seed 1"}
+    array = [{"prompt": "q", "completions": ["a", "b"]}, {"prompt": "r", "role": "gold"}]
+    (tmp_path / "array.json").write_text(json.dumps(array))
+    assert [row["prompt"] for row in read_items([tmp_path / "array.json"])] == ["q", "r"]
+    with pytest.raises(UserError, match="send the file again") as told:
+        read_upload(b'{"prompt": "fine"}\n{"prompt": 3}\n')
+    assert "--" not in str(told.value), "a browser has no flags"
     for model in "ab":
         write_jsonl(tmp_path / f"{model}.jsonl", [{"prompt": "q", "completions": [f"by {model}"], "finished": [True],
                                                    "source": {"model": model}}])
@@ -218,25 +224,19 @@ def test_a_model_at_an_endpoint_answers_first(tmp_path, capsys):
     command = ["ask", str(prompts), "--project", "new", "--kind", "compare", "--endpoint", url, "--model", "m", "--n", "2",
                "--db", str(tmp_path / "f.db")]
     assert cli.main(command) == 0 and "Added 2 items" in capsys.readouterr().out
-    server.shutdown()
-    assert sorted(a["messages"][0]["content"] for a in Model.asked) == ["one", "one", "two", "two"]
-    assert len({(a["messages"][0]["content"], a["seed"]) for a in Model.asked}) == 4
-    with open_database(tmp_path / "f.db") as db:
-        assert url in rows(db, "SELECT body FROM items")[0].body
-
     Model.asked, asked = [], Model.asked
     again = [*command[:4], *command[6:]]
     for more, words in ((["--n", "3"], "takes 2 answers"), (["--kind", "edit"], "asks people to compare")):
         assert cli.main([*again, *more]) == 2 and words in capsys.readouterr().err
     assert not Model.asked, "the model is not asked for what nobody could judge"
     Model.asked = asked
+    server.shutdown()
+    assert sorted(a["messages"][0]["content"] for a in Model.asked) == ["one", "one", "two", "two"]
+    assert len({(a["messages"][0]["content"], a["seed"]) for a in Model.asked}) == 4
+    with open_database(tmp_path / "f.db") as db:
+        assert url in rows(db, "SELECT body FROM items")[0].body
 
-# Backups and migrations
 
-def test_a_backup_is_verified_and_comes_back_whole(desk, tmp_path, capsys):
-    label_all(desk, "ana")
-    copy = tmp_path / "copy.db"
-    assert cli.main(["backup", "--db", desk.db.name, "--out", str(copy)]) == 0
 def test_a_run_answers_first(tmp_path, capsys, monkeypatch):
     class Run:
         def sample(self, prompts, n, **_):
@@ -255,6 +255,12 @@ def test_a_run_answers_first(tmp_path, capsys, monkeypatch):
     assert "takes no answers of a model" in capsys.readouterr().err
 
 
+# Backups and migrations
+
+def test_a_backup_is_verified_and_comes_back_whole(desk, tmp_path, capsys):
+    label_all(desk, "ana")
+    copy = tmp_path / "copy.db"
+    assert cli.main(["backup", "--db", desk.db.name, "--out", str(copy)]) == 0
     label_all(Desk(desk.db, n=1), "bo")
     assert cli.main(["restore", str(copy), "--db", str(tmp_path / "back.db")]) == 0
     said = capsys.readouterr().out
@@ -352,6 +358,12 @@ def test_commands_on_wrong_input_say_what_to_do(tmp_path, capsys):
         assert said in capsys.readouterr().err
     words.write_text("long enough password\n")
     assert cli.main(["users", "add", "ada", "--role", "lead", "--password-file", str(words), "--db", db]) == 0
+    words.write_text("another long password\n")
+    assert cli.main(["users", "password", "ada", "--password-file", str(words), "--db", db]) == 0
+    with open_database(db) as opened, opened.link.reading() as tx:
+        assert accounts.right_password("another long password", accounts.stored_password(tx, "ada")[1])
+    assert cli.main(["users", "password", "bob", "--password-file", str(words), "--db", db]) == 2
+    assert "no active account bob" in capsys.readouterr().err
     assert cli.main(["users", "add", "ADA", "--password-file", str(words), "--db", db]) == 2
     assert cli.main(["users", "list", "--db", db]) == 0
     assert "ada  lead  active" in capsys.readouterr().out
@@ -383,11 +395,5 @@ def test_round_trip_from_import_to_a_reward_model(tmp_path):
         made = site.lead.call("POST", f"/api/projects/{project}/snapshots", {"what": "comparisons", "name": "trip"})
         assert made["rows"] == 24 and made["labelers"] == 2
     assert cli.main(["train", "reward_model", "--model", "toy", "--data", made["path"], "--out", str(tmp_path / "rm")]) == 0
-    words.write_text("another long password\n")
-    assert cli.main(["users", "password", "ada", "--password-file", str(words), "--db", db]) == 0
-    with open_database(db) as opened, opened.link.reading() as tx:
-        assert accounts.right_password("another long password", accounts.stored_password(tx, "ada")[1])
-    assert cli.main(["users", "password", "bob", "--password-file", str(words), "--db", db]) == 2
-    assert "no active account bob" in capsys.readouterr().err
     lineage = json.loads((tmp_path / "rm" / "lineage.json").read_text())
     assert lineage["data"]["sha256"] == made["sha256"]

@@ -86,6 +86,10 @@ class Client:
         lines = "".join(json.dumps(item) + "\n" for item in batch).encode()
         return int(self.call("POST", f"/api/projects/{project}/import", lines)["added"])
 
+    def import_judgments(self, rows: Iterable[Mapping[str, Any]]) -> Json:
+        """Stores comparisons or demonstrations that people gave elsewhere: for snapshots, asked of nobody again."""
+        return dict(self.call("POST", "/api/judgments/import", "".join(json.dumps(row) + "\n" for row in rows).encode()))
+
     def order(self, project: int, by: str = "information") -> Json:
         """Puts first what teaches most (`information`), or all in the order of `arrival`."""
         return dict(self.call("POST", f"/api/projects/{project}/order", {"by": by}))
@@ -160,16 +164,16 @@ class Client:
         if isinstance(body, bytes):
             headers["Content-Type"] = "application/x-ndjson"
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        if time.monotonic() - self._used > IDLE_SECONDS:
+            self._connection.close()  # the next request opens it anew
         self._connection.request(method, path, data, headers)
         response = self._connection.getresponse()
         content = response.read()
+        self._used = time.monotonic()
         cookie = response.headers.get("set-cookie", "")
-        if time.monotonic() - self._used > IDLE_SECONDS:
-            self._connection.close()  # the next request opens it anew
         if cookie.startswith("harken_session="):
             self._headers["Cookie"] = cookie.split(";")[0]
         return response.status, {k.lower(): v for k, v in response.headers.items()}, content
-        self._used = time.monotonic()
 
     def close(self) -> None:
         self._connection.close()
