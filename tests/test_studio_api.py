@@ -184,6 +184,18 @@ def test_judgments_from_elsewhere_are_stored_once_and_asked_of_nobody(site):
     assert "line 2" in refused(site.lead.import_judgments, [said[0], {"prompt": 3}], code="bad_request").message
 
 
+def test_a_lead_finds_the_demonstrations_that_wait_for_a_grade(site):
+    project = site.lead.create_project("test", "compare", qualification={"demonstrations": 6})["id"]
+    site.lead.add_items(project, [{"prompt": "Write here", "kind": "demonstrate", "role": "qualify"}])
+    address = f"/lead/projects/{project}/items?list=ungraded"
+    assert b"Write here" not in raw(site, "GET", address, client=site.lead)[2]
+    (task,) = site.ana.next(project)["tasks"]
+    judgment = site.ana.submit(task, {"text": "Well."})["judgment"]
+    assert b"Write here" in raw(site, "GET", address, client=site.lead)[2]
+    site.lead.call("POST", f"/api/judgments/{judgment}/grade", {"score": 7})
+    assert b"Write here" not in raw(site, "GET", address, client=site.lead)[2]
+
+
 def test_a_client_that_was_idle_opens_its_connection_anew(site):
     site.lead.me()
     site.lead._connection.sock.shutdown(socket.SHUT_RDWR)  # as a server does after five seconds
