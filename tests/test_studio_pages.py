@@ -299,6 +299,23 @@ def test_f1_a_double_submit_stores_once(watched, served):
     assert page.locator("#done").inner_text().startswith("1 done")
 
 
+def test_an_answer_in_one_tab_moves_the_other_on(watched, served):
+    project = served.project("compare", [{"prompt": f"q{n}", "completions": [f"a{n}", f"b{n}"]} for n in range(6)])
+    one = watched.label(project)
+    other = one.context.new_page()
+    other.goto(f"{served.url}/label/{project}")
+    other.locator(".compare").wait_for()
+    for tab, last in ((one, other), (other, one)):
+        now = tab.locator(".conversation").inner_text()
+        tab.bring_to_front()
+        tab.keyboard.press("1")
+        tab.keyboard.press("Enter")
+        stored(tab)
+        until(last, "(now) => document.querySelector('.conversation')?.innerText !== now", now)
+    assert len(served.judgments(project)) == 2
+    assert not one.locator(".message.failure").count() and not other.locator(".message.failure").count()
+
+
 def test_f21_answers_given_offline_arrive_exactly_once(troubled, served):
     project = served.project("compare", PAIRS)
     page = troubled.label(project)
