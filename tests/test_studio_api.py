@@ -7,6 +7,7 @@ import http.client
 import json
 import random
 import re
+import socket
 import threading
 import types
 import uuid
@@ -170,6 +171,36 @@ def test_invitations_make_accounts_once_and_the_wrong_password_does_not_help(sit
     site.lead.call("DELETE", f"/api/invitations/{other['id']}")
     refused(Client(site.url).join, other["token"], "eve", "long enough password", code="not_found")
     assert "long enough" not in str(rows(site, "SELECT password_hash FROM users")), "only hashes are stored"
+
+
+def test_judgments_from_elsewhere_are_stored_once_and_asked_of_nobody(site):
+    said = [{"prompt": "q", "completions": ["a", "b"], "ranks": [1, 2], "labeler": "zoe"}]
+    before = site.lead.call("GET", f"/api/projects/{site.open}/progress")["items_total"]
+    assert site.lead.import_judgments(said) == {"kind": "comparisons", "added": 1, "already": 0}
+    assert site.lead.import_judgments([*said, {**said[0], "labeler": "yan"}]) == {"kind": "comparisons", "added": 1, "already": 1}
+    assert [c.labeler for c in site.db.comparisons()] == ["zoe", "yan"]
+    assert site.lead.call("GET", f"/api/projects/{site.open}/progress")["items_total"] == before
+    refused(site.lead.import_judgments, [{"prompt": "nobody judged this"}], code="bad_request")
+    assert "line 2" in refused(site.lead.import_judgments, [said[0], {"prompt": 3}], code="bad_request").message
+
+
+def test_a_lead_finds_the_demonstrations_that_wait_for_a_grade(site):
+    project = site.lead.create_project("test", "compare", qualification={"demonstrations": 6})["id"]
+    site.lead.add_items(project, [{"prompt": "Write here", "kind": "demonstrate", "role": "qualify"}])
+    address = f"/lead/projects/{project}/items?list=ungraded"
+    assert b"Write here" not in raw(site, "GET", address, client=site.lead)[2]
+    (task,) = site.ana.next(project)["tasks"]
+    judgment = site.ana.submit(task, {"text": "Well."})["judgment"]
+    assert b"Write here" in raw(site, "GET", address, client=site.lead)[2]
+    site.lead.call("POST", f"/api/judgments/{judgment}/grade", {"score": 7})
+    assert b"Write here" not in raw(site, "GET", address, client=site.lead)[2]
+
+
+def test_a_client_that_was_idle_opens_its_connection_anew(site):
+    site.lead.me()
+    site.lead._connection.sock.shutdown(socket.SHUT_RDWR)  # as a server does after five seconds
+    site.lead._used -= 5
+    assert site.lead.create_project("after a pause", "compare")["name"] == "after a pause"
 
 
 def test_logging_out_disabling_and_a_new_password_end_sessions(site):

@@ -5,11 +5,12 @@ import json
 import random
 import sqlite3
 import threading
+import types
 
 import pytest
 from sqlalchemy import text
 
-from harken import cli
+from harken import cli, launch
 from harken.core.errors import UserError
 from harken.core.records import Choice, Prompt
 from harken.store import backup, migrations
@@ -17,10 +18,10 @@ from harken.store.database import open_database
 from harken.store.files import read_comparisons, read_demonstrations, write_jsonl
 from harken.store.migrations import first_tables
 from harken.store.snapshots import snapshot
-from harken.studio import people
+from harken.studio import accounts, people
 from harken.studio.exports import export_rows, trl_pairs, write_rows
 from harken.studio.forms import spans
-from harken.studio.reading import read_items
+from harken.studio.reading import read_items, read_upload
 from studio_site import Desk, empty_postgres, new_site, open_template, postgres_server, simple_answer
 
 
@@ -79,6 +80,12 @@ def test_parquet_holds_the_same_rows(desk, tmp_path):
         assert parquet.read_table(path).num_rows == n == len(list(export_rows(desk.db, "comparisons", shape)))
     found = parquet.read_table(tmp_path / "harken.parquet").to_pylist()
     assert [r["ranks"] for r in found] == [list(c.ranks) for c in desk.db.comparisons()]
+    rated = Desk(desk.db, kind="rate_and_rank", n=1)
+    label_all(rated, "bo")
+    write_rows(tmp_path / "ratings.parquet", export_rows(desk.db, "ratings"))
+    schema = parquet.read_table(tmp_path / "ratings.parquet").schema
+    assert str(schema.field("flags").type.field("hallucination").type) == "bool", "though it was asked of nobody"
+    assert str(schema.field("prompt_flags").type.value_type) == "string"
     with pytest.raises(UserError, match="ends in none of"):
         write_rows(tmp_path / "x.csv", iter([]))
 
@@ -165,6 +172,12 @@ def test_files_become_items_whatever_their_shape(tmp_path):
     (sampled,) = items({"prompt": "q", "completions": ["a", "b"], "finished": [True, True],
                         "source": {"model": "toy", "seed": 1}})
     assert sampled["completions"][0] == {"text": "a", "source": "model toy, seed 1"}
+    array = [{"prompt": "q", "completions": ["a", "b"]}, {"prompt": "r", "role": "gold"}]
+    (tmp_path / "array.json").write_text(json.dumps(array))
+    assert [row["prompt"] for row in read_items([tmp_path / "array.json"])] == ["q", "r"]
+    with pytest.raises(UserError, match="send the file again") as told:
+        read_upload(b'{"prompt": "fine"}\n{"prompt": 3}\n')
+    assert "--" not in str(told.value), "a browser has no flags"
     for model in "ab":
         write_jsonl(tmp_path / f"{model}.jsonl", [{"prompt": "q", "completions": [f"by {model}"], "finished": [True],
                                                    "source": {"model": model}}])
@@ -173,7 +186,7 @@ def test_files_become_items_whatever_their_shape(tmp_path):
 
 
 @pytest.mark.parametrize(("row", "words"), [
-    ({"prompt": "q", "completions": ["only one"]}, "needs 2 to 2 completions"), ({"completions": ["a", "b"]}, "prompt"),
+    ({"prompt": "q", "completions": ["only one"]}, "needs 2 completions"), ({"completions": ["a", "b"]}, "prompt"),
     ({"prompt": "q", "completions": ["a", "b"], "gold": {"ranks": [1, 2, 3]}}, "gold.ranks"),
     ({"prompt": "q", "completions": ["a", "b"], "colour": 1}, "colour"), ({"prompt": " ", "completions": ["a", "b"]}, "empty"),
     ({"prompt": [{"role": "assistant", "content": "x"}], "completions": ["a", "b"]}, "assistant")])
@@ -211,11 +224,35 @@ def test_a_model_at_an_endpoint_answers_first(tmp_path, capsys):
     command = ["ask", str(prompts), "--project", "new", "--kind", "compare", "--endpoint", url, "--model", "m", "--n", "2",
                "--db", str(tmp_path / "f.db")]
     assert cli.main(command) == 0 and "Added 2 items" in capsys.readouterr().out
+    Model.asked, asked = [], Model.asked
+    again = [*command[:4], *command[6:]]
+    for more, words in ((["--n", "3"], "takes 2 answers"), (["--kind", "edit"], "asks people to compare")):
+        assert cli.main([*again, *more]) == 2 and words in capsys.readouterr().err
+    assert not Model.asked, "the model is not asked for what nobody could judge"
+    Model.asked = asked
     server.shutdown()
     assert sorted(a["messages"][0]["content"] for a in Model.asked) == ["one", "one", "two", "two"]
     assert len({(a["messages"][0]["content"], a["seed"]) for a in Model.asked}) == 4
     with open_database(tmp_path / "f.db") as db:
         assert url in rows(db, "SELECT body FROM items")[0].body
+
+
+def test_a_run_answers_first(tmp_path, capsys, monkeypatch):
+    class Run:
+        def sample(self, prompts, n, **_):
+            return [[types.SimpleNamespace(text="" if p.messages[-1].content == "two" else f"answer {i}") for i in range(n)]
+                    for p in prompts]
+
+    monkeypatch.setattr(launch, "open_sampler", lambda model: Run())
+    monkeypatch.setattr(launch, "check_context", lambda *_: None)
+    write_jsonl(tmp_path / "p.jsonl", [Prompt.of("one"), Prompt.of("two")])
+    command = ["ask", str(tmp_path / "p.jsonl"), "--model", "runs/sft", "--db", str(tmp_path / "f.db")]
+    assert cli.main([*command, "--project", "new", "--kind", "rate_and_rank"]) == 0
+    assert "Added 1 items" in (said := capsys.readouterr().out) and "1 prompt is left out" in said
+    with open_database(tmp_path / "f.db") as db:
+        assert "answer 3" in (body := rows(db, "SELECT body FROM items")[0].body) and "runs/sft" in body
+    assert cli.main([*command, "--project", "write", "--kind", "demonstrate"]) == 2
+    assert "takes no answers of a model" in capsys.readouterr().err
 
 
 # Backups and migrations
@@ -311,7 +348,7 @@ def test_a_backup_moves_between_sqlite_and_postgresql(desk, tmp_path):
 def test_commands_on_wrong_input_say_what_to_do(tmp_path, capsys):
     db, words = str(tmp_path / "f.db"), tmp_path / "w"
     words.write_text("short\n")
-    for command, said in ((["users", "add", "ada", "--password-file", str(words)], "at least 8 characters"),
+    for command, said in ((["users", "add", "ada", "--password-file", str(words)], "at least 10 characters"),
                           (["users", "add", "ada", "--password-file", str(tmp_path / "none")], "cannot be read"),
                           (["users", "list"], "There is no database"), (["backup", "--out", "x.db"], "There is no database"),
                           (["export", "ratings", "--out", "x.jsonl"], "There is no database"),
@@ -321,6 +358,12 @@ def test_commands_on_wrong_input_say_what_to_do(tmp_path, capsys):
         assert said in capsys.readouterr().err
     words.write_text("long enough password\n")
     assert cli.main(["users", "add", "ada", "--role", "lead", "--password-file", str(words), "--db", db]) == 0
+    words.write_text("another long password\n")
+    assert cli.main(["users", "password", "ada", "--password-file", str(words), "--db", db]) == 0
+    with open_database(db) as opened, opened.link.reading() as tx:
+        assert accounts.right_password("another long password", accounts.stored_password(tx, "ada")[1])
+    assert cli.main(["users", "password", "bob", "--password-file", str(words), "--db", db]) == 2
+    assert "no active account bob" in capsys.readouterr().err
     assert cli.main(["users", "add", "ADA", "--password-file", str(words), "--db", db]) == 2
     assert cli.main(["users", "list", "--db", db]) == 0
     assert "ada  lead  active" in capsys.readouterr().out

@@ -2,10 +2,13 @@
 
 import os
 import random
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from harken.studio import accounts
+from harken.studio.client import Client
 from studio_browser import ANSWERS, PHONE, Served, Watched, chromium, ranking_items, read_guide, stored, until
 from studio_crowd import crowd
 
@@ -259,7 +262,12 @@ def test_a_lead_makes_a_project_imports_a_file_and_labels(watched, served, tmp_p
     page.get_by_label("Prompt", exact=True).fill("Kale?")
     page.get_by_label("Answers, with a line").fill("In spring.\n---\nIn autumn.")
     page.get_by_role("button", name="Add it").click()
-    page.locator(".message", has_text="1 items added").wait_for()
+    page.locator(".message", has_text="1 item added").wait_for()
+    page.get_by_text("Or bring what people said elsewhere").click()
+    rows.write_text('{"prompt": "Leeks?", "completions": ["a", "b"], "ranks": [2, 1], "labeler": "zoe"}\n')
+    page.locator("#judged").set_input_files(rows)
+    page.get_by_role("button", name="Store them").click()
+    page.locator(".message", has_text="1 comparison stored").wait_for()
     page.get_by_role("link", name="Label").click()
     read_guide(page)
     page.keyboard.press("1")
@@ -331,6 +339,35 @@ def test_invitation_login_and_what_a_labeler_may_see(browser, tmp_path):
         faults = watched.close(("status of 401", "status of 404"))
         served.stop()
     assert faults == []
+
+
+def test_an_item_shows_how_much_better_and_what_was_changed(watched, served):
+    client, page, shown = Client(served.url), watched.page(), []
+    client.me()
+    for kind, item, said in (
+        ("compare", {"completions": ["a", "b"]}, {"preference": 3}),
+        ("edit", {"original": "Plant 🌱 them in May."}, {"text": "Sow 🌱 them in May.", "use_case": "chat"}),
+    ):
+        (task,) = client.next(served.project(kind, [{"prompt": "Beans?", **item}]))["tasks"]
+        client.submit(task, said)
+        page.goto(f"{served.url}/lead/projects/{task['project']}")
+        assert "Answers" in page.locator("main").inner_text()
+        page.goto(f"{served.url}/lead/items/{task['item']}")
+        shown.append(page.locator("section[aria-labelledby=said]").inner_text())
+    assert "much better" in shown[0]
+    assert page.locator("mark.gone").inner_text() == "Plant" and page.locator("ins").inner_text() == "Sow"
+    assert "🌱 them in May." in shown[1] and "chat" in shown[1]
+
+
+def test_a_withdrawal_says_what_it_reached(watched, served):
+    page = watched.page()
+    served.write(lambda tx: accounts.add_user(tx, "Wim", None, "labeler", datetime.now(UTC)))
+    page.goto(f"{served.url}/lead/people")
+    row = page.locator("tr", has_text="Wim")
+    row.get_by_role("button", name="Withdraw").click()
+    row.get_by_role("button", name="Really").click()
+    page.locator(".message", has_text="0 answers of Wim leave all later snapshots. No snapshot holds any.").wait_for()
+    assert "withdrawn" in row.inner_text()
 
 
 def test_snapshots_and_members(watched, served, crowded):

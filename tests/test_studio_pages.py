@@ -141,6 +141,15 @@ def test_f10_ranking_by_arrows_by_buttons_and_by_dragging_ends_in_one_state(watc
     assert as_shown(payload, order) == [2, 3, 4, 1]
 
 
+def test_nine_answers_without_ranks_leave_the_page_readable(watched, served):
+    nine = {"prompt": "q", "completions": [f"answer {n}" for n in range(9)]}
+    page = watched.label(served.project("rate_and_rank", [nine]))
+    rate_all(page, 9, lambda at: page.keyboard.press("4"))
+    assert page.locator(".standing").bounding_box()["height"] < 150
+    tops = "(cells) => new Set(cells.map((c) => c.getBoundingClientRect().top)).size"
+    assert page.locator(".cell:not(.pool)").evaluate_all(tops) == 1, "the ranks stand in one line"
+
+
 def test_rank_changes_are_spoken(watched, served):
     page = watched.label(served.project("rate_and_rank", ranking_items(1, 3)))
     rate_all(page, 3, lambda at: page.keyboard.press("4"))
@@ -263,6 +272,7 @@ def test_every_task_on_a_phone_by_touch(watched, served, kind):
         for at, rank in enumerate((1, 1, 2, 5, 3)):
             page.locator(".ranking .card").nth(at).locator("[role=radio]").nth(rank - 1).tap()
     elif kind == "compare":
+        assert "arrows" not in page.locator("#status").inner_text(), "a phone has no keys"
         page.get_by_role("radio", name="B is much better").tap()
     else:
         assert page.locator("#text").bounding_box()["y"] < 700, "it is on the first screen"
@@ -270,6 +280,7 @@ def test_every_task_on_a_phone_by_touch(watched, served, kind):
         page.locator("#text").fill("A text written on a phone.")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.evaluate(SMALL) == []
+    assert page.locator("#status").bounding_box()["height"] < 40, "one line"
     page.locator("#go").tap()
     stored(page)
     ((payload, order, _),) = served.judgments(project)
@@ -286,6 +297,23 @@ def test_f1_a_double_submit_stores_once(watched, served):
     page.wait_for_timeout(300)
     assert len(served.judgments(project)) == 1
     assert page.locator("#done").inner_text().startswith("1 done")
+
+
+def test_an_answer_in_one_tab_moves_the_other_on(watched, served):
+    project = served.project("compare", [{"prompt": f"q{n}", "completions": [f"a{n}", f"b{n}"]} for n in range(6)])
+    one = watched.label(project)
+    other = one.context.new_page()
+    other.goto(f"{served.url}/label/{project}")
+    other.locator(".compare").wait_for()
+    for tab, last in ((one, other), (other, one)):
+        now = tab.locator(".conversation").inner_text()
+        tab.bring_to_front()
+        tab.keyboard.press("1")
+        tab.keyboard.press("Enter")
+        stored(tab)
+        until(last, "(now) => document.querySelector('.conversation')?.innerText !== now", now)
+    assert len(served.judgments(project)) == 2
+    assert not one.locator(".message.failure").count() and not other.locator(".message.failure").count()
 
 
 def test_f21_answers_given_offline_arrive_exactly_once(troubled, served):
@@ -528,6 +556,16 @@ def test_f20_what_models_and_people_write_never_runs(watched, served):
     assert page.evaluate("window.pwned") is None
     assert page.locator("#stage img, #stage iframe, #stage script, #stage style").count() == 0
     assert page.locator('a[href^="javascript"]').count() == 0
+
+
+def test_each_paragraph_runs_in_the_direction_of_its_script(watched, served):
+    project = served.project("edit", [{"prompt": "שלום 👋\n\nLeft to right.", "original": "مرحبا بالعالم."}])
+    page = watched.label(project)
+    start = """(node) => { const range = document.createRange(); range.selectNodeContents(node);
+      const [text, box] = [range.getBoundingClientRect(), node.getBoundingClientRect()];
+      return text.left - box.left > box.right - text.right; }"""
+    assert [p.evaluate(start) for p in page.locator(".prose p").all()][:3] == [True, False, True]
+    assert page.locator("#text").evaluate("(area) => getComputedStyle(area).unicodeBidi") == "plaintext"
 
 
 def test_single_key_shortcuts_can_be_turned_off(watched, served):

@@ -22,6 +22,12 @@ def test_what_was_shown_first_comes_from_the_order():
     assert votes_of([said]).first.tolist() == [1, -1, -1]
 
 
+def test_an_edit_is_preferred_to_its_original_which_was_shown_alone():
+    said = Judgment(P, "edit", {"completion": "b", "completions": ["b", "a"], "ranks": [1, 2]}, "ana", order=(0,))
+    votes = votes_of([said])
+    assert votes.won.tolist() == [1] and votes.first.tolist() == [0]
+
+
 def test_items_are_shared_between_people_but_not_between_prompts():
     votes = votes_of([Choice(P, ("x", "y"), (1, 2), "ana"), Choice(P, ("y", "x"), (1, 2)), Choice(Q, ("x", "y"), (1, 2), "bo")])
     assert len(votes.items) == 4 and votes.prompt.tolist() == [0, 0, 1, 1]

@@ -34,8 +34,8 @@ Puts what is to be judged into a project. Items of the file that are there alrea
 source is kept in the database and never shown to labelers."""
 ASK_EXAMPLES = """\
 examples:
-  harken sample --model runs/sft --prompts prompts.jsonl --n 4 --out samples.jsonl
-  harken ask samples.jsonl --project helpful --kind rate_and_rank --overlap 2
+  harken ask prompts.jsonl --project helpful --kind rate_and_rank --overlap 2 --model runs/sft
+  harken ask sft.jsonl ppo.jsonl --project better --kind compare     what harken sample wrote, of two models
   harken ask prompts.jsonl --project write --kind demonstrate
   harken ask prompts.jsonl --project helpful --kind compare --endpoint http://localhost:8000/v1 --model my-model --n 2"""
 
@@ -52,7 +52,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
                    help="host name that browsers use for it behind a proxy; may be given more than once")
     p.set_defaults(handler=serve)
 
-    p = commands.add_parser("users", help="accounts of the studio: add, list, withdraw")
+    p = commands.add_parser("users", help="accounts of the studio: add, password, list, withdraw")
     actions = p.add_subparsers(title="actions", metavar="ACTION", required=True)
     a = actions.add_parser("add", help="make an account; the password is asked for, or read from a file")
     a.add_argument("name")
@@ -60,6 +60,11 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     a.add_argument("--password-file", metavar="FILE", help="its first line is the password")
     _db(a)
     a.set_defaults(handler=add_user)
+    a = actions.add_parser("password", help="give an account another password; ends its sessions")
+    a.add_argument("name")
+    a.add_argument("--password-file", metavar="FILE", help="its first line is the password")
+    _db(a)
+    a.set_defaults(handler=change_password)
     a = actions.add_parser("list", help="who has an account")
     _db(a)
     a.set_defaults(handler=list_users)
@@ -86,9 +91,10 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     p.add_argument("--kind", choices=("demonstrate", "rate_and_rank", "compare", "edit", "write_prompt"), help="of a new project")
     p.add_argument("--overlap", type=int, help="answers for each item, of a new project (default: 1)")
     p.add_argument("--purpose", choices=("train", "eval"), default="train", help="of a new project (default: train)")
-    p.add_argument("--endpoint", metavar="URL", help="let a model answer the prompts first: an OpenAI-compatible /v1 address")
-    p.add_argument("--model", help="its name at that address")
-    p.add_argument("--n", type=int, default=4, help="answers to each prompt (default: 4)")
+    p.add_argument("--model", help="let it answer the prompts first: a run directory or whatever harken sample takes; with "
+                   "--endpoint its name there")
+    p.add_argument("--endpoint", metavar="URL", help="ask the model at this OpenAI-compatible /v1 address")
+    p.add_argument("--n", type=int, help="answers to each prompt (default: 4; of a comparison 2, to improve 1)")
     p.add_argument("--max-tokens", type=int, default=512, help="longest answer in tokens (default: 512)")
     p.add_argument("--temperature", type=float, default=1.0, help="of sampling (default: 1.0)")
     _db(p)
@@ -171,6 +177,24 @@ def add_user(args: argparse.Namespace) -> int:
     except ApiError as error:
         raise UserError(error.message, error.hint) from None
     print(f"{args.name} can log in as {args.role}.\nNext: harken studio --db {args.db}")
+    return 0
+
+
+def change_password(args: argparse.Namespace) -> int:
+    """`harken users password`."""
+    from datetime import UTC, datetime
+
+    from harken.store.database import open_database
+    from harken.studio import accounts
+    from harken.studio.errors import ApiError
+    password = _password(args)
+    try:
+        hashed = accounts.hash_password(password)
+        with open_database(args.db, create=False) as db, db.link.writing() as tx:
+            accounts.set_password(tx, args.name, hashed, datetime.now(UTC))
+    except ApiError as error:
+        raise UserError(error.message, error.hint) from None
+    print(f"{args.name} has another password; a studio that runs takes it at once.")
     return 0
 
 
@@ -259,13 +283,22 @@ def ask(args: argparse.Namespace) -> int:
     from harken.studio.errors import ApiError
     from harken.studio.reading import read_items
     now = datetime.now(UTC)
+    find = select(table.c.id, table.c.kind).where(table.c.name == args.project)
+    if args.endpoint and not args.model:
+        raise UserError("--endpoint needs --model.", "harken ask --help shows an example.")
     with open_database(args.db) as db:
-        items = generated(args) if args.endpoint else read_items([Path(f) for f in args.files])
+        with db.link.reading() as tx:
+            known = tx.execute(find).first()
+        kind = known.kind if known else args.kind
+        if not kind:
+            raise UserError(f"There is no project {args.project!r} yet.", "Give --kind to make it.")
+        if args.kind not in (None, kind):
+            raise UserError(f"{args.project} asks people to {kind}, not to {args.kind}.",
+                            "Leave --kind away, or name another project.")
+        items = generated(args, kind) if args.model else read_items([Path(f) for f in args.files])
         try:
             with db.link.writing() as tx:
-                known = tx.execute(select(table.c.id, table.c.kind).where(table.c.name == args.project)).first()
-                if known is None and not args.kind:
-                    raise UserError(f"There is no project {args.project!r} yet.", "Give --kind to make it.")
+                known = tx.execute(find).first()
                 said = {"name": args.project, "kind": args.kind, "purpose": args.purpose, "overlap": args.overlap or 1}
                 number = known.id if known else projects.create_project(tx, said, now, seed=secrets.randbelow(2**53))
                 found = projects.add_items(tx, number, items, now)
@@ -280,23 +313,45 @@ def ask(args: argparse.Namespace) -> int:
     return 0
 
 
-def generated(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Items made of the files' prompts and a model's answers to them."""
-    from harken.engines.openai import EndpointSampler
+def generated(args: argparse.Namespace, kind: str) -> list[dict[str, Any]]:
+    """Items of a kind, made of the files' prompts and a model's answers to them."""
     from harken.store.files import read_prompts
-    if not args.model or not 1 <= args.n <= 9:
-        raise UserError("--endpoint needs --model, and --n from 1 to 9.", "harken ask --help shows an example.")
-    sampler = EndpointSampler(args.endpoint, args.model)
+    from harken.studio.projects import JUDGED
+    fewest, most = JUDGED.get(kind, (0, 0))
+    n = args.n if args.n is not None else min(4, most)
+    if not most or not fewest <= n <= most:  # before the model works for nothing
+        raise UserError(f'"{kind}" takes no answers of a model.' if not most else
+                        f'"{kind}" takes {f"{fewest} to {most}" if fewest < most else most} answers to a prompt, --n says {n}.',
+                        "Leave --model away." if not most else "Give another --n, or none.")
     prompts = [prompt for path in args.files for prompt in read_prompts(path).records]
-    # One at a time, each with its own seed: not every server honours "n".
-    rounds = [sampler.sample(prompts, 1, max_tokens=args.max_tokens, temperature=args.temperature, seed=1000 * k)
-              for k in range(args.n)]
-    source = f"{args.model} at {args.endpoint}, temperature {args.temperature}, max_tokens {args.max_tokens}"
-    items = []
-    for n, prompt in enumerate(prompts):
+    source = f"{args.model}{f' at {args.endpoint}' if args.endpoint else ''}, temperature {args.temperature}, " \
+             f"max_tokens {args.max_tokens}"
+    items, empty = [], 0
+    for prompt, texts in zip(prompts, _answers(args, prompts, n)):
+        if not all(texts):
+            empty += 1
+            continue
         row = {("prompt_kind" if k == "kind" else k): v for k, v in prompt.to_json().items()}
-        items.append(row | {"completions": [{"text": found[n][0].text, "source": source} for found in rounds]})
+        items.append(row | {"completions": [{"text": t, "source": source} for t in texts]})
+    if empty:
+        print(f"  {empty:,} prompt{'s are' if empty != 1 else ' is'} left out: the model gave an empty answer")
     return items
+
+
+def _answers(args: argparse.Namespace, prompts: list[Any], n: int) -> list[list[str]]:
+    """`n` answers to each prompt."""
+    if not args.endpoint:
+        from harken import launch
+        sampler = launch.open_sampler(args.model)
+        launch.check_context(sampler, prompts, args.max_tokens)
+        found = sampler.sample(prompts, n, max_tokens=args.max_tokens, temperature=args.temperature, seed=0)
+        return [[sample.text for sample in group] for group in found]
+    from harken.engines.openai import EndpointSampler
+    served = EndpointSampler(args.endpoint, args.model)
+    # One at a time, each with its own seed: not every server honours "n".
+    rounds = [served.sample(prompts, 1, max_tokens=args.max_tokens, temperature=args.temperature, seed=1000 * k)
+              for k in range(n)]
+    return [[group[at][0].text for group in rounds] for at in range(len(prompts))]
 
 
 def backup(args: argparse.Namespace) -> int:

@@ -73,4 +73,4 @@ class EndpointSampler:
             if attempt < RETRIES:
                 time.sleep(self.wait * 2**attempt)
         raise UserError(f"{self.url} does not answer ({reason}).",
-                        "Check the address, --judge-model and the key in $HARKEN_API_KEY.")
+                        "Check the address, the model's name and the key in $HARKEN_API_KEY.")

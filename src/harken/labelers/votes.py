@@ -94,6 +94,8 @@ def votes_of(said: Iterable[Choice | Judgment]) -> Votes:
         prompts.setdefault(key, len(prompts))
         index = [items.setdefault((key, text), len(items)) for text in choice.options]
         order = one.order if isinstance(one, Judgment) else None
+        if order is not None and len(order) < len(index):
+            order = None  # who edited was shown the original alone
         place = {option: at for at, option in enumerate(order)} if order is not None else {}
         for i in range(len(index)):
             for j in range(i + 1, len(index)):

@@ -27,7 +27,7 @@ ROLES = ("lead", "labeler", "viewer")
 SCOPES = ("read", "label", "lead")
 LOCAL = "me"
 SESSION_DAYS = 14
-SHORTEST = 8
+SHORTEST = 10
 CONSENT = "My answers are stored with my name and used to train and evaluate language models. I may withdraw at any time: " \
           "my answers then leave all later snapshots."
 
@@ -74,6 +74,16 @@ def add_user(tx: Connection, name: str, password_hash: str | None, role: str, no
     assert key is not None
     events.add(tx, "user", now, user_id=key[0], body={"name": name, "role": role})
     return User(key[0], name, role, held_out, local=name == LOCAL and password_hash is None, group=group or {})
+
+
+def set_password(tx: Connection, name: str, password_hash: str, now: datetime) -> None:
+    """Another password for somebody who forgot theirs; ends their sessions."""
+    user, _ = stored_password(tx, name)
+    if user is None or user.local:
+        raise ApiError("not_found", f"There is no active account {name}.", "harken users list shows them.")
+    tx.execute(update(users).where(users.c.id == user.id).values(password_hash=password_hash))
+    end_sessions(tx, user.id)
+    events.add(tx, "password", now, user_id=user.id)
 
 
 def has_accounts(tx: Connection) -> bool:

@@ -54,7 +54,8 @@ async def login(call: Call) -> SignedIn:
     user, stored = await studio.read(lambda tx: accounts.stored_password(tx, name))
     right = await studio.hash(accounts.right_password, call.body["password"], stored or accounts.NOBODY)
     if user is None or stored is None or not right:
-        raise ApiError("bad_login", "Name and password do not fit.", "Ask the lead for a new invitation if you forgot it.")
+        raise ApiError("bad_login", "Name and password do not fit.",
+                       "Whoever runs the studio can set another: harken users password NAME.")
     return await _sign_in(call, user)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import insert, select, update
 
 from harken.core.errors import UserError
+from harken.core.records import Prompt
 from harken.store import events
 from harken.store.connection import StorageError
 from harken.store.events import stamp
-from harken.store.files import json_line
+from harken.store.files import KINDS, Reader, json_line
 from harken.store.schema import judgments
 from harken.store.snapshots import snapshot
 from harken.store.studio_schema import assignments, grades, invitations, items, members, snapshots, users
@@ -24,6 +26,7 @@ from harken.studio.claims import Line, decide
 from harken.studio.errors import ApiError, not_found
 from harken.studio.exports import SHAPES, WHATS, export_rows
 from harken.studio.leases import find_project
+from harken.studio.reading import uploaded
 from harken.studio.schema import ANY, BOOLEAN, ID, TIME, Schema, array, enum, integer, mapping, nullable, obj, text
 
 PERSON: Schema = obj({"id": ID, "name": text(200), "role": enum(*ROLES), "state": enum("active", "disabled", "withdrawn"),
@@ -123,6 +126,19 @@ def _freeze(call: Call) -> Json:
         raise ApiError.of(error, "conflict") from None
     return {"path": str(info.path), "rows": info.rows, "sha256": info.hash, "labelers": info.labelers,
             "warnings": list(info.warnings)}
+
+
+@operation("POST", "/api/judgments/import", "lead", summary="Store what people said elsewhere, all or none, for later snapshots",
+           answer=obj({"kind": enum(*KINDS), "added": integer(), "already": integer()}), writes=True, ndjson="in")
+async def import_judgments(call: Call) -> Json:
+    return await call.studio.slow(uploaded, call.body, functools.partial(_store, call))
+
+
+def _store(call: Call, path: Path) -> Json:
+    if isinstance(next(iter(Reader(path))), Prompt):
+        raise UserError("The file holds prompts that nobody has judged.", "Add them to a project as items.")
+    found = call.studio.db.import_file(path)
+    return {"kind": found.kind, "added": found.added, "already": found.already}
 
 
 @operation("GET", "/api/projects/{project}/export", "reader", summary="What counts, one JSON object a line", ndjson="out",

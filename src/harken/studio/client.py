@@ -22,6 +22,7 @@ from urllib.parse import urlencode, urlsplit
 
 Json = dict[str, Any]
 RETRIES = 5
+IDLE_SECONDS = 3.0  # servers close what was idle for five: a call on such a connection would be lost
 MOST_ITEMS = 200
 ACTIONS = ("submit", "skip", "unsafe", "undo", "draft", "next", "renew", "leave", "items", "import")
 
@@ -42,6 +43,7 @@ class Client:
         assert parts.scheme in ("http", "https") and parts.hostname, f"{url} is no http address"
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._connection = kind(parts.hostname, parts.port, timeout=timeout)
+        self._used = 0.0
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
@@ -83,6 +85,10 @@ class Client:
     def _add(self, project: int, batch: Sequence[Mapping[str, Any]]) -> int:
         lines = "".join(json.dumps(item) + "\n" for item in batch).encode()
         return int(self.call("POST", f"/api/projects/{project}/import", lines)["added"])
+
+    def import_judgments(self, rows: Iterable[Mapping[str, Any]]) -> Json:
+        """Stores comparisons or demonstrations that people gave elsewhere: for snapshots, asked of nobody again."""
+        return dict(self.call("POST", "/api/judgments/import", "".join(json.dumps(row) + "\n" for row in rows).encode()))
 
     def order(self, project: int, by: str = "information") -> Json:
         """Puts first what teaches most (`information`), or all in the order of `arrival`."""
@@ -158,9 +164,12 @@ class Client:
         if isinstance(body, bytes):
             headers["Content-Type"] = "application/x-ndjson"
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        if time.monotonic() - self._used > IDLE_SECONDS:
+            self._connection.close()  # the next request opens it anew
         self._connection.request(method, path, data, headers)
         response = self._connection.getresponse()
         content = response.read()
+        self._used = time.monotonic()
         cookie = response.headers.get("set-cookie", "")
         if cookie.startswith("harken_session="):
             self._headers["Cookie"] = cookie.split(";")[0]

@@ -124,7 +124,9 @@ def write_rows(path: Path, rows: Iterator[Row]) -> int:
     everything = [{name: row.get(name) for name in names} for row in everything]
     partial = path.with_name(f".{path.name}.partial")
     try:
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(everything), partial)
+        found = pyarrow.Table.from_pylist(everything).schema
+        schema = pyarrow.schema([field.with_type(_arrow_type(field.type, field.name)) for field in found])
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(everything, schema), partial)
         partial.replace(path)
     except OSError as error:
         raise UserError(f"{path} could not be written: {error.strerror or error}.",
@@ -132,6 +134,18 @@ def write_rows(path: Path, rows: Iterator[Row]) -> int:
     finally:
         partial.unlink(missing_ok=True)
     return len(everything)
+
+
+def _arrow_type(kind: Any, name: str) -> Any:
+    """A column's type though no row tells it: a flag that was never asked is yes or no, an empty list holds words. So the
+    files of two exports have the same columns."""
+    import pyarrow
+    if pyarrow.types.is_struct(kind):
+        fields = [kind.field(i) for i in range(kind.num_fields)]
+        return pyarrow.struct([(f.name, pyarrow.bool_() if name == "flags" else _arrow_type(f.type, f.name)) for f in fields])
+    if pyarrow.types.is_list(kind):
+        return pyarrow.list_(_arrow_type(kind.value_type, name))
+    return pyarrow.string() if pyarrow.types.is_null(kind) else kind
 
 
 def _for_parquet(row: Row) -> Row:

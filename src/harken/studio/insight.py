@@ -272,7 +272,7 @@ def _biases(counted: Sequence[Said], votes: Votes) -> list[Row]:
     if both:
         share = mean_interval([bool(s.payload["conflicts"]) for s in both], [s.item for s in both], bounds=(0, 1))
         rows.append(Row("A ranking contradicts its own ratings", share, None, len(both), "contradict",
-                        "two answers ranked against their ratings (F14)"))
+                        "two answers ranked against their ratings"))
     return rows
 
 

@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 
 from harken.store.events import stamp
 from harken.store.schema import judgments, prompts
-from harken.store.studio_schema import events, items, retractions
+from harken.store.studio_schema import events, grades, items, retractions
 from harken.studio import charts
 from harken.studio.api_project import item_json
 from harken.studio.api_review import READINGS, readings
@@ -31,7 +31,7 @@ QUEUE = 10
 LISTS = {"disagree": "People gave opposite verdicts", "contradict": "A ranking contradicts its own ratings",
          "decided": "Decided by a lead", "flagged": "Reported as unsafe", "set_aside": "Set aside", "done": "Finished",
          "open": "Open", "answered": "Answered so far", "repeated": "Asked again of the same labeler",
-         "gold": "Questions whose answer is known"}
+         "gold": "Questions whose answer is known", "ungraded": "Waiting for a grade"}
 
 
 class Figures:
@@ -90,7 +90,7 @@ def routes(studio: Studio) -> list[BaseRoute]:
         project = await studio.call(request, "get_project", path={"project": found["project"]})
         people = await names(request)
         return render(request, "lead_item.html", tab="items", project=project, item=found, people=people,
-                      readings=READINGS, categories=CATEGORIES)
+                      readings=READINGS, categories=CATEGORIES, edited=edited)
 
     async def names(request: Request) -> dict[int, str]:
         listed = await studio.call(request, "list_users", query={"limit": 500})
@@ -120,6 +120,16 @@ def routes(studio: Studio) -> list[BaseRoute]:
             Route("/lead/projects/{project:int}/items", page(listed, who="reader")),
             Route("/lead/projects/{project:int}/settings", page(settings, who="reader")),
             Route("/lead/items/{item:int}", page(item, who="reader"))]
+
+
+def edited(payload: dict[str, Any]) -> list[tuple[str, str]]:
+    """An edit as runs of text: the same, gone from the original, added."""
+    before, after = payload["original"], payload["completion"]
+    runs, at = [], 0
+    for span in payload["spans"]:
+        runs += [("same", after[at:span["to"][0]]), ("gone", before[slice(*span["from"])]), ("added", after[slice(*span["to"])])]
+        at = span["to"][1]
+    return [(what, words) for what, words in (*runs, ("same", after[at:])) if words]
 
 
 def time_left(progress: dict[str, Any]) -> float | None:
@@ -159,6 +169,10 @@ def _listed(tx: Connection, project: int, query: Any, found: Insight) -> tuple[l
         where.append(c.done > 0)
     elif what == "gold":
         where.append(c.role != "task")
+    elif what == "ungraded":
+        said = (judgments.c.role == "qualify", judgments.c.kind == "demonstration",
+                judgments.c.seq.not_in(select(grades.c.judgment_seq)))
+        where.append(c.id.in_(select(judgments.c.item_id).where(*said)))
     elif what == "repeated":
         where.append(c.id.in_(select(judgments.c.item_id).where(judgments.c.role == "repeat")))
     elif what in found.split or what in ("disagree", "contradict"):

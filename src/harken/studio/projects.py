@@ -40,6 +40,8 @@ ITEM: Schema = obj({
     "kind": enum(*KINDS)})
 ITEM["required"] = []
 BATCH = 500
+JUDGED = {"rate_and_rank": (2, 9), "compare": (2, 2), "edit": (1, 1)}
+"""How many completions an item of a kind has, at least and at most; of the other kinds it has none."""
 
 
 def create_project(tx: Connection, said: Mapping[str, Any], now: datetime, *, user_id: int | None = None, seed: int = 0) -> int:
@@ -147,7 +149,8 @@ def add_items(tx: Connection, project: int, rows: Iterable[Mapping[str, Any]], n
             check(ITEM, dict(said), "")
             row = _item_row(found, settings, said, now)
         except (ApiError, ValueError) as error:
-            raise ApiError("bad_request", f"Item {n}: {error}.", "Correct it and send all items again: none was added.") from None
+            raise ApiError("bad_request", f"Item {n}: {str(error).rstrip('.')}.",
+                           "Correct it and send all items again: none was added.") from None
         batch.append(row)
         if len(batch) == BATCH:
             added, already, tasks, unblinded = _sum((added, already, tasks, unblinded), _store(tx, found, batch, place + added))
@@ -170,9 +173,10 @@ def _item_row(project: Row[Any], settings: Settings, said: Mapping[str, Any], no
         given = [said["original"], *given]
     texts = [c if isinstance(c, str) else c["text"] for c in given]
     sources = [None if isinstance(c, str) else c.get("source") for c in given]
-    fewest, most = {"rate_and_rank": (2, 9), "compare": (2, 2), "edit": (1, 1)}.get(kind, (0, 0))
+    fewest, most = JUDGED.get(kind, (0, 0))
     if not fewest <= len(texts) <= most:
-        raise ValueError(f'"{kind}" needs {fewest} to {most} completions, found {len(texts)}')
+        wanted = f"{fewest} to {most}" if fewest < most else fewest or "no"
+        raise ValueError(f'"{kind}" needs {wanted} completion{"s" * (wanted != 1)}, found {len(texts)}')
     if kind != project.kind and role != "qualify":
         raise ValueError(f'only a qualifying item may be of another kind ("{kind}") than the project ("{project.kind}")')
     if "gold" in said and len(said["gold"].get("ranks", texts)) != len(texts):

@@ -3,6 +3,8 @@
     {"prompt": "Hi", "completions": ["Hello.", {"text": "Yo", "source": "runs/sft"}], "warnings": ["hate"]}     an item
     {"prompt": "Hi", "completions": ["Hello.", "Yo"], "finished": [true, true], "source": {"model": "runs/sft"}}  a sample
 
+One a line, or all in one JSON array.
+
 Of several files, the completions of equal prompts come together into one item: answers of several models to compare.
 """
 
@@ -11,9 +13,9 @@ from __future__ import annotations
 import gzip
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harken.core.errors import UserError
 from harken.core.records import content_hash
@@ -21,6 +23,7 @@ from harken.store.files import Reader
 from harken.studio.projects import ITEM, items_of
 
 Row = dict[str, Any]
+T = TypeVar("T")
 # Names that only an item has; what other shapes have too does not tell them apart.
 OWN = set(ITEM["properties"]) - {"prompt", "use_case", "tags", "split", "meta", "kind"}
 
@@ -41,15 +44,19 @@ def read_items(paths: Sequence[Path]) -> list[Row]:
 
 
 def _items(path: Path) -> Iterator[Row]:
-    first = _first_row(path)
-    if first is None or not first.keys() & OWN or "ranks" in first:
+    array = _array(path)
+    first = _first_row(path) if array is None else next(iter(array), None)
+    if not isinstance(first, dict) or not first.keys() & OWN or "ranks" in first:
         yield from map(items_of, Reader(path))
+        return
+    if array is not None:
+        yield from own_rows((json.dumps(row).encode() for row in array), str(path), "row")
         return
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         yield from own_rows(file, str(path))
 
 
-def own_rows(lines: Iterable[bytes], name: str) -> Iterator[Row]:
+def own_rows(lines: Iterable[bytes], name: str, unit: str = "line") -> Iterator[Row]:
     """Items in our own shape, one a line."""
     for n, line in enumerate(lines, 1):
         if not line.strip():
@@ -57,9 +64,9 @@ def own_rows(lines: Iterable[bytes], name: str) -> Iterator[Row]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
-            raise UserError(f"{name}, line {n}: not valid JSON.", "Correct it; none was added.") from None
+            raise UserError(f"{name}, {unit} {n}: not valid JSON.", "Correct it; none was added.") from None
         if not isinstance(row, dict):
-            raise UserError(f"{name}, line {n}: a row must be an object, found {type(row).__name__}.",
+            raise UserError(f"{name}, {unit} {n}: a row must be an object, found {type(row).__name__}.",
                             "Correct it; none was added.")
         yield _sampled(row)
 
@@ -78,6 +85,19 @@ def _sampled(row: Row) -> Row:
                                                                                                                [])]}
 
 
+def _array(path: Path) -> list[Any] | None:
+    """The rows of a file that is one JSON array; None where it is another, or broken."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            if file.read(1000).lstrip()[:1] != b"[":
+                return None
+            file.seek(0)
+            found = json.load(file)
+    except (OSError, EOFError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, list) else None
+
+
 def _first_row(path: Path) -> Row | None:
     """The first line's object, or None: then the general reader says what is wrong."""
     try:
@@ -90,10 +110,16 @@ def _first_row(path: Path) -> Row | None:
 
 def read_upload(data: bytes) -> list[Row]:
     """The items of an uploaded file."""
+    return uploaded(data, lambda path: read_items([path]))
+
+
+def uploaded(data: bytes, read: Callable[[Path], T]) -> T:
+    """What `read` makes of an uploaded file; what is wrong with it is told without a path or a command's flags."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "upload.jsonl"
         path.write_bytes(data)
         try:
-            return read_items([path])
+            return read(path)
         except UserError as error:
-            raise UserError(error.fact.replace(str(path), "The file"), error.action) from None
+            action = "Correct it and send the file again: none was added." if "--" in error.action else error.action
+            raise UserError(error.fact.replace(str(path), "The file"), action) from None

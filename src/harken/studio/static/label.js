@@ -107,6 +107,7 @@ function present() {
   );
   const draft = drafts.of(task);
   if (draft) form.restore(draft);
+  state.begun = draft ? task.assignment : null;
   clock.start(draft?.seconds ?? 0);
   bar();
   scrollTo(0, 0);
@@ -164,6 +165,7 @@ function bar() {
 
 function changed(task) {
   if (!state.form) return;
+  state.begun = task.assignment;
   find("#status").textContent = state.form.status;
   find("#problem").textContent = "";
   drafts.changed(task, () => ({ ...state.form.draft(), seconds: clock.seconds }));
@@ -216,6 +218,20 @@ function send(action, task, body, draft = null) {
   progress();
   if (queue.ready.length === 0 && queue.status !== "finished") load();
 }
+
+/** What another tab answers leaves this one too, unless an answer to it was begun here: its refusal is then told. */
+addEventListener("storage", ({ key, oldValue, newValue }) => {
+  if (!key?.startsWith(`${outbox.prefix}out:`) || oldValue || !newValue) return;
+  const { assignment } = JSON.parse(newValue).task;
+  queue.ready = queue.ready.filter((t) => t.assignment !== assignment);
+  if (queue.current?.assignment !== assignment || state.begun === assignment) return;
+  drafts.stop();
+  queue.current = null;
+  queue.advance();
+  present();
+  progress();
+  if (!queue.ready.length) load();
+});
 
 async function skip() {
   const task = queue.current;

@@ -22,18 +22,23 @@ function onSubmit(form, work) {
   });
 }
 
+const count = (n, what) => `${n.toLocaleString("en")} ${n === 1 ? what.slice(0, -1) : what}`;
+
 function added(answer) {
   const already = answer.already ? `, ${answer.already.toLocaleString("en")} were there already` : "";
   const named = answer.names_its_maker
     ? ` ${answer.names_its_maker} of them say which model wrote them: labelers would know.`
     : "";
-  tell(named ? "notice" : "stored", `${answer.added.toLocaleString("en")} items added${already}.${named}`);
+  tell(named ? "notice" : "stored", `${count(answer.added, "items")} added${already}.${named}`);
 }
 
 for (const form of all("form[data-file]")) {
   const [method, path] = form.dataset.file.split(" ");
   onSubmit(form, async () => {
-    added(await call(method, path, await find("input[type=file]", form).files[0].text(), { type: "application/x-ndjson" }));
+    const text = await find("input[type=file]", form).files[0].text();
+    const answer = await call(method, path, text, { type: "application/x-ndjson" });
+    if (form.dataset.judged === undefined) added(answer);
+    else tell("stored", `${count(answer.added, answer.kind)} stored, ${answer.already.toLocaleString("en")} were there already.`);
     form.reset();
   });
 }

@@ -53,6 +53,18 @@ function showOnce(secret) {
   find("input", shown).select();
 }
 
+/** What a withdrawal reached: how many answers, and the frozen files that hold some of them. */
+function withdrawn(form, { judgments, snapshots }) {
+  const name = form.dataset.withdrawn;
+  const files = snapshots.map((s) => `${s.name.split("/").at(-1)} (${s.sha256.slice(0, 12)})`).join(", ");
+  const held = files ? ` Earlier snapshots hold some: ${files}.` : " No snapshot holds any.";
+  tell("notice", `${judgments.toLocaleString("en")} answers of ${name} leave all later snapshots.${held}`, {
+    hint: files ? `harken users withdraw ${JSON.stringify(name)} --runs runs lists the runs that used them.` : undefined,
+  });
+  form.closest("tr").cells[2].textContent = "withdrawn";
+  form.closest("td").replaceChildren();
+}
+
 async function send(form) {
   const error = find(".error", form);
   const [method, path] = form.dataset.api.split(" ");
@@ -64,6 +76,7 @@ async function send(form) {
     const answer = await call(method, path, body);
     if (form.dataset.then) location.assign(fillPath(form.dataset.then, answer));
     else if (form.dataset.done) tell("stored", form.dataset.done);
+    else if (form.dataset.withdrawn !== undefined) withdrawn(form, answer);
     else location.reload();
     if (form.dataset.show) showOnce(answer[form.dataset.show]);
   } catch (failure) {

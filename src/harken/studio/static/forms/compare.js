@@ -96,7 +96,8 @@ export class Compare {
   }
 
   get status() {
-    return this.choice.value === null ? "1 to 7, or arrows" : this.words(this.choice.value);
+    if (this.choice.value !== null) return this.words(this.choice.value);
+    return matchMedia("(hover: none)").matches ? "which is better?" : `1 to ${2 * this.max + 1}, or arrows`;
   }
   get action() {
     return "Submit";

@@ -141,7 +141,7 @@ export class Edit extends Writing {
   }
 
   get status() {
-    return this.text === this.original ? "unchanged: good as it is" : super.status;
+    return this.text === this.original ? "unchanged" : super.status;
   }
 
   keys() {
