@@ -130,3 +130,13 @@ def test_names_from_outside_stay_text(tmp_path, capsys):
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     assert cli.main(["labelers", str(tmp_path / "x.jsonl"), "--out", str(tmp_path / "x.html")]) == 0
     assert "<script>" not in (tmp_path / "x.html").read_text() and "[red]bo[/red]" in capsys.readouterr().out
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_the_work(file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("harken.labelers_report.fit_reliability", lambda *a, **k: pytest.fail("worked in vain"))
+    (tmp_path / "a_file").write_text("")
+    (tmp_path / "folder.svg").mkdir()
+    for out in ("a_file/p.svg", "a_file/deeper/p.html", "folder.svg"):
+        assert cli.main(["labelers", file, "--out", str(tmp_path / out)]) == 2
+        assert "harken: " in capsys.readouterr().err
+    assert cli.main(["labelers", file, "--out", "p.txt"]) == 2

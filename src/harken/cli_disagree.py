@@ -47,11 +47,14 @@ def disagree(args: argparse.Namespace) -> int:
     from harken.labelers.groups import centred
     from harken.labelers.votes import votes_of
     from harken.report.disagreement import picture
-    from harken.store.files import read_comparisons
+    from harken.store.files import check_out, read_comparisons, write_text
     for name, least in (("most", 1), ("show", 0), ("permutations", 19)):
         if getattr(args, name) < least:
             raise UserError(f"--{name} {getattr(args, name)} is out of range.", f"It must be at least {least}.")
     way, seats = parse_aggregate(args.aggregate), parse_jury(args.jury) if args.jury else ()
+    for option, out in (("--json", args.json), ("--svg", args.svg)):
+        if out:
+            check_out(out, args.file, option)
     loaded = read_comparisons(args.file, skip_bad=args.skip_bad)
     if note := loaded.describe():
         print(note)
@@ -67,10 +70,10 @@ def disagree(args: argparse.Namespace) -> int:
             {"prompt_id": item[0], "text": item[1], "aggregate": round(float(one[i]), 6),
              "groups": {name: round(float(s), 6) for name, s in zip(model.names, scores[:, i])}}
             for i, item in enumerate(votes.items)]}
-        args.json.write_text(json.dumps(row, ensure_ascii=False, allow_nan=False, indent=1) + "\n", encoding="utf-8")
+        write_text(args.json, json.dumps(row, ensure_ascii=False, allow_nan=False, indent=1) + "\n")
         print(f"wrote {args.json}")
     if args.svg:
-        args.svg.write_text(picture(found, votes), encoding="utf-8")
+        write_text(args.svg, picture(found, votes))
         print(f"wrote {args.svg}")
     return 0
 

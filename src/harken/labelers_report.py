@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from harken.labelers.reliability import Reliability, fit_reliability
 from harken.labelers.votes import Votes, votes_of
 from harken.stats.intervals import mean_interval, paired_difference
 from harken.store.database import open_database
-from harken.store.files import read_comparisons
+from harken.store.files import check_out, read_comparisons, write_text
 
 NAMES = {"plain": "everybody alike (Bradley–Terry)", "beta": "a beta for each", "crowd": "honest with chance eta (Crowd-BT)",
          "plain without": "everybody alike, flagged people dropped"}
@@ -37,6 +36,9 @@ def run(args: argparse.Namespace) -> int:
     """`harken labelers`."""
     if args.out and args.out.suffix not in (".svg", ".html"):
         raise UserError(f"--out {args.out} ends neither in .svg nor in .html.", "Name a picture.svg or a page.html.")
+    if args.out:
+        near = next(p for p in args.out.absolute().parents if p.exists())  # the rest is made
+        check_out(args.out if near == args.out.absolute().parent else near / args.out.name, args.file)
     said, note = read(args.file, args.skip_bad)
     votes = votes_of(said)
     if not len(votes):
@@ -177,15 +179,10 @@ def page(people: Sequence[Person], summary: Mapping[str, Any]) -> str:
 
 
 def save(out: Path, text: str) -> None:
-    """Writes whole or not at all."""
-    if out.is_dir():
-        raise UserError(f"{out} is a directory.", "Name a file: --out labelers.html.")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    """Writes whole or not at all, and the folder where there is none."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(out)
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror or error}.", "Choose another --out.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    check_out(out)
+    write_text(out, text)
