@@ -316,3 +316,11 @@ def test_metrics_are_plain_json_lines(tmp_path):
     assert line.endswith("\n")
     assert json.loads(line)["loss"] == 0.5
     assert os.listdir(tmp_path) == ["r"]  # noqa: PTH208
+
+
+def test_half_an_emoji_is_kept(tmp_path):
+    row = {"text": "x \ud83d", "more": ["\udc00"]}
+    write_json(tmp_path / "r.json", row)
+    with Run.open(tmp_path / "run", {"method": "sft"}, {}, quiet=True) as run:
+        run.log_samples(1, [row])
+    assert read_json(tmp_path / "r.json") == row and read_jsonl(tmp_path / "run" / "samples.jsonl")[0]["text"] == row["text"]

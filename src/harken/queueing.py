@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,21 +114,16 @@ def read_samples(path: Path) -> Iterator[tuple[Prompt, list[str]]]:
     """Rows of {"prompt": …, "completions": [str, …]}; other fields are left alone."""
     if not path.is_file():
         raise UserError(f"There is no file {path}.", "harken sample writes one.")
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise ValueError(f"a row must be an object, found {type(row).__name__}")
-                some = row.get("completions")
-                if not isinstance(some, list) or not all(isinstance(t, str) for t in some):
-                    raise ValueError('"completions" must be a list of strings')
-                yield Prompt.from_json(row), some
-            except ValueError as error:
-                raise UserError(f"{path}, line {number}: {error}.",
-                                'A row is {"prompt": "…", "completions": ["…", "…"]}, as harken sample writes.') from None
+    from harken.store.files import read_rows
+    for number, row in read_rows(path):
+        try:
+            some = row.get("completions")
+            if not isinstance(some, list) or not all(isinstance(t, str) for t in some):
+                raise ValueError('"completions" must be a list of strings')
+            yield Prompt.from_json(row), some
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: {error}.",
+                            'A row is {"prompt": "…", "completions": ["…", "…"]}, as harken sample writes.') from None
 
 
 def features(pool: Pool, args: argparse.Namespace) -> np.ndarray:

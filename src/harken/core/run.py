@@ -46,10 +46,10 @@ def file_hash(path: Path) -> str:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Writes atomically: a reader sees the old file or the whole new one."""
+    """Writes atomically: a reader sees the old file or the whole new one. Half an emoji is escaped, as JSON allows."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as f:
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as f:
             json.dump(value, f, indent=2, ensure_ascii=False)
             f.write("\n")
             f.flush()
@@ -262,7 +262,7 @@ class Run:
             return
         path = self.path / name
         try:
-            with path.open("a", encoding="utf-8") as f:
+            with path.open("a", encoding="utf-8", errors="backslashreplace") as f:
                 f.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         except OSError as error:
             raise UserError(f"{path} could not be written: {error.strerror or error}.",
