@@ -11,7 +11,7 @@ from harken import cli
 from harken.core.records import Prompt
 from harken.labelers.influence import drop_each, drop_effect, held_out
 from harken.labelers.people import describe, warnings
-from harken.labelers.reliability import fit_reliability
+from harken.labelers.reliability import fit_reliability, task_of
 from harken.sandbox.labelers import crowd, make_judgments, upside_down
 from harken.store.database import open_database
 from labeler_worlds import world
@@ -140,3 +140,11 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_work(file, tmp_path
         assert cli.main(["labelers", file, "--out", str(tmp_path / out)]) == 2
         assert "harken: " in capsys.readouterr().err
     assert cli.main(["labelers", file, "--out", "p.txt"]) == 2
+
+
+def test_some_votes_are_as_likely_alone_as_among_all():
+    _, votes = world(2, CROWD, 400, items=12, position=np.linspace(-1, 1, len(CROWD)))
+    fit = task_of(votes, position=True, length=True, indifference=True)
+    x, rows = fit.solve(), np.arange(len(votes)) % 3 == 1
+    some = fit.on(rows)
+    assert some.said(some.odds(x)[0], x)[0] == pytest.approx(fit.said(fit.odds(x)[0], x)[0][rows], abs=1e-12)

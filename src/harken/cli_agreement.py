@@ -60,12 +60,14 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
 
 def run_agreement(args: argparse.Namespace) -> int:
     """`harken agreement`."""
+    from harken.core.run import waiting
     from harken.labelers.picture import matrix_svg
     from harken.store.files import check_out, write_text
     if args.svg:
         check_out(args.svg, args.file, "--svg")
     try:
-        summary = _summary(args)
+        with waiting("reading and counting", 1):
+            summary = _summary(args)
     except ValueError as error:
         raise UserError(f"{args.file}: {error}.", OVERLAP) from None
     if args.svg:

@@ -42,6 +42,7 @@ def add_commands(commands: Any) -> None:
 
 
 def disagree(args: argparse.Namespace) -> int:
+    from harken.core.run import waiting
     from harken.labelers.aggregate import jury_group_weights, parse_aggregate, parse_jury
     from harken.labelers.disagreement import examine, to_json
     from harken.labelers.groups import centred
@@ -55,11 +56,13 @@ def disagree(args: argparse.Namespace) -> int:
     for option, out in (("--json", args.json), ("--svg", args.svg)):
         if out:
             check_out(out, args.file, option)
-    loaded = read_comparisons(args.file, skip_bad=args.skip_bad)
+    with waiting("reading", 1):
+        loaded = read_comparisons(args.file, skip_bad=args.skip_bad)
+        votes = votes_of(loaded.records)
     if note := loaded.describe():
         print(note)
-    votes = votes_of(loaded.records)
-    found = examine(votes, args.group_by, most=args.most, permutations=args.permutations, seed=args.seed)
+    found = examine(votes, args.group_by, most=args.most, permutations=args.permutations, seed=args.seed,
+                    watch=waiting)
     print(describe(found, votes, args.group_by, args.show))
     if args.json:
         model = found.model

@@ -17,6 +17,7 @@ import harken
 from harken.core.errors import UserError
 from harken.core.protocols import Estimate
 from harken.core.records import Choice, Judgment
+from harken.core.run import waiting
 from harken.labelers.forest import forest_svg
 from harken.labelers.influence import Tested, drop_each, drop_effect, held_out
 from harken.labelers.people import Person, describe, median_seconds, warnings
@@ -39,22 +40,24 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         near = next(p for p in args.out.absolute().parents if p.exists())  # the rest is made
         check_out(args.out if near == args.out.absolute().parent else near / args.out.name, args.file)
-    said, note = read(args.file, args.skip_bad)
-    votes = votes_of(said)
+    with waiting("reading", 1):
+        said, note = read(args.file, args.skip_bad)
+        votes = votes_of(said)
     if not len(votes):
         raise UserError(f"{args.file} compares nothing: no row ranks two different completions.", "Is it the file you meant?")
     # Some tie half of what they see and some nothing: without a readiness of one's own, ties would pass for carelessness.
     traits = {"position": bool(votes.first.any()), "length": args.length, "indifference": bool((votes.won == 0).any())}
-    found = fit_reliability(votes, **traits)
-    people = describe(votes, found, drop_each(votes, **traits), median_seconds(said))
+    with waiting("fitting", 1):
+        found = fit_reliability(votes, **traits)
+    people = describe(votes, found, drop_each(votes, **traits, watch=waiting), median_seconds(said))
     flagged = [votes.labelers.index(p.name) for p in people if p.verdict.startswith(FLAGGED)]
-    tested = held_out(votes, without=flagged, seed=args.seed, **traits) if len(people) > 1 else None
-    effect = drop_effect(votes, seed=args.seed, **traits) if args.effect else None
+    tested = held_out(votes, without=flagged, seed=args.seed, **traits, watch=waiting) if len(people) > 1 else None
+    effect = drop_effect(votes, seed=args.seed, **traits, watch=waiting) if args.effect else None
     notes = [note] * bool(note) + warnings(votes)
-    summary = {"file": str(args.file), "votes": len(votes), "labelers": len(people), "items": len(votes.items),
-               "tie": found.tie, "warnings": notes, "people": [p.to_json() for p in people],
-               "flagged": [votes.labelers[k] for k in flagged],
-               "held_out": figures(tested, votes, flagged) if tested else {}}
+    summary: dict[str, Any] = {
+        "file": str(args.file), "votes": len(votes), "labelers": len(people), "items": len(votes.items), "tie": found.tie,
+        "warnings": notes, "people": [p.to_json() for p in people], "flagged": [votes.labelers[k] for k in flagged],
+        "held_out": figures(tested, votes, flagged) if tested else {}}
     if effect is not None:
         for row in summary["people"]:
             row["gain_when_dropped"] = float(effect[votes.labelers.index(row["name"])])

@@ -13,6 +13,7 @@ import numpy as np
 
 from harken.core.errors import UserError
 from harken.core.records import Choice, Judgment, Prompt
+from harken.core.run import waiting
 from harken.labelers.active import Questions, next_items, pairs_to_ask
 from harken.labelers.active_sets import measure, next_sets
 from harken.labelers.belief import Belief, belief_of_features
@@ -55,15 +56,19 @@ class Pool:
 
 def choose(args: argparse.Namespace) -> int:
     """Writes the queue and prints what it is worth."""
-    pool, candidate = gather(args)
-    phi = features(pool, args)
+    with waiting("reading", 1):
+        pool, candidate = gather(args)
+    with waiting("measuring the answers", 1):
+        phi = features(pool, args)
     votes = pool.aligned()
-    found = fit_features(votes, phi, draws=0) if votes is not None else None
+    with waiting("fitting", 1):
+        found = fit_features(votes, phi, draws=0) if votes is not None else None
     belief = belief_of_features(found, phi) if found else Belief(np.zeros(len(phi)), phi / np.sqrt(phi.shape[1]))
-    if args.most > 2:
-        rows, random = _sets(pool, candidate, belief, args)
-    else:
-        rows, random = _pairs(pool, candidate, belief, found, votes, args)
+    with waiting("choosing", 1):
+        if args.most > 2:
+            rows, random = _sets(pool, candidate, belief, args)
+        else:
+            rows, random = _pairs(pool, candidate, belief, found, votes, args)
     from harken.store.files import write_jsonl
     write_jsonl(args.out, rows)
     said = f"{len(votes):,} votes of {len(votes.labelers)} labelers" if votes is not None else "no feedback yet"
