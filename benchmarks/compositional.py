@@ -191,16 +191,21 @@ def halves(kind: str, fit: Callable, asked: list, texts: list[list[str]], choice
         proxy, true = best_of_n(a, b, ns), best_of_n(a, gold[where], ns)
         gaps += list(proxy.proxy_P_n[:, -1] - proxy.gold_P_n[:, -1])
         golds += list(true.gold_P_n[:, -1] - true.gold_P_n[:, 0])
-        correlations.append(float(np.corrcoef(a.ravel(), b.ravel())[0, 1]))
+        correlations.append(correlation(a.ravel(), b.ravel()))
         there = [c for c in choices if c.prompt.id in tested]
         held += there
         scores += rewards[0].score([c.prompt for c in there], [c.options for c in there])
     figures = evaluate_pairs(held, scores)
     print(f"{kind}: gap at n = {n} {mean_interval(gaps)}, gold gained {mean_interval(golds)}, {figures}, correlation of "
-          f"halves {correlations[0]:.2f} and {correlations[1]:.2f}", flush=True)
+          f"halves {' and '.join('none (constant scores)' if r is None else f'{r:.2f}' for r in correlations)}", flush=True)
     return {f"gap at n = {n}": mean_interval(gaps).to_json(), "gold gained": mean_interval(golds).to_json(),
             "correlation": correlations, "accuracy": figures.accuracy.to_json(),
             "baselines": {name: e.to_json() for name, e in figures.baselines.items()}}
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Of two halves' standardised scores; None where a half scores every answer alike: no attribute told good from bad."""
+    return float(np.corrcoef(a, b)[0, 1]) if min(a.std(), b.std()) > 0.5 else None  # 1, or rounding's 0
 
 
 def answers_of(out: Path, prompts: int, n: int) -> tuple[list, list[list[str]], list]:
@@ -231,7 +236,7 @@ def main() -> None:
     parser.add_argument("--retest", type=int, default=40, help="answers of --real rated under a second wording")
     args = parser.parse_args()
     found = real(args.real, args.prompts, args.answers, args.retest) if args.real else synthetic(args.quick, args.large, args.svg)
-    print(json.dumps(found))
+    print(json.dumps(found, allow_nan=False))
 
 
 if __name__ == "__main__":

@@ -164,3 +164,22 @@ def test_answers_that_are_all_the_same_are_called_so(tmp_path, capsys):
     rows = [{"item": i, "score": "ok", "labeler": who} for i in range(25) for who in ("a", "b")]
     status, out, _ = run(capsys, write(tmp_path / "f.jsonl", rows))
     assert status == 0 and "undefined: every answer is the same" in out and "–/25" in out
+
+
+@pytest.mark.parametrize("value", ["NaN", "1e400", "-1e308", "9" * 400])
+@pytest.mark.parametrize("scale", ["nominal", "interval"])
+def test_ratings_beyond_all_scales_are_refused(tmp_path, capsys, value, scale):
+    file = tmp_path / "r.jsonl"
+    file.write_text("".join(f'{{"item": "i{i % 4}", "label": {[value, 1][i % 2]}, "labeler": "a{i // 4 % 3}"}}\n'
+                            for i in range(24)))
+    status, _, err = run(capsys, file, "--scale", scale)
+    assert status == 2 and "a rating must be a finite number" in err
+
+
+def test_half_an_emoji_in_a_name_is_drawn(tmp_path, capsys):
+    rows = [{"item": f"i{i % 4}", "label": i * 7 % 3, "labeler": f"a{i // 4 % 3}\ud83d"} for i in range(24)]
+    file = write(tmp_path / "r.jsonl", rows)
+    assert run(capsys, file, "--svg", tmp_path / "m.svg")[0] == 0
+    assert ET.fromstring((tmp_path / "m.svg").read_text(encoding="utf-8")).tag.endswith("svg")
+    status, _, err = run(capsys, file, "--svg", tmp_path / "nowhere" / "m.svg")
+    assert status == 2 and "There is no folder" in err

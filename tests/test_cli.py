@@ -320,6 +320,9 @@ def test_interrupted_is_said(here, capsys, monkeypatch):
     assert run(SFT) == 130
     assert "interrupted; the same command continues" in capsys.readouterr().err
     assert not (here / "out").exists()
+    monkeypatch.setattr("harken.labelers_report.run", interrupted)
+    assert run("labelers c.jsonl") == 130
+    assert "continues" not in capsys.readouterr().err
 
 
 # --- real processes ----------------------------------------------------------------------------------

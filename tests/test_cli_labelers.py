@@ -11,7 +11,7 @@ from harken import cli
 from harken.core.records import Prompt
 from harken.labelers.influence import drop_each, drop_effect, held_out
 from harken.labelers.people import describe, warnings
-from harken.labelers.reliability import fit_reliability
+from harken.labelers.reliability import fit_reliability, task_of
 from harken.sandbox.labelers import crowd, make_judgments, upside_down
 from harken.store.database import open_database
 from labeler_worlds import world
@@ -130,3 +130,21 @@ def test_names_from_outside_stay_text(tmp_path, capsys):
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     assert cli.main(["labelers", str(tmp_path / "x.jsonl"), "--out", str(tmp_path / "x.html")]) == 0
     assert "<script>" not in (tmp_path / "x.html").read_text() and "[red]bo[/red]" in capsys.readouterr().out
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_the_work(file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("harken.labelers_report.fit_reliability", lambda *a, **k: pytest.fail("worked in vain"))
+    (tmp_path / "a_file").write_text("")
+    (tmp_path / "folder.svg").mkdir()
+    for out in ("a_file/p.svg", "a_file/deeper/p.html", "folder.svg"):
+        assert cli.main(["labelers", file, "--out", str(tmp_path / out)]) == 2
+        assert "harken: " in capsys.readouterr().err
+    assert cli.main(["labelers", file, "--out", "p.txt"]) == 2
+
+
+def test_some_votes_are_as_likely_alone_as_among_all():
+    _, votes = world(2, CROWD, 400, items=12, position=np.linspace(-1, 1, len(CROWD)))
+    fit = task_of(votes, position=True, length=True, indifference=True)
+    x, rows = fit.solve(), np.arange(len(votes)) % 3 == 1
+    some = fit.on(rows)
+    assert some.said(some.odds(x)[0], x)[0] == pytest.approx(fit.said(fit.odds(x)[0], x)[0][rows], abs=1e-12)

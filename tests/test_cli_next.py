@@ -73,6 +73,8 @@ def test_from_a_database(files, tmp_path):
 @pytest.mark.parametrize(("options", "says"), [
     (["--out", "q.jsonl"], "nothing to choose from"),
     (["--candidates", "none.jsonl", "--out", "q.jsonl"], "There is no file"),
+    (["--candidates", "deep.jsonl", "--out", "q.jsonl"], "nested too deeply"),
+    (["--candidates", "picture.jsonl", "--out", "q.jsonl"], "a PNG image"),
     (["--candidates", "bad.jsonl", "--out", "q.jsonl"], "line 2"),
     (["--candidates", "one.jsonl", "--out", "q.jsonl"], "two different completions"),
     (["--candidates", "one.jsonl", "--out", "q.jsonl", "--most", "30"], "--most must lie"),
@@ -83,6 +85,8 @@ def test_from_a_database(files, tmp_path):
 def test_wrong_input_is_one_message(tmp_path, monkeypatch, capsys, options, says):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.jsonl").write_text('{"prompt": "a", "completions": ["b", "c"]}\n{"prompt": "a", "completions": "b"}\n')
+    (tmp_path / "deep.jsonl").write_text('{"prompt": "a", "completions": ' + "[" * 200_000 + "\n")
+    (tmp_path / "picture.jsonl").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
     (tmp_path / "one.jsonl").write_text('{"prompt": "a", "completions": ["b", "b"]}\n')
     assert cli.main(["next", *options]) == 2
     error = capsys.readouterr().err

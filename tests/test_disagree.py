@@ -74,3 +74,29 @@ def test_f17_few_people_who_cast_most_votes_are_pointed_out(tmp_path, capsys):
                        for name, n in (("a", 40), ("b", 2), ("c", 2), ("d", 2), ("e", 2)) for _ in range(n)])
     assert main(["disagree", str(file), *QUICK]) == 0
     assert "a fifth of the people cast 83% of the votes" in capsys.readouterr().out
+
+
+HALF = "x \ud83d"  # half of an emoji, as software that cuts texts leaves it
+
+
+def test_half_an_emoji_is_written_and_printed(tmp_path, capfdbinary):
+    file, found, drawn = tmp_path / "half.jsonl", tmp_path / "found.json", tmp_path / "found.svg"
+    write_jsonl(file, [Choice(Prompt.of(HALF), (HALF, "\udc00 y"), (1 + (i % 2), 2 - (i % 2)), f"{HALF}{i % 6}",
+                              {"age": HALF + "ab"[i % 2]}) for i in range(120)])
+    assert main(["disagree", str(file), "--group-by", "age", "--json", str(found), "--svg", str(drawn), *QUICK]) == 0
+    row = json.loads(found.read_text(encoding="utf-8"))
+    assert {one["text"] for one in row["scores"]} == {HALF, "\udc00 y"} and row["groups"][0]["name"].startswith(HALF)
+    assert ElementTree.fromstring(drawn.read_text(encoding="utf-8")).tag.endswith("svg")
+    assert rb"x \ud83da" in capfdbinary.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--json", "--svg"])
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(world, tmp_path, capsys, monkeypatch, option):
+    monkeypatch.setattr("harken.labelers.disagreement.examine", lambda *a, **k: pytest.fail("worked in vain"))
+    for out, why in ((tmp_path / "nowhere" / "f", "There is no folder"), (tmp_path, "not the name of a file"),
+                     (world, "is the file that is read")):
+        assert main(["disagree", str(world), option, str(out)]) == 2
+        assert why in (said := capsys.readouterr().err) and option in said
+    monkeypatch.setattr("os.access", lambda *a: False)
+    assert main(["disagree", str(world), option, str(tmp_path / "f")]) == 2
+    assert "cannot be written to" in capsys.readouterr().err

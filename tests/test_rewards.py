@@ -3,6 +3,7 @@
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -320,3 +321,12 @@ def test_p_weights_of_differences_are_log_odds():
     y = rng.random(4000) < special.expit(z @ [1.0, -0.5])
     from harken.stats.logistic import fit
     assert fit(z, y, C=100.0) == pytest.approx([1.0, -0.5], abs=0.12)
+
+
+def test_a_half_that_scores_all_answers_alike_correlates_with_nothing(monkeypatch):
+    """benchmarks/compositional.py: JSON knows null, not NaN."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    import compositional as bench
+    a = np.array([-1.0, 1.0, 1.0, -1.0])
+    assert bench.correlation(a, np.zeros(4)) is None and bench.correlation(np.full(4, 1e-8), a) is None
+    assert bench.correlation(a, -a) == pytest.approx(-1)

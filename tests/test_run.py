@@ -5,11 +5,12 @@ import json
 import multiprocessing
 import os
 import resource
+import time
 
 import pytest
 
 from harken.core.errors import UserError
-from harken.core.run import Run, derive_seed, read_json, read_jsonl, write_json
+from harken.core.run import Run, derive_seed, progress, read_json, read_jsonl, write_json
 
 CONFIG = {"command": "train x", "epochs": 1}
 
@@ -316,3 +317,28 @@ def test_metrics_are_plain_json_lines(tmp_path):
     assert line.endswith("\n")
     assert json.loads(line)["loss"] == 0.5
     assert os.listdir(tmp_path) == ["r"]  # noqa: PTH208
+
+
+def test_a_bar_comes_for_long_work_only_and_goes_with_it(monkeypatch):
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs, "w") as screen:
+        monkeypatch.setattr("sys.stderr", screen)
+        monkeypatch.setenv("TERM", "xterm")
+        with progress("quick", 1, after=60):
+            pass
+        with progress("long", 2, after=0.01) as advance, progress("inside", 1, after=0.01):
+            advance(1)
+            time.sleep(0.3)
+        screen.flush()
+        said = os.read(ours, 1 << 16)
+    os.close(ours)
+    assert b"long" in said and b"1/2" in said and b"quick" not in said and b"inside" not in said
+    assert said.rstrip().endswith(b"\x1b[2K")  # the line is wiped
+
+
+def test_half_an_emoji_is_kept(tmp_path):
+    row = {"text": "x \ud83d", "more": ["\udc00"]}
+    write_json(tmp_path / "r.json", row)
+    with Run.open(tmp_path / "run", {"method": "sft"}, {}, quiet=True) as run:
+        run.log_samples(1, [row])
+    assert read_json(tmp_path / "r.json") == row and read_jsonl(tmp_path / "run" / "samples.jsonl")[0]["text"] == row["text"]

@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Read when torch loads: threads spin a little, then sleep. Spinning on makes a shared machine up to 15 times
     # slower, sleeping at once a free one 1.4 times.
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
+    with suppress(AttributeError, ValueError):  # half an emoji in somebody's text, or a plain terminal, must not end a command
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         status = run(argv)
         sys.stdout.flush()
@@ -59,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return complain(str(error))
     except KeyboardInterrupt:
-        return complain("interrupted; the same command continues a run.", 130)
+        resumes = argv[:1] and argv[0] in ("train", "fit", "eval", "quickstart", "average")
+        return complain(f"interrupted{'; the same command continues the run.' if resumes else '.'}", 130)
     except BrokenPipeError:  # the reader has seen enough (harken … | head)
         forget_output()
         return 0

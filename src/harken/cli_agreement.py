@@ -60,16 +60,20 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
 
 def run_agreement(args: argparse.Namespace) -> int:
     """`harken agreement`."""
+    from harken.core.run import waiting
     from harken.labelers.picture import matrix_svg
+    from harken.store.files import check_out, write_text
+    if args.svg:
+        check_out(args.svg, args.file, "--svg")
     try:
-        summary = _summary(args)
+        with waiting("reading and counting", 1):
+            summary = _summary(args)
     except ValueError as error:
         raise UserError(f"{args.file}: {error}.", OVERLAP) from None
     if args.svg:
         if summary.matrix is None:
             raise UserError(f"{args.file}: no two people share an item, so there is no matrix to draw.", OVERLAP)
-        args.svg.write_text(matrix_svg(summary.matrix, f"Cohen's kappa of every two labelers, {Path(args.file).name}"),
-                            encoding="utf-8")
+        write_text(args.svg, matrix_svg(summary.matrix, f"Cohen's kappa of every two labelers, {Path(args.file).name}"))
     print(json.dumps({"file": args.file, **summary.to_json()}) if args.json else text_of(summary, args.file))
     return 0
 
@@ -136,7 +140,7 @@ def _ratings(name: str, rows: Any, field: str | None) -> Ratings:
             unnamed += 1
             continue
         prompt = json.dumps(item, sort_keys=True)
-        found.append(((prompt, row.get("completion")), str(row["labeler"]), value if isinstance(value, str) else float(value)))
+        found.append(((prompt, row.get("completion")), str(row["labeler"]), value if isinstance(value, str) else _finite(value)))
         clusters.append(prompt)
     if not found:
         if not unnamed:
@@ -150,6 +154,14 @@ def _ratings(name: str, rows: Any, field: str | None) -> Ratings:
     if len(people) == 1 and not len(ratings.repeats()):
         raise UserError(f"{name}: all {len(found):,} ratings are by {people.pop()}: agreement takes two people.", OVERLAP)
     return ratings
+
+
+def _finite(value: float) -> float:
+    """As a float; a whole number beyond all floats is infinite, and refused as that."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def text_of(summary: Summary, name: str) -> str:

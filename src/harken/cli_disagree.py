@@ -42,21 +42,27 @@ def add_commands(commands: Any) -> None:
 
 
 def disagree(args: argparse.Namespace) -> int:
+    from harken.core.run import waiting
     from harken.labelers.aggregate import jury_group_weights, parse_aggregate, parse_jury
     from harken.labelers.disagreement import examine, to_json
     from harken.labelers.groups import centred
     from harken.labelers.votes import votes_of
     from harken.report.disagreement import picture
-    from harken.store.files import read_comparisons
+    from harken.store.files import check_out, read_comparisons, write_text
     for name, least in (("most", 1), ("show", 0), ("permutations", 19)):
         if getattr(args, name) < least:
             raise UserError(f"--{name} {getattr(args, name)} is out of range.", f"It must be at least {least}.")
     way, seats = parse_aggregate(args.aggregate), parse_jury(args.jury) if args.jury else ()
-    loaded = read_comparisons(args.file, skip_bad=args.skip_bad)
+    for option, out in (("--json", args.json), ("--svg", args.svg)):
+        if out:
+            check_out(out, args.file, option)
+    with waiting("reading", 1):
+        loaded = read_comparisons(args.file, skip_bad=args.skip_bad)
+        votes = votes_of(loaded.records)
     if note := loaded.describe():
         print(note)
-    votes = votes_of(loaded.records)
-    found = examine(votes, args.group_by, most=args.most, permutations=args.permutations, seed=args.seed)
+    found = examine(votes, args.group_by, most=args.most, permutations=args.permutations, seed=args.seed,
+                    watch=waiting)
     print(describe(found, votes, args.group_by, args.show))
     if args.json:
         model = found.model
@@ -67,10 +73,10 @@ def disagree(args: argparse.Namespace) -> int:
             {"prompt_id": item[0], "text": item[1], "aggregate": round(float(one[i]), 6),
              "groups": {name: round(float(s), 6) for name, s in zip(model.names, scores[:, i])}}
             for i, item in enumerate(votes.items)]}
-        args.json.write_text(json.dumps(row, ensure_ascii=False, allow_nan=False, indent=1) + "\n", encoding="utf-8")
+        write_text(args.json, json.dumps(row, ensure_ascii=False, allow_nan=False, indent=1) + "\n")
         print(f"wrote {args.json}")
     if args.svg:
-        args.svg.write_text(picture(found, votes), encoding="utf-8")
+        write_text(args.svg, picture(found, votes))
         print(f"wrote {args.svg}")
     return 0
 

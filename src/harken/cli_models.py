@@ -67,9 +67,9 @@ def add_commands(commands: Any) -> None:
 def sample(args: argparse.Namespace) -> int:
     from harken import launch
     from harken.core.run import progress
-    from harken.store.files import read_prompts, write_jsonl
+    from harken.store.files import check_out, read_prompts, write_jsonl
     launch.check_values(vars(args))
-    _check_out(args.out, args.prompts)
+    check_out(args.out, args.prompts)
     loaded = read_prompts(args.prompts, skip_bad=args.skip_bad)
     _say(loaded.describe())
     launch.import_extra("harken.engines.sampler")
@@ -88,9 +88,9 @@ def sample(args: argparse.Namespace) -> int:
 def score(args: argparse.Namespace) -> int:
     from harken import launch
     from harken.stats.pairs import evaluate_pairs
-    from harken.store.files import read_comparisons, write_jsonl
+    from harken.store.files import check_out, read_comparisons, write_jsonl
     launch.check_values(vars(args))
-    _check_out(args.out, args.data)
+    check_out(args.out, args.data)
     loaded = read_comparisons(args.data, skip_bad=args.skip_bad)
     _say(loaded.describe())
     reward = launch.open_reward(args.reward, dtype=args.dtype, aggregate=args.aggregate)
@@ -109,18 +109,6 @@ def score(args: argparse.Namespace) -> int:
     else:
         print("  Every ranking is a tie: there is no accuracy.")
     return 0
-
-
-def _check_out(out: Path, source: str) -> None:
-    """Refuses an --out that cannot be written, before hours of work. A file that is there already is replaced."""
-    if not out.name or out.is_dir():
-        raise UserError(f"--out {str(out)!r} is not the name of a file.", "Name a file, like out.jsonl.")
-    if out.exists() and not out.is_file():
-        raise UserError(f"{out} is not a file that can be replaced.", "Choose another --out.")
-    if not out.parent.is_dir():
-        raise UserError(f"There is no folder {out.parent}.", "Create it first, or choose another --out.")
-    if out.exists() and Path(source).exists() and out.samefile(source):
-        raise UserError(f"--out {out} is the file that is read.", "Choose another --out, or it would be lost.")
 
 
 EVALS = {"capability": ("model", "data", "out"), "win_rate": ("model", "prompts", "judge", "out")}

@@ -51,7 +51,7 @@ def run_next(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    from harken.cli_models import _check_out
+    from harken.store.files import check_out
     for name, low, high in (("n", 1, 10**6), ("most", 2, MOST), ("dimensions", 11, 512)):
         if not low <= getattr(args, name) <= high:
             raise UserError(f"--{name} must lie between {low} and {high}, found {getattr(args, name)}.", "Choose another.")
@@ -65,4 +65,4 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("Feedback comes from FILE or from --db, not from both.", "Leave one out.")
     if args.assign and args.most > 2:
         raise UserError("--assign chooses pairs only.", "Leave out --most or --assign.")
-    _check_out(args.out, args.candidates or args.db)
+    check_out(args.out, args.candidates or args.db)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import harken
 from harken.core.errors import UserError
 from harken.core.protocols import Estimate
 from harken.core.records import Choice, Judgment
+from harken.core.run import waiting
 from harken.labelers.forest import forest_svg
 from harken.labelers.influence import Tested, drop_each, drop_effect, held_out
 from harken.labelers.people import Person, describe, median_seconds, warnings
@@ -25,7 +25,7 @@ from harken.labelers.reliability import Reliability, fit_reliability
 from harken.labelers.votes import Votes, votes_of
 from harken.stats.intervals import mean_interval, paired_difference
 from harken.store.database import open_database
-from harken.store.files import read_comparisons
+from harken.store.files import check_out, read_comparisons, write_text
 
 NAMES = {"plain": "everybody alike (Bradley–Terry)", "beta": "a beta for each", "crowd": "honest with chance eta (Crowd-BT)",
          "plain without": "everybody alike, flagged people dropped"}
@@ -37,22 +37,27 @@ def run(args: argparse.Namespace) -> int:
     """`harken labelers`."""
     if args.out and args.out.suffix not in (".svg", ".html"):
         raise UserError(f"--out {args.out} ends neither in .svg nor in .html.", "Name a picture.svg or a page.html.")
-    said, note = read(args.file, args.skip_bad)
-    votes = votes_of(said)
+    if args.out:
+        near = next(p for p in args.out.absolute().parents if p.exists())  # the rest is made
+        check_out(args.out if near == args.out.absolute().parent else near / args.out.name, args.file)
+    with waiting("reading", 1):
+        said, note = read(args.file, args.skip_bad)
+        votes = votes_of(said)
     if not len(votes):
         raise UserError(f"{args.file} compares nothing: no row ranks two different completions.", "Is it the file you meant?")
     # Some tie half of what they see and some nothing: without a readiness of one's own, ties would pass for carelessness.
     traits = {"position": bool(votes.first.any()), "length": args.length, "indifference": bool((votes.won == 0).any())}
-    found = fit_reliability(votes, **traits)
-    people = describe(votes, found, drop_each(votes, **traits), median_seconds(said))
+    with waiting("fitting", 1):
+        found = fit_reliability(votes, **traits)
+    people = describe(votes, found, drop_each(votes, **traits, watch=waiting), median_seconds(said))
     flagged = [votes.labelers.index(p.name) for p in people if p.verdict.startswith(FLAGGED)]
-    tested = held_out(votes, without=flagged, seed=args.seed, **traits) if len(people) > 1 else None
-    effect = drop_effect(votes, seed=args.seed, **traits) if args.effect else None
+    tested = held_out(votes, without=flagged, seed=args.seed, **traits, watch=waiting) if len(people) > 1 else None
+    effect = drop_effect(votes, seed=args.seed, **traits, watch=waiting) if args.effect else None
     notes = [note] * bool(note) + warnings(votes)
-    summary = {"file": str(args.file), "votes": len(votes), "labelers": len(people), "items": len(votes.items),
-               "tie": found.tie, "warnings": notes, "people": [p.to_json() for p in people],
-               "flagged": [votes.labelers[k] for k in flagged],
-               "held_out": figures(tested, votes, flagged) if tested else {}}
+    summary: dict[str, Any] = {
+        "file": str(args.file), "votes": len(votes), "labelers": len(people), "items": len(votes.items), "tie": found.tie,
+        "warnings": notes, "people": [p.to_json() for p in people], "flagged": [votes.labelers[k] for k in flagged],
+        "held_out": figures(tested, votes, flagged) if tested else {}}
     if effect is not None:
         for row in summary["people"]:
             row["gain_when_dropped"] = float(effect[votes.labelers.index(row["name"])])
@@ -177,15 +182,10 @@ def page(people: Sequence[Person], summary: Mapping[str, Any]) -> str:
 
 
 def save(out: Path, text: str) -> None:
-    """Writes whole or not at all."""
-    if out.is_dir():
-        raise UserError(f"{out} is a directory.", "Name a file: --out labelers.html.")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    """Writes whole or not at all, and the folder where there is none."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(out)
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror or error}.", "Choose another --out.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    check_out(out)
+    write_text(out, text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 
 from harken.core.errors import UserError
 from harken.core.records import Choice, Judgment, Prompt
+from harken.core.run import waiting
 from harken.labelers.active import Questions, next_items, pairs_to_ask
 from harken.labelers.active_sets import measure, next_sets
 from harken.labelers.belief import Belief, belief_of_features
@@ -56,15 +56,19 @@ class Pool:
 
 def choose(args: argparse.Namespace) -> int:
     """Writes the queue and prints what it is worth."""
-    pool, candidate = gather(args)
-    phi = features(pool, args)
+    with waiting("reading", 1):
+        pool, candidate = gather(args)
+    with waiting("measuring the answers", 1):
+        phi = features(pool, args)
     votes = pool.aligned()
-    found = fit_features(votes, phi, draws=0) if votes is not None else None
+    with waiting("fitting", 1):
+        found = fit_features(votes, phi, draws=0) if votes is not None else None
     belief = belief_of_features(found, phi) if found else Belief(np.zeros(len(phi)), phi / np.sqrt(phi.shape[1]))
-    if args.most > 2:
-        rows, random = _sets(pool, candidate, belief, args)
-    else:
-        rows, random = _pairs(pool, candidate, belief, found, votes, args)
+    with waiting("choosing", 1):
+        if args.most > 2:
+            rows, random = _sets(pool, candidate, belief, args)
+        else:
+            rows, random = _pairs(pool, candidate, belief, found, votes, args)
     from harken.store.files import write_jsonl
     write_jsonl(args.out, rows)
     said = f"{len(votes):,} votes of {len(votes.labelers)} labelers" if votes is not None else "no feedback yet"
@@ -115,21 +119,16 @@ def read_samples(path: Path) -> Iterator[tuple[Prompt, list[str]]]:
     """Rows of {"prompt": …, "completions": [str, …]}; other fields are left alone."""
     if not path.is_file():
         raise UserError(f"There is no file {path}.", "harken sample writes one.")
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise ValueError(f"a row must be an object, found {type(row).__name__}")
-                some = row.get("completions")
-                if not isinstance(some, list) or not all(isinstance(t, str) for t in some):
-                    raise ValueError('"completions" must be a list of strings')
-                yield Prompt.from_json(row), some
-            except ValueError as error:
-                raise UserError(f"{path}, line {number}: {error}.",
-                                'A row is {"prompt": "…", "completions": ["…", "…"]}, as harken sample writes.') from None
+    from harken.store.files import read_rows
+    for number, row in read_rows(path):
+        try:
+            some = row.get("completions")
+            if not isinstance(some, list) or not all(isinstance(t, str) for t in some):
+                raise ValueError('"completions" must be a list of strings')
+            yield Prompt.from_json(row), some
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: {error}.",
+                            'A row is {"prompt": "…", "completions": ["…", "…"]}, as harken sample writes.') from None
 
 
 def features(pool: Pool, args: argparse.Namespace) -> np.ndarray:

@@ -22,9 +22,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -46,10 +47,10 @@ def file_hash(path: Path) -> str:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Writes atomically: a reader sees the old file or the whole new one."""
+    """Writes atomically: a reader sees the old file or the whole new one. Half an emoji is escaped, as JSON allows."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as f:
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as f:
             json.dump(value, f, indent=2, ensure_ascii=False)
             f.write("\n")
             f.flush()
@@ -262,7 +263,7 @@ class Run:
             return
         path = self.path / name
         try:
-            with path.open("a", encoding="utf-8") as f:
+            with path.open("a", encoding="utf-8", errors="backslashreplace") as f:
                 f.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         except OSError as error:
             raise UserError(f"{path} could not be written: {error.strerror or error}.",
@@ -400,9 +401,28 @@ def _complete(checkpoint: Path) -> bool:
 _BAR: ContextVar[bool] = ContextVar("bar", default=False)
 
 
+Shown = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""What shows work of so many steps: `waiting`, or `silent`. As a context it gives `advance(n)`."""
+PATIENCE = 2.0
+
+
+def silent(label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    """Shows nothing: what libraries do unless told otherwise."""
+    return nullcontext(lambda n: None)
+
+
+def waiting(label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    """A progress bar that comes after two seconds and goes with the work: for what is mostly quick."""
+    return progress(label, total, after=PATIENCE)
+
+
 @contextmanager
-def progress(label: str, total: int, start: int = 0, *, quiet: bool | None = None) -> Iterator[Callable[[int], None]]:
-    """A rich progress bar on stderr; yields `advance(n)`. Inside another bar, or off a terminal, it shows nothing."""
+def progress(label: str, total: int, start: int = 0, *, quiet: bool | None = None,
+             after: float = 0.0) -> Iterator[Callable[[int], None]]:
+    """A rich progress bar on stderr; yields `advance(n)`. Inside another bar, or off a terminal, it shows nothing.
+
+    With `after` it comes only once so many seconds have passed, and leaves no line behind.
+    """
     if _BAR.get() or processes.started()[0] or (not sys.stderr.isatty() if quiet is None else quiet):
         yield lambda n: None
         return
@@ -419,8 +439,17 @@ def progress(label: str, total: int, start: int = 0, *, quiet: bool | None = Non
                TextColumn("left"), TimeRemainingColumn())
     shown = _BAR.set(True)
     try:
-        with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(label, total=total, completed=start)
+        bar = Progress(*columns, console=Console(stderr=True), transient=after > 0)
+        task = bar.add_task(label, total=total, completed=start)
+        clock = threading.Timer(after, bar.start)
+        clock.daemon = True
+        clock.start() if after else bar.start()
+        try:
             yield lambda n: bar.advance(task, n)
+        finally:
+            if after:
+                clock.cancel()
+                clock.join()
+            bar.stop()
     finally:
         _BAR.reset(shown)

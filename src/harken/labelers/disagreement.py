@@ -27,6 +27,7 @@ import numpy as np
 
 from harken.core.errors import UserError
 from harken.core.protocols import Estimate
+from harken.core.run import Shown, silent
 from harken.labelers.groups import GroupModel, Posterior, features, fit_membership, group_index, one_hot, posterior
 from harken.labelers.heldout import folds_of, gain
 from harken.labelers.mixture import Discovery, discover, residuals, vote_logps_of
@@ -86,7 +87,7 @@ class Disagreement:
 
 
 def permutation_test(votes: Votes, index: Ints, *, shared: GroupModel, permutations: int = 999,
-                     seed: int = 0) -> tuple[float, Floats]:
+                     seed: int = 0, watch: Shown = silent) -> tuple[float, Floats]:
     """P-value of "groups are exchanged labels", and [I or F] each score's own.
 
     The statistic is the score test's Bayes factor for an offset of standard deviation 1, Σ_g S²/(V + 1) − log(1 + V), S a
@@ -106,10 +107,12 @@ def permutation_test(votes: Votes, index: Ints, *, shared: GroupModel, permutati
 
     true = statistic(label)
     total, above = 1, np.ones(len(true))
-    for _ in range(permutations):
-        drawn = statistic(rng.permutation(label))
-        total += drawn.sum() >= true.sum() - 1e-9
-        above += drawn >= true - 1e-9
+    with watch("dealing out groups", permutations) as advance:
+        for _ in range(permutations):
+            drawn = statistic(rng.permutation(label))
+            total += drawn.sum() >= true.sum() - 1e-9
+            above += drawn >= true - 1e-9
+            advance(1)
     return total / (permutations + 1), above / (permutations + 1)
 
 
@@ -198,15 +201,17 @@ def _information(votes: Votes, model: GroupModel, g: int) -> Floats:
 
 
 def held_out_gain(votes: Votes, member: Floats, names: tuple[str, ...], *, phi: Floats | None = None, folds: int = 5,
-                  seed: int = 0, noise: bool = True) -> Estimate:
+                  seed: int = 0, noise: bool = True, watch: Shown = silent) -> Estimate:
     """Nats that known groups add to a held-out vote beyond one score and individual care."""
     fold, table = folds_of(votes, folds, seed), features(votes, phi)
     ours, theirs = np.zeros(len(votes)), np.zeros(len(votes))
-    for f in range(folds):
-        train, test = votes.take(fold != f), votes.take(fold == f)
-        one = fit_membership(train, np.ones((len(member), 1)), ("everybody",), phi=table, noise=noise)
-        several = fit_membership(train, member, names, phi=table, noise=noise, sigma=one.sigma)
-        theirs[fold == f], ours[fold == f] = vote_logps_of(one, test), vote_logps_of(several, test)
+    with watch("predicting held-out votes", folds) as advance:
+        for f in range(folds):
+            train, test = votes.take(fold != f), votes.take(fold == f)
+            one = fit_membership(train, np.ones((len(member), 1)), ("everybody",), phi=table, noise=noise)
+            several = fit_membership(train, member, names, phi=table, noise=noise, sigma=one.sigma)
+            theirs[fold == f], ours[fold == f] = vote_logps_of(one, test), vote_logps_of(several, test)
+            advance(1)
     return gain(ours, theirs, votes.labeler, LEVEL)
 
 
@@ -220,7 +225,8 @@ def upside_down(post: Posterior) -> tuple[str, ...]:
 
 
 def examine(votes: Votes, group_by: str | None = None, *, phi: Floats | None = None, most: int = 3, noise: bool = True,
-            permutations: int = 999, draws: int = 400, starts: int = 4, folds: int = 5, seed: int = 0) -> Disagreement:
+            permutations: int = 999, draws: int = 400, starts: int = 4, folds: int = 5, seed: int = 0,
+            watch: Shown = silent) -> Disagreement:
     """Splits disagreement into noise and values: between given groups, or between groups found in the votes.
 
     Raises UserError without comparisons, with fewer than two labelers, or where nobody carries the tag.
@@ -234,18 +240,20 @@ def examine(votes: Votes, group_by: str | None = None, *, phi: Floats | None = N
                         'Give each row its "labeler" ("harken import" keeps them).')
     table, p_value, better, found = features(votes, phi), None, None, None
     if group_by is None:
-        found = discover(votes, most=most, phi=phi, noise=noise, starts=starts, folds=folds, seed=seed)
+        found = discover(votes, most=most, phi=phi, noise=noise, starts=starts, folds=folds, seed=seed, watch=watch)
         model = found.model
         better = found.gains[len(model.names) - 2] if len(model.names) > 1 else (found.gains[0] if found.gains else None)
         index = model.membership.argmax(1)
     else:
         index, names = group_index(votes, group_by)
         member = one_hot(index, len(names))
-        shared = fit_membership(votes, np.ones((len(index), 1)), ("everybody",), phi=table, noise=noise)
-        p_value, _ = permutation_test(votes, index, shared=shared, permutations=permutations, seed=seed)
-        better = held_out_gain(votes, member, names, phi=phi, folds=folds, seed=seed, noise=noise)
-        model = fit_membership(votes, member, names, phi=table, noise=noise, sigma=shared.sigma)
-    post = posterior(votes, model, draws=draws, seed=seed)
+        with watch("fitting", 2) as advance:
+            shared = fit_membership(votes, np.ones((len(index), 1)), ("everybody",), phi=table, noise=noise)
+            advance(1)
+            model = fit_membership(votes, member, names, phi=table, noise=noise, sigma=shared.sigma)
+        p_value, _ = permutation_test(votes, index, shared=shared, permutations=permutations, seed=seed, watch=watch)
+        better = held_out_gain(votes, member, names, phi=phi, folds=folds, seed=seed, noise=noise, watch=watch)
+    post = posterior(votes, model, draws=draws, seed=seed, watch=watch)
     share, expected = value_share(votes, post, seed=seed)
     items, tested = item_gaps(votes, post) if len(model.names) > 1 else ((), 0)
     return Disagreement(model, share, expected, observed_disagreement(votes, index), p_value,

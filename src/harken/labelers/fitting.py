@@ -12,10 +12,12 @@ Shape suffixes: `N` votes, `I` items, `A` labelers, `P` parameters, `R` draws.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 from scipy.optimize import minimize
 
@@ -218,12 +220,16 @@ class Fit:
 
     # --- fitting -----------------------------------------------------------------------------------
 
-    def mode(self, x: Floats, tolerance: float) -> Floats:
-        """L-BFGS, each parameter in units of its own curvature."""
+    def units(self, x: Floats) -> Floats:
+        """[P] what each parameter is measured in while it is sought: its own curvature's standard deviation."""
         jacobian, weights, precision = self.curvature(x)
         own = np.asarray((jacobian * jacobian).T @ weights) + precision
         own = np.append(own, max(1.0, float(self.weight @ (self.votes.won == 0))))
-        scale = 1 / np.sqrt(np.maximum(own, 1e-3))
+        return np.asarray(1 / np.sqrt(np.maximum(own, 1e-3)))
+
+    def mode(self, x: Floats, tolerance: float, units: Floats | None = None) -> Floats:
+        """L-BFGS, each parameter in its own units."""
+        scale = self.units(x) if units is None else units
 
         def scaled(y: Floats) -> tuple[float, Floats]:
             value, grad = self.loss(y * scale)
@@ -233,13 +239,21 @@ class Fit:
                          options={"maxcor": 20, "maxiter": 2000, "maxfun": 4000, "ftol": tolerance**2, "gtol": tolerance})
         return np.asarray(found.x * scale)
 
-    def again(self, weight: Floats, x: Floats) -> Floats:
+    def again(self, weight: Floats, x: Floats, units: Floats) -> Floats:
         """The mode under other weights of the votes, from x on, with the widths and spreads learnt before."""
         before, self.weight = self.weight, weight
         try:
-            return self.mode(x, 1e-5)
+            return self.mode(x, 1e-5, units)
         finally:
             self.weight = before
+
+    def on(self, rows: NDArray[np.bool_]) -> Fit:
+        """The same over some of the votes."""
+        some = copy.copy(self)
+        some.votes, some.design, some.weight = self.votes.take(rows), self.design[rows], self.weight[rows]
+        some.moves = {name: move[rows] for name, move in self.moves.items()}
+        some.spread = None
+        return some
 
     def expect(self, x: Floats) -> dict[str, Floats]:
         """The E-step: posterior variances, by draws. Sets `spread`."""

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from harken.core.errors import UserError
+from harken.core.run import Shown, silent
 from harken.labelers.chain import Chain, Evidence, State
 from harken.labelers.regression import Fit, Floats, Ints, davidson, labeler_traits, outcome_logps
 from harken.labelers.votes import Votes, crowd
@@ -265,7 +266,7 @@ class Posterior:
         return np.asarray(self.draws[:, g] - self.draws[:, h])
 
 
-def posterior(votes: Votes, model: GroupModel, *, draws: int = 400, seed: int = 0) -> Posterior:
+def posterior(votes: Votes, model: GroupModel, *, draws: int = 400, seed: int = 0, watch: Shown = silent) -> Posterior:
     """Draws of scores, care and their spreads together, by Markov chain (`chain.py`). Memberships are held.
 
     A chain starts with no difference between groups as often as the evidence says so: from larger τ it would not find the way.
@@ -280,23 +281,25 @@ def posterior(votes: Votes, model: GroupModel, *, draws: int = 400, seed: int = 
     none = float(np.exp(evidence[0] - np.logaddexp.reduce(evidence)))
     same, best = int(rng.binomial(draws, none)), max(list(fits)[1:], key=lambda t: fits[t].log_evidence, default=TAUS[0])
     parts, ties, cares = [], [], []
-    for count, free in ((draws - same, True), (same, False)):
-        if not count:
-            continue
-        tau = best if free else TAUS[0]
-        fit = fits[tau]
-        state = State(fit.weights.copy(), fit.log_nu, model.beta[labeler, group], model.indifference[labeler, group],
-                      tau, model.sigma)
-        chain = Chain(data, state, fit.curve, rng, noise=model.noise, free_tau=free)
-        chain.warm(WARM)
-        for _ in range(count):
-            for _ in range(THIN):
-                chain.sweep()
-            parts.append(_scores(model.phi, state.w[:-1].reshape(-1, model.phi.shape[1])))
-            ties.append(state.log_nu if chain.ties else -np.inf)
-            beta = model.beta.copy()
-            beta[labeler, group] = state.beta
-            cares.append((beta * model.membership).sum(1))
+    with watch("drawing scores and cares", draws) as advance:
+        for count, free in ((draws - same, True), (same, False)):
+            if not count:
+                continue
+            tau = best if free else TAUS[0]
+            fit = fits[tau]
+            state = State(fit.weights.copy(), fit.log_nu, model.beta[labeler, group], model.indifference[labeler, group],
+                          tau, model.sigma)
+            chain = Chain(data, state, fit.curve, rng, noise=model.noise, free_tau=free)
+            chain.warm(WARM)
+            for _ in range(count):
+                for _ in range(THIN):
+                    chain.sweep()
+                parts.append(_scores(model.phi, state.w[:-1].reshape(-1, model.phi.shape[1])))
+                ties.append(state.log_nu if chain.ties else -np.inf)
+                beta = model.beta.copy()
+                beta[labeler, group] = state.beta
+                cares.append((beta * model.membership).sum(1))
+                advance(1)
     return Posterior(model, centred(np.stack(parts), votes.prompt), np.array(ties), np.stack(cares), none)
 
 

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harken.core.run import Shown, silent
 from harken.labelers.fitting import LEARNT, Fit, Model, Priors
 from harken.labelers.likelihood import Floats, Ints
 from harken.labelers.reliability import task_of
@@ -38,21 +40,25 @@ class Dropped:
 
 
 def drop_each(votes: Votes, model: Model = "beta", prior: Priors = LEARNT, *, position: bool = False,
-              length: bool = False, indifference: bool = False) -> Dropped:
+              length: bool = False, indifference: bool = False, watch: Shown = silent) -> Dropped:
     """Fits once, then again without each labeler's votes (the priors' widths held)."""
     fit = task_of(votes, model, position=position, length=length, indifference=indifference, prior=prior)
     x = fit.solve()
+    units = fit.units(x)
     before = np.sign(fit.design @ x[fit.at["score"]])
     pairs = np.unique(np.stack([votes.a, votes.b], axis=1), axis=0, return_index=True)[1]
     agreement, swapped = np.full(fit.a, np.nan), np.full(fit.a, np.nan)
     untied = np.bincount(votes.labeler[votes.won != 0], minlength=fit.a)
-    for k in np.unique(votes.labeler):
-        rest = fit.again(fit.weight * (votes.labeler != k), x)
-        gap = fit.design @ rest[fit.at["score"]]
-        own = (votes.labeler == k) & (votes.won != 0)
-        if own.any():
-            agreement[k] = np.where(gap[own] == 0, 0.5, gap[own] * votes.won[own] > 0).mean()
-        swapped[k] = (np.sign(gap[pairs]) * before[pairs] < 0).mean()
+    people = np.unique(votes.labeler)
+    with watch("leaving each labeler out", len(people)) as advance:
+        for k in people:
+            rest = fit.again(fit.weight * (votes.labeler != k), x, units)
+            gap = fit.design @ rest[fit.at["score"]]
+            own = (votes.labeler == k) & (votes.won != 0)
+            if own.any():
+                agreement[k] = np.where(gap[own] == 0, 0.5, gap[own] * votes.won[own] > 0).mean()
+            swapped[k] = (np.sign(gap[pairs]) * before[pairs] < 0).mean()
+            advance(1)
     return Dropped(agreement, untied, swapped)
 
 
@@ -73,15 +79,17 @@ def folds(votes: Votes, count: int, seed: int = 0) -> Ints:
 
 
 def held_out(votes: Votes, models: Sequence[Model] = ("plain", "beta", "crowd"), count: int = 5, seed: int = 0,
-             without: Sequence[int] = (), *, position: bool = False, length: bool = False, indifference: bool = False) -> Tested:
+             without: Sequence[int] = (), *, position: bool = False, length: bool = False, indifference: bool = False,
+             watch: Shown = silent) -> Tested:
     """Cross-validated prediction of every vote. `without` names labelers to leave out of training under one more model,
     "plain without": what dropping them does instead of weighing them."""
     fold = folds(votes, count, seed)
     names: dict[str, Model] = {m: m for m in models} | ({"plain without": "plain"} if len(without) else {})
     log_prob, right = ({n: np.full(len(votes), np.nan) for n in names} for _ in range(2))
     kept = ~np.isin(votes.labeler, np.asarray(without, dtype=np.int64))
-    for name, model in names.items():
-        for f in range(count):
+    with watch("predicting unseen votes", len(names) * count) as advance:
+        for (name, model), f in product(names.items(), range(count)):
+            advance(1)
             weight = ((fold != f) & (kept if name == "plain without" else True)).astype(np.float64)
             if not weight.any() or not (fold == f).any():
                 continue
@@ -92,30 +100,33 @@ def held_out(votes: Votes, models: Sequence[Model] = ("plain", "beta", "crowd"),
 
 def _predict(fit: Fit, x: Floats, rows: NDArray[np.bool_], log_prob: Floats, right: Floats) -> None:
     """The posterior's prediction: probabilities averaged over draws, so that nobody is punished for honest doubt."""
-    eta = fit.odds(x)[0]
-    around = fit.deviations(x, PREDICTIVE, 0)
-    said = np.stack([fit.said(fit.odds(y)[0], y)[0] for y in (np.append(x[:-1] + d, x[-1]) for d in around)])
-    log_prob[rows] = (np.logaddexp.reduce(said, axis=0) - np.log(len(said)))[rows]
-    untied = rows & (fit.votes.won != 0)
-    right[untied] = np.where(eta[untied] == 0, 0.5, eta[untied] * fit.votes.won[untied] > 0)
+    around, unseen = fit.deviations(x, PREDICTIVE, 0), fit.on(rows)
+    eta, won = unseen.odds(x)[0], unseen.votes.won
+    said = np.stack([unseen.said(unseen.odds(y)[0], y)[0] for y in (np.append(x[:-1] + d, x[-1]) for d in around)])
+    log_prob[rows] = np.logaddexp.reduce(said, axis=0) - np.log(len(said))
+    right[rows] = np.where(won == 0, np.nan, np.where(eta == 0, 0.5, eta * won > 0))
 
 
 def drop_effect(votes: Votes, count: int = 5, seed: int = 0, *, position: bool = False, length: bool = False,
-                indifference: bool = False) -> Floats:
+                indifference: bool = False, watch: Shown = silent) -> Floats:
     """[A] mean gain in log P of the other labelers' held-out votes when labeler k is left out of plain Bradley–Terry's
     training: above 0, the others are predicted better without k. Costs A x F warm fits."""
     fold = folds(votes, count, seed)
     total, seen = np.zeros(len(votes.labelers)), np.zeros(len(votes.labelers))
-    for f in range(count):
-        weight = (fold != f).astype(np.float64)
-        if not weight.any():
-            continue
-        fit = task_of(votes, "plain", position=position, length=length, indifference=indifference, weight=weight)
-        x = fit.solve()
-        with_all = fit.said(fit.odds(x)[0], x)[0]
-        for k in np.unique(votes.labeler):
-            rest = fit.again(weight * (votes.labeler != k), x)
-            others = (fold == f) & (votes.labeler != k)
-            total[k] += (fit.said(fit.odds(rest)[0], rest)[0] - with_all)[others].sum()
-            seen[k] += others.sum()
+    people = np.unique(votes.labeler)
+    with watch("what each one adds for the others", count * len(people)) as advance:
+        for f in range(count):
+            weight = (fold != f).astype(np.float64)
+            if not weight.any():
+                continue
+            fit = task_of(votes, "plain", position=position, length=length, indifference=indifference, weight=weight)
+            x = fit.solve()
+            units = fit.units(x)
+            with_all = fit.said(fit.odds(x)[0], x)[0]
+            for k in people:
+                rest = fit.again(weight * (votes.labeler != k), x, units)
+                others = (fold == f) & (votes.labeler != k)
+                total[k] += (fit.said(fit.odds(rest)[0], rest)[0] - with_all)[others].sum()
+                seen[k] += others.sum()
+                advance(1)
     return np.asarray(total / np.maximum(seen, 1))

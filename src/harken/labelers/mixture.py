@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from harken.core.protocols import Estimate
+from harken.core.run import Shown, silent
 from harken.labelers.groups import GroupModel, differences, features, fit_membership, traits_of
 from harken.labelers.heldout import folds_of, gain
 from harken.labelers.regression import Floats, outcome_logps, vote_logps
@@ -145,7 +146,8 @@ def by_size(model: GroupModel) -> GroupModel:
 
 
 def discover(votes: Votes, *, most: int = 3, phi: NDArray[np.float64] | None = None, noise: bool = True, hard: bool = False,
-             folds: int = 5, starts: int = 4, seed: int = 0, level: float = 0.9) -> Discovery:
+             folds: int = 5, starts: int = 4, seed: int = 0, level: float = 0.9,
+             watch: Shown = silent) -> Discovery:
     """Fits 1 … `most` groups and keeps as many as held-out votes pay for.
 
     A further group is accepted while its gain's interval lies above 0; one group is the answer otherwise, and a good one.
@@ -158,11 +160,13 @@ def discover(votes: Votes, *, most: int = 3, phi: NDArray[np.float64] | None = N
         return [one, *(fit_mixture(part, k, shared=one, hard=hard, starts=starts, seed=seed)[0] for k in range(2, most + 1))]
 
     held = np.zeros((most, len(votes)))
-    for f in range(folds):
-        test = votes.take(fold == f)
-        for k, model in enumerate(fits(votes.take(fold != f))):
-            held[k, fold == f] = vote_logps_of(model, test)
-    models = tuple(fits(votes))
+    with watch("looking for groups", folds + 1) as advance:
+        for f in range(folds):
+            test = votes.take(fold == f)
+            for k, model in enumerate(fits(votes.take(fold != f))):
+                held[k, fold == f] = vote_logps_of(model, test)
+            advance(1)
+        models = tuple(fits(votes))
     gains = [gain(held[k], held[k - 1], votes.labeler, level) for k in range(1, most)]
     chosen = next((k for k, one in enumerate(gains) if one.low <= 0), len(gains))
     return Discovery(models[chosen], models, tuple(held.mean(1).tolist()), tuple(gains), tuple(map(_icl, models)))

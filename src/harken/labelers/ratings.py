@@ -22,6 +22,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Value = float | str
 MOST_VALUES = 1000  # tables are V x V
+LARGEST = 1e100  # sums of squares of more are infinite
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,8 @@ def _scale(values: Sequence[Value], categories: Sequence[Value] | None) -> tuple
     """The distinct values in order, and whether they are numbers."""
     found = set(values)
     numbers = not any(isinstance(v, str) for v in found.union(categories or ()))
-    if numbers and not np.isfinite(np.array(list(found), dtype=np.float64)).all():
-        raise ValueError("a rating must be a finite number; leave missing ratings out")
+    if numbers and not (np.abs(np.array(list(found), dtype=np.float64)) <= LARGEST).all():  # false of NaN, too
+        raise ValueError(f"a rating must be a finite number, {LARGEST:g} at most; leave missing ratings out")
     if not numbers and not all(isinstance(v, str) for v in found.union(categories or ())):
         raise ValueError("ratings are numbers or words, not both")
     if len(found) > MOST_VALUES:

@@ -27,7 +27,7 @@ def build_report(runs: Sequence[Path], out: Path) -> Path:
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
         temporary.replace(out)
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror or error}.", "Choose another --out.") from None

@@ -26,7 +26,7 @@ import numpy as np
 from harken.core.errors import UserError
 from harken.core.protocols import Reward
 from harken.core.records import Choice, Prompt
-from harken.core.run import Run, read_json, write_json
+from harken.core.run import Run, read_json, waiting, write_json
 from harken.stats.intervals import Floats
 from harken.stats.logistic import Chosen, Penalty, choose, fit
 from harken.stats.pairs import evaluate_pairs
@@ -194,12 +194,14 @@ def combine(choices: Sequence[Choice], attributes: Sequence[Attribute], keys: Se
 
 def train(config: Config, panel: Panel, run: Run) -> None:
     """Rates, checks, fits and measures; `harken fit compositional` after its settings are checked."""
-    loaded = read_comparisons(config.data, skip_bad=config.skip_bad)
+    with waiting("reading", 1):
+        loaded = read_comparisons(config.data, skip_bad=config.skip_bad)
     if note := loaded.describe():
         run.note(note)
     cache = ScoreCache(run.path / "scores.sqlite")
     panel.known = cache
-    kept, held = [], []
+    kept: list[Choice] = []
+    held: list[Choice] = []
     for c in loaded.records:
         (held if in_share(c.prompt.id, config.holdout, config.seed) else kept).append(c)
     items = {(c.prompt.id, t): (c.prompt, t) for c in kept for t in c.options}
@@ -209,7 +211,8 @@ def train(config: Config, panel: Panel, run: Run) -> None:
     quality = qualities(panel, list(items.values()), ratings, retest=config.retest, least_entropy=config.min_entropy,
                         most_failures=config.max_failures, seed=config.seed)
     used = _usable(config, panel, quality, run)
-    found = combine(kept, [panel.attributes[k] for k in used], list(items), ratings[:, used], config)
+    with waiting("choosing weights", 1):
+        found = combine(kept, [panel.attributes[k] for k in used], list(items), ratings[:, used], config)
     if found.pairs.missing:
         run.note(f"Left out {found.pairs.missing} of {found.pairs.missing + len(found.pairs.y)} pairs: a rating is missing.")
     if not any(found.chosen.weights):
@@ -277,9 +280,11 @@ def _weight_intervals(pairs: Pairs, chosen: Chosen, seed: int, draws: int = 200)
         where.setdefault(name, []).append(i)
     rows, rng = [np.array(v) for v in where.values()], np.random.default_rng(seed)
     found = []
-    for _ in range(draws):
-        index = np.concatenate([rows[g] for g in rng.integers(len(rows), size=len(rows))])
-        found.append(fit(pairs.x[index], pairs.y[index], penalty=chosen.penalty, C=chosen.C, weights=pairs.weights[index],
-                         start=chosen.weights, tolerance=1e-3))
+    with waiting("drawing prompts again", draws) as advance:
+        for _ in range(draws):
+            index = np.concatenate([rows[g] for g in rng.integers(len(rows), size=len(rows))])
+            found.append(fit(pairs.x[index], pairs.y[index], penalty=chosen.penalty, C=chosen.C, weights=pairs.weights[index],
+                             start=chosen.weights, tolerance=1e-3))
+            advance(1)
     low, high = np.quantile(found, [0.025, 0.975], axis=0)
     return low, high

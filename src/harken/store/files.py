@@ -285,6 +285,25 @@ def write_jsonl(path: str | Path, rows: Iterable[Record | Mapping[str, Any]]) ->
     return write_atomically(Path(path), lines())
 
 
+def check_out(out: Path, source: str | Path = "", option: str = "--out") -> None:
+    """Refuses a file that cannot be written, before the work. One that is there already will be replaced."""
+    if not out.name or out.is_dir():
+        raise UserError(f"{option} {str(out)!r} is not the name of a file.", "Name a file, like out.jsonl.")
+    if out.exists() and not out.is_file():
+        raise UserError(f"{out} is not a file that can be replaced.", f"Choose another {option}.")
+    if not out.parent.is_dir():
+        raise UserError(f"There is no folder {out.parent}.", f"Create it first, or choose another {option}.")
+    if not os.access(out.parent, os.W_OK):
+        raise UserError(f"The folder {out.parent} cannot be written to.", f"Choose another {option}.")
+    if out.exists() and Path(source).exists() and out.samefile(source):
+        raise UserError(f"{option} {out} is the file that is read.", f"Choose another {option}, or it would be lost.")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all. Half a surrogate pair, which UTF-8 cannot hold, becomes \\ud83d, as JSON has it."""
+    write_atomically(path, [text.encode("utf-8", "backslashreplace")])
+
+
 def write_atomically(path: Path, lines: Iterable[bytes]) -> int:
     """Writes to a file beside `path`, syncs it to the disk, then renames; returns the number of lines."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")

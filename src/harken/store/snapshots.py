@@ -134,4 +134,4 @@ def _write_meta(info: SnapshotInfo, kind: Kind, asked: dict[str, dict[str, int]]
             **{words: found for words, found in asked.items() if found}, "sha256": info.hash,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "harken": harken.__version__}
-    write_atomically(path, [(json.dumps(meta, indent=2, ensure_ascii=False) + "\n").encode()])
+    write_atomically(path, [(json.dumps(meta, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")])

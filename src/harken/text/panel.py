@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from harken.core.protocols import Reward, Sampler
 from harken.core.records import Prompt, content_hash
-from harken.core.run import progress
+from harken.core.run import progress, waiting
 from harken.text.attributes import Attribute, entropy_bits, parse_rating, question
 
 Floats = NDArray[np.float64]
@@ -74,10 +74,12 @@ class Panel:
     def rate(self, items: Sequence[tuple[Prompt, str]], wording: int = 0) -> Floats:
         """[N, A], NaN where there is no rating."""
         out = np.full((len(items), len(self.attributes)), np.nan)
-        for k, a in enumerate(self.attributes):
-            if a.scorer:
-                rows = self.scorers[a.name].score([p for p, _ in items], [[t] for _, t in items])
+        measured = [k for k, a in enumerate(self.attributes) if a.scorer]
+        with waiting("measuring", len(measured)) as advance:
+            for k in measured:
+                rows = self.scorers[self.attributes[k].name].score([p for p, _ in items], [[t] for _, t in items])
                 out[:, k] = [np.nan if row[0] is None else row[0] for row in rows]
+                advance(1)
         asked = [k for k, a in enumerate(self.attributes) if not a.scorer]
         if asked:
             with progress("rating", len(items)) as advance:
