@@ -323,6 +323,13 @@ def test_single_user_mode_needs_no_login_and_ends_with_the_first_account(tmp_pat
         refused(Client(url).call, "POST", "/api/setup", {"name": "eve", "password": PASSWORD}, code="accounts_exist")
 
 
+def test_an_overlap_from_more_to_fewer_is_refused(site):
+    wrong = {"min": 5, "max": 2}
+    for call in (lambda: site.lead.create_project("odd", "compare", overlap=wrong),
+                 lambda: site.lead.call("PATCH", f"/api/projects/{site.open}", {"overlap": wrong})):
+        assert "above its max" in refused(call, code="bad_request").message
+
+
 def test_lists_are_paged_and_polling_costs_nothing_when_nothing_changed(site):
     seen, after = [], 0
     while True:

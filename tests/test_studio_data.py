@@ -394,6 +394,8 @@ def test_round_trip_from_import_to_a_reward_model(tmp_path):
                               seconds=judged.seconds)
         made = site.lead.call("POST", f"/api/projects/{project}/snapshots", {"what": "comparisons", "name": "trip"})
         assert made["rows"] == 24 and made["labelers"] == 2
+        listed = [len(site.lead.call("GET", f"/api/snapshots?project={one}")["items"]) for one in (project, site.open)]
+        assert listed == [1, 0]
     assert cli.main(["train", "reward_model", "--model", "toy", "--data", made["path"], "--out", str(tmp_path / "rm")]) == 0
     lineage = json.loads((tmp_path / "rm" / "lineage.json").read_text())
     assert lineage["data"]["sha256"] == made["sha256"]

@@ -95,10 +95,12 @@ def snapshot_json(row: Any) -> Json:
             "labelers": len(row.labelers), "project": row.project_id, "created_at": row.created_at}
 
 
-@operation("GET", "/api/snapshots", "reader", summary="Snapshots made so far, with their hashes", query=PAGE,
-           answer=page_of(SNAPSHOT))
+@operation("GET", "/api/snapshots", "reader", summary="Snapshots made so far, or a project's, with their hashes",
+           query=PAGE | {"project": ID}, answer=page_of(SNAPSHOT))
 def list_snapshots(call: Call) -> Json:
     query = select(snapshots).where(snapshots.c.id > after(call)).order_by(snapshots.c.id).limit(limit_of(call) + 1)
+    if "project" in call.query:
+        query = query.where(snapshots.c.project_id == int(call.query["project"]))
     return paged([snapshot_json(row) for row in call.tx.execute(query)], limit_of(call))
 
 

@@ -98,12 +98,12 @@ def routes(studio: Studio) -> list[BaseRoute]:
 
     async def settings(request: Request) -> Response:
         project = await studio.call(request, "get_project", path={"project": request.path_params["project"]})
-        snapshots = (await studio.call(request, "list_snapshots"))["items"]
+        snapshots = await studio.call(request, "list_snapshots", query={"project": project["id"], "limit": 500})
         progress = await studio.call(request, "get_progress", path={"project": project["id"]})
         users = (await studio.call(request, "list_users", query={"limit": 500}))["items"]
         return render(request, "lead_settings.html", tab="settings", project=project, presets=PRESETS, users=users,
                       members={m["user"]: m["state"] for m in progress["labelers"]},
-                      snapshots=[s for s in snapshots if s["project"] == project["id"]])
+                      snapshots=snapshots["items"])
 
     async def new(request: Request) -> Response:
         return render(request, "lead_new.html", kinds=KINDS, qualify=QUALIFY)

@@ -66,6 +66,9 @@ def create_project(tx: Connection, said: Mapping[str, Any], now: datetime, *, us
 def _settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as stored: what was said, checked as a whole."""
     merged = {**old, **new}
+    overlap = merged.get("overlap")
+    if isinstance(overlap, Mapping) and overlap["min"] > overlap["max"]:
+        raise ApiError("bad_request", f"The overlap's min {overlap['min']} is above its max {overlap['max']}.", "Swap them.")
     settings = Settings.from_json(merged)
     if settings.gold_rate + settings.repeat_rate > 0.9:
         raise ApiError("bad_request", "gold_rate and repeat_rate leave less than a tenth for the tasks themselves.")
