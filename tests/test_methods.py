@@ -21,6 +21,7 @@ from harken.core.records import Choice, Message, Prompt
 from harken.core.run import read_jsonl
 from harken.methods import dpo, ppo, reward_model, rloo, sft
 from harken.text.template import by_options
+from stopping import stopped_after
 
 DATA = {"sft": "demos", "reward_model": "comparisons", "dpo": "comparisons"}  # the others take prompts
 WORDS = ["red", "blue", "green", "old", "new", "warm", "cold", "tall"]
@@ -354,17 +355,9 @@ def test_p22_stopped_between_any_steps_ends_the_same(files, tmp_path, monkeypatc
     """In process: an exception after step k, for several k, then the same command."""
     settings = {"lora_rank": 4, "checkpoint_seconds": 0.0, **SETTINGS[method]}
     whole = run(method, files, tmp_path / "whole", **settings)
-    from harken.core.run import Run
-    original = Run.checkpoint
     for k in (1, 4, 9):
-        def stop(self, step, save, k=k, **options):
-            original(self, step, save, **options)
-            if step == k:
-                raise RuntimeError("stopped")
-        with monkeypatch.context() as patch:
-            patch.setattr(Run, "checkpoint", stop)
-            with pytest.raises(RuntimeError, match="stopped"):
-                run(method, files, tmp_path / f"cut{k}", **settings)
+        with stopped_after(k):
+            run(method, files, tmp_path / f"cut{k}", **settings)
         resumed = run(method, files, tmp_path / f"cut{k}", **settings)
         assert_bit_equal(whole.path, resumed.path)
         strip = [{n: v for n, v in r.items() if n != "seconds"} for r in read_jsonl(whole.path / "metrics.jsonl")]
@@ -456,19 +449,11 @@ def test_f16_groups_that_disagree_get_a_score_each(files, disagreeing, tmp_path)
         launch.open_reward(str(done.path), aggregate="group:cold")
 
 
-def test_p22_a_reward_model_of_groups_resumes_exactly(files, disagreeing, tmp_path, monkeypatch):
-    from harken.core.run import Run
+def test_p22_a_reward_model_of_groups_resumes_exactly(files, disagreeing, tmp_path):
     files["comparisons"] = disagreeing
     settings = {**GROUPED, "epochs": 1, "checkpoint_seconds": 0.0}
     whole = run("reward_model", files, tmp_path / "whole", **settings)
-    original = Run.checkpoint
-
-    def stop(self, step, save, **options):
-        original(self, step, save, **options)
-        if step == 5:
-            raise RuntimeError("stopped")
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
-        patch.setattr(Run, "checkpoint", stop)
+    with stopped_after(5):
         run("reward_model", files, tmp_path / "cut", **settings)
     assert_bit_equal(whole.path, run("reward_model", files, tmp_path / "cut", **settings).path)
 

@@ -11,6 +11,7 @@ import pytest
 from harken.core.errors import UserError
 from harken.stats import monitors
 from harken.stats.monitors import MONITORS, Audit, Drift, Rule, change, hacking, parse_rules, slope, smoothed
+from stopping import stopped_after
 
 ROOT = Path(__file__).parents[1]
 
@@ -192,19 +193,12 @@ def test_every_method_stops_when_the_reward_is_hacked_and_keeps_the_best(train, 
     assert done.result["proxy_change"]["low"] > 0
 
 
-def test_p22_a_run_with_stop_rules_ends_the_same_wherever_it_is_cut(train, monkeypatch):
-    from harken.core.run import Run
+def test_p22_a_run_with_stop_rules_ends_the_same_wherever_it_is_cut(train):
     settings = {**HACKED, "stop_when": "kl>50,hacking", "checkpoint_seconds": 0.0}
     whole = train("whole", **settings)
-    original = Run.checkpoint
     last = whole.result["stopped"]["step"]
     for k in (last // 2, last):
-        def stop(self, step, save, k=k, **options):
-            original(self, step, save, **options)
-            if step == k:
-                raise RuntimeError("stopped")
-        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
-            patch.setattr(Run, "checkpoint", stop)
+        with stopped_after(k):
             train(f"cut{k}", **settings)
         again = train(f"cut{k}", **settings)
         assert same(whole, again) and rows(whole) == rows(again) and rows(whole, "audits") == rows(again, "audits")

@@ -12,8 +12,9 @@ pytest.importorskip("torch")
 from harken import cli, launch
 from harken.core.protocols import Sample
 from harken.core.records import Message, Prompt
-from harken.core.run import Run, read_json, read_jsonl
+from harken.core.run import read_json, read_jsonl
 from harken.engines.policies import BestOfN, best, read_policy, under, weights_of
+from stopping import stopped_after
 
 WORDS = ["red", "blue", "green", "old", "new", "warm"]
 
@@ -224,16 +225,11 @@ def test_the_report_says_what_choosing_gained_and_not_that_training_rose(here):
     assert "the score of the reward that chose is" in page and "rose from" not in page
 
 
-def test_p22_best_of_n_stopped_between_any_steps_ends_the_same(here, monkeypatch):
-    original, log = Run.checkpoint, here / "runs" / "bon" / "samples.jsonl"
+def test_p22_best_of_n_stopped_between_any_steps_ends_the_same(here):
+    log = here / "runs" / "bon" / "samples.jsonl"
     for k in (1, 3, 6):
-        def stop(self, step, save, k=k, **options):
-            original(self, step, save, **options)
-            if step == k:
-                raise RuntimeError("stopped")
         again = BON.replace("runs/bon", f"runs/cut{k}")
-        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
-            patch.setattr(Run, "checkpoint", stop)
+        with stopped_after(k):
             run(again)
         assert run(again) == 0
         assert (here / "runs" / f"cut{k}" / "samples.jsonl").read_bytes() == log.read_bytes()
@@ -329,13 +325,7 @@ def test_a_search_finds_the_instruction_and_reports_on_other_prompts(styles, mon
     rows = read_jsonl(styles / "found" / "samples.jsonl")
     chose, reported = ({r["prompt"] for r in rows if (r["step"] <= result["tried"]) == chose} for chose in (True, False))
     assert chose and reported and not chose & reported
-    original = Run.checkpoint
-    def stop(self, step, save, **options):  # P22
-        original(self, step, save, **options)
-        if step == 4:
-            raise RuntimeError("stopped")
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
-        patch.setattr(Run, "checkpoint", stop)
+    with stopped_after(4):  # P22
         run(search + "cut")
     assert run(search + "cut") == 0
     for name in ("samples.jsonl", "result.json", "model/policy.json"):

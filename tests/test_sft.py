@@ -9,10 +9,11 @@ from safetensors.torch import load_file
 
 from harken import launch
 from harken.core.errors import UserError
-from harken.core.run import Run, derive_seed, read_jsonl
+from harken.core.run import derive_seed, read_jsonl
 from harken.engines.replay import Replay
 from harken.engines.schedule import Order
 from harken.methods import sft
+from stopping import stopped_after
 
 WORDS = ["red", "blue", "green", "old"]
 
@@ -129,20 +130,15 @@ def test_the_epoch_that_the_reward_likes_best_is_kept(files, tmp_path, monkeypat
     assert f"{least.result['epoch']:g}" == min(losses, key=losses.__getitem__)
 
 
-def test_p22_a_run_that_selects_replays_and_mixes_resumes_exactly(files, tmp_path, monkeypatch):
+def test_p22_a_run_that_selects_replays_and_mixes_resumes_exactly(files, tmp_path):
     (tmp_path / "short.json").write_text('{"rules": [{"pattern": ".", "weight": -0.1}]}')
     settings = {"epochs": 3, "learning_rate": 3e-3, "holdout": 0.3, "max_tokens": 8, "checkpoint_seconds": 0.0,
                 "select": "reward", "reward": f"rules:{tmp_path / 'short.json'}", "mix": f"{files['more']}:0.5",
                 "replay": files["text"]}
     whole = run(files, tmp_path / "whole", **settings)
-    original, total = Run.checkpoint, whole.result["steps"]
+    total = whole.result["steps"]
     for k in (total // 3, total // 3 + 1, total):
-        def stop(self, step, save, k=k, **options):
-            original(self, step, save, **options)
-            if step == k:
-                raise RuntimeError("stopped")
-        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
-            patch.setattr(Run, "checkpoint", stop)
+        with stopped_after(k):
             run(files, tmp_path / f"cut{k}", **settings)
         cut = run(files, tmp_path / f"cut{k}", **settings)
         assert_equal(whole, cut)
