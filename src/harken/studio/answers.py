@@ -83,7 +83,7 @@ def submit(tx: Connection, user: User, assignment: int, said: dict[str, Any], no
     line = Line(tx, user, project, member, held, now)
     receipt = _submit(line, mine, item, before is not None, said)
     ahead = said.get("next")
-    if ahead:
+    if ahead and member.state != "removed":  # who was taken out gets no more; what they held and answered stands
         return {**receipt, "next": more_tasks(line, ahead["count"], ahead.get("have", []))}
     if not receipt["already"]:
         line.save()

@@ -61,8 +61,12 @@ ACTION: Schema = obj({"assignment": ID, "action": enum("submit", "skip", "unsafe
 
 
 def _next(call: Call, project: int) -> Json | None:
+    """More tasks with a receipt, where asked for; none for somebody whom the lead took out meanwhile."""
     said = (call.body or {}).get("next")
-    return claims.next_tasks(call.tx, call.user, project, said["count"], said.get("have", []), call.now) if said else None
+    member = find_member(call.tx, project, call.user.id) if said else None
+    if not said or (member is not None and member.state == "removed"):
+        return None
+    return claims.next_tasks(call.tx, call.user, project, said["count"], said.get("have", []), call.now)
 
 
 def _project_of(call: Call) -> int:
