@@ -18,6 +18,7 @@ import harken
 from harken.core import processes
 from harken.core.config import RunConfig, field_docs, from_dict
 from harken.core.errors import UserError
+from harken.core.terminal import one_line, plain_output, visible
 
 LOOP = """\
 the loop:
@@ -55,8 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with suppress(AttributeError, ValueError):  # half an emoji in somebody's text, or a plain terminal, must not end a command
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        status = run(argv)
-        sys.stdout.flush()
+        with plain_output():
+            status = run(argv)
+            sys.stdout.flush()
         return status
     except UserError as error:
         return complain(str(error))
@@ -80,7 +82,7 @@ def complain(message: str, status: int = 2) -> int:
     """Says what went wrong; of several processes the first that fails does."""
     with suppress(OSError):
         if processes.group().fails_first():
-            print(f"harken: {message}", file=sys.stderr, flush=True)
+            print(visible(f"harken: {message}"), file=sys.stderr, flush=True)
     return status
 
 
@@ -120,6 +122,8 @@ def run(argv: list[str]) -> int:
             from harken import cli_models
             return cli_models.run_eval(argv[1:])
         args = build_parser().parse_args(argv)
+        if not 0 <= getattr(args, "seed", 0) < 2**63:
+            raise UserError(f"--seed {args.seed} is out of range.", "It must be 0 or more, and below 2^63.")
         if not hasattr(args, "handler"):
             build_parser().print_help()
             return 0
@@ -204,7 +208,7 @@ def show_result(path: Path, result: dict[str, Any]) -> None:
         if isinstance(value, dict) and {"value", "low", "high", "n"} <= value.keys():
             print(f"  {name}: {Estimate.from_json(value)}")
         elif name == "labelers" and isinstance(value, dict):
-            print(f"  {name}: " + ", ".join(f"{who} beta {found['beta']:.2f}" for who, found in list(value.items())[:8])
+            print(f"  {name}: " + ", ".join(f"{one_line(who)} beta {found['beta']:.2f}" for who, found in list(value.items())[:8])
                   + (f" and {len(value) - 8} more" if len(value) > 8 else ""))
         elif isinstance(value, dict):
             parts = {k: f"{v['value']:.3f}" if isinstance(v, dict) and "value" in v else v for k, v in value.items()}

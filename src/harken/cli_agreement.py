@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harken.core.errors import UserError
+from harken.core.terminal import one_line
 
 if TYPE_CHECKING:  # NumPy and SciPy would slow the start of every other command
     from harken.core.protocols import Estimate
@@ -205,7 +206,7 @@ def _published() -> list[str]:
 
 
 def _matrix(table: Matrix) -> list[str]:
-    names = table.raters[:SHOWN]
+    names = [one_line(name) for name in table.raters[:SHOWN]]
     wide = max(len(n[:12]) for n in names)
     lines = ["labeler by labeler: Cohen's kappa and, after the slash, items shared"
              + (f" ({len(names)} of those with most)" if len(table.raters) > len(names) else "")]
@@ -226,5 +227,6 @@ def _least(by_labeler: Mapping[str, Estimate]) -> list[str]:
     if len(by_labeler) < 3:
         return []
     lowest = sorted(by_labeler.items(), key=lambda x: x[1].high)[:5]
-    return ["", "least agreement with the others", *(f"  {name[:24]:24} {_number(e.value)}  [{_number(e.low)}, {_number(e.high)}]"
-                                                     f"  {e.n:,}" for name, e in lowest)]
+    return ["", "least agreement with the others",
+            *(f"  {one_line(name)[:24]:24} {_number(e.value)}  [{_number(e.low)}, {_number(e.high)}]  {e.n:,}"
+              for name, e in lowest)]

@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from sqlalchemy import select
 
 from harken.core.errors import UserError
+from harken.core.terminal import visible
 from harken.store.database import Database, ImportResult, open_database
 from harken.store.files import KINDS
 from harken.store.snapshots import snapshot
@@ -91,7 +93,7 @@ def run_snapshot(args: argparse.Namespace) -> int:
     print(f"Froze {_count(info.rows, args.kind)} ({people}) in {info.path}")
     print(f"  sha256 {info.hash}")
     for warning in info.warnings:
-        print(f"  {warning} Take one with --purpose or --project, or know why.", file=sys.stderr)
+        print(visible(f"  {warning} Take one with --purpose or --project, or know why."), file=sys.stderr)
     if args.kind in NEXT:
         name = shlex.quote(str(info.path))
         print(f"Next: harken train {NEXT[args.kind]} --data {name} --out runs/{NEXT[args.kind]}")
@@ -139,7 +141,7 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
             if time.monotonic() - started < QUIET_SECONDS:
                 return
             if task is None:
-                task = bar.add_task(title, total=size)
+                task = bar.add_task(escape(visible(title)), total=size)
             bar.update(task, completed=done, total=size, refresh=True)
 
         yield advance

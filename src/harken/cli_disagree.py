@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harken.core.errors import UserError
+from harken.core.terminal import one_line
 
 HELP = """\
 Reads comparisons by named people and says what their disagreement is made of. Noise is what people of one group differ in
@@ -87,6 +88,7 @@ def describe(found: Any, votes: Any, by: str | None, show: int) -> str:
 
     from harken.report.disagreement import excerpt
     model, cast = found.model, np.bincount(votes.labeler, minlength=len(votes.labelers))
+    names = [one_line(n) for n in model.names]
     people = int((cast > 0).sum())
     fifth = float(np.sort(cast)[::-1][:max(1, people // 5)].sum() / cast.sum())
     lines = [f"{len(votes):,} votes by {people:,} people on {len(votes.items):,} texts"]
@@ -101,7 +103,7 @@ def describe(found: Any, votes: Any, by: str | None, show: int) -> str:
                      "What people differ in is noise, or tastes too fine for these votes.")
     else:
         kind = "Difference of values" if found.values else "No difference of values is established"
-        lines.append(f"{kind} between {', '.join(f'{n} ({s:.0%} of people)' for n, s in zip(model.names, model.shares))}.")
+        lines.append(f"{kind} between {', '.join(f'{n} ({s:.0%} of people)' for n, s in zip(names, model.shares))}.")
         share = found.share
         lines.append(f"  of all disagreement {share.value:.1%} lies between groups ({share.level:.0%} interval "
                      f"{share.low:.1%} – {share.high:.1%}); {1 - share.value:.1%} is noise within them")
@@ -113,13 +115,13 @@ def describe(found: Any, votes: Any, by: str | None, show: int) -> str:
         gain, judged = found.gain, "" if found.gain.low > 0 else ": no better prediction"
         lines.append(f"  {what} add {gain.value:+.4f} nats a held-out vote [{gain.low:+.4f}, {gain.high:+.4f}]{judged}")
     for name in found.inverted:
-        lines.append(f"  {name} is another group upside down: a scale read the wrong way looks the same")
+        lines.append(f"  {one_line(name)} is another group upside down: a scale read the wrong way looks the same")
     if found.items and show:
         lines.append(f"Items on which groups differ ({len(found.items)} of {found.tested}; 5 % wrong signs expected among them):")
         for one in found.items[:show]:
             gap = one.gap
-            lines.append(f"  {gap.value:.2f} [{gap.low:.2f}, {gap.high:.2f}]  higher with {one.high} than {one.low}: "
-                         f"{excerpt(votes.items[one.item][1], 70)}")
+            lines.append(f"  {gap.value:.2f} [{gap.low:.2f}, {gap.high:.2f}]  higher with {one_line(one.high)} than "
+                         f"{one_line(one.low)}: {excerpt(votes.items[one.item][1], 70)}")
     elif len(model.names) > 1 and not found.items:
         lines.append(f"No single item differs surely ({found.tested} looked at).")
     return "\n".join(lines)

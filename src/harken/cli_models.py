@@ -11,6 +11,7 @@ from typing import Any
 
 import harken
 from harken.core.errors import UserError
+from harken.core.terminal import visible
 
 
 def add_commands(commands: Any) -> None:
@@ -182,4 +183,4 @@ def quickstart(args: argparse.Namespace) -> int:
 
 def _say(note: str | None) -> None:
     if note:
-        print(note, file=sys.stderr)
+        print(visible(note), file=sys.stderr)

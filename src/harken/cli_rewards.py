@@ -12,6 +12,7 @@ from harken.core.errors import UserError
 from harken.core.protocols import Reward
 from harken.core.records import Choice
 from harken.core.run import Run, file_hash
+from harken.core.terminal import one_line
 
 RULES = ("length", "words_per_sentence", "list_items", "numbers", "questions", "repetition", "on_topic", "echo", "hedging",
          "refusal", "courtesy", "finished")
@@ -96,7 +97,8 @@ def show_attributes(rows: Mapping[str, Mapping[str, Any]]) -> None:
         weight, interval = ("out", "") if "weight" not in row else \
             (f"{row['weight']:+.2f}", f"[{row['low']:+.2f}, {row['high']:+.2f}]")
         again = "" if row["retest"] is None else f"{row['retest']:.2f}"
-        line = f"  {name:22} {weight:>7} {interval:>16} {row['entropy']:8.2f} {row['failures']:8.0%} {again:>7}  {row['weak']}"
+        line = (f"  {one_line(name):22} {weight:>7} {interval:>16} {row['entropy']:8.2f} {row['failures']:8.0%} {again:>7}  "
+                f"{row['weak']}")
         print(line.rstrip())
 
 
@@ -118,7 +120,7 @@ def explain(reward: Reward, name: str, choices: Sequence[Choice], scores: Sequen
     print(f"  {'':22}" + "".join(f"{label:>9}" for label in labels))
     for n in [*names, "score"]:
         cells = [score if n == "score" else parts.get(n) for score, parts in zip(scores[first], given)]
-        print(f"  {n:22}" + "".join(f"{'–' if c is None else format(c, '+.3f'):>9}" for c in cells))
+        print(f"  {one_line(n):22}" + "".join(f"{'–' if c is None else format(c, '+.3f'):>9}" for c in cells))
     return found
 
 

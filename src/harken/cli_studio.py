@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harken.core.errors import UserError
+from harken.core.terminal import one_line
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 STUDIO_HELP = """\
@@ -222,7 +223,7 @@ def list_users(args: argparse.Namespace) -> int:
     with open_database(args.db, create=False) as db, db.link.reading() as tx:
         rows = tx.execute(select(users).order_by(users.c.id)).fetchall()
     for row in rows:
-        print(f"{row.name}  {row.role}  {row.state}{'  held out' if row.held_out else ''}  since {row.created_at[:10]}")
+        print(f"{one_line(row.name)}  {row.role}  {row.state}{'  held out' if row.held_out else ''}  since {row.created_at[:10]}")
     print(f"{len(rows)} account{'s' * (len(rows) != 1)} in {args.db}")
     return 0
 

@@ -18,6 +18,7 @@ from harken.core.errors import UserError
 from harken.core.protocols import Estimate
 from harken.core.records import Choice, Judgment
 from harken.core.run import waiting
+from harken.core.terminal import one_line, visible
 from harken.labelers.forest import forest_svg
 from harken.labelers.influence import Tested, drop_each, drop_effect, held_out
 from harken.labelers.people import Person, describe, median_seconds, warnings
@@ -111,14 +112,14 @@ def show(people: Sequence[Person], found: Reliability, votes: Votes, summary: Ma
     for name in head:
         table.add_column(name, justify="left" if name in ("labeler", "verdict") else "right")
     for row in rows[:MOST_ROWS]:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(one_line(cell)) for cell in row))
     console.print(table)
     if len(rows) > MOST_ROWS:
         console.print(f"… and {len(rows) - MOST_ROWS} more; --json and --out have all.")
     for line in held_out_lines(summary):
-        console.print(line, markup=False)
+        console.print(visible(line), markup=False)
     for warning in summary["warnings"]:
-        console.print(f"Note: {warning}", markup=False)
+        console.print(visible(f"Note: {warning}"), markup=False)
 
 
 def cells(people: Sequence[Person], summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -27,14 +27,16 @@ if TYPE_CHECKING:
     from harken.engines.hf import Engine
     from harken.engines.sampler import HFSampler
 
+MOST_SEED = 2**63 - 1
+"""What torch takes."""
 LEAST = {"learning_rate": 0, "warmup": 0, "max_grad_norm": 0, "weight_decay": 0, "lora_rank": 0, "tokens_per_micro_batch": 1,
          "max_length": 2, "checkpoint_seconds": 0, "batch_size": 1, "holdout": 0, "holdout_labelers": 0, "steps": 0,
          "prompts_per_step": 1, "completions_per_prompt": 1, "max_tokens": 1, "temperature": 0, "top_p": 0, "beta": 0,
          "missing_eos_penalty": 0, "reward_clip": 0, "clip": 0, "samples_per_step": 0, "n": 1, "epochs": 0, "nll_weight": 0,
          "labeler_learning_rate": 0, "folds": 2, "retest": 0, "min_entropy": 0, "max_failures": 0,
-         "n_shots": 0, "budget": 1, "pool": 1, "monitor_every": 1, "monitor_prompts": 8}
+         "n_shots": 0, "budget": 1, "seed": 0, "pool": 1, "monitor_every": 1, "monitor_prompts": 8}
 ABOVE = {"epochs": 0, "top_p": 0}
-MOST = {"warmup": 1, "holdout": 1, "holdout_labelers": 1, "top_p": 1, "max_failures": 1}
+MOST = {"warmup": 1, "holdout": 1, "holdout_labelers": 1, "top_p": 1, "max_failures": 1, "seed": MOST_SEED}
 ONE_OF = {"schedule": ("cosine", "linear", "constant"), "overlong": ("drop", "truncate", "fail"),
           "dtype": ("float32", "bfloat16", "auto"), "ties": ("drop", "davidson", "rao_kupper"),
           "labelers": ("plain", "reliability", "groups"), "tied": ("drop", "half"), "answers": ("expected", "sampled"),
@@ -62,7 +64,7 @@ def check_values(settings: Mapping[str, Any]) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
         low, high = LEAST.get(name, -math.inf), MOST.get(name, math.inf)
-        if not math.isfinite(value) or not low <= value <= high or value == ABOVE.get(name):
+        if (isinstance(value, float) and not math.isfinite(value)) or not low <= value <= high or value == ABOVE.get(name):
             bounds = [f"above {low}" if name in ABOVE else f"at least {low}"] if name in LEAST else []
             bounds += [f"at most {high}"] if name in MOST else []
             raise UserError(f"{flag} {value} is out of range.", f"It must be {' and '.join(bounds) or 'a finite number'}.")

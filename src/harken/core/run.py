@@ -33,6 +33,7 @@ from typing import IO, Any, Protocol
 import harken
 from harken.core import processes
 from harken.core.errors import UserError
+from harken.core.terminal import visible
 
 FREE_TO_CHANGE = frozenset({"out", "checkpoint_seconds", "shard", "profile"})
 LOGS = ("metrics.jsonl", "samples.jsonl", "audits.jsonl")
@@ -63,10 +64,12 @@ def write_json(path: Path, value: object) -> None:
 def read_json(path: Path) -> Any:
     """A JSON object. Raises `UserError` if the file is missing, damaged or holds something else."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        if path.is_fifo():
+            raise UserError(f"{path} is a pipe, not a file.", "Write what it gives into a file, and name that.")
+        value = json.loads(path.read_text(encoding="utf-8-sig"))  # an editor may have left a byte order mark
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.", "Check the path.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged or not JSON: {error}.", "Restore it, or start afresh with another --out.") from None
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a {type(value).__name__}, not an object of settings.", "Is it the file you meant?")
@@ -238,7 +241,7 @@ class Run:
 
     def say(self, text: str) -> None:
         if self.group.rank == 0:
-            print(text, file=sys.stderr, flush=True)
+            print(visible(text), file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
         """Something the user should know (a count dropped, a fallback): said, and kept in `result.json`."""

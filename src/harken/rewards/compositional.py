@@ -104,8 +104,7 @@ class CompositionalReward:
 
         Raises `UserError` where the judge is not the one whose ratings the weights belong to (E17).
         """
-        saved = read_json(Path(run) / "model" / FILE)
-        terms = [Term(Attribute.from_json(t["attribute"]), t["mean"], t["sd"], t["weight"]) for t in saved["terms"]]
+        saved, terms = _read(Path(run) / "model" / FILE)
         used = [t.attribute for t in terms if t.weight != 0.0]
         opened, identity = judge(saved["judge"]) if any(not a.scorer for a in used) else (None, saved["identity"])
         if identity != saved["identity"]:
@@ -132,6 +131,20 @@ class CompositionalReward:
         names = [t.attribute.name for t in self.terms]
         rows = iter([None if np.isnan(row).any() else dict(zip(names, row.tolist())) for row in flat])
         return [[next(rows) for _ in texts] for texts in completions]
+
+
+def _read(file: Path) -> tuple[dict[str, Any], list[Term]]:
+    """What `train` saved, and its terms. Raises `UserError` where something is missing or no number."""
+    saved = read_json(file)
+    try:
+        terms = [Term(Attribute.from_json(t["attribute"]), float(t["mean"]), float(t["sd"]), float(t["weight"]))
+                 for t in saved["terms"]]
+        complete = {"judge", "judge_model", "answers"} == set(saved["judge"]) and "identity" in saved
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{file} is damaged ({type(error).__name__}: {error}).", "Restore it, or fit again.") from None
+    if not complete or not all(np.isfinite([t.mean, t.sd, t.weight]).all() for t in terms):
+        raise UserError(f"{file} is damaged: it lacks its judge, or a number is none.", "Restore it, or fit again.")
+    return saved, terms
 
 
 @dataclass(frozen=True)

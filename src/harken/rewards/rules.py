@@ -13,6 +13,7 @@ per 100 characters). `ignore_case` is true unless said otherwise.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,12 @@ class Rule:
         most, per = row.get("most"), row.get("per", "match")
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not isinstance(most, int | float | None):
             raise ValueError(f"the weight and most of {name!r} must be numbers")
+        try:
+            finite = math.isfinite(weight) and math.isfinite(most or 0.0)
+        except OverflowError:  # a whole number beyond all floats
+            finite = False
+        if not finite:
+            raise ValueError(f"the weight and most of {name!r} must be finite")
         if per not in PER:
             raise ValueError(f"per of {name!r} must be one of {', '.join(PER)}")
         try:

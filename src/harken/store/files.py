@@ -117,6 +117,9 @@ class Reader:
 
     def _rows(self) -> Iterator[tuple[int, object]]:
         """(line number, row or a function that parses it or raises BadLine)."""
+        with _explained(self.path):
+            if self.path.exists() and not self.path.is_file() and not self.path.is_dir():  # it could be waited for without end
+                raise UserError(f"{self.path} is a pipe or a device, not a file.", "Write its rows into a file, and name that.")
         with _explained(self.path), self.path.open("rb") as raw:
             size = self.path.stat().st_size
             head = raw.read(16)
