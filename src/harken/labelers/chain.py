@@ -97,15 +97,18 @@ class Chain:
 
     # --- the likelihood ---
 
-    def _terms(self, d: Floats, log_nu: Floats) -> tuple[Floats, Floats, Floats]:
-        """[R] log P of what was voted, P(a) − P(b), P(tie)."""
-        half = d / 2
-        top = np.maximum(np.abs(half), log_nu) if self.ties else np.abs(half)
-        up, down = np.exp(half - top), np.exp(-half - top)
-        tie = np.exp(log_nu - top) if self.ties else np.zeros_like(d)
-        z = up + down + tie
-        logp = self.data.won * half - top - np.log(z)
-        return (logp + self.tied * log_nu if self.ties else logp), (up - down) / z, tie / z
+    def _odds(self, d: Floats, log_nu: Floats | float) -> tuple[Floats, Floats, Floats]:
+        """[R] each: sum of the outcomes' weights beside the likelier of a and b, P(a) − P(b), P(tie). `log_nu` [J]."""
+        root = np.exp(-np.abs(d) / 2)
+        less = root * root
+        tie = np.exp(log_nu)[self.data.pair] * root if self.ties else np.zeros_like(d)  # one exp a couple, not a vote
+        z = 1 + less + tie
+        return z, np.copysign(1 - less, d) / z, tie / z
+
+    def _logp(self, d: Floats, log_nu: Floats | float, z: Floats) -> Floats:
+        """[R] log P of what was voted."""
+        logp: Floats = (self.data.won * d - np.abs(d)) / 2 - np.log(z)
+        return logp + self.tied * np.asarray(log_nu)[self.data.pair] if self.ties else logp
 
     def _d(self, w: Floats, beta: Floats) -> tuple[Floats, Floats]:
         """[R] what care multiplies, and the log-odds."""
@@ -125,16 +128,17 @@ class Chain:
                 self._orbits()
         self._spreads()
 
-    def _gradient(self, w: Floats, log_nu: float, precision: Floats) -> tuple[float, Floats, float]:
-        """Log posterior of w and ln ν, and its slopes."""
+    def _gradient(self, w: Floats, log_nu: float, precision: Floats, *, valued: bool = True) -> tuple[float, Floats, float]:
+        """Log posterior of w and ln ν (0 unless `valued`), and its slopes."""
         s, e = self.state, self.data
-        logp, mean, tie = self._terms(self._d(w, s.beta)[1], log_nu + s.shy[e.pair] if self.ties else np.zeros(len(e.won)))
+        d, value = self._d(w, s.beta)[1], 0.0
+        z, mean, tie = self._odds(d, log_nu + s.shy)
         pull = e.weight * (e.won - mean) / 2
         slope = np.append(e.back @ (s.beta[e.pair] * pull), pull @ e.first) - precision * w
-        value = float(e.weight @ logp) - float(precision @ w**2) / 2
-        if not self.ties:
-            return value, slope, 0.0
-        return value - (log_nu / TIE_SD) ** 2 / 2, slope, float(e.weight @ (self.tied - tie)) - log_nu / TIE_SD**2
+        if valued:
+            value = float(e.weight @ self._logp(d, log_nu + s.shy, z)) - float(precision @ w**2) / 2
+            value -= (log_nu / TIE_SD) ** 2 / 2 if self.ties else 0.0
+        return value, slope, float(e.weight @ (self.tied - tie)) - log_nu / TIE_SD**2 if self.ties else 0.0
 
     def _weights(self) -> None:
         s, precision = self.state, self._precision(self.state.tau, self.state.sigma)
@@ -146,11 +150,11 @@ class Chain:
         p, p_tie = kick[:, 0], float(kick_tie[0])
         v, v_tie = self.curve.solve(p, p_tie)
         start = value - float(p @ v + p_tie * v_tie) / 2
-        for _ in range(count):
+        for left in reversed(range(count)):
             p, p_tie = p + size / 2 * slope, p_tie + size / 2 * tie
             v, v_tie = self.curve.solve(p, p_tie)
             w, nu = w + size * v, nu + size * float(v_tie)
-            value, slope, tie = self._gradient(w, nu, precision)
+            value, slope, tie = self._gradient(w, nu, precision, valued=left == 0)
             p, p_tie = p + size / 2 * slope, p_tie + size / 2 * tie
         v, v_tie = self.curve.solve(p, p_tie)
         chance = float(np.exp(min(0.0, value - float(p @ v + p_tie * v_tie) / 2 - start)))
@@ -161,9 +165,9 @@ class Chain:
     def _newton(self, base: Floats, beta: Floats, shy: Floats) -> tuple[Floats, Floats, Floats]:
         """[J] log posterior of each couple's traits, the [J, 2] place one Newton step leads to, its [3, J] curvature."""
         s, e, n = self.state, self.data, len(beta)
-        offset = s.w[-1] * e.first
-        logp, mean, tie = self._terms(beta[e.pair] * base + offset, s.log_nu + shy[e.pair] if self.ties else np.zeros(len(e.won)))
-        value = np.bincount(e.pair, logp, n) - ((beta - 1) / s.omega) ** 2 / 2 - (shy / s.psi) ** 2 / 2
+        d = beta[e.pair] * base + s.w[-1] * e.first
+        z, mean, tie = self._odds(d, s.log_nu + shy)
+        value = np.bincount(e.pair, self._logp(d, s.log_nu + shy, z), n) - ((beta - 1) / s.omega) ** 2 / 2 - (shy / s.psi) ** 2 / 2
         slope = np.bincount(e.pair, base * (e.won - mean) / 2, n) - (beta - 1) / s.omega**2
         stiff = np.bincount(e.pair, base**2 * (1 - tie - mean**2) / 4, n) + s.omega**-2
         if not self.ties:
@@ -230,18 +234,20 @@ class Chain:
             return
         rest = s.w[f:-1]
         s.tau = self._spread(TAU, float(rest @ rest), len(rest))
+        now = self._likelihood(s.w)
         for _ in range(2):
             tau = s.tau * np.exp(self.rng.normal(0, 0.15))
             if not TAU[0] < tau < TAU[-1]:
                 continue
             w = np.concatenate([s.w[:f], s.w[f:-1] * tau / s.tau, s.w[-1:]])
-            if np.log(self.rng.random()) < self._likelihood(w) - self._likelihood(s.w) + np.log(tau / s.tau):
-                s.w, s.tau = w, float(tau)
+            then = self._likelihood(w)
+            if np.log(self.rng.random()) < then - now + np.log(tau / s.tau):
+                s.w, s.tau, now = w, float(tau), then
 
     def _likelihood(self, w: Floats) -> float:
         s, e = self.state, self.data
-        nu = s.log_nu + s.shy[e.pair] if self.ties else np.zeros(len(e.won))
-        return float(e.weight @ self._terms(self._d(w, s.beta)[1], nu)[0])
+        d, log_nu = self._d(w, s.beta)[1], s.log_nu + s.shy
+        return float(e.weight @ self._logp(d, log_nu, self._odds(d, log_nu)[0]))
 
     def _spread(self, grid: Floats, squares: float, count: int, *, flat: bool = True) -> float:
         """A draw of a standard deviation given the sum of `count` squares; flat in it, or in its logarithm."""

@@ -201,15 +201,17 @@ def _information(votes: Votes, model: GroupModel, g: int) -> Floats:
 
 
 def held_out_gain(votes: Votes, member: Floats, names: tuple[str, ...], *, phi: Floats | None = None, folds: int = 5,
-                  seed: int = 0, noise: bool = True, watch: Shown = silent) -> Estimate:
-    """Nats that known groups add to a held-out vote beyond one score and individual care."""
+                  seed: int = 0, noise: bool = True, whole: tuple[GroupModel | None, GroupModel | None] = (None, None),
+                  watch: Shown = silent) -> Estimate:
+    """Nats that known groups add to a held-out vote beyond one score and individual care. `whole` are the fits of one score
+    and of the groups to all votes, where they are known: fits to most of them start there (and end where they would)."""
     fold, table = folds_of(votes, folds, seed), features(votes, phi)
     ours, theirs = np.zeros(len(votes)), np.zeros(len(votes))
     with watch("predicting held-out votes", folds) as advance:
         for f in range(folds):
             train, test = votes.take(fold != f), votes.take(fold == f)
-            one = fit_membership(train, np.ones((len(member), 1)), ("everybody",), phi=table, noise=noise)
-            several = fit_membership(train, member, names, phi=table, noise=noise, sigma=one.sigma)
+            one = fit_membership(train, np.ones((len(member), 1)), ("everybody",), phi=table, noise=noise, start=whole[0])
+            several = fit_membership(train, member, names, phi=table, noise=noise, sigma=one.sigma, start=whole[1])
             theirs[fold == f], ours[fold == f] = vote_logps_of(one, test), vote_logps_of(several, test)
             advance(1)
     return gain(ours, theirs, votes.labeler, LEVEL)
@@ -252,7 +254,8 @@ def examine(votes: Votes, group_by: str | None = None, *, phi: Floats | None = N
             advance(1)
             model = fit_membership(votes, member, names, phi=table, noise=noise, sigma=shared.sigma)
         p_value, _ = permutation_test(votes, index, shared=shared, permutations=permutations, seed=seed, watch=watch)
-        better = held_out_gain(votes, member, names, phi=phi, folds=folds, seed=seed, noise=noise, watch=watch)
+        better = held_out_gain(votes, member, names, phi=phi, folds=folds, seed=seed, noise=noise, whole=(shared, model),
+                               watch=watch)
     post = posterior(votes, model, draws=draws, seed=seed, watch=watch)
     share, expected = value_share(votes, post, seed=seed)
     items, tested = item_gaps(votes, post) if len(model.names) > 1 else ((), 0)

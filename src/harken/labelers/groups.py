@@ -29,7 +29,7 @@ from scipy import sparse
 from harken.core.errors import UserError
 from harken.core.run import Shown, silent
 from harken.labelers.chain import Chain, Evidence, State
-from harken.labelers.regression import Fit, Floats, Ints, davidson, labeler_traits, outcome_logps
+from harken.labelers.regression import Fit, Floats, Ints, Place, davidson, labeler_traits, outcome_logps
 from harken.labelers.votes import Votes, crowd
 
 SIGMAS = (0.5, 1.0, 2.0, 4.0)
@@ -37,6 +37,12 @@ TAUS = (0.001, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0)
 """Standard deviations of group offsets that are weighed against each other; the first stands for none. In coarser steps one of
 them would take all the weight, and intervals would leave out what is not known of τ."""
 NO_TAG = "(no tag)"
+MIDDLE = 0.6
+"""Where a search for τ begins."""
+HOPELESS = 30.0
+"""A τ whose log evidence is so much less than another's has no weight beside it (e^−30)."""
+ROUGH = 1e-5
+"""Step at which the search for a τ's evidence ends: at the maximum the evidence is level, so this moves it by far less."""
 ROUNDS = 3
 LEAST_SCALE = 0.25
 """A median rationality below this is no yardstick."""
@@ -72,6 +78,11 @@ class GroupModel:
     log_evidence: float
     noise: bool
     """Whether rationalities were fitted."""
+
+    @property
+    def place(self) -> Place:
+        """Where a fit of the same columns, to much the same votes, may start."""
+        return np.append(self.weights.ravel(), self.position), self.log_nu
 
     @property
     def seen(self) -> NDArray[np.bool_]:
@@ -166,8 +177,26 @@ class _Rows:
         rest = self.x.shape[1] - self.width - 1
         return np.concatenate([np.full(self.width, sigma**-2), np.full(rest, tau**-2), np.ones(1)])
 
-    def fit(self, sigma: float, tau: float, start: Fit | None = None) -> Fit:
-        return davidson(self.x, self.won, self.precision(sigma, tau), weight=self.weight, tie_shift=self.tie_shift, start=start)
+    def fit(self, sigma: float, tau: float, start: Place | None = None, tolerance: float = 1e-8) -> Fit:
+        return davidson(self.x, self.won, self.precision(sigma, tau), weight=self.weight, tie_shift=self.tie_shift, start=start,
+                        tolerance=tolerance)
+
+    def scan(self, sigma: float, near: float, start: Place | None = None) -> dict[float, tuple[float, Place]]:
+        """Log evidence by τ, and where the maximum lies; each search starts at its neighbour's end, from `near` on outwards.
+
+        A side ends where the evidence lies `HOPELESS` below the best: it has one hill (a sum of squares against a width).
+        """
+        found: dict[float, tuple[float, Place]] = {}
+        middle = min(range(1, len(TAUS)), key=lambda i: abs(TAUS[i] - near))
+        for side in (range(middle, len(TAUS)), range(middle - 1, 0, -1), (0,)):
+            place = found[TAUS[middle]][1] if found else start
+            for i in side:
+                fit = self.fit(sigma, TAUS[i], place, ROUGH)
+                place = fit.place
+                found[TAUS[i]] = fit.log_evidence, place
+                if fit.log_evidence < max(one for one, _ in found.values()) - HOPELESS:
+                    break
+        return found
 
 
 def _rows(votes: Votes, diff: sparse.csr_matrix, member: Floats, beta: Floats, shy: Floats) -> _Rows:
@@ -184,6 +213,14 @@ def _rows(votes: Votes, diff: sparse.csr_matrix, member: Floats, beta: Floats, s
         weight.append(part[rows])
         shift.append(shy[votes.labeler[rows], g])
     return _Rows(sparse.vstack(blocks).tocsr(), np.concatenate(won), np.concatenate(weight), np.concatenate(shift), diff.shape[1])
+
+
+def _best_sigma(rows: _Rows, place: Place | None) -> float:
+    evidence = {}
+    for sigma in SIGMAS:
+        fit = rows.fit(sigma, 1.0, place, ROUGH)
+        evidence[sigma], place = fit.log_evidence, fit.place
+    return max(SIGMAS, key=lambda s: evidence[s])
 
 
 def _traits(votes: Votes, scores: Floats, log_nu: float, position: float) -> tuple[Floats, Floats, Floats]:
@@ -207,27 +244,30 @@ def traits_of(votes: Votes, model: GroupModel) -> tuple[Floats, Floats, Floats]:
 
 def fit_membership(votes: Votes, member: Floats, names: tuple[str, ...], *, phi: sparse.csr_matrix, noise: bool = True,
                    sigma: float | None = None, tau: float | None = None, beta: Floats | None = None, shy: Floats | None = None,
-                   rounds: int = ROUNDS) -> GroupModel:
+                   rounds: int = ROUNDS, start: GroupModel | None = None) -> GroupModel:
     """Scores given who belongs where. σ and τ are chosen by the evidence where they are not given.
 
     With `noise` the labelers' traits are refined in turn with the scores, from `beta` and `shy` [A, K] on; without it they stay.
+    `start` is a fit of as many groups to much the same votes: the search for scores begins there, and ends where it would.
     """
     if len(votes) == 0:
         raise UserError("There is no comparison to learn from.", "Give a file of comparisons with at least one pair.")
     diff, cast = differences(votes, phi), np.bincount(votes.labeler, minlength=len(votes.labelers))
     beta = np.ones_like(member) if beta is None else beta
     shy = np.zeros_like(member) if shy is None else shy
-    fit: Fit | None = None
-    width = TAUS[0] if tau is None else tau
+    place = None if start is None else start.place
+    width = tau if tau is not None else TAUS[0] if len(names) == 1 else MIDDLE if start is None else start.tau
     for turn in range(rounds + 1 if noise else 1):
         rows = _rows(votes, diff, member, beta, shy)
         if sigma is None:
             alone = _rows(votes, diff, np.ones((len(member), 1)), beta[:, :1], shy[:, :1])
-            sigma = max(SIGMAS, key=lambda s: alone.fit(s, 1.0).log_evidence)
+            sigma = _best_sigma(alone, place if len(names) == 1 else None)
         if tau is None and len(names) > 1 and turn in (0, rounds):
-            found = {t: rows.fit(sigma, t, fit) for t in TAUS}
-            width = max(found, key=lambda t: found[t].log_evidence)
-        fit = rows.fit(sigma, width, fit)
+            found = rows.scan(sigma, width, place)
+            width = max(found, key=lambda t: found[t][0])
+            place = found[width][1]
+        fit = rows.fit(sigma, width, place)
+        place = fit.place
         model = GroupModel(names, member, phi, fit.weights[:-1].reshape(-1, phi.shape[1]), beta, shy, cast, fit.log_nu,
                            float(fit.weights[-1]), sigma, width, fit.log_evidence, noise)
         if noise and turn < rounds:
@@ -274,19 +314,16 @@ def posterior(votes: Votes, model: GroupModel, *, draws: int = 400, seed: int = 
     rng = np.random.default_rng(seed)
     data, labeler, group = _evidence(votes, model)
     rows = _rows(votes, differences(votes, model.phi), model.membership, model.beta, model.indifference)
-    fits: dict[float, Fit] = {}
-    for tau in TAUS if len(model.names) > 1 else TAUS[:1]:
-        fits[tau] = rows.fit(model.sigma, tau, fits.get(tau, next(reversed(fits.values()), None)))
-    evidence = np.array([fit.log_evidence for fit in fits.values()])
-    none = float(np.exp(evidence[0] - np.logaddexp.reduce(evidence)))
-    same, best = int(rng.binomial(draws, none)), max(list(fits)[1:], key=lambda t: fits[t].log_evidence, default=TAUS[0])
+    found = rows.scan(model.sigma, model.tau, model.place) if len(model.names) > 1 else {TAUS[0]: (0.0, model.place)}
+    none = float(np.exp(found[TAUS[0]][0] - np.logaddexp.reduce([one for one, _ in found.values()])))
+    same, best = int(rng.binomial(draws, none)), max((t for t in found if t > TAUS[0]), key=lambda t: found[t][0], default=TAUS[0])
     parts, ties, cares = [], [], []
     with watch("drawing scores and cares", draws) as advance:
         for count, free in ((draws - same, True), (same, False)):
             if not count:
                 continue
             tau = best if free else TAUS[0]
-            fit = fits[tau]
+            fit = rows.fit(model.sigma, tau, found[tau][1])
             state = State(fit.weights.copy(), fit.log_nu, model.beta[labeler, group], model.indifference[labeler, group],
                           tau, model.sigma)
             chain = Chain(data, state, fit.curve, rng, noise=model.noise, free_tau=free)

@@ -111,9 +111,10 @@ def fit_mixture(votes: Votes, k: int, *, shared: GroupModel, hard: bool = False,
         member = _start(votes, shared, k, rng, spectral=start % 2 == 0)
         # Whoever seems upside down to everybody may be upright in a group: β < 0 must be earned anew.
         beta, shy, last = np.repeat(np.maximum(shared.beta, LEAST_BETA), k, 1), np.repeat(shared.indifference, k, 1), -math.inf
+        model: GroupModel | None = None
         for step in range(steps):
             model = fit_membership(votes, member, names, phi=shared.phi, noise=False, sigma=shared.sigma, tau=1.0, beta=beta,
-                                   shy=shy)
+                                   shy=shy, start=model)
             if shared.noise:
                 beta, _, shy = traits_of(votes, model)
                 beta = beta * _upright(beta, member, model.seen)
@@ -128,7 +129,7 @@ def fit_mixture(votes: Votes, k: int, *, shared: GroupModel, hard: bool = False,
     assert best is not None
     end = best[0]
     final = fit_membership(votes, end.membership, names, phi=shared.phi, noise=False, sigma=shared.sigma, beta=end.beta,
-                           shy=end.indifference)
+                           shy=end.indifference, start=end)
     return by_size(dataclasses.replace(final, noise=shared.noise)), best[1]
 
 

@@ -23,6 +23,8 @@ from scipy.sparse.linalg import splu
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+Place = tuple[Floats, float]
+"""Weights [D] and ln ν: where a search starts, and what is kept of a fit that is not needed whole."""
 ENOUGH = 32
 """Draws from which variances are taken."""
 TIE_SD = 3.0
@@ -42,6 +44,10 @@ class Fit:
     """Laplace: log ∫ P(votes | w, ν) p(w) p(ν)."""
     curve: Curvature
     """At the maximum."""
+
+    @property
+    def place(self) -> Place:
+        return self.weights, self.log_nu
 
     def draws(self, count: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
         """Samples of the Laplace posterior about its mean: weights [S, D] and ln ν [S].
@@ -70,17 +76,19 @@ def vote_logps(d: Floats, won: Ints, log_nu: float | Floats) -> Floats:
 class Curvature:
     """The negative Hessian [[X'VX + P, X'c], [c'X, q]] over (w, ln ν), factorised; the border is one column."""
 
-    def __init__(self, x: sparse.csr_matrix, precision: Floats, logps: Floats, weight: Floats, ties: bool) -> None:
+    def __init__(self, x: sparse.csr_matrix, precision: Floats, logps: Floats, weight: Floats, ties: bool,
+                 back: sparse.csr_matrix) -> None:
         p = np.exp(logps)
         mean, tie = p[:, 2] - p[:, 0], p[:, 1]
-        self.x, self.precision, self.ties = x, precision, ties
+        self.x, self.back, self.precision, self.ties = x, back, precision, ties
         self.v = weight * (p[:, 2] + p[:, 0] - mean**2) / 4       # Var(o / 2), o = won
         self.c = -weight * mean * tie / 2                         # Cov(o / 2, tied)
         self.q = weight * tie * (1 - tie)
         self.third = weight * (mean - 3 * mean * (1 - tie) + 2 * mean**3) / 8  # third cumulant of o / 2: dv / dd
-        inner = (x.T @ x.multiply(self.v[:, None]) + sparse.diags(precision)).tocsc()
+        scaled = sparse.csr_matrix((x.data * np.repeat(self.v, np.diff(x.indptr)), x.indices, x.indptr), shape=x.shape)
+        inner = (back @ scaled + sparse.diags(precision)).tocsc()
         self.lu = splu(inner, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-        self.border = x.T @ self.c
+        self.border = back @ self.c
         self.solved = self.lu.solve(self.border)
         self.corner = self.q.sum() + TIE_SD**-2 - self.border @ self.solved
 
@@ -118,12 +126,12 @@ class Curvature:
         cross = np.divide(self.c, root, out=np.zeros(n), where=root > 0)
         rest = np.sqrt(np.maximum(self.q - cross**2, 0))
         one, two = rng.standard_normal((n, count)), rng.standard_normal((n, count))
-        g = self.x.T @ (root[:, None] * one) + np.sqrt(self.precision)[:, None] * rng.standard_normal((d, count))
+        g = self.back @ (root[:, None] * one) + np.sqrt(self.precision)[:, None] * rng.standard_normal((d, count))
         return g, np.asarray(cross @ one + rest @ two + rng.standard_normal(count) / TIE_SD)
 
 
 def davidson(x: sparse.csr_matrix, won: Ints, precision: Floats, *, weight: Floats | None = None,
-             tie_shift: Floats | None = None, start: Fit | None = None, tolerance: float = 1e-8) -> Fit:
+             tie_shift: Floats | None = None, start: Place | None = None, tolerance: float = 1e-8) -> Fit:
     """Maximum a posteriori weights. `x` [N, D] sparse, `won` [N] in {1, 0, -1}, `precision` [D] all above 0.
 
     `weight` [N] counts each vote so often (responsibilities of a mixture); `tie_shift` [N] is added to ln ν (people who
@@ -134,8 +142,9 @@ def davidson(x: sparse.csr_matrix, won: Ints, precision: Floats, *, weight: Floa
     shift = np.zeros(n) if tie_shift is None else tie_shift
     tied = float(weight[won == 0].sum())
     ties = tied > 0
-    w = np.zeros(size) if start is None else start.weights.copy()
-    log_nu = (0.0 if start is None or not math.isfinite(start.log_nu) else start.log_nu) if ties else -math.inf
+    w, log_nu = (np.zeros(size), 0.0) if start is None else (start[0].copy(), start[1] if math.isfinite(start[1]) else 0.0)
+    log_nu = log_nu if ties else -math.inf
+    back = x.T.tocsr()
 
     def likelihood(logps: Floats) -> float:
         return float(weight @ np.take_along_axis(logps, (won + 1)[:, None], -1)[:, 0])
@@ -146,9 +155,9 @@ def davidson(x: sparse.csr_matrix, won: Ints, precision: Floats, *, weight: Floa
 
     value, logps = objective(w, log_nu)
     for _ in range(60):
-        curve = Curvature(x, precision, logps, weight, ties)
+        curve = Curvature(x, precision, logps, weight, ties, back)
         p = np.exp(logps)
-        gradient = x.T @ (weight * (won - p[:, 2] + p[:, 0])) / 2 - precision * w
+        gradient = back @ (weight * (won - p[:, 2] + p[:, 0])) / 2 - precision * w
         tie_gradient = tied - float(weight @ p[:, 1]) - log_nu / TIE_SD**2 if ties else 0.0
         step, tie_step = curve.solve(gradient, tie_gradient)
         if max(np.abs(step).max(initial=0.0), abs(tie_step)) < tolerance:
