@@ -310,6 +310,18 @@ def harken(*arguments: object) -> int:
     return args.handler(args)
 
 
+def test_an_answer_compared_with_itself_is_counted_and_kept(tmp_path, capsys):
+    path, db = tmp_path / "pairs.jsonl", tmp_path / "f.db"
+    path.write_text("".join(json.dumps({"prompt": f"q{i}", "completions": ["a", "a" if i < 2 else "b", f"c{i}"],
+                                        "ranks": [1, 2, 3]}) + "\n" for i in range(5)))
+    for _ in range(2):
+        assert harken("import", path, "--db", db) == 0
+        assert "2 comparisons with the same completion twice" in capsys.readouterr().out
+    assert harken("snapshot", "comparisons", "--db", db, "--out", tmp_path / "frozen.jsonl") == 0
+    said = capsys.readouterr().out
+    assert "Froze 5 comparisons" in said and "2 comparisons with the same completion twice" in said
+
+
 def test_commands_say_what_they_did_and_what_comes_next(tmp_path, capsys):
     path, db, out = tmp_path / "pairs.jsonl", tmp_path / "f.db", tmp_path / "frozen.jsonl"
     path.write_text("".join(json.dumps(c.to_json()) + "\n" for c in choices(3)) + "{oops}\n")

@@ -198,7 +198,7 @@ def test_a_bad_item_stops_all_of_them_and_is_named(desk, row, words):
 
 def test_the_same_items_again_add_nothing(desk):
     again = [{"prompt": f"question {i}", "completions": [f"answer {i} {c}" for c in range(2)]} for i in range(4)]
-    assert desk.add(again) == {"added": 0, "already": 4, "names_its_maker": 0}
+    assert desk.add(again) == {"added": 0, "already": 4, "names_its_maker": 0, "repeats_an_answer": 0}
 
 
 def test_a_model_at_an_endpoint_answers_first(tmp_path, capsys):

@@ -92,6 +92,8 @@ def run_snapshot(args: argparse.Namespace) -> int:
     people = f"{info.labelers:,} labeler{'s' * (info.labelers != 1)}" if info.labelers else "no labeler named"
     print(f"Froze {_count(info.rows, args.kind)} ({people}) in {info.path}")
     print(f"  sha256 {info.hash}")
+    if info.repeating:
+        print(same_answers(info.repeating, args.kind))
     for warning in info.warnings:
         print(visible(f"  {warning} Take one with --purpose or --project, or know why."), file=sys.stderr)
     if args.kind in NEXT:
@@ -119,11 +121,18 @@ def import_summary(result: ImportResult, file: str, db: str) -> str:
         lines = [f"Stored {_count(result.added, result.kind)} in {db}"]
         if result.already:
             lines.append(f"  {result.already:,} stored before, not stored again")
+    if result.repeating:
+        lines.append(same_answers(result.repeating, result.kind))
     if result.skipped:
         lines.append(f"  {sum(result.skipped.values()):,} left out:")
         lines += [f"    {n:,} × {reason}" for reason, n in sorted(result.skipped.items(), key=lambda x: (-x[1], x[0]))]
     lines.append(f"Next: harken snapshot {result.kind} --db {shlex.quote(str(db))} --out {result.kind}.jsonl")
     return "\n".join(lines)
+
+
+def same_answers(n: int, kind: str) -> str:
+    """A note on comparisons of an answer with itself."""
+    return f"  {_count(n, kind)} with the same completion twice: an answer is compared with itself there"
 
 
 @contextmanager

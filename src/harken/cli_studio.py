@@ -310,6 +310,8 @@ def ask(args: argparse.Namespace) -> int:
         print(f"  {found['already']:,} were there already")
     if found["names_its_maker"]:
         print(f"  {found['names_its_maker']:,} have an answer that says which model wrote it: labelers are not blind to those")
+    if found["repeats_an_answer"]:
+        print(f"  {found['repeats_an_answer']:,} with the same completion twice: labelers will compare an answer with itself")
     print(f"Next: harken studio --db {args.db}")
     return 0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -29,6 +29,12 @@ def _text(value: object, name: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f'"{name}" must be a string, found {type(value).__name__}')
     return value
+
+
+def repeats(texts: Iterable[str]) -> bool:
+    """Whether two of the texts are the same: whoever compares them compares an answer with itself."""
+    given = list(texts)
+    return len(set(given)) < len(given)
 
 
 def _optional_text(value: object, name: str) -> str | None:

@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, and_, exists, func, insert, or_, select
 
 from harken.core.errors import UserError
-from harken.core.records import Choice, Completion, Demonstration, Judgment, Prompt, content_hash
+from harken.core.records import Choice, Completion, Demonstration, Judgment, Prompt, content_hash, repeats
 from harken.store import backup, migrations
 from harken.store.connection import Link
 from harken.store.files import Reader, file_hash
@@ -45,13 +45,15 @@ class Added:
 
 @dataclass(frozen=True)
 class ImportResult:
-    """What an import did. `before` is when this very file was imported, if it was: then nothing is stored."""
+    """What an import did. `before` is when this very file was imported, if it was: then nothing is stored. `repeating`
+    counts the file's comparisons in which two completions are the same text."""
 
     kind: Kind
     added: int
     already: int
     skipped: Mapping[str, int] = field(default_factory=dict)
     before: str | None = None
+    repeating: int = 0
 
 
 class Database:
@@ -113,11 +115,11 @@ class Database:
         records = list(reader)
         assert reader.kind is not None
         rows = _prompt_rows(records) if reader.kind == "prompts" else _imported_rows(records)
-        skipped = dict(reader.skipped)
+        skipped, repeating = dict(reader.skipped), sum(repeats(r.options) for r in records if isinstance(r, Choice))
         with self.link.writing() as connection:
             before = _import_before(connection, digest, reader.kind)
             if before:
-                return ImportResult(reader.kind, 0, len(rows), skipped, before)
+                return ImportResult(reader.kind, 0, len(rows), skipped, before, repeating)
             entry = {"file_hash": digest, "file_name": Path(path).name, "kind": reader.kind, "rows": len(rows),
                      "skipped": skipped, "created_at": _now()}
             key = connection.execute(insert(imports), entry).inserted_primary_key
@@ -126,7 +128,7 @@ class Database:
                 result = _store_new(connection, prompts, "key", rows)
             else:
                 result = _store_judgments(connection, rows, key[0])
-        return ImportResult(reader.kind, result.added, result.already, skipped)
+        return ImportResult(reader.kind, result.added, result.already, skipped, repeating=repeating)
 
     def judgments(self, where: Sequence[ColumnElement[bool]] = ()) -> Iterator[Judgment]:
         """Every judgment that counts and was stored when the iteration began, in the order of arrival.

@@ -12,7 +12,7 @@ import gzip
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from sqlalchemy import ColumnElement, func, insert, select
 
 import harken
 from harken.core.errors import UserError
+from harken.core.records import Choice, repeats
 from harken.store.database import COUNTS, Database, for_purpose, in_project
 from harken.store.files import KINDS, file_hash, json_line, write_atomically
 from harken.store.schema import judgments
@@ -29,7 +30,8 @@ from harken.store.studio_schema import items, projects, snapshots
 
 @dataclass(frozen=True)
 class SnapshotInfo:
-    """`hash` is the SHA-256 of the rows as written (of a `.gz` snapshot: unpacked). `labelers` counts names.
+    """`hash` is the SHA-256 of the rows as written (of a `.gz` snapshot: unpacked). `labelers` counts names, `repeating`
+    the comparisons in which two completions are the same text.
 
     `warnings` say what of it does not belong together: answers under different instructions, forms or purposes.
     """
@@ -40,6 +42,7 @@ class SnapshotInfo:
     labelers: int
     unnamed: int
     warnings: tuple[str, ...] = ()
+    repeating: int = 0
 
 
 def snapshot(db: Database, kind: Kind, out: str | Path, *, project: int | None = None,
@@ -61,8 +64,8 @@ def snapshot(db: Database, kind: Kind, out: str | Path, *, project: int | None =
         raise UserError("A snapshot of prompts holds all of them.", "Leave --project and --purpose away.")
     everything: dict[Kind, Iterable[Record]] = {
         "comparisons": db.comparisons(where), "demonstrations": db.demonstrations(where), "prompts": db.prompts()}
-    names: list[str | None] = []
-    lines = sorted(_lines(everything[kind], names))
+    told = _Told()
+    lines = sorted(_lines(everything[kind], told))
     if not lines:
         raise UserError(f"{db.name} holds no {kind}.",
                         f"Collect some, or import a file: harken import FILE --db {db.name}")
@@ -72,11 +75,11 @@ def snapshot(db: Database, kind: Kind, out: str | Path, *, project: int | None =
     elif _digest_of(path) != digest:
         raise UserError(f"{path} exists and holds other rows. A snapshot is never overwritten.",
                         "Give --out another name, or remove the old one if no run needs it.")
-    named = {name for name in names if name is not None}
+    named = {name for name in told.names if name is not None}
     asked = _asked(db, kind, where) if kind != "prompts" else {}
     warnings = tuple(f"It mixes {len(found)} {words}: {', '.join(f'{k} ({n:,})' for k, n in found.items())}."
                      for words, found in asked.items() if len(found) > 1)
-    info = SnapshotInfo(path, len(lines), digest, len(named), names.count(None), warnings)
+    info = SnapshotInfo(path, len(lines), digest, len(named), told.names.count(None), warnings, told.repeating)
     _write_meta(info, kind, asked)
     _remember(db, info, kind, sorted(named), project)
     return info
@@ -105,9 +108,18 @@ def _remember(db: Database, info: SnapshotInfo, kind: Kind, labelers: list[str],
             connection.execute(insert(snapshots), row)
 
 
-def _lines(records: Iterable[Record], names: list[str | None]) -> Iterator[bytes]:
+@dataclass
+class _Told:
+    """What is learnt of the records on their way into the file."""
+
+    names: list[str | None] = field(default_factory=list)
+    repeating: int = 0
+
+
+def _lines(records: Iterable[Record], told: _Told) -> Iterator[bytes]:
     for record in records:
-        names.append(getattr(record, "labeler", None))
+        told.names.append(getattr(record, "labeler", None))
+        told.repeating += isinstance(record, Choice) and repeats(record.options)
         yield json_line(record.to_json()).encode("utf-8") + b"\n"
 
 

@@ -130,8 +130,10 @@ def _freeze(call: Call) -> Json:
             "warnings": list(info.warnings)}
 
 
-@operation("POST", "/api/judgments/import", "lead", summary="Store what people said elsewhere, all or none, for later snapshots",
-           answer=obj({"kind": enum(*KINDS), "added": integer(), "already": integer()}), writes=True, ndjson="in")
+@operation("POST", "/api/judgments/import", "lead",
+           summary="Store what people said elsewhere, all or none, for later snapshots",
+           answer=obj({"kind": enum(*KINDS), "added": integer(), "already": integer(), "repeats_an_answer": integer()}),
+           writes=True, ndjson="in")
 async def import_judgments(call: Call) -> Json:
     return await call.studio.slow(uploaded, call.body, functools.partial(_store, call))
 
@@ -140,7 +142,7 @@ def _store(call: Call, path: Path) -> Json:
     if isinstance(next(iter(Reader(path))), Prompt):
         raise UserError("The file holds prompts that nobody has judged.", "Add them to a project as items.")
     found = call.studio.db.import_file(path)
-    return {"kind": found.kind, "added": found.added, "already": found.already}
+    return {"kind": found.kind, "added": found.added, "already": found.already, "repeats_an_answer": found.repeating}
 
 
 @operation("GET", "/api/projects/{project}/export", "reader", summary="What counts, one JSON object a line", ndjson="out",

@@ -40,7 +40,7 @@ ITEM_ROW: Schema = obj({
     "prompt": nullable(text(300)), "wanted": integer(), "done": integer(), "held": integer(), "skips": integer(),
     "flags": integer(),
     "warnings": array(enum(*CATEGORIES)), "names_its_maker": BOOLEAN})
-ADDED: Schema = obj({"added": integer(), "already": integer(), "names_its_maker": integer()})
+ADDED: Schema = obj({"added": integer(), "already": integer(), "names_its_maker": integer(), "repeats_an_answer": integer()})
 
 
 def list_json(call: Call, project: Any) -> Json:

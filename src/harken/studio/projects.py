@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
-from harken.core.records import Choice, Completion, Demonstration, Prompt, content_hash
+from harken.core.records import Choice, Completion, Demonstration, Prompt, content_hash, repeats
 from harken.store import events
 from harken.store.events import stamp
 from harken.store.schema import completions, prompts
@@ -145,7 +145,7 @@ def add_items(tx: Connection, project: int, rows: Iterable[Mapping[str, Any]], n
     found = find_project(tx, project)
     settings = Settings.from_json(found.settings)
     place = tx.execute(select(func.max(items.c.position)).where(items.c.project_id == project)).scalar() or 0
-    added = already = tasks = unblinded = 0
+    total = [0] * 5
     batch: list[dict[str, Any]] = []
     for n, said in enumerate(rows, 1):
         try:
@@ -156,12 +156,11 @@ def add_items(tx: Connection, project: int, rows: Iterable[Mapping[str, Any]], n
                            "Correct it and send all items again: none was added.") from None
         batch.append(row)
         if len(batch) == BATCH:
-            added, already, tasks, unblinded = _sum((added, already, tasks, unblinded), _store(tx, found, batch, place + added))
-            batch = []
-    added, already, tasks, unblinded = _sum((added, already, tasks, unblinded), _store(tx, found, batch, place + added))
+            total, batch = _sum(total, _store(tx, found, batch, place + total[0])), []
+    added, already, tasks, unblinded, repeating = _sum(total, _store(tx, found, batch, place + total[0]))
     tx.execute(update(projects).where(projects.c.id == project).values(items_total=projects.c.items_total + tasks))
     events.add(tx, "items", now, user_id=user_id, project_id=project, body={"added": added, "already": already})
-    return {"added": added, "already": already, "names_its_maker": unblinded}
+    return {"added": added, "already": already, "names_its_maker": unblinded, "repeats_an_answer": repeating}
 
 
 def _sum(one: Sequence[int], other: Sequence[int]) -> list[int]:
@@ -203,8 +202,9 @@ def _prompt(said: Mapping[str, Any]) -> Prompt:
     return Prompt.from_json(row | ({"kind": said["prompt_kind"]} if "prompt_kind" in said else {}))
 
 
-def _store(tx: Connection, project: Row[Any], batch: list[dict[str, Any]], place: int) -> tuple[int, int, int, int]:
-    """Stores a batch; returns how many were added, there already, tasks among the added, and naming their maker."""
+def _store(tx: Connection, project: Row[Any], batch: list[dict[str, Any]], place: int) -> tuple[int, int, int, int, int]:
+    """Stores a batch; returns how many were added, there already, and of those added: tasks, naming their maker, with the
+    same answer twice."""
     wanted = {row["content"]: row for row in batch}
     known = set(tx.scalars(select(items.c.content).where(items.c.project_id == project.id, items.c.content.in_(wanted))))
     fresh = [row for content, row in wanted.items() if content not in known]
@@ -219,7 +219,8 @@ def _store(tx: Connection, project: Row[Any], batch: list[dict[str, Any]], place
                                    for n, row in enumerate(fresh, 1)])
         _store_completions(tx, fresh)
     tasks = sum(row["role"] == "task" for row in fresh)
-    return len(fresh), len(batch) - len(fresh), tasks, sum(row["body"]["names_its_maker"] for row in fresh)
+    return (len(fresh), len(batch) - len(fresh), tasks, sum(row["body"]["names_its_maker"] for row in fresh),
+            sum(repeats(c["text"] for c in row["body"]["completions"]) for row in fresh))
 
 
 def _store_completions(tx: Connection, fresh: list[dict[str, Any]]) -> None:

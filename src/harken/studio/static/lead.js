@@ -24,12 +24,17 @@ function onSubmit(form, work) {
 
 const count = (n, what) => `${n.toLocaleString("en")} ${n === 1 ? what.slice(0, -1) : what}`;
 
+const repeated = (answer) => answer.repeats_an_answer
+  ? ` ${answer.repeats_an_answer.toLocaleString("en")} of them hold the same answer twice: it is compared with itself.`
+  : "";
+
 function added(answer) {
   const already = answer.already ? `, ${answer.already.toLocaleString("en")} were there already` : "";
   const named = answer.names_its_maker
     ? ` ${answer.names_its_maker} of them say which model wrote them: labelers would know.`
     : "";
-  tell(named ? "notice" : "stored", `${count(answer.added, "items")} added${already}.${named}`);
+  const twice = repeated(answer);
+  tell(named || twice ? "notice" : "stored", `${count(answer.added, "items")} added${already}.${named}${twice}`);
 }
 
 for (const form of all("form[data-file]")) {
@@ -38,7 +43,11 @@ for (const form of all("form[data-file]")) {
     const text = await find("input[type=file]", form).files[0].text();
     const answer = await call(method, path, text, { type: "application/x-ndjson" });
     if (form.dataset.judged === undefined) added(answer);
-    else tell("stored", `${count(answer.added, answer.kind)} stored, ${answer.already.toLocaleString("en")} were there already.`);
+    else {
+      const there = `${answer.already.toLocaleString("en")} were there already.`;
+      const twice = repeated(answer);
+      tell(twice ? "notice" : "stored", `${count(answer.added, answer.kind)} stored, ${there}${twice}`);
+    }
     form.reset();
   });
 }
