@@ -37,3 +37,45 @@ def toy_engine():
         return Engine(loaded, **options)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    from studio_site import postgres_server
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from studio_browser import chromium
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """The studio behind a server of its own."""
+    pytest.importorskip("uvicorn")
+    from studio_browser import Served
+    found = Served(tmp_path_factory.mktemp("studio"))
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def watched(browser, served):
+    """A browser in which nothing may fail."""
+    from studio_browser import Watched
+    found = Watched(browser, served.url)
+    yield found
+    assert found.close() == []
+
+
+@pytest.fixture
+def troubled(browser, served):
+    """Where the network fails on purpose: failed requests are no fault of the page's."""
+    from studio_browser import Watched
+    found = Watched(browser, served.url)
+    yield found
+    assert found.close(("Failed to load resource", "net::ERR")) == []

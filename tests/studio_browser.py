@@ -19,6 +19,12 @@ ANSWERS = (
     "I am not sure.",
     "Ask your neighbour.",
 )
+WRITTEN = {
+    "demonstrate": [{"prompt": f"When do I plant beans? ({n})"} for n in range(3)],
+    "edit": [{"prompt": f"When do I plant beans? ({n})", "original": ANSWERS[0]} for n in range(3)],
+    "write_prompt": [{"ask": {"text": f"Ask about gardens ({n})."}} for n in range(3)],
+}
+PAIRS = [{"prompt": f"When do I plant beans? ({n})", "completions": list(ANSWERS[:2])} for n in range(6)]
 
 
 class Served:
@@ -149,3 +155,17 @@ def until(page, expression, arg=None, seconds=20):
     while not page.evaluate(expression, arg):
         assert time.monotonic() < end, f"not within {seconds} s: {expression} {arg or ''}"
         page.wait_for_timeout(20)
+
+
+def prompt(page):
+    return page.locator(".conversation").inner_text()
+
+
+def rate_all(page, k, press):
+    for at in range(k):
+        press(at)
+        page.keyboard.press("Enter")
+
+
+def as_shown(payload, order):
+    return [payload["ranks"][i] for i in order]

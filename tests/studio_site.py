@@ -1,5 +1,6 @@
 """What the studio's tests share: a database of either kind, a clock that jumps, a site served in a thread, answers."""
 
+import atexit
 import contextlib
 import dataclasses
 import functools
@@ -281,7 +282,9 @@ def new_site(folder, address=None):
 def open_template(folder, template=[]):  # noqa: B006  kept on purpose: one migrated file, copied
     """A new database, copied from one that was made once."""
     if not template:
-        path = Path(tempfile.mkdtemp(prefix="harken-template-")) / "t.db"
+        folder_of_it = tempfile.TemporaryDirectory(prefix="harken-template-")
+        atexit.register(folder_of_it.cleanup)
+        path = Path(folder_of_it.name) / "t.db"
         with open_database(path) as db, db.link.reading() as connection:
             connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
         template.append(path)

@@ -33,16 +33,9 @@ from studio_site import (
     make_user,
     new_site,
     open_template,
-    postgres_server,
     served,
     simple_answer,
 )
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    with postgres_server() as server:
-        yield server
 
 
 @contextlib.contextmanager
@@ -176,8 +169,9 @@ def test_invitations_make_accounts_once_and_the_wrong_password_does_not_help(sit
 def test_judgments_from_elsewhere_are_stored_once_and_asked_of_nobody(site):
     said = [{"prompt": "q", "completions": ["a", "b"], "ranks": [1, 2], "labeler": "zoe"}]
     before = site.lead.call("GET", f"/api/projects/{site.open}/progress")["items_total"]
-    assert site.lead.import_judgments(said) == {"kind": "comparisons", "added": 1, "already": 0}
-    assert site.lead.import_judgments([*said, {**said[0], "labeler": "yan"}]) == {"kind": "comparisons", "added": 1, "already": 1}
+    assert site.lead.import_judgments(said) == {"kind": "comparisons", "added": 1, "already": 0, "repeats_an_answer": 0}
+    again = site.lead.import_judgments([*said, {**said[0], "labeler": "yan"}])
+    assert again == {"kind": "comparisons", "added": 1, "already": 1, "repeats_an_answer": 0}
     assert [c.labeler for c in site.db.comparisons()] == ["zoe", "yan"]
     assert site.lead.call("GET", f"/api/projects/{site.open}/progress")["items_total"] == before
     refused(site.lead.import_judgments, [{"prompt": "nobody judged this"}], code="bad_request")

@@ -9,7 +9,7 @@ import pytest
 
 from harken.studio import accounts
 from harken.studio.client import Client
-from studio_browser import ANSWERS, PHONE, Served, Watched, chromium, ranking_items, read_guide, stored, until
+from studio_browser import ANSWERS, PHONE, Served, Watched, ranking_items, read_guide, stored, until
 from studio_crowd import crowd
 
 pytestmark = pytest.mark.slow
@@ -42,20 +42,6 @@ SAID = (
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    pytest.importorskip("uvicorn")
-    found = Served(tmp_path_factory.mktemp("studio"))
-    yield found
-    found.stop()
-
-
-@pytest.fixture(scope="module")
 def crowded(served):
     """A project that six people of known faults have half answered."""
     rng, worth, rows = random.Random(3), {}, []
@@ -71,13 +57,6 @@ def crowded(served):
     project = served.project("rate_and_rank", rows, name="Kitchen and garden", overlap=3, repeat_rate=0.1, repeat_minutes=0)
     crowd(served.studio, project, PEOPLE, worth.__getitem__, 170)
     return project
-
-
-@pytest.fixture
-def watched(browser, served):
-    found = Watched(browser, served.url)
-    yield found
-    assert found.close() == []
 
 
 def axe(page):

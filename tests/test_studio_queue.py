@@ -1,14 +1,9 @@
 """Assignment: what is handed out, to whom, how often; and that nothing said is lost."""
 
-import contextlib
-import tempfile
 import uuid
 from collections import Counter
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sqlalchemy import bindparam, event, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
@@ -22,13 +17,7 @@ from harken.store.studio_schema import events as event_table
 from harken.studio import leases, projects
 from harken.studio.errors import ApiError
 from harken.studio.quality import gold_marks, qualifies, settled
-from studio_site import Desk, broken_rules, empty_postgres, open_template, postgres_server, simple_answer
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    with postgres_server() as server:
-        yield server
+from studio_site import Desk, broken_rules, empty_postgres, open_template, simple_answer
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
@@ -146,6 +135,11 @@ def test_f8_completions_that_name_their_maker_are_counted(db):
                       {"prompt": "And you?", "completions": ["As a language model trained by Google, no.", "Nobody."]},
                       {"prompt": "Tea?", "completions": ["Claude Monet painted gardens.", "Google it."]}])
     assert found["names_its_maker"] == 2
+
+
+def test_items_that_hold_an_answer_twice_are_counted(db):
+    rows = [{"prompt": f"q{i}", "completions": ["a", "b" if i else "a"]} for i in range(3)]
+    assert Desk(db, n=0).add([*rows, rows[0]])["repeats_an_answer"] == 1
 
 
 def test_f9_undo_restores_what_was_said_and_the_correction_replaces_it(db):
@@ -471,133 +465,3 @@ def test_prepared_statements_give_what_sqlalchemy_gives(db):
         copy.run(tx)
     with db.link.reading() as tx:
         assert Prepared(select(users.c.name).where(users.c.id == bindparam("id"))).first(tx, id=-1) is None
-
-
-class Assignment(RuleBasedStateMachine):
-    """People join, leave, skip, submit twice, write drafts and undo, while clocks jump: the rules hold after every step."""
-
-    people = st.sampled_from(["ana", "bo", "cy", "dee", "eve"])
-
-    @initialize(overlap=st.sampled_from([1, 2, 3, {"min": 2, "max": 4}]), n=st.integers(1, 5), repeats=st.sampled_from([0, 0.3]))
-    def begin(self, overlap, n, repeats):
-        self.kept = contextlib.ExitStack()
-        self.db = self.open()
-        self.desk = Desk(self.db, n=n, overlap=overlap, repeat_rate=repeats, repeat_minutes=5, skip_limit=4)
-        self.held = {}
-        self.acknowledged = {}
-        self.last = None
-
-    def open(self):
-        """An empty database, gone when the machine is torn down."""
-        return self.kept.enter_context(open_template(self.kept.enter_context(tempfile.TemporaryDirectory())))
-
-    @rule(name=people, count=st.integers(1, 3), lost=st.booleans())
-    def claim(self, name, count, lost):
-        mine = self.held.setdefault(name, {})
-        for task in self.desk.claim(name, count, [] if lost else list(mine)):
-            mine[task["assignment"]] = task
-
-    @rule(name=people, which=st.integers(0, 9), preference=st.integers(-3, 3))
-    def submit(self, name, which, preference):
-        mine = self.held.get(name, {})
-        if mine:
-            task = mine.pop(sorted(mine)[which % len(mine)])
-            said = {"client_id": str(uuid.uuid4()), "answer": {"preference": preference}}
-            self.desk.submit(name, task, **said)
-            self.acknowledged[said["client_id"]] = True
-            self.last = (name, task, said)
-
-    @precondition(lambda self: getattr(self, "last", None))
-    @rule()
-    def submit_twice(self):
-        name, task, said = self.last
-        assert self.desk.submit(name, task, **said)["already"]
-
-    @rule(name=people, which=st.integers(0, 9), action=st.sampled_from(["skip", "unsafe"]))
-    def refuse(self, name, which, action):
-        mine = self.held.get(name, {})
-        if mine:
-            self.desk.do(action, name, mine.pop(sorted(mine)[which % len(mine)]))
-
-    @rule(name=people)
-    def undo(self, name):
-        try:
-            back = self.desk.undo(name)
-        except ApiError as error:
-            assert error.code == "nothing_to_undo"
-            return
-        self.held.setdefault(name, {})[back["task"]["assignment"]] = back["task"]
-
-    @rule(name=people)
-    def leave(self, name):
-        user = self.desk.person(name)
-        with self.db.link.writing() as tx:
-            leases.leave(tx, user, self.desk.project, self.desk.clock())
-        self.held.pop(name, None)
-
-    @rule(minutes=st.sampled_from([1, 10, 31, 60 * 24, -20]))
-    def clock_jumps(self, minutes):
-        self.desk.clock.pass_(minutes=minutes)
-
-    @rule(overlap=st.integers(1, 4))
-    def lead_changes_the_overlap(self, overlap):
-        with self.db.link.writing() as tx:
-            projects.change_project(tx, self.desk.project, {"overlap": overlap}, self.desk.clock())
-        done = max((r.done for r in self.desk.rows("SELECT done FROM items")), default=0)
-        if done > overlap:  # answers beyond a lowered overlap were given under the higher one: they stay
-            with self.db.link.writing() as tx:
-                projects.change_project(tx, self.desk.project, {"overlap": done}, self.desk.clock())
-
-    @invariant()
-    def rules_hold(self):
-        if hasattr(self, "db"):
-            assert broken_rules(self.db) == []
-
-    def teardown(self):
-        if not hasattr(self, "db"):
-            return
-        stored = Counter(r.client_id for r in self.desk.rows("SELECT client_id FROM judgments"))
-        assert set(stored) == set(self.acknowledged) and set(stored.values()) <= {1}
-        self.desk.clock.pass_(days=2)  # every lease runs out; new people must be able to finish what is open
-        for n in range(8):
-            for _ in range(20):
-                if not (tasks := self.desk.claim(f"new{n}")):
-                    break
-                self.desk.submit(f"new{n}", tasks[0])
-        left = self.desk.rows("SELECT id, state, done, wanted FROM items WHERE state = 'open'")
-        assert left == [], "starved"
-        self.rules_hold()
-        with self.db.link.reading() as connection:
-            events.verify(connection)
-        self.kept.close()
-
-
-TestAssignment = Assignment.TestCase
-TestAssignment.settings = settings(max_examples=15, stateful_step_count=25, deadline=None,
-                                   suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
-
-
-@pytest.mark.slow
-class TestAssignmentAtLength(Assignment.TestCase):
-    settings = settings(max_examples=60, stateful_step_count=50, deadline=None,
-                        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
-
-
-class AssignmentOnPostgres(Assignment):
-    """The same rules on PostgreSQL."""
-
-    server = None
-
-    def open(self):
-        return self.kept.enter_context(open_database(self.kept.enter_context(empty_postgres(self.server))))
-
-
-@pytest.fixture(scope="module")
-def machine_on_postgres(postgres):
-    AssignmentOnPostgres.server = postgres
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("machine_on_postgres")
-class TestAssignmentOnPostgres(AssignmentOnPostgres.TestCase):
-    settings = settings(max_examples=4, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck))

@@ -7,23 +7,9 @@ import re
 import pytest
 
 from harken.studio import pages
-from studio_browser import ANSWERS, Served, Watched, chromium, ranking_items, stored, until
+from studio_browser import ANSWERS, ranking_items, stored, until
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    pytest.importorskip("uvicorn")
-    found = Served(tmp_path_factory.mktemp("studio"))
-    yield found
-    found.stop()
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +19,6 @@ def module(browser, served):
     page.goto(served.url + "/login")
     yield lambda name, body, arg=None: page.evaluate(f"async a => ({body})(await import('{pages.static(name)}'), a)", arg)
     page.close()
-
-
-@pytest.fixture
-def watched(browser, served):
-    found = Watched(browser, served.url)
-    yield found
-    assert found.close() == []
 
 
 COMPARE = "(m, [a, b]) => m.compare(a, b)"

@@ -138,7 +138,8 @@ class Chain:
         if valued:
             value = float(e.weight @ self._logp(d, log_nu + s.shy, z)) - float(precision @ w**2) / 2
             value -= (log_nu / TIE_SD) ** 2 / 2 if self.ties else 0.0
-        return value, slope, float(e.weight @ (self.tied - tie)) - log_nu / TIE_SD**2 if self.ties else 0.0
+        pull_tie = float(e.weight @ (self.tied - tie)) - log_nu / TIE_SD**2 if self.ties else 0.0
+        return value, slope, pull_tie
 
     def _weights(self) -> None:
         s, precision = self.state, self._precision(self.state.tau, self.state.sigma)
@@ -167,7 +168,8 @@ class Chain:
         s, e, n = self.state, self.data, len(beta)
         d = beta[e.pair] * base + s.w[-1] * e.first
         z, mean, tie = self._odds(d, s.log_nu + shy)
-        value = np.bincount(e.pair, self._logp(d, s.log_nu + shy, z), n) - ((beta - 1) / s.omega) ** 2 / 2 - (shy / s.psi) ** 2 / 2
+        value = np.bincount(e.pair, self._logp(d, s.log_nu + shy, z), n)
+        value -= ((beta - 1) / s.omega) ** 2 / 2 + (shy / s.psi) ** 2 / 2
         slope = np.bincount(e.pair, base * (e.won - mean) / 2, n) - (beta - 1) / s.omega**2
         stiff = np.bincount(e.pair, base**2 * (1 - tie - mean**2) / 4, n) + s.omega**-2
         if not self.ties:

@@ -316,7 +316,8 @@ def posterior(votes: Votes, model: GroupModel, *, draws: int = 400, seed: int = 
     rows = _rows(votes, differences(votes, model.phi), model.membership, model.beta, model.indifference)
     found = rows.scan(model.sigma, model.tau, model.place) if len(model.names) > 1 else {TAUS[0]: (0.0, model.place)}
     none = float(np.exp(found[TAUS[0]][0] - np.logaddexp.reduce([one for one, _ in found.values()])))
-    same, best = int(rng.binomial(draws, none)), max((t for t in found if t > TAUS[0]), key=lambda t: found[t][0], default=TAUS[0])
+    same = int(rng.binomial(draws, none))
+    best = max((t for t in found if t > TAUS[0]), key=lambda t: found[t][0], default=TAUS[0])
     parts, ties, cares = [], [], []
     with watch("drawing scores and cares", draws) as advance:
         for count, free in ((draws - same, True), (same, False)):
