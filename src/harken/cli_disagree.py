@@ -59,8 +59,9 @@ def disagree(args: argparse.Namespace) -> int:
             check_out(out, args.file, option)
     with waiting("reading", 1):
         loaded = read_comparisons(args.file, skip_bad=args.skip_bad)
-        votes = votes_of(loaded.records)
-    if note := loaded.describe():
+        votes, note = votes_of(loaded.records), loaded.describe()
+        del loaded  # 100,000 records would lie in memory beside what is made of them
+    if note:
         print(note)
     found = examine(votes, args.group_by, most=args.most, permutations=args.permutations, seed=args.seed,
                     watch=waiting)

@@ -44,7 +44,7 @@ class Plain:
 def plain_output() -> Iterator[None]:
     """All that is printed meanwhile goes through `visible`."""
     before = sys.stdout
-    sys.stdout = Plain(before)  # type: ignore[assignment]
+    sys.stdout = Plain(before)
     try:
         yield
     finally:

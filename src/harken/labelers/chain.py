@@ -168,8 +168,8 @@ class Chain:
         s, e, n = self.state, self.data, len(beta)
         d = beta[e.pair] * base + s.w[-1] * e.first
         z, mean, tie = self._odds(d, s.log_nu + shy)
-        value = np.bincount(e.pair, self._logp(d, s.log_nu + shy, z), n)
-        value -= ((beta - 1) / s.omega) ** 2 / 2 + (shy / s.psi) ** 2 / 2
+        prior = ((beta - 1) / s.omega) ** 2 / 2 + (shy / s.psi) ** 2 / 2
+        value = np.bincount(e.pair, self._logp(d, s.log_nu + shy, z), n) - prior
         slope = np.bincount(e.pair, base * (e.won - mean) / 2, n) - (beta - 1) / s.omega**2
         stiff = np.bincount(e.pair, base**2 * (1 - tie - mean**2) / 4, n) + s.omega**-2
         if not self.ties:
