@@ -57,12 +57,15 @@ def disagree(args: argparse.Namespace) -> int:
     for option, out in (("--json", args.json), ("--svg", args.svg)):
         if out:
             check_out(out, args.file, option)
+    if args.json and args.svg and args.json.absolute() == args.svg.absolute():
+        raise UserError(f"--json and --svg are both {args.svg}.", "Give each its own file.")
     with waiting("reading", 1):
         loaded = read_comparisons(args.file, skip_bad=args.skip_bad)
         votes, note = votes_of(loaded.records), loaded.describe()
         del loaded  # 100,000 records would lie in memory beside what is made of them
     if note:
         print(note)
+    _check_names(votes, args.group_by, way, seats)
     found = examine(votes, args.group_by, most=args.most, permutations=args.permutations, seed=args.seed,
                     watch=waiting)
     print(describe(found, votes, args.group_by, args.show))
@@ -81,6 +84,19 @@ def disagree(args: argparse.Namespace) -> int:
         write_text(args.svg, picture(found, votes))
         print(f"wrote {args.svg}")
     return 0
+
+
+def _check_names(votes: Any, by: str | None, way: Any, seats: Any) -> None:
+    """Refuses a group, or a seat of the jury, that cannot be there: before the work."""
+    from harken.labelers.aggregate import jury_group_weights, place_of
+    from harken.labelers.groups import group_index
+    if by:
+        names = group_index(votes, by)[1]
+        jury_group_weights(seats, by, names)
+        if way.kind == "group":
+            place_of(way.group, names)
+    elif tagged := [seat for seat in seats if seat.tag]:
+        raise UserError(f"--jury seats {tagged[0]}, and groups are looked for in the votes.", f"Add --group-by {tagged[0].tag}.")
 
 
 def describe(found: Any, votes: Any, by: str | None, show: int) -> str:

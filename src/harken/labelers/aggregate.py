@@ -30,6 +30,7 @@ from harken.core.errors import UserError
 
 Floats = NDArray[np.float64]
 WAYS = "mean, group:NAME, worst or quantile:Q (Q from 0 to 1)"
+MOST_SEATS = 1e9
 JURY = 'A jury is a list of seats like "age=30-39:4,age=60+:2" or "ana:2,bo".'
 
 
@@ -118,7 +119,7 @@ def parse_jury(text: str) -> tuple[Seat, ...]:
             number = float(count)
         except ValueError:
             number = math.nan
-        if not number > 0 or math.isinf(number):
+        if not 0 < number <= MOST_SEATS:
             raise UserError(f"--jury: {part!r} does not say how many seats.", JURY)
         tag, equals, value = who.partition("=")
         seat = Seat(tag.strip(), value.strip(), number) if equals else Seat("", who.strip(), number)

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import sparse
 
-from harken.labelers.regression import SPREAD, TIE_SD, Curvature, Floats, Ints
+from harken.labelers.regression import SPREAD, TIE_SD, Curvature, Floats, Ints, outcome_odds
 
 TAU = np.geomspace(0.02, 4.0, 200)
 SIGMA = np.geomspace(0.1, 10.0, 200)
@@ -97,18 +97,14 @@ class Chain:
 
     # --- the likelihood ---
 
-    def _odds(self, d: Floats, log_nu: Floats | float) -> tuple[Floats, Floats, Floats]:
-        """[R] each: sum of the outcomes' weights beside the likelier of a and b, P(a) − P(b), P(tie). `log_nu` [J]."""
-        root = np.exp(-np.abs(d) / 2)
-        less = root * root
-        tie = np.exp(log_nu)[self.data.pair] * root if self.ties else np.zeros_like(d)  # one exp a couple, not a vote
-        z = 1 + less + tie
-        return z, np.copysign(1 - less, d) / z, tie / z
+    def _odds(self, d: Floats, log_nu: Floats) -> tuple[Floats, Floats, Floats]:
+        """`outcome_odds` of every vote; `log_nu` [J]."""
+        return outcome_odds(d, np.exp(log_nu)[self.data.pair] if self.ties else 0.0)
 
-    def _logp(self, d: Floats, log_nu: Floats | float, z: Floats) -> Floats:
+    def _logp(self, d: Floats, log_nu: Floats, z: Floats) -> Floats:
         """[R] log P of what was voted."""
         logp: Floats = (self.data.won * d - np.abs(d)) / 2 - np.log(z)
-        return logp + self.tied * np.asarray(log_nu)[self.data.pair] if self.ties else logp
+        return logp + self.tied * log_nu[self.data.pair] if self.ties else logp
 
     def _d(self, w: Floats, beta: Floats) -> tuple[Floats, Floats]:
         """[R] what care multiplies, and the log-odds."""

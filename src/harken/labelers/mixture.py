@@ -111,14 +111,14 @@ def fit_mixture(votes: Votes, k: int, *, shared: GroupModel, hard: bool = False,
         member = _start(votes, shared, k, rng, spectral=start % 2 == 0)
         # Whoever seems upside down to everybody may be upright in a group: β < 0 must be earned anew.
         beta, shy, last = np.repeat(np.maximum(shared.beta, LEAST_BETA), k, 1), np.repeat(shared.indifference, k, 1), -math.inf
-        model: GroupModel | None = None
+        before: GroupModel | None = None
         for step in range(steps):
             model = fit_membership(votes, member, names, phi=shared.phi, noise=False, sigma=shared.sigma, tau=1.0, beta=beta,
-                                   shy=shy, start=model)
+                                   shy=shy, start=before)
             if shared.noise:
                 beta, _, shy = traits_of(votes, model)
                 beta = beta * _upright(beta, member, model.seen)
-            model = dataclasses.replace(model, beta=beta, indifference=shy, noise=shared.noise)
+            model = before = dataclasses.replace(model, beta=beta, indifference=shy, noise=shared.noise)
             new, total = _expect(votes, model, hard)
             moved, member = float(np.abs(new - member).max()), new
             if (moved < 1e-3 or total - last < 1e-3 * k) and step > 3:

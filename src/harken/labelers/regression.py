@@ -73,6 +73,14 @@ def vote_logps(d: Floats, won: Ints, log_nu: float | Floats) -> Floats:
     return np.take_along_axis(outcome_logps(d, log_nu), (won + 1)[:, None], -1)[:, 0]
 
 
+def outcome_odds(d: Floats, nu: Floats | float) -> tuple[Floats, Floats, Floats]:
+    """[N] each: 1 + e^{-|d|} + ν e^{-|d|/2}, P(a) − P(b), P(tie): `outcome_logps` by one exponential. `nu` is ν."""
+    root = np.exp(-np.abs(d) / 2)
+    less, tie = root * root, nu * root
+    whole = 1 + less + tie
+    return whole, np.copysign(1 - less, d) / whole, tie / whole
+
+
 class Curvature:
     """The negative Hessian [[X'VX + P, X'c], [c'X, q]] over (w, ln ν), factorised; the border is one column."""
 
@@ -203,8 +211,7 @@ def labeler_traits(d: Floats, won: Ints, labeler: Ints, labelers: int, log_nu: f
     bend: Floats = np.ones(labelers)
     omega, psi, ties = 0.75, 0.75, math.isfinite(log_nu)
     for _ in range(25):
-        p = np.exp(outcome_logps(beta[labeler] * d + offset, log_nu + shy[labeler]))
-        mean, tie = p[:, 2] - p[:, 0], p[:, 1]
+        _, mean, tie = outcome_odds(beta[labeler] * d + offset, np.exp(log_nu + shy)[labeler])
         slope = np.bincount(labeler, d * (won - mean) / 2, labelers) - (beta - 1) / omega**2
         bend = np.asarray(np.bincount(labeler, d**2 * (1 - tie - mean**2) / 4, labelers) + omega**-2, dtype=np.float64)
         beta = np.asarray(np.clip(beta + np.clip(slope / bend, -1, 1), -4, 5), dtype=np.float64)
