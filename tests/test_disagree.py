@@ -58,7 +58,8 @@ def test_one_group_is_an_answer(world, capsys):
     (["--jury", "a:0"], "how many seats"), (["--jury", "a:1e308"], "how many seats"),
     (["--jury", "age=old:2"], "groups are looked for"), (["--group-by", "age", "--jury", "age=ancient:2"], "no group 'ancient'"),
     (["--group-by", "age", "--jury", "sex=f:2"], "by age"), (["--group-by", "age", "--aggregate", "group:x"], "no group 'x'"),
-    (["--json", "same", "--svg", "same"], "are both same"), (["--most", "0"], "out of range"), (["--permutations", "3"], "at least 19")])
+    (["--json", "same", "--svg", "same"], "are both same"), (["--most", "0"], "out of range"),
+    (["--permutations", "3"], "at least 19")])
 def test_wrong_options_are_explained_before_the_work(world, capsys, options, why, monkeypatch):
     monkeypatch.setattr("harken.labelers.disagreement.examine", lambda *a, **k: pytest.fail("worked in vain"))
     assert main(["disagree", str(world), *options]) == 2
