@@ -244,11 +244,12 @@ def traits_of(votes: Votes, model: GroupModel) -> tuple[Floats, Floats, Floats]:
 
 def fit_membership(votes: Votes, member: Floats, names: tuple[str, ...], *, phi: sparse.csr_matrix, noise: bool = True,
                    sigma: float | None = None, tau: float | None = None, beta: Floats | None = None, shy: Floats | None = None,
-                   rounds: int = ROUNDS, start: GroupModel | None = None) -> GroupModel:
+                   rounds: int = ROUNDS, start: GroupModel | None = None, tolerance: float = 1e-8) -> GroupModel:
     """Scores given who belongs where. σ and τ are chosen by the evidence where they are not given.
 
     With `noise` the labelers' traits are refined in turn with the scores, from `beta` and `shy` [A, K] on; without it they stay.
-    `start` is a fit of as many groups to much the same votes: the search for scores begins there, and ends where it would.
+    `start` is a fit of as many groups to much the same votes: the search for scores begins there, and ends where it would, to
+    the step `tolerance`.
     """
     if len(votes) == 0:
         raise UserError("There is no comparison to learn from.", "Give a file of comparisons with at least one pair.")
@@ -257,20 +258,21 @@ def fit_membership(votes: Votes, member: Floats, names: tuple[str, ...], *, phi:
     shy = np.zeros_like(member) if shy is None else shy
     place = None if start is None else start.place
     width = tau if tau is not None else TAUS[0] if len(names) == 1 else MIDDLE if start is None else start.tau
-    for turn in range(rounds + 1 if noise else 1):
+    last = rounds if noise else 0
+    for turn in range(last + 1):
         rows = _rows(votes, diff, member, beta, shy)
         if sigma is None:
             alone = _rows(votes, diff, np.ones((len(member), 1)), beta[:, :1], shy[:, :1])
             sigma = _best_sigma(alone, place if len(names) == 1 else None)
-        if tau is None and len(names) > 1 and turn in (0, rounds):
+        if tau is None and len(names) > 1 and turn in (0, last):
             found = rows.scan(sigma, width, place)
             width = max(found, key=lambda t: found[t][0])
             place = found[width][1]
-        fit = rows.fit(sigma, width, place)
+        fit = rows.fit(sigma, width, place, tolerance if turn == last else ROUGH)
         place = fit.place
         model = GroupModel(names, member, phi, fit.weights[:-1].reshape(-1, phi.shape[1]), beta, shy, cast, fit.log_nu,
                            float(fit.weights[-1]), sigma, width, fit.log_evidence, noise)
-        if noise and turn < rounds:
+        if turn < last:
             beta, _, shy = traits_of(votes, model)
     return model
 

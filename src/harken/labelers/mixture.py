@@ -24,7 +24,7 @@ from scipy import sparse
 
 from harken.core.protocols import Estimate
 from harken.core.run import Shown, silent
-from harken.labelers.groups import GroupModel, differences, features, fit_membership, traits_of
+from harken.labelers.groups import ROUGH, GroupModel, differences, features, fit_membership, traits_of
 from harken.labelers.heldout import folds_of, gain
 from harken.labelers.regression import Floats, outcome_logps, vote_logps
 from harken.labelers.votes import Votes
@@ -114,7 +114,7 @@ def fit_mixture(votes: Votes, k: int, *, shared: GroupModel, hard: bool = False,
         before: GroupModel | None = None
         for step in range(steps):
             model = fit_membership(votes, member, names, phi=shared.phi, noise=False, sigma=shared.sigma, tau=1.0, beta=beta,
-                                   shy=shy, start=before)
+                                   shy=shy, start=before, tolerance=ROUGH)
             if shared.noise:
                 beta, _, shy = traits_of(votes, model)
                 beta = beta * _upright(beta, member, model.seen)
