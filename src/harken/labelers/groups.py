@@ -20,6 +20,7 @@ Shape suffixes: `N` votes, `I` items, `F` features (the items themselves where n
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -181,22 +182,38 @@ class _Rows:
         return davidson(self.x, self.won, self.precision(sigma, tau), weight=self.weight, tie_shift=self.tie_shift, start=start,
                         tolerance=tolerance)
 
-    def scan(self, sigma: float, near: float, start: Place | None = None) -> dict[float, tuple[float, Place]]:
-        """Log evidence by τ, and where the maximum lies; each search starts at its neighbour's end, from `near` on outwards.
+    def scan(self, sigma: float, near: float, start: Place | None = None) -> Peaks:
+        """By τ; those too far from the best to matter are left out."""
+        return _scan(lambda tau, place: self.fit(sigma, tau, place, ROUGH), TAUS, near, start)
 
-        A side ends where the evidence lies `HOPELESS` below the best: it has one hill (a sum of squares against a width).
-        """
-        found: dict[float, tuple[float, Place]] = {}
-        middle = min(range(1, len(TAUS)), key=lambda i: abs(TAUS[i] - near))
-        for side in (range(middle, len(TAUS)), range(middle - 1, 0, -1), (0,)):
-            place = found[TAUS[middle]][1] if found else start
-            for i in side:
-                fit = self.fit(sigma, TAUS[i], place, ROUGH)
-                place = fit.place
-                found[TAUS[i]] = fit.log_evidence, place
-                if fit.log_evidence < max(one for one, _ in found.values()) - HOPELESS:
-                    break
-        return found
+    def scan_sigma(self, near: float, start: Place | None = None) -> Peaks:
+        """By σ, at τ = 1 where there are groups."""
+        return _scan(lambda sigma, place: self.fit(sigma, 1.0, place, ROUGH), SIGMAS, near, start)
+
+
+Peaks = dict[float, tuple[float, Place]]
+"""By a prior's width: log evidence, and where the maximum lies."""
+
+
+def _scan(fit: Callable[[float, Place | None], Fit], widths: Sequence[float], near: float, start: Place | None) -> Peaks:
+    """Every search starts at its neighbour's end, from `near` on outwards. A side ends where the evidence lies `HOPELESS`
+    below the best: as a function of a width it has one hill (a sum of squares against a variance)."""
+    found: Peaks = {}
+    middle = min(range(len(widths)), key=lambda i: abs(widths[i] - near))
+    for side in (range(middle, len(widths)), range(middle - 1, -1, -1)):
+        place = found[widths[middle]][1] if found else start
+        for i in side:
+            one = fit(widths[i], place)
+            place = one.place
+            found[widths[i]] = one.log_evidence, place
+            if one.log_evidence < max(evidence for evidence, _ in found.values()) - HOPELESS:
+                break
+    return found
+
+
+def _best(found: Peaks) -> tuple[float, Place]:
+    width = max(found, key=lambda w: found[w][0])
+    return width, found[width][1]
 
 
 def _rows(votes: Votes, diff: sparse.csr_matrix, member: Floats, beta: Floats, shy: Floats) -> _Rows:
@@ -213,14 +230,6 @@ def _rows(votes: Votes, diff: sparse.csr_matrix, member: Floats, beta: Floats, s
         weight.append(part[rows])
         shift.append(shy[votes.labeler[rows], g])
     return _Rows(sparse.vstack(blocks).tocsr(), np.concatenate(won), np.concatenate(weight), np.concatenate(shift), diff.shape[1])
-
-
-def _best_sigma(rows: _Rows, place: Place | None) -> float:
-    evidence = {}
-    for sigma in SIGMAS:
-        fit = rows.fit(sigma, 1.0, place, ROUGH)
-        evidence[sigma], place = fit.log_evidence, fit.place
-    return max(SIGMAS, key=lambda s: evidence[s])
 
 
 def _traits(votes: Votes, scores: Floats, log_nu: float, position: float) -> tuple[Floats, Floats, Floats]:
@@ -263,11 +272,9 @@ def fit_membership(votes: Votes, member: Floats, names: tuple[str, ...], *, phi:
         rows = _rows(votes, diff, member, beta, shy)
         if sigma is None:
             alone = _rows(votes, diff, np.ones((len(member), 1)), beta[:, :1], shy[:, :1])
-            sigma = _best_sigma(alone, place if len(names) == 1 else None)
+            sigma, _ = _best(alone.scan_sigma(1.0 if start is None else start.sigma, place if len(names) == 1 else None))
         if tau is None and len(names) > 1 and turn in (0, last):
-            found = rows.scan(sigma, width, place)
-            width = max(found, key=lambda t: found[t][0])
-            place = found[width][1]
+            width, place = _best(rows.scan(sigma, width, place))
         fit = rows.fit(sigma, width, place, tolerance if turn == last else ROUGH)
         place = fit.place
         model = GroupModel(names, member, phi, fit.weights[:-1].reshape(-1, phi.shape[1]), beta, shy, cast, fit.log_nu,
@@ -317,7 +324,8 @@ def posterior(votes: Votes, model: GroupModel, *, draws: int = 400, seed: int = 
     data, labeler, group = _evidence(votes, model)
     rows = _rows(votes, differences(votes, model.phi), model.membership, model.beta, model.indifference)
     found = rows.scan(model.sigma, model.tau, model.place) if len(model.names) > 1 else {TAUS[0]: (0.0, model.place)}
-    none = float(np.exp(found[TAUS[0]][0] - np.logaddexp.reduce([one for one, _ in found.values()])))
+    all_of_it = np.logaddexp.reduce([evidence for evidence, _ in found.values()])
+    none = float(np.exp(found[TAUS[0]][0] - all_of_it)) if TAUS[0] in found else 0.0
     same = int(rng.binomial(draws, none))
     best = max((t for t in found if t > TAUS[0]), key=lambda t: found[t][0], default=TAUS[0])
     parts, ties, cares = [], [], []
