@@ -44,6 +44,7 @@ HOPELESS = 30.0
 """A τ whose log evidence is so much less than another's has no weight beside it (e^−30)."""
 ROUGH = 1e-5
 """Step at which the search for a τ's evidence ends: at the maximum the evidence is level, so this moves it by far less."""
+TINY = 1e-100
 ROUNDS = 3
 LEAST_SCALE = 0.25
 """A median rationality below this is no yardstick."""
@@ -325,7 +326,7 @@ def posterior(votes: Votes, model: GroupModel, *, draws: int = 400, seed: int = 
     rows = _rows(votes, differences(votes, model.phi), model.membership, model.beta, model.indifference)
     found = rows.scan(model.sigma, model.tau, model.place) if len(model.names) > 1 else {TAUS[0]: (0.0, model.place)}
     all_of_it = np.logaddexp.reduce([evidence for evidence, _ in found.values()])
-    none = float(np.exp(found[TAUS[0]][0] - all_of_it)) if TAUS[0] in found else 0.0
+    none = float(np.exp(found[TAUS[0]][0] - all_of_it)) if TAUS[0] in found else TINY  # of 0, nothing at all would be drawn
     same = int(rng.binomial(draws, none))
     best = max((t for t in found if t > TAUS[0]), key=lambda t: found[t][0], default=TAUS[0])
     parts, ties, cares = [], [], []
