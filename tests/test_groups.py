@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from scipy import sparse
 from scipy.optimize import approx_fprime, minimize
+from scipy.signal import lfilter
 
 from harken.core.errors import UserError
 from harken.core.records import Choice, Prompt
 from harken.labelers import chain, groups, regression
-from harken.labelers.disagreement import examine, observed_disagreement, permutation_test, to_json, value_share
+from harken.labelers.disagreement import crowd_outcomes, examine, observed_disagreement, permutation_test, to_json, value_share
 from harken.labelers.groups import centred, features, fit_groups, fit_shared, group_index, one_hot, posterior
 from harken.labelers.heldout import folds_of, gain
 from harken.labelers.mixture import discover, fit_mixture
@@ -172,6 +173,30 @@ def test_the_chain_draws_from_the_posterior(monkeypatch):
         assert draws.std() == pytest.approx(np.sqrt((p * exact**2).sum() - mean**2), rel=0.1)
 
 
+def test_intervals_know_how_many_draws_there_are():
+    """Draws of x' = 0.8 x + noise are worth a ninth, (1 − 0.8) / (1 + 0.8). Of 30 independent draws, 90 % of further ones lie
+    inside; by plain quantiles 84 %."""
+    rng = np.random.default_rng(0)
+    walk = lfilter([1.0], [1.0, -0.8], rng.standard_normal(100_000))
+    assert chain.effective(walk) == pytest.approx(100_000 / 9, rel=0.15)
+    assert chain.effective(rng.standard_normal(40_000)) == pytest.approx(40_000, rel=0.05)
+    assert chain.effective(np.zeros(50)) == 50
+    draws, new = rng.standard_normal((2000, 30)), rng.standard_normal(2000)
+    ends = np.array([chain.credible(x, 0.9, 30.0) for x in draws])
+    plain = np.quantile(draws, [0.05, 0.95], axis=1)
+    assert np.mean((ends[:, 0] < new) & (new < ends[:, 1])) == pytest.approx(0.9, abs=0.02)
+    assert np.mean((plain[0] < new) & (new < plain[1])) == pytest.approx(0.84, abs=0.02)
+
+
+def test_outcomes_are_averaged_over_everybody():
+    """Three people, one of them careless, one upside down and quick to tie: the mean of their own probabilities."""
+    beta, log_nu = np.array([0.0, 1.7, -0.5]), np.array([-1.0, -0.3, 1.2])
+    d = np.array([[-6.0, -0.31, 0.0], [0.02, 2.5, 9.0]])
+    own = np.mean([np.exp(outcome_logps(b * d, nu)) for b, nu in zip(beta, log_nu)], 0)
+    assert crowd_outcomes(d, beta, log_nu) == pytest.approx(own, abs=1e-4)
+    assert crowd_outcomes(d, beta, np.full(3, -np.inf))[..., 1] == pytest.approx(0.0)
+
+
 def true_share(votes, group, scores, beta, nu=0.5):
     pairs, count = np.unique(np.sort(np.stack([votes.a, votes.b], 1), axis=1), axis=0, return_counts=True)
     weight = (np.bincount(group[votes.labeler]) / len(votes))[:, None, None]
@@ -182,12 +207,12 @@ def true_share(votes, group, scores, beta, nu=0.5):
 
 
 @pytest.mark.slow
-def test_intervals_cover_over_20_seeds():
+def test_intervals_cover_over_30_seeds():
     """90 % intervals of every item's difference between groups, and of the share of disagreement that is values; care is
-    unknown as well. 15 of 20 shares: an estimator that covers 88 % holds fewer in one of 70 sets of seeds, one of 60 % in
-    seven of eight."""
+    unknown as well. An interval that covers 75 % holds 24 of 30 shares in one of three sets of seeds, so their errors are also
+    measured by the posterior's spread."""
     inside, held, error = [], 0, []
-    for seed in range(20):
+    for seed in range(30):
         votes, group, scores, beta = grouped(3000 + seed, prompts=5, tau=0.7, n=1000)
         post = posterior(votes, fit_groups(votes, group, ("old", "young")), draws=200, seed=3000 + seed)
         truth = centred(scores, votes.prompt)
@@ -196,9 +221,9 @@ def test_intervals_cover_over_20_seeds():
         share, _ = value_share(votes, post)
         value = true_share(votes, group, scores, beta)
         held += share.low <= value <= share.high
-        error.append(share.value - value)
+        error.append((share.value - value) / ((share.high - share.low) / 3.29))
     assert 0.85 <= np.mean(inside) <= 0.95, np.mean(inside)
-    assert held >= 15 and abs(np.mean(error)) < 0.008, (held, np.mean(error))
+    assert held >= 25 and 0.7 <= np.std(error) <= 1.15 and abs(np.mean(error)) < 0.4, (held, np.std(error), np.mean(error))
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ import numpy as np
 from harken.core.errors import UserError
 from harken.core.protocols import Estimate
 from harken.core.run import Shown, silent
+from harken.labelers.chain import credible
 from harken.labelers.groups import GroupModel, Posterior, features, fit_membership, group_index, one_hot, posterior
 from harken.labelers.heldout import folds_of, gain
 from harken.labelers.mixture import Discovery, discover, residuals, vote_logps_of
@@ -36,7 +37,8 @@ from harken.labelers.votes import Votes
 
 LEVEL = 0.9
 MOST_PAIRS = 4000
-CARE = (0.1, 0.3, 0.5, 0.7, 0.9)
+GRID = 400
+"""Log-odds at which everybody's outcomes are averaged; between them on straight lines, wrong by less than 1e-4."""
 FALSE_SIGN = 0.05
 """Items are reported while the expected share of wrong signs among them stays below this (Stephens 2017)."""
 FEW = 2.0
@@ -148,11 +150,9 @@ def value_share(votes: Votes, post: Posterior, *, seed: int = 0) -> tuple[Estima
         kept = np.random.default_rng(seed).choice(len(pairs), MOST_PAIRS, replace=False)
         pairs, count = pairs[kept], count[kept]
     weight = (votes_by(votes, model) / len(votes))[:, None, None]
-    cares = np.quantile(post.beta[:, model.seen], CARE, axis=1).T
     shares, wholes = [], []
-    for draw, log_nu, care in zip(post.draws, post.log_nu, cares):
-        d = draw[:, pairs[:, 0]] - draw[:, pairs[:, 1]]
-        p = np.mean([np.exp(outcome_logps(c * d, log_nu)) for c in care], 0)
+    for draw, log_nu, beta, shy in zip(post.draws, post.log_nu, post.beta[:, model.seen], post.shy[:, model.seen]):
+        p = crowd_outcomes(draw[:, pairs[:, 0]] - draw[:, pairs[:, 1]], beta, log_nu + shy)
         mean = (weight * p).sum(0)
         whole = float(count @ (1 - (mean**2).sum(-1)))
         between = float(count @ (weight * (p - mean) ** 2).sum((0, 2)))
@@ -160,8 +160,22 @@ def value_share(votes: Votes, post: Posterior, *, seed: int = 0) -> tuple[Estima
         wholes.append(whole / count.sum())
     if len(model.names) == 1:
         return None, float(np.mean(wholes))
-    low, high = np.quantile(shares, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
-    return Estimate(float(np.mean(shares)), float(low), float(high), len(pairs), LEVEL), float(np.mean(wholes))
+    drawn = np.array(shares)
+    low, high = credible(drawn, LEVEL, post.worth(drawn))
+    return Estimate(float(drawn.mean()), low, high, len(pairs), LEVEL), float(np.mean(wholes))
+
+
+def crowd_outcomes(d: Floats, beta: Floats, log_nu: Floats) -> Floats:
+    """[…, 3] P of every outcome at log-odds d, averaged over people's cares `beta` [A] and readiness to tie `log_nu` [A].
+
+    Everybody counts: a few quantiles of the cares leave out the tails, and with them noise.
+    """
+    grid = np.linspace(0.0, max(float(np.abs(d).max(initial=0.0)), 1e-9), GRID)
+    down, tie, _ = np.exp(outcome_logps(np.multiply.outer(beta, grid), log_nu[:, None])).mean(0).T
+    size = np.abs(d)
+    low, middle = np.interp(size, grid, down), np.interp(size, grid, tie)
+    high = 1 - low - middle
+    return np.stack([np.where(d > 0, low, high), middle, np.where(d > 0, high, low)], -1)
 
 
 def votes_by(votes: Votes, model: GroupModel) -> Floats:

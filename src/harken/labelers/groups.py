@@ -29,7 +29,7 @@ from scipy import sparse
 
 from harken.core.errors import UserError
 from harken.core.run import Shown, silent
-from harken.labelers.chain import Chain, Evidence, State
+from harken.labelers.chain import Chain, Evidence, State, effective
 from harken.labelers.regression import Fit, Floats, Ints, Place, davidson, labeler_traits, outcome_logps
 from harken.labelers.votes import Votes, crowd
 
@@ -308,8 +308,16 @@ class Posterior:
     """[S]"""
     beta: Floats
     """[S, A] rationality of each labeler in that draw: scores mean something only together with it."""
+    shy: Floats
+    """[S, A] how much more readily than others each labeler ties in that draw."""
+    same: int
+    """How many draws, the last, are from the chain that knows no difference between groups."""
     no_difference: float
     """Posterior probability of τ ≈ 0, all values of τ being equally likely before."""
+
+    def worth(self, figure: Floats) -> float:
+        """How many independent draws the chains' draws [S] of a figure are worth."""
+        return sum(effective(part) for part in np.split(figure, [len(figure) - self.same]) if len(part))
 
     def gap(self, g: int, h: int) -> Floats:
         """[S, I] how much higher group g puts each item than group h does."""
@@ -329,7 +337,7 @@ def posterior(votes: Votes, model: GroupModel, *, draws: int = 400, seed: int = 
     none = float(np.exp(found[TAUS[0]][0] - all_of_it)) if TAUS[0] in found else TINY  # of 0, nothing at all would be drawn
     same = int(rng.binomial(draws, none))
     best = max((t for t in found if t > TAUS[0]), key=lambda t: found[t][0], default=TAUS[0])
-    parts, ties, cares = [], [], []
+    parts, ties, traits = [], [], []
     with watch("drawing scores and cares", draws) as advance:
         for count, free in ((draws - same, True), (same, False)):
             if not count:
@@ -345,11 +353,12 @@ def posterior(votes: Votes, model: GroupModel, *, draws: int = 400, seed: int = 
                     chain.sweep()
                 parts.append(_scores(model.phi, state.w[:-1].reshape(-1, model.phi.shape[1])))
                 ties.append(state.log_nu if chain.ties else -np.inf)
-                beta = model.beta.copy()
-                beta[labeler, group] = state.beta
-                cares.append((beta * model.membership).sum(1))
+                own = np.stack([model.beta, model.indifference])
+                own[:, labeler, group] = state.beta, state.shy
+                traits.append((own * model.membership).sum(2))
                 advance(1)
-    return Posterior(model, centred(np.stack(parts), votes.prompt), np.array(ties), np.stack(cares), none)
+    cares, shyness = np.stack(traits, 1)
+    return Posterior(model, centred(np.stack(parts), votes.prompt), np.array(ties), cares, shyness, same, none)
 
 
 def _evidence(votes: Votes, model: GroupModel) -> tuple[Evidence, Ints, Ints]:

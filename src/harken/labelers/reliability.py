@@ -79,7 +79,7 @@ class Reliability:
     priors: Priors
     """As given or learnt."""
     weights: Floats | None = None
-    """[D] of `fit_features`: scores = phi weights."""
+    """[D] of `fit_features`: scores = phi weights; the posterior's mean."""
     covariance: Floats | None = None
     """[D, D] posterior covariance of `weights`, the labelers' uncertainty included."""
 
@@ -198,7 +198,7 @@ def _found(fit: Fit, x: Floats, draws: int, seed: int, phi: Floats | None = None
     careless, backwards = (np.where(np.isnan(low), np.nan, (around["beta"] < bar).mean(0)) for bar in (0.1, 0.0))
     scores, score_sd, weights, covariance = at["scores"], sd["scores"], None, None
     if phi is not None:
-        weights, covariance = scores, fit.weight_covariance(x)
+        weights, covariance = fit.weight_moments(x)
         scores, score_sd = phi @ weights, np.sqrt(np.einsum("id,de,ie->i", phi, covariance, phi))
     learnt: dict[str, Any] = {n: fit.sd[n] for n in fit.at if not (n == "beta" and fit.model == "crowd")}
     return Reliability(

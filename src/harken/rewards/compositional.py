@@ -28,7 +28,7 @@ from harken.core.protocols import Reward
 from harken.core.records import Choice, Prompt
 from harken.core.run import Run, read_json, waiting, write_json
 from harken.stats.intervals import Floats
-from harken.stats.logistic import Chosen, Penalty, choose, fit
+from harken.stats.logistic import Chosen, Penalty, choose, intervals
 from harken.stats.pairs import evaluate_pairs
 from harken.store.files import read_comparisons
 from harken.store.scores import ScoreCache
@@ -73,7 +73,7 @@ class Config:
     weak: str = "drop"
     """Weak attributes: drop (and say so), keep (and warn) or fail."""
     seed: int = 0
-    """Seed of the held-out prompts, the folds and the bootstrap."""
+    """Seed of the held-out prompts and the folds."""
     dtype: str = "float32"
     """Precision of the judge: float32, bfloat16 or auto."""
     skip_bad: bool = False
@@ -156,11 +156,14 @@ class Pairs:
     weights: Floats
     prompts: list[str]
     missing: int
+    information: Floats
+    """What a row tells, in comparisons: 3 / (K + 1) in a ranking of K, whose pairs repeat each other (exact where scores are
+    equal: a rank's variance is (K² − 1) / 12)."""
 
 
 def pairs_of(choices: Sequence[Choice], z: Mapping[tuple[str, str], Floats], ties: str) -> Pairs:
     """All pairs of every ranking, 1 / C(K, 2) each (P31); pairs with a missing rating are counted and left out."""
-    rows, y, weights, prompts, missing = [], [], [], [], 0
+    rows, y, weights, prompts, information, missing = [], [], [], [], [], 0
     for choice in choices:
         K = len(choice.options)
         found = [(i, j, 1.0) for i, j in choice.pairs()]
@@ -175,7 +178,8 @@ def pairs_of(choices: Sequence[Choice], z: Mapping[tuple[str, str], Floats], tie
             y.append(outcome)
             weights.append(2 / (K * (K - 1)))
             prompts.append(choice.prompt.id)
-    return Pairs(np.array(rows), np.array(y), np.array(weights), prompts, missing)
+            information.append(3 / (K + 1))
+    return Pairs(np.array(rows), np.array(y), np.array(weights), prompts, missing, np.array(information))
 
 
 @dataclass(frozen=True)
@@ -231,7 +235,7 @@ def train(config: Config, panel: Panel, run: Run) -> None:
     if not any(found.chosen.weights):
         run.note("No attribute told the preferred answers from the others: every score is 0.")
     reward = CompositionalReward(found.terms, panel)
-    result = _result(panel, quality, found, config.seed) | _held_out(reward, held, run) | _explained(reward, held or kept)
+    result = _result(panel, quality, found) | _held_out(reward, held, run) | _explained(reward, held or kept)
     saved = {"judge": {"judge": config.judge, "judge_model": config.judge_model, "answers": config.answers},
              "identity": panel.identity, "terms": [{**asdict(t), "attribute": t.attribute.to_json()} for t in found.terms]}
     run.finish(result, lambda folder: write_json(folder / FILE, saved))
@@ -276,28 +280,11 @@ def _usable(config: Config, panel: Panel, quality: Sequence[Quality], run: Run) 
     return used
 
 
-def _result(panel: Panel, quality: Sequence[Quality], found: Combined, seed: int) -> dict[str, Any]:
-    """An attribute's `low` and `high` are 95 % of the bootstrap of its (shrunken) weight."""
-    low, high = _weight_intervals(found.pairs, found.chosen, seed)
+def _result(panel: Panel, quality: Sequence[Quality], found: Combined) -> dict[str, Any]:
+    """An attribute's `low` and `high` are the 95 % interval of the weight people give it; `weight`, in use, is shrunken."""
+    low, high = intervals(found.pairs.x, found.pairs.y, found.pairs.prompts, weights=found.pairs.information)
     weights = {t.attribute.name: {"weight": t.weight, "low": float(low[i]), "high": float(high[i])}
                for i, t in enumerate(found.terms)}
     return {"attributes": {a.name: asdict(q) | weights.get(a.name, {}) for a, q in zip(panel.attributes, quality)},
             "penalty": found.chosen.penalty, "C": found.chosen.C, "cross_validation": found.chosen.table,
             "pairs": len(found.pairs.y), "missing_pairs": found.pairs.missing}
-
-
-def _weight_intervals(pairs: Pairs, chosen: Chosen, seed: int, draws: int = 200) -> tuple[Floats, Floats]:
-    """95 % percentiles of the weights when whole prompts are drawn again, at the chosen penalty."""
-    where: dict[str, list[int]] = {}
-    for i, name in enumerate(pairs.prompts):
-        where.setdefault(name, []).append(i)
-    rows, rng = [np.array(v) for v in where.values()], np.random.default_rng(seed)
-    found = []
-    with waiting("drawing prompts again", draws) as advance:
-        for _ in range(draws):
-            index = np.concatenate([rows[g] for g in rng.integers(len(rows), size=len(rows))])
-            found.append(fit(pairs.x[index], pairs.y[index], penalty=chosen.penalty, C=chosen.C, weights=pairs.weights[index],
-                             start=chosen.weights, tolerance=1e-3))
-            advance(1)
-    low, high = np.quantile(found, [0.025, 0.975], axis=0)
-    return low, high
