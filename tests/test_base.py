@@ -124,7 +124,8 @@ def test_an_adapter_of_another_base_keeps_its_own(runs):
 def test_ppo_learns_the_same_with_one_base_or_three_models(runs, tmp_path, monkeypatch, critic):
     sft, rm = runs
     asked = [{"prompt": f"Say {w}."} for w in WORDS]
-    settings = {"model": sft, "reward": rm, "critic": critic, "steps": 3, "prompts_per_step": 3, "max_tokens": 6, "minibatches": 1}
+    settings = {"model": sft, "reward": rm, "critic": critic, "steps": 3, "prompts_per_step": 3, "max_tokens": 6,
+                "minibatches": 1}
     one = trained("ppo", tmp_path, asked, **settings)
     monkeypatch.setattr(Engine, "shared", None)
     three = trained("ppo", tmp_path, asked, **settings | {"out": str(tmp_path / "three")})

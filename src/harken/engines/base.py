@@ -29,7 +29,7 @@ class Base:
         self.peft: Any = None
         self.layers: list[Any] = []
         self.parameters: list[tuple[str, nn.Parameter]] = []
-        self.names: dict[str, str] = {}
+        self.folders: dict[str, str] = {}
         self.trained: set[str] = set()
         self.active: tuple[str, ...] | None = None
 
@@ -42,7 +42,8 @@ class Base:
             if self.peft is None:
                 self.peft = get_peft_model(self.model, config, adapter_name=name)
             else:
-                config.target_modules = next(iter(self.peft.peft_config.values())).target_modules  # or adapters' own layers would get adapters
+                # The first adapter's places: "all linear layers" would now mean the adapters' own as well.
+                config.target_modules = next(iter(self.peft.peft_config.values())).target_modules
                 self.peft.add_adapter(name, config)
         self.trained.add(name)
         self._settle()
@@ -51,13 +52,13 @@ class Base:
     def read(self, folder: Path) -> str:
         """A saved adapter, not to be trained; read once however many ask for it. Needs `add` first."""
         key = str(folder.resolve())
-        if key not in self.names:
-            name = f"read{len(self.names)}"
+        if key not in self.folders:
+            name = f"read{len(self.folders)}"
             with cpu.quiet():
                 self.peft.load_adapter(str(folder), adapter_name=name)
-            self.names[key] = name
+            self.folders[key] = name
             self._settle()
-        return self.names[key]
+        return self.folders[key]
 
     def _settle(self) -> None:
         """Adapters in float32, and no casts of peft's own: autocast casts."""
