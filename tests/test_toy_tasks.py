@@ -28,7 +28,7 @@ POLICY = {
     "rloo": ("rloo", {}),
     "grpo": ("grpo", {}),
     "ppo": ("ppo", {"minibatches": 2}),
-    "expert_iteration": ("expert_iteration", {"keep": 4}),
+    "expert_iteration": ("expert_iteration", {"keep": 8}),
     "dr_grpo": ("grpo", {"scale": "none", "aggregation": "constant"}),
     "dapo": ("grpo", {"aggregation": "token_mean", "clip_high": 0.28, "mask_truncated": True, "epochs_per_step": 2}),
     "gspo": ("grpo", {"ratio": "sequence", "clip": 3e-4, "clip_high": 4e-4, "epochs_per_step": 2}),
