@@ -143,6 +143,32 @@ def test_p4_p24_a_sequence_ends_at_its_first_stop_and_draws_its_own_stream(toy_e
             assert 3 not in s.ids[:-1]
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_p23_neither_row_nor_batch_changes_what_a_sequence_says(toy_engine, architecture):
+    engine = toy_engine(architecture, train=False)
+    prompts = [t.prompt for t in trees(3, 9)]
+    all_at_once = HFSampler(engine).sample_ids(prompts, 2, max_tokens=30, seed=5)
+    for batch in (1, 4, 6):
+        found = HFSampler(engine, max_batch=batch).sample_ids(prompts, 2, max_tokens=30, seed=5)
+        for a, b in zip((s for g in found for s in g), (s for g in all_at_once for s in g)):
+            assert (a.ids, a.finished) == (b.ids, b.finished)
+            assert a.logps == pytest.approx(b.logps, abs=1e-5)
+    alone = HFSampler(engine).sample_ids(prompts[:1], 2, max_tokens=30, seed=5)
+    assert [s.ids for s in alone[0]] == [s.ids for s in all_at_once[0]]
+
+
+def test_rows_that_end_are_refilled(toy_engine):
+    """The decoder computes fewer tokens than batches of four would that each wait for their longest."""
+    from harken.engines.profile import profiling
+    engine, prompts = toy_engine(train=False), [(5, 6, i) for i in range(4, 44)]
+    with profiling(True, torch.device("cpu"), torch.float32) as found:
+        lengths = [len(g[0].ids) for g in HFSampler(engine, max_batch=4).sample_ids(prompts, 1, max_tokens=40, seed=5)]
+    needed = sum(n - 1 for n in lengths)
+    waiting = sum(4 * (max(lengths[i:i + 4]) - 1) for i in range(0, 40, 4))
+    assert len(set(lengths)) > 5
+    assert needed <= found.tokens["decode"] < needed + 0.25 * (waiting - needed)
+
+
 def test_p3_top_p_logps_are_of_the_kept_distribution():
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])).repeat(2000, 1)
     uniform = torch.rand(2000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -18,7 +18,7 @@ import torch
 from harken.core import run as run_module
 from harken.core.run import Run, read_jsonl
 from harken.engines.hf import Engine
-from harken.engines.sampler import HFSampler
+from harken.engines.sampler import Batch
 from test_methods import ROLLOUTS, SETTINGS, assert_bit_equal, files, run  # noqa: F401
 
 TWICE = {"epochs_per_step": 2, "minibatches": 2}
@@ -29,7 +29,7 @@ CASES = {name: (name, settings) for name, settings in SETTINGS.items()} | {
     "expert_iteration-twice": ("expert_iteration", {**ROLLOUTS, **TWICE, "keep": 2}),
     "ppo-ptx": ("ppo", {**ROLLOUTS, **TWICE, "critic": "separate", "ema": 0.9, "kl_target": 1.0, "ptx_data": "", "lora_rank": 0}),
 }
-OPERATIONS = [(HFSampler, "_decode"), (Engine, "forward"), (Engine, "step"), (Run, "_append"), (torch, "save"),
+OPERATIONS = [(Batch, "_decode"), (Engine, "forward"), (Engine, "step"), (Run, "_append"), (torch, "save"),
               (run_module, "_sync"), (Path, "replace"), (shutil, "rmtree")]
 
 

@@ -28,9 +28,10 @@ POLICY = {
     "rloo": ("rloo", {}),
     "grpo": ("grpo", {}),
     "ppo": ("ppo", {"minibatches": 2}),
-    "expert_iteration": ("expert_iteration", {"keep": 4}),
+    "expert_iteration": ("expert_iteration", {}),
     "dr_grpo": ("grpo", {"scale": "none", "aggregation": "constant"}),
-    "dapo": ("grpo", {"aggregation": "token_mean", "clip_high": 0.28, "mask_truncated": True, "epochs_per_step": 2}),
+    "dapo": ("grpo", {"aggregation": "token_mean", "clip_high": 0.28, "mask_truncated": True, "epochs_per_step": 2,
+                      "missing_eos_penalty": 1.0}),  # without it one run in ten forgets to end: what is cut teaches nothing
     "gspo": ("grpo", {"ratio": "sequence", "clip": 3e-4, "clip_high": 4e-4, "epochs_per_step": 2}),
     "ppo_separate": ("ppo", {"minibatches": 2, "critic": "separate", "critic_learning_rate": 3e-3}),
 }
@@ -68,8 +69,7 @@ def policy_run(name, task, seed, babblers, folder):
     rate = 3e-3 / (2 if method == "ppo" or "epochs_per_step" in own else 1) / (2 if task is WALKS else 1)
     settings = {"reward": "gold", "seed": seed, "steps": steps, "max_tokens": task.max_tokens, "prompts_per_step": prompts,
                 "completions_per_prompt": group, "learning_rate": rate, "missing_eos_penalty": 0.0, **own}
-    if method != "expert_iteration":
-        settings["beta"] = 0.0
+    settings |= {"keep": min(8, group // 2)} if method == "expert_iteration" else {"beta": 0.0}
     data = toy_tasks.prompts(task, folder / f"{task.name}.jsonl", copies=prompts // len(task.prompts))
     return train(method, folder / f"{name}-{task.name}-{seed}", data, model=babblers[task.name], **settings)
 

@@ -175,10 +175,11 @@ def _train(method: ModuleType, config: RunConfig, run: Run, reward_spec: str | N
     options: dict[str, Any] = {"dtype": config.dtype, "tokens_per_micro_batch": config.tokens_per_micro_batch}
     sampler = open_learner(method, config, run) if learns(method) else open_sampler(config.model, **options)
     reward = held_out = None
+    base = sampler.engine.shared
     if reward_spec is not None:
-        reward = open_reward(reward_spec, aggregate=getattr(config, "aggregate", ""), **options)
+        reward = open_reward(reward_spec, aggregate=getattr(config, "aggregate", ""), on=base, **options)
     if spec := getattr(config, "held_out_reward", ""):
-        held_out = open_reward(spec, **options)
+        held_out = open_reward(spec, on=base, **options)
     config = dataclasses.replace(config, max_length=min(config.max_length, context(sampler.engine)))
     if isinstance(config, SampleConfig) and learns(method):
         run.watch = Watch(config, sampler.engine, sampler, run, reward, held_out)

@@ -16,7 +16,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import harken.rewards
 from harken.core.errors import UserError
@@ -27,6 +27,9 @@ from harken.rewards.compositional import FILE, CompositionalReward
 from harken.rewards.ensemble import EnsembleReward
 from harken.text.panel import Judge, SampledRatings
 
+if TYPE_CHECKING:
+    from harken.engines.base import Base
+
 MANY = re.compile(r"(?:(mean|min|average|uwo(?:=(\d+(?:\.\d+)?))?):)?(.*)", re.S)
 MODELS = ("bradley_terry", "compositional", "ensemble")
 
@@ -36,14 +39,16 @@ def scorer_names() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(harken.rewards.__path__) if m.name not in MODELS)
 
 
-def open_reward(spec: str, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048, aggregate: str = "") -> Reward:
-    """The reward a word names; `aggregate` says whose scores count, of a reward model with groups.
+def open_reward(spec: str, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048, aggregate: str = "",
+                on: Base | None = None) -> Reward:
+    """The reward a word names; `aggregate` says whose scores count, of a reward model with groups. Reward models whose
+    adapters belong to the model `on` which a policy stands share its weights.
 
     Raises `UserError` where there is none, it cannot be opened, or it has no groups to aggregate.
     """
     locate_reward(spec)
     how = parse_aggregate(aggregate) if aggregate else None
-    found = _open(spec, dtype, tokens_per_micro_batch)
+    found = _open(spec, dtype, tokens_per_micro_batch, on)
     if how is not None:
         if not hasattr(found, "use_groups"):
             raise UserError(f"--aggregate {aggregate} needs a reward model with groups; {spec} is none.",
@@ -52,7 +57,7 @@ def open_reward(spec: str, *, dtype: str = "float32", tokens_per_micro_batch: in
     return found
 
 
-def _open(spec: str, dtype: str, tokens_per_micro_batch: int) -> Reward:
+def _open(spec: str, dtype: str, tokens_per_micro_batch: int, on: Base | None) -> Reward:
     if spec == "gold":
         from harken.sandbox import GoldReward
         return GoldReward()
@@ -61,7 +66,7 @@ def _open(spec: str, dtype: str, tokens_per_micro_batch: int) -> Reward:
         how, penalty, members = many
         if how == "average":
             return _average(members, options)
-        return EnsembleReward({m: open_reward(m, **options) for m in members}, how, penalty)
+        return EnsembleReward({m: open_reward(m, on=on, **options) for m in members}, how, penalty)
     name, _, argument = spec.partition(":")
     if name in scorer_names():
         found: Reward = importlib.import_module(f"harken.rewards.{name}").open_scorer(argument)
@@ -69,11 +74,11 @@ def _open(spec: str, dtype: str, tokens_per_micro_batch: int) -> Reward:
     if _compositional(spec):
         def judge(saved: Mapping[str, Any]) -> tuple[Judge, Any]:
             return open_judge(**saved, **options)
-        return CompositionalReward.open(spec, judge, lambda s: open_reward(s, **options))
+        return CompositionalReward.open(spec, judge, lambda s: open_reward(s, on=on, **options))
     from harken import launch
     launch.import_extra("harken.engines.hf")
     from harken.rewards.bradley_terry import BradleyTerryReward
-    reward = BradleyTerryReward.open(spec, **options)
+    reward = BradleyTerryReward.open(spec, on=on, **options)
     reward.max_length = min(reward.max_length, launch.context(reward.engine))
     return reward
 

@@ -110,48 +110,68 @@ def row_of(trees: Sequence[Tree], device: torch.device, *, keep_last: bool) -> R
 
 
 class Cache:
-    """Keys and values of B sequences, preallocated. Prompts end at slot `width`, so every sequence
-    writes its next token at the same slot; slots before a short prompt are masked out."""
+    """Keys and values of the sequences being sampled: a row each, from slot 0 on, so that a row is handed to the next
+    sequence by writing over it. `next` [B] is the slot each writes next, and the position of the token written there."""
 
-    def __init__(self, prompt_lengths: Sequence[int], copies: int, new_tokens: int, device: torch.device) -> None:
-        self.prompt_lengths, self.copies = list(prompt_lengths), copies
-        self.width = max(prompt_lengths)
-        self.slots = self.width + new_tokens
-        self.used = self.width
+    def __init__(self, rows: int, slots: int, device: torch.device) -> None:
+        self.slots, self.device = slots, device
+        self.next = torch.zeros(rows, dtype=torch.long, device=device)
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
-        starts = torch.tensor([self.width - n for n in prompt_lengths], device=device).repeat_interleave(copies)
-        self.open = torch.arange(self.slots, device=device)[None] >= starts[:, None]
-        self.ragged = len(set(prompt_lengths)) > 1
+        self.filling: list[Tensor] = []
+        self._look()
+
+    def admit(self, rows_PG: Sequence[Sequence[int]], lengths_P: Sequence[int]) -> None:
+        """Before the prefill of P prompts: which rows each goes to."""
+        self.filling = [torch.tensor(rows, device=self.device) for rows in rows_PG]
+        for rows, length in zip(self.filling, lengths_P):
+            self.next[rows] = length
+        self._look()
 
     def prefill(self, layer: int, k_KRD: Tensor, v_KRD: Tensor, spans: Sequence[tuple[int, int]]) -> None:
-        """Stores each prompt's keys once computed, copied to its `copies` sequences."""
+        """Stores each prompt's keys once computed, copied to its rows."""
         K, _, D = k_KRD.shape
-        B = len(spans) * self.copies
         for store, new in ((self.keys, k_KRD), (self.values, v_KRD)):
-            store[layer] = new.new_zeros(B, K, self.slots, D)
-            for p, (start, end) in enumerate(spans):
-                store[layer][p * self.copies:(p + 1) * self.copies, :, self.width - (end - start):self.width] = new[:, start:end]
+            if layer not in store:
+                store[layer] = new.new_zeros(len(self.next), K, self.slots, D)
+            for rows, (start, end) in zip(self.filling, spans):
+                store[layer][rows, :, :end - start] = new[:, start:end]
 
     def append(self, layer: int, k_BK1D: Tensor, v_BK1D: Tensor) -> tuple[Tensor, Tensor]:
-        self.keys[layer][:, :, self.used] = k_BK1D[:, :, 0]
-        self.values[layer][:, :, self.used] = v_BK1D[:, :, 0]
-        return self.keys[layer][:, :, : self.used + 1], self.values[layer][:, :, : self.used + 1]
+        for store, new in ((self.keys, k_BK1D), (self.values, v_BK1D)):
+            if self.ragged:
+                store[layer][torch.arange(len(new)), :, self.next] = new[:, :, 0].to(store[layer].dtype)
+            else:
+                store[layer][:, :, self.longest] = new[:, :, 0]
+        return self.keys[layer][:, :, :self.longest + 1], self.values[layer][:, :, :self.longest + 1]
 
-    def keep(self, alive: Tensor) -> None:
-        """Retires finished sequences: `alive` are the indices that go on."""
-        self.open = self.open[alive]
+    def step(self, live: Tensor) -> None:
+        """The rows that are still spoken in go on to their next slot."""
+        self.next[live] += 1
+        self._look()
+
+    def keep(self, rows: Tensor) -> None:
+        """Gives up all other rows."""
+        self.next = self.next[rows]
         for store in (self.keys, self.values):
             for layer in store:
-                store[layer] = store[layer][alive]
+                store[layer] = store[layer][rows]
+        self._look()
+
+    def _look(self) -> None:
+        low, high = torch.stack(torch.aminmax(self.next)).tolist()
+        self.longest, self.ragged = high, low < high
+        self.rows = torch.arange(len(self.next), device=self.device)
 
     def mask(self, window: int | None) -> Tensor | None:
-        """Bool mask [B, 1, 1, used + 1], or None where every slot counts."""
-        now = self.used + 1
-        if window is None or now <= window:
-            return self.open[:, None, None, :now] if self.ragged else None
-        recent = torch.arange(now, device=self.open.device) >= now - window
-        return (self.open[:, :now] & recent)[:, None, None]
+        """Bool mask [B, 1, 1, longest + 1], or None where every slot counts."""
+        if not self.ragged and (window is None or self.longest < window):
+            return None
+        slot = torch.arange(self.longest + 1, device=self.device)
+        seen = slot <= self.next[:, None]
+        if window is not None:
+            seen &= slot > self.next[:, None] - window
+        return seen[:, None, None]
 
 
 _ROW: ContextVar[Row | None] = ContextVar("row", default=None)

@@ -74,6 +74,7 @@ class Decoder:
     @classmethod
     def of(cls, engine: Engine) -> Decoder | None:
         """A decoder of the engine's present weights, or None where the model is not of a known kind."""
+        engine.base.use(engine.names)
         body = engine.model.base_model
         layers = getattr(body, "layers", ())
         if not layers or not all(_known(layer) and _plain(layer) for layer in layers):

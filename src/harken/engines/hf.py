@@ -28,6 +28,7 @@ from harken.core.protocols import Datum, Tree
 from harken.core.run import derive_seed, progress
 from harken.engines import cpu, distributed, sharding
 from harken.engines.attention import Row, row_of, using
+from harken.engines.base import OWN, Base
 from harken.engines.loading import Loaded, save_with
 from harken.engines.logprobs import token_logprobs
 from harken.engines.profile import computed_row, timed
@@ -79,8 +80,9 @@ def _has_bf16_instructions() -> bool:
 class Engine:
     """A model on its device, with what it takes to train it.
 
-    `lora_rank` 0 trains every parameter; otherwise adapters on all linear layers (peft), and the model with
-    its adapters off is the reference (without adapters set `reference`, a second engine). `head` adds a scalar
+    `lora_rank` 0 trains every parameter; otherwise an adapter on all linear layers (peft), and the model without it
+    is the reference (without adapters set `reference`, a second engine). What was loaded onto another engine's `base`
+    shares its weights; `name` then tells its own adapter from the others. `head` adds a scalar
     head: "reward" reads each completion's last token, "value" the state before each token. `scalars` are
     further trained numbers an objective uses (a tie parameter), by name and initial value.
 
@@ -91,23 +93,28 @@ class Engine:
     def __init__(self, loaded: Loaded, *, lora_rank: int = 0, dtype: str = "float32",
                  head: Literal["reward", "value"] | None = None, scalars: Mapping[str, float] | None = None,
                  tokens_per_micro_batch: int = 2048, weight_decay: float = 0.0, max_grad_norm: float = 1.0,
-                 seed: int = 0, train: bool = True, gradient_checkpointing: bool = False, shard: bool = False) -> None:
+                 seed: int = 0, train: bool = True, gradient_checkpointing: bool = False, shard: bool = False,
+                 name: str = OWN) -> None:
         cpu.tune()
         self.template, self.lineage, self.shift = loaded.template, loaded.lineage, loaded.shift
         self.model, self.device = loaded.model, next(loaded.model.parameters()).device
         self.budget, self.max_grad_norm, self.head_kind = tokens_per_micro_batch, max_grad_norm, head
         self.compute = resolve_dtype(dtype)
-        self.peft: Any = None
+        alone = loaded.base is None
+        self.base = loaded.base or Base(loaded.model, loaded.template, loaded.lineage, loaded.name)
+        self.read = self.names = loaded.adapters
         self._unembedding: tuple[Tensor, Tensor | None] | None = None
         self.reference: Engine | None = None
-        self.model.requires_grad_(False)
-        if self.compute is not torch.float32 and (lora_rank or not train):
-            self.model.to(self.compute)
+        if alone:
+            self.model.requires_grad_(False)
+            if self.compute is not torch.float32 and (lora_rank or not train):
+                self.model.to(self.compute)
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(seed, "init"))
             self.head = _head(loaded, self.model.config.hidden_size, self.device, head) if head else None
             if train and lora_rank:
-                self._add_adapters(lora_rank)
+                self.names = (*self.read, self.base.add(lora_rank, name))
+                self.base.use(self.names)
         if train and not lora_rank:
             self.model.requires_grad_(True)
         if gradient_checkpointing:
@@ -121,7 +128,7 @@ class Engine:
             self.scalars.update({n: nn.Parameter(v.to(self.device), False) for n, v in loaded.groups.items()})
         extra = [(f"scalar.{n}", p) for n, p in self.scalars.items()]
         named = [*self.model.named_parameters(), *self._head_parameters(), *extra]
-        self.trainable = {n: p for n, p in named if p.requires_grad}
+        self.trainable = {n: p for n, p in named if p.requires_grad and ("lora_" not in n or f".{name}." in n)} if train else {}
         self.parts = {n: sharding.own_part(p) for n, p in self.trainable.items()}
         self.optimizer: torch.optim.AdamW | None = None
         if train:
@@ -138,18 +145,10 @@ class Engine:
             named |= {f"scalar.{n}": p for n, p in new.items()}
         self.optimizer.add_param_group({"params": list(new.values()), "ratio": ratio, "weight_decay": 0.0})
 
-    def _add_adapters(self, rank: int) -> None:
-        from peft import LoraConfig, get_peft_model
-        config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
-        config.fan_in_fan_out = any(type(m).__name__ == "Conv1D" for m in self.model.modules())
-        with cpu.quiet():
-            self.peft = get_peft_model(self.model, config)
-        for parameter in self.model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
-        for module in self.model.modules():
-            if hasattr(module, "cast_input_dtype_enabled"):
-                module.cast_input_dtype_enabled = False  # autocast casts; peft's own cast would copy twice
+    @property
+    def shared(self) -> Base | None:
+        """The base that further engines may stand on: one with adapters, whole in this process."""
+        return self.base if self.base.peft is not None and not self.layers else None
 
     def _head_parameters(self) -> list[tuple[str, nn.Parameter]]:
         return [] if self.head is None else [(f"head.{n}", p) for n, p in self.head.named_parameters()]
@@ -163,6 +162,8 @@ class Engine:
         return out.last_hidden_state[0]
 
     def precision(self) -> Any:
+        """Its own adapters and precision, for the passes inside."""
+        self.base.use(self.names)
         enabled = self.compute is not torch.float32
         return torch.autocast(self.device.type, self.compute) if enabled else nullcontext()
 
@@ -179,7 +180,7 @@ class Engine:
         """One packed row. Log-probs are skipped for a model that only scores."""
         row = row_of(trees, self.device, keep_last=self.head_kind == "reward")
         hidden = self.hidden(row)
-        computed_row(self.model, row, len(row.sources) if logps else 0)
+        computed_row(self, row, len(row.sources) if logps else 0)
         none = hidden.new_zeros(0)
         scores = values = ends = None
         if self.head is not None and self.head_kind == "reward":
@@ -263,10 +264,13 @@ class Engine:
 
     @contextmanager
     def adapters_off(self) -> Iterator[None]:
-        """The reference model: this one without its adapters."""
-        assert self.peft is not None, "without adapters the reference is a second engine"
-        with self.peft.disable_adapter():
+        """The reference model: this one without the adapter it trains."""
+        assert self.names != self.read, "without adapters the reference is a second engine"
+        own, self.names = self.names, self.read
+        try:
             yield
+        finally:
+            self.names = own
 
     # --- learning ----------------------------------------------------------------------------------
 
@@ -345,10 +349,11 @@ class Engine:
     def save(self, folder: Path, *, base: str = "") -> None:
         """The adapter (with the base's name and hash) or the full weights, the tokenizer, and the head. The first
         process writes; all must call it."""
-        model = self.peft or self.model
-        options = {}
+        adapter = self.base.peft
+        model = adapter or self.model
+        options: dict[str, Any] = {"selected_adapters": [OWN]} if adapter else {}
         if self.layers:
-            state = {n: v for n, v in model.state_dict().items() if self.peft is None or "lora_" in n}
+            state = {n: v for n, v in model.state_dict().items() if adapter is None or "lora_" in n}
             options["state_dict"] = sharding.joined_parts({n: sharding.own_part(v) for n, v in state.items()}, state)
         if processes.group().rank:
             return
@@ -359,7 +364,7 @@ class Engine:
             if self.head is not None and self.head_kind == "reward":
                 scalars = {n: p.detach() for n, p in self.scalars.items()}
                 torch.save({**self.head.state_dict(), "shift": torch.tensor(self.shift), **scalars}, to / "head.pt")
-        about = {"kind": "adapter" if self.peft else "full", "base": base, "base_weights": self.lineage.get("weights"),
+        about = {"kind": "adapter" if adapter else "full", "base": base, "base_weights": self.lineage.get("weights"),
                  "template": self.template.hash}
         save_with(write, folder, about)
 

@@ -25,9 +25,11 @@ from harken.core.protocols import Tree
 from harken.core.run import file_hash, read_json, write_json
 from harken.engines import cpu
 from harken.engines.attention import NAME, row_of, using
+from harken.engines.base import Base
 from harken.engines.policies import beside, read_policy
 from harken.text.template import Template
 
+AGAIN = "Copy the run again, or train it again."
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 UNREADABLE = (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError,
               SafetensorError)
@@ -37,7 +39,7 @@ UNREADABLE = (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeErro
 @dataclass
 class Loaded:
     """A causal language model with its tokenizer; `head` is a reward model's scalar head, if it has one, `groups` the
-    heads and shifts of groups beside it."""
+    heads and shifts of groups beside it. Loaded onto a `base`, the model is that one's, under `adapters`."""
 
     model: Any
     template: Template
@@ -45,6 +47,9 @@ class Loaded:
     head: nn.Linear | None = None
     shift: float = 0.0
     groups: dict[str, torch.Tensor] = field(default_factory=dict)
+    name: str = ""
+    base: Base | None = None
+    adapters: tuple[str, ...] = ()
 
 
 def cache_folder() -> Path:
@@ -109,16 +114,23 @@ def locate_reward(name: str) -> None:
         raise UserError(f"{name} is a model without a reward head.", "Give a run of harken train reward_model.")
 
 
-def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device | None = None) -> Loaded:
+def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device | None = None,
+         on: Base | None = None) -> Loaded:
     """Loads a model for training or sampling: adapters merged, dropout off (P18), our attention set.
 
-    Onto the first GPU where there is one, unless `device` says otherwise. Raises `UserError` when the model is
+    Onto the first GPU where there is one, unless `device` says otherwise. What is the model `on` which others stand, or
+    an adapter of it, brings no weights but the adapter's, unmerged. Raises `UserError` when the model is
     missing, not a causal language model, or of an architecture that the engine would not compute exactly.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     kind = locate(name)
+    if on is not None and on.name == name:
+        return Loaded(on.model, on.template, on.lineage, name=name, base=on)
+    if on is not None and kind == "run" and (found := _onto(on, Path(name))):
+        return found
     loaded = {"toy": lambda _: _toy(), "smollm2": lambda _: _gguf(smollm2_file()), "gguf": lambda n: _gguf(Path(n)),
               "run": lambda n: _run(Path(n)), "folder": _folder, "hub": _hub}[kind](name)
+    loaded.name = name
     off = _dropout_off(loaded.model)
     if off:
         loaded.lineage["dropout_turned_off"] = off
@@ -249,7 +261,7 @@ def _gguf(file: Path) -> Loaded:
 
 def _run(path: Path) -> Loaded:
     """A finished run: its own full weights, or its adapter merged into the base it was trained from."""
-    folder, again = path / "model", "Copy the run again, or train it again."
+    folder, again = path / "model", AGAIN
     if policy := read_policy(path):
         raise UserError(f"The run {path} has no weights of its own: it is a {policy.kind} policy over {policy.base}.",
                         f"Start from {policy.base}; harken train expert_iteration writes the best samples into weights, "
@@ -272,6 +284,31 @@ def _run(path: Path) -> Loaded:
             raise UserError(f"The adapter of the run {path} cannot be loaded: {_reason(error)}", again) from None
     else:
         loaded = _from_pretrained(str(folder), str(path), again)
+    return _with_head(loaded, path)
+
+
+def _onto(base: Base, path: Path) -> Loaded | None:
+    """A run's adapter beside the others of `base`; None where it has none, or belongs to another model."""
+    folder = path / "model"
+    if base.peft is None or read_policy(path) or not (folder / "harken.json").is_file():
+        return None
+    saved = read_json(folder / "harken.json")
+    if (saved.get("kind") != "adapter" or saved.get("base_weights") != base.lineage.get("weights")
+            or saved.get("template") != base.template.hash or not (folder / "adapter_config.json").is_file()):
+        return None
+    try:
+        name = base.read(folder)
+    except UNREADABLE as error:
+        raise UserError(f"The adapter of the run {path} cannot be loaded: {_reason(error)}", AGAIN) from None
+    loaded = _with_head(Loaded(base.model, base.template, base.lineage, base=base, adapters=(name,)), path)
+    if loaded.head is not None:
+        loaded.head.to(base.model.device)
+    return loaded
+
+
+def _with_head(loaded: Loaded, path: Path) -> Loaded:
+    """With the run's reward head, if it has one, and its lineage."""
+    folder = path / "model"
     loaded.head, loaded.shift = None, 0.0
     if (folder / "head.pt").exists():
         try:
@@ -281,7 +318,7 @@ def _run(path: Path) -> Loaded:
             loaded.shift = float(head["shift"])
             loaded.groups = {n: head[n] for n in ("group_head", "group_shift") if n in head}
         except UNREADABLE as error:
-            raise UserError(f"The reward head of the run {path} cannot be loaded: {_reason(error)}", again) from None
+            raise UserError(f"The reward head of the run {path} cannot be loaded: {_reason(error)}", AGAIN) from None
     files = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".pt"))
     loaded.lineage = {"name": str(path), "weights": [file_hash(f) for f in files], "base": loaded.lineage}
     return loaded

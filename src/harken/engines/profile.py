@@ -44,9 +44,12 @@ class Cost:
     pair: int
 
     @classmethod
-    def of(cls, model: Any) -> Cost:
-        config, last = model.config, model.get_output_embeddings().weight
-        weights = [m.weight for m in model.base_model.modules() if isinstance(m, torch.nn.Linear) or type(m).__name__ == "Conv1D"]
+    def of(cls, engine: Any) -> Cost:
+        """With the adapters that the engine uses now."""
+        model, config, last = engine.model, engine.model.config, engine.model.get_output_embeddings().weight
+        weights = [m.weight for n, m in model.base_model.named_modules()
+                   if (isinstance(m, torch.nn.Linear) or type(m).__name__ == "Conv1D")
+                   and ("lora_" not in n or n.rpartition(".")[2] in engine.names)]
         heads = config.num_attention_heads
         width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
         return cls(sum(w.numel() for w in weights), sum(w.numel() for w in weights if w.requires_grad), last.numel(),
@@ -91,10 +94,11 @@ class Profile:
             cost, *work = self.last
             self.flops[name] += cost.backward(*work)
 
-    def computed(self, model: Any, tokens: int, pairs: float, predicted: int) -> None:
-        if id(model) not in self.costs:
-            self.costs[id(model)] = Cost.of(model)
-        cost, name = self.costs[id(model)], self.stack[-1]
+    def computed(self, engine: Any, tokens: int, pairs: float, predicted: int) -> None:
+        key = id(engine), engine.names
+        if key not in self.costs:
+            self.costs[key] = Cost.of(engine)
+        cost, name = self.costs[key], self.stack[-1]
         self.flops[name] += cost.forward(tokens, pairs, predicted)
         self.tokens[name] += tokens
         self.last = cost, tokens, pairs, predicted
@@ -154,18 +158,18 @@ def timed(name: str) -> Iterator[None]:
         profile.leave()
 
 
-def computed_row(model: Any, row: Row, predicted: int) -> None:
+def computed_row(engine: Any, row: Row, predicted: int) -> None:
     """Counts a forward pass over a row, of which `predicted` positions go through the last layer."""
     if _ACTIVE is not None:
         pairs = sum(prompt * (prompt + 1) / 2 + sum(c * prompt + c * (c + 1) / 2 for c in rest) for prompt, *rest in row.branches)
-        _ACTIVE.computed(model, row.ids.shape[1], pairs, predicted)
+        _ACTIVE.computed(engine, row.ids.shape[1], pairs, predicted)
 
 
-def computed_token(model: Any, sequences: int, cache: Cache) -> None:
-    """Counts one token of each sequence; each sees its prompt (on average) and what was sampled."""
+def computed_token(engine: Any, cache: Cache) -> None:
+    """Counts one token of each sequence; each sees its prompt and what was sampled."""
     if _ACTIVE is not None:
-        seen = sum(cache.prompt_lengths) / len(cache.prompt_lengths) + cache.used - cache.width + 1
-        _ACTIVE.computed(model, sequences, sequences * seen, sequences)
+        rows = len(cache.next)
+        _ACTIVE.computed(engine, rows, int(cache.next.sum()) + rows, rows)
 
 
 @torch.no_grad()

@@ -1,13 +1,14 @@
-"""Sampling: each prompt prefilled once for its completions, finished sequences retired at once.
+"""Sampling: each prompt prefilled once for its completions, the rows of finished sequences refilled.
 
-Randomness: sequence b's t-th draw is the b-th number of the t-th uniform vector of the seed, so
-what one sequence does never changes another's, whichever process samples it (P23).
-Shape suffixes: B live sequences, V vocabulary.
+Randomness: every prompt has its own stream of numbers, one for each token of each completion, so what one
+sequence does never changes another's, whichever row, batch or process samples it (P23).
+Shape suffixes: B rows, P prompts, G completions a prompt, T tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -22,6 +23,9 @@ from harken.engines.decoder import Decoder
 from harken.engines.distributed import collect
 from harken.engines.hf import Engine
 from harken.engines.profile import computed_row, computed_token, timed
+
+IDLE_SHARE = 8
+"""One row in so many may stand idle before it is refilled or given up: prompts are prefilled together, rows given up together."""
 
 
 class HFSampler:
@@ -53,95 +57,133 @@ class HFSampler:
                 if len(prompt) + max_tokens > limit:
                     raise UserError(f"Prompt {i + 1} has {len(prompt)} tokens; with {max_tokens} new ones it exceeds the "
                                     f"model's context of {limit}.", "Shorten the prompt or lower --max-tokens.")
-        results: dict[int, list[Sample]] = {}
         group = processes.group()
-        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))  # alike lengths share a batch
-        size = max(1, self.max_batch // n)
-        with self.engine.gathered():
-            decoder = Decoder.of(self.engine)
-            for at in range(0, len(order), size):
-                chunk = order[at:at + size]
-                mine = range(group.rank, len(chunk), group.size)
-                drawn = [k * n + g for k in mine for g in range(n)]
-                with self.engine.precision():  # held open: autocast keeps its casts of the adapters until it closes
-                    found = self._batch([prompts[chunk[k]] for k in mine], n, max_tokens, temperature, top_p, min_tokens,
-                                        derive_seed(seed, "sample", at), drawn, len(chunk) * n, decoder) if mine else []
-                results |= {chunk[k]: samples for k, samples in zip(mine, found)}
-                if advance:
-                    advance(len(chunk))
+        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))[group.rank::group.size]  # alike lengths run together
+        results: dict[int, list[Sample]] = {}
+        if order:
+            with self.engine.gathered(), self.engine.precision():  # held open: autocast keeps its casts of adapters till it ends
+                batch = Batch(self, order, prompts, n, max_tokens, temperature, top_p, min_tokens, seed)
+                for i, samples in batch.run():
+                    results[i] = samples
+                    if advance:
+                        advance(group.size)
         return collect(results, len(prompts))
 
-    @timed("decode")
-    def _batch(self, prompts: list[tuple[int, ...]], n: int, max_tokens: int, temperature: float, top_p: float,
-               min_tokens: int, seed: int, drawn: list[int], of: int, decoder: Decoder | None) -> list[list[Sample]]:
-        """Sequence b takes number `drawn[b]` of the `of` numbers drawn for each token."""
-        engine = self.engine
-        device, total = engine.device, len(prompts) * n
-        number = torch.tensor(drawn, device=device)
-        generator = torch.Generator(device).manual_seed(seed)
-        cache = Cache([len(p) for p in prompts], n, max_tokens, device)
-        logits = self._prefill(prompts, cache).repeat_interleave(n, 0)
-        position = torch.tensor([len(p) for p in prompts], device=device).repeat_interleave(n)
-        stop = torch.tensor(engine.template.stop_ids, device=device)
-        ids = torch.zeros(total, max_tokens, dtype=torch.long, device=device)
-        logps = torch.zeros(2, total, max_tokens, device=device)
-        length = torch.full((total,), max_tokens, device=device)
-        finished = torch.zeros(total, dtype=torch.bool, device=device)
-        live = torch.arange(total, device=device)
-        for t in range(max_tokens):
-            if t < min_tokens:
-                logits[:, stop] = -torch.inf
-            uniform = torch.rand(of, generator=generator, device=device, dtype=torch.float64)[number[live]]
-            token, sampled, model = draw(logits, uniform, temperature, top_p)
-            ids[live, t], logps[0, live, t], logps[1, live, t] = token, sampled, model
-            ended = torch.isin(token, stop)
-            finished[live[ended]] = True
-            length[live[ended]] = t + 1
-            if t + 1 == max_tokens or bool(ended.all()):
-                break
-            if bool(ended.any()):
-                alive = (~ended).nonzero()[:, 0]
-                live, token, position = live[alive], token[alive], position[alive]
-                cache.keep(alive)
-            logits = self._decode(token, position, cache, decoder)
-            position = position + 1
-            cache.used += 1
-        return self._collect(ids, logps, length, finished, n)
+
+class Batch:
+    """Rows of sequences in the making. A row that ends is given to the next sequence in line, several at a time.
+
+    What a sequence says depends on its own prompt's numbers alone: neither on its row nor on its neighbours, but for rounding.
+    """
+
+    def __init__(self, sampler: HFSampler, order: Sequence[int], prompts: Sequence[tuple[int, ...]], n: int, max_tokens: int,
+                 temperature: float, top_p: float, min_tokens: int, seed: int) -> None:
+        self.engine, device = sampler.engine, sampler.engine.device
+        self.waiting, self.prompts, self.n = deque(order), prompts, n
+        self.temperature, self.top_p, self.seed = temperature, top_p, seed
+        self.max_tokens, self.min_tokens = max_tokens, min_tokens
+        rows = min(max(1, sampler.max_batch // n), len(order)) * n
+        self.decoder = Decoder.of(self.engine)
+        self.stop = torch.tensor(self.engine.template.stop_ids, device=device)
+        self.cache = Cache(rows, len(prompts[order[0]]) + max_tokens, device)
+        self.ids_BT = torch.zeros(rows, max_tokens, dtype=torch.long, device=device)
+        self.logps_BT = torch.zeros(2, rows, max_tokens, device=device)
+        self.uniform_BT = torch.zeros(rows, max_tokens, dtype=torch.float64, device=device)
+        self.said_B = torch.zeros(rows, dtype=torch.long, device=device)
+        self.owners: list[tuple[int, int] | None] = [None] * rows
+        self.done: dict[int, dict[int, Sample]] = {}
+
+    def run(self) -> Iterator[tuple[int, list[Sample]]]:
+        """Each prompt's index and its samples, as they end."""
+        while self.waiting or any(self.owners):
+            free = [row for row, owner in enumerate(self.owners) if owner is None]
+            if self.waiting and len(free) >= max(self.n, len(self.owners) // IDLE_SHARE):
+                self._admit(free)
+            else:
+                live = torch.tensor([row for row, owner in enumerate(self.owners) if owner], device=self.engine.device)
+                if not self.waiting and len(free) > len(self.owners) // IDLE_SHARE:
+                    live = self._shrink(live)
+                self._decode(live)
+            for index in [i for i, samples in self.done.items() if len(samples) == self.n]:
+                samples = self.done.pop(index)
+                yield index, [samples[g] for g in range(self.n)]
 
     @timed("prefill")
-    def _prefill(self, prompts: list[tuple[int, ...]], cache: Cache) -> Tensor:
-        """Next-token logits [P, V] of every prompt, computed once and packed."""
-        engine = self.engine
+    def _admit(self, free: list[int]) -> None:
+        """As many prompts as fit into the free rows, computed once each and packed; and the first token of each sequence."""
+        engine, count = self.engine, min(len(self.waiting), len(free) // self.n)
+        indices = [self.waiting.popleft() for _ in range(count)]
+        rows_PG = [free[p * self.n:(p + 1) * self.n] for p in range(count)]
+        for index, rows in zip(indices, rows_PG):
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, "sample", index))
+            self.uniform_BT[rows] = torch.rand(self.n, self.max_tokens, generator=generator,
+                                               dtype=torch.float64).to(engine.device)
+            for g, row in enumerate(rows):
+                self.owners[row] = index, g
+        prompts = [self.prompts[i] for i in indices]
+        self.cache.admit(rows_PG, [len(p) for p in prompts])
         row = row_of([Tree(p, ((0,),)) for p in prompts], engine.device, keep_last=False)
-        with using(row, cache):
+        with using(row, self.cache):
             hidden = engine.model.base_model(input_ids=row.ids, position_ids=row.positions, use_cache=False).last_hidden_state
-        computed_row(engine.model, row, len(row.sources))
-        return self._logits(hidden[0, row.sources])
+        computed_row(engine, row, len(row.sources))
+        filled = torch.tensor([row for rows in rows_PG for row in rows], device=engine.device)
+        self.said_B[filled] = 0
+        self._say(filled, self._logits(hidden[0, row.sources]).repeat_interleave(self.n, 0))
 
-    def _decode(self, token_B: Tensor, position_B: Tensor, cache: Cache, decoder: Decoder | None) -> Tensor:
-        engine = self.engine
-        computed_token(engine.model, len(token_B), cache)
-        if decoder is not None:
-            hidden = decoder.step(token_B, position_B, cache)
+    @timed("decode")
+    def _decode(self, live: Tensor) -> None:
+        """One more token of each live row."""
+        engine, cache, every = self.engine, self.cache, len(live) == len(self.owners)
+        computed_token(engine, cache)
+        token_B = self.ids_BT.gather(1, (self.said_B - 1)[:, None])[:, 0]
+        if self.decoder is not None:
+            hidden = self.decoder.step(token_B, cache.next, cache)
             with torch.autocast(hidden.device.type, enabled=False):
-                return decoder.logits(hidden.float())
-        with using(None, cache):
-            hidden = engine.model.base_model(input_ids=token_B[:, None], position_ids=position_B[:, None],
-                                             use_cache=False).last_hidden_state
-        return self._logits(hidden[:, 0])
+                logits = self.decoder.logits((hidden if every else hidden[live]).float())
+        else:
+            with using(None, cache):
+                hidden = engine.model.base_model(input_ids=token_B[:, None], position_ids=cache.next[:, None],
+                                                 use_cache=False).last_hidden_state[:, 0]
+            logits = self._logits(hidden if every else hidden[live])
+        cache.step(live)
+        self._say(live, logits)
+
+    def _say(self, rows: Tensor, logits: Tensor) -> None:
+        """Draws the rows' next tokens, and takes out the sequences that end with them."""
+        at = self.said_B[rows]
+        if self.min_tokens:
+            early = at < self.min_tokens
+            logits[early.nonzero(), self.stop] = -torch.inf
+        token, *logps = draw(logits, self.uniform_BT[rows, at], self.temperature, self.top_p)
+        self.ids_BT[rows, at] = token
+        self.logps_BT[:, rows, at] = torch.stack(logps)
+        self.said_B[rows] = at + 1
+        ended = torch.isin(token, self.stop)
+        over = ended | (at + 1 == self.max_tokens)
+        for row, finished in zip(rows[over].tolist(), ended[over].tolist()):
+            owner = self.owners[row]
+            assert owner is not None
+            self.owners[row] = None
+            self.done.setdefault(owner[0], {})[owner[1]] = self._sample(row, finished)
+
+    def _sample(self, row: int, finished: bool) -> Sample:
+        count = int(self.said_B[row])
+        tokens = tuple(self.ids_BT[row, :count].tolist())
+        sampled, model = self.logps_BT[:, row, :count].tolist()
+        return Sample(tokens, self.engine.template.decode(tokens), tuple(sampled), tuple(model), finished)
+
+    def _shrink(self, live: Tensor) -> Tensor:
+        """Nobody is waiting: gives up the rows that have ended. Returns the live rows' new numbers."""
+        self.cache.keep(live)
+        self.ids_BT, self.uniform_BT, self.said_B = self.ids_BT[live], self.uniform_BT[live], self.said_B[live]
+        self.logps_BT = self.logps_BT[:, live]
+        self.owners = [self.owners[row] for row in live.tolist()]
+        return torch.arange(len(live), device=live.device)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         weight, bias = self.engine.unembedding()
         with torch.autocast(hidden.device.type, enabled=False):
             return torch.nn.functional.linear(hidden.to(weight.dtype), weight, bias).float()
-
-    def _collect(self, ids: Tensor, logps: Tensor, length: Tensor, finished: Tensor, n: int) -> list[list[Sample]]:
-        flat = []
-        for b, (count, done) in enumerate(zip(length.tolist(), finished.tolist())):
-            tokens = tuple(ids[b, :count].tolist())
-            flat.append(Sample(tokens, self.engine.template.decode(tokens), tuple(logps[0, b, :count].tolist()),
-                               tuple(logps[1, b, :count].tolist()), done))
-        return [flat[i:i + n] for i in range(0, len(flat), n)]
 
 
 def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor, Tensor]:

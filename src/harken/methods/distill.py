@@ -157,7 +157,7 @@ def open_teacher(config: Config, learner: Engine) -> tuple[Engine, tuple[Message
         name, context = policy.base, policy.messages
     if name == config.model and not context:
         raise UserError("The teacher is the student: there is nothing to learn.", "Give --teacher, or --teacher-system.")
-    loaded = load(name)
+    loaded = load(name, on=learner.shared)
     if policy:
         policy.check_base(config.teacher, loaded.lineage)
     if loaded.template.hash != learner.template.hash or loaded.model.config.vocab_size != learner.model.config.vocab_size:

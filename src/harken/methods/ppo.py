@@ -218,13 +218,13 @@ def open_critic(config: Config, learner: Engine) -> Engine | None:
         locate_reward(config.reward)
         if config.reward == "gold":
             raise UserError("--critic reward needs a reward model's run; gold is none.", "Use --critic shared or separate.")
-    loaded = load(config.reward if config.critic == "reward" else config.model)
+    loaded = load(config.reward if config.critic == "reward" else config.model, on=learner.shared)
     if loaded.template.hash != learner.template.hash or loaded.model.config.vocab_size != learner.model.config.vocab_size:
         raise UserError(f"The reward model {config.reward} has another tokenizer than {config.model}.",
                         "Use --critic shared or separate.")
     if loaded.head is not None:
         loaded.head.bias.data += loaded.shift  # values start where scores are
-    return Engine(loaded, lora_rank=config.lora_rank, dtype=config.dtype, head="value", seed=config.seed,
+    return Engine(loaded, lora_rank=config.lora_rank, dtype=config.dtype, head="value", seed=config.seed, name="critic",
                   tokens_per_micro_batch=config.tokens_per_micro_batch, max_grad_norm=config.max_grad_norm, shard=config.shard)
 
 

@@ -12,6 +12,7 @@ from harken.core.errors import UserError
 from harken.core.protocols import Tree
 from harken.core.records import Prompt
 from harken.core.run import read_json
+from harken.engines.base import Base
 from harken.engines.hf import Engine
 from harken.engines.loading import load
 from harken.labelers.aggregate import Aggregate, place_of
@@ -42,13 +43,17 @@ class BradleyTerryReward:
         return [self.aggregate(table.double().numpy().T, names, shares).tolist() for table in self.engine.group_scores(trees)]
 
     @classmethod
-    def open(cls, run: str | Path, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048) -> BradleyTerryReward:
-        """From a finished `harken train reward_model` run. Raises `UserError` if `run` is not one."""
+    def open(cls, run: str | Path, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048,
+             on: Base | None = None) -> BradleyTerryReward:
+        """From a finished `harken train reward_model` run, on the base of a policy where it is the run's own.
+
+        Raises `UserError` if `run` is not one.
+        """
         path = Path(run)
         if not path.is_dir():
             raise UserError(f"There is no reward model at {path}.",
                             "Train one with harken train reward_model, or use gold (the sandbox's).")
-        loaded = load(str(path))
+        loaded = load(str(path), on=on)
         if loaded.head is None:
             raise UserError(f"{path} is a run without a reward head.", "Give a run of harken train reward_model.")
         engine = Engine(loaded, dtype=dtype, head="reward", train=False, tokens_per_micro_batch=tokens_per_micro_batch)
