@@ -112,7 +112,7 @@ def babblers(tmp_path_factory):
     return train_babblers(tmp_path_factory.mktemp("babblers"))
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda t: t.name)
+@pytest.mark.parametrize("task", [*SMALL, pytest.param(WALKS, marks=pytest.mark.slow)], ids=lambda t: t.name)
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in VARIANTS else n for n in POLICY])
 def test_p26_every_policy_method_solves_every_toy_task(tmp_path, monkeypatch, babblers, name, task):
     """ "shorter" needs the end of turn in the loss: with it, the answers' length collapses within the 10 steps."""
