@@ -86,10 +86,8 @@ def draw(curves: dict[str, list[list[tuple[int, float]]]], most: int) -> str:
         plot.line(mean, f'line" style="fill:none;stroke:{paints[strategy]};stroke-width:2')
         plot.parts.append(f'<text x="{plot.right}" y="{plot.bottom - 90 + 15 * row}" text-anchor="end" '
                           f'fill="{paints[strategy]}">{strategy}</text>')
-    style = ("<style>text{font:12px sans-serif;fill:#444}.grid{stroke:#ddd}</style>"
-             '<rect width="100%" height="100%" fill="#ffffff"/>')
-    alone = plot.svg().replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-    return alone.replace("<title>", style + "<title>", 1) + "\n"
+    plot.parts.insert(0, '<rect width="100%" height="100%" fill="#ffffff"/>')
+    return plot.file("text{font:12px sans-serif;fill:#444}.grid{stroke:#ddd}")
 
 
 def main() -> None:

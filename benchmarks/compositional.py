@@ -104,8 +104,8 @@ def synthetic(quick: bool, large: bool, svg: Path | None) -> dict:
     return table
 
 
-STYLE = ("<style>text{font:12px sans-serif;fill:#555}.grid{stroke:#ddd}.accent,.grey,.held,.greyheld{fill:none;stroke-width:2.2}"
-         ".accent,.held{stroke:#0b6e8a}.grey,.greyheld{stroke:#b4532a}.held,.greyheld{stroke-dasharray:5 4}</style>")
+STYLE = ("text{font:12px sans-serif;fill:#555}.grid{stroke:#ddd}.accent,.grey,.held,.greyheld{fill:none;stroke-width:2.2}"
+         ".accent,.held{stroke:#0b6e8a}.grey,.greyheld{stroke:#b4532a}.held,.greyheld{stroke-dasharray:5 4}")
 
 
 def picture(row: dict) -> str:
@@ -117,11 +117,8 @@ def picture(row: dict) -> str:
     for name, style in (("compositional", ("accent", "held")), ("standard", ("grey", "greyheld"))):
         for key, mark in zip(("proxy", "held"), style):
             plot.line([(float(np.log2(n)), row[name][f"{key}_{n}"]["value"]) for n in NS], mark)
-    for i, (style, words) in enumerate((("accent", "compositional"), ("grey", "standard"))):
-        plot.parts.append(f'<line class="{style}" x1="70" x2="95" y1="{44 + 18 * i}" y2="{44 + 18 * i}"/>')
-        plot.parts.append(f'<text x="101" y="{48 + 18 * i}">{words} (dashed: by the other half)</text>')
-    inline = plot.svg().replace("<title>", STYLE + "<title>", 1)
-    return inline.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
+    plot.legend([("accent", "compositional (dashed: by the other half)"), ("grey", "standard (dashed: by the other half)")])
+    return plot.file(STYLE)
 
 
 # --- SmolLM2 ---------------------------------------------------------------------------------------

@@ -130,9 +130,9 @@ def claims(table: dict) -> dict[str, bool]:
     return found
 
 
-STYLE = ("<style>text{font:12px sans-serif;fill:#555}.grid{stroke:#ddd}polyline{fill:none;stroke-width:2.2}"
+STYLE = ("text{font:12px sans-serif;fill:#555}.grid{stroke:#ddd}polyline{fill:none;stroke-width:2.2}"
          ".proxy{stroke-dasharray:5 4}.single{stroke:#b4532a}.tuned{stroke:#d9a441}.mean{stroke:#0b6e8a}.wco{stroke:#5aa9c2}"
-         ".uwo{stroke:#12394a}.compositional{stroke:#5b8c3a}.fit{stroke:#b4532a;stroke-width:1;opacity:.6}</style>")
+         ".uwo{stroke:#12394a}.compositional{stroke:#5b8c3a}.fit{stroke:#b4532a;stroke-width:1;opacity:.6}")
 
 
 def picture(rows: dict, root: bool) -> str:
@@ -151,11 +151,8 @@ def picture(rows: dict, root: bool) -> str:
     if root:
         alpha, beta = (rows["single"][k]["value"] for k in ("alpha", "beta"))
         plot.line([(float(v), float(predict(v, alpha, beta, "bon"))) for v in np.linspace(0.5, x[-1], 60)], "fit")
-    for i, name in enumerate(NAMES):
-        at = 44 + 16 * i
-        plot.parts.append(f'<polyline class="{name}" points="52,{at} 74,{at}"/><text x="79" y="{at + 4}">{name}</text>')
-    inline = plot.svg().replace("<title>", STYLE + "<title>", 1)
-    return inline.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
+    plot.legend([(name, name) for name in NAMES])
+    return plot.file(STYLE)
 
 
 def main() -> None:

@@ -159,9 +159,9 @@ def measure(world: World, steps: int, *, stop: bool, control: bool) -> dict:
     return found
 
 
-STYLE = ("<style>text{font:12px sans-serif;fill:#555}.grid{stroke:#ddd}polyline{fill:none;stroke-width:2.2}.proxy{stroke:#b4532a;"
+STYLE = ("text{font:12px sans-serif;fill:#555}.grid{stroke:#ddd}polyline{fill:none;stroke-width:2.2}.proxy{stroke:#b4532a;"
          "stroke-dasharray:5 4}.held_out{stroke:#0b6e8a}.gold{stroke:#d9a441}.stop,.kept{stroke:#888;stroke-width:1.4}"
-         ".stop{stroke-dasharray:2 3}</style>")
+         ".stop{stroke-dasharray:2 3}")
 
 
 def picture(row: dict) -> str:
@@ -178,13 +178,9 @@ def picture(row: dict) -> str:
     for name, step in (("kept", row["kept"]), ("stop", row["stopped"])):
         if step is not None:
             plot.upright(step, *plot.y, name)
-    for i, (style, words) in enumerate((("proxy", "proxy (climbed)"), ("held_out", "held-out reward"), ("gold", "gold"),
-                                        ("kept", "kept"), ("stop", "stopped"))):
-        x, y = plot.left + 12, plot.top + 10 + 16 * i
-        line = f'<polyline class="{style}" points="{x},{y} {x + 22},{y}"/>'
-        plot.parts.append(f'{line}<text x="{x + 27}" y="{y + 4}">{words}</text>')
-    inline = plot.svg().replace("<title>", STYLE + "<title>", 1)
-    return inline.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
+    plot.legend([("proxy", "proxy (climbed)"), ("held_out", "held-out reward"), ("gold", "gold"), ("kept", "kept"),
+                 ("stop", "stopped")])
+    return plot.file(STYLE)
 
 
 def main() -> None:

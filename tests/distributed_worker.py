@@ -4,14 +4,32 @@
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
 from harken import launch
+from harken.core import processes
 from harken.engines.distributed import joined
+
+CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate", "shutil.rmtree"}
+
+
+def only_read(folders):
+    """Makes it an error of this process to change anything in these folders: the first process alone writes a run."""
+    def check(event, args):
+        changes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
+        writes = changes or event in CHANGES
+        if writes and any(str(args[0]).startswith(folder) for folder in folders):
+            raise AssertionError(f"process {processes.group().rank} writes: {event} {args}")
+    sys.addaudithook(check)
+
 
 if __name__ == "__main__":
     with joined():
-        for job in json.loads(Path(sys.argv[1]).read_text()):
+        jobs = json.loads(Path(sys.argv[1]).read_text())
+        if processes.group().rank:
+            only_read([job["settings"]["out"] for job in jobs])
+        for job in jobs:
             method = launch.find_method(job["method"])
             launch.train(method, method.Config(**job["settings"]), quiet=True)

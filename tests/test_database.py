@@ -169,6 +169,7 @@ db.import_file(sys.argv[2])
         assert db.import_file(tmp_path / "pairs.jsonl").added == 2000
 
 
+@pytest.mark.slow
 def test_processes_that_open_and_import_at_once(tmp_path):
     """A fresh file opened by all at once; two import the same file, two another."""
     write_jsonl(tmp_path / "0.jsonl", choices(1500))

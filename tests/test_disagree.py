@@ -40,6 +40,7 @@ def test_values_are_told_with_items_and_written_as_json_and_svg(world, tmp_path,
     assert tree.tag.endswith("svg") and len(row["items"]) > 3 and "&lt;text&gt;" in drawn.read_text()
 
 
+@pytest.mark.slow
 def test_a_jury_weighs_the_groups(world, tmp_path, capsys):
     found = tmp_path / "found.json"
     seats = ["--jury", "age=old:3,age=young:1"]
@@ -84,6 +85,7 @@ def test_f17_few_people_who_cast_most_votes_are_pointed_out(tmp_path, capsys):
 HALF = "x \ud83d"  # half of an emoji, as software that cuts texts leaves it
 
 
+@pytest.mark.slow
 def test_half_an_emoji_is_written_and_printed(tmp_path, capfdbinary):
     file, found, drawn = tmp_path / "half.jsonl", tmp_path / "found.json", tmp_path / "found.svg"
     write_jsonl(file, [Choice(Prompt.of(HALF), (HALF, "\udc00 y"), (1 + (i % 2), 2 - (i % 2)), f"{HALF}{i % 6}",

@@ -326,6 +326,7 @@ def test_observed_disagreement_by_hand():
     assert found == {"all": (pytest.approx(5 / 6), 6), "within groups": (pytest.approx(1 / 2), 2), "between groups": (1.0, 4)}
 
 
+@pytest.mark.slow
 def test_f16_a_difference_of_values_is_reported_as_one_with_its_items():
     votes, _, scores, _ = grouped(8, tau=1.5)
     found = examine(votes, "age", permutations=99, draws=200, folds=2)

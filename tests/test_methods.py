@@ -86,7 +86,7 @@ def test_every_method_is_a_method():
 
 @pytest.mark.parametrize("lora", [0, 8])
 def test_sft_learns(files, tmp_path, lora):
-    rate, epochs = (3e-3, 6) if lora == 0 else (2e-2, 12)
+    rate, epochs = (5e-3, 4) if lora == 0 else (2e-2, 8)
     done = run("sft", files, tmp_path / "r", lora_rank=lora, learning_rate=rate, epochs=epochs, batch_size=8)
     losses = [r["nll"] for r in read_jsonl(done.path / "metrics.jsonl") if "nll" in r]
     floor = 0.6 if lora == 0 else 0.9  # adapters on a random model: its random embeddings stay
@@ -98,7 +98,7 @@ def test_sft_learns(files, tmp_path, lora):
 
 def test_reward_model_learns_for_new_prompts_and_new_people(files, tmp_path):
     demos = {"demonstrations": files["demos"]}
-    done = run("reward_model", files, tmp_path / "r", lora_rank=0, learning_rate=3e-3, epochs=12, batch_size=8, **demos)
+    done = run("reward_model", files, tmp_path / "r", lora_rank=0, learning_rate=5e-3, epochs=4, batch_size=8, **demos)
     result = done.result
     assert result["accuracy"]["value"] > 0.95 and result["accuracy"]["low"] > 0.7
     assert result["accuracy_labelers"]["value"] > 0.8
@@ -115,10 +115,12 @@ def test_p16_demonstrations_average_zero(files, tmp_path):
     assert sum(s for (s,) in scores) / len(scores) == pytest.approx(0, abs=1e-5)
 
 
-@pytest.mark.parametrize(("loss", "beta"), [("dpo", 0.1), ("cdpo", 0.1), ("robust", 0.1), ("ipo", 0.1), ("hinge", 0.1),
-                                            ("simpo", 2.0), ("orpo", 0.5), ("kto", 0.1)])
+@pytest.mark.parametrize(("loss", "beta"), [("dpo", 0.1), ("kto", 0.1), *(
+    pytest.param(loss, beta, marks=pytest.mark.slow)
+    for loss, beta in (("cdpo", 0.1), ("robust", 0.1), ("ipo", 0.1), ("hinge", 0.1), ("simpo", 2.0), ("orpo", 0.5)))])
 def test_dpo_and_its_kin_prefer_what_people_preferred(files, tmp_path, loss, beta):
-    done = run("dpo", files, tmp_path / "r", loss=loss, beta=beta, lora_rank=0, learning_rate=2e-3, epochs=6, batch_size=4)
+    epochs = 5 if loss == "kto" else 3  # it moves every answer alone, and slower
+    done = run("dpo", files, tmp_path / "r", loss=loss, beta=beta, lora_rank=0, learning_rate=4e-3, epochs=epochs, batch_size=6)
     rows = [r for r in read_jsonl(done.path / "metrics.jsonl") if "margin" in r]
     assert rows[-1]["accuracy"] > 0.85 and rows[-1]["margin"] > rows[0]["margin"]
     assert rows[0]["better_logp"] < 0 and rows[0]["worse_logp"] < 0
@@ -160,8 +162,8 @@ def test_reward_model_learns_who_reads_the_scale_upside_down(files, tmp_path):
     rows = [json.loads(line) for line in Path(files["comparisons"]).read_text().splitlines()]
     rows = [r | {"ranks": [3 - x for x in r["ranks"]]} if r["labeler"] in ("l0", "l1") else r for r in rows]
     turned = files | {"comparisons": write(tmp_path / "turned.jsonl", rows)}
-    settings = {"lora_rank": 0, "learning_rate": 3e-3, "epochs": 12, "batch_size": 8, "holdout_labelers": 0.0}
-    done = run("reward_model", turned, tmp_path / "r", labelers="reliability", labeler_learning_rate=0.05, **settings)
+    settings = {"lora_rank": 0, "learning_rate": 5e-3, "epochs": 5, "batch_size": 8, "holdout_labelers": 0.0}
+    done = run("reward_model", turned, tmp_path / "r", labelers="reliability", labeler_learning_rate=0.1, **settings)
     beta = {name: found["beta"] for name, found in done.result["labelers"].items()}
     assert max(beta["l0"], beta["l1"]) < 0 < 0.5 < min(b for n, b in beta.items() if n not in ("l0", "l1"))
     reward = launch.open_reward(str(done.path))
@@ -196,7 +198,7 @@ def test_p26_options_that_change_the_update_climb_too(files, tmp_path, monkeypat
     method on every task, over three seeds.)"""
     monkeypatch.setattr(launch, "open_reward", lambda *a, **k: Shorter())
     done = run(method, files, tmp_path / "r", **{"reward": "gold", "lora_rank": 0, "learning_rate": 3e-3, "max_tokens": 16,
-               "steps": 25, "beta": 0.0, "prompts_per_step": 8, "completions_per_prompt": 8, **settings})
+               "steps": 20, "beta": 0.0, "prompts_per_step": 8, "completions_per_prompt": 4, **settings})
     rows = read_jsonl(done.path / "metrics.jsonl")
     assert rows[-1]["length"] < 0.5 * rows[0]["length"], [r["length"] for r in rows]
     assert rows[-1]["reward"] > rows[0]["reward"]
@@ -239,6 +241,7 @@ def test_ppo_adapts_beta_by_hand(toy_engine):
     assert state.beta == pytest.approx(0.1 * 1.02 * 0.98)
 
 
+@pytest.mark.slow
 def test_ppo_ptx_keeps_pretraining_text_likely(files, tmp_path, monkeypatch):
     """The same run with and without the pretraining gradient: the text ends more likely with it."""
     monkeypatch.setattr(launch, "open_reward", lambda *a, **k: Shorter())
@@ -292,6 +295,7 @@ def test_the_best_above_the_mean_are_kept():
     assert best_of(rolled, 2) == [Tree((1,), ((6,),))]
 
 
+@pytest.mark.slow
 def test_distill_comes_near_its_teacher(files, tmp_path):
     teacher = run("sft", files, tmp_path / "teacher", lora_rank=0, learning_rate=3e-3, epochs=6, batch_size=8)
     done = run("distill", files, tmp_path / "r", teacher=str(teacher.path), lora_rank=0, learning_rate=2e-3, max_tokens=16,
@@ -305,10 +309,10 @@ def test_distill_comes_near_its_teacher(files, tmp_path):
 
 def test_p6_a_huge_beta_keeps_the_policy_at_the_reference(files, tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "open_reward", lambda *a, **k: Shorter())
-    settings = {"reward": "gold", "lora_rank": 0, "learning_rate": 3e-3, "max_tokens": 16, "steps": 25}
+    settings = {"reward": "gold", "lora_rank": 0, "learning_rate": 4e-3, "max_tokens": 16, "steps": 18}
     free = run("rloo", files, tmp_path / "free", beta=0.0, **settings)
     held = run("rloo", files, tmp_path / "held", beta=1.0, **settings)
-    kl = [read_jsonl(r.path / "metrics.jsonl")[-1]["kl"] for r in (free, held)]
+    kl = [sum(row["kl"] for row in read_jsonl(r.path / "metrics.jsonl")[-5:]) for r in (free, held)]
     assert kl[1] < 0.6 * kl[0]
 
 
@@ -337,11 +341,11 @@ def test_p33_defaults_are_written_down_and_unchanged(files, tmp_path):
 
 # --- resuming ----------------------------------------------------------------------------------------
 
-ROLLOUTS = {"reward": "gold", "max_tokens": 16, "steps": 10, "prompts_per_step": 4, "learning_rate": 1e-3}
+ROLLOUTS = {"reward": "gold", "max_tokens": 16, "steps": 7, "prompts_per_step": 4, "learning_rate": 1e-3}
 SETTINGS = {
-    "sft": {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3},
-    "reward_model": {"epochs": 1, "batch_size": 6, "learning_rate": 1e-3, "labelers": "reliability"},
-    "dpo": {"epochs": 1, "batch_size": 6, "learning_rate": 1e-3},
+    "sft": {"epochs": 0.5, "batch_size": 4, "learning_rate": 1e-3},
+    "reward_model": {"epochs": 0.5, "batch_size": 6, "learning_rate": 1e-3, "labelers": "reliability"},
+    "dpo": {"epochs": 0.5, "batch_size": 6, "learning_rate": 1e-3},
     "rloo": ROLLOUTS,
     "reinforce": ROLLOUTS,
     "grpo": {**ROLLOUTS, "epochs_per_step": 2, "minibatches": 2},
@@ -353,16 +357,17 @@ SETTINGS = {
 
 @pytest.mark.parametrize("method", SETTINGS)
 def test_p22_stopped_between_any_steps_ends_the_same(files, tmp_path, monkeypatch, method):
-    """In process: an exception after step k, for several k, then the same command."""
+    """In process: an exception after the first step, then the same command until the next, and so on to the end."""
     settings = {"lora_rank": 4, "checkpoint_seconds": 0.0, **SETTINGS[method]}
     whole = run(method, files, tmp_path / "whole", **settings)
-    for k in (1, 4, 9):
+    for k in (1, 3, 6):
         with stopped_after(k):
-            run(method, files, tmp_path / f"cut{k}", **settings)
-        resumed = run(method, files, tmp_path / f"cut{k}", **settings)
-        assert_bit_equal(whole.path, resumed.path)
-        strip = [{n: v for n, v in r.items() if n != "seconds"} for r in read_jsonl(whole.path / "metrics.jsonl")]
-        assert [{n: v for n, v in r.items() if n != "seconds"} for r in read_jsonl(resumed.path / "metrics.jsonl")] == strip
+            run(method, files, tmp_path / "cut", **settings)
+    resumed = run(method, files, tmp_path / "cut", **settings)
+    assert_bit_equal(whole.path, resumed.path)
+    strip = [[{n: v for n, v in row.items() if n != "seconds"} for row in read_jsonl(r.path / "metrics.jsonl")]
+             for r in (whole, resumed)]
+    assert strip[0] == strip[1] and max(row["step"] for row in strip[0]) > 6
 
 
 def test_p22_changed_data_or_settings_are_refused(files, tmp_path):

@@ -193,21 +193,22 @@ def test_every_method_stops_when_the_reward_is_hacked_and_keeps_the_best(train, 
     assert done.result["proxy_change"]["low"] > 0
 
 
+@pytest.mark.slow
 def test_p22_a_run_with_stop_rules_ends_the_same_wherever_it_is_cut(train):
     settings = {**HACKED, "stop_when": "kl>50,hacking", "checkpoint_seconds": 0.0}
     whole = train("whole", **settings)
     last = whole.result["stopped"]["step"]
     for k in (last // 2, last):
         with stopped_after(k):
-            train(f"cut{k}", **settings)
-        again = train(f"cut{k}", **settings)
-        assert same(whole, again) and rows(whole) == rows(again) and rows(whole, "audits") == rows(again, "audits")
-        assert again.result == whole.result
+            train("cut", **settings)
+    again = train("cut", **settings)
+    assert same(whole, again) and rows(whole) == rows(again) and rows(whole, "audits") == rows(again, "audits")
+    assert again.result == whole.result
 
 
 def test_without_a_rule_the_run_only_says_so_and_audits_are_never_learnt_from(train):
-    done = train("r", **{**HACKED, "stop_when": ""})
-    assert "stopped" not in done.result and done.result["steps"] == 40
+    done = train("r", **{**HACKED, "stop_when": "", "steps": 30})
+    assert "stopped" not in done.result and done.result["steps"] == 30
     assert sum("may be exploited" in note for note in done.result["notes"]) == 1
     assert any("shrank" in note for note in done.result["notes"])
     assert any("Kept 16 of 80 prompts" in note for note in done.result["notes"]) and done.result["prompts"] == 64

@@ -135,6 +135,7 @@ def test_best_of_n_says_what_choosing_is_worth(here):
     assert result["gain"]["value"] == pytest.approx(values[3] - values[0])
 
 
+@pytest.mark.slow
 def test_the_best_of_eight_estimated_is_the_best_of_eight_sampled(here):
     """Fresh answers of the run score what its estimate said, and better than the model's own."""
     assert run("sample --model runs/bon --prompts p.jsonl --n 6 --max-tokens 12 --seed 5 --out bon.jsonl") == 0
@@ -227,15 +228,15 @@ def test_the_report_says_what_choosing_gained_and_not_that_training_rose(here):
 
 def test_p22_best_of_n_stopped_between_any_steps_ends_the_same(here):
     log = here / "runs" / "bon" / "samples.jsonl"
+    again = BON.replace("runs/bon", "runs/cut")
     for k in (1, 3, 6):
-        again = BON.replace("runs/bon", f"runs/cut{k}")
         with stopped_after(k):
             run(again)
-        assert run(again) == 0
-        assert (here / "runs" / f"cut{k}" / "samples.jsonl").read_bytes() == log.read_bytes()
-        whole, cut = (Path("runs") / name / "model" / "policy.json" for name in ("bon", f"cut{k}"))
-        assert whole.read_bytes() == cut.read_bytes()
-        assert read_json(Path("runs/bon/result.json")) == read_json(Path(f"runs/cut{k}/result.json"))
+    assert run(again) == 0
+    assert (here / "runs" / "cut" / "samples.jsonl").read_bytes() == log.read_bytes()
+    whole, cut = (Path("runs") / name / "model" / "policy.json" for name in ("bon", "cut"))
+    assert whole.read_bytes() == cut.read_bytes()
+    assert read_json(Path("runs/bon/result.json")) == read_json(Path("runs/cut/result.json"))
 
 
 # --- prompting ------------------------------------------------------------------------------------
@@ -398,7 +399,8 @@ def nll_of_unseen_text(model):
 DISTILL = "train distill --model sft --data p.jsonl --max-tokens 24 --lora-rank 0 --learning-rate 1e-3 --steps 24 "
 
 
-@pytest.mark.parametrize("direction", ["forward", pytest.param("reverse", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
 def test_a_prompt_is_written_into_the_weights_and_other_text_is_kept(styles, tmp_path, monkeypatch, direction):
     """The criterion of science.md 7.5, on the toy: of KL(teacher with its prompt ‖ student) at most 15 % is left, and other
     text is at most 1 % less likely."""

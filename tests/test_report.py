@@ -10,6 +10,7 @@ import subprocess
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from harken.core.protocols import Estimate
 from harken.report.build import build_report
 from harken.report.html import number, percent, span, value
 from harken.report.load import estimate, load_runs
-from harken.report.svg import binned, smooth, ticks
+from harken.report.svg import Plot, binned, smooth, ticks
 
 HOSTILE = '</p><script>alert("x")</script><img src=http://evil.example/x.png onerror=alert(1)> &amp; <b>bold'
 ODD = "naïve \u202eright-to-left\u202c שלום 🧑‍🚀 \x00\x1b[31m \ud800 z̷͇a 日本語"
@@ -379,6 +380,20 @@ def test_drawing_helpers():
     points = [(float(i), float(i % 2)) for i in range(1000)]
     assert len(binned(points)) == 240 and sum(p[1] for p in smooth(points)) == pytest.approx(500, abs=2)
     assert smooth(points[:5]) == points[:5]
+
+
+def test_a_plot_is_a_file_of_its_own_with_a_legend():
+    """The plot's area begins at (33, 10): one-digit ticks of four characters take 12 + 7 * 3."""
+    plot = Plot("t", "d", (0, 1), (0, 1))
+    plot.line([(0, 0), (1, 1)], "gold")
+    plot.legend([("gold", "gold & <b>"), ("fit", "fit")])
+    drawn = ElementTree.fromstring(plot.file(".gold{stroke:red}"))
+    svg = "{http://www.w3.org/2000/svg}"
+    lines = [(x.get("class"), x.get("points")) for x in drawn.iter(f"{svg}polyline")][1:]
+    assert lines == [("gold", "45,20 67,20"), ("fit", "45,36 67,36")]
+    words = [(x.text, x.get("x"), x.get("y")) for x in drawn.iter(f"{svg}text")][-2:]
+    assert words == [("gold & <b>", "72", "24"), ("fit", "72", "40")]
+    assert [x.text for x in drawn.iter(f"{svg}style")] == [".gold{stroke:red}"]
 
 
 @pytest.mark.slow

@@ -122,6 +122,7 @@ def check_killed(name, acknowledged):
     return len(stored)
 
 
+@pytest.mark.slow
 def test_f21_killed_under_load_nothing_acknowledged_is_lost(tmp_path):
     name, project, acknowledged = kill_under_load(tmp_path, kills=2, labelers=3, items=100)
     assert len(acknowledged) > 0

@@ -110,6 +110,19 @@ class Plot:
     def upright(self, x: float, low: float, high: float, style: str) -> None:
         self.line([(x, max(low, self.y[0])), (x, min(high, self.y[1]))], style)
 
+    def legend(self, lines: Sequence[tuple[str, str]]) -> None:
+        """The names of lines given as (style, words), one under another in the upper left corner."""
+        x, y = self.left + 12, self.top + 10
+        for i, (style, words) in enumerate(lines):
+            at = y + 16 * i
+            self.parts.append(f'<polyline class="{style}" points="{x},{at} {x + 22},{at}"/>'
+                              f'<text x="{x + 27}" y="{at + 4}">{text(words)}</text>')
+
+    def file(self, css: str) -> str:
+        """What a file of its own holds: no page gives it colours, `css` does."""
+        inline = self.svg().replace("<title>", f"<style>{css}</style><title>", 1)
+        return inline.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
+
     def svg(self) -> str:
         title = text(self.title)
         return (f'<svg class="plot" viewBox="0 0 {self.width} {self.height}" role="img" aria-label="{title}">'
