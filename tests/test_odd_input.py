@@ -89,7 +89,7 @@ def test_a_damaged_result_is_said(data, capsys, change):
     assert "is damaged" in refused(capsys, *command)
 
 
-STAGES = ("read_comparisons", "qualities", "combine", "_weight_intervals", "_held_out", "write_json")
+STAGES = ("read_comparisons", "qualities", "combine", "intervals", "_held_out", "write_json")
 
 
 @pytest.mark.parametrize("stage", STAGES)
