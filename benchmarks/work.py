@@ -15,8 +15,8 @@ VOCABULARY = 4096
 PROMPT, ANSWER, RL_PROMPT = (16, 160), (8, 96), (16, 64)
 MODEL, BF16 = os.environ.get("BENCH_MODEL", "llama"), bool(os.environ.get("BENCH_BF16"))
 SMALL = MODEL == "llama"
-NEW_TOKENS, RL_GROUP, RANKINGS = 32, 4, 4
-RL_PROMPTS, SFT_BATCH, PAIRS, PPO_PROMPTS = (8, 16, 8, 32) if SMALL else (2, 4, 2, 8)
+NEW_TOKENS, RL_GROUP = 32, 4
+RL_PROMPTS, SFT_BATCH, PAIRS, PPO_PROMPTS, RANKINGS = (8, 16, 8, 32, 4) if SMALL else (2, 4, 2, 8, 1)
 PPO_EPOCHS = 4
 ENGLISH = ["the", "of", "to", "and", "in", "is", "that", "it", "for", "was", "on", "are", "with", "as", "be", "at", "by", "this"]
 
