@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from harken.core import processes
 from harken.core.protocols import Datum, Tree
 from harken.core.run import Run, read_jsonl
 from harken.engines.distributed import sum_gradients
+from harken.engines.hf import Engine
 from harken.engines.sampler import HFSampler
 from harken.text.packing import shares
 
@@ -217,6 +219,19 @@ def test_p23_processes_share_weights_and_draw_apart(toy_engine):
     assert all(torch.equal(both[0][0][n], both[1][0][n]) for n in alone[0]), "initial weights are the same"
     own = [[s.ids for group in drawn[rank].values() for s in group] for rank in (0, 1)]
     assert len(own[0]) + len(own[1]) == 15 and set(own[0]).isdisjoint(own[1]), "each draws its own"
+
+
+def test_a_process_without_a_prompt_takes_part_in_gathering_split_layers(toy_engine, monkeypatch):
+    engine, took_part = toy_engine(), []
+
+    @contextmanager
+    def gathered(self):
+        took_part.append(processes.group().rank)
+        yield
+
+    monkeypatch.setattr(Engine, "gathered", gathered)
+    one, other = in_two(lambda: HFSampler(engine).sample_ids([(5, 6, 7)], 2, max_tokens=3))
+    assert one == other and sorted(took_part) == [0, 1]
 
 
 @pytest.mark.slow

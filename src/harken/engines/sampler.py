@@ -60,13 +60,13 @@ class HFSampler:
         group = processes.group()
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))[group.rank::group.size]  # alike lengths run together
         results: dict[int, list[Sample]] = {}
-        if order:
-            with self.engine.gathered(), self.engine.precision():  # held open: autocast keeps its casts of adapters till it ends
-                batch = Batch(self, order, prompts, n, max_tokens, temperature, top_p, min_tokens, seed)
-                for i, samples in batch.run():
-                    results[i] = samples
-                    if advance:
-                        advance(group.size)
+        with self.engine.gathered(), self.engine.precision():  # held open: autocast keeps its casts of adapters till it ends
+            # Without a prompt of its own a process still takes part in gathering.
+            batch = Batch(self, order, prompts, n, max_tokens, temperature, top_p, min_tokens, seed).run() if order else ()
+            for i, samples in batch:
+                results[i] = samples
+                if advance:
+                    advance(group.size)
         return collect(results, len(prompts))
 
 
