@@ -214,6 +214,15 @@ def test_a_damaged_run_is_one_message(copy, run, file, break_it, message):
         load(str(copy / run))
 
 
+@pytest.mark.parametrize(("break_it", "message"), [(half, "adapter of the run .* cannot be loaded"),
+                                                   (os.remove, "lacks model/adapter_model")])
+def test_a_damaged_adapter_is_one_message_on_a_shared_base_too(copy, break_it, message):
+    base = Engine(load(str(copy / "one")), lora_rank=4).shared
+    break_it(copy / "rm" / "model" / "adapter_model.safetensors")
+    with pytest.raises(UserError, match=message):
+        load(str(copy / "rm"), on=base)
+
+
 def test_weights_that_are_missing_are_never_drawn_at_random(copy):
     from safetensors.torch import load_file, save_file
     file = copy / "full" / "model" / "model.safetensors"

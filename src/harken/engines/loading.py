@@ -10,7 +10,7 @@ import socket
 import sys
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ from harken.engines.base import Base
 from harken.engines.policies import beside, read_policy
 from harken.text.template import Template
 
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 AGAIN = "Copy the run again, or train it again."
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 UNREADABLE = (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError,
@@ -261,16 +262,14 @@ def _gguf(file: Path) -> Loaded:
 
 def _run(path: Path) -> Loaded:
     """A finished run: its own full weights, or its adapter merged into the base it was trained from."""
-    folder, again = path / "model", AGAIN
+    folder = path / "model"
     if policy := read_policy(path):
         raise UserError(f"The run {path} has no weights of its own: it is a {policy.kind} policy over {policy.base}.",
                         f"Start from {policy.base}; harken train expert_iteration writes the best samples into weights, "
                         "distill a prompt.")
     saved = read_json(folder / "harken.json")
     adapter = saved.get("kind") == "adapter"
-    wanted = ("adapter_config.json", "adapter_model.safetensors") if adapter else ("config.json",)
-    if lost := [name for name in wanted if not (folder / name).is_file()]:
-        raise UserError(f"The run {path} lacks model/{lost[0]}.", again)
+    _check_files(path, ADAPTER if adapter else ("config.json",))
     if adapter:
         loaded = _base(path, str(saved.get("base", "")))
         if loaded.lineage.get("weights") != saved.get("base_weights"):
@@ -281,10 +280,16 @@ def _run(path: Path) -> Loaded:
             with cpu.quiet():
                 loaded.model = PeftModel.from_pretrained(loaded.model, str(folder)).merge_and_unload()
         except UNREADABLE as error:
-            raise UserError(f"The adapter of the run {path} cannot be loaded: {_reason(error)}", again) from None
+            raise UserError(f"The adapter of the run {path} cannot be loaded: {_reason(error)}", AGAIN) from None
     else:
-        loaded = _from_pretrained(str(folder), str(path), again)
+        loaded = _from_pretrained(str(folder), str(path), AGAIN)
     return _with_head(loaded, path)
+
+
+def _check_files(path: Path, wanted: Sequence[str]) -> None:
+    """Raises `UserError` where a run's model lacks a file, which peft would look for on the hub."""
+    if lost := [name for name in wanted if not (path / "model" / name).is_file()]:
+        raise UserError(f"The run {path} lacks model/{lost[0]}.", AGAIN)
 
 
 def _onto(base: Base, path: Path) -> Loaded | None:
@@ -294,8 +299,9 @@ def _onto(base: Base, path: Path) -> Loaded | None:
         return None
     saved = read_json(folder / "harken.json")
     if (saved.get("kind") != "adapter" or saved.get("base_weights") != base.lineage.get("weights")
-            or saved.get("template") != base.template.hash or not (folder / "adapter_config.json").is_file()):
+            or saved.get("template") != base.template.hash):
         return None
+    _check_files(path, ADAPTER)
     try:
         name = base.read(folder)
     except UNREADABLE as error:
