@@ -187,6 +187,20 @@ def test_lineage_names_every_generation(shelf):
     assert len(lineage["weights"]) == 1
 
 
+def test_folders_of_bin_files_are_told_apart_by_their_weights(tmp_path):
+    """By nothing else does an adapter know its base."""
+    found = []
+    for name in ("one", "other"):
+        model = toy_model()
+        model.lm_head.weight.data[0, 0] += len(found)
+        model.save_pretrained(tmp_path / name)
+        toy_tokenizer().save_pretrained(tmp_path / name)
+        (tmp_path / name / "model.safetensors").unlink()
+        torch.save(model.state_dict(), tmp_path / name / "pytorch_model.bin")
+        found.append(load(str(tmp_path / name)).lineage["weights"])
+    assert all(len(hashes) == 1 for hashes in found) and found[0] != found[1]
+
+
 # --- damaged -----------------------------------------------------------------------------------------
 
 def half(path):

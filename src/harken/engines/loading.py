@@ -221,7 +221,8 @@ def _hub_answers(seconds: float = 5.0) -> bool:
 
 def _folder(name: str, action: str = "Is the folder complete? Copy or download it again.", **options: Any) -> Loaded:
     loaded = _from_pretrained(name, name, action, **options)
-    weights = sorted(Path(name).glob("*.safetensors")) if Path(name).is_dir() else []
+    here = Path(name)
+    weights = sorted(here.glob("*.safetensors")) or sorted(here.glob("pytorch_model*.bin")) if here.is_dir() else []
     commit = getattr(loaded.model.config, "_commit_hash", None)
     loaded.lineage = {"name": name, "weights": [file_hash(w) for w in weights] or commit}
     return loaded
