@@ -93,8 +93,7 @@ class Engine:
     def __init__(self, loaded: Loaded, *, lora_rank: int = 0, dtype: str = "float32",
                  head: Literal["reward", "value"] | None = None, scalars: Mapping[str, float] | None = None,
                  tokens_per_micro_batch: int = 2048, weight_decay: float = 0.0, max_grad_norm: float = 1.0,
-                 seed: int = 0, train: bool = True, gradient_checkpointing: bool = False, shard: bool = False,
-                 name: str = OWN) -> None:
+                 seed: int = 0, train: bool = True, shard: bool = False, name: str = OWN) -> None:
         cpu.tune()
         self.template, self.lineage, self.shift = loaded.template, loaded.lineage, loaded.shift
         self.model, self.device = loaded.model, next(loaded.model.parameters()).device
@@ -117,9 +116,6 @@ class Engine:
                 self.base.use(self.names)
         if train and not lora_rank:
             self.model.requires_grad_(True)
-        if gradient_checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
-            self.model.train()
         self.layers = sharding.shard(self.model, self.device) if shard and processes.group().size > 1 else []
         if self.head is not None:
             self.head.requires_grad_(train)
