@@ -1,7 +1,7 @@
 """One model under several adapters: policy, reference, rewards and critic keep a copy of nothing else.
 
     base = Base(loaded)
-    base.add("policy", rank=16)             # a new adapter; base.read(folder) brings a saved one
+    base.add(16, "policy")                  # a new adapter; base.read(folder) brings a saved one
     base.use(("policy",))                   # what the next passes compute with; () is the model itself, the reference
 
 An engine names its adapters and asks for them before every pass (`Engine.hidden`), so engines of one base may take turns.
