@@ -140,7 +140,7 @@ class Cache:
     def append(self, layer: int, k_BK1D: Tensor, v_BK1D: Tensor) -> tuple[Tensor, Tensor]:
         for store, new in ((self.keys, k_BK1D), (self.values, v_BK1D)):
             if self.ragged:
-                store[layer][torch.arange(len(new)), :, self.next] = new[:, :, 0].to(store[layer].dtype)
+                store[layer][self.rows, :, self.next] = new[:, :, 0].to(store[layer].dtype)
             else:
                 store[layer][:, :, self.longest] = new[:, :, 0]
         return self.keys[layer][:, :, :self.longest + 1], self.values[layer][:, :, :self.longest + 1]
