@@ -50,7 +50,11 @@ def test_seeds_below_0_are_refused_before_the_work(data, capsys, command):
 def test_numbers_beyond_all_floats_are_refused(data, capsys):
     command = [*FIT, "--data", data / "c.jsonl", "--out", data / "run"]
     assert "--max-failures" in refused(capsys, *command, "--max-failures", "1e400")
-    assert "too few for 999" in refused(capsys, *command, "--folds", "9" * 400) and not (data / "run").exists()
+    assert "--folds 999" in refused(capsys, *command, "--folds", "9" * 400)
+    (data / "settings.json").write_text(f'{{"learning_rate": {"9" * 400}}}')
+    command = ["train", "sft", "--model", "toy", "--data", data / "c.jsonl", "--out", data / "run"]
+    assert "--learning-rate 999" in refused(capsys, *command, "--config", data / "settings.json")
+    assert not (data / "run").exists()
 
 
 @pytest.mark.parametrize("content, message", [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import math
 import pkgutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
 
 MOST_SEED = 2**63 - 1
 """What torch takes."""
+BEYOND = sys.float_info.max
+"""A file of settings may hold whole numbers that no float can."""
 LEAST = {"learning_rate": 0, "warmup": 0, "max_grad_norm": 0, "weight_decay": 0, "lora_rank": 0, "tokens_per_micro_batch": 1,
          "max_length": 2, "checkpoint_seconds": 0, "batch_size": 1, "holdout": 0, "holdout_labelers": 0, "steps": 0,
          "prompts_per_step": 1, "completions_per_prompt": 1, "max_tokens": 1, "temperature": 0, "top_p": 0, "beta": 0,
@@ -63,8 +64,8 @@ def check_values(settings: Mapping[str, Any]) -> None:
             raise UserError(f"{flag} {value!r} is unknown.", f"Use one of {', '.join(ONE_OF[name])}.")
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        low, high = LEAST.get(name, -math.inf), MOST.get(name, math.inf)
-        if (isinstance(value, float) and not math.isfinite(value)) or not low <= value <= high or value == ABOVE.get(name):
+        low, high = LEAST.get(name, -BEYOND), MOST.get(name, BEYOND)
+        if not low <= value <= high or value == ABOVE.get(name):
             bounds = [f"above {low}" if name in ABOVE else f"at least {low}"] if name in LEAST else []
             bounds += [f"at most {high}"] if name in MOST else []
             raise UserError(f"{flag} {value} is out of range.", f"It must be {' and '.join(bounds) or 'a finite number'}.")
