@@ -8,7 +8,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from harken.cli import main
+from harken.cli import Parser, main
 from harken.core.records import Choice, Prompt
 from harken.core.terminal import one_line, plain_output, visible
 from harken.labelers.disagreement import examine
@@ -32,6 +32,12 @@ def test_print_is_plain_and_what_rich_draws_passes(monkeypatch):
         Console(force_terminal=True, color_system="standard").print("x", style="red")
     assert sys.stdout is screen
     assert screen.getvalue() == visible(HOSTILE) + "\n" + "\x1b[31mx\x1b[0m\n"
+
+
+def test_the_colours_of_help_pass(capsys):
+    with plain_output():
+        Parser("harken", description="\x1b[1mbold\x1b[0m").print_help()
+    assert "\x1b[1mbold\x1b[0m" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")

@@ -108,6 +108,10 @@ class Parser(argparse.ArgumentParser):
         self.filled()
         return super().parse_known_args(args, namespace)
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Help as it is: from Python 3.14 on it has colours."""
+        super()._print_message(message, getattr(file, "rich_proxied_file", file))
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message[:1].upper()}{message[1:]}.", f"{self.prog} --help shows what it takes.")
 
