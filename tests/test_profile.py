@@ -13,6 +13,7 @@ from harken.core.run import read_json  # noqa: E402
 from harken.engines import profile  # noqa: E402
 from harken.engines.attention import row_of  # noqa: E402
 from harken.engines.profile import Profile, profiling, timed  # noqa: E402
+from harken.engines.sampler import HFSampler  # noqa: E402
 
 CPU = torch.device("cpu")
 
@@ -79,13 +80,20 @@ def test_flops_are_those_pytorch_counts_in_its_products(toy_engine, architecture
 
 
 def test_what_the_sampler_computes_is_counted(toy_engine):
-    from harken.engines.sampler import HFSampler
     with profiling(True, CPU, torch.float32) as found:
         (group,) = HFSampler(toy_engine()).sample_ids([(5, 6, 7, 8)], 2, max_tokens=4, min_tokens=4)
     assert [len(s.ids) for s in group] == [4, 4]
     assert found.tokens["prefill"] == 4 and found.tokens["decode"] == 2 * 3  # the last token drawn is not computed
     cost = next(iter(found.costs.values()))
     assert found.flops["decode"] == cost.forward(6, 2 * (5 + 6 + 7), 6)
+
+
+def test_rows_that_stand_idle_while_sampling_are_not_counted(toy_engine):
+    sampler = HFSampler(toy_engine(), max_batch=32)
+    with profiling(True, CPU, torch.float32) as found:
+        drawn = sampler.sample_ids([(5, 6, 7), (8,), (9, 10)], 20, max_tokens=40, seed=1)
+    lengths = [len(s.ids) for group in drawn for s in group]
+    assert len(set(lengths)) > 5 and found.tokens["decode"] == sum(lengths) - len(lengths)
 
 
 def test_train_profile_says_where_the_time_went(tmp_path, capsys):

@@ -165,11 +165,11 @@ def computed_row(engine: Any, row: Row, predicted: int) -> None:
         _ACTIVE.computed(engine, row.ids.shape[1], pairs, predicted)
 
 
-def computed_token(engine: Any, cache: Cache) -> None:
-    """Counts one token of each sequence; each sees its prompt and what was sampled."""
+def computed_token(engine: Any, cache: Cache, live: torch.Tensor) -> None:
+    """Counts one token of each live row, which sees its prompt and what was sampled; what idle rows compute is no use."""
     if _ACTIVE is not None:
-        rows = len(cache.next)
-        _ACTIVE.computed(engine, rows, int(cache.next.sum()) + rows, rows)
+        rows = len(live)
+        _ACTIVE.computed(engine, rows, int(cache.next[live].sum()) + rows, rows)
 
 
 @torch.no_grad()

@@ -134,7 +134,7 @@ class Batch:
     def _decode(self, live: Tensor) -> None:
         """One more token of each live row."""
         engine, cache, every = self.engine, self.cache, len(live) == len(self.owners)
-        computed_token(engine, cache)
+        computed_token(engine, cache, live)
         token_B = self.ids_BT.gather(1, (self.said_B - 1)[:, None])[:, 0]
         if self.decoder is not None:
             hidden = self.decoder.step(token_B, cache.next, cache)
