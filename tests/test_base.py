@@ -112,6 +112,14 @@ def test_only_the_policys_own_adapter_is_saved(runs, tmp_path):
     assert sorted(p.name for p in (tmp_path / "model").iterdir() if p.is_dir()) == []
 
 
+def test_a_policy_that_starts_from_the_reward_model_shares_it_head_and_all(runs):
+    _, rm = runs
+    engine = policy(rm)
+    shared, alone = launch.open_reward(rm, on=engine.shared).engine, launch.open_reward(rm).engine
+    assert shared.model is engine.model and shared.lineage == alone.lineage
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(shared.scores(TREES), alone.scores(TREES)))
+
+
 def test_an_adapter_of_another_base_keeps_its_own(runs):
     sft, rm = runs
     engine = Engine(load("toy"), lora_rank=4)

@@ -126,7 +126,8 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.d
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     kind = locate(name)
     if on is not None and on.name == name:
-        return Loaded(on.model, on.template, on.lineage, name=name, base=on)
+        same = Loaded(on.model, on.template, on.lineage, name=name, base=on)
+        return _with_head(same, Path(name)) if kind == "run" else same
     if on is not None and kind == "run" and (found := _onto(on, Path(name))):
         return found
     loaded = {"toy": lambda _: _toy(), "smollm2": lambda _: _gguf(smollm2_file()), "gguf": lambda n: _gguf(Path(n)),
@@ -284,6 +285,7 @@ def _run(path: Path) -> Loaded:
             raise UserError(f"The adapter of the run {path} cannot be loaded: {_reason(error)}", AGAIN) from None
     else:
         loaded = _from_pretrained(str(folder), str(path), AGAIN)
+    loaded.lineage = _lineage(path, loaded.lineage)
     return _with_head(loaded, path)
 
 
@@ -307,27 +309,27 @@ def _onto(base: Base, path: Path) -> Loaded | None:
         name = base.read(folder)
     except UNREADABLE as error:
         raise UserError(f"The adapter of the run {path} cannot be loaded: {_reason(error)}", AGAIN) from None
-    loaded = _with_head(Loaded(base.model, base.template, base.lineage, base=base, adapters=(name,)), path)
-    if loaded.head is not None:
-        loaded.head.to(base.model.device)
-    return loaded
+    return _with_head(Loaded(base.model, base.template, _lineage(path, base.lineage), base=base, adapters=(name,)), path)
+
+
+def _lineage(path: Path, base: dict[str, Any]) -> dict[str, Any]:
+    files = sorted(p for p in (path / "model").iterdir() if p.suffix in (".safetensors", ".pt"))
+    return {"name": str(path), "weights": [file_hash(f) for f in files], "base": base}
 
 
 def _with_head(loaded: Loaded, path: Path) -> Loaded:
-    """With the run's reward head, if it has one, and its lineage."""
+    """With the run's reward head, if it has one."""
     folder = path / "model"
     loaded.head, loaded.shift = None, 0.0
     if (folder / "head.pt").exists():
         try:
             head = torch.load(folder / "head.pt", weights_only=True)
-            loaded.head = nn.Linear(head["weight"].shape[1], 1)
+            loaded.head = nn.Linear(head["weight"].shape[1], 1, device=loaded.model.device)
             loaded.head.load_state_dict({"weight": head["weight"], "bias": head["bias"]})
             loaded.shift = float(head["shift"])
             loaded.groups = {n: head[n] for n in ("group_head", "group_shift") if n in head}
         except UNREADABLE as error:
             raise UserError(f"The reward head of the run {path} cannot be loaded: {_reason(error)}", AGAIN) from None
-    files = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".pt"))
-    loaded.lineage = {"name": str(path), "weights": [file_hash(f) for f in files], "base": loaded.lineage}
     return loaded
 
 
