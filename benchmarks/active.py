@@ -85,7 +85,7 @@ def draw(curves: dict[str, list[list[tuple[int, float]]]], most: int) -> str:
         mean = [(float(n), float(np.mean([dict(c).get(n, c[-1][1]) for c in each]))) for n in at]
         plot.line(mean, f'line" style="fill:none;stroke:{paints[strategy]};stroke-width:2')
         plot.parts.append(f'<text x="{plot.right}" y="{plot.bottom - 90 + 15 * row}" text-anchor="end" '
-                          f'fill="{paints[strategy]}">{strategy}</text>')
+                          f'style="fill:{paints[strategy]}">{strategy}</text>')
     plot.parts.insert(0, '<rect width="100%" height="100%" fill="#ffffff"/>')
     return plot.file("text{font:12px sans-serif;fill:#444}.grid{stroke:#ddd}")
 
