@@ -232,7 +232,8 @@ def draw(seeds: list[dict[str, list[tuple[int, float]]]], labels: int) -> str:
             mean = [(float(x[0][0]), float(np.mean([p[1] for p in x]))) for x in zip(*curves)]
             plot.line(mean, f'line" style="fill:none;stroke:{paint};stroke-width:2')
             at_y = plot.bottom - 44 + 15 * row
-            plot.parts.append(f'<text x="{plot.right}" y="{at_y}" text-anchor="end" style="fill:{paint}">{arm}</text>')
+            plot.parts.append(f'<text x="{plot.right}" y="{at_y}" text-anchor="end" style="fill:{paint}">'
+                              f'{"reliability and BALD" if arm == "ours" else arm}</text>')
         parts.append(plot.svg().replace("<svg ", f'<svg x="{at * 440}" width="430" height="270" ', 1))
     style = ("<style>text{font:12px sans-serif;fill:#444}.grid{stroke:#ddd}</style>"
              '<rect width="100%" height="100%" fill="#ffffff"/>')
