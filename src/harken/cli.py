@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import harken
 from harken.core import processes
-from harken.core.config import RunConfig, field_docs, from_dict
+from harken.core.config import MOST_SEED, RunConfig, field_docs, from_dict
 from harken.core.errors import UserError
 from harken.core.terminal import one_line, plain_output, visible
 
@@ -126,7 +126,7 @@ def run(argv: list[str]) -> int:
             from harken import cli_models
             return cli_models.run_eval(argv[1:])
         args = build_parser().parse_args(argv)
-        if not 0 <= getattr(args, "seed", 0) < 2**63:
+        if not 0 <= getattr(args, "seed", 0) <= MOST_SEED:
             raise UserError(f"--seed {args.seed} is out of range.", "It must be 0 or more, and below 2^63.")
         if not hasattr(args, "handler"):
             build_parser().print_help()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import harken.methods
 from harken.core import processes
-from harken.core.config import RunConfig, SampleConfig
+from harken.core.config import MOST_SEED, RunConfig, SampleConfig
 from harken.core.errors import UserError
 from harken.core.records import Prompt
 from harken.core.run import Run, file_hash, read_json, write_json
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from harken.engines.hf import Engine
     from harken.engines.sampler import HFSampler
 
-MOST_SEED = 2**63 - 1
-"""What torch takes."""
 BEYOND = sys.float_info.max
 """A file of settings may hold whole numbers that no float can."""
 LEAST = {"learning_rate": 0, "warmup": 0, "max_grad_norm": 0, "weight_decay": 0, "lora_rank": 0, "tokens_per_micro_batch": 1,

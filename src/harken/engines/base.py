@@ -5,7 +5,7 @@
     base.use(("policy",))                   # what the next passes compute with; () is the model itself, the reference
 
 An engine names its adapters and asks for them before every pass (`Engine.hidden`), so engines of one base may take turns.
-A reward model of the policy's own base thus costs its adapter's weights; unmerged, its passes take about a quarter longer.
+A reward model of the policy's own base thus costs its adapter's weights, computed unmerged.
 """
 
 from __future__ import annotations

@@ -346,6 +346,7 @@ class Engine:
         """The adapter (with the base's name and hash) or the full weights, the tokenizer, and the head. The first
         process writes; all must call it."""
         adapter = self.base.peft
+        assert adapter is None or self.names == (OWN,), "who stands on another's base has no folder to be loaded from"
         model = adapter or self.model
         options: dict[str, Any] = {"selected_adapters": [OWN]} if adapter else {}
         if self.layers:

@@ -10,6 +10,7 @@ its version: change it with the rule, since what is remembered is filed under it
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -18,15 +19,15 @@ from harken.core.records import Prompt, content_hash
 MOST_REMEMBERED = 200_000
 
 
-class TextReward:
+class TextReward(ABC):
     """A `Reward` that does not look at the prompt. Subclasses give `id` and `rate`."""
 
     id: str = ""
     _known: ClassVar[dict[str, float | None]] = {}
 
+    @abstractmethod
     def rate(self, text: str) -> float | None:
         """One text's score; None where there is none (never 0 for missing, E8)."""
-        raise NotImplementedError
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]]) -> list[list[float | None]]:
         """[P], [P][G] -> [P][G]; each text once, by its content hash."""
