@@ -12,11 +12,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 PromptKind = Literal["plain", "few_shot", "user"]
 JudgmentKind = Literal["demonstration", "ranking", "rating", "edit", "thumb", "use", "prompt"]
 
 Json = dict[str, Any]
+
+EXTRA = ("tool_calls", "tool_call_id", "name", "reasoning_content")
+"""What a message may hold beside role and content, in the shape of OpenAI's chat API: chat templates render it."""
 
 
 def content_hash(value: object) -> str:
@@ -65,24 +68,36 @@ def _meta(value: object) -> dict[str, Any]:
     return dict(value)
 
 
+def _tools(value: object) -> tuple[Mapping[str, Any], ...]:
+    if not value:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(tool, Mapping) for tool in value):
+        raise ValueError('"tools" must be a list of objects')
+    return tuple(value)
+
+
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation. `extra` holds what turns around tools have besides (the keys `EXTRA`), as given."""
 
     role: Role
     content: str
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def to_json(self) -> Json:
-        return {"role": self.role, "content": self.content}
+        return {"role": self.role, "content": self.content, **self.extra}
 
     @classmethod
     def from_json(cls, value: object) -> Message:
         if not isinstance(value, Mapping):
             raise ValueError(f"a message must be an object, found {type(value).__name__}")
-        role: Role | None = value.get("role")
+        given = value.get("role")
+        role: Role | None = "system" if given == "developer" else given
         if role is None or role not in get_args(Role):
-            raise ValueError(f"message role {role!r} is not one of system, user, assistant")
-        return cls(role, _text(value.get("content"), "content"))
+            raise ValueError(f"message role {given!r} is not one of {', '.join(get_args(Role))}")
+        extra = {key: value[key] for key in EXTRA if value.get(key)}
+        content = value.get("content")
+        return cls(role, "" if content is None and "tool_calls" in extra else _text(content, "content"), extra)
 
 
 @dataclass(frozen=True)
@@ -95,11 +110,14 @@ class Prompt:
     tags: tuple[str, ...] = ()
     split: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
+    tools: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
+    """Descriptions of tools (JSON schema) that the model may call: chat templates render them."""
 
     @property
     def id(self) -> str:
-        """Content hash of the messages, 16 hex digits: equal prompts have equal ids."""
-        return content_hash([m.to_json() for m in self.messages])[:16]
+        """Content hash of the messages (and tools, where there are any), 16 hex digits: equal prompts have equal ids."""
+        messages: Any = [m.to_json() for m in self.messages]
+        return content_hash([messages, list(self.tools)] if self.tools else messages)[:16]
 
     @property
     def text(self) -> str:
@@ -123,6 +141,8 @@ class Prompt:
             row["split"] = self.split
         if self.meta:
             row["meta"] = dict(self.meta)
+        if self.tools:
+            row["tools"] = [dict(t) for t in self.tools]
         return row
 
     @classmethod
@@ -144,7 +164,7 @@ class Prompt:
         if kind not in get_args(PromptKind):
             kind = "plain"
         return cls(messages, _optional_text(row.get("use_case"), "use_case"), kind,
-                   _tags(row.get("tags")), _optional_text(row.get("split"), "split"), _meta(row.get("meta")))
+                   _tags(row.get("tags")), _optional_text(row.get("split"), "split"), _meta(row.get("meta")), _tools(row.get("tools")))
 
 
 @dataclass(frozen=True)
