@@ -15,7 +15,7 @@ import pytest
 
 from harken.cli.main import build_parser, main
 from harken.core.config import field_docs
-from harken.launch.find import find_method, method_names
+from harken.launch.find import eval_names, find_method, method_names
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "harken"
@@ -112,12 +112,12 @@ def test_every_command_and_setting_is_documented():
     sub = next(a for a in parser._actions if hasattr(a, "choices") and a.choices)
     for name in sub.choices:
         assert f"harken {name}" in everything or f"make {name}" in everything, f"harken {name} is in no page"
-    kinds = {"methods": method_names(), "evals": ["win_rate", "capability"],
+    kinds = {"methods": method_names(), "evals": eval_names(),
              "rewards": [p.stem for p in (SOURCE / "rewards").glob("[a-z]*.py")]}
     for kind, names in kinds.items():
         for name in names:
             assert (ROOT / "docs" / kind / f"{name}.md").exists(), f"docs/{kind}/{name}.md is missing"
-    for name in ("win_rate", "capability"):
+    for name in eval_names():
         config = importlib.import_module(f"harken.evals.{name}").Config
         assert {f.name for f in dataclasses.fields(config)} <= field_docs(config).keys()
 

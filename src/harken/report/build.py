@@ -9,7 +9,7 @@ from pathlib import Path
 
 import harken
 from harken.core.errors import UserError
-from harken.report import curves, monitors, people, results, samples
+from harken.report import curves, evals, monitors, people, results, samples
 from harken.report.html import section, text
 from harken.report.load import RunData, load_runs
 
@@ -41,6 +41,7 @@ def render(runs: Sequence[RunData]) -> str:
     sections = (
         ("results", "Results", results.tables(runs), "Each bar is an interval on its column's scale, the dot the "
          "estimate."),
+        ("evaluations", "Evaluations", evals.evals(runs), "What was measured, beside what it was compared with."),
         ("frontier", "Reward against KL", curves.reward_against_kl(runs), "What each step away from the start bought. "
          "A proxy that climbs while gold falls is being exploited."),
         ("monitors", "Monitors", monitors.monitors(runs), "An audit, not a guarantee: what no monitor looks at is not seen "

@@ -171,6 +171,13 @@ def verdict(runs: Sequence[RunData]) -> str:
             who, against, judge = (text(short(n)) for n in names)
             return _compare(who, against, e, judge)
     for run in runs:
+        result = run.result or {}
+        evaluated = str(run.config.get("command", "")).startswith("eval ") and run.kind != "win_rate"
+        if evaluated and (e := estimate(result.get("value"))):
+            against = f" against {text(short(result['against']))}" if result.get("against") else ""
+            return (f"{text(name_of(run.kind))} of {text(short(result.get('model', run.name)))}{against}: "
+                    f'<strong>{html.value(e)}</strong> <span class="range">{html.span(e)}</span>, n = {e.n:,}.')
+    for run in runs:
         e = estimate((run.result or {}).get("accuracy"))
         if e and run.kind == "reward_model":
             shown = f'<strong>{html.percent(e.value)}</strong> <span class="range">{html.span(e, rate=True)}</span>'
