@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from harken.labelers.active import STRATEGIES, Questions, next_items
-from harken.labelers.belief import belief_of_features
-from harken.labelers.likelihood import sigmoid
-from harken.labelers.reliability import Priors, fit_features
+from harken.labelers.asking.belief import belief_of_features
+from harken.labelers.asking.pairs import STRATEGIES, Questions, next_items
+from harken.labelers.models.likelihood import sigmoid
+from harken.labelers.models.reliability import Priors, fit_features
 from harken.labelers.votes import Votes
 
 D, POOL, BATCH = 24, 4000, 20
@@ -76,7 +76,7 @@ def median(found: list[int | None]) -> float | None:
 
 def draw(curves: dict[str, list[list[tuple[int, float]]]], most: int) -> str:
     """Mean accuracy by labels; a seed that is done keeps its last accuracy."""
-    from harken.report.svg import Plot
+    from harken.draw.svg import Plot
     plot = Plot("Accuracy by labels and strategy", "Mean over seeds", (0, most), (0.5, 1.0), x_label="Labels",
                 y_label="Held-out accuracy", width=620, height=340)
     paints = dict(zip(STRATEGIES, ("#c2571a", "#2f6fb7", "#888888", "#b02a5b", "#3a8f4d", "#8a63b8")))

@@ -18,10 +18,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 from harken.core.records import Choice, Prompt
-from harken.labelers.agreement import agreement
-from harken.labelers.dawid_skene import dawid_skene
-from harken.labelers.glad import glad
-from harken.labelers.pairwise import by_rater, matrix, self_consistency
+from harken.labelers.agreement.coefficients import agreement
+from harken.labelers.agreement.pairwise import by_rater, matrix, self_consistency
+from harken.labelers.models.dawid_skene import dawid_skene
+from harken.labelers.models.glad import glad
 from harken.labelers.ratings import Ratings, ratings_of, ratings_of_matrix, ratings_of_votes
 from harken.labelers.votes import votes_of
 

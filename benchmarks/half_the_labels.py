@@ -33,10 +33,10 @@ from pathlib import Path
 import numpy as np
 
 from harken.core.records import Prompt
-from harken.labelers.active import Questions, next_items, pairs_to_ask
-from harken.labelers.belief import belief_of_features
-from harken.labelers.features import TextFeatures
-from harken.labelers.reliability import Reliability, fit_features
+from harken.labelers.asking.belief import belief_of_features
+from harken.labelers.asking.features import TextFeatures
+from harken.labelers.asking.pairs import Questions, next_items, pairs_to_ask
+from harken.labelers.models.reliability import Reliability, fit_features
 from harken.labelers.votes import Votes
 from harken.sandbox import SimulatedLabeler, gold_parts, gold_score, load_demonstrations, null_answers, upside_down
 from harken.sandbox.gold import LONG_ANSWER
@@ -221,7 +221,7 @@ def ratios(seeds: list[dict[str, list[tuple[int, float]]]], labels: int, feature
 
 def draw(seeds: list[dict[str, list[tuple[int, float]]]], labels: int) -> str:
     """Mean learning curves with mixed labelers, attributes left, text right."""
-    from harken.report.svg import Plot
+    from harken.draw.svg import Plot
     colour = {"plain": "#888888", "reliability": "#2f6fb7", "ours": "#c2571a"}
     parts = []
     for at, features in enumerate(("attributes", "text")):

@@ -35,11 +35,11 @@ import numpy as np
 
 from harken.core.protocols import Estimate
 from harken.core.records import Judgment, Prompt
-from harken.labelers.disagreement import examine
-from harken.labelers.groups import features, fit_shared
-from harken.labelers.heldout import folds_of
-from harken.labelers.mixture import fit_mixture
-from harken.labelers.reliability import fit_features, fit_reliability
+from harken.labelers.groups.disagreement import examine
+from harken.labelers.groups.heldout import folds_of
+from harken.labelers.groups.mixture import fit_mixture
+from harken.labelers.groups.scores import features, fit_shared
+from harken.labelers.models.reliability import fit_features, fit_reliability
 from harken.labelers.votes import Votes, votes_of
 from harken.stats.intervals import cluster_index, paired_difference
 

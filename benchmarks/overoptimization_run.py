@@ -37,8 +37,8 @@ from scipy import special
 from harken import launch
 from harken.core.records import Prompt
 from harken.core.run import Run, derive_seed, read_jsonl
+from harken.draw.svg import Plot, padded
 from harken.engines.sampler import HFSampler
-from harken.report.svg import Plot, padded
 from harken.stats.logistic import fit
 from harken.stats.monitors import Audit, hacking, smoothed
 

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from harken.core.records import Judgment, Prompt
-from harken.labelers import active, active_sets, belief, overlap, pace
-from harken.labelers.active import Questions, information, next_items, pairs_to_ask
-from harken.labelers.belief import Belief
-from harken.labelers.features import TextFeatures
-from harken.labelers.reliability import Priors, fit_features, fit_reliability
+from harken.labelers.asking import belief, overlap, pace
+from harken.labelers.asking import pairs as active
+from harken.labelers.asking import sets as active_sets
+from harken.labelers.asking.belief import Belief
+from harken.labelers.asking.features import TextFeatures
+from harken.labelers.asking.pairs import Questions, information, next_items, pairs_to_ask
+from harken.labelers.models.reliability import Priors, fit_features, fit_reliability
 from labeler_worlds import world
 
 ONE = np.ones(1)

@@ -10,8 +10,8 @@ import pytest
 from harken import cli
 from harken.cli_agreement import SCALES
 from harken.core.records import Choice, Judgment, Prompt
-from harken.labelers.agreement import Scale
-from harken.labelers.summary import of_comparisons
+from harken.labelers.agreement.coefficients import Scale
+from harken.labelers.agreement.summary import of_comparisons
 from harken.store.database import open_database
 
 

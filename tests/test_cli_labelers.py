@@ -9,9 +9,9 @@ import pytest
 
 from harken import cli
 from harken.core.records import Prompt
-from harken.labelers.influence import drop_each, drop_effect, held_out
-from harken.labelers.people import describe, warnings
-from harken.labelers.reliability import fit_reliability, task_of
+from harken.labelers.models.influence import drop_each, drop_effect, held_out
+from harken.labelers.models.reliability import fit_reliability, task_of
+from harken.labelers.models.verdicts import describe, warnings
 from harken.sandbox.labelers import crowd, make_judgments, upside_down
 from harken.store.database import open_database
 from labeler_worlds import world

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from harken import cli, cli_next
-from harken.labelers import active, active_sets, features
+from harken.labelers.asking import features
+from harken.labelers.asking import pairs as active
+from harken.labelers.asking import sets as active_sets
 from harken.sandbox import crowd, load_demonstrations, make_comparisons, upside_down
 from harken.store.database import open_database
 from harken.store.files import write_jsonl

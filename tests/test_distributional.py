@@ -6,7 +6,7 @@ from scipy.special import ndtr, softmax
 from scipy.stats import kendalltau
 
 from harken.core.errors import UserError
-from harken.labelers.distributional import (
+from harken.labelers.groups.distributional import (
     Categorical,
     MeanVariance,
     explained,
@@ -14,7 +14,7 @@ from harken.labelers.distributional import (
     fit_mean_variance,
     interval,
 )
-from harken.labelers.groups import fit_shared
+from harken.labelers.groups.scores import fit_shared
 from people_worlds import hidden_context, votes_from
 
 
@@ -41,7 +41,7 @@ def test_categorical_by_hand():
 @pytest.mark.parametrize("fit", [fit_mean_variance, fit_categorical])
 def test_the_likelihoods_gradient_is_right(fit, monkeypatch):
     """The optimiser's gradient against finite differences, at a random point."""
-    import harken.labelers.distributional as module
+    import harken.labelers.groups.distributional as module
     votes, x = hidden_context(0, n=200, items=6)
     caught = {}
     monkeypatch.setattr(module, "_minimum", lambda loss, start: caught.update(loss=loss, start=start) or start)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from harken.labelers.given import Ranked, traits_given
+from harken.labelers.models.given import Ranked, traits_given
 
 
 def planted(seed, people=20, each=40, options=4, noise=0.0):

@@ -8,12 +8,29 @@ from scipy.signal import lfilter
 
 from harken.core.errors import UserError
 from harken.core.records import Choice, Prompt
-from harken.labelers import chain, groups, regression
-from harken.labelers.disagreement import crowd_outcomes, examine, observed_disagreement, permutation_test, to_json, value_share
-from harken.labelers.groups import centred, features, fit_groups, fit_shared, group_index, one_hot, posterior
-from harken.labelers.heldout import folds_of, gain
-from harken.labelers.mixture import discover, fit_mixture
-from harken.labelers.regression import davidson, labeler_traits, outcome_logps, vote_logps
+from harken.labelers.groups.disagreement import (
+    crowd_outcomes,
+    examine,
+    observed_disagreement,
+    permutation_test,
+    to_json,
+    value_share,
+)
+from harken.labelers.groups.heldout import folds_of, gain
+from harken.labelers.groups.mixture import discover, fit_mixture
+from harken.labelers.groups.regression import davidson, labeler_traits, outcome_logps, vote_logps
+from harken.labelers.groups.scores import (
+    centred,
+    chain,
+    features,
+    fit_groups,
+    fit_shared,
+    group_index,
+    one_hot,
+    posterior,
+    regression,
+)
+from harken.labelers.groups.scores import scores as groups
 from harken.labelers.votes import votes_of
 from harken.stats.bradley_terry import bradley_terry
 from harken.stats.intervals import paired_difference

@@ -11,9 +11,9 @@ from scipy.stats import kendalltau
 
 from harken.core.errors import UserError
 from harken.core.records import Choice, Prompt
-from harken.labelers.features import TextFeatures
-from harken.labelers.fitting import Fit, Priors
-from harken.labelers.reliability import fit_features, fit_reliability
+from harken.labelers.asking.features import TextFeatures
+from harken.labelers.models.fitting import Fit, Priors
+from harken.labelers.models.reliability import fit_features, fit_reliability
 from harken.labelers.votes import crowd, votes_of
 from harken.stats.bradley_terry import bradley_terry, count_wins
 from labeler_worlds import centred, world

@@ -18,7 +18,7 @@ from harken.core.config import field_docs
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "harken"
-RANKS = {"core": 0, "store": 1, "labelers": 1, "text": 1, "objectives": 1, "stats": 1, "goals": 1, "engines": 2,
+RANKS = {"core": 0, "store": 1, "labelers": 1, "text": 1, "objectives": 1, "stats": 1, "goals": 1, "engines": 2, "draw": 2,
          "rewards": 3, "sandbox": 3, "methods": 4, "evals": 4, "studio": 5, "serve": 5, "report": 5}
 TOP = 6
 ALONE = ("methods", "rewards", "evals")

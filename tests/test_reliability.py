@@ -8,8 +8,8 @@ import pytest
 from scipy import special, stats
 
 from harken.core.records import Choice, Prompt
-from harken.labelers.dawid_skene import dawid_skene
-from harken.labelers.glad import glad
+from harken.labelers.models.dawid_skene import dawid_skene
+from harken.labelers.models.glad import glad
 from harken.labelers.ratings import ratings_of, ratings_of_votes
 from harken.labelers.votes import votes_of
 

@@ -19,10 +19,10 @@ from harken.core.protocols import Estimate
 from harken.core.records import Choice, Judgment
 from harken.core.run import waiting
 from harken.core.terminal import one_line, visible
-from harken.labelers.forest import forest_svg
-from harken.labelers.influence import Tested, drop_each, drop_effect, held_out
-from harken.labelers.people import Person, describe, median_seconds, warnings
-from harken.labelers.reliability import Reliability, fit_reliability
+from harken.draw.forest import forest_svg
+from harken.labelers.models.influence import Tested, drop_each, drop_effect, held_out
+from harken.labelers.models.reliability import Reliability, fit_reliability
+from harken.labelers.models.verdicts import Person, describe, median_seconds, warnings
 from harken.labelers.votes import Votes, votes_of
 from harken.stats.intervals import mean_interval, paired_difference
 from harken.store.database import open_database
@@ -161,7 +161,7 @@ def picture(people: Sequence[Person], file: object, inline: bool = False) -> str
 
 def page(people: Sequence[Person], summary: Mapping[str, Any]) -> str:
     """An offline page: the picture, the table, the test on unseen votes, the warnings."""
-    from harken.report.html import section, text
+    from harken.draw.html import section, text
     head, rows = cells(people, summary)
     columns = "".join(f'<th scope="col">{text(h)}</th>' for h in head)
     body = "".join(f'<tr><th scope="row">{text(r[0])}</th>' + "".join(f"<td>{text(c)}</td>" for c in r[1:]) + "</tr>"
@@ -170,7 +170,7 @@ def page(people: Sequence[Person], summary: Mapping[str, Any]) -> str:
     table = f'{wide.format("Labelers")}<table class="plain"><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table></div>'
     unseen = "".join(f"<p>{text(line)}</p>" for line in held_out_lines(summary))
     notes = "".join(f"<p>{text(w)}</p>" for w in summary["warnings"])
-    style = (Path(harken.__file__).parent / "report" / "style.css").read_text(encoding="utf-8")
+    style = (Path(harken.__file__).parent / "draw" / "style.css").read_text(encoding="utf-8")
     title = f"{summary['labelers']} labelers, {summary['votes']:,} votes"
     drawn = wide.format("Betas") + picture(people, summary["file"], inline=True) + "</div>"
     return f"""<!doctype html>

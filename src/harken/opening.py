@@ -22,7 +22,7 @@ import harken.rewards
 from harken.core.errors import UserError
 from harken.core.protocols import Reward
 from harken.core.run import file_hash, read_json
-from harken.labelers.aggregate import parse_aggregate
+from harken.labelers.groups.aggregate import parse_aggregate
 from harken.rewards.compositional import FILE, CompositionalReward
 from harken.rewards.ensemble import EnsembleReward
 from harken.text.panel import Judge, SampledRatings

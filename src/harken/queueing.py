@@ -14,13 +14,13 @@ import numpy as np
 from harken.core.errors import UserError
 from harken.core.records import Choice, Judgment, Prompt
 from harken.core.run import waiting
-from harken.labelers.active import Questions, next_items, pairs_to_ask
-from harken.labelers.active_sets import measure, next_sets
-from harken.labelers.belief import Belief, belief_of_features
-from harken.labelers.features import TextFeatures
-from harken.labelers.overlap import settled, trust
-from harken.labelers.pace import Pace, fit_pace
-from harken.labelers.reliability import Reliability, fit_features
+from harken.labelers.asking.belief import Belief, belief_of_features
+from harken.labelers.asking.features import TextFeatures
+from harken.labelers.asking.overlap import settled, trust
+from harken.labelers.asking.pace import Pace, fit_pace
+from harken.labelers.asking.pairs import Questions, next_items, pairs_to_ask
+from harken.labelers.asking.sets import measure, next_sets
+from harken.labelers.models.reliability import Reliability, fit_features
 from harken.labelers.votes import UNNAMED, Votes, votes_of
 
 RANDOM_DRAWS = 5

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import harken
 from harken.core.errors import UserError
+from harken.draw.html import section, text
 from harken.report import curves, monitors, people, results, samples
-from harken.report.html import section, text
 from harken.report.load import RunData, load_runs
 
 
@@ -61,7 +61,7 @@ def render(runs: Sequence[RunData]) -> str:
     shown = [(name, title, body, lead) for name, title, body, lead in sections if body]
     links = "".join(f'<a href="#{name}">{text(title)}</a>' for name, title, _, _ in shown)
     body = "".join(section(name, title, inner, lead) for name, title, inner, lead in shown)
-    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+    style = (Path(harken.__file__).parent / "draw" / "style.css").read_text(encoding="utf-8")
     count = f"{len(runs)} run{'s' * (len(runs) != 1)}"
     return f"""<!doctype html>
 <html lang="en">

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harken.report import html
-from harken.report.html import data_table, text
+from harken.draw import html
+from harken.draw.html import data_table, text
+from harken.draw.svg import Plot, binned, padded, smooth
 from harken.report.load import RunData, estimate, is_number, series
 from harken.report.results import Column, estimates_table, name_of, summaries
-from harken.report.svg import Plot, binned, padded, smooth
 from harken.stats.intervals import wilson
 
 FIRST = ("reward", "gold", "kl", "entropy", "length", "eos_rate", "clip_fraction", "logprob_gap", "loss", "nll",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harken.report import html
+from harken.draw import html
+from harken.draw.html import data_table, text
+from harken.draw.svg import Plot, padded
 from harken.report.curves import label
-from harken.report.html import data_table, text
 from harken.report.load import RunData
-from harken.report.svg import Plot, padded
 from harken.stats.monitors import MONITORS, Audit, Drift, change
 
 NAMES = {"proxy": ("Reward that is climbed (proxy)", "accent"), "held_out": ("Held-out reward", "gold")}

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harken.core.protocols import Estimate
-from harken.report import html
-from harken.report.html import data_table, text
+from harken.draw import html
+from harken.draw.html import data_table, text
+from harken.draw.svg import interval_bar, padded
 from harken.report.load import Row, RunData, estimate, is_number
 from harken.report.results import Column, estimates_table
 from harken.report.samples import prompt_of, words_of
-from harken.report.svg import interval_bar, padded
 
 SHOWN = 24
 """Labelers in the picture; the rest is in the table of numbers."""

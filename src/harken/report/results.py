@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from harken.core.protocols import Estimate
-from harken.report import html
-from harken.report.html import text
+from harken.draw import html
+from harken.draw.html import text
+from harken.draw.svg import interval_bar, padded
 from harken.report.load import ORDER, RunData, estimate, series
-from harken.report.svg import interval_bar, padded
 
 NAMES = {"base": "Base", "sft": "SFT", "reward_model": "Reward model", "rloo": "RLOO", "win_rate": "Win rate"}
 PLAIN = {"heldout_nll": "held-out NLL", "nll": "NLL", "reward": "proxy reward", "loss": "the loss",

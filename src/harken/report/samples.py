@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from harken.report import html
-from harken.report.html import definitions, text
+from harken.draw import html
+from harken.draw.html import definitions, text
 from harken.report.load import ORDER, Row, RunData, is_number, series
 from harken.report.results import name_of, short, win_rates
 

@@ -20,12 +20,12 @@ import numpy as np
 from sqlalchemy import Connection, bindparam, select, update
 
 from harken.core.records import Judgment, Prompt
-from harken.labelers.active_sets import next_sets
-from harken.labelers.belief import Belief, belief_of_features
-from harken.labelers.features import TextFeatures
-from harken.labelers.likelihood import Floats
-from harken.labelers.pace import fit_pace
-from harken.labelers.reliability import fit_features
+from harken.labelers.asking.belief import Belief, belief_of_features
+from harken.labelers.asking.features import TextFeatures
+from harken.labelers.asking.pace import fit_pace
+from harken.labelers.asking.sets import next_sets
+from harken.labelers.models.likelihood import Floats
+from harken.labelers.models.reliability import fit_features
 from harken.labelers.votes import votes_of
 from harken.store import events
 from harken.store.database import Database

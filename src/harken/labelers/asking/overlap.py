@@ -17,8 +17,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from harken.labelers.likelihood import Floats, davidson
-from harken.labelers.reliability import Reliability
+from harken.labelers.models.likelihood import Floats, davidson
+from harken.labelers.models.reliability import Reliability
 from harken.labelers.votes import Votes
 
 MARGIN = 0.4

@@ -25,8 +25,8 @@ from typing import Any, Literal
 import numpy as np
 
 from harken.core.protocols import Estimate
+from harken.labelers.agreement.resample import percentiles, resampled_sums, wilson_bounds
 from harken.labelers.ratings import Floats, Ratings
-from harken.labelers.resample import percentiles, resampled_sums, wilson_bounds
 
 Scale = Literal["nominal", "linear", "ordinal", "interval", "ratio", "quadratic"]
 Measure = Literal["percent", "cohen", "fleiss", "alpha", "gwet"]

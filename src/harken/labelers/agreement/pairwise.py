@@ -17,9 +17,9 @@ import numpy as np
 from scipy import sparse, special
 
 from harken.core.protocols import Estimate
-from harken.labelers.agreement import RARE, Agreement, Scale, agreement, likeness
+from harken.labelers.agreement.coefficients import RARE, Agreement, Scale, agreement, likeness
+from harken.labelers.agreement.resample import wilson_bounds
 from harken.labelers.ratings import Floats, Ints, Ratings, ratings_of_votes
-from harken.labelers.resample import wilson_bounds
 from harken.labelers.votes import Votes
 
 

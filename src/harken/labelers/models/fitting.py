@@ -1,4 +1,4 @@
-"""The fit behind `harken.labelers.reliability`: a posterior mode, the widths of its priors, and draws about it.
+"""The fit behind `harken.labelers.models.reliability`: a posterior mode, the widths of its priors, and draws about it.
 
 Parameters are one vector x: item scores (or feature weights), then a block of A for each trait of the labelers that is
 in the model (beta, position, length, indifference), then ln nu.
@@ -22,7 +22,7 @@ from scipy import sparse
 from scipy.optimize import minimize
 
 from harken.labelers import laplace
-from harken.labelers.likelihood import Floats, Ints, crowd_odds, davidson, davidson_table, half_wins, sigmoid
+from harken.labelers.models.likelihood import Floats, Ints, crowd_odds, davidson, davidson_table, half_wins, sigmoid
 from harken.labelers.votes import Votes
 
 Model = Literal["plain", "beta", "crowd"]

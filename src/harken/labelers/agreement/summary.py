@@ -14,9 +14,10 @@ import numpy as np
 
 from harken.core.protocols import Estimate
 from harken.core.records import Choice, Judgment
-from harken.labelers.agreement import DRAWS, Agreement, Measure, Scale, agreement
-from harken.labelers.pairwise import Matrix, by_rater, matrix, self_consistency
-from harken.labelers.rankings import kendall_tau, kendall_w, rankings_of
+from harken.labelers.agreement.coefficients import DRAWS, Agreement, Measure, Scale, agreement
+from harken.labelers.agreement.kendall import kendall_tau, kendall_w
+from harken.labelers.agreement.pairwise import Matrix, by_rater, matrix, self_consistency
+from harken.labelers.rankings import rankings_of
 from harken.labelers.ratings import Ratings, ratings_of_votes
 from harken.labelers.votes import UNNAMED, votes_of
 

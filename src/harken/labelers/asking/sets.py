@@ -21,9 +21,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harken.labelers.active import information
-from harken.labelers.belief import Belief
-from harken.labelers.likelihood import Floats, Ints
+from harken.labelers.asking.belief import Belief
+from harken.labelers.asking.pairs import information
+from harken.labelers.models.likelihood import Floats, Ints
 
 DRAWS = 256
 """An information is known to about 5 %, and told up to ln 256 = 5.5 nats."""

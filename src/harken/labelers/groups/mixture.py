@@ -24,9 +24,9 @@ from scipy import sparse
 
 from harken.core.protocols import Estimate
 from harken.core.run import Shown, silent
-from harken.labelers.groups import ROUGH, GroupModel, differences, features, fit_membership, traits_of
-from harken.labelers.heldout import folds_of, gain
-from harken.labelers.regression import Floats, outcome_logps, vote_logps
+from harken.labelers.groups.heldout import folds_of, gain
+from harken.labelers.groups.regression import Floats, outcome_logps, vote_logps
+from harken.labelers.groups.scores import ROUGH, GroupModel, differences, features, fit_membership, traits_of
 from harken.labelers.votes import Votes
 
 FLATTEN = 1e-6

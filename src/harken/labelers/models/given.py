@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harken.labelers.likelihood import Floats, Ints, all_pairs, plackett_luce
+from harken.labelers.models.likelihood import Floats, Ints, all_pairs, plackett_luce
 
 BETA_SD, LENGTH_SD = 1.0, 0.3
 MOST = 9

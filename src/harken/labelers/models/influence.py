@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.core.run import Shown, silent
-from harken.labelers.fitting import LEARNT, Fit, Model, Priors
-from harken.labelers.likelihood import Floats, Ints
-from harken.labelers.reliability import task_of
+from harken.labelers.models.fitting import LEARNT, Fit, Model, Priors
+from harken.labelers.models.likelihood import Floats, Ints
+from harken.labelers.models.reliability import task_of
 from harken.labelers.votes import Votes
 
 PREDICTIVE = 64  # draws of the posterior that a prediction averages over

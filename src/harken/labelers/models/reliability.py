@@ -30,8 +30,8 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from harken.core.errors import UserError
-from harken.labelers.fitting import LEARNT, LEAST_SCALE, Fit, Model, Priors, Ties, length_difference
-from harken.labelers.likelihood import TINY, Floats, Ints, crowd_odds, davidson_table, sigmoid
+from harken.labelers.models.fitting import LEARNT, LEAST_SCALE, Fit, Model, Priors, Ties, length_difference
+from harken.labelers.models.likelihood import TINY, Floats, Ints, crowd_odds, davidson_table, sigmoid
 from harken.labelers.votes import Votes, crowd
 
 __all__ = ["Model", "Priors", "Reliability", "Ties", "fit_features", "fit_reliability", "length_difference"]
@@ -132,7 +132,7 @@ def fit_reliability(votes: Votes, *, model: Model = "beta", ties: Ties = "davids
 
 def task_of(votes: Votes, model: Model = "beta", ties: Ties = "davidson", position: bool = False, length: bool = False,
             indifference: bool = False, prior: Priors = LEARNT, weight: Floats | None = None) -> Fit:
-    """What `fit_reliability` solves, for those who refit it under other weights (`harken.labelers.influence`)."""
+    """What `fit_reliability` solves, for those who refit it under other weights (`harken.labelers.models.influence`)."""
     _check(votes, weight)
     n = len(votes)
     design = sparse.csr_array((np.tile([1.0, -1.0], n), np.stack([votes.a, votes.b], axis=1).ravel(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from html import escape
 
-from harken.labelers.pairwise import Matrix
+from harken.labelers.agreement.pairwise import Matrix
 
 CELL, ROW = 46, 26
 ABOVE, BELOW = "#2f7fd0", "#e07020"

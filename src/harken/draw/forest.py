@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from harken.labelers.people import Person
+from harken.labelers.models.verdicts import Person
 
 ROW, LEFT, WIDTH, RIGHT = 22, 150, 330, 190
 COLOURS = {"reliable": "#2f7fd0", "careless": "#c58a00", "reversed": "#d0402f"}

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import special
 
 from harken.core.protocols import Estimate
-from harken.labelers.regression import Floats, Ints
+from harken.labelers.groups.regression import Floats, Ints
 from harken.labelers.votes import Votes
 
 

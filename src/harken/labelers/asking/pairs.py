@@ -27,8 +27,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from harken.labelers.belief import Belief
-from harken.labelers.likelihood import Floats, Ints
+from harken.labelers.asking.belief import Belief
+from harken.labelers.models.likelihood import Floats, Ints
 
 Strategy = Literal["bald", "d_optimal", "random", "margin", "diversity", "thompson"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)

@@ -29,8 +29,8 @@ from scipy import sparse
 
 from harken.core.errors import UserError
 from harken.core.run import Shown, silent
-from harken.labelers.chain import Chain, Evidence, State, effective
-from harken.labelers.regression import Fit, Floats, Ints, Place, davidson, labeler_traits, outcome_logps
+from harken.labelers.groups.chain import Chain, Evidence, State, effective
+from harken.labelers.groups.regression import Fit, Floats, Ints, Place, davidson, labeler_traits, outcome_logps
 from harken.labelers.votes import Votes, crowd
 
 SIGMAS = (0.5, 1.0, 2.0, 4.0)

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from harken.core.records import Choice, Judgment
-from harken.labelers.influence import Dropped
-from harken.labelers.reliability import Reliability
+from harken.labelers.models.influence import Dropped
+from harken.labelers.models.reliability import Reliability
 from harken.labelers.votes import UNNAMED, Votes
 
 FEW, WIDE, PULL, Z = 20, 2.0, 0.3, 1.645

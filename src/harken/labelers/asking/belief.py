@@ -19,8 +19,8 @@ import numpy as np
 from scipy import linalg, sparse
 
 from harken.labelers import laplace
-from harken.labelers.likelihood import Floats, Ints, davidson_table
-from harken.labelers.reliability import Reliability
+from harken.labelers.models.likelihood import Floats, Ints, davidson_table
+from harken.labelers.models.reliability import Reliability
 from harken.labelers.votes import Votes
 
 EXACT = 1500

@@ -33,8 +33,8 @@ from scipy.special import log_ndtr, ndtri, softmax
 
 from harken.core.errors import UserError
 from harken.labelers import laplace
-from harken.labelers.groups import centred, features
-from harken.labelers.regression import Floats, Ints
+from harken.labelers.groups.regression import Floats, Ints
+from harken.labelers.groups.scores import centred, features
 from harken.labelers.votes import Votes
 
 MEAN_SD = 3.0

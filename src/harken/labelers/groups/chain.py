@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import sparse
 
-from harken.labelers.regression import SPREAD, TIE_SD, Curvature, Floats, Ints, outcome_odds
+from harken.labelers.groups.regression import SPREAD, TIE_SD, Curvature, Floats, Ints, outcome_odds
 
 TAU = np.geomspace(0.02, 4.0, 200)
 SIGMA = np.geomspace(0.1, 10.0, 200)

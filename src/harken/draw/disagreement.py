@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harken.core.protocols import Estimate
-from harken.labelers.disagreement import Disagreement, ItemGap
+from harken.draw.html import percent, text
+from harken.draw.svg import tick_label, ticks
+from harken.labelers.groups.disagreement import Disagreement, ItemGap
 from harken.labelers.votes import Votes
-from harken.report.html import percent, text
-from harken.report.svg import tick_label, ticks
 
 WIDTH, ROW, LEFT, RIGHT = 720, 28, 300, 24
 EXCERPT = 44

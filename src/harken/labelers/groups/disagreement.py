@@ -28,11 +28,11 @@ import numpy as np
 from harken.core.errors import UserError
 from harken.core.protocols import Estimate
 from harken.core.run import Shown, silent
-from harken.labelers.chain import credible
-from harken.labelers.groups import GroupModel, Posterior, features, fit_membership, group_index, one_hot, posterior
-from harken.labelers.heldout import folds_of, gain
-from harken.labelers.mixture import Discovery, discover, residuals, vote_logps_of
-from harken.labelers.regression import Floats, Ints, outcome_logps
+from harken.labelers.groups.chain import credible
+from harken.labelers.groups.heldout import folds_of, gain
+from harken.labelers.groups.mixture import Discovery, discover, residuals, vote_logps_of
+from harken.labelers.groups.regression import Floats, Ints, outcome_logps
+from harken.labelers.groups.scores import GroupModel, Posterior, features, fit_membership, group_index, one_hot, posterior
 from harken.labelers.votes import Votes
 
 LEVEL = 0.9

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from harken.core.protocols import Estimate
-from harken.report.html import compact, text
+from harken.draw.html import compact, text
 
 Points = Sequence[tuple[float, float]]
 
