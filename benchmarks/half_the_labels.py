@@ -7,7 +7,7 @@ same features in every arm. A label is one vote. Accuracy is on 61 other prompts
 apart in gold, that are ranked as gold (what the careful value, and the mean of the two groups) ranks them.
 
 plain        N / 3 random pairs, each put to 3 people, the majority kept, Bradley–Terry (ties as half wins)
-reliability  random pairs, one vote each, beta of each labeler fitted with the reward (fit_features)
+reliability  random pairs, one vote each, beta of each labeler fitted with the reward (fit_reliability)
 ours         the same, and the pairs chosen by BALD in batches of 20, one for each labeler: everybody, the careless too, gives
              as many labels as in the other arms
 
@@ -36,7 +36,7 @@ from harken.core.records import Prompt
 from harken.labelers.asking.belief import belief_of_features
 from harken.labelers.asking.features import TextFeatures
 from harken.labelers.asking.pairs import Questions, next_items, pairs_to_ask
-from harken.labelers.models.reliability import Reliability, fit_features
+from harken.labelers.models.reliability import Reliability, fit_reliability
 from harken.labelers.votes import Votes
 from harken.sandbox import SimulatedLabeler, gold_parts, gold_score, load_demonstrations, null_answers, upside_down
 from harken.sandbox.gold import LONG_ANSWER
@@ -138,8 +138,8 @@ class World:
         return float((np.sign(gap) == np.sign(self.gold[self.test[0]] - self.gold[self.test[1]])).mean())
 
     def fit(self, rows: list[tuple[int, int, int, int, int]], plain: bool) -> Reliability:
-        return fit_features(self.votes(rows), self.phi, model="plain" if plain else "beta", ties="half" if plain else "davidson",
-                            draws=0)
+        return fit_reliability(self.votes(rows), phi=self.phi, model="plain" if plain else "beta",
+                               ties="half" if plain else "davidson", draws=0)
 
 
 def majority(won: list[int]) -> int:

@@ -80,7 +80,7 @@ def run_agreement(args: argparse.Namespace) -> int:
 
 
 def _summary(args: argparse.Namespace) -> Summary:
-    from harken.labelers.agreement.summary import of_ratings
+    from harken.labelers.agreement.summary import summary_of_ratings
     from harken.store.files import read_comparisons, read_rows
     name = str(args.file)
     if name.endswith((".db", ".sqlite")) or "://" in name:
@@ -90,15 +90,15 @@ def _summary(args: argparse.Namespace) -> Summary:
         if any("ranks" in j.payload for j in judgments):
             return _comparisons(judgments, args)
         rated = [{**j.payload, "prompt": j.prompt.id, "labeler": j.labeler} for j in judgments if j.kind == "rating"]
-        return of_ratings(_ratings(name, enumerate(rated, 1), args.field), args.scale, seed=args.seed)
+        return summary_of_ratings(_ratings(name, enumerate(rated, 1), args.field), args.scale, seed=args.seed)
     first = next(iter(read_rows(name)), (0, {}))[1]
     if (args.field or _field(first)) and not {"completions", "chosen"} & set(first):
-        return of_ratings(_ratings(name, read_rows(name), args.field), args.scale, seed=args.seed)
+        return summary_of_ratings(_ratings(name, read_rows(name), args.field), args.scale, seed=args.seed)
     return _comparisons(read_comparisons(name).records, args)
 
 
 def _comparisons(said: Any, args: argparse.Namespace) -> Summary:
-    from harken.labelers.agreement.summary import of_comparisons
+    from harken.labelers.agreement.summary import summary_of_comparisons
     if not any(one.labeler for one in said):
         raise UserError(f"{args.file} names no labeler: two people who differ look like one who changes his mind.",
                         NAMELESS)
@@ -106,7 +106,7 @@ def _comparisons(said: Any, args: argparse.Namespace) -> Summary:
         raise UserError(f"{args.file} holds comparisons, which have no scale and no field.", "Leave --scale and --field out.")
     people = {one.labeler for one in said if one.labeler}
     try:
-        return of_comparisons(said, seed=args.seed)
+        return summary_of_comparisons(said, seed=args.seed)
     except ValueError:
         if len(people) == 1:
             raise UserError(f"{args.file}: all {len(said):,} judgments are by {people.pop()}: agreement takes two people.",

@@ -46,7 +46,7 @@ def disagree(args: argparse.Namespace) -> int:
     from harken.core.run import waiting
     from harken.draw.disagreement import picture
     from harken.labelers.groups.aggregate import jury_group_weights, parse_aggregate, parse_jury
-    from harken.labelers.groups.disagreement import examine, to_json
+    from harken.labelers.groups.disagreement import fit_disagreement, to_json
     from harken.labelers.groups.scores import centred
     from harken.labelers.votes import votes_of
     from harken.store.files import check_out, read_comparisons, write_text
@@ -66,8 +66,8 @@ def disagree(args: argparse.Namespace) -> int:
     if note:
         print(note)
     _check_names(votes, args.group_by, way, seats)
-    found = examine(votes, args.group_by, most=args.most, permutations=args.permutations, seed=args.seed,
-                    watch=waiting)
+    found = fit_disagreement(votes, group_by=args.group_by, most=args.most, permutations=args.permutations, seed=args.seed,
+                             watch=waiting)
     print(describe(found, votes, args.group_by, args.show))
     if args.json:
         model = found.model

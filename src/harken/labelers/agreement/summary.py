@@ -1,6 +1,6 @@
 """All that is said about a set of judgments' agreement, once: what `harken agreement` and the lead's view show.
 
-    summary = of_comparisons(db.judgments())
+    summary = summary_of_comparisons(db.judgments())
     summary.measures["alpha"], summary.matrix, summary.to_json()
 """
 
@@ -51,12 +51,13 @@ class Summary:
                 "matrix": self.matrix and self.matrix.to_json(), "published": PUBLISHED}
 
 
-def of_comparisons(said: Iterable[Choice | Judgment], *, seed: int = 0, draws: int = DRAWS, level: float = 0.95) -> Summary:
+def summary_of_comparisons(judgments: Iterable[Choice | Judgment], *, seed: int = 0, draws: int = DRAWS,
+                           level: float = 0.95) -> Summary:
     """Agreement on pairs, with and without ties, on rankings of three and more, and of people with themselves.
 
     Raises ValueError with the reason when no labeler is named, or nothing was judged twice.
     """
-    judged = list(said)
+    judged = list(judgments)
     votes = votes_of(judged)
     named = [name for name in votes.labelers if name != UNNAMED]
     if not named:
@@ -81,7 +82,8 @@ def of_comparisons(said: Iterable[Choice | Judgment], *, seed: int = 0, draws: i
                    matrix(most_shared(ratings)))
 
 
-def of_ratings(ratings: Ratings, scale: Scale = "nominal", *, seed: int = 0, draws: int = DRAWS, level: float = 0.95) -> Summary:
+def summary_of_ratings(ratings: Ratings, scale: Scale = "nominal", *, seed: int = 0, draws: int = DRAWS,
+                       level: float = 0.95) -> Summary:
     """Agreement on values given to units, near values counting in part unless the scale is nominal.
 
     Raises ValueError with the reason when nothing was rated twice.

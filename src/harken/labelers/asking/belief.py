@@ -1,6 +1,6 @@
 """What is known of items' scores, and how sure of it one can be: the posterior that questions are chosen by.
 
-    found = fit_features(votes, phi)
+    found = fit_reliability(votes, phi=phi)
     belief = belief_of_features(found, phi_of_candidates)     # any item that has features, judged or not
     belief = belief_of_items(fit_reliability(votes), votes)   # the items judged, no features
     mean, variance = belief.difference(a, b)                  # of the median labeler's log-odds of a over b
@@ -56,9 +56,9 @@ class Belief:
 
 
 def belief_of_features(found: Reliability, phi: Floats) -> Belief:
-    """Of items with features phi [I, D], under the weights that `fit_features` found."""
+    """Of items with features phi [I, D], under the weights that `fit_reliability` found."""
     if found.weights is None or found.covariance is None:
-        raise ValueError("this fit has no weights: use fit_features, or belief_of_items")
+        raise ValueError("this fit has no weights: use fit_reliability, or belief_of_items")
     if phi.ndim != 2 or phi.shape[1] != len(found.weights):
         raise ValueError(f"phi has shape {phi.shape}, the fit {len(found.weights)} features")
     return Belief(phi @ found.weights, phi @ root_of(found.covariance), found.tie)

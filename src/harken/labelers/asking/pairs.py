@@ -1,6 +1,6 @@
 """Which question to ask next, and whom: the one that teaches most for a second of reading.
 
-    belief = belief_of_features(fit_features(votes, phi), phi)
+    belief = belief_of_features(fit_reliability(votes, phi=phi), phi)
     questions = pairs_to_ask(prompt, seconds=pace.seconds(…))        # all pairs of answers to one prompt
     chosen = next_items(belief, questions, 20)
     chosen.which, chosen.information, chosen.seconds                 # rows of `questions`, nats, seconds

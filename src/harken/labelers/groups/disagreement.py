@@ -1,6 +1,6 @@
 """Is disagreement noise, or a difference of values? And where.
 
-    found = examine(votes, group_by="age")     # or None: look for groups in the votes
+    found = fit_disagreement(votes, group_by="age")     # or None: look for groups in the votes
     found.share, found.p_value, found.gain     # how much, by chance?, does it predict new votes?
     found.items                                # where groups truly differ
 
@@ -30,9 +30,9 @@ from harken.core.protocols import Estimate
 from harken.core.run import Shown, silent
 from harken.labelers.groups.chain import credible
 from harken.labelers.groups.heldout import folds_of, gain
-from harken.labelers.groups.mixture import Discovery, discover, residuals, vote_logps_of
+from harken.labelers.groups.mixture import Mixture, fit_mixture, residuals, vote_logps_of
 from harken.labelers.groups.regression import Floats, Ints, outcome_logps
-from harken.labelers.groups.scores import GroupModel, Posterior, features, fit_membership, group_index, one_hot, posterior
+from harken.labelers.groups.scores import EVERYBODY, Groups, Posterior, features, fit_membership, group_index, one_hot, posterior
 from harken.labelers.votes import Votes
 
 LEVEL = 0.9
@@ -59,9 +59,9 @@ class ItemGap:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """What `examine` found. `model` has one group where one suffices."""
+    """What `fit_disagreement` found. `model` has one group where one suffices."""
 
-    model: GroupModel
+    model: Groups
     share: Estimate | None
     """Of expected disagreement, the part between groups: values. The rest is noise. None with one group."""
     expected: float
@@ -76,7 +76,7 @@ class Disagreement:
     items: tuple[ItemGap, ...]
     tested: int
     """Items with enough votes in two groups to be looked at."""
-    discovery: Discovery | None
+    discovery: Mixture | None
     inverted: tuple[str, ...]
     """Groups whose scores are another's upside down: an inverted scale looks the same."""
 
@@ -88,7 +88,7 @@ class Disagreement:
         return bool(self.p_value < 0.05 if self.p_value is not None else self.gain and self.gain.low > 0)
 
 
-def permutation_test(votes: Votes, index: Ints, *, shared: GroupModel, permutations: int = 999,
+def permutation_test(votes: Votes, index: Ints, *, shared: Groups, permutations: int = 999,
                      seed: int = 0, watch: Shown = silent) -> tuple[float, Floats]:
     """P-value of "groups are exchanged labels", and [I or F] each score's own.
 
@@ -178,7 +178,7 @@ def crowd_outcomes(d: Floats, beta: Floats, log_nu: Floats) -> Floats:
     return np.stack([np.where(d > 0, low, high), middle, np.where(d > 0, high, low)], -1)
 
 
-def votes_by(votes: Votes, model: GroupModel) -> Floats:
+def votes_by(votes: Votes, model: Groups) -> Floats:
     """[K] how many votes each group cast."""
     return np.asarray(model.membership[votes.labeler].sum(0))
 
@@ -207,7 +207,7 @@ def item_gaps(votes: Votes, post: Posterior, *, false_sign: float = FALSE_SIGN) 
     return tuple(found[:kept]), len(found)
 
 
-def _information(votes: Votes, model: GroupModel, g: int) -> Floats:
+def _information(votes: Votes, model: Groups, g: int) -> Floats:
     """[I] how many votes of group g touch each item."""
     part = model.membership[votes.labeler, g]
     count = len(votes.items)
@@ -215,7 +215,7 @@ def _information(votes: Votes, model: GroupModel, g: int) -> Floats:
 
 
 def held_out_gain(votes: Votes, member: Floats, names: tuple[str, ...], *, phi: Floats | None = None, folds: int = 5,
-                  seed: int = 0, noise: bool = True, whole: tuple[GroupModel | None, GroupModel | None] = (None, None),
+                  seed: int = 0, noise: bool = True, whole: tuple[Groups | None, Groups | None] = (None, None),
                   watch: Shown = silent) -> Estimate:
     """Nats that known groups add to a held-out vote beyond one score and individual care. `whole` are the fits of one score
     and of the groups to all votes, where they are known: fits to most of them start there (and end where they would)."""
@@ -224,7 +224,7 @@ def held_out_gain(votes: Votes, member: Floats, names: tuple[str, ...], *, phi: 
     with watch("predicting held-out votes", folds) as advance:
         for f in range(folds):
             train, test = votes.take(fold != f), votes.take(fold == f)
-            one = fit_membership(train, np.ones((len(member), 1)), ("everybody",), phi=table, noise=noise, start=whole[0])
+            one = fit_membership(train, np.ones((len(member), 1)), EVERYBODY, phi=table, noise=noise, start=whole[0])
             several = fit_membership(train, member, names, phi=table, noise=noise, sigma=one.sigma, start=whole[1])
             theirs[fold == f], ours[fold == f] = vote_logps_of(one, test), vote_logps_of(several, test)
             advance(1)
@@ -240,9 +240,9 @@ def upside_down(post: Posterior) -> tuple[str, ...]:
     return tuple(name for name, r in zip(post.model.names, np.corrcoef(mean)[main]) if r < -0.8)
 
 
-def examine(votes: Votes, group_by: str | None = None, *, phi: Floats | None = None, most: int = 3, noise: bool = True,
-            permutations: int = 999, draws: int = 400, starts: int = 4, folds: int = 5, seed: int = 0,
-            watch: Shown = silent) -> Disagreement:
+def fit_disagreement(votes: Votes, *, group_by: str | None = None, phi: Floats | None = None, most: int = 3, noise: bool = True,
+                     permutations: int = 999, draws: int = 400, starts: int = 4, folds: int = 5, seed: int = 0,
+                     watch: Shown = silent) -> Disagreement:
     """Splits disagreement into noise and values: between given groups, or between groups found in the votes.
 
     Raises UserError without comparisons, with fewer than two labelers, or where nobody carries the tag.
@@ -256,7 +256,7 @@ def examine(votes: Votes, group_by: str | None = None, *, phi: Floats | None = N
                         'Give each row its "labeler" ("harken import" keeps them).')
     table, p_value, better, found = features(votes, phi), None, None, None
     if group_by is None:
-        found = discover(votes, most=most, phi=phi, noise=noise, starts=starts, folds=folds, seed=seed, watch=watch)
+        found = fit_mixture(votes, most=most, phi=phi, noise=noise, starts=starts, folds=folds, seed=seed, watch=watch)
         model = found.model
         better = found.gains[len(model.names) - 2] if len(model.names) > 1 else (found.gains[0] if found.gains else None)
         index = model.membership.argmax(1)
@@ -264,7 +264,7 @@ def examine(votes: Votes, group_by: str | None = None, *, phi: Floats | None = N
         index, names = group_index(votes, group_by)
         member = one_hot(index, len(names))
         with watch("fitting", 2) as advance:
-            shared = fit_membership(votes, np.ones((len(index), 1)), ("everybody",), phi=table, noise=noise)
+            shared = fit_membership(votes, np.ones((len(index), 1)), EVERYBODY, phi=table, noise=noise)
             advance(1)
             model = fit_membership(votes, member, names, phi=table, noise=noise, sigma=shared.sigma)
         p_value, _ = permutation_test(votes, index, shared=shared, permutations=permutations, seed=seed, watch=watch)

@@ -110,7 +110,7 @@ class Categorical:
         return np.asarray(edges[at] + width * (share - reached[rows, at]) / np.maximum(self.shares[rows, at], FLOOR))
 
 
-Fitted = TypeVar("Fitted", MeanVariance, Categorical)
+Distribution = TypeVar("Distribution", MeanVariance, Categorical)
 
 
 def explained(mean: Floats, variance: Floats) -> float:
@@ -119,7 +119,7 @@ def explained(mean: Floats, variance: Floats) -> float:
     return between / whole if whole > 0 else 1.0
 
 
-def interval(found: Fitted, of: Callable[[Fitted], Any], level: float = 0.9) -> tuple[Any, Any]:
+def interval(found: Distribution, of: Callable[[Distribution], Any], level: float = 0.9) -> tuple[Any, Any]:
     """Ends of the interval of any figure `of` a fit: a number or an array. Raises ValueError for a fit without draws."""
     if not found.draws:
         raise ValueError("this fit has no draws: fit with draws=200")
@@ -139,7 +139,7 @@ def _pairs(votes: Votes) -> tuple[Ints, Ints, Floats, Floats]:
     return pair[:, 0].astype(np.int64), pair[:, 1].astype(np.int64), wins, losses
 
 
-def fit_mean_variance(votes: Votes, phi: Floats | None = None, *, draws: int = 0, seed: int = 0) -> MeanVariance:
+def fit_mean_variance(votes: Votes, *, phi: Floats | None = None, draws: int = 0, seed: int = 0) -> MeanVariance:
     """Maximum a posteriori means and standard deviations: a pair of numbers an item, or linear in features `phi` [I, F].
 
     `draws` are of Laplace's approximation with the pairs' Fisher information.
@@ -190,7 +190,7 @@ def fit_mean_variance(votes: Votes, phi: Floats | None = None, *, draws: int = 0
     return replace(found, draws=tuple(read(x + step, np.nan) for step in around))
 
 
-def fit_categorical(votes: Votes, phi: Floats | None = None, *, atoms: int = 10, draws: int = 0, seed: int = 0) -> Categorical:
+def fit_categorical(votes: Votes, *, phi: Floats | None = None, atoms: int = 10, draws: int = 0, seed: int = 0) -> Categorical:
     """Maximum a posteriori distributions over `atoms` atoms: free for every item, or logits linear in features `phi` [I, F].
 
     `draws` as in `fit_mean_variance`.

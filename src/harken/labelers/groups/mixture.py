@@ -1,6 +1,6 @@
 """Groups found in the votes: who votes alike, and how many kinds of people the votes can tell apart.
 
-    found = discover(votes)            # 1 group suffices, unless held-out votes say otherwise
+    found = fit_mixture(votes)            # 1 group suffices, unless held-out votes say otherwise
     found.model.membership             # [A, K]
 
 EM over a mixture of Davidson models with shared scores and shrunken offsets (`groups.py`). The E-step asks under which
@@ -26,7 +26,7 @@ from harken.core.protocols import Estimate
 from harken.core.run import Shown, silent
 from harken.labelers.groups.heldout import folds_of, gain
 from harken.labelers.groups.regression import Floats, outcome_logps, vote_logps
-from harken.labelers.groups.scores import ROUGH, GroupModel, differences, features, fit_membership, traits_of
+from harken.labelers.groups.scores import EVERYBODY, ROUGH, Groups, differences, features, fit_membership, traits_of
 from harken.labelers.votes import Votes
 
 FLATTEN = 1e-6
@@ -34,11 +34,11 @@ LEAST_BETA = 0.5
 
 
 @dataclass(frozen=True)
-class Discovery:
+class Mixture:
     """`models[k-1]` has k groups; `gains[k-2]` is what k groups add to k − 1 in nats a held-out vote, clustered by labeler."""
 
-    model: GroupModel
-    models: tuple[GroupModel, ...]
+    model: Groups
+    models: tuple[Groups, ...]
     held_out: tuple[float, ...]
     """[K] mean log-likelihood of a held-out vote."""
     gains: tuple[Estimate, ...]
@@ -46,7 +46,7 @@ class Discovery:
     """[K] −2 (log evidence + log P(membership)), BIC's integrated form where scores are shrunken; smaller is better."""
 
 
-def residuals(votes: Votes, model: GroupModel) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+def residuals(votes: Votes, model: Groups) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
     """[A, F], [A, F] each labeler's pull on each score beyond the shared model (gradient), and its variance."""
     scores = model.scores()[0]
     d = model.beta[votes.labeler, 0] * (scores[votes.a] - scores[votes.b]) + model.position * votes.first
@@ -60,7 +60,7 @@ def residuals(votes: Votes, model: GroupModel) -> tuple[sparse.csr_matrix, spars
     return pull.tocsr(), spread.tocsr()
 
 
-def _start(votes: Votes, shared: GroupModel, k: int, rng: np.random.Generator, spectral: bool) -> Floats:
+def _start(votes: Votes, shared: Groups, k: int, rng: np.random.Generator, spectral: bool) -> Floats:
     """[A, K] first memberships: k-means on the leading directions of standardised residuals, or a random split."""
     count = len(votes.labelers)
     if not spectral:
@@ -79,7 +79,7 @@ def _start(votes: Votes, shared: GroupModel, k: int, rng: np.random.Generator, s
     return np.asarray(np.eye(k)[label] * 0.8 + 0.2 / k)
 
 
-def _expect(votes: Votes, model: GroupModel, hard: bool) -> tuple[Floats, float]:
+def _expect(votes: Votes, model: Groups, hard: bool) -> tuple[Floats, float]:
     """[A, K] responsibilities, and the log-likelihood of the mixture. Who cast no vote gets everybody's shares."""
     scores, count = model.scores(), len(votes.labelers)
     shares = np.maximum(model.shares, 1e-6)
@@ -101,17 +101,17 @@ def _expect(votes: Votes, model: GroupModel, hard: bool) -> tuple[Floats, float]
     return member, total
 
 
-def fit_mixture(votes: Votes, k: int, *, shared: GroupModel, hard: bool = False, starts: int = 4, steps: int = 30,
-                seed: int = 0) -> tuple[GroupModel, float]:
+def find_groups(votes: Votes, k: int, *, shared: Groups, hard: bool = False, starts: int = 4, steps: int = 30,
+                seed: int = 0) -> tuple[Groups, float]:
     """EM with `k` groups from `starts` starts; the likeliest end and its log-likelihood. `shared` is the fit of one group."""
     rng = np.random.default_rng(seed)
-    best: tuple[GroupModel, float] | None = None
+    best: tuple[Groups, float] | None = None
     names = tuple(f"group {c + 1}" for c in range(k))
     for start in range(starts):
         member = _start(votes, shared, k, rng, spectral=start % 2 == 0)
         # Whoever seems upside down to everybody may be upright in a group: β < 0 must be earned anew.
         beta, shy, last = np.repeat(np.maximum(shared.beta, LEAST_BETA), k, 1), np.repeat(shared.indifference, k, 1), -math.inf
-        before: GroupModel | None = None
+        before: Groups | None = None
         for step in range(steps):
             model = fit_membership(votes, member, names, phi=shared.phi, noise=False, sigma=shared.sigma, tau=1.0, beta=beta,
                                    shy=shy, start=before, tolerance=ROUGH)
@@ -138,7 +138,7 @@ def _upright(beta: Floats, member: Floats, seen: NDArray[np.bool_]) -> Floats:
     return np.where((np.sign(beta) * member)[seen].sum(0) < 0, -1.0, 1.0)
 
 
-def by_size(model: GroupModel) -> GroupModel:
+def by_size(model: Groups) -> Groups:
     """The same groups, the largest first."""
     order = np.argsort(-model.shares, kind="stable")
     return dataclasses.replace(model, membership=model.membership[:, order], beta=model.beta[:, order],
@@ -146,9 +146,8 @@ def by_size(model: GroupModel) -> GroupModel:
                                weights=np.concatenate([model.weights[:1], model.weights[1:][order]]))
 
 
-def discover(votes: Votes, *, most: int = 3, phi: NDArray[np.float64] | None = None, noise: bool = True, hard: bool = False,
-             folds: int = 5, starts: int = 4, seed: int = 0, level: float = 0.9,
-             watch: Shown = silent) -> Discovery:
+def fit_mixture(votes: Votes, *, most: int = 3, phi: NDArray[np.float64] | None = None, noise: bool = True, hard: bool = False,
+                folds: int = 5, starts: int = 4, seed: int = 0, level: float = 0.9, watch: Shown = silent) -> Mixture:
     """Fits 1 … `most` groups and keeps as many as held-out votes pay for.
 
     A further group is accepted while its gain's interval lies above 0; one group is the answer otherwise, and a good one.
@@ -156,9 +155,9 @@ def discover(votes: Votes, *, most: int = 3, phi: NDArray[np.float64] | None = N
     table, fold = features(votes, phi), folds_of(votes, folds, seed)
     most = max(1, min(most, len(set(votes.labeler.tolist())) // 2))
 
-    def fits(part: Votes) -> list[GroupModel]:
-        one = fit_membership(part, np.ones((len(part.labelers), 1)), ("everybody",), phi=table, noise=noise)
-        return [one, *(fit_mixture(part, k, shared=one, hard=hard, starts=starts, seed=seed)[0] for k in range(2, most + 1))]
+    def fits(part: Votes) -> list[Groups]:
+        one = fit_membership(part, np.ones((len(part.labelers), 1)), EVERYBODY, phi=table, noise=noise)
+        return [one, *(find_groups(part, k, shared=one, hard=hard, starts=starts, seed=seed)[0] for k in range(2, most + 1))]
 
     held = np.zeros((most, len(votes)))
     with watch("looking for groups", folds + 1) as advance:
@@ -170,14 +169,14 @@ def discover(votes: Votes, *, most: int = 3, phi: NDArray[np.float64] | None = N
         models = tuple(fits(votes))
     gains = [gain(held[k], held[k - 1], votes.labeler, level) for k in range(1, most)]
     chosen = next((k for k, one in enumerate(gains) if one.low <= 0), len(gains))
-    return Discovery(models[chosen], models, tuple(held.mean(1).tolist()), tuple(gains), tuple(map(_icl, models)))
+    return Mixture(models[chosen], models, tuple(held.mean(1).tolist()), tuple(gains), tuple(map(_icl, models)))
 
 
-def vote_logps_of(model: GroupModel, votes: Votes) -> Floats:
+def vote_logps_of(model: Groups, votes: Votes) -> Floats:
     """[N] log probability of what was voted."""
     return np.take_along_axis(model.log_probabilities(votes), (votes.won + 1)[:, None], -1)[:, 0]
 
 
-def _icl(model: GroupModel) -> float:
+def _icl(model: Groups) -> float:
     member = model.membership[model.seen]
     return -2 * (model.log_evidence + float((member * np.log(np.maximum(model.shares, 1e-12))).sum()))

@@ -32,7 +32,7 @@ TIE_SD = 3.0
 
 
 @dataclass(frozen=True)
-class Fit:
+class Davidson:
     """The maximum of the posterior and its curvature."""
 
     weights: Floats
@@ -138,8 +138,8 @@ class Curvature:
         return g, np.asarray(cross @ one + rest @ two + rng.standard_normal(count) / TIE_SD)
 
 
-def davidson(x: sparse.csr_matrix, won: Ints, precision: Floats, *, weight: Floats | None = None,
-             tie_shift: Floats | None = None, start: Place | None = None, tolerance: float = 1e-8) -> Fit:
+def fit_davidson(x: sparse.csr_matrix, won: Ints, precision: Floats, *, weight: Floats | None = None,
+                 tie_shift: Floats | None = None, start: Place | None = None, tolerance: float = 1e-8) -> Davidson:
     """Maximum a posteriori weights. `x` [N, D] sparse, `won` [N] in {1, 0, -1}, `precision` [D] all above 0.
 
     `weight` [N] counts each vote so often (responsibilities of a mixture); `tie_shift` [N] is added to ln ν (people who
@@ -179,7 +179,7 @@ def davidson(x: sparse.csr_matrix, won: Ints, precision: Floats, *, weight: Floa
         w, log_nu = w + scale * step, log_nu + scale * tie_step if ties else log_nu
         value, logps = new, new_logps
     evidence = value + float(np.log(precision).sum()) / 2 - curve.log_det() / 2 - (math.log(TIE_SD) if ties else 0.0)
-    return Fit(w, float(log_nu), likelihood(logps), evidence, curve)
+    return Davidson(w, float(log_nu), likelihood(logps), evidence, curve)
 
 
 SPREAD = {"beta": (0.1, 1.5), "indifference": (0.05, 3.0)}
@@ -187,7 +187,7 @@ SPREAD = {"beta": (0.1, 1.5), "indifference": (0.05, 3.0)}
 
 
 @dataclass(frozen=True)
-class Traits:
+class LabelerTraits:
     """How each labeler votes, whatever the scores are."""
 
     beta: Floats
@@ -198,7 +198,7 @@ class Traits:
     """[A] how much more readily than others a labeler ties: ν_k = ν exp(indifference_k); 0 where nobody ties."""
 
 
-def labeler_traits(d: Floats, won: Ints, labeler: Ints, labelers: int, log_nu: float, offset: Floats) -> Traits:
+def fit_labeler_traits(d: Floats, won: Ints, labeler: Ints, labelers: int, log_nu: float, offset: Floats) -> LabelerTraits:
     """Each labeler's traits in P(won | β d + offset, ln ν + indifference), maximum a posteriori, by Newton on all at once.
 
     `offset` [N] is what does not scale with β (a position bias). The priors are β ~ N(1, ω²), indifference ~ N(0, ψ²), with
@@ -221,7 +221,7 @@ def labeler_traits(d: Floats, won: Ints, labeler: Ints, labelers: int, log_nu: f
             stiff = np.asarray(np.bincount(labeler, tie * (1 - tie), labelers) + psi**-2, dtype=np.float64)
             shy = np.asarray(np.clip(shy + np.clip(slope / stiff, -1, 1), -6, 6), dtype=np.float64)
             psi = _width(shy, stiff, active, *SPREAD["indifference"])
-    return Traits(beta, 1 / np.sqrt(bend), shy)
+    return LabelerTraits(beta, 1 / np.sqrt(bend), shy)
 
 
 def _width(deviation: Floats, bend: Floats, active: NDArray[np.bool_], least: float, most: float) -> float:

@@ -1,7 +1,7 @@
 """Scores that differ between groups of people: one shared score, and offsets that data must pay for.
 
     index, names = group_index(votes, "age")
-    model = fit_groups(votes, index, names)        # point estimates, predictions
+    model = fit_groups(votes, index=index, names=names)        # point estimates, predictions
     post = posterior(votes, model)                 # intervals of every difference
 
 A labeler k of group g who compares items a and b votes by Davidson's model with
@@ -30,14 +30,14 @@ from scipy import sparse
 from harken.core.errors import UserError
 from harken.core.run import Shown, silent
 from harken.labelers.groups.chain import Chain, Evidence, State, effective
-from harken.labelers.groups.regression import Fit, Floats, Ints, Place, davidson, labeler_traits, outcome_logps
+from harken.labelers.groups.regression import Davidson, Floats, Ints, Place, fit_davidson, fit_labeler_traits, outcome_logps
 from harken.labelers.votes import Votes, crowd
 
 SIGMAS = (0.5, 1.0, 2.0, 4.0)
 TAUS = (0.001, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0)
 """Standard deviations of group offsets that are weighed against each other; the first stands for none. In coarser steps one of
 them would take all the weight, and intervals would leave out what is not known of τ."""
-NO_TAG = "(no tag)"
+EVERYBODY = ("everybody",)
 MIDDLE = 0.6
 """Where a search for τ begins."""
 HOPELESS = 30.0
@@ -55,7 +55,7 @@ SURE = 1e-3
 
 
 @dataclass(frozen=True)
-class GroupModel:
+class Groups:
     """Scores of each group and how surely each labeler votes by them."""
 
     names: tuple[str, ...]
@@ -179,9 +179,9 @@ class _Rows:
         rest = self.x.shape[1] - self.width - 1
         return np.concatenate([np.full(self.width, sigma**-2), np.full(rest, tau**-2), np.ones(1)])
 
-    def fit(self, sigma: float, tau: float, start: Place | None = None, tolerance: float = 1e-8) -> Fit:
-        return davidson(self.x, self.won, self.precision(sigma, tau), weight=self.weight, tie_shift=self.tie_shift, start=start,
-                        tolerance=tolerance)
+    def fit(self, sigma: float, tau: float, start: Place | None = None, tolerance: float = 1e-8) -> Davidson:
+        return fit_davidson(self.x, self.won, self.precision(sigma, tau), weight=self.weight, tie_shift=self.tie_shift,
+                            start=start, tolerance=tolerance)
 
     def scan(self, sigma: float, near: float, start: Place | None = None) -> Peaks:
         """By τ; those too far from the best to matter are left out."""
@@ -196,7 +196,7 @@ Peaks = dict[float, tuple[float, Place]]
 """By a prior's width: log evidence, and where the maximum lies."""
 
 
-def _scan(fit: Callable[[float, Place | None], Fit], widths: Sequence[float], near: float, start: Place | None) -> Peaks:
+def _scan(fit: Callable[[float, Place | None], Davidson], widths: Sequence[float], near: float, start: Place | None) -> Peaks:
     """Every search starts at its neighbour's end, from `near` on outwards. A side ends where the evidence lies `HOPELESS`
     below the best: as a function of a width it has one hill (a sum of squares against a variance)."""
     found: Peaks = {}
@@ -237,12 +237,12 @@ def _traits(votes: Votes, scores: Floats, log_nu: float, position: float) -> tup
     """[A, K] each: rationality against each group's scores [K, I], its standard deviation, indifference."""
     shown = np.asarray(position * votes.first, dtype=np.float64)
     count = len(votes.labelers)
-    found = [labeler_traits(s[votes.a] - s[votes.b], votes.won, votes.labeler, count, log_nu, shown) for s in scores]
+    found = [fit_labeler_traits(s[votes.a] - s[votes.b], votes.won, votes.labeler, count, log_nu, shown) for s in scores]
     beta, sd, shy = (np.stack([getattr(one, name) for one in found], 1) for name in ("beta", "beta_sd", "indifference"))
     return beta, sd, shy
 
 
-def traits_of(votes: Votes, model: GroupModel) -> tuple[Floats, Floats, Floats]:
+def traits_of(votes: Votes, model: Groups) -> tuple[Floats, Floats, Floats]:
     """[A, K] each: rationality of every labeler against each group's scores, its standard deviation, indifference.
 
     The median rationality is 1: a common factor belongs to the scores.
@@ -254,7 +254,7 @@ def traits_of(votes: Votes, model: GroupModel) -> tuple[Floats, Floats, Floats]:
 
 def fit_membership(votes: Votes, member: Floats, names: tuple[str, ...], *, phi: sparse.csr_matrix, noise: bool = True,
                    sigma: float | None = None, tau: float | None = None, beta: Floats | None = None, shy: Floats | None = None,
-                   rounds: int = ROUNDS, start: GroupModel | None = None, tolerance: float = 1e-8) -> GroupModel:
+                   rounds: int = ROUNDS, start: Groups | None = None, tolerance: float = 1e-8) -> Groups:
     """Scores given who belongs where. σ and τ are chosen by the evidence where they are not given.
 
     With `noise` the labelers' traits are refined in turn with the scores, from `beta` and `shy` [A, K] on; without it they stay.
@@ -278,30 +278,29 @@ def fit_membership(votes: Votes, member: Floats, names: tuple[str, ...], *, phi:
             width, place = _best(rows.scan(sigma, width, place))
         fit = rows.fit(sigma, width, place, tolerance if turn == last else ROUGH)
         place = fit.place
-        model = GroupModel(names, member, phi, fit.weights[:-1].reshape(-1, phi.shape[1]), beta, shy, cast, fit.log_nu,
+        model = Groups(names, member, phi, fit.weights[:-1].reshape(-1, phi.shape[1]), beta, shy, cast, fit.log_nu,
                            float(fit.weights[-1]), sigma, width, fit.log_evidence, noise)
         if turn < last:
             beta, _, shy = traits_of(votes, model)
     return model
 
 
-def fit_shared(votes: Votes, *, phi: Floats | None = None, noise: bool = True, sigma: float | None = None) -> GroupModel:
-    """One score for everybody: with `noise` each labeler's own rationality, without it plain Davidson."""
-    return fit_membership(votes, np.ones((len(votes.labelers), 1)), ("everybody",), phi=features(votes, phi), noise=noise,
-                          sigma=sigma)
+def fit_groups(votes: Votes, *, index: Ints | None = None, names: tuple[str, ...] = EVERYBODY, phi: Floats | None = None,
+               noise: bool = True, sigma: float | None = None, tau: float | None = None) -> Groups:
+    """Shared scores and shrunken offsets of known groups, or one score for everybody where there is no `index`.
 
-
-def fit_groups(votes: Votes, index: Ints, names: tuple[str, ...], *, phi: Floats | None = None, noise: bool = True,
-               sigma: float | None = None, tau: float | None = None) -> GroupModel:
-    """Shared scores and shrunken offsets of groups that are known. `index` [A] is -1 for a labeler without a group."""
-    return fit_membership(votes, one_hot(index, len(names)), names, phi=features(votes, phi), noise=noise, sigma=sigma, tau=tau)
+    `index` [A] is each labeler's group, -1 where it is not known; `names` [K] are the groups' names. With `noise` each
+    labeler has a beta of their own, without it all have 1 (plain Davidson).
+    """
+    member = np.ones((len(votes.labelers), 1)) if index is None else one_hot(index, len(names))
+    return fit_membership(votes, member, names, phi=features(votes, phi), noise=noise, sigma=sigma, tau=tau)
 
 
 @dataclass(frozen=True)
 class Posterior:
     """Draws of each group's scores, averaged over how large differences may be (τ)."""
 
-    model: GroupModel
+    model: Groups
     draws: Floats
     """[S, K, I] scores, 0 on average over the items of a prompt: only differences within a prompt were ever judged."""
     log_nu: Floats
@@ -324,7 +323,7 @@ class Posterior:
         return np.asarray(self.draws[:, g] - self.draws[:, h])
 
 
-def posterior(votes: Votes, model: GroupModel, *, draws: int = 400, seed: int = 0, watch: Shown = silent) -> Posterior:
+def posterior(votes: Votes, model: Groups, *, draws: int = 400, seed: int = 0, watch: Shown = silent) -> Posterior:
     """Draws of scores, care and their spreads together, by Markov chain (`chain.py`). Memberships are held.
 
     A chain starts with no difference between groups as often as the evidence says so: from larger τ it would not find the way.
@@ -361,7 +360,7 @@ def posterior(votes: Votes, model: GroupModel, *, draws: int = 400, seed: int = 
     return Posterior(model, centred(np.stack(parts), votes.prompt), np.array(ties), cares, shyness, same, none)
 
 
-def _evidence(votes: Votes, model: GroupModel) -> tuple[Evidence, Ints, Ints]:
+def _evidence(votes: Votes, model: Groups) -> tuple[Evidence, Ints, Ints]:
     """The votes as the chain reads them, and labeler and group of every couple [J]."""
     k, diff = len(model.names), differences(votes, model.phi)
     blocks, rows, group = [], [], []

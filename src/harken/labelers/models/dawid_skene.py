@@ -1,8 +1,8 @@
 """Who errs how? Dawid & Skene (1979): each labeler has a confusion matrix, each item a true class; EM finds both.
 
-    model = dawid_skene(ratings_of([("item 1", "ana", "yes"), ("item 1", "bo", "no"), …]))
+    model = fit_dawid_skene(ratings_of([("item 1", "ana", "yes"), ("item 1", "bo", "no"), …]))
     model.posterior_UK                       # P(class) of each item
-    model.reliability()["ana"]              # balanced accuracy with its interval and a verdict
+    model.accuracy()["ana"]              # balanced accuracy with its interval and a verdict
 
 P(answers of item u) = sum_k prior_k prod_a confusion[a, k, answer_a]: given the class, labelers err independently. No label is
 known to be right: the classes are named by the majority, so a majority of adversaries would be believed.
@@ -28,7 +28,7 @@ Verdict = Literal["reliable", "careless", "adversarial", "unclear"]
 
 
 @dataclass(frozen=True)
-class Reliability:
+class Accuracy:
     """`accuracy` is balanced: the mean over classes of P(right | class), 1/K for anyone who ignores the item.
 
     `verdict`: "reliable" where the interval lies above 1/K, "adversarial" where it lies below. Where it holds 1/K, "careless"
@@ -80,24 +80,24 @@ class DawidSkene:
         return [[Estimate(float(right_AK[a, k]), float(low[a, k]), float(high[a, k]), round(float(seen_AK[a, k])), level)
                  for k in range(right_AK.shape[1])] for a in range(len(right_AK))]
 
-    def reliability(self, level: float = 0.95) -> dict[str, Reliability]:
+    def accuracy(self, level: float = 0.95) -> dict[str, Accuracy]:
         """Each labeler's balanced accuracy, and whether it is better than chance."""
         right_AK = np.diagonal(self.confusion_AKV, axis1=1, axis2=2)
         slope_AK = right_AK * (1 - right_AK) / right_AK.shape[1]  # from log-odds to the mean of the accuracies
         error_A = np.sqrt(np.einsum("ak,akl,al->a", slope_AK, _accuracy_covariance(self), slope_AK))
         z, chance = special.ndtri(0.5 + level / 2), 1 / right_AK.shape[1]
         answers = np.bincount(self.ratings.rater, minlength=len(right_AK))
-        found: dict[str, Reliability] = {}
+        found: dict[str, Accuracy] = {}
         for a in np.flatnonzero(answers):
             p = float(right_AK[a].mean())
             half = float(z * error_A[a] / (p * (1 - p)))
             low, high = (float(special.expit(special.logit(p) + d)) for d in (-half, half))
             estimate = Estimate(p, low, high, int(answers[a]), level)
-            found[self.ratings.raters[a]] = Reliability(estimate, _verdict(estimate, float(chance)))
+            found[self.ratings.raters[a]] = Accuracy(estimate, _verdict(estimate, float(chance)))
         return found
 
 
-def dawid_skene(ratings: Ratings, *, smoothing: float = 0.5, max_steps: int = 1000, tolerance: float = 1e-7) -> DawidSkene:
+def fit_dawid_skene(ratings: Ratings, *, smoothing: float = 0.5, max_steps: int = 1000, tolerance: float = 1e-7) -> DawidSkene:
     """EM from majority votes. A labeler's last answer to a unit counts.
 
     `smoothing` adds that many answers to every cell of every confusion matrix (1/2: Jeffreys' prior, so that few answers do

@@ -29,7 +29,7 @@ Model = Literal["plain", "beta", "crowd"]
 Ties = Literal["davidson", "half"]
 Design = Any  # [N, D] sparse (scores) or dense (features): what takes @ and .T
 
-LEAST_SCALE = 0.2  # a mean beta below this is no yardstick: the gauge stays the prior's
+LEAST_MEAN_BETA = 0.2  # a mean beta below this is no yardstick: the gauge stays the prior's
 ROUNDS, SETTLED = 30, 0.02  # of expectation–maximisation; and the relative change of a width that ends it
 E_DRAWS = 64
 TOGETHER = 1e3  # precision of the sum of the labelers' pulls towards length, which is 0
@@ -66,7 +66,7 @@ def length_difference(votes: Votes) -> Floats:
     return np.asarray(size[votes.a] - size[votes.b])
 
 
-class Fit:
+class ReliabilityFit:
     """One fit: parameters x = scores or weights, then a block of A for each trait of labelers, then log nu."""
 
     def __init__(self, votes: Votes, design: Design, model: Model, ties: Ties, position: bool, length: bool,
@@ -247,7 +247,7 @@ class Fit:
         finally:
             self.weight = before
 
-    def on(self, rows: NDArray[np.bool_]) -> Fit:
+    def on(self, rows: NDArray[np.bool_]) -> ReliabilityFit:
         """The same over some of the votes."""
         some = copy.copy(self)
         some.votes, some.design, some.weight = self.votes.take(rows), self.design[rows], self.weight[rows]
@@ -286,7 +286,7 @@ class Fit:
         """Moves the scale from betas to scores so that the betas' mean is 1: the likelihood is as before, and the widths
         need not creep there along the ridge (parameter expansion, Liu, Rubin and Wu 1998)."""
         scale = float(x[self.at["beta"]][self.known["beta"]].mean())
-        if scale < LEAST_SCALE:
+        if scale < LEAST_MEAN_BETA:
             return 0.0
         x[self.at["score"]] *= scale
         x[self.at["beta"]] /= scale
@@ -347,8 +347,8 @@ class Fit:
         if self.model == "crowd":
             return found | {"scores": scores, "beta": 2 * sigmoid(beta) - 1}
         scale = beta[:, self.known["beta"]].mean(1, keepdims=True)
-        steady = self.scale > LEAST_SCALE
-        scale = np.maximum(scale, LEAST_SCALE / 2) if steady else np.ones_like(scale)
+        steady = self.scale > LEAST_MEAN_BETA
+        scale = np.maximum(scale, LEAST_MEAN_BETA / 2) if steady else np.ones_like(scale)
         return found | {"scores": scores * scale, "beta": beta / scale}
 
     def weight_moments(self, x: Floats) -> tuple[Floats, Floats]:
@@ -359,7 +359,7 @@ class Fit:
         joint = np.linalg.inv(laplace.information(jacobian, near, precision).toarray())
         at = self.at["score"]
         own = joint[at, at]
-        if self.model != "beta" or self.scale <= LEAST_SCALE:
+        if self.model != "beta" or self.scale <= LEAST_MEAN_BETA:
             return x[at], own
         people = self.at["beta"].start + self.known["beta"]
         with_beta, of_beta = joint[at][:, people].mean(1), float(joint[np.ix_(people, people)].mean())

@@ -1,6 +1,6 @@
 """What labelers are like, given scores: reliability and pull towards length under a reward that something else learnt.
 
-    found = traits_given([Ranked(scores, sizes, ranks, labeler) …], labelers=20)
+    found = fit_traits([Ranked(scores, sizes, ranks, labeler) …], labelers=20)
     found.beta[k], found.beta_sd[k]     # 1: like the reward's own scale; 0: a coin; below 0: upside down
 
 Labeler k ranks by u = beta_k score + length_k size, ties by Davidson–Luce with one nu for all. A whole ranking is one
@@ -42,7 +42,7 @@ class Ranked:
 
 
 @dataclass(frozen=True)
-class GivenTraits:
+class Traits:
     """Modes and standard deviations, [A] each; who ranked nothing has the prior."""
 
     beta: Floats
@@ -74,8 +74,8 @@ class _Table:
         return by_beta, by_length, float(d_nu.sum())
 
 
-def traits_given(rankings: Sequence[Ranked], labelers: int, *, beta_sd: float = BETA_SD,
-                 length_sd: float = LENGTH_SD) -> GivenTraits:
+def fit_traits(rankings: Sequence[Ranked], *, labelers: int, beta_sd: float = BETA_SD,
+               length_sd: float = LENGTH_SD) -> Traits:
     """Each labeler's mode and Laplace's standard deviation. Scores must be finite; raises ValueError where they are not."""
     by_size: dict[int, list[Ranked]] = {}
     for one in rankings:
@@ -105,4 +105,4 @@ def traits_given(rankings: Sequence[Ranked], labelers: int, *, beta_sd: float = 
         beta, length = beta + np.clip(moves[0], -1, 1), length + np.clip(moves[1], -1, 1)
         if max(abs(nudge), *(np.abs(m).max(initial=0.0) for m in moves)) < 1e-6:
             break
-    return GivenTraits(beta, np.sqrt(ll / det), length, np.sqrt(bb / det), 0.0 if log_nu is None else math.exp(log_nu))
+    return Traits(beta, np.sqrt(ll / det), length, np.sqrt(bb / det), 0.0 if log_nu is None else math.exp(log_nu))

@@ -1,6 +1,6 @@
 """Who is able, and what is hard? GLAD (Whitehill et al. 2009): one ability a labeler, one difficulty an item.
 
-    model = glad(ratings)
+    model = fit_glad(ratings)
     model.ability()["ana"]                   # alpha with its interval: 0 is chance, below 0 is adversarial
     model.easiness_U                         # beta: near 0 nobody can tell
 
@@ -57,7 +57,7 @@ class Glad:
                 for name, x, e, n in zip(self.ratings.raters, found, error_A, answers) if n}
 
 
-def glad(ratings: Ratings, *, max_steps: int = 200, tolerance: float = 1e-7) -> Glad:
+def fit_glad(ratings: Ratings, *, max_steps: int = 200, tolerance: float = 1e-7) -> Glad:
     """EM; an M step is ten steps of L-BFGS. A labeler's last answer to a unit counts.
 
     Stops when the log-posterior of an answer rises by less than `tolerance`. Raises ValueError when there are fewer than two

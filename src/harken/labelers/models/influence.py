@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.core.run import Shown, silent
-from harken.labelers.models.fitting import LEARNT, Fit, Model, Priors
+from harken.labelers.models.fitting import LEARNT, Model, Priors, ReliabilityFit
 from harken.labelers.models.likelihood import Floats, Ints
 from harken.labelers.models.reliability import task_of
 from harken.labelers.votes import Votes
@@ -98,7 +98,7 @@ def held_out(votes: Votes, models: Sequence[Model] = ("plain", "beta", "crowd"),
     return Tested(log_prob, right)
 
 
-def _predict(fit: Fit, x: Floats, rows: NDArray[np.bool_], log_prob: Floats, right: Floats) -> None:
+def _predict(fit: ReliabilityFit, x: Floats, rows: NDArray[np.bool_], log_prob: Floats, right: Floats) -> None:
     """The posterior's prediction: probabilities averaged over draws, so that nobody is punished for honest doubt."""
     around, unseen = fit.deviations(x, PREDICTIVE, 0), fit.on(rows)
     eta, won = unseen.odds(x)[0], unseen.votes.won

@@ -30,11 +30,11 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from harken.core.errors import UserError
-from harken.labelers.models.fitting import LEARNT, LEAST_SCALE, Fit, Model, Priors, Ties, length_difference
+from harken.labelers.models.fitting import LEARNT, LEAST_MEAN_BETA, Model, Priors, ReliabilityFit, Ties, length_difference
 from harken.labelers.models.likelihood import TINY, Floats, Ints, crowd_odds, davidson_table, sigmoid
 from harken.labelers.votes import Votes, crowd
 
-__all__ = ["Model", "Priors", "Reliability", "Ties", "fit_features", "fit_reliability", "length_difference"]
+__all__ = ["Model", "Priors", "Reliability", "Ties", "fit_reliability", "length_difference"]
 
 LEVEL = 0.90
 
@@ -79,7 +79,7 @@ class Reliability:
     priors: Priors
     """As given or learnt."""
     weights: Floats | None = None
-    """[D] of `fit_features`: scores = phi weights; the posterior's mean."""
+    """[D] where features were given: scores = phi weights; the posterior's mean."""
     covariance: Floats | None = None
     """[D, D] posterior covariance of `weights`, the labelers' uncertainty included."""
 
@@ -119,19 +119,38 @@ class Reliability:
         return np.asarray(share * np.log(p[:, 0]) + (1 - share) * np.log(p[:, 2]))
 
 
-def fit_reliability(votes: Votes, *, model: Model = "beta", ties: Ties = "davidson", position: bool = False,
-                    length: bool = False, indifference: bool = False, prior: Priors = LEARNT,
+def fit_reliability(votes: Votes, *, phi: Floats | None = None, model: Model = "beta", ties: Ties = "davidson",
+                    position: bool = False, length: bool = False, indifference: bool = False, prior: Priors = LEARNT,
                     weight: Floats | None = None, draws: int = 400, seed: int = 0) -> Reliability:
     """Scores of items and reliability of labelers. `weight` [N] weighs votes; `draws` 0 leaves out the intervals (NaN).
 
+    With features `phi` [I, D] scores are phi w: Bayesian logistic regression with reliability, which also scores items
+    nobody has judged. `weights` and `covariance` are w's posterior; `prior.score` is the width of each w. Few votes on many
+    features leave scores so uncertain that all betas may shrink to 0, which explains nothing. Where that explains the votes
+    worse than labelers who are all alike, the fit is the latter's: `model` is then "plain".
+
     Raises UserError without votes, and where free scores (`Priors(score=inf)`) have no finite maximum.
     """
-    task = task_of(votes, model, ties, position, length, indifference, prior, weight)
-    return _found(task, task.solve(), draws, seed)
+    if phi is None:
+        fit = task_of(votes, model, ties, position, length, indifference, prior, weight)
+        return _result(fit, fit.solve(), draws, seed)
+    _check(votes, weight)
+    phi = np.asarray(phi, dtype=np.float64)
+    if phi.ndim != 2 or len(phi) != len(votes.items) or not np.isfinite(phi).all():
+        raise ValueError(f"phi must be finite, a row for each of {len(votes.items)} items; found shape {phi.shape}")
+    design = phi[votes.a] - phi[votes.b]
+    fit = ReliabilityFit(votes, design, model, ties, position, length, indifference, prior, weight, None)
+    x = fit.solve()
+    if model == "beta" and fit.scale <= LEAST_MEAN_BETA:
+        alike = ReliabilityFit(votes, design, "plain", ties, position, length, indifference, prior, weight, None)
+        y = alike.solve()
+        if alike.log_likelihood(y) > fit.log_likelihood(x):
+            fit, x = alike, y
+    return _result(fit, x, draws, seed, phi)
 
 
 def task_of(votes: Votes, model: Model = "beta", ties: Ties = "davidson", position: bool = False, length: bool = False,
-            indifference: bool = False, prior: Priors = LEARNT, weight: Floats | None = None) -> Fit:
+            indifference: bool = False, prior: Priors = LEARNT, weight: Floats | None = None) -> ReliabilityFit:
     """What `fit_reliability` solves, for those who refit it under other weights (`harken.labelers.models.influence`)."""
     _check(votes, weight)
     n = len(votes)
@@ -141,30 +160,7 @@ def task_of(votes: Votes, model: Model = "beta", ties: Ties = "davidson", positi
     block = np.asarray(connected_components(graph, directed=False)[1])
     if prior.score == np.inf:
         _check_finite(votes, block)
-    return Fit(votes, design, model, ties, position, length, indifference, prior, weight, block)
-
-
-def fit_features(votes: Votes, phi: Floats, *, model: Model = "beta", ties: Ties = "davidson", position: bool = False,
-                 length: bool = False, indifference: bool = False, prior: Priors = LEARNT,
-                 weight: Floats | None = None, draws: int = 400, seed: int = 0) -> Reliability:
-    """The same with scores = phi w, phi [I, D]: Bayesian logistic regression with reliability, which also scores items
-    nobody has judged. `weights` and `covariance` are w's posterior. `prior.score` is the width of each w.
-
-    Few votes on many features leave scores so uncertain that all betas may shrink to 0, which explains nothing. Where that
-    explains the votes worse than labelers who are all alike, the fit is the latter's: `model` is then "plain"."""
-    _check(votes, weight)
-    phi = np.asarray(phi, dtype=np.float64)
-    if phi.ndim != 2 or len(phi) != len(votes.items) or not np.isfinite(phi).all():
-        raise ValueError(f"phi must be finite, a row for each of {len(votes.items)} items; found shape {phi.shape}")
-    design = phi[votes.a] - phi[votes.b]
-    fit = Fit(votes, design, model, ties, position, length, indifference, prior, weight, None)
-    x = fit.solve()
-    if model == "beta" and fit.scale <= LEAST_SCALE:
-        alike = Fit(votes, design, "plain", ties, position, length, indifference, prior, weight, None)
-        y = alike.solve()
-        if alike.log_likelihood(y) > fit.log_likelihood(x):
-            fit, x = alike, y
-    return _found(fit, x, draws, seed, phi)
+    return ReliabilityFit(votes, design, model, ties, position, length, indifference, prior, weight, block)
 
 
 def _check(votes: Votes, weight: Floats | None) -> None:
@@ -189,7 +185,7 @@ def _check_finite(votes: Votes, block: Ints) -> None:
                             "Give the scores a prior, or compare more.")
 
 
-def _found(fit: Fit, x: Floats, draws: int, seed: int, phi: Floats | None = None) -> Reliability:
+def _result(fit: ReliabilityFit, x: Floats, draws: int, seed: int, phi: Floats | None = None) -> Reliability:
     at = {n: v[0] for n, v in fit.gauge(x[None, :-1]).items()}
     unknown = {n: np.full((1, len(v)), np.nan) for n, v in at.items()}
     around = fit.gauge(x[:-1] + fit.deviations(x, draws, seed)) if draws else unknown
