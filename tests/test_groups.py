@@ -8,6 +8,8 @@ from scipy.signal import lfilter
 
 from harken.core.errors import UserError
 from harken.core.records import Choice, Prompt
+from harken.labelers.groups import chain, regression
+from harken.labelers.groups import scores as groups
 from harken.labelers.groups.disagreement import (
     crowd_outcomes,
     fit_disagreement,
@@ -21,15 +23,12 @@ from harken.labelers.groups.mixture import find_groups, fit_mixture
 from harken.labelers.groups.regression import fit_davidson, fit_labeler_traits, outcome_logps, vote_logps
 from harken.labelers.groups.scores import (
     centred,
-    chain,
     features,
     fit_groups,
     group_index,
     one_hot,
     posterior,
-    regression,
 )
-from harken.labelers.groups.scores import scores as groups
 from harken.labelers.votes import votes_of
 from harken.stats.bradley_terry import bradley_terry
 from harken.stats.intervals import paired_difference

@@ -17,7 +17,7 @@ import pytest
 
 from harken.core.errors import UserError
 from harken.core.protocols import Estimate
-from harken.draw.html import number, percent, span, value
+from harken.draw.numbers import number, percent, span, value
 from harken.draw.svg import Plot, binned, smooth, ticks
 from harken.report.build import build_report
 from harken.report.load import estimate, load_runs

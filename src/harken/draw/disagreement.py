@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harken.core.protocols import Estimate
-from harken.draw.html import percent, text
+from harken.draw.html import text
+from harken.draw.numbers import percent
 from harken.draw.svg import tick_label, ticks
 from harken.labelers.groups.disagreement import Disagreement, ItemGap
 from harken.labelers.votes import Votes

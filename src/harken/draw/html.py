@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import html
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-
-from harken.core.protocols import Estimate
 
 # Control characters and lone surrogates are not allowed in HTML; they become the replacement sign.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -16,57 +13,6 @@ _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe
 def text(value: object) -> str:
     """Escaped for element content and for quoted attributes."""
     return html.escape(_FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", str(value)), quote=True)
-
-
-def number(value: float, digits: int = 3) -> str:
-    """`digits` significant digits, a real minus sign, no exponent between 1e-4 and 1e6."""
-    if not math.isfinite(value):
-        return "—" if math.isnan(value) else ("−∞" if value < 0 else "∞")
-    if value == 0:
-        return "0"
-    size = math.floor(math.log10(abs(value)))
-    form = f".{digits - 1}e" if size >= 6 or size < -4 else f",.{max(0, digits - 1 - size)}f"
-    return _tidy(f"{value:{form}}")
-
-
-def compact(value: float) -> str:
-    """Up to four significant digits without trailing zeros: 0.0001, 6e−7."""
-    return _tidy(f"{value:.4g}")
-
-
-def _tidy(shown: str) -> str:
-    return re.sub(r"e([+-])0*", r"e\1", shown).replace("e+", "e").replace("-", "−")
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.1f}%".replace("-", "−") if math.isfinite(value) else number(value)
-
-
-def span(e: Estimate, *, rate: bool = False) -> str:
-    """The interval as `[low, high]`, its level unless 95%, or why there is none; plain text."""
-    if math.isnan(e.low) or math.isnan(e.high):
-        return "no interval"
-    level = "" if math.isclose(e.level, 0.95) else f" at {100 * e.level:g}%"
-    if rate:
-        return f"[{percent(e.low).rstrip('%')}, {percent(e.high)}]{level}"
-    places = _places(e)
-    return f"[{_fixed(e.low, places)}, {_fixed(e.high, places)}]{level}"
-
-
-def value(e: Estimate, *, rate: bool = False) -> str:
-    """The number to the precision that its interval supports."""
-    return percent(e.value) if rate else _fixed(e.value, _places(e))
-
-
-def _places(e: Estimate) -> int:
-    width = e.high - e.low
-    if not math.isfinite(width) or width <= 0:
-        width = abs(e.value) or 1.0
-    return min(max(0, 1 - math.floor(math.log10(width))), 6)
-
-
-def _fixed(x: float, places: int) -> str:
-    return f"{x:,.{places}f}".replace("-", "−") if math.isfinite(x) else number(x)
 
 
 def definitions(pairs: Mapping[str, object]) -> str:

@@ -1,18 +1,16 @@
 """A labeler-by-labeler matrix as SVG: blue above chance, orange below, stronger the farther; numbers for who cannot tell them.
-
-Inside a page it takes the page's text colour; a file of its own follows the reader's light or dark setting.
 """
 
 from __future__ import annotations
 
 import math
-from html import escape
 
+from harken.draw.html import text
+from harken.draw.svg import opening
 from harken.labelers.agreement.pairwise import Matrix
 
 CELL, ROW = 46, 26
 ABOVE, BELOW = "#2f7fd0", "#e07020"
-SETTING = "<style>svg{color:#222}@media(prefers-color-scheme:dark){svg{color:#ddd}}</style>"
 
 
 def matrix_svg(table: Matrix, title: str, most: int = 12, inline: bool = False) -> str:
@@ -22,9 +20,7 @@ def matrix_svg(table: Matrix, title: str, most: int = 12, inline: bool = False) 
     left = 12 + 7 * max((min(len(n), 16) for n in names), default=0)
     top = 54
     width, height = max(left + CELL * len(names) + 8, 7 * min(len(title), 60)), top + ROW * len(names) + 8
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img" '
-             f'aria-label="{escape(title)}" font-family="system-ui, sans-serif" font-size="12" fill="currentColor">'
-             f"<title>{escape(title)}</title>", "" if inline else SETTING, _words(0, 16, title, "start")]
+    parts = [opening(width, height, title, inline), _words(0, 16, title, "start")]
     for i, name in enumerate(names):
         parts.append(_words(left - 6, top + ROW * i + 17, name, "end", 16))
         parts.append(_words(left + CELL * (i + 0.5), top - 8, name, "middle", 6))
@@ -35,7 +31,7 @@ def matrix_svg(table: Matrix, title: str, most: int = 12, inline: bool = False) 
 def _cell(table: Matrix, i: int, j: int, x: int, y: int) -> str:
     kappa, agreed, shared = float(table.kappa[i, j]), float(table.agreement[i, j]), int(table.shared[i, j])
     box = f'x="{x + 1}" y="{y + 1}" width="{CELL - 2}" height="{ROW - 2}" rx="3"'
-    pair = escape(f"{table.raters[i]} and {table.raters[j]}")
+    pair = text(f"{table.raters[i]} and {table.raters[j]}")
     if math.isnan(kappa):
         words = "no shared unit" if not shared else f"agree on {agreed:.0%} of {shared}; kappa undefined"
         return f'<g><title>{pair}: {words}</title><rect {box} fill="none" stroke="currentColor" stroke-opacity=".25"/></g>'
@@ -47,4 +43,4 @@ def _cell(table: Matrix, i: int, j: int, x: int, y: int) -> str:
 
 def _words(x: float, y: float, words: str, anchor: str, most: int = 60) -> str:
     shown = words if len(words) <= most else words[:most - 1] + "…"
-    return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}">{escape(shown)}</text>'
+    return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}">{text(shown)}</text>'

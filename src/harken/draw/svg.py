@@ -8,9 +8,20 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from harken.core.protocols import Estimate
-from harken.draw.html import compact, text
+from harken.draw.html import text
+from harken.draw.numbers import compact
 
 Points = Sequence[tuple[float, float]]
+FOLLOWS_READER = "<style>svg{color:#222}@media(prefers-color-scheme:dark){svg{color:#ddd}}</style>"
+
+
+def opening(width: float, height: float, title: str, inline: bool) -> str:
+    """The start of a picture that is read aloud as `title`. Inside a page (`inline`) it takes the page's text colour, as a
+    file of its own it follows the reader's light or dark setting."""
+    name = text(title)
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img" '
+            f'aria-label="{name}" font-family="system-ui, sans-serif" font-size="12" fill="currentColor"><title>{name}</title>'
+            + ("" if inline else FOLLOWS_READER))
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:

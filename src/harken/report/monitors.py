@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harken.draw import html
+from harken.draw import numbers
 from harken.draw.html import data_table, text
 from harken.draw.svg import Plot, padded
 from harken.report.curves import label
@@ -57,7 +57,7 @@ def _panel(run: RunData, audits: Sequence[Audit], which: str, kept: object) -> s
         return ""
     prompts, (last, end) = found[-1][1].n, found[-1]
     ends = [v for _, e in found for v in (e.low, e.high)]
-    plot = Plot(f"{name} of {run.name}", f"Changed by {html.value(end)} {html.span(end)} by step {last}.",
+    plot = Plot(f"{name} of {run.name}", f"Changed by {numbers.value(end)} {numbers.span(end)} by step {last}.",
                 (found[0][0], last), padded(ends), x_label="Step", y_label="Change since the first audit")
     if isinstance(kept, int):
         plot.upright(kept, *plot.y, "reference")
@@ -65,7 +65,7 @@ def _panel(run: RunData, audits: Sequence[Audit], which: str, kept: object) -> s
         plot.upright(step, e.low, e.high, f"interval {style} faint")
     plot.line([(s, e.value) for s, e in found], f"line {style}")
     table = data_table(f"{name} of {run.name}", ("Step", "Change", "95% interval"),
-                       ((str(s), html.value(e), html.span(e)) for s, e in found))
+                       ((str(s), numbers.value(e), numbers.span(e)) for s, e in found))
     mark = " The upright line is the step that was kept." if isinstance(kept, int) else ""
     return (f"<figure>{plot.svg()}<figcaption>{name}, on {prompts} prompts kept out of training, each compared with itself.{mark}"
             f"</figcaption>{table}</figure>")
@@ -86,8 +86,8 @@ def _drift(run: RunData) -> str:
         first, last = watch.compared(m.metric)
         alarm = f"<strong>step {said[m].step}</strong>" if m in said else '<span class="none">no</span>'
         limit = f"{m.kind} {LIMITS[m.kind].format(m.limit)}"
-        rows.append(f'<tr><th scope="row">{text(label(m.metric))}</th><td>{html.number(first)}</td><td>{html.number(last)}</td>'
-                    f"<td>{text(limit)}</td><td>{alarm}</td></tr>")
+        rows.append(f'<tr><th scope="row">{text(label(m.metric))}</th><td>{numbers.number(first)}</td>'
+                    f"<td>{numbers.number(last)}</td><td>{text(limit)}</td><td>{alarm}</td></tr>")
     if not rows:
         return ""
     return ('<table class="plain left"><caption>What is watched: means of the first and the last steps</caption><thead><tr>'

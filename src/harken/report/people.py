@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harken.core.protocols import Estimate
-from harken.draw import html
+from harken.draw import numbers
 from harken.draw.html import data_table, text
 from harken.draw.svg import interval_bar, padded
 from harken.report.load import Row, RunData, estimate, is_number
@@ -47,18 +47,23 @@ def _between(row: Mapping[str, Any], key: str, low: str, high: str, level: float
 
 
 def _labelers(run: RunData) -> str:
-    found = {name: {c.key: _between(row, c.key, f"{c.key}_low", f"{c.key}_high", row.get("level", 0.9)) for c in TRAITS}
-             for name, row in _rows(run, "labelers").items() if is_number(row.get("beta"))}
-    if not found:
+    labelers = {name: row for name, row in _rows(run, "labelers").items() if is_number(row.get("beta"))}
+    traits = {name: {c.key: _between(row, c.key, f"{c.key}_low", f"{c.key}_high", row.get("level", 0.9)) for c in TRAITS}
+              for name, row in labelers.items()}
+    if not traits:
         return ""
-    order = sorted(found, key=lambda name: found[name]["beta"].value)  # type: ignore[union-attr]
-    kept = order[:SHOWN]
-    rest = f", the {len(kept)} least reliable of {len(order)}" if len(order) > len(kept) else ""
-    numbers = data_table(f"Labelers of {run.name}", ("Labeler", "Rationality", "90% interval", "Length", "Rankings"),
-                         ((n, html.number(_rows(run, "labelers")[n]["beta"]), html.span(found[n]["beta"] or Estimate(0, 0, 0, 0)),
-                           html.number(v) if is_number(v := _rows(run, "labelers")[n].get("length")) else "—",
-                           str(_rows(run, "labelers")[n].get("rankings", "—"))) for n in order))
-    return estimates_table(f"Labelers{rest}", "Labeler", {n: found[n] for n in kept}, TRAITS) + numbers
+    order = sorted(traits, key=lambda name: traits[name]["beta"].value)  # type: ignore[union-attr]
+    shown = order[:SHOWN]
+    rest = f", the {len(shown)} least reliable of {len(order)}" if len(order) > len(shown) else ""
+    table = data_table(f"Labelers of {run.name}", ("Labeler", "Rationality", "90% interval", "Length", "Rankings"),
+                       (_labeler_cells(name, labelers[name], traits[name]["beta"]) for name in order))
+    return estimates_table(f"Labelers{rest}", "Labeler", {name: traits[name] for name in shown}, TRAITS) + table
+
+
+def _labeler_cells(name: str, row: Row, beta: Estimate | None) -> tuple[str, ...]:
+    length = row.get("length")
+    return (name, numbers.number(row["beta"]), numbers.span(beta or Estimate(0, 0, 0, 0)),
+            numbers.number(length) if is_number(length) else "—", str(row.get("rankings", "—")))
 
 
 def _groups(run: RunData) -> str:

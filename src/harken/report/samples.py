@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from harken.draw import html
+from harken.draw import numbers
 from harken.draw.html import definitions, text
 from harken.report.load import ORDER, Row, RunData, is_number, series
 from harken.report.results import name_of, short, win_rates
@@ -59,7 +59,7 @@ def _card(row: Row, answers: Sequence[tuple[str, object, object]], score_name: s
 
 
 def _score(score: float) -> str:
-    return f"{score:.2f}".replace("-", "−") if 0.01 <= abs(score) < 1e4 else html.compact(score)
+    return f"{score:.2f}".replace("-", "−") if 0.01 <= abs(score) < 1e4 else numbers.compact(score)
 
 
 def _block(rows: Sequence[Row], cards: Sequence[str], title: str) -> str:
