@@ -33,7 +33,8 @@ def run(files, *more):
 
 
 def test_options_are_the_modules_own():
-    assert cli_next.STRATEGIES == active.STRATEGIES and cli_next.MOST == active_sets.MOST and len(features.PLAIN) == 10
+    assert cli_next.STRATEGIES == active.STRATEGIES and cli_next.MOST == active_sets.MOST_OPTIONS
+    assert len(features.PLAIN_FEATURES) == 10
 
 
 def test_pairs(files, capsys):

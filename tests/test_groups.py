@@ -380,7 +380,7 @@ def test_a_search_from_neighbours_ends_where_fits_from_nothing_end(monkeypatch):
     rows = groups._rows(votes, groups.differences(votes, features(votes)), one_hot(group, 2), np.ones((40, 2)), np.zeros((40, 2)))
     whole = {tau: rows.fit(1.0, tau) for tau in groups.TAUS}
     cost = len(made)
-    found = rows.scan(1.0, groups.MIDDLE)
+    found = rows.scan(1.0, groups.FIRST_TAU)
     assert len(made) - cost < cost / 2
     best = max(whole, key=lambda tau: whole[tau].log_evidence)
     assert groups._best(found)[0] == best
@@ -389,7 +389,7 @@ def test_a_search_from_neighbours_ends_where_fits_from_nothing_end(monkeypatch):
             assert found[tau][0] == pytest.approx(fit.log_evidence, abs=1e-4)
             assert np.abs(found[tau][1][0] - fit.weights).max() < 1e-4
         else:
-            assert fit.log_evidence < whole[best].log_evidence - groups.HOPELESS
+            assert fit.log_evidence < whole[best].log_evidence - groups.LARGEST_EVIDENCE_GAP
     again = rows.fit(1.0, best, found[best][1])
     assert np.abs(again.weights - whole[best].weights).max() < 1e-7 and abs(again.log_nu - whole[best].log_nu) < 1e-7
 

@@ -187,7 +187,7 @@ def test_errors_of_free_scores_are_those_of_the_inverse_information():
 def test_large_problems_draw_by_conjugate_gradients_what_small_ones_draw_by_cholesky(monkeypatch):
     _, votes = world(6, CROWD / 3, 1500, nu=0.4)
     dense = fit_reliability(votes, position=True, draws=2000)
-    monkeypatch.setattr("harken.labelers.laplace.DENSE", 10)
+    monkeypatch.setattr("harken.labelers.laplace.MOST_DENSE", 10)
     sparse = fit_reliability(votes, position=True, draws=2000)
     for name in ("score_sd", "beta_sd", "position_sd"):
         assert np.allclose(getattr(dense, name), getattr(sparse, name), rtol=0.12), name

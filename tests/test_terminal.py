@@ -52,7 +52,7 @@ def said(tmp_path_factory):
                                      ["disagree", "--group-by", "age", "--permutations", "19"],
                                      ["disagree", "--most", "1"], ["disagree", "--group-by", HOSTILE]])
 def test_no_command_lets_a_name_write_to_the_terminal(said, command, capsys, monkeypatch):
-    monkeypatch.setattr("harken.labelers.groups.scores.WARM", 1)
+    monkeypatch.setattr("harken.labelers.groups.scores.WARM_UP_SWEEPS", 1)
     quick = functools.partial(fit_disagreement, draws=8, folds=2)
     monkeypatch.setattr("harken.labelers.groups.disagreement.fit_disagreement", quick)
     status = main([command[0], str(said), *command[1:]])

@@ -36,21 +36,21 @@ def run(args: argparse.Namespace) -> int:
         near = next(p for p in args.out.absolute().parents if p.exists())  # the rest is made
         check_out(args.out if near == args.out.absolute().parent else near / args.out.name, args.file)
     with waiting("reading", 1):
-        said, note = read(args.file, args.skip_bad)
-        votes = votes_of(said)
+        judgments, note = read(args.file, args.skip_bad)
+        votes = votes_of(judgments)
     if not len(votes):
         raise UserError(f"{args.file} compares nothing: no row ranks two different completions.", "Is it the file you meant?")
     # Some tie half of what they see and some nothing: without a readiness of one's own, ties would pass for carelessness.
     traits = {"position": bool(votes.first.any()), "length": args.length, "indifference": bool((votes.won == 0).any())}
     with waiting("fitting", 1):
-        found = fit_reliability(votes, **traits)
-    people = describe(votes, found, drop_each(votes, **traits, watch=waiting), median_seconds(said))
+        fit = fit_reliability(votes, **traits)
+    people = describe(votes, fit, drop_each(votes, **traits, watch=waiting), median_seconds(judgments))
     flagged = [votes.labelers.index(p.name) for p in people if p.verdict.startswith(FLAGGED)]
     tested = held_out(votes, without=flagged, seed=args.seed, **traits, watch=waiting) if len(people) > 1 else None
     effect = drop_effect(votes, seed=args.seed, **traits, watch=waiting) if args.effect else None
     notes = [note] * bool(note) + warnings(votes)
     summary: dict[str, Any] = {
-        "file": str(args.file), "votes": len(votes), "labelers": len(people), "items": len(votes.items), "tie": found.tie,
+        "file": str(args.file), "votes": len(votes), "labelers": len(people), "items": len(votes.items), "tie": fit.tie,
         "warnings": notes, "people": [p.to_json() for p in people], "flagged": [votes.labelers[k] for k in flagged],
         "held_out": figures(tested, votes, flagged) if tested else {}}
     if effect is not None:
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(summary))
         return 0
-    show(people, found, votes, summary)
+    show(people, fit, votes, summary)
     if args.out:
         print(f"Wrote {args.out}")
     return 0
@@ -76,7 +76,7 @@ def read(file: str, skip_bad: bool) -> tuple[Sequence[Choice | Judgment], str | 
     return loaded.records, loaded.describe()
 
 
-def show(people: Sequence[Person], found: Reliability, votes: Votes, summary: Mapping[str, Any]) -> None:
+def show(people: Sequence[Person], fit: Reliability, votes: Votes, summary: Mapping[str, Any]) -> None:
     """The table, what reliability does for unseen votes, and the warnings."""
     console = Console(highlight=False)
     table = Table(title=f"{len(people)} labelers, {len(votes):,} votes on {len(votes.items):,} completions", title_justify="left",

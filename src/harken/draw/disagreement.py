@@ -24,26 +24,26 @@ def excerpt(words: str, length: int = EXCERPT) -> str:
     return line if len(line) <= length else line[:length - 1].rstrip() + "…"
 
 
-def picture(found: Disagreement, votes: Votes, most: int = 12) -> str:
+def picture(disagreement: Disagreement, votes: Votes, most: int = 12) -> str:
     """The whole SVG: a bar of noise against values, then the surest items with their intervals."""
-    items = found.items[:most]
+    items = disagreement.items[:most]
     top = 92
     height = top + (ROW * len(items) + 54 if items else 16)
     title = "Disagreement: noise, and differences of values"
-    body = [f'<rect class="paper" width="{WIDTH}" height="{height}"/>', *_bar(found)]
+    body = [f'<rect class="paper" width="{WIDTH}" height="{height}"/>', *_bar(disagreement)]
     if items:
-        body += _rows(items, [votes.items[one.item][1] for one in items], found.model.names, top)
+        body += _rows(items, [votes.items[one.item][1] for one in items], disagreement.model.names, top)
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{text(title)}">'
             f"<title>{text(title)}</title>{STYLE}{''.join(body)}</svg>\n")
 
 
-def _bar(found: Disagreement) -> list[str]:
-    if found.share is None:
+def _bar(disagreement: Disagreement) -> list[str]:
+    if disagreement.share is None:
         words, share = "No difference of values between groups was found: one group suffices", 0.0
     else:
-        share = found.share.value
-        ends = f"{found.share.level:.0%} interval {percent(found.share.low)} to {percent(found.share.high)}"
-        words = f"{percent(share)} of disagreement is values ({ends}), between {' and '.join(found.model.names)}"
+        share = disagreement.share.value
+        ends = f"{disagreement.share.level:.0%} interval {percent(disagreement.share.low)} to {percent(disagreement.share.high)}"
+        words = f"{percent(share)} of disagreement is values ({ends}), between {' and '.join(disagreement.model.names)}"
     wide = WIDTH - 2 * RIGHT
     return [f'<text x="{RIGHT}" y="26">{text(excerpt(words, 96))}</text>',
             f'<rect class="noise" x="{RIGHT}" y="38" width="{wide}" height="14" rx="3"/>',
@@ -76,9 +76,9 @@ def _rows(items: Sequence[ItemGap], texts: Sequence[str], names: Sequence[str], 
             out.append(f'<text class="small" {edge} y="{y + 15}">{text(excerpt(group, 30))} higher</text>')
         out.append(f'<line class="bar" x1="{x(e.low)}" x2="{x(e.high)}" y1="{y}" y2="{y}"/>'
                    f'<circle class="dot" cx="{x(e.value)}" cy="{y}" r="4.5"/>')
-    said = f"← {excerpt(names[0], 20)} higher · {excerpt(names[1], 20)} higher → · " if sides else "how much higher, "
+    legend = f"← {excerpt(names[0], 20)} higher · {excerpt(names[1], 20)} higher → · " if sides else "how much higher, "
     out.append(f'<text class="small" x="{WIDTH - RIGHT}" y="{bottom + 36}" text-anchor="end">'
-               f"{text(said)}log-odds against the prompt's other answers, {items[0].gap.level:.0%} intervals</text>")
+               f"{text(legend)}log-odds against the prompt's other answers, {items[0].gap.level:.0%} intervals</text>")
     return out
 
 

@@ -1,5 +1,4 @@
-"""Betas with their intervals as SVG, one line a labeler: what `harken labelers --out` draws.
-"""
+"""Betas with their intervals as SVG, one line a labeler: what `harken labelers --out` draws."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from harken.labelers.models.verdicts import Person
 
 ROW, LEFT, WIDTH, RIGHT = 22, 150, 330, 190
 COLOURS = {"reliable": "#2f7fd0", "careless": "#c58a00", "reversed": "#d0402f"}
-OTHER = "#808890"
+OTHER_COLOUR = "#808890"
 
 
 def forest_svg(people: Sequence[Person], title: str, inline: bool = False) -> str:
@@ -31,7 +30,7 @@ def forest_svg(people: Sequence[Person], title: str, inline: bool = False) -> st
                      f'opacity=".7">{word}</text>')
     for row, person in enumerate(people):
         y = top + ROW * row
-        colour = COLOURS.get(person.verdict.split(",")[0], OTHER)
+        colour = COLOURS.get(person.verdict.split(",")[0], OTHER_COLOUR)
         name = person.name if len(person.name) <= 20 else person.name[:19] + "…"
         words = f"{person.name}: beta {person.beta:.2f} [{person.beta_low:.2f}, {person.beta_high:.2f}], {person.votes} votes"
         parts.append(f'<g><title>{text(words)}</title><text x="{LEFT - 10}" y="{y + 4}" text-anchor="end">{text(name)}</text>'

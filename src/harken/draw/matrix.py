@@ -1,5 +1,4 @@
-"""A labeler-by-labeler matrix as SVG: blue above chance, orange below, stronger the farther; numbers for who cannot tell them.
-"""
+"""A labeler-by-labeler matrix as SVG: blue above chance, orange below, stronger the farther; numbers for who cannot tell them."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from harken.draw.svg import opening
 from harken.labelers.agreement.pairwise import Matrix
 
 CELL, ROW = 46, 26
-ABOVE, BELOW = "#2f7fd0", "#e07020"
+ABOVE_CHANCE, BELOW_CHANCE = "#2f7fd0", "#e07020"
 
 
 def matrix_svg(table: Matrix, title: str, most: int = 12, inline: bool = False) -> str:
@@ -35,7 +34,7 @@ def _cell(table: Matrix, i: int, j: int, x: int, y: int) -> str:
     if math.isnan(kappa):
         words = "no shared unit" if not shared else f"agree on {agreed:.0%} of {shared}; kappa undefined"
         return f'<g><title>{pair}: {words}</title><rect {box} fill="none" stroke="currentColor" stroke-opacity=".25"/></g>'
-    colour, strength = ABOVE if kappa >= 0 else BELOW, 0.06 + 0.54 * min(1.0, abs(kappa))
+    colour, strength = ABOVE_CHANCE if kappa >= 0 else BELOW_CHANCE, 0.06 + 0.54 * min(1.0, abs(kappa))
     return (f"<g><title>{pair}: kappa {kappa:.2f}, agree on {agreed:.0%} of {shared}</title>"
             f'<rect {box} fill="{colour}" fill-opacity="{strength:.2f}"/>'
             f'{_words(x + CELL / 2, y + 17, f"{round(kappa, 2) + 0.0:.2f}".replace("-", "−"), "middle")}</g>')

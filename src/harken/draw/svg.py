@@ -45,8 +45,8 @@ def tick_label(value: float, among: Sequence[float]) -> str:
 
 def padded(values: Sequence[float], share: float = 0.08) -> tuple[float, float]:
     """A range that holds the finite values with some air."""
-    kept = [v for v in values if math.isfinite(v)] or [0.0, 1.0]
-    low, high = min(kept), max(kept)
+    finite = [v for v in values if math.isfinite(v)] or [0.0, 1.0]
+    low, high = min(finite), max(finite)
     air = (high - low) * share or abs(high) * 0.1 or 1.0
     return low - air, high + air
 

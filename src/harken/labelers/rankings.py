@@ -31,14 +31,14 @@ class Rankings:
     """How many people ranked them."""
 
 
-def rankings_of(said: Iterable[Choice | Judgment], least: int = 3) -> Rankings:
+def rankings_of(judgments: Iterable[Choice | Judgment], least: int = 3) -> Rankings:
     """Rankings of at least `least` options by named people; each person's last one of a unit counts.
 
     Of two options tau is 1 or -1, and undefined for a tie: for pairs, read percent agreement and kappa.
     """
     units: dict[tuple[str, tuple[str, ...]], dict[str, list[int]]] = {}
-    for one in said:
-        choice = one.choice() if isinstance(one, Judgment) else one
+    for judgment in judgments:
+        choice = judgment.choice() if isinstance(judgment, Judgment) else judgment
         if choice is None or not choice.labeler or len(set(choice.options)) < max(least, len(choice.options)):
             continue
         order = sorted(range(len(choice.options)), key=choice.options.__getitem__)

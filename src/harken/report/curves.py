@@ -63,13 +63,13 @@ def _frontier(run: RunData, key: str, distance: str, style: str) -> str:
 
 def reward_models(runs: Sequence[RunData]) -> str:
     """Accuracy beside null baselines, and calibration, of every reward model found."""
-    found = [(r.name, r.result) for r in runs if r.result and estimate(r.result.get("accuracy"))]
-    if not found:
-        found = [(r.name, s) for r in summaries(runs)
+    models = [(r.name, r.result) for r in runs if r.result and estimate(r.result.get("accuracy"))]
+    if not models:
+        models = [(r.name, s) for r in summaries(runs)
                  if isinstance(s := (r.summary or {}).get("reward_model"), dict) and estimate(s.get("accuracy"))]
     out = []
-    for name, result in found:
-        heading = f"<h3>{text(name)}</h3>" if len(found) > 1 else ""
+    for name, result in models:
+        heading = f"<h3>{text(name)}</h3>" if len(models) > 1 else ""
         out.append(f'{heading}<div class="pair">{_accuracy(result)}{_calibration(name, result)}</div>')
     return "".join(out)
 

@@ -24,19 +24,19 @@ NAMES = {"plain": "everybody alike (Bradley–Terry)", "beta": "a beta for each"
 def figures(tested: Tested, votes: Votes, flagged: Sequence[int]) -> dict[str, Any]:
     """By model: mean log-probability and accuracy of the unseen votes of those not flagged (what a flagged person says is
     nothing to be good at), and the gain over plain, clustered by prompt, or by labeler where prompts are few."""
-    kept = ~np.isin(votes.labeler, np.asarray(flagged, dtype=np.int64))
-    if not kept.any():
+    counted = ~np.isin(votes.labeler, np.asarray(flagged, dtype=np.int64))
+    if not counted.any():
         return {}
     prompts = votes.prompt[votes.a]
     cluster = prompts if len(np.unique(prompts)) >= 10 else votes.labeler
-    units, untied = cluster[kept].tolist(), kept & (votes.won != 0)
+    units, untied = cluster[counted].tolist(), counted & (votes.won != 0)
     result: dict[str, Any] = {}
     for name, logp in tested.log_prob.items():
-        row = {"log_prob": mean_interval(logp[kept], units)}
+        row = {"log_prob": mean_interval(logp[counted], units)}
         if untied.any():
             row["accuracy"] = mean_interval(tested.right[name][untied], cluster[untied].tolist(), bounds=(0, 1))
         if name != "plain":
-            row["gain"] = paired_difference(logp[kept], tested.log_prob["plain"][kept], units)
+            row["gain"] = paired_difference(logp[counted], tested.log_prob["plain"][counted], units)
         result[name] = {k: e.to_json() for k, e in row.items()}
     return result
 
@@ -53,8 +53,8 @@ def cells(people: Sequence[Person], summary: Mapping[str, Any]) -> tuple[list[st
         "swaps": lambda p: None if p.swapped is None else f"{p.swapped:.1%}",
         "others' gain": lambda p: f"{gains[p.name]:+.4f}".replace("-", "−") if p.name in gains else None,
         "verdict": lambda p: p.verdict}
-    kept = [n for n, cell in columns.items() if any(cell(p) is not None for p in people)]
-    return kept, [[columns[n](p) or "" for n in kept] for p in people]
+    shown = [n for n, cell in columns.items() if any(cell(p) is not None for p in people)]
+    return shown, [[columns[n](p) or "" for n in shown] for p in people]
 
 
 def pull(value: float | None, sd: float | None) -> str | None:

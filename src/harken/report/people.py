@@ -37,8 +37,8 @@ def parts(runs: Sequence[RunData]) -> str:
 
 
 def _rows(run: RunData, key: str) -> dict[str, Row]:
-    found = (run.result or {}).get(key)
-    return {str(k): v for k, v in found.items() if isinstance(v, dict)} if isinstance(found, Mapping) else {}
+    table = (run.result or {}).get(key)
+    return {str(k): v for k, v in table.items() if isinstance(v, dict)} if isinstance(table, Mapping) else {}
 
 
 def _between(row: Mapping[str, Any], key: str, low: str, high: str, level: float) -> Estimate | None:
@@ -103,9 +103,9 @@ def _answers(run: RunData, key: str, values: str, title: str, total: bool = Fals
     return f'<p class="lead after">{text(title)}.</p>{"".join(out)}'
 
 
-def _amounts(found: object, total: bool) -> list[tuple[str, float]]:
+def _amounts(amounts: object, total: bool) -> list[tuple[str, float]]:
     """Names and finite numbers; with `total` the largest, the rest added up, and their sum."""
-    rows = [(str(k), float(v)) for k, v in found.items() if is_number(v)] if isinstance(found, Mapping) else []
+    rows = [(str(k), float(v)) for k, v in amounts.items() if is_number(v)] if isinstance(amounts, Mapping) else []
     if not total or not rows:
         return rows
     rows.sort(key=lambda row: -abs(row[1]))

@@ -15,7 +15,7 @@ from harken.draw.svg import interval_bar, padded
 from harken.report.load import ORDER, RunData, estimate, series
 
 NAMES = {"base": "Base", "sft": "SFT", "reward_model": "Reward model", "rloo": "RLOO", "win_rate": "Win rate"}
-PLAIN = {"heldout_nll": "held-out NLL", "nll": "NLL", "reward": "proxy reward", "loss": "the loss",
+METRIC_WORDS = {"heldout_nll": "held-out NLL", "nll": "NLL", "reward": "proxy reward", "loss": "the loss",
          "accuracy": "accuracy"}
 
 
@@ -182,7 +182,7 @@ def verdict(runs: Sequence[RunData]) -> str:
                     f'<strong>{numbers.number(e.value)}</strong> <span class="range">{numbers.span(e)}</span> higher than '
                     "the model's own. Nobody else has judged it yet.")
     for run in runs:
-        for key, words in PLAIN.items():
+        for key, words in METRIC_WORDS.items():
             points, _ = series(run.metrics, key)
             if len(points) > 1:
                 move = "fell" if points[-1][1] < points[0][1] else "rose"
@@ -193,10 +193,10 @@ def verdict(runs: Sequence[RunData]) -> str:
 
 
 def _beside(result: Mapping[str, Any], accuracy: Estimate) -> str:
-    found = {k: e for k, v in (result.get("baselines") or {}).items() if (e := estimate(v))}
-    if not found:
+    baselines = {k: e for k, v in (result.get("baselines") or {}).items() if (e := estimate(v))}
+    if not baselines:
         return "no null baseline was recorded"
-    name, best = max(found.items(), key=lambda item: item[1].value)
+    name, best = max(baselines.items(), key=lambda item: item[1].value)
     words = f"always choosing the {text(name)} gets {numbers.percent(best.value)}" if name != "constant" else \
         f"a constant score gets {numbers.percent(best.value)}"
     return words if accuracy.low > best.value else f"{words}, so it is not shown to be better than that"

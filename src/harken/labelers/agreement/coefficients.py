@@ -31,7 +31,7 @@ from harken.labelers.ratings import Floats, Ratings
 Scale = Literal["nominal", "linear", "ordinal", "interval", "ratio", "quadratic"]
 Measure = Literal["percent", "cohen", "fleiss", "alpha", "gwet"]
 DRAWS = 2000
-RARE = 5  # where fewer clusters than this differ from the rest, draws hardly vary: Wilson's interval instead
+FEWEST_DIFFERENT = 5  # where fewer clusters than this differ from the rest, draws hardly vary: Wilson's interval instead
 
 
 @dataclass(frozen=True)
@@ -107,11 +107,11 @@ def gwet_ac(ratings: Ratings, scale: Scale = "nominal", **options: Any) -> Agree
 
 
 def _one(ratings: Ratings, measure: Measure, scale: Scale, options: dict[str, Any]) -> Agreement:
-    found = agreement(ratings, (measure,), scale, **options)[measure]
-    if found is None:
+    result = agreement(ratings, (measure,), scale, **options)[measure]
+    if result is None:
         only = ratings.names[ratings.value[0]]
         raise ValueError(f"every rating of the shared units is the same, like {only!r}: agreement beyond chance is undefined")
-    return found
+    return result
 
 
 def agreement(ratings: Ratings, measures: Iterable[Measure] = ("percent", "fleiss", "alpha", "gwet"), scale: Scale = "nominal", *,
@@ -129,16 +129,16 @@ def agreement(ratings: Ratings, measures: Iterable[Measure] = ("percent", "fleis
     clusters = int(ratings.cluster.max()) + 1
     sums_CD = np.concatenate([_by_cluster(p, last.cluster, clusters) for p in parts.values()], 1)
     totals_BD = resampled_sums(sums_CD[sums_CD.any(1)], draws, seed)
-    found: dict[str, Agreement | None] = {}
+    results: dict[str, Agreement | None] = {}
     start = 0
     for name, part in parts.items():
         stop = start + 2 + part.margins_UV.shape[1]
         value = _estimate(part, sums_CD[:, start:stop], totals_BD[:, start:stop], level)
         raters = len(np.unique(last.rater[part.weight_U[last.unit] > 0]))
-        found[name] = value and Agreement(name, value[0], _luck(part, sums_CD[:, start:stop].sum(0)),
+        results[name] = value and Agreement(name, value[0], _luck(part, sums_CD[:, start:stop].sum(0)),
                                           int(np.count_nonzero(part.weight_U)), raters, value[1])
         start = stop
-    return found
+    return results
 
 
 def _by_cluster(part: _Parts, cluster: Any, clusters: int) -> Floats:
@@ -175,7 +175,7 @@ def _estimate(part: _Parts, sums_CD: Floats, totals_BD: Floats, level: float) ->
     paired = sums_CD[sums_CD[:, 1] > 0]
     n = len(paired)
     shares = (paired[:, 0] / paired[:, 1]).round(12)
-    if n - np.unique(shares, return_counts=True)[1].max() < RARE:
+    if n - np.unique(shares, return_counts=True)[1].max() < FEWEST_DIFFERENT:
         ends = np.array(wilson_bounds(float(paired[:, 0].sum() / paired[:, 1].sum()), n, level))
         low, high = (ends - expected) / (1 - expected) if part.corrected else ends
     else:

@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 
 from harken.core.protocols import Estimate
-from harken.labelers.agreement.coefficients import DRAWS, RARE, Agreement
+from harken.labelers.agreement.coefficients import DRAWS, FEWEST_DIFFERENT, Agreement
 from harken.labelers.agreement.resample import percentiles, resampled_sums, wilson_bounds
 from harken.labelers.rankings import Floats, Rankings
 
@@ -84,18 +84,18 @@ def _mean(measure: str, values: list[Floats], chance: list[Floats], rankings: Ra
     if not values:
         return None
     x, cluster, luck = np.concatenate(values), np.concatenate(rankings.cluster), np.concatenate(chance)
-    known = ~np.isnan(x)
-    if not known.any():
+    defined = ~np.isnan(x)
+    if not defined.any():
         return None
-    _, index = np.unique(cluster[known], return_inverse=True)
-    sums_CD = np.column_stack([np.bincount(index, x[known]), np.bincount(index)]).astype(np.float64)
-    n, value = len(sums_CD), float(x[known].mean())
+    _, index = np.unique(cluster[defined], return_inverse=True)
+    sums_CD = np.column_stack([np.bincount(index, x[defined]), np.bincount(index)]).astype(np.float64)
+    n, value = len(sums_CD), float(x[defined].mean())
     means = (sums_CD[:, 0] / sums_CD[:, 1]).round(12)
-    if n - np.unique(means, return_counts=True)[1].max() < RARE:
+    if n - np.unique(means, return_counts=True)[1].max() < FEWEST_DIFFERENT:
         width = bounds[1] - bounds[0]
         low, high = (bounds[0] + width * x for x in wilson_bounds((value - bounds[0]) / width, n, level))
     else:
         totals_BD = resampled_sums(sums_CD, draws, seed)
         low, high = percentiles(totals_BD[:, 0] / totals_BD[:, 1], n, level)
-    return Agreement(measure, Estimate(value, min(low, value), max(high, value), n, level), float(luck[known].mean()),
-                     int(known.sum()), rankings.labelers)
+    return Agreement(measure, Estimate(value, min(low, value), max(high, value), n, level), float(luck[defined].mean()),
+                     int(defined.sum()), rankings.labelers)

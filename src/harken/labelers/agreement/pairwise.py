@@ -17,7 +17,7 @@ import numpy as np
 from scipy import sparse, special
 
 from harken.core.protocols import Estimate
-from harken.labelers.agreement.coefficients import RARE, Agreement, Scale, agreement, likeness
+from harken.labelers.agreement.coefficients import FEWEST_DIFFERENT, Agreement, Scale, agreement, likeness
 from harken.labelers.agreement.resample import wilson_bounds
 from harken.labelers.ratings import Floats, Ints, Ratings, ratings_of_votes
 from harken.labelers.votes import Votes
@@ -49,15 +49,15 @@ def matrix(ratings: Ratings, scale: Scale = "nominal") -> Matrix:
     units, raters, size = len(last.cluster), len(last.raters), len(last.levels)
     weights_VV = likeness(last, scale, np.bincount(last.value, minlength=size).astype(np.float64))
     ones = np.ones(len(last))
-    said = [sparse.csr_array((ones * (last.value == v), (last.unit, last.rater)), shape=(units, raters)) for v in range(size)]
+    given = [sparse.csr_array((ones * (last.value == v), (last.unit, last.rater)), shape=(units, raters)) for v in range(size)]
     rated = sparse.csr_array((ones, (last.unit, last.rater)), shape=(units, raters))
     shared = (rated.T @ rated).toarray()
-    margin_VAA = np.array([(said[v].T @ rated).toarray() for v in range(size)])  # how often i said v where j rated too
+    margin_VAA = np.array([(given[v].T @ rated).toarray() for v in range(size)])  # how often i said v where j rated too
     if last.symmetric:
         margin_VAA = (margin_VAA + margin_VAA[::-1]) / 2
-    near = [sum((weights_VV[v, w] * said[w] for w in range(size) if weights_VV[v, w]), sparse.csr_array((units, raters)))
+    near = [sum((weights_VV[v, w] * given[w] for w in range(size) if weights_VV[v, w]), sparse.csr_array((units, raters)))
             for v in range(size)]
-    agreed = sum(((said[v].T @ near[v]).toarray() for v in range(size)), np.zeros((raters, raters)))
+    agreed = sum(((given[v].T @ near[v]).toarray() for v in range(size)), np.zeros((raters, raters)))
     with np.errstate(invalid="ignore", divide="ignore"):
         seen = agreed / shared
         expected = np.einsum("vij,vw,wji->ij", margin_VAA, weights_VV, margin_VAA, optimize=True) / shared**2
@@ -76,22 +76,22 @@ def by_rater(ratings: Ratings, scale: Scale = "nominal", level: float = 0.95) ->
     others_N = counts_UV.sum(1)[last.unit] - 1
     weights_VV = likeness(last, scale, counts_UV.sum(0))
     alike_N = (counts_UV[last.unit] * weights_VV[last.value]).sum(1) - 1
-    found: dict[str, Estimate] = {}
+    estimates: dict[str, Estimate] = {}
     order = np.argsort(last.rater, kind="stable")
     bounds = np.searchsorted(last.rater[order], np.arange(len(last.raters) + 1))
     for a, name in enumerate(last.raters):
         rows = order[bounds[a]:bounds[a + 1]]
         rows = rows[others_N[rows] > 0]
         if len(rows):
-            found[name] = _clustered_mean(alike_N[rows] / others_N[rows], last.cluster[last.unit[rows]], level)
-    return found
+            estimates[name] = _clustered_mean(alike_N[rows] / others_N[rows], last.cluster[last.unit[rows]], level)
+    return estimates
 
 
 def _clustered_mean(x: Floats, cluster: Ints, level: float) -> Estimate:
     _, index, sizes = np.unique(cluster, return_inverse=True, return_counts=True)
     n, mean = len(sizes), float(x.mean())
     means = (np.bincount(index, x) / sizes).round(12)
-    if n - np.unique(means, return_counts=True)[1].max() < RARE:
+    if n - np.unique(means, return_counts=True)[1].max() < FEWEST_DIFFERENT:
         return Estimate(mean, *wilson_bounds(mean, n, level), n, level)
     error = np.sqrt(n / (n - 1) * (np.bincount(index, x - mean) ** 2).sum()) / len(x)
     half = float(special.stdtrit(n - 1, 0.5 + level / 2) * error)
@@ -104,14 +104,14 @@ def self_consistency(votes: Votes, **options: Any) -> Mapping[str, Agreement]:
     "mirrored" compares answers given when the two stood in opposite order: a labeler who always takes the left one scores 0
     there and 1 in "same order". A key is missing where nothing of its kind was repeated.
     """
-    found: dict[str, Agreement] = {}
-    for key, some in _repeats(votes).items():
-        repeats = ratings_of_votes(some).repeats()
+    measures: dict[str, Agreement] = {}
+    for key, repeated in _repeats(votes).items():
+        repeats = ratings_of_votes(repeated).repeats()
         if len(repeats):
             value = agreement(repeats, ("percent",), **options)["percent"]
             assert value is not None  # a percentage is always defined
-            found[key] = value
-    return found
+            measures[key] = value
+    return measures
 
 
 def _repeats(votes: Votes) -> dict[str, Votes]:

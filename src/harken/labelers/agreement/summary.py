@@ -115,10 +115,10 @@ def most_shared(ratings: Ratings, most: int = MATRIX) -> Ratings:
     last = ratings.latest()
     common = last.counts().sum(1)[last.unit] >= 2
     met = np.bincount(last.rater[common], minlength=len(last.raters))
-    kept = np.argsort(-met, kind="stable")[:most]
-    kept = kept[met[kept] > 0]
+    raters = np.argsort(-met, kind="stable")[:most]
+    raters = raters[met[raters] > 0]
     place = np.full(len(last.raters), -1)
-    place[kept] = np.arange(len(kept))
-    some = last.take(place[last.rater] >= 0)
-    return Ratings(some.unit, place[some.rater], some.value, some.levels, some.names, tuple(last.raters[i] for i in kept),
-                   some.cluster, some.symmetric, some.ordered)
+    place[raters] = np.arange(len(raters))
+    shared = last.take(place[last.rater] >= 0)
+    return Ratings(shared.unit, place[shared.rater], shared.value, shared.levels, shared.names,
+                   tuple(last.raters[i] for i in raters), shared.cluster, shared.symmetric, shared.ordered)

@@ -1,7 +1,7 @@
 """What is known of items' scores, and how sure of it one can be: the posterior that questions are chosen by.
 
-    found = fit_reliability(votes, phi=phi)
-    belief = belief_of_features(found, phi_of_candidates)     # any item that has features, judged or not
+    fit = fit_reliability(votes, phi=phi)
+    belief = belief_of_features(fit, phi_of_candidates)       # any item that has features, judged or not
     belief = belief_of_items(fit_reliability(votes), votes)   # the items judged, no features
     mean, variance = belief.difference(a, b)                  # of the median labeler's log-odds of a over b
 
@@ -23,8 +23,8 @@ from harken.labelers.models.likelihood import Floats, Ints, davidson_table
 from harken.labelers.models.reliability import Reliability
 from harken.labelers.votes import Votes
 
-EXACT = 1500
-"""Items whose covariance is factored; more are told by draws."""
+MOST_EXACT_ITEMS = 1500
+"""Items whose covariance is factored; of more, draws stand in."""
 DRAWS = 512
 
 
@@ -55,38 +55,38 @@ class Belief:
         return np.asarray(self.mean + rng.standard_normal((count, self.root.shape[1])) @ self.root.T)
 
 
-def belief_of_features(found: Reliability, phi: Floats) -> Belief:
+def belief_of_features(fit: Reliability, phi: Floats) -> Belief:
     """Of items with features phi [I, D], under the weights that `fit_reliability` found."""
-    if found.weights is None or found.covariance is None:
+    if fit.weights is None or fit.covariance is None:
         raise ValueError("this fit has no weights: use fit_reliability, or belief_of_items")
-    if phi.ndim != 2 or phi.shape[1] != len(found.weights):
-        raise ValueError(f"phi has shape {phi.shape}, the fit {len(found.weights)} features")
-    return Belief(phi @ found.weights, phi @ root_of(found.covariance), found.tie)
+    if phi.ndim != 2 or phi.shape[1] != len(fit.weights):
+        raise ValueError(f"phi has shape {phi.shape}, the fit {len(fit.weights)} features")
+    return Belief(phi @ fit.weights, phi @ root_of(fit.covariance), fit.tie)
 
 
-def belief_of_items(found: Reliability, votes: Votes, seed: int = 0) -> Belief:
-    """Of the items of `votes`, with labelers held at what was found of them.
+def belief_of_items(fit: Reliability, votes: Votes, seed: int = 0) -> Belief:
+    """Of the items of `votes`, with labelers held at their fit.
 
     Laplace's approximation: precision = sum of beta^2 w (e_a - e_b)(e_a - e_b)' + 1 / prior^2, w the Fisher weight of a
-    vote. Up to `EXACT` items exactly, beyond by `DRAWS` draws (a variance is then known to about 6 %).
+    vote. Up to `MOST_EXACT_ITEMS` items exactly, beyond by `DRAWS` draws (a variance is then known to about 6 %).
     """
-    if found.model == "crowd":
+    if fit.model == "crowd":
         raise ValueError("a crowd model's beta is no slope: fit with model='beta'")
     n, rows = len(votes), np.repeat(np.arange(len(votes)), 2)
     columns = np.stack([votes.a, votes.b], axis=1).ravel()
-    slope = found.beta[votes.labeler]
+    slope = fit.beta[votes.labeler]
     jacobian = sparse.csr_array((np.stack([slope, -slope], axis=1).ravel(), (rows, columns)), shape=(n, len(votes.items)))
-    p = davidson_table(found.log_odds(votes), np.log(found.tie) if found.tie > 0 else -np.inf)
-    width = found.priors.score if found.priors.score is not None and np.isfinite(found.priors.score) else 10.0
+    p = davidson_table(fit.log_odds(votes), np.log(fit.tie) if fit.tie > 0 else -np.inf)
+    width = fit.priors.score if fit.priors.score is not None and np.isfinite(fit.priors.score) else 10.0
     precision = np.full(len(votes.items), width**-2)
-    if len(votes.items) <= EXACT:
+    if len(votes.items) <= MOST_EXACT_ITEMS:
         h = laplace.information(jacobian, fisher_weight(p), precision).toarray()
         factor = linalg.cholesky(h, lower=True)
         root = np.asarray(linalg.solve_triangular(factor, np.eye(len(h)), lower=True).T)
     else:
         drawn = laplace.draw(jacobian, fisher_weight(p), precision, DRAWS, np.random.default_rng(seed))
         root = drawn.T / np.sqrt(DRAWS)
-    return Belief(found.scores, root, found.tie)
+    return Belief(fit.scores, root, fit.tie)
 
 
 def fisher_weight(p: Floats) -> Floats:

@@ -3,7 +3,7 @@
     features = TextFeatures.fit(prompts, texts, dimensions=32)      # of the pool; no labels are read
     phi = features.of(prompts, texts)                               # [I, D]
 
-Ten are plain (`PLAIN`): length, the shares of repeated words, of the prompt's words and so on. The rest are what tells
+Ten are plain (`PLAIN_FEATURES`): length, the shares of repeated words, of the prompt's words and so on. The rest are what tells
 the answers to one prompt apart: TF-IDF of hashed words, word pairs and character trigrams, less the mean over the answers
 to that prompt, in the directions of largest variance (latent semantic analysis, Deerwester et al. 1990, within prompts).
 Then each answer's features, less the mean of its prompt's answers, get length sqrt(D): a linear reward must not extrapolate
@@ -34,7 +34,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 BUCKETS = 1 << 16
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-PLAIN = ("log words", "log characters", "word length", "repeated words", "words of the prompt", "prompt covered",
+PLAIN_FEATURES = ("log words", "log characters", "word length", "repeated words", "words of the prompt", "prompt covered",
          "ends a sentence", "lines", "list lines", "digits")
 
 
@@ -53,15 +53,15 @@ class TextFeatures:
     def fit(cls, prompts: Sequence[str], texts: Sequence[str], dimensions: int = 32) -> TextFeatures:
         """From answers `texts` [I] and the prompt of each. UserError without answers, ValueError with too few
         dimensions."""
-        if dimensions <= len(PLAIN):
-            raise ValueError(f"dimensions must be above {len(PLAIN)}, the plain features; found {dimensions}")
+        if dimensions <= len(PLAIN_FEATURES):
+            raise ValueError(f"dimensions must be above {len(PLAIN_FEATURES)}, the plain features; found {dimensions}")
         if not texts:
             raise UserError("There are no answers to find features of.", "Give at least two answers to one prompt.")
         counts = _counts(texts)
         idf = np.log((1 + len(texts)) / (1 + np.asarray((counts > 0).sum(0)).ravel())) + 1
         within = _centred(_tfidf(counts, idf), _groups(prompts))
-        most = min(dimensions - len(PLAIN), min(within.shape) - 1)
-        directions = np.zeros((BUCKETS, dimensions - len(PLAIN)))
+        most = min(dimensions - len(PLAIN_FEATURES), min(within.shape) - 1)
+        directions = np.zeros((BUCKETS, dimensions - len(PLAIN_FEATURES)))
         if most > 0 and abs(within).sum() > 0:
             start = np.random.default_rng(0).standard_normal(min(within.shape))
             _, size, rows = svds(within, k=most, v0=start)
@@ -80,7 +80,7 @@ class TextFeatures:
 
     def raw(self, prompts: Sequence[str], texts: Sequence[str]) -> Floats:
         """[I, D] before the prompt's mean and the length are taken out."""
-        plain = np.array([_plain(p, t) for p, t in zip(prompts, texts, strict=True)]).reshape(-1, len(PLAIN))
+        plain = np.array([_plain(p, t) for p, t in zip(prompts, texts, strict=True)]).reshape(-1, len(PLAIN_FEATURES))
         return np.asarray(np.hstack([plain, _tfidf(_counts(texts), self.idf) @ self.directions]) / self.scale)
 
 
@@ -108,10 +108,10 @@ def _terms(text: str) -> Counter[int]:
 
 def _counts(texts: Sequence[str]) -> sparse.csr_array:
     """[I, H]"""
-    found = [_terms(t) for t in texts]
-    ends = np.cumsum([0, *map(len, found)])
-    columns = np.array([k for c in found for k in sorted(c)], dtype=np.int64)
-    values = np.array([c[k] for c in found for k in sorted(c)], dtype=np.float64)
+    terms = [_terms(t) for t in texts]
+    ends = np.cumsum([0, *map(len, terms)])
+    columns = np.array([k for c in terms for k in sorted(c)], dtype=np.int64)
+    values = np.array([c[k] for c in terms for k in sorted(c)], dtype=np.float64)
     return sparse.csr_array((values, columns, ends), shape=(len(texts), BUCKETS))
 
 
@@ -124,8 +124,8 @@ def _tfidf(counts: sparse.csr_array, idf: Floats) -> sparse.csr_array:
 
 
 def _groups(prompts: Sequence[str]) -> Ints:
-    known: dict[str, int] = {}
-    return np.array([known.setdefault(p, len(known)) for p in prompts], dtype=np.int64)
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(p, len(numbers)) for p in prompts], dtype=np.int64)
 
 
 def _centred(table: sparse.csr_array, group: Ints) -> sparse.csr_array:

@@ -1,6 +1,6 @@
 """Adaptive overlap: another vote only where it can change what is believed (after Sheng, Provost and Ipeirotis, KDD 2008).
 
-    trusted = trust(found, votes)                     # {"ana": 1.1, "flo": 0.1, …}, of all feedback so far
+    trusted = trust(fit, votes)                     # {"ana": 1.1, "flo": 0.1, …}, of all feedback so far
     settled(votes_of_item, trusted, threshold=0.9)    # of the votes on one prompt's answers: True: ask nobody more
 
 For each pair that was compared, the posterior of its score difference d given who said what (their rationality known,
@@ -25,14 +25,14 @@ MARGIN = 0.4
 """Log-odds of the median labeler below which two answers are as good as equal: 60 % would prefer one."""
 WIDTH = 2.0
 """Sd of score differences where no fit says better."""
-GRID = 801
+GRID_POINTS = 801
 
 
-def trust(found: Reliability, votes: Votes) -> dict[str, float]:
+def trust(fit: Reliability, votes: Votes) -> dict[str, float]:
     """Rationality of each labeler by name; `votes` are those that were fitted."""
-    if found.model == "crowd":
+    if fit.model == "crowd":
         raise ValueError("a crowd model's beta is no slope: fit with model='beta'")
-    return dict(zip(votes.labelers, found.beta.tolist(), strict=True))
+    return dict(zip(votes.labelers, fit.beta.tolist(), strict=True))
 
 
 def settled(votes: Votes, reliability: Mapping[str, float] | None = None, threshold: float = 0.9, *,
@@ -50,8 +50,8 @@ def settled(votes: Votes, reliability: Mapping[str, float] | None = None, thresh
 def surety(votes: Votes, reliability: Mapping[str, float] | None = None, *, width: float = WIDTH, tie: float = 0.5,
            margin: float = MARGIN) -> dict[tuple[int, int], float]:
     """Of every pair compared (items a < b), the probability of what is most probable: better, worse, or as good as equal."""
-    known = reliability or {}
-    beta = np.array([known.get(name, 1.0) for name in votes.labelers])[votes.labeler]
+    betas = reliability or {}
+    beta = np.array([betas.get(name, 1.0) for name in votes.labelers])[votes.labeler]
     turn = np.where(votes.a < votes.b, 1, -1)
     low, high = np.minimum(votes.a, votes.b), np.maximum(votes.a, votes.b)
     return {(i, j): float(verdict(beta[r], (votes.won * turn)[r], width, tie, margin).max())
@@ -60,12 +60,12 @@ def surety(votes: Votes, reliability: Mapping[str, float] | None = None, *, widt
 
 def verdict(beta: Floats, won: Floats, width: float = WIDTH, tie: float = 0.5, margin: float = MARGIN) -> Floats:
     """P(d > margin), P(|d| <= margin), P(d < -margin) given votes [N] on one pair by labelers of rationality beta [N]."""
-    d = np.linspace(-6 * width, 6 * width, GRID)
+    d = np.linspace(-6 * width, 6 * width, GRID_POINTS)
     logp = -((d / width) ** 2) / 2
     for b, w in zip(beta, won):
-        said = np.full(GRID, int(w))
+        outcome = np.full(GRID_POINTS, int(w))
         if tie > 0:
-            logp = logp + davidson(b * d, np.log(tie), said)[0]
+            logp = logp + davidson(b * d, np.log(tie), outcome)[0]
         else:
             share = (w + 1) / 2
             logp = logp - share * np.logaddexp(0, -b * d) - (1 - share) * np.logaddexp(0, b * d)

@@ -19,7 +19,7 @@ from scipy.optimize import nnls
 from harken.core.records import Judgment
 
 Floats = NDArray[np.float64]
-FEWEST = 20
+FEWEST_TIMED = 20
 """Timed judgments below which the default is better."""
 
 
@@ -53,7 +53,7 @@ def shown_characters(judgment: Judgment) -> int:
 def fit_pace(judgments: Iterable[Judgment]) -> Pace:
     """From judgments that tell their seconds; `DEFAULT` where fewer than 20 do."""
     timed = [j for j in judgments if j.seconds is not None and j.seconds > 0 and "completions" in j.payload]
-    if len(timed) < FEWEST:
+    if len(timed) < FEWEST_TIMED:
         return DEFAULT
     took = np.array([j.seconds for j in timed], dtype=np.float64)
     names = np.array([j.labeler or "" for j in timed])

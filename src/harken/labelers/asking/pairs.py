@@ -37,7 +37,7 @@ NODES = np.linspace(-5.0, 5.0, 61)
 """Trapezoid rule in units of the sd: to 1e-5 up to an sd of 6, where Gauss–Hermite errs by 1e-2."""
 MASS = np.exp(-(NODES**2) / 2) / np.exp(-(NODES**2) / 2).sum()
 CHUNK = 16384
-STALE = 256
+REFRESHED_AT_ONCE = 256
 """How many stale gains are brought up to date at once."""
 
 
@@ -231,8 +231,8 @@ class _Greedy:
             if self.fresh[best]:
                 return best
             stale = np.flatnonzero(~self.fresh & open_)
-            if len(stale) > STALE:
-                stale = stale[np.argpartition(-bound[stale], STALE)[:STALE]]
+            if len(stale) > REFRESHED_AT_ONCE:
+                stale = stale[np.argpartition(-bound[stale], REFRESHED_AT_ONCE)[:REFRESHED_AT_ONCE]]
             bound[stale] = self.bound[stale] = self.batch.gains(stale, self.strategy) / self.cost[stale]
             self.fresh[stale] = True
 
@@ -297,9 +297,9 @@ class _Thompson(_Random):
         root, mean = self.batch.belief.root[items], self.batch.belief.mean[items]
         for _ in range(self.TRIES):
             one, two = items[(mean + self.rng.standard_normal((2, root.shape[1])) @ root.T).argmax(1)]
-            found = near[((q.a[near] == one) & (q.b[near] == two)) | ((q.a[near] == two) & (q.b[near] == one))]
-            if one != two and len(found):
-                return int(found[0])
+            matches = near[((q.a[near] == one) & (q.b[near] == two)) | ((q.a[near] == two) & (q.b[near] == one))]
+            if one != two and len(matches):
+                return int(matches[0])
         return start
 
 

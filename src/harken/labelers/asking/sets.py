@@ -27,9 +27,9 @@ from harken.labelers.models.likelihood import Floats, Ints
 
 DRAWS = 256
 """An information is known to about 5 %, and told up to ln 256 = 5.5 nats."""
-LOOK = 64
+FISHER_DRAWS = 64
 """Draws under a set that is only weighed."""
-MOST = 9
+MOST_OPTIONS = 9
 
 
 @dataclass(frozen=True)
@@ -87,28 +87,28 @@ def ranking_fisher(felt: Floats, order: Ints) -> Floats:
 def grow(belief: Belief, items: Ints, most: int, beta: float) -> list[Ints]:
     """Nested sets of 2 to `most` of these items: the most informative pair, then whoever tells most beside those in it."""
     i, j = np.triu_indices(len(items), 1)
-    told = information(*belief.difference(items[i], items[j]), np.full(len(i), beta), belief.tie)
+    gains = information(*belief.difference(items[i], items[j]), np.full(len(i), beta), belief.tie)
     table = np.zeros((len(items), len(items)))
-    table[i, j] = table[j, i] = told
-    at = int(told.argmax())
-    inside, found = [int(i[at]), int(j[at])], []
+    table[i, j] = table[j, i] = gains
+    at = int(gains.argmax())
+    inside, grown = [int(i[at]), int(j[at])], []
     while True:
-        found.append(items[np.array(inside)])
+        grown.append(items[np.array(inside)])
         rest = [k for k in range(len(items)) if k not in inside]
         if not rest or len(inside) >= most:
-            return found
+            return grown
         inside.append(max(rest, key=lambda k: float(table[k, inside].sum())))
 
 
 def next_sets(belief: Belief, answers: Sequence[Ints], seconds: Callable[[Ints], float], n: int, *, least: int = 2,
-              most: int = MOST, beta: float = 1.0, seed: int = 0, whole: bool = False) -> Sets:
+              most: int = MOST_OPTIONS, beta: float = 1.0, seed: int = 0, whole: bool = False) -> Sets:
     """The n rankings of `least` to `most` options that teach most per second, each of another prompt.
 
     `answers` holds each prompt's items; prompts with fewer than `least` are passed over. With `whole` a prompt's answers
     are ranked all together or not at all. Ties are left out of the ranking's likelihood.
     """
-    if not 2 <= least <= most <= MOST:
-        raise ValueError(f"sizes must lie between 2 and {MOST}, found {least} to {most}")
+    if not 2 <= least <= most <= MOST_OPTIONS:
+        raise ValueError(f"sizes must lie between 2 and {MOST_OPTIONS}, found {least} to {most}")
     now = dataclasses.replace(belief, root=belief.root.copy())
     nested = {i: [items] if whole else grow(belief, items, most, beta)[least - 2:]
               for i, items in enumerate(answers) if len(items) >= least}
@@ -152,17 +152,17 @@ class _Set:
 
 
 def _best(belief: Belief, sets: Sequence[Ints], seconds: Callable[[Ints], float], beta: float, seed: int) -> _Set:
-    found = []
-    for some in sets:
-        root, fisher = belief.root[some], _fisher(belief, some, beta, seed)
-        worth = float(np.linalg.slogdet(np.eye(len(some)) + fisher @ (root @ root.T))[1]) / 2
-        found.append(_Set(some, worth, float(seconds(some)), fisher))
-    return max(found, key=lambda s: s.rate)
+    candidates = []
+    for items in sets:
+        root, fisher = belief.root[items], _fisher(belief, items, beta, seed)
+        worth = float(np.linalg.slogdet(np.eye(len(items)) + fisher @ (root @ root.T))[1]) / 2
+        candidates.append(_Set(items, worth, float(seconds(items)), fisher))
+    return max(candidates, key=lambda s: s.rate)
 
 
 def _fisher(belief: Belief, items: Ints, beta: float, seed: int) -> Floats:
     """[K, K] expected of a ranking of these."""
-    return beta**2 * ranking_fisher(*_rankings(belief.mean[items], belief.root[items], beta, LOOK, seed))
+    return beta**2 * ranking_fisher(*_rankings(belief.mean[items], belief.root[items], beta, FISHER_DRAWS, seed))
 
 
 def _answer(root: Floats, items: Ints, fisher: Floats) -> None:

@@ -138,9 +138,9 @@ def jury_weights(seats: Sequence[Seat], labelers: Sequence[str], groups: Sequenc
         holds = np.array([(tags.get(seat.tag) == seat.value) if seat.tag else name == seat.value
                           for name, tags in zip(labelers, groups)])
         if not holds.any():
-            known = (sorted({tags[seat.tag] for tags in groups if seat.tag in tags}) if seat.tag else list(labelers))
-            raise UserError(f"--jury: nobody is {seat}.", f"There is {', '.join(known[:12]) or 'nobody with such a tag'}"
-                            f"{' …' if len(known) > 12 else ''}.")
+            choices = (sorted({tags[seat.tag] for tags in groups if seat.tag in tags}) if seat.tag else list(labelers))
+            raise UserError(f"--jury: nobody is {seat}.", f"There is {', '.join(choices[:12]) or 'nobody with such a tag'}"
+                            f"{' …' if len(choices) > 12 else ''}.")
         weights[holds] += seat.seats / holds.sum()
     return weights
 

@@ -1,16 +1,16 @@
-"""Draws of scores, cares and how widely both are spread, all together: Markov chain Monte Carlo for `groups.py`.
+"""Markov chain Monte Carlo for `scores.py`: joint draws of scores, rationalities, indifferences and their spreads.
 
     d_n = β_ag (s_g(a) − s_g(b)) + position · first_n,   s_g = μ + δ_g = φ · (w_0 + w_g)
-    w_0 ~ N(0, σ²)   w_g ~ N(0, τ²)   β_ag ~ N(1, ω²)   tie readiness_ag ~ N(0, ψ²)     flat: τ, ω, ψ, ln σ
+    w_0 ~ N(0, σ²)   w_g ~ N(0, τ²)   β_ag ~ N(1, ω²)   indifference_ag ~ N(0, ψ²)     flat: τ, ω, ψ, ln σ
 
 A sweep draws in turn, each exactly (what is not drawn from its law is accepted or refused by Metropolis' rule):
 
 - w, position and ln ν by Hamiltonian steps whose masses are the Laplace curvature (Neal 2011): so the posterior is nearly round,
   whatever the number of items;
-- β and readiness of every labeler, from the normal law that one Newton step proposes;
+- β and indifference of every labeler, from the normal law that one Newton step proposes;
 - τ, σ, ω, ψ from their conditionals on a grid, and τ once more with w_g / τ held (Yu and Meng 2011), or small ones would stick;
-- the moves that leave all votes as likely as they were: a group's care times c with its scores over c, and everybody's.
-  Turn-taking finds these slowly.
+- a common factor c: a group's rationalities times c with its scores over c, and the same for everybody. No vote becomes more or
+  less likely by it, and the steps above, which move scores and rationalities in turn, would find such changes slowly.
 
 Shape suffixes: `R` votes once for each group their labeler may belong to, `J` couples (labeler, group), `F` features, `K` groups,
 `D` = (1 + K) F + 1 weights, `S` draws.
@@ -23,16 +23,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import sparse
 
-from harken.labelers.groups.regression import SPREAD, TIE_SD, Curvature, Floats, Ints, outcome_odds
+from harken.labelers.groups.regression import SPREAD_RANGE, TIE_SD, Curvature, Floats, Ints, outcome_odds
 
 TAU = np.geomspace(0.02, 4.0, 200)
 SIGMA = np.geomspace(0.1, 10.0, 200)
-OMEGA = np.geomspace(*SPREAD["beta"], 60)
-PSI = np.geomspace(*SPREAD["indifference"], 60)
-ORBIT = 0.1
+OMEGA = np.geomspace(*SPREAD_RANGE["beta"], 60)
+PSI = np.geomspace(*SPREAD_RANGE["indifference"], 60)
+FACTOR_SD = 0.1
 """Spread of the logarithm of a proposed common factor."""
-MOVES = 3
-LEAST, MOST = 0.05, 1.5
+FACTOR_MOVES = 3
+SMALLEST_STEP, LARGEST_STEP = 0.05, 1.5
 """Least and greatest size of a Hamiltonian step."""
 
 
@@ -84,14 +84,14 @@ class Evidence:
 
 @dataclass
 class State:
-    """Where the chain is."""
+    """The chain's present draw."""
 
     w: Floats
     """[D]"""
     log_nu: float
     beta: Floats
     """[J]"""
-    shy: Floats
+    indifference: Floats
     """[J] ln ν beyond everybody's."""
     tau: float
     sigma: float
@@ -101,7 +101,7 @@ class State:
 
 @dataclass
 class Chain:
-    """One chain. `free_tau` is off where there is to be no difference between groups; `noise` off holds cares."""
+    """One chain. `free_tau` is off where there is to be no difference between groups; `noise` off holds rationalities."""
 
     data: Evidence
     state: State
@@ -131,7 +131,7 @@ class Chain:
         return logp + self.tied * log_nu[self.data.pair] if self.ties else logp
 
     def _d(self, w: Floats, beta: Floats) -> tuple[Floats, Floats]:
-        """[R] what care multiplies, and the log-odds."""
+        """[R] what rationality multiplies, and the log-odds."""
         base = np.asarray(self.data.diff @ w[:-1])
         return base, beta[self.data.pair] * base + w[-1] * self.data.first
 
@@ -144,19 +144,19 @@ class Chain:
         self._weights()
         if self.noise:
             self._traits()
-            for _ in range(MOVES):
-                self._orbits()
+            for _ in range(FACTOR_MOVES):
+                self._common_factors()
         self._spreads()
 
     def _gradient(self, w: Floats, log_nu: float, precision: Floats, *, valued: bool = True) -> tuple[float, Floats, float]:
         """Log posterior of w and ln ν (0 unless `valued`), and its slopes."""
         s, e = self.state, self.data
         d, value = self._d(w, s.beta)[1], 0.0
-        z, mean, tie = self._odds(d, log_nu + s.shy)
+        z, mean, tie = self._odds(d, log_nu + s.indifference)
         pull = e.weight * (e.won - mean) / 2
         slope = np.append(e.back @ (s.beta[e.pair] * pull), pull @ e.first) - precision * w
         if valued:
-            value = float(e.weight @ self._logp(d, log_nu + s.shy, z)) - float(precision @ w**2) / 2
+            value = float(e.weight @ self._logp(d, log_nu + s.indifference, z)) - float(precision @ w**2) / 2
             value -= (log_nu / TIE_SD) ** 2 / 2 if self.ties else 0.0
         pull_tie = float(e.weight @ (self.tied - tie)) - log_nu / TIE_SD**2 if self.ties else 0.0
         return value, slope, pull_tie
@@ -183,23 +183,23 @@ class Chain:
         if self.rng.random() < chance:
             s.w, s.log_nu = w, nu
 
-    def _newton(self, base: Floats, beta: Floats, shy: Floats) -> tuple[Floats, Floats, Floats]:
+    def _newton(self, base: Floats, beta: Floats, indifference: Floats) -> tuple[Floats, Floats, Floats]:
         """[J] log posterior of each couple's traits, the [J, 2] place one Newton step leads to, its [3, J] curvature."""
         s, e, n = self.state, self.data, len(beta)
         d = beta[e.pair] * base + s.w[-1] * e.first
-        z, mean, tie = self._odds(d, s.log_nu + shy)
-        prior = ((beta - 1) / s.omega) ** 2 / 2 + (shy / s.psi) ** 2 / 2
-        value = np.bincount(e.pair, self._logp(d, s.log_nu + shy, z), n) - prior
+        z, mean, tie = self._odds(d, s.log_nu + indifference)
+        prior = ((beta - 1) / s.omega) ** 2 / 2 + (indifference / s.psi) ** 2 / 2
+        value = np.bincount(e.pair, self._logp(d, s.log_nu + indifference, z), n) - prior
         slope = np.bincount(e.pair, base * (e.won - mean) / 2, n) - (beta - 1) / s.omega**2
         stiff = np.bincount(e.pair, base**2 * (1 - tie - mean**2) / 4, n) + s.omega**-2
         if not self.ties:
             return value, np.stack([beta + slope / stiff, np.zeros(n)], 1), np.stack([stiff, np.zeros(n), np.ones(n)])
-        slope_shy = np.bincount(e.pair, self.tied - tie, n) - shy / s.psi**2
-        stiff_shy = np.bincount(e.pair, tie * (1 - tie), n) + s.psi**-2
+        slope_tie = np.bincount(e.pair, self.tied - tie, n) - indifference / s.psi**2
+        stiff_tie = np.bincount(e.pair, tie * (1 - tie), n) + s.psi**-2
         cross = -np.bincount(e.pair, base * mean * tie, n) / 2
-        det = stiff * stiff_shy - cross**2
-        one, two = (stiff_shy * slope - cross * slope_shy) / det, (stiff * slope_shy - cross * slope) / det
-        return value, np.stack([beta + one, shy + two], 1), np.stack([stiff, cross, stiff_shy])
+        det = stiff * stiff_tie - cross**2
+        one, two = (stiff_tie * slope - cross * slope_tie) / det, (stiff * slope_tie - cross * slope) / det
+        return value, np.stack([beta + one, indifference + two], 1), np.stack([stiff, cross, stiff_tie])
 
     def _traits(self) -> None:
         s = self.state
@@ -209,8 +209,8 @@ class Chain:
             one, two = (x - place).T
             return np.asarray(np.log(h[0] * h[2] - h[1]**2) / 2 - (h[0] * one**2 + 2 * h[1] * one * two + h[2] * two**2) / 2)
 
-        old = np.stack([s.beta, s.shy], 1)
-        value, place, h = self._newton(base, s.beta, s.shy)
+        old = np.stack([s.beta, s.indifference], 1)
+        value, place, h = self._newton(base, s.beta, s.indifference)
         z = self.rng.standard_normal((2, len(s.beta)))
         one = z[0] / np.sqrt(h[0] - h[1]**2 / h[2])  # its marginal; the other given it
         two = z[1] / np.sqrt(h[2]) - h[1] / h[2] * one if self.ties else np.zeros_like(one)
@@ -218,21 +218,24 @@ class Chain:
         value_new, place_new, h_new = self._newton(base, new[:, 0], new[:, 1])
         ratio = value_new - value + density(old, place_new, h_new) - density(new, place, h)
         keep = np.log(self.rng.random(len(ratio))) < ratio
-        s.beta, s.shy = np.where(keep, new[:, 0], s.beta), np.where(keep, new[:, 1], s.shy)
+        s.beta, s.indifference = np.where(keep, new[:, 0], s.beta), np.where(keep, new[:, 1], s.indifference)
 
-    def _orbits(self) -> None:
-        """A group's cares times c and its scores over c; then everybody's, with σ and τ: no vote is more or less likely."""
+    def _common_factors(self) -> None:
+        """A group's rationalities times c and its scores over c; then everybody's, with σ and τ.
+
+        No vote becomes more or less likely.
+        """
         s, f, k = self.state, self.data.width, self.data.groups
         for g in range(k if k > 1 and self.free_tau else 0):
             at, part = self.members[g], slice((1 + g) * f, (2 + g) * f)
-            log_c = ORBIT * self.rng.standard_normal()
+            log_c = FACTOR_SD * self.rng.standard_normal()
             c, w = np.exp(log_c), s.w[part]
             moved = (s.w[:f] + w) / c - s.w[:f]
             gain = ((s.beta[at] - 1)**2 - (c * s.beta[at] - 1)**2).sum() / 2 / s.omega**2 + (w @ w - moved @ moved) / 2 / s.tau**2
             if np.log(self.rng.random()) < gain + (len(at) - f) * log_c:
                 s.beta[at] *= c
                 s.w[part] = moved
-        log_c = ORBIT * self.rng.standard_normal()
+        log_c = FACTOR_SD * self.rng.standard_normal()
         c = np.exp(log_c)
         gain = ((s.beta - 1)**2 - (c * s.beta - 1)**2).sum() / 2 / s.omega**2
         tau = s.tau / c if self.free_tau else s.tau
@@ -251,7 +254,7 @@ class Chain:
         s.sigma = self._spread(SIGMA, float(s.w[:f] @ s.w[:f]), f, flat=False)
         if self.noise:
             s.omega = self._spread(OMEGA, float(((s.beta - 1) ** 2).sum()), len(s.beta))
-            s.psi = self._spread(PSI, float((s.shy**2).sum()), len(s.shy))
+            s.psi = self._spread(PSI, float((s.indifference**2).sum()), len(s.indifference))
         if not self.free_tau or self.data.groups < 2:
             return
         rest = s.w[f:-1]
@@ -268,7 +271,7 @@ class Chain:
 
     def _likelihood(self, w: Floats) -> float:
         s, e = self.state, self.data
-        d, log_nu = self._d(w, s.beta)[1], s.log_nu + s.shy
+        d, log_nu = self._d(w, s.beta)[1], s.log_nu + s.indifference
         return float(e.weight @ self._logp(d, log_nu, self._odds(d, log_nu)[0]))
 
     def _spread(self, grid: Floats, squares: float, count: int, *, flat: bool = True) -> float:
@@ -283,4 +286,4 @@ class Chain:
         """Sweeps that are thrown away, in which the step comes to accept four in five."""
         for _ in range(sweeps):
             self.sweep()
-            self.step = float(np.clip(self.step * np.exp(0.3 * (self.accepted[-1] - 0.8)), LEAST, MOST))
+            self.step = float(np.clip(self.step * np.exp(0.3 * (self.accepted[-1] - 0.8)), SMALLEST_STEP, LARGEST_STEP))

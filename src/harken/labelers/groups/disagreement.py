@@ -1,17 +1,17 @@
 """Is disagreement noise, or a difference of values? And where.
 
-    found = fit_disagreement(votes, group_by="age")     # or None: look for groups in the votes
-    found.share, found.p_value, found.gain     # how much, by chance?, does it predict new votes?
-    found.items                                # where groups truly differ
+    result = fit_disagreement(votes, group_by="age")     # or None: look for groups in the votes
+    result.share, result.p_value, result.gain     # how much, by chance?, does it predict new votes?
+    result.items                                # where groups truly differ
 
 Disagreement of two people about one pair is 1 − Σ_o P(o)² over the outcomes o (a, tie, b). With p_g a group's outcome
-probabilities, averaged over everybody's care, and p̄ their mean over people,
+probabilities, averaged over everybody's rationality, and p̄ their mean over people,
 
     1 − |p̄|²  =  mean_g (1 − |p_g|²)  +  mean_g |p_g − p̄|²
     all           noise: within groups    values: between groups
 
 Three answers, which need not agree: the share (a posterior with its interval), a permutation test (labelers exchange their
-groups; care, position and ties are taken out first, so that a merely careless group is no finding), and what groups add
+groups; rationality, position and ties are taken out first, so that a merely careless group is no finding), and what groups add
 to the prediction of held-out votes. Groups that were found in the votes fit them by construction: only the last counts there.
 
 Shape suffixes as in `groups.py`; `P` permutations.
@@ -37,12 +37,12 @@ from harken.labelers.votes import Votes
 
 LEVEL = 0.9
 MOST_PAIRS = 4000
-GRID = 400
+GRID_POINTS = 400
 """Log-odds at which everybody's outcomes are averaged; between them on straight lines, wrong by less than 1e-4."""
 FALSE_SIGN = 0.05
 """Items are reported while the expected share of wrong signs among them stays below this (Stephens 2017)."""
-FEW = 2.0
-"""Sum of the votes' information on a group's score of an item below which nothing is said about it."""
+LEAST_INFORMATION = 2.0
+"""Nothing is said about an item that fewer of a group's votes touch."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class ItemGap:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """What `fit_disagreement` found. `model` has one group where one suffices."""
+    """How people disagree. `model` has one group where one suffices."""
 
     model: Groups
     share: Estimate | None
@@ -72,7 +72,7 @@ class Disagreement:
     """Of the permutation test; None where groups were found in the votes themselves."""
     permutations: int
     gain: Estimate | None
-    """Nats a held-out vote that groups add to individual care alone, clustered by labeler."""
+    """Nats a held-out vote that groups add to individual rationality alone, clustered by labeler."""
     items: tuple[ItemGap, ...]
     tested: int
     """Items with enough votes in two groups to be looked at."""
@@ -93,7 +93,7 @@ def permutation_test(votes: Votes, index: Ints, *, shared: Groups, permutations:
     """P-value of "groups are exchanged labels", and [I or F] each score's own.
 
     The statistic is the score test's Bayes factor for an offset of standard deviation 1, Σ_g S²/(V + 1) − log(1 + V), S a
-    group's summed residuals about an item beyond individual care and V their variance. Labelers without a group stay out.
+    group's summed residuals about an item beyond individual rationality and V their variance. Labelers without a group stay out.
     """
     pull, spread = residuals(votes, shared)
     who = np.flatnonzero((index >= 0) & shared.seen)
@@ -131,10 +131,10 @@ def observed_disagreement(votes: Votes, index: Ints) -> dict[str, tuple[float, i
             return float((n * (n - 1) / 2).sum())
         return (pairs(*keys) - pairs(*keys, votes.labeler), pairs(*keys, won) - pairs(*keys, won, votes.labeler))
 
-    told = group >= 0
+    grouped = group >= 0
     whole, same = couples(pair)
     result = {"all": (1 - same / whole if whole else float("nan"), int(whole))}
-    if told.all() and len(set(group.tolist())) > 1:
+    if grouped.all() and len(set(group.tolist())) > 1:
         inner, inner_same = couples(pair, group)
         outer, outer_same = whole - inner, same - inner_same
         result["within groups"] = (1 - inner_same / inner if inner else float("nan"), int(inner))
@@ -147,12 +147,13 @@ def value_share(votes: Votes, post: Posterior, *, seed: int = 0) -> tuple[Estima
     model = post.model
     pairs, count = np.unique(np.sort(np.stack([votes.a, votes.b], 1), axis=1), axis=0, return_counts=True)
     if len(pairs) > MOST_PAIRS:
-        kept = np.random.default_rng(seed).choice(len(pairs), MOST_PAIRS, replace=False)
-        pairs, count = pairs[kept], count[kept]
+        sample = np.random.default_rng(seed).choice(len(pairs), MOST_PAIRS, replace=False)
+        pairs, count = pairs[sample], count[sample]
     weight = (votes_by(votes, model) / len(votes))[:, None, None]
     shares, wholes = [], []
-    for draw, log_nu, beta, shy in zip(post.draws, post.log_nu, post.beta[:, model.seen], post.shy[:, model.seen]):
-        p = crowd_outcomes(draw[:, pairs[:, 0]] - draw[:, pairs[:, 1]], beta, log_nu + shy)
+    for draw, log_nu, beta, indifference in zip(post.draws, post.log_nu, post.beta[:, model.seen],
+                                                post.indifference[:, model.seen]):
+        p = crowd_outcomes(draw[:, pairs[:, 0]] - draw[:, pairs[:, 1]], beta, log_nu + indifference)
         mean = (weight * p).sum(0)
         whole = float(count @ (1 - (mean**2).sum(-1)))
         between = float(count @ (weight * (p - mean) ** 2).sum((0, 2)))
@@ -166,11 +167,11 @@ def value_share(votes: Votes, post: Posterior, *, seed: int = 0) -> tuple[Estima
 
 
 def crowd_outcomes(d: Floats, beta: Floats, log_nu: Floats) -> Floats:
-    """[…, 3] P of every outcome at log-odds d, averaged over people's cares `beta` [A] and readiness to tie `log_nu` [A].
+    """[…, 3] P of every outcome at log-odds d, averaged over people's rationalities `beta` [A] and tie parameters `log_nu` [A].
 
-    Everybody counts: a few quantiles of the cares leave out the tails, and with them noise.
+    Everybody counts: a few quantiles of the rationalities would leave out the tails, and with them noise.
     """
-    grid = np.linspace(0.0, max(float(np.abs(d).max(initial=0.0)), 1e-9), GRID)
+    grid = np.linspace(0.0, max(float(np.abs(d).max(initial=0.0)), 1e-9), GRID_POINTS)
     down, tie, _ = np.exp(outcome_logps(np.multiply.outer(beta, grid), log_nu[:, None])).mean(0).T
     size = np.abs(d)
     low, middle = np.interp(size, grid, down), np.interp(size, grid, tie)
@@ -188,23 +189,23 @@ def item_gaps(votes: Votes, post: Posterior, *, false_sign: float = FALSE_SIGN) 
 
     As many are reported as keep the expected share of wrong signs among them below `false_sign`.
     """
-    model, found = post.model, []
+    model, gaps = post.model, []
     for g in range(len(model.names)):
         for h in range(g + 1, len(model.names)):
             gap = post.gap(g, h)
-            told = np.minimum(_information(votes, model, g), _information(votes, model, h)) >= FEW
-            for i in np.flatnonzero(told):
+            judged = np.minimum(_information(votes, model, g), _information(votes, model, h)) >= LEAST_INFORMATION
+            for i in np.flatnonzero(judged):
                 low, high = np.quantile(gap[:, i], [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
                 value, up = float(gap[:, i].mean()), float((gap[:, i] > 0).mean())
                 sign = value >= 0
                 estimate = (Estimate(value, float(low), float(high), len(gap), LEVEL) if sign
                             else Estimate(-value, -float(high), -float(low), len(gap), LEVEL))
                 names = (model.names[g], model.names[h]) if sign else (model.names[h], model.names[g])
-                found.append(ItemGap(int(i), *names, estimate, 1 - up if sign else up))
-    found.sort(key=lambda one: (one.wrong_sign, -one.gap.value))
-    wrong = np.cumsum([one.wrong_sign for one in found]) / np.arange(1, len(found) + 1)
-    kept = int((wrong <= false_sign).sum())
-    return tuple(found[:kept]), len(found)
+                gaps.append(ItemGap(int(i), *names, estimate, 1 - up if sign else up))
+    gaps.sort(key=lambda one: (one.wrong_sign, -one.gap.value))
+    wrong = np.cumsum([one.wrong_sign for one in gaps]) / np.arange(1, len(gaps) + 1)
+    reported = int((wrong <= false_sign).sum())
+    return tuple(gaps[:reported]), len(gaps)
 
 
 def _information(votes: Votes, model: Groups, g: int) -> Floats:
@@ -217,8 +218,8 @@ def _information(votes: Votes, model: Groups, g: int) -> Floats:
 def held_out_gain(votes: Votes, member: Floats, names: tuple[str, ...], *, phi: Floats | None = None, folds: int = 5,
                   seed: int = 0, noise: bool = True, whole: tuple[Groups | None, Groups | None] = (None, None),
                   watch: Shown = silent) -> Estimate:
-    """Nats that known groups add to a held-out vote beyond one score and individual care. `whole` are the fits of one score
-    and of the groups to all votes, where they are known: fits to most of them start there (and end where they would)."""
+    """Nats that known groups add to a held-out vote beyond one score and individual rationality. `whole`, the fits of
+    one score and of the groups to all votes, only saves time: fits to parts of the votes start there."""
     fold, table = folds_of(votes, folds, seed), features(votes, phi)
     ours, theirs = np.zeros(len(votes)), np.zeros(len(votes))
     with watch("predicting held-out votes", folds) as advance:
@@ -254,11 +255,11 @@ def fit_disagreement(votes: Votes, *, group_by: str | None = None, phi: Floats |
     if people < 2:
         raise UserError(f"Disagreement needs two labelers; this file names {people}.",
                         'Give each row its "labeler" ("harken import" keeps them).')
-    table, p_value, better, found = features(votes, phi), None, None, None
+    table, p_value, better, mixture = features(votes, phi), None, None, None
     if group_by is None:
-        found = fit_mixture(votes, most=most, phi=phi, noise=noise, starts=starts, folds=folds, seed=seed, watch=watch)
-        model = found.model
-        better = found.gains[len(model.names) - 2] if len(model.names) > 1 else (found.gains[0] if found.gains else None)
+        mixture = fit_mixture(votes, most=most, phi=phi, noise=noise, starts=starts, folds=folds, seed=seed, watch=watch)
+        model = mixture.model
+        better = mixture.gains[len(model.names) - 2] if len(model.names) > 1 else (mixture.gains[0] if mixture.gains else None)
         index = model.membership.argmax(1)
     else:
         index, names = group_index(votes, group_by)
@@ -274,29 +275,30 @@ def fit_disagreement(votes: Votes, *, group_by: str | None = None, phi: Floats |
     share, expected = value_share(votes, post, seed=seed)
     items, tested = item_gaps(votes, post) if len(model.names) > 1 else ((), 0)
     return Disagreement(model, share, expected, observed_disagreement(votes, index), p_value,
-                        permutations if p_value is not None else 0, better, items, tested, found,
+                        permutations if p_value is not None else 0, better, items, tested, mixture,
                         upside_down(post) if len(model.names) > 1 else ())
 
 
-def to_json(found: Disagreement, votes: Votes) -> dict[str, Any]:
+def to_json(disagreement: Disagreement, votes: Votes) -> dict[str, Any]:
     """The findings with names and texts in place of indices."""
     def estimate(e: Estimate | None) -> dict[str, Any] | None:
         return None if e is None else e.to_json()
 
-    model = found.model
+    model = disagreement.model
     return {
         "groups": [{"name": name, "share_of_labelers": float(share), "votes": float(count)}
                    for name, share, count in zip(model.names, model.shares, votes_by(votes, model))],
-        "values": found.values, "share_values": estimate(found.share), "expected_disagreement": found.expected,
-        "observed_disagreement": {k: {"share": v, "couples": n} for k, (v, n) in found.observed.items() if n},
-        "p_value": found.p_value, "permutations": found.permutations, "held_out_gain": estimate(found.gain),
-        "upside_down": list(found.inverted), "items_tested": found.tested,
+        "values": disagreement.values, "share_values": estimate(disagreement.share),
+        "expected_disagreement": disagreement.expected,
+        "observed_disagreement": {k: {"share": v, "couples": n} for k, (v, n) in disagreement.observed.items() if n},
+        "p_value": disagreement.p_value, "permutations": disagreement.permutations, "held_out_gain": estimate(disagreement.gain),
+        "upside_down": list(disagreement.inverted), "items_tested": disagreement.tested,
         "items": [{"prompt_id": votes.items[one.item][0], "text": votes.items[one.item][1], "higher_in": one.high,
-                   "lower_in": one.low, "gap": one.gap.to_json(), "wrong_sign": one.wrong_sign} for one in found.items],
+                   "lower_in": one.low, "gap": one.gap.to_json(), "wrong_sign": one.wrong_sign} for one in disagreement.items],
         "labelers": [{"name": name, "membership": [round(float(m), 4) for m in row],
                       "rationality": round(float(row @ beta), 4)}
                      for name, row, beta, seen in zip(votes.labelers, model.membership, model.beta, model.seen) if seen],
-        "discovery": None if found.discovery is None else {
-            "held_out_log_likelihood": list(found.discovery.held_out), "icl": list(found.discovery.icl),
-            "gains": [g.to_json() for g in found.discovery.gains]},
+        "discovery": None if disagreement.discovery is None else {
+            "held_out_log_likelihood": list(disagreement.discovery.held_out), "icl": list(disagreement.discovery.icl),
+            "gains": [g.to_json() for g in disagreement.discovery.gains]},
     }

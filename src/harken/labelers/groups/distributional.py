@@ -1,9 +1,9 @@
 """Distributional preference learning: what an item is worth to different people, as a distribution and not a number.
 
-    found = fit_mean_variance(votes)
-    found.mean, found.sd                # [I] each item's utility over people and contexts nobody recorded
-    found.r2                            # 1: no hidden context; small: people differ by what the data does not say
-    found.quantile(0.01)                # a score that avoids what is dreadful to some
+    utility = fit_mean_variance(votes)
+    utility.mean, utility.sd                # [I] each item's utility over people and contexts nobody recorded
+    utility.r2                            # 1: no hidden context; small: people differ by what the data does not say
+    utility.quantile(0.01)                # a score that avoids what is dreadful to some
     interval(fit_mean_variance(votes, draws=200), lambda one: one.sd)      # 90 % of anything that can be read off it
 
 A single score fitted to people who differ is a Borda count, not an expected utility: it ranks what wins most often first, even
@@ -42,7 +42,7 @@ MEAN_SD = 3.0
 LOG_SD = 1.0
 """Prior of each ln σ's parameter: N(0, 1): a factor e is one standard deviation."""
 LOGIT_SD = 2.0
-FLOOR = 1e-9
+LEAST_PROBABILITY = 1e-9
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Categorical:
         reached = np.concatenate([np.zeros((len(self.shares), 1)), np.cumsum(self.shares, 1)], 1)
         at = np.minimum((reached[:, 1:] < share).sum(1), len(self.atoms) - 1)
         rows = np.arange(len(at))
-        return np.asarray(edges[at] + width * (share - reached[rows, at]) / np.maximum(self.shares[rows, at], FLOOR))
+        return np.asarray(edges[at] + width * (share - reached[rows, at]) / np.maximum(self.shares[rows, at], LEAST_PROBABILITY))
 
 
 Distribution = TypeVar("Distribution", MeanVariance, Categorical)
@@ -119,11 +119,11 @@ def explained(mean: Floats, variance: Floats) -> float:
     return between / whole if whole > 0 else 1.0
 
 
-def interval(found: Distribution, of: Callable[[Distribution], Any], level: float = 0.9) -> tuple[Any, Any]:
+def interval(fit: Distribution, of: Callable[[Distribution], Any], level: float = 0.9) -> tuple[Any, Any]:
     """Ends of the interval of any figure `of` a fit: a number or an array. Raises ValueError for a fit without draws."""
-    if not found.draws:
+    if not fit.draws:
         raise ValueError("this fit has no draws: fit with draws=200")
-    low, high = np.quantile([of(one) for one in found.draws], [0.5 - level / 2, 0.5 + level / 2], axis=0)
+    low, high = np.quantile([of(one) for one in fit.draws], [0.5 - level / 2, 0.5 + level / 2], axis=0)
     return low, high
 
 
@@ -186,8 +186,8 @@ def fit_mean_variance(votes: Votes, *, phi: Floats | None = None, draws: int = 0
     prior = float((x[:width] ** 2).sum()) / (2 * MEAN_SD**2) + float((x[width:] ** 2).sum()) / (2 * LOG_SD**2)
     precision = np.repeat([MEAN_SD**-2, LOG_SD**-2], width)
     around = laplace.draw(*jacobian(x), precision, draws, np.random.default_rng(seed)) if draws else ()
-    found = read(x, prior - loss(x)[0])
-    return replace(found, draws=tuple(read(x + step, np.nan) for step in around))
+    result = read(x, prior - loss(x)[0])
+    return replace(result, draws=tuple(read(x + step, np.nan) for step in around))
 
 
 def fit_categorical(votes: Votes, *, phi: Floats | None = None, atoms: int = 10, draws: int = 0, seed: int = 0) -> Categorical:
@@ -207,7 +207,7 @@ def fit_categorical(votes: Votes, *, phi: Floats | None = None, atoms: int = 10,
         p = softmax(table @ x.reshape(width, atoms), axis=1)
         pa, pb = p[a], p[b]
         to_a, to_b = pb @ above.T, pa @ above
-        up = np.clip((pa * to_a).sum(1), FLOOR, 1 - FLOOR)
+        up = np.clip((pa * to_a).sum(1), LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
         pull = -(wins / up - losses / (1 - up))
         g_p = ends[0] @ (pull[:, None] * to_a) + ends[1] @ (pull[:, None] * to_b)
         g_logit = p * (g_p - (p * g_p).sum(1, keepdims=True))
@@ -222,7 +222,7 @@ def fit_categorical(votes: Votes, *, phi: Floats | None = None, atoms: int = 10,
         p = softmax(table @ x.reshape(width, atoms), axis=1)
         pa, pb = p[a], p[b]
         to_a, to_b = pb @ above.T, pa @ above
-        up = np.clip((pa * to_a).sum(1), FLOOR, 1 - FLOOR)
+        up = np.clip((pa * to_a).sum(1), LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
         by_a, by_b = pa * (to_a - up[:, None]), pb * (to_b - up[:, None])
         columns = [sparse.diags_array(by_a[:, m]) @ table[a] + sparse.diags_array(by_b[:, m]) @ table[b] for m in range(atoms)]
         order = np.arange(width * atoms).reshape(atoms, width).T.ravel()  # from atom by atom to feature by feature
@@ -231,8 +231,8 @@ def fit_categorical(votes: Votes, *, phi: Floats | None = None, atoms: int = 10,
     x = _minimum(loss, np.zeros(width * atoms))
     precision = np.full(width * atoms, LOGIT_SD**-2)
     around = laplace.draw(*jacobian(x), precision, draws, np.random.default_rng(seed)) if draws else ()
-    found = read(x, float((x**2).sum()) / (2 * LOGIT_SD**2) - loss(x)[0])
-    return replace(found, draws=tuple(read(x + step, np.nan) for step in around))
+    result = read(x, float((x**2).sum()) / (2 * LOGIT_SD**2) - loss(x)[0])
+    return replace(result, draws=tuple(read(x + step, np.nan) for step in around))
 
 
 def _ends(a: Ints, b: Ints, items: int) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
@@ -244,5 +244,5 @@ def _ends(a: Ints, b: Ints, items: int) -> tuple[sparse.csr_matrix, sparse.csr_m
 
 def _minimum(loss: Any, start: Floats) -> Floats:
     options = {"maxiter": 3000, "maxfun": 6000, "ftol": 1e-11, "gtol": 1e-6}
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
-    return np.asarray(found.x)
+    result = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
+    return np.asarray(result.x)

@@ -1,15 +1,15 @@
 """Groups found in the votes: who votes alike, and how many kinds of people the votes can tell apart.
 
-    found = fit_mixture(votes)            # 1 group suffices, unless held-out votes say otherwise
-    found.model.membership             # [A, K]
+    mixture = fit_mixture(votes)            # 1 group suffices, unless held-out votes say otherwise
+    mixture.model.membership             # [A, K]
 
-EM over a mixture of Davidson models with shared scores and shrunken offsets (`groups.py`). The E-step asks under which
+EM over a mixture of Davidson models with shared scores and shrunken offsets (`scores.py`). The E-step asks under which
 group's scores a labeler's votes are likely, at the labeler's own rationality there; `hard` assigns each labeler to one group,
 as MaxMin-RLHF does (2402.08925, algorithm 2). The number of groups is chosen on held-out votes of the same people; the
 integrated classification likelihood stands beside it. EM starts from the leading directions of the labelers' residuals, and
 from random splits.
 
-Shape suffixes as in `groups.py`.
+Shape suffixes as in `scores.py`.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from harken.core.protocols import Estimate
 from harken.core.run import Shown, silent
 from harken.labelers.groups.heldout import folds_of, gain
 from harken.labelers.groups.regression import Floats, outcome_logps, vote_logps
-from harken.labelers.groups.scores import EVERYBODY, ROUGH, Groups, differences, features, fit_membership, traits_of
+from harken.labelers.groups.scores import EVERYBODY, SEARCH_TOLERANCE, Groups, differences, features, fit_membership, traits_of
 from harken.labelers.votes import Votes
 
-FLATTEN = 1e-6
-LEAST_BETA = 0.5
+RESIDUAL_RIDGE = 1e-6
+LEAST_START_BETA = 0.5
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ def _start(votes: Votes, shared: Groups, k: int, rng: np.random.Generator, spect
     if not spectral:
         return np.asarray(np.eye(k)[rng.permutation(np.arange(count) % k)])
     pull, spread = residuals(votes, shared)
-    whole = np.sqrt(np.asarray(spread.sum(0)).ravel() + FLATTEN)
+    whole = np.sqrt(np.asarray(spread.sum(0)).ravel() + RESIDUAL_RIDGE)
     table = pull @ sparse.diags(1 / whole)
-    own = np.sqrt(np.asarray(spread @ (1 / whole**2)).ravel() + FLATTEN)
+    own = np.sqrt(np.asarray(spread @ (1 / whole**2)).ravel() + RESIDUAL_RIDGE)
     table = sparse.diags(1 / own) @ table
     size, u = np.linalg.eigh((table @ table.T).toarray())
     points = u[:, -max(1, k - 1):] * np.sqrt(np.maximum(size[-max(1, k - 1):], 0))
@@ -80,7 +80,7 @@ def _start(votes: Votes, shared: Groups, k: int, rng: np.random.Generator, spect
 
 
 def _expect(votes: Votes, model: Groups, hard: bool) -> tuple[Floats, float]:
-    """[A, K] responsibilities, and the log-likelihood of the mixture. Who cast no vote gets everybody's shares."""
+    """[A, K] responsibilities (a labeler without votes gets the mean of the others' rows), and the mixture's log-likelihood."""
     scores, count = model.scores(), len(votes.labelers)
     shares = np.maximum(model.shares, 1e-6)
     logp = np.zeros((count, len(shares)))
@@ -109,16 +109,17 @@ def find_groups(votes: Votes, k: int, *, shared: Groups, hard: bool = False, sta
     names = tuple(f"group {c + 1}" for c in range(k))
     for start in range(starts):
         member = _start(votes, shared, k, rng, spectral=start % 2 == 0)
-        # Whoever seems upside down to everybody may be upright in a group: β < 0 must be earned anew.
-        beta, shy, last = np.repeat(np.maximum(shared.beta, LEAST_BETA), k, 1), np.repeat(shared.indifference, k, 1), -math.inf
+        # Who seems upside down against everybody's scores may be upright against a group's, so all start with β above 0.
+        beta, indifference = np.repeat(np.maximum(shared.beta, LEAST_START_BETA), k, 1), np.repeat(shared.indifference, k, 1)
+        last = -math.inf
         before: Groups | None = None
         for step in range(steps):
             model = fit_membership(votes, member, names, phi=shared.phi, noise=False, sigma=shared.sigma, tau=1.0, beta=beta,
-                                   shy=shy, start=before, tolerance=ROUGH)
+                                   indifference=indifference, start=before, tolerance=SEARCH_TOLERANCE)
             if shared.noise:
-                beta, _, shy = traits_of(votes, model)
+                beta, _, indifference = traits_of(votes, model)
                 beta = beta * _upright(beta, member, model.seen)
-            model = before = dataclasses.replace(model, beta=beta, indifference=shy, noise=shared.noise)
+            model = before = dataclasses.replace(model, beta=beta, indifference=indifference, noise=shared.noise)
             new, total = _expect(votes, model, hard)
             moved, member = float(np.abs(new - member).max()), new
             if (moved < 1e-3 or total - last < 1e-3 * k) and step > 3:
@@ -129,12 +130,12 @@ def find_groups(votes: Votes, k: int, *, shared: Groups, hard: bool = False, sta
     assert best is not None
     end = best[0]
     final = fit_membership(votes, end.membership, names, phi=shared.phi, noise=False, sigma=shared.sigma, beta=end.beta,
-                           shy=end.indifference, start=end)
+                           indifference=end.indifference, start=end)
     return by_size(dataclasses.replace(final, noise=shared.noise)), best[1]
 
 
 def _upright(beta: Floats, member: Floats, seen: NDArray[np.bool_]) -> Floats:
-    """[K] −1 for a group most of whose members have β < 0: (β, scores) and (−β, −scores) fit alike, people mean the first."""
+    """[K] −1 for a group most of whose members have β < 0, else 1: (β, scores) and (−β, −scores) fit alike; β > 0 is meant."""
     return np.where((np.sign(beta) * member)[seen].sum(0) < 0, -1.0, 1.0)
 
 
@@ -148,7 +149,7 @@ def by_size(model: Groups) -> Groups:
 
 def fit_mixture(votes: Votes, *, most: int = 3, phi: NDArray[np.float64] | None = None, noise: bool = True, hard: bool = False,
                 folds: int = 5, starts: int = 4, seed: int = 0, level: float = 0.9, watch: Shown = silent) -> Mixture:
-    """Fits 1 … `most` groups and keeps as many as held-out votes pay for.
+    """Fits 1 … `most` groups and keeps as many as predict held-out votes better.
 
     A further group is accepted while its gain's interval lies above 0; one group is the answer otherwise, and a good one.
     """

@@ -25,7 +25,7 @@ Ints = NDArray[np.int64]
 
 Place = tuple[Floats, float]
 """Weights [D] and ln ν: where a search starts, and what is kept of a fit that is not needed whole."""
-ENOUGH = 32
+VARIANCE_DRAWS = 32
 """Draws from which variances are taken."""
 TIE_SD = 3.0
 """Prior of ln ν: N(0, 3²), which says next to nothing."""
@@ -55,7 +55,7 @@ class Davidson:
         The mode lies nearer to 0 than the mean; the first-order term between them (Tierney and Kadane 1986) is added, or
         variances of offsets come out 15 % too small at 15 votes an item.
         """
-        step, tie = self.curve.sample(max(count, ENOUGH), rng)
+        step, tie = self.curve.sample(max(count, VARIANCE_DRAWS), rng)
         return self.weights + self.curve.skew(step) + step[:count], self.log_nu + tie[:count]
 
 
@@ -123,8 +123,8 @@ class Curvature:
         steps, ties = np.empty((count, self.x.shape[1])), np.zeros(count)
         for at in range(0, count, 50):  # in blocks: [N, S] of a million votes would not fit
             size = min(50, count - at)
-            found, tie = self.solve(*self.kicks(size, rng))
-            steps[at:at + size], ties[at:at + size] = found.T, tie
+            step, tie = self.solve(*self.kicks(size, rng))
+            steps[at:at + size], ties[at:at + size] = step.T, tie
         return steps, ties
 
     def kicks(self, count: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -182,7 +182,7 @@ def fit_davidson(x: sparse.csr_matrix, won: Ints, precision: Floats, *, weight: 
     return Davidson(w, float(log_nu), likelihood(logps), evidence, curve)
 
 
-SPREAD = {"beta": (0.1, 1.5), "indifference": (0.05, 3.0)}
+SPREAD_RANGE = {"beta": (0.1, 1.5), "indifference": (0.05, 3.0)}
 """The least and the greatest spread that labelers are taken to have in each trait."""
 
 
@@ -207,21 +207,21 @@ def fit_labeler_traits(d: Floats, won: Ints, labeler: Ints, labelers: int, log_n
     """
     active = np.bincount(labeler, minlength=labelers) > 0
     beta: Floats = np.ones(labelers)
-    shy: Floats = np.zeros(labelers)
+    indifference: Floats = np.zeros(labelers)
     bend: Floats = np.ones(labelers)
     omega, psi, ties = 0.75, 0.75, math.isfinite(log_nu)
     for _ in range(25):
-        _, mean, tie = outcome_odds(beta[labeler] * d + offset, np.exp(log_nu + shy)[labeler])
+        _, mean, tie = outcome_odds(beta[labeler] * d + offset, np.exp(log_nu + indifference)[labeler])
         slope = np.bincount(labeler, d * (won - mean) / 2, labelers) - (beta - 1) / omega**2
         bend = np.asarray(np.bincount(labeler, d**2 * (1 - tie - mean**2) / 4, labelers) + omega**-2, dtype=np.float64)
         beta = np.asarray(np.clip(beta + np.clip(slope / bend, -1, 1), -4, 5), dtype=np.float64)
-        omega = _width(beta - 1, bend, active, *SPREAD["beta"])
+        omega = _width(beta - 1, bend, active, *SPREAD_RANGE["beta"])
         if ties:
-            slope = np.bincount(labeler, (won == 0) - tie, labelers) - shy / psi**2
+            slope = np.bincount(labeler, (won == 0) - tie, labelers) - indifference / psi**2
             stiff = np.asarray(np.bincount(labeler, tie * (1 - tie), labelers) + psi**-2, dtype=np.float64)
-            shy = np.asarray(np.clip(shy + np.clip(slope / stiff, -1, 1), -6, 6), dtype=np.float64)
-            psi = _width(shy, stiff, active, *SPREAD["indifference"])
-    return LabelerTraits(beta, 1 / np.sqrt(bend), shy)
+            indifference = np.asarray(np.clip(indifference + np.clip(slope / stiff, -1, 1), -6, 6), dtype=np.float64)
+            psi = _width(indifference, stiff, active, *SPREAD_RANGE["indifference"])
+    return LabelerTraits(beta, 1 / np.sqrt(bend), indifference)
 
 
 def _width(deviation: Floats, bend: Floats, active: NDArray[np.bool_], least: float, most: float) -> float:

@@ -22,7 +22,7 @@ from scipy import sparse, special
 from harken.core.protocols import Estimate
 from harken.labelers.ratings import Floats, Ratings
 
-TINY = 1e-10  # a probability of 0 would forbid what was never seen
+LEAST_PROBABILITY = 1e-10  # a probability of 0 would forbid what was never seen
 MOST_PARAMETERS = 1500  # the information matrix is inverted
 Verdict = Literal["reliable", "careless", "adversarial", "unclear"]
 
@@ -87,14 +87,14 @@ class DawidSkene:
         error_A = np.sqrt(np.einsum("ak,akl,al->a", slope_AK, _accuracy_covariance(self), slope_AK))
         z, chance = special.ndtri(0.5 + level / 2), 1 / right_AK.shape[1]
         answers = np.bincount(self.ratings.rater, minlength=len(right_AK))
-        found: dict[str, Accuracy] = {}
+        accuracies: dict[str, Accuracy] = {}
         for a in np.flatnonzero(answers):
             p = float(right_AK[a].mean())
             half = float(z * error_A[a] / (p * (1 - p)))
             low, high = (float(special.expit(special.logit(p) + d)) for d in (-half, half))
             estimate = Estimate(p, low, high, int(answers[a]), level)
-            found[self.ratings.raters[a]] = Accuracy(estimate, _verdict(estimate, float(chance)))
-        return found
+            accuracies[self.ratings.raters[a]] = Accuracy(estimate, _verdict(estimate, float(chance)))
+        return accuracies
 
 
 def fit_dawid_skene(ratings: Ratings, *, smoothing: float = 0.5, max_steps: int = 1000, tolerance: float = 1e-7) -> DawidSkene:
@@ -116,7 +116,7 @@ def fit_dawid_skene(ratings: Ratings, *, smoothing: float = 0.5, max_steps: int 
     trace: list[float] = []
     for _ in range(max_steps):
         posterior, value = _expect(answers, prior, confusion)
-        trace.append(value + smoothing * float(np.log(np.maximum(confusion, TINY)).sum()))
+        trace.append(value + smoothing * float(np.log(np.maximum(confusion, LEAST_PROBABILITY)).sum()))
         prior, confusion = _maximise(answers, posterior, smoothing, last)
         if len(trace) > 1 and trace[-1] - trace[-2] < tolerance * len(last):
             break
@@ -140,8 +140,8 @@ def _answers(ratings: Ratings) -> sparse.csr_array:
 
 def _expect(answers: sparse.csr_array, prior_K: Floats, confusion_AKV: Floats) -> tuple[Floats, float]:
     """Posterior [U, K] and the log-likelihood."""
-    log_AVK = np.log(np.maximum(confusion_AKV, TINY)).transpose(0, 2, 1)
-    joint_UK = answers @ log_AVK.reshape(-1, len(prior_K)) + np.log(np.maximum(prior_K, TINY))
+    log_AVK = np.log(np.maximum(confusion_AKV, LEAST_PROBABILITY)).transpose(0, 2, 1)
+    joint_UK = answers @ log_AVK.reshape(-1, len(prior_K)) + np.log(np.maximum(prior_K, LEAST_PROBABILITY))
     norm_U = special.logsumexp(joint_UK, axis=1, keepdims=True)
     return np.exp(joint_UK - norm_U), float(norm_U.sum())
 
@@ -151,7 +151,7 @@ def _maximise(answers: sparse.csr_array, posterior_UK: Floats, smoothing: float,
     counts = (answers.T @ posterior_UK).reshape(-1, size, size).transpose(0, 2, 1) + smoothing
     if ratings.symmetric:  # which side is called first is arbitrary: mirror images share their parameters
         prior, counts = (prior + prior[::-1]) / 2, (counts + counts[:, ::-1, ::-1]) / 2
-    counts = np.maximum(counts, TINY)
+    counts = np.maximum(counts, LEAST_PROBABILITY)
     return prior, counts / counts.sum(2, keepdims=True)
 
 
@@ -198,7 +198,7 @@ def _alone(model: DawidSkene, complete: Floats) -> Floats:
     r, size = model.ratings, len(model.prior_K)
     order = np.argsort(r.rater, kind="stable")
     ends = np.searchsorted(r.rater[order], np.arange(len(complete) + 1))
-    mirror, found = np.arange(size * size)[::-1], []
+    mirror, blocks = np.arange(size * size)[::-1], []
     for a, information in enumerate(complete):
         rows = order[ends[a]:ends[a + 1]]
         weight_NK = model.posterior_UK[r.unit[rows]]
@@ -206,8 +206,8 @@ def _alone(model: DawidSkene, complete: Floats) -> Floats:
         square = np.einsum("nk,nkv,nkw,kl->kvlw", weight_NK, score_NKV, score_NKV, np.eye(size), optimize=True)
         mean = (weight_NK[:, :, None] * score_NKV).reshape(len(rows), -1)
         missing = square.reshape(information.shape) - mean.T @ mean
-        found.append(_inverse(information - missing, mirror, r.symmetric))
-    return np.array(found)
+        blocks.append(_inverse(information - missing, mirror, r.symmetric))
+    return np.array(blocks)
 
 
 def _inverse(information: Floats, mirror: NDArray[np.intp], symmetric: bool) -> Floats:
@@ -224,13 +224,13 @@ def _scores(model: DawidSkene) -> list[sparse.csr_array]:
     raters, size, _ = p.shape
     units, width = len(r.cluster), raters * size * size + size
     row = np.concatenate([np.repeat(r.unit, size), np.repeat(np.arange(units), size)])
-    found = []
+    tables = []
     for k in range(size):
         column = ((r.rater * size + k) * size)[:, None] + np.arange(size)
         data = np.concatenate([(np.eye(size)[r.value] - p[r.rater, k]).ravel(), np.tile(np.eye(size)[k] - model.prior_K, units)])
         columns = np.concatenate([column.ravel(), np.tile(width - size + np.arange(size), units)])
-        found.append(sparse.csr_array((data, (row, columns)), shape=(units, width)))
-    return found
+        tables.append(sparse.csr_array((data, (row, columns)), shape=(units, width)))
+    return tables
 
 
 def _missing(model: DawidSkene, scores: list[sparse.csr_array]) -> Floats:

@@ -29,16 +29,16 @@ Model = Literal["plain", "beta", "crowd"]
 Ties = Literal["davidson", "half"]
 Design = Any  # [N, D] sparse (scores) or dense (features): what takes @ and .T
 
-LEAST_MEAN_BETA = 0.2  # a mean beta below this is no yardstick: the gauge stays the prior's
-ROUNDS, SETTLED = 30, 0.02  # of expectation–maximisation; and the relative change of a width that ends it
-E_DRAWS = 64
-TOGETHER = 1e3  # precision of the sum of the labelers' pulls towards length, which is 0
+LEAST_MEAN_BETA = 0.2  # scores are rescaled so that the mean beta is 1, but only where it is above this
+EM_ROUNDS, WIDTH_TOLERANCE = 30, 0.02  # expectation–maximisation ends when no width changes by a larger share
+EM_DRAWS = 64
+LENGTH_SUM_PRECISION = 1e3  # of the sum of the labelers' pulls towards length: large, so that the sum is 0
 NODES, SHARES = np.array([-np.sqrt(3.0), 0.0, np.sqrt(3.0)]), np.array([1.0, 4.0, 1.0]) / 6  # Gauss–Hermite
 
 
 @dataclass(frozen=True)
 class Priors:
-    """Standard deviations of the normal priors; None is learnt from the data, starting from `START`.
+    """Standard deviations of the normal priors; None is learnt from the data, starting from `START_WIDTH`.
 
     score (or a feature's weight) ~ N(0, score^2), beta ~ N(1, beta^2), position ~ N(the crowd's mean, position^2), length and
     indifference ~ N(0, …). `score=inf` leaves the scores free (maximum likelihood: needs a connected graph). `honest` is
@@ -54,9 +54,9 @@ class Priors:
 
 
 LEARNT = Priors()
-START = {"score": 1.0, "beta": 1.0, "position": 0.5, "length": 0.3, "indifference": 1.0}
-BELIEF = 1.0  # START counts as one labeler, or one item, when a width is learnt
-WIDEST = {"beta": 2.0, "score": 4.0}  # of what is learnt: beyond, few votes cannot tell scale from noise,
+START_WIDTH = {"score": 1.0, "beta": 1.0, "position": 0.5, "length": 0.3, "indifference": 1.0}
+START_WEIGHT = 1.0  # when a width is learnt, START_WIDTH weighs as much as one labeler, or one item
+WIDEST_PRIOR = {"beta": 2.0, "score": 4.0}  # of what is learnt: beyond, few votes cannot tell scale from noise,
 # and votes that features separate would bear any scale
 
 
@@ -71,7 +71,8 @@ class ReliabilityFit:
 
     def __init__(self, votes: Votes, design: Design, model: Model, ties: Ties, position: bool, length: bool,
                  indifference: bool, prior: Priors, weight: Floats | None, block: Ints | None) -> None:
-        # A taste for length that all share is one column more of the scores, so that no labeler's pull has to explain it.
+        # What length is worth to everybody alike belongs to the scores: it is one more column of them. Each labeler's own pull
+        # towards length is then relative to that.
         self.shared = np.log2(votes.lengths + 1.0) if length and block is not None else None
         if self.shared is not None:
             design = sparse.csr_array(sparse.hstack([design, sparse.csr_array(length_difference(votes)[:, None])]))
@@ -87,16 +88,17 @@ class ReliabilityFit:
         self.size = self.d + self.a * (len(self.at) - 1) + 1
         self.moves: dict[str, Floats] = {"position": votes.first.astype(np.float64), "length": length_difference(votes)}
         self.given = prior
-        # START and WIDEST are of scores, in log-odds; a weight's are those over the size of phi, so its unit does not matter.
+        # START_WIDTH and WIDEST_PRIOR are of scores, in log-odds. A weight's are those over the size of phi, so that the unit
+        # of phi does not matter.
         self.unit = 1.0 if block is not None else max(float(np.sqrt((design**2).sum(1).mean() / 2)), 1e-9)
-        self.start = START | {"score": START["score"] / self.unit}
-        self.widest = WIDEST | {"score": WIDEST["score"] / self.unit}
+        self.start = START_WIDTH | {"score": START_WIDTH["score"] / self.unit}
+        self.widest = WIDEST_PRIOR | {"score": WIDEST_PRIOR["score"] / self.unit}
         self.sd = {n: self.start[n] if getattr(prior, n) is None else getattr(prior, n) for n in self.at}
         self.centre = {n: 1.0 if n == "beta" else 0.0 for n in self.at}
         judged = np.unique(np.r_[votes.a, votes.b]) if block is not None else np.arange(self.d)
         self.spread: tuple[Floats, Floats, Floats] | None = None  # of s_a - s_b and beta: variances, covariance [N]
         self.scale = 1.0  # mean beta at the mode, before the gauge
-        self.known = {n: judged if n == "score" else np.unique(votes.labeler) for n in self.at}
+        self.observed = {n: judged if n == "score" else np.unique(votes.labeler) for n in self.at}
 
     # --- likelihood --------------------------------------------------------------------------------
 
@@ -138,8 +140,8 @@ class ReliabilityFit:
         total = float(value.sum())
         if "length" in self.at:  # relative to the crowd: they add up to 0
             common = float(x[self.at["length"]].sum())
-            total += 0.5 * TOGETHER * common**2
-            grad[self.at["length"]] += TOGETHER * common
+            total += 0.5 * LENGTH_SUM_PRECISION * common**2
+            grad[self.at["length"]] += LENGTH_SUM_PRECISION * common
         return total, grad, precision
 
     def loss(self, x: Floats) -> tuple[float, Floats]:
@@ -147,7 +149,7 @@ class ReliabilityFit:
         who, w = self.votes.labeler, self.weight
         eta, slope, by = self.odds(x)
         value, grad, _ = self.prior_terms(x)
-        logp, d_eta, d_nu, d_variance = self.mean_said(eta, x, slope, by)
+        logp, d_eta, d_nu, d_variance = self.mean_vote_terms(eta, x, slope, by)
         grad[-1] -= w @ d_nu
         if "indifference" in self.at:
             grad[self.at["indifference"]] -= np.bincount(who, w * d_nu, self.a)
@@ -161,15 +163,16 @@ class ReliabilityFit:
         grad[self.at["score"]] -= self.design.T @ pull
         return value - float(w @ logp), grad
 
-    def mean_said(self, eta: Floats, x: Floats, slope: Floats, by: dict[str, Floats]) -> tuple[Floats, Floats, Floats, Floats]:
-        """log P(what was said), its derivatives by the log-odds and by log nu, and by the log-odds' variance, [N] each:
+    def mean_vote_terms(self, eta: Floats, x: Floats, slope: Floats,
+                        by: dict[str, Floats]) -> tuple[Floats, Floats, Floats, Floats]:
+        """log P(vote), its derivatives by the log-odds and by log nu, and by the log-odds' variance, [N] each:
         means over that variance where `spread` is known."""
         if self.spread is None:
-            return *self.said(eta, x), np.zeros_like(eta)
+            return *self.vote_terms(eta, x), np.zeros_like(eta)
         wide = self.width(slope, by)
         total = [np.zeros_like(eta) for _ in range(4)]
         for z, share in zip(NODES, SHARES):
-            logp, d_eta, d_nu = self.said(eta + z * wide, x)
+            logp, d_eta, d_nu = self.vote_terms(eta + z * wide, x)
             for sum_, term in zip(total, (logp, d_eta, d_nu, d_eta * z / (2 * wide))):
                 sum_ += share * term
         return total[0], total[1], total[2], total[3]
@@ -180,15 +183,15 @@ class ReliabilityFit:
         of_d, of_beta, both = self.spread
         return np.sqrt(np.maximum(slope**2 * of_d + by["beta"]**2 * of_beta + 2 * slope * by["beta"] * both, 1e-12))
 
-    def said(self, eta: Floats, x: Floats) -> tuple[Floats, Floats, Floats]:
-        """log P(what was said), d/d eta, d/d log nu, [N] each."""
+    def vote_terms(self, eta: Floats, x: Floats) -> tuple[Floats, Floats, Floats]:
+        """log P(vote), d/d eta, d/d log nu, [N] each."""
         if self.ties == "davidson":
             return davidson(eta, self.log_nu(x), self.votes.won)
         return *half_wins(eta, self.votes.won), np.zeros_like(eta)
 
     def log_likelihood(self, x: Floats) -> float:
         """Of the votes at x, priors apart."""
-        return float(self.weight @ self.said(self.odds(x)[0], x)[0])
+        return float(self.weight @ self.vote_terms(self.odds(x)[0], x)[0])
 
     def curvature(self, x: Floats) -> tuple[sparse.csr_array, Floats, Floats]:
         """What Laplace needs: Jacobian of the log-odds [N, P - 1], the votes' Fisher weights [N], the priors' precision
@@ -215,7 +218,7 @@ class ReliabilityFit:
         if "length" in self.at:
             row = np.zeros((1, self.size - 1))
             row[0, self.at["length"]] = 1.0
-            jacobian, near = sparse.csr_array(sparse.vstack([jacobian, row])), np.append(near, TOGETHER)
+            jacobian, near = sparse.csr_array(sparse.vstack([jacobian, row])), np.append(near, LENGTH_SUM_PRECISION)
         return jacobian, near, precision
 
     # --- fitting -----------------------------------------------------------------------------------
@@ -235,9 +238,9 @@ class ReliabilityFit:
             value, grad = self.loss(y * scale)
             return value, grad * scale
 
-        found = minimize(scaled, x / scale, jac=True, method="L-BFGS-B",
+        result = minimize(scaled, x / scale, jac=True, method="L-BFGS-B",
                          options={"maxcor": 20, "maxiter": 2000, "maxfun": 4000, "ftol": tolerance**2, "gtol": tolerance})
-        return np.asarray(found.x * scale)
+        return np.asarray(result.x * scale)
 
     def again(self, weight: Floats, x: Floats, units: Floats) -> Floats:
         """The mode under other weights of the votes, from x on, with the widths and spreads learnt before."""
@@ -249,21 +252,21 @@ class ReliabilityFit:
 
     def on(self, rows: NDArray[np.bool_]) -> ReliabilityFit:
         """The same over some of the votes."""
-        some = copy.copy(self)
-        some.votes, some.design, some.weight = self.votes.take(rows), self.design[rows], self.weight[rows]
-        some.moves = {name: move[rows] for name, move in self.moves.items()}
-        some.spread = None
-        return some
+        part = copy.copy(self)
+        part.votes, part.design, part.weight = self.votes.take(rows), self.design[rows], self.weight[rows]
+        part.moves = {name: move[rows] for name, move in self.moves.items()}
+        part.spread = None
+        return part
 
     def expect(self, x: Floats) -> dict[str, Floats]:
         """The E-step: posterior variances, by draws. Sets `spread`."""
-        draws = self.deviations(x, E_DRAWS if self.size <= laplace.DENSE else E_DRAWS // 4, 0)
-        found = {n: (draws[:, at] ** 2).mean(0) for n, at in self.at.items()}
+        draws = self.deviations(x, EM_DRAWS if self.size <= laplace.MOST_DENSE else EM_DRAWS // 4, 0)
+        variances = {n: (draws[:, at] ** 2).mean(0) for n, at in self.at.items()}
         if self.model == "beta":
             of_d = self.design @ draws[:, self.at["score"]].T
             of_beta = draws[:, self.at["beta"]].T[self.votes.labeler]
             self.spread = (of_d**2).mean(1), (of_beta**2).mean(1), (of_d * of_beta).mean(1)
-        return found
+        return variances
 
     def learn_widths(self, x: Floats, variances: dict[str, Floats]) -> float:
         """The M-step of the priors' widths; returns the largest relative change."""
@@ -271,21 +274,21 @@ class ReliabilityFit:
         for name, at in self.at.items():
             if getattr(self.given, name) is not None or (name == "beta" and self.model == "crowd"):
                 continue
-            known = self.known[name]
-            value = x[at][known]
+            seen = self.observed[name]
+            value = x[at][seen]
             if name == "position":
                 self.centre[name] = float(value.mean())
-            second = (value - self.centre[name]) ** 2 + variances[name][known]
-            new = float(np.sqrt((second.sum() + BELIEF * self.start[name] ** 2) / (len(known) + BELIEF)))
+            second = (value - self.centre[name]) ** 2 + variances[name][seen]
+            new = float(np.sqrt((second.sum() + START_WEIGHT * self.start[name] ** 2) / (len(seen) + START_WEIGHT)))
             new = min(new, self.widest.get(name, np.inf))
             change = max(change, abs(np.log(new / self.sd[name])))
             self.sd[name] = new
         return change
 
     def rescale(self, x: Floats, variances: dict[str, Floats]) -> float:
-        """Moves the scale from betas to scores so that the betas' mean is 1: the likelihood is as before, and the widths
-        need not creep there along the ridge (parameter expansion, Liu, Rubin and Wu 1998)."""
-        scale = float(x[self.at["beta"]][self.known["beta"]].mean())
+        """Moves the scale from betas to scores so that the betas' mean is 1: the likelihood stays as it is.
+        EM alone would get there very slowly (parameter expansion, Liu, Rubin and Wu 1998)."""
+        scale = float(x[self.at["beta"]][self.observed["beta"]].mean())
         if scale < LEAST_MEAN_BETA:
             return 0.0
         x[self.at["score"]] *= scale
@@ -320,13 +323,13 @@ class ReliabilityFit:
             tied = float(self.weight @ (self.votes.won == 0)) / float(self.weight.sum())
             x[-1] = np.log(2 * tied / max(1 - tied, 1e-3))
         learnt = any(getattr(self.given, n) is None for n in self.at if not (n == "beta" and self.model == "crowd"))
-        for _ in range(ROUNDS if learnt else 3 * (self.model == "beta")):
+        for _ in range(EM_ROUNDS if learnt else 3 * (self.model == "beta")):
             x = self.mode(x, 1e-4)
-            if self.learn_widths(x, self.expect(x)) < SETTLED and learnt:
+            if self.learn_widths(x, self.expect(x)) < WIDTH_TOLERANCE and learnt:
                 break
         x = self.mode(x, 1e-9)
         if self.model == "beta":
-            self.scale = float(x[self.at["beta"]][self.known["beta"]].mean())
+            self.scale = float(x[self.at["beta"]][self.observed["beta"]].mean())
         return x
 
     def gauge(self, x: Floats) -> dict[str, Floats]:
@@ -339,17 +342,17 @@ class ReliabilityFit:
             sizes = np.bincount(self.block)
             share = sparse.csr_array((1 / sizes[self.block], (self.block, np.arange(len(self.block)))))
             scores = scores - np.where(several, (share @ scores.T)[self.block].T, 0.0)
-        found = {n: x[:, self.at[n]] if n in self.at else np.zeros((len(x), self.a))
+        traits = {n: x[:, self.at[n]] if n in self.at else np.zeros((len(x), self.a))
                  for n in ("position", "length", "indifference")}
         if self.model == "plain":
-            return found | {"scores": scores, "beta": np.ones((len(x), self.a))}
+            return traits | {"scores": scores, "beta": np.ones((len(x), self.a))}
         beta = x[:, self.at["beta"]]
         if self.model == "crowd":
-            return found | {"scores": scores, "beta": 2 * sigmoid(beta) - 1}
-        scale = beta[:, self.known["beta"]].mean(1, keepdims=True)
+            return traits | {"scores": scores, "beta": 2 * sigmoid(beta) - 1}
+        scale = beta[:, self.observed["beta"]].mean(1, keepdims=True)
         steady = self.scale > LEAST_MEAN_BETA
         scale = np.maximum(scale, LEAST_MEAN_BETA / 2) if steady else np.ones_like(scale)
-        return found | {"scores": scores * scale, "beta": beta / scale}
+        return traits | {"scores": scores * scale, "beta": beta / scale}
 
     def weight_moments(self, x: Floats) -> tuple[Floats, Floats]:
         """Mean [D] and covariance [D, D] of the weights in the gauge, w times the mean beta, where both are normal as Laplace's
@@ -361,7 +364,7 @@ class ReliabilityFit:
         own = joint[at, at]
         if self.model != "beta" or self.scale <= LEAST_MEAN_BETA:
             return x[at], own
-        people = self.at["beta"].start + self.known["beta"]
+        people = self.at["beta"].start + self.observed["beta"]
         with_beta, of_beta = joint[at][:, people].mean(1), float(joint[np.ix_(people, people)].mean())
         cross = np.outer(self.scale * x[at], with_beta)
         covariance = ((self.scale**2 + of_beta) * own + cross + cross.T + of_beta * np.outer(x[at], x[at])

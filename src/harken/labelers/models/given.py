@@ -1,7 +1,7 @@
 """What labelers are like, given scores: reliability and pull towards length under a reward that something else learnt.
 
-    found = fit_traits([Ranked(scores, sizes, ranks, labeler) …], labelers=20)
-    found.beta[k], found.beta_sd[k]     # 1: like the reward's own scale; 0: a coin; below 0: upside down
+    traits = fit_traits([Ranked(scores, sizes, ranks, labeler) …], labelers=20)
+    traits.beta[k], traits.beta_sd[k]     # 1: like the reward's own scale; 0: a coin; below 0: upside down
 
 Labeler k ranks by u = beta_k score + length_k size, ties by Davidson–Luce with one nu for all. A whole ranking is one
 outcome, so that its C(K, 2) pairs are not counted as so many opinions. beta ~ N(1, 1), length ~ N(0, 0.3²), as
@@ -22,7 +22,7 @@ import numpy as np
 from harken.labelers.models.likelihood import Floats, Ints, all_pairs, plackett_luce
 
 BETA_SD, LENGTH_SD = 1.0, 0.3
-MOST = 9
+MOST_OPTIONS = 9
 """Options of a ranking up to which the whole of it is the outcome; above, 2^K sets are too many, and its mean pair stands."""
 STEP = 1e-4
 """Of the finite differences that curvatures are taken by."""
@@ -65,7 +65,7 @@ class _Table:
     def slopes(self, beta: Floats, length: Floats, log_nu: float | None) -> tuple[Floats, Floats, float]:
         """d log P by each labeler's beta and length, [A] each, and by log nu."""
         u = beta[self.who][:, None] * self.scores + length[self.who][:, None] * self.sizes
-        if u.shape[1] > MOST:
+        if u.shape[1] > MOST_OPTIONS:
             _, grad, d_nu = all_pairs(u, -math.inf if log_nu is None else log_nu, self.ranks)
         else:
             _, grad, d_nu = plackett_luce(u, log_nu, self.ranks)

@@ -50,11 +50,11 @@ class Glad:
         where few people answered each item: 90 % intervals around it held the truth only 68 % of the time (docs/agreement.md).
         """
         z = float(special.ndtri(0.5 + level / 2))
-        found = optimize.minimize(_integrated_loss, self.ability_A, (self.ratings,), jac=True, method="L-BFGS-B").x
-        error_A = np.sqrt(np.diag(np.linalg.pinv(_curvature(self.ratings, found), hermitian=True)))
+        mode_A = optimize.minimize(_integrated_loss, self.ability_A, (self.ratings,), jac=True, method="L-BFGS-B").x
+        error_A = np.sqrt(np.diag(np.linalg.pinv(_curvature(self.ratings, mode_A), hermitian=True)))
         answers = np.bincount(self.ratings.rater, minlength=len(self.ability_A))
         return {name: Estimate(float(x), float(x - z * e), float(x + z * e), int(n), level)
-                for name, x, e, n in zip(self.ratings.raters, found, error_A, answers) if n}
+                for name, x, e, n in zip(self.ratings.raters, mode_A, error_A, answers) if n}
 
 
 def fit_glad(ratings: Ratings, *, max_steps: int = 200, tolerance: float = 1e-7) -> Glad:
@@ -133,13 +133,13 @@ def _curvature(r: Ratings, ability_A: Floats) -> Floats:
     weight_UKQ, right_NQ, _ = _integrate(r, ability_A)
     units, size, nodes = weight_UKQ.shape
     bend_N = (weight_UKQ.sum(1)[r.unit] * right_NQ * (1 - right_NQ) * BETA**2).sum(1)
-    found = np.diag(1 + np.bincount(r.rater, bend_N, len(ability_A)))
+    curvature = np.diag(1 + np.bincount(r.rater, bend_N, len(ability_A)))
     mean = sparse.csr_array((units, len(ability_A)))
     for k in range(size):
         for q in range(nodes):
             slope_N = BETA[q] * ((r.value == k) - right_NQ[:, q])
             slope = sparse.csr_array((slope_N, (r.unit, r.rater)), shape=mean.shape)
             weighted = sparse.diags_array(weight_UKQ[:, k, q]) @ slope
-            found -= (slope.T @ weighted).toarray()
+            curvature -= (slope.T @ weighted).toarray()
             mean = mean + weighted
-    return np.asarray(found + (mean.T @ mean).toarray())
+    return np.asarray(curvature + (mean.T @ mean).toarray())

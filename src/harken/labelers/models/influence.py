@@ -86,11 +86,11 @@ def held_out(votes: Votes, models: Sequence[Model] = ("plain", "beta", "crowd"),
     fold = folds(votes, count, seed)
     names: dict[str, Model] = {m: m for m in models} | ({"plain without": "plain"} if len(without) else {})
     log_prob, right = ({n: np.full(len(votes), np.nan) for n in names} for _ in range(2))
-    kept = ~np.isin(votes.labeler, np.asarray(without, dtype=np.int64))
+    counted = ~np.isin(votes.labeler, np.asarray(without, dtype=np.int64))
     with watch("predicting unseen votes", len(names) * count) as advance:
         for (name, model), f in product(names.items(), range(count)):
             advance(1)
-            weight = ((fold != f) & (kept if name == "plain without" else True)).astype(np.float64)
+            weight = ((fold != f) & (counted if name == "plain without" else True)).astype(np.float64)
             if not weight.any() or not (fold == f).any():
                 continue
             fit = task_of(votes, model, position=position, length=length, indifference=indifference, weight=weight)
@@ -102,8 +102,8 @@ def _predict(fit: ReliabilityFit, x: Floats, rows: NDArray[np.bool_], log_prob: 
     """The posterior's prediction: probabilities averaged over draws, so that nobody is punished for honest doubt."""
     around, unseen = fit.deviations(x, PREDICTIVE, 0), fit.on(rows)
     eta, won = unseen.odds(x)[0], unseen.votes.won
-    said = np.stack([unseen.said(unseen.odds(y)[0], y)[0] for y in (np.append(x[:-1] + d, x[-1]) for d in around)])
-    log_prob[rows] = np.logaddexp.reduce(said, axis=0) - np.log(len(said))
+    logps = np.stack([unseen.vote_terms(unseen.odds(y)[0], y)[0] for y in (np.append(x[:-1] + d, x[-1]) for d in around)])
+    log_prob[rows] = np.logaddexp.reduce(logps, axis=0) - np.log(len(logps))
     right[rows] = np.where(won == 0, np.nan, np.where(eta == 0, 0.5, eta * won > 0))
 
 
@@ -122,11 +122,11 @@ def drop_effect(votes: Votes, count: int = 5, seed: int = 0, *, position: bool =
             fit = task_of(votes, "plain", position=position, length=length, indifference=indifference, weight=weight)
             x = fit.solve()
             units = fit.units(x)
-            with_all = fit.said(fit.odds(x)[0], x)[0]
+            with_all = fit.vote_terms(fit.odds(x)[0], x)[0]
             for k in people:
                 rest = fit.again(weight * (votes.labeler != k), x, units)
                 others = (fold == f) & (votes.labeler != k)
-                total[k] += (fit.said(fit.odds(rest)[0], rest)[0] - with_all)[others].sum()
+                total[k] += (fit.vote_terms(fit.odds(rest)[0], rest)[0] - with_all)[others].sum()
                 seen[k] += others.sum()
                 advance(1)
     return np.asarray(total / np.maximum(seen, 1))

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-TINY = 1e-150  # keeps logarithms and quotients of vanishing probabilities finite
+LEAST_PROBABILITY = 1e-150  # keeps logarithms and quotients of vanishing probabilities finite
 
 
 def log_sigmoid(x: Floats) -> Floats:
@@ -103,7 +103,7 @@ def crowd_odds(d: Floats, logit_eta: Floats) -> tuple[Floats, Floats, Floats]:
     """
     right, wrong = sigmoid(logit_eta), sigmoid(-logit_eta)
     up, down = sigmoid(d), sigmoid(-d)
-    a, b = right * up + wrong * down + TINY, right * down + wrong * up + TINY
+    a, b = right * up + wrong * down + LEAST_PROBABILITY, right * down + wrong * up + LEAST_PROBABILITY
     return np.log(a / b), (right - wrong) * up * down / (a * b), (up - down) * right * wrong / (a * b)
 
 

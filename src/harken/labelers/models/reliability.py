@@ -1,8 +1,8 @@
 """How far each person's comparisons can be trusted, found together with what is good.
 
-    found = fit_reliability(votes_of(choices))
-    found.scores[i]                     # item i's score, mean 0 among the items it was compared with
-    found.beta[k], found.beta_sd[k]     # 1: like the average labeler; 0: a coin; below 0: upside down
+    fit = fit_reliability(votes_of(choices))
+    fit.scores[i]                     # item i's score, mean 0 among the items it was compared with
+    fit.beta[k], fit.beta_sd[k]     # 1: like the average labeler; 0: a coin; below 0: upside down
 
 The log-odds that labeler k prefers a to b are
 
@@ -31,7 +31,7 @@ from scipy.sparse.csgraph import connected_components
 
 from harken.core.errors import UserError
 from harken.labelers.models.fitting import LEARNT, LEAST_MEAN_BETA, Model, Priors, ReliabilityFit, Ties, length_difference
-from harken.labelers.models.likelihood import TINY, Floats, Ints, crowd_odds, davidson_table, sigmoid
+from harken.labelers.models.likelihood import LEAST_PROBABILITY, Floats, Ints, crowd_odds, davidson_table, sigmoid
 from harken.labelers.votes import Votes, crowd
 
 __all__ = ["Model", "Priors", "Reliability", "Ties", "fit_reliability", "length_difference"]
@@ -98,8 +98,8 @@ class Reliability:
         strange = self.cast[votes.labeler] == 0
         table = self._as_known(votes)
         if strange.any():
-            some = votes.take(strange)
-            seats = [dataclasses.replace(some, labeler=np.full(len(some), k)) for k in crowd(self.cast)]
+            theirs = votes.take(strange)
+            seats = [dataclasses.replace(theirs, labeler=np.full(len(theirs), k)) for k in crowd(self.cast)]
             table[strange] = np.mean([self._as_known(one) for one in seats], axis=0)
         return table
 
@@ -112,7 +112,7 @@ class Reliability:
 
     def log_prob(self, votes: Votes) -> Floats:
         """[N] log-probability of what was said; where ties are half-wins, the mean of both outcomes'."""
-        p = np.maximum(self.probability(votes), TINY)
+        p = np.maximum(self.probability(votes), LEAST_PROBABILITY)
         if self.tie > 0:
             return np.asarray(np.log(p[np.arange(len(votes)), 1 - votes.won]))
         share = (votes.won + 1) / 2

@@ -1,6 +1,6 @@
 """A table of the people behind a set of comparisons: what each did, how far each can be trusted, and in what sense not.
 
-    for person in describe(votes, found, drop_each(votes)):
+    for person in describe(votes, fit, drop_each(votes)):
         print(person.name, person.beta, person.verdict)
 
 A verdict is a reading of intervals, never of a point: who has few votes gets "little data".
@@ -28,8 +28,8 @@ from harken.labelers.models.influence import Dropped
 from harken.labelers.models.reliability import Reliability
 from harken.labelers.votes import UNNAMED, Votes
 
-FEW, WIDE, PULL, Z = 20, 2.0, 0.3, 1.645
-TOP, MOST = 0.2, 0.6  # F17: warn where a fifth of the people gives more than 60 % of the votes
+FEWEST_VOTES, WIDEST_INTERVAL, LEAST_PULL, Z_90 = 20, 2.0, 0.3, 1.645
+BUSIEST, LARGEST_SHARE = 0.2, 0.6  # F17: warn where a fifth of the people gives more than 60 % of the votes
 
 
 @dataclass(frozen=True)
@@ -60,27 +60,27 @@ class Person:
         return asdict(self)
 
 
-def describe(votes: Votes, found: Reliability, dropped: Dropped, seconds: Mapping[str, float] | None = None) -> list[Person]:
+def describe(votes: Votes, fit: Reliability, dropped: Dropped, seconds: Mapping[str, float] | None = None) -> list[Person]:
     """A row for everybody who voted, the least reliable first."""
     rows = []
-    knows_position, knows_length = bool(votes.first.any()) and bool(found.position.any()), bool(found.length.any())
+    knows_position, knows_length = bool(votes.first.any()) and bool(fit.position.any()), bool(fit.length.any())
     for k in np.unique(votes.labeler).tolist():
         own = votes.labeler == k
         name = votes.labelers[k]
-        position = (float(found.position[k]), float(found.position_sd[k])) if knows_position else (None, None)
-        length = (float(found.length[k]), float(found.length_sd[k])) if knows_length else (None, None)
-        beta, low, high = (float(x[k]) for x in (found.beta, found.beta_low, found.beta_high))
-        verdict = _verdict(int(own.sum()), low, high, float(found.reversed[k]))
+        position = (float(fit.position[k]), float(fit.position_sd[k])) if knows_position else (None, None)
+        length = (float(fit.length[k]), float(fit.length_sd[k])) if knows_length else (None, None)
+        beta, low, high = (float(x[k]) for x in (fit.beta, fit.beta_low, fit.beta_high))
+        verdict = _verdict(int(own.sum()), low, high, float(fit.reversed[k]))
         verdict += _pull(position, "first", "last") + _pull(length, "long", "short")
         agreement = None if np.isnan(dropped.agreement[k]) else float(dropped.agreement[k])
         rows.append(Person(name, int(own.sum()), float((votes.won[own] == 0).mean()), agreement, beta, low, high,
-                           float(found.careless[k]), float(found.reversed[k]), position[0], position[1], length[0], length[1],
+                           float(fit.careless[k]), float(fit.reversed[k]), position[0], position[1], length[0], length[1],
                            float(dropped.swapped[k]), (seconds or {}).get(name), verdict))
     return sorted(rows, key=lambda p: p.beta)
 
 
 def _verdict(votes: int, low: float, high: float, backwards: float) -> str:
-    if votes < FEW or high - low > WIDE:
+    if votes < FEWEST_VOTES or high - low > WIDEST_INTERVAL:
         return "little data"
     if backwards >= 0.95:
         return "reversed"
@@ -91,37 +91,37 @@ def _verdict(votes: int, low: float, high: float, backwards: float) -> str:
 
 def _pull(bias: tuple[float | None, float | None], up: str, down: str) -> str:
     value, sd = bias
-    if value is None or sd is None or abs(value) < PULL or abs(value) < Z * sd:
+    if value is None or sd is None or abs(value) < LEAST_PULL or abs(value) < Z_90 * sd:
         return ""
     return f", favours {up if value > 0 else down}"
 
 
-def median_seconds(said: Iterable[Choice | Judgment]) -> dict[str, float]:
+def median_seconds(judgments: Iterable[Choice | Judgment]) -> dict[str, float]:
     """Median seconds a judgment by labeler, where the time was kept."""
     times: dict[str, list[float]] = {}
-    for one in said:
-        if isinstance(one, Judgment) and one.seconds is not None:
-            times.setdefault(one.labeler or UNNAMED, []).append(one.seconds)
+    for judgment in judgments:
+        if isinstance(judgment, Judgment) and judgment.seconds is not None:
+            times.setdefault(judgment.labeler or UNNAMED, []).append(judgment.seconds)
     return {name: float(np.median(x)) for name, x in times.items()}
 
 
 def warnings(votes: Votes) -> list[str]:
     """What the table cannot be trusted for (F17, overlap, names)."""
-    found = []
+    notes = []
     count = np.sort(np.bincount(votes.labeler, minlength=len(votes.labelers)))[::-1]
     count = count[count > 0]
     if len(count) == 1:
         return ["One labeler only: nobody to compare with, so beta is 1 by definition."]
-    top = max(1, round(TOP * len(count)))
-    if (share := float(count[:top].sum() / count.sum())) > MOST:
-        found.append(f"The busiest {top} of {len(count)} labelers gave {share:.0%} of the votes: what is learnt is theirs (F17).")
+    top = max(1, round(BUSIEST * len(count)))
+    if (share := float(count[:top].sum() / count.sum())) > LARGEST_SHARE:
+        notes.append(f"The busiest {top} of {len(count)} labelers gave {share:.0%} of the votes: what is learnt is theirs (F17).")
     pair = np.sort(np.stack([votes.a, votes.b], axis=1), axis=1)
     _, index = np.unique(pair, axis=0, return_inverse=True)
     people = np.unique(np.stack([index.ravel(), votes.labeler], axis=1), axis=0)[:, 0]
     shared = float((np.bincount(people)[index.ravel()] > 1).mean())
     if shared < 0.1:
-        found.append(f"Only {shared:.0%} of the votes are on a pair that somebody else judged too: betas lean on their prior. "
+        notes.append(f"Only {shared:.0%} of the votes are on a pair that somebody else judged too: betas lean on their prior. "
                      "Give some prompts to two or more people.")
     if UNNAMED in votes.labelers:
-        found.append("Some judgments have no labeler; they count as one person.")
-    return found
+        notes.append("Some judgments have no labeler; they count as one person.")
+    return notes
