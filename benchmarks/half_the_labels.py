@@ -12,7 +12,7 @@ ours         the same, and the pairs chosen by BALD in batches of 20, one for ea
              as many labels as in the other arms
 
 Features: "attributes" are the gold reward's twelve parts among twenty text features, so that a linear reward can be right;
-"text" are 32 text features alone (labelers/features.py), with which no linear reward gets beyond about 84 %.
+"text" are 32 text features alone (labelers/asking/features.py), with which no linear reward gets beyond about 84 %.
 The figure: labels at which an arm reaches, and at the next look still holds, the accuracy plain has with N labels, over N.
 N = 600 was fixed before any run; the crowd and the attributes were settled after pilot runs of three and four seeds on others.
 The last line is JSON.

@@ -12,7 +12,7 @@ What is held out (5 folds; prompts one by one):
   item      all votes on an answer; scores are linear in features (the model that wrote it, its length and form)
   prompt    all votes on a prompt; the same features
 
-Models: plain (one score, ties as an outcome), care (and each person's rationality and readiness to tie), groups (and two
+Models: plain (one score, ties as an outcome), care (and each person's rationality and indifference), groups (and two
 groups of people found by EM), reliability (`fit_reliability`: as care, and each person's pull towards a place).
 A difference is against plain on the same votes, in nats a vote and in points of accuracy. Its 95 % interval is the wider of
 two: clustered by labeler, and clustered by what was held out. The last line is JSON.
