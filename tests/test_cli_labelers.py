@@ -147,4 +147,4 @@ def test_some_votes_are_as_likely_alone_as_among_all():
     fit = task_of(votes, position=True, length=True, indifference=True)
     x, rows = fit.solve(), np.arange(len(votes)) % 3 == 1
     some = fit.on(rows)
-    assert some.said(some.odds(x)[0], x)[0] == pytest.approx(fit.said(fit.odds(x)[0], x)[0][rows], abs=1e-12)
+    assert some.vote_terms(some.odds(x)[0], x)[0] == pytest.approx(fit.vote_terms(fit.odds(x)[0], x)[0][rows], abs=1e-12)
