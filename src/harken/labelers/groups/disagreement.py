@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 
 from harken.core.errors import UserError
+from harken.core.progress import Shown, silent
 from harken.core.protocols import Estimate
-from harken.core.run import Shown, silent
 from harken.labelers.groups.chain import credible
 from harken.labelers.groups.heldout import folds_of, gain
 from harken.labelers.groups.mixture import Mixture, fit_mixture, residuals, vote_logps_of

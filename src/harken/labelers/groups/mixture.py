@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from harken.core.progress import Shown, silent
 from harken.core.protocols import Estimate
-from harken.core.run import Shown, silent
 from harken.labelers.groups.heldout import folds_of, gain
 from harken.labelers.groups.regression import Floats, outcome_logps, vote_logps
 from harken.labelers.groups.scores import EVERYBODY, SEARCH_TOLERANCE, Groups, differences, features, fit_membership, traits_of

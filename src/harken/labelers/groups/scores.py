@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from harken.core.errors import UserError
-from harken.core.run import Shown, silent
+from harken.core.progress import Shown, silent
 from harken.labelers.groups.chain import Chain, Evidence, State, effective
 from harken.labelers.groups.regression import Davidson, Floats, Ints, Place, fit_davidson, fit_labeler_traits, outcome_logps
 from harken.labelers.votes import Votes, crowd

@@ -18,7 +18,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from harken.core.run import Shown, silent
+from harken.core.progress import Shown, silent
 from harken.labelers.models.fitting import LEARNT, Model, Priors, ReliabilityFit
 from harken.labelers.models.likelihood import Floats, Ints
 from harken.labelers.models.reliability import task_of

@@ -43,7 +43,7 @@ def add_commands(commands: Any) -> None:
 
 
 def disagree(args: argparse.Namespace) -> int:
-    from harken.core.run import waiting
+    from harken.core.progress import waiting
     from harken.draw.disagreement import picture
     from harken.labelers.groups.aggregate import jury_group_weights, parse_aggregate, parse_jury
     from harken.labelers.groups.disagreement import fit_disagreement, to_json

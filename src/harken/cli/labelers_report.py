@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harken.core.errors import UserError
+from harken.core.progress import waiting
 from harken.core.records import Choice, Judgment
-from harken.core.run import waiting
 from harken.core.terminal import one_line, visible
 from harken.labelers.models.influence import drop_each, drop_effect, held_out
 from harken.labelers.models.reliability import Reliability, fit_reliability
