@@ -45,7 +45,7 @@ def test_the_likelihoods_gradient_is_right(fit, monkeypatch):
     votes, x = hidden_context(0, n=200, items=6)
     caught = {}
     monkeypatch.setattr(module, "_minimum", lambda loss, start: caught.update(loss=loss, start=start) or start)
-    fit(votes, hats(x, 4))
+    fit(votes, phi=hats(x, 4))
     at = np.random.default_rng(1).normal(0, 0.5, len(caught["start"]))
     loss = caught["loss"]
     numeric = [(loss(at + e)[0] - loss(at - e)[0]) / 2e-5 for e in 1e-5 * np.eye(len(at))]
