@@ -7,7 +7,9 @@ import pytest
 
 from harken.cli import next as cli_next
 from harken.cli.main import build_parser, main
-from harken.labelers import active, active_sets, features
+from harken.labelers.asking import features
+from harken.labelers.asking import pairs as active
+from harken.labelers.asking import sets as active_sets
 from harken.sandbox import crowd, load_demonstrations, make_comparisons, upside_down
 from harken.store.database import open_database
 from harken.store.files import write_jsonl
@@ -32,7 +34,8 @@ def run(files, *more):
 
 
 def test_options_are_the_modules_own():
-    assert cli_next.STRATEGIES == active.STRATEGIES and cli_next.MOST == active_sets.MOST and len(features.PLAIN) == 10
+    assert cli_next.STRATEGIES == active.STRATEGIES and cli_next.MOST == active_sets.MOST_OPTIONS
+    assert len(features.PLAIN_FEATURES) == 10
 
 
 def test_pairs(files, capsys):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -152,7 +153,7 @@ def test_all_of_them_as_objects(lab, monkeypatch):
 
 def test_in_a_process_of_its_own_the_working_folder_is_on_the_path(lab):
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    source = os.path.dirname(os.path.dirname(harken.__file__))
+    source = str(Path(harken.__file__).parents[1])
     code = f"import sys; sys.path.insert(0, {source!r}); sys.path.remove('') if '' in sys.path else None\n" \
            "from harken.cli.main import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run([sys.executable, "-c", code, "score", "--reward", "my_lab.score:short", "--data", "c.jsonl", "--out",

@@ -40,7 +40,7 @@ def test_an_unknown_setting_names_the_nearest(tmp_path):
         harken.train("sft", model="toy", data=[], epoch=1, out=tmp_path / "r")
     with pytest.raises(harken.UserError, match="Did you mean max_tokens"):
         harken.sample("toy", ["hi"], max_token=3)
-    with pytest.raises(harken.UserError, match="no method 'slft'. Did you mean sft"):
+    with pytest.raises(harken.UserError, match=r"no method 'slft'\. Did you mean sft"):
         harken.train("slft", out=tmp_path / "r")
 
 

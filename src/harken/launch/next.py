@@ -14,13 +14,13 @@ import numpy as np
 from harken.core.errors import UserError
 from harken.core.progress import waiting
 from harken.core.records import Choice, Judgment, Prompt
-from harken.labelers.active import Questions, next_items, pairs_to_ask
-from harken.labelers.active_sets import measure, next_sets
-from harken.labelers.belief import Belief, belief_of_features
-from harken.labelers.features import TextFeatures
-from harken.labelers.overlap import settled, trust
-from harken.labelers.pace import Pace, fit_pace
-from harken.labelers.reliability import Reliability, fit_features
+from harken.labelers.asking.belief import Belief, belief_of_features
+from harken.labelers.asking.features import TextFeatures
+from harken.labelers.asking.overlap import settled, trust
+from harken.labelers.asking.pace import Pace, fit_pace
+from harken.labelers.asking.pairs import Questions, next_items, pairs_to_ask
+from harken.labelers.asking.sets import measure, next_sets
+from harken.labelers.models.reliability import Reliability, fit_reliability
 from harken.labelers.votes import UNNAMED, Votes, votes_of
 
 RANDOM_DRAWS = 5
@@ -62,7 +62,7 @@ def choose(args: argparse.Namespace) -> int:
         phi = features(pool, args)
     votes = pool.aligned()
     with waiting("fitting", 1):
-        found = fit_features(votes, phi, draws=0) if votes is not None else None
+        found = fit_reliability(votes, phi=phi, draws=0) if votes is not None else None
     belief = belief_of_features(found, phi) if found else Belief(np.zeros(len(phi)), phi / np.sqrt(phi.shape[1]))
     with waiting("choosing", 1):
         if args.most > 2:

@@ -28,7 +28,7 @@ from harken.core.extras import import_extra
 from harken.core.files import file_hash, read_json
 from harken.core.find import is_dotted, nearest, shipped
 from harken.core.protocols import Reward
-from harken.labelers.aggregate import parse_aggregate
+from harken.labelers.groups.aggregate import parse_aggregate
 from harken.launch.judges import JudgedQuality, open_judge
 from harken.launch.models import context, model_identity, parse_model
 from harken.rewards.compositional import FILE, CompositionalReward

@@ -30,7 +30,7 @@ from harken.core.protocols import Datum, Tree
 from harken.core.records import Choice
 from harken.core.run import Run
 from harken.engines.hf import Engine
-from harken.labelers.given import BETA_SD, LENGTH_SD, Ranked, traits_given
+from harken.labelers.models.given import BETA_SD, LENGTH_SD, Ranked, fit_traits
 from harken.loops.schedule import Order, learning_rate
 from harken.objectives.feedback import felt, labeler_prior
 from harken.objectives.preference import TIES, k_wise, repeat
@@ -237,7 +237,8 @@ def _who(learner: Engine, people: dict[str, int], elements: list[tuple[Tree, lis
     scores = [s.tolist() for s in learner.scores([tree for tree, _ in elements])]
     said = [Ranked(row, [math.log2(len(text) + 1) for text in c.options], c.ranks, people[c.labeler or ""])
             for row, (_, choices) in zip(scores, elements) for c in choices]
-    count, found = Counter(one.labeler for one in said), traits_given(said, len(people), beta_sd=BETA_SD, length_sd=LENGTH_SD)
+    count = Counter(one.labeler for one in said)
+    found = fit_traits(said, labelers=len(people), beta_sd=BETA_SD, length_sd=LENGTH_SD)
     return {name: _interval("beta", found.beta[i], found.beta_sd[i]) | _interval("length", found.length[i], found.length_sd[i])
             | {"level": 0.9, "rankings": count[i]} for name, i in people.items()}
 

@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from markupsafe import Markup
 
+from harken.draw import numbers
+from harken.draw.numbers import NOTHING, duration
+from harken.draw.numbers import decimals as number
 from harken.store.events import stamp
 
 if TYPE_CHECKING:
     from harken.core.protocols import Estimate
 
 
+__all__ = ["Bar", "bars", "by_hour", "duration", "heat", "interval", "number", "percent"]
 HEAT = 7  # steps of colour in the matrix
 
 
@@ -31,25 +35,8 @@ class Bar(NamedTuple):
     end: str = ""
 
 
-def number(value: float | None, digits: int = 2) -> str:
-    """A real minus sign; a dash where there is nothing."""
-    if value is None or math.isnan(value):
-        return "–"
-    return f"{value:.{digits}f}".replace("-", "−")
-
-
 def percent(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{100 * value:.0f} %"
-
-
-def duration(seconds: float | None) -> str:
-    """"40 s", "12 min", "3.5 h", "6 days"."""
-    if seconds is None or math.isnan(seconds):
-        return "–"
-    for limit, unit, size in ((90, "s", 1), (90 * 60, "min", 60), (36 * 3600, "h", 3600)):
-        if seconds < limit:
-            return f"{seconds / size:.{1 if unit == 'h' and seconds < 36000 else 0}f} {unit}"
-    return f"{seconds / 86400:.0f} days"
+    return NOTHING if value is None or math.isnan(value) else numbers.percent(value, 0, " %")
 
 
 def interval(value: Estimate | None, low: float, high: float, chance: float | None = None, words: str = "") -> Markup:

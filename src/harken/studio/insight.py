@@ -22,11 +22,12 @@ from sqlalchemy import Connection, select
 from harken.core.errors import UserError
 from harken.core.protocols import Estimate
 from harken.core.records import Judgment, Prompt
-from harken.labelers.agreement import Agreement, Measure, agreement
-from harken.labelers.pairwise import Matrix, by_rater, matrix, self_consistency
-from harken.labelers.rankings import kendall_tau, kendall_w, rankings_of
+from harken.labelers.agreement.coefficients import Agreement, Measure, agreement
+from harken.labelers.agreement.kendall import kendall_tau, kendall_w
+from harken.labelers.agreement.pairwise import Matrix, by_rater, matrix, self_consistency
+from harken.labelers.models.reliability import Reliability, fit_reliability
+from harken.labelers.rankings import rankings_of
 from harken.labelers.ratings import ratings_of, ratings_of_votes
-from harken.labelers.reliability import Reliability, fit_reliability
 from harken.labelers.votes import Votes, votes_of
 from harken.stats.intervals import mean_interval
 from harken.store.schema import judgments, prompts

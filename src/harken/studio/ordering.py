@@ -20,12 +20,12 @@ import numpy as np
 from sqlalchemy import Connection, bindparam, select, update
 
 from harken.core.records import Judgment, Prompt
-from harken.labelers.active_sets import next_sets
-from harken.labelers.belief import Belief, belief_of_features
-from harken.labelers.features import TextFeatures
-from harken.labelers.likelihood import Floats
-from harken.labelers.pace import fit_pace
-from harken.labelers.reliability import fit_features
+from harken.labelers.asking.belief import Belief, belief_of_features
+from harken.labelers.asking.features import TextFeatures
+from harken.labelers.asking.pace import fit_pace
+from harken.labelers.asking.sets import next_sets
+from harken.labelers.models.likelihood import Floats
+from harken.labelers.models.reliability import fit_reliability
 from harken.labelers.votes import votes_of
 from harken.store import events
 from harken.store.database import Database
@@ -83,7 +83,7 @@ def most_instructive(said: Sequence[Judgment], asked: Sequence[Asked]) -> list[i
         new = np.array([place[key] for key in votes.items], dtype=np.int64)
         aligned = dataclasses.replace(votes, a=new[votes.a], b=new[votes.b], items=tuple(place), prompt=prompt)
         # All labelers alike: who will answer is open, and a line must not hang on a fit of reliabilities.
-        belief = belief_of_features(fit_features(aligned, phi, model="plain", draws=0), phi)
+        belief = belief_of_features(fit_reliability(aligned, phi=phi, model="plain", draws=0), phi)
     groups = [np.array([place[a.prompt.id, t] for t in dict.fromkeys(a.texts)], dtype=np.int64) for a in asked]
     lengths, pace = np.array([len(t) for t in texts], dtype=np.float64), fit_pace(said)
     asking = np.array([len(w) for w in wording], dtype=np.float64)
