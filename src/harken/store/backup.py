@@ -131,9 +131,9 @@ def _copy_rows(source: Link, target: Link) -> None:
             raise UserError(f"{source.name} has format {found}.", "Open it once with this Harken: it is brought up to date.")
         migrations.migrate(writing, target.name)
         for table in metadata.sorted_tables:
-            rows = reading.execution_options(stream_results=True).execute(select(table)).mappings()
-            for batch in rows.partitions(ROWS):
-                writing.execute(insert(table), [dict(row) for row in batch])
+            names = table.c.keys()  # a row's own names are the database's
+            for batch in reading.execution_options(stream_results=True).execute(select(table)).partitions(ROWS):
+                writing.execute(insert(table), [dict(zip(names, row)) for row in batch])
             if not target.is_file:
                 _continue_numbers(writing, table.name, [c.name for c in table.primary_key])
     source.engine.dispose()
