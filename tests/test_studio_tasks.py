@@ -21,6 +21,7 @@ from harken.studio.tasks import KINDS, TASKS
 from harken.studio.work.exports import WHATS
 from harken.studio.work.forms import default_form
 from harken.studio.work.stored import load
+from studio_browser import Watched, stored
 from studio_site import new_site, open_template
 
 GUIDE = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -49,7 +50,7 @@ def site(tmp_path_factory):
         yield site
 
 
-def stored(db, project):
+def answers_of(db, project):
     with db.link.reading() as tx:
         return load(tx, project)
 
@@ -68,7 +69,7 @@ def test_a_task_goes_from_a_project_to_an_export(site, kind):
     assert {k: receipt["answer"][k] for k in trial.answer} == dict(trial.answer) and receipt["counted"]
     (row,) = site.lead.export(project["id"], trial.export)
     assert {k: row.get(k) for k in trial.row} == dict(trial.row) and row["form_version"] == form["version"]
-    assert TASKS[kind].record == stored(site.db, project["id"])[0].judgment.kind
+    assert TASKS[kind].record == answers_of(site.db, project["id"])[0].judgment.kind
     assert site.ana.undo(project["id"])["task"]["draft"]["answer"].items() >= trial.answer.items()
     assert site.lead.export(project["id"], trial.export) == []
 
@@ -78,7 +79,7 @@ def test_the_same_answer_imported_and_submitted_has_one_hash(site, tmp_path, kin
     project = site.lead.create_project(f"hash of {kind}", kind)["id"]
     site.lead.add_items(project, [TASKS[kind].trial.item])
     site.ana.submit(site.ana.next(project)["tasks"][0], TASKS[kind].trial.answer, seconds=3)  # read back as 3.0
-    (answer,) = stored(site.db, project)
+    (answer,) = answers_of(site.db, project)
     assert answer.judgment in list(site.db.judgments())
     with site.db.link.reading() as tx:
         submitted = tx.execute(select(judgments).where(judgments.c.seq == answer.seq)).one()
@@ -130,15 +131,14 @@ def test_the_task_of_the_guide_is_answered_in_a_browser(tmp_path, browser):
         studio.me()
         project = studio.create_project("grades", "grade")["id"]
         studio.add_items(project, [{"prompt": "Name a colour.", "completions": ["Blue."]}])
-        page = browser.new_page()
-        page.goto(f"{url}/label/{project}")
-        page.wait_for_selector(".answer-text")
+        watched = Watched(browser, url)
+        page = watched.label(project)
         page.keyboard.press("6")
         page.keyboard.press("Enter")
-        page.wait_for_selector("text=Stored: grade 6")
+        stored(page, "Stored: grade 6")
         (row,) = studio.export(project, "ratings")
         assert (row["completion"], row["score"]) == ("Blue.", 6)
-        page.close()
+        assert watched.close() == []
     finally:
         server.terminate()
         server.wait(20)
