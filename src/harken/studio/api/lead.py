@@ -21,9 +21,10 @@ from harken.store.studio_schema import events as event_table
 from harken.studio.api.account import DONE, GROUP
 from harken.studio.api.declare import operation
 from harken.studio.work import withdrawal
-from harken.studio.work.claims import Line, decide
+from harken.studio.work.claims import decide
 from harken.studio.work.exports import SHAPES, WHATS, export_rows
 from harken.studio.work.leases import find_project
+from harken.studio.work.line import Line
 from harken.studio.work.members import add_member
 from harken.studio.work.settings import Settings
 from harken.studio.work.uploads import uploaded

@@ -24,7 +24,7 @@ from harken.store.schema import judgments, prompts
 from harken.store.studio_schema import assignments, forms, items, members, projects, retractions, users
 from harken.store.studio_schema import events as event_table
 from harken.studio.tasks import TASKS
-from harken.studio.work.claims import HELD, PLACE, Line, more_tasks, task_json, with_prompt
+from harken.studio.work.claims import more_tasks
 from harken.studio.work.forms import notices, read_answer, shown_answer
 from harken.studio.work.leases import (
     COUNT,
@@ -39,6 +39,7 @@ from harken.studio.work.leases import (
     set_assignment,
     until,
 )
+from harken.studio.work.line import HELD, PLACE, Line, task_json, with_prompt
 from harken.studio.work.quality import add_marks, gold_marks, settled
 from harken.studio.work.settings import Settings
 from harken.web.accounts import User
