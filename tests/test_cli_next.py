@@ -111,7 +111,7 @@ def test_a_reward_becomes_a_feature(files, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("harken.launch.rewards.open_reward", lambda name: Half())
     pool, _ = queueing.gather(args)
     column = queueing.features(pool, args)[:, -1]
-    lengths = np.array([np.nan if i % 4 == 3 else len(t) for i, t in enumerate(pool.flat)]).reshape(-1, 4)
+    lengths = np.array([np.nan if i % 4 == 3 else len(t) for i, t in enumerate(pool.texts)]).reshape(-1, 4)
     gap = np.nan_to_num(lengths - np.nanmean(lengths, 1, keepdims=True)).ravel()
     assert column == pytest.approx(gap / gap.std() * np.sqrt(14)) and (column[3::4] == 0).all()
     monkeypatch.undo()
