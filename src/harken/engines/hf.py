@@ -27,10 +27,10 @@ from harken.core.errors import UserError
 from harken.core.progress import progress
 from harken.core.protocols import Datum, Tree
 from harken.core.seeds import derive_seed
-from harken.engines import cpu, distributed, sharding
+from harken.engines import cpu, distributed, sharding, stacked
 from harken.engines.attention import Row, row_of, using
 from harken.engines.base import OWN, Base
-from harken.engines.loading import Loaded, save_with
+from harken.engines.loading import Loaded, save_with, set_stops
 from harken.engines.logprobs import token_logprobs
 from harken.engines.profile import computed_row, timed
 from harken.text.packing import pack, shares
@@ -357,6 +357,8 @@ class Engine:
             return
 
         def write(to: Path) -> None:
+            if not adapter:
+                set_stops(model, self.template)
             model.save_pretrained(to, **options)
             self.template.tokenizer.save_pretrained(to)
             if self.head is not None and self.head_kind == "reward":
@@ -365,6 +367,8 @@ class Engine:
         about = {"kind": "adapter" if adapter else "full", "base": base, "base_weights": self.lineage.get("weights"),
                  "template": self.template.hash}
         save_with(write, folder, about)
+        if adapter:
+            stacked.settle(folder, folder.parent)
 
 
 def _head(loaded: Loaded, width: int, device: torch.device, kind: str) -> nn.Linear:

@@ -27,6 +27,7 @@ from harken.engines import cpu
 from harken.engines.attention import NAME, row_of, using
 from harken.engines.base import Base
 from harken.engines.policies import beside, read_policy
+from harken.engines.stacked import own_adapter
 from harken.text.template import Template
 
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
@@ -280,7 +281,7 @@ def _run(path: Path) -> Loaded:
         from peft import PeftModel
         try:
             with cpu.quiet():
-                loaded.model = PeftModel.from_pretrained(loaded.model, str(folder)).merge_and_unload()
+                loaded.model = PeftModel.from_pretrained(loaded.model, str(own_adapter(folder))).merge_and_unload()
         except UNREADABLE as error:
             raise UserError(f"The adapter of the run {path} cannot be loaded: {_reason(error)}", AGAIN) from None
     else:
@@ -306,7 +307,7 @@ def _onto(base: Base, path: Path) -> Loaded | None:
         return None
     _check_files(path, ADAPTER)
     try:
-        name = base.read(folder)
+        name = base.read(own_adapter(folder))
     except UNREADABLE as error:
         raise UserError(f"The adapter of the run {path} cannot be loaded: {_reason(error)}", AGAIN) from None
     return _with_head(Loaded(base.model, base.template, _lineage(path, base.lineage), base=base, adapters=(name,)), path)
@@ -358,6 +359,16 @@ def _dropout_off(model: nn.Module) -> int:
 def relative_base(name: str, out: Path) -> str:
     """How a run at `out` names its base: relative to itself when the base is a path, so that both can move."""
     return os.path.relpath(name, out) if Path(name).exists() and name not in ("toy", "smollm2") else name
+
+
+def set_stops(model: Any, template: Template) -> None:
+    """transformers' generation as Harken samples: it ends where Harken ends, and draws from the whole distribution."""
+    from transformers import GenerationConfig
+    tokenizer = template.tokenizer
+    pad = tokenizer.pad_token_id
+    model.generation_config = GenerationConfig(do_sample=True, top_k=0, eos_token_id=sorted(template.stop_ids),
+                                               bos_token_id=tokenizer.bos_token_id,
+                                               pad_token_id=template.end_id if pad is None else pad)
 
 
 def save_with(save: Callable[[Path], None], folder: Path, about: dict[str, Any]) -> None:
