@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "load": "launch.python", "train": "launch.python", "sample": "launch.python", "score": "launch.python",
-    "evaluate": "launch.python", "open_reward": "launch.rewards",
+    "evaluate": "launch.python", "export": "launch.export", "open_reward": "launch.rewards",
     "read_comparisons": "store.files", "read_demonstrations": "store.files", "read_prompts": "store.files",
     "write_jsonl": "store.files", "open_database": "store.database", "Run": "core.run", "UserError": "core.errors",
     "Prompt": "core.records", "Message": "core.records",
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from harken.core.records import Message as Message
     from harken.core.records import Prompt as Prompt
     from harken.core.run import Run as Run
+    from harken.launch.export import export as export
     from harken.launch.python import evaluate as evaluate
     from harken.launch.python import load as load
     from harken.launch.python import sample as sample

@@ -21,15 +21,6 @@ examples:
   harken users add ada --role lead --db feedback.db    the first account; asks for a password
   harken studio --db feedback.db --host 0.0.0.0        for a team; put TLS in front (docs/studio-api.md)"""
 
-
-EXPORT_HELP = """\
-Writes what counts: undone and withdrawn judgments, gold questions and repeats are left out. For training take a snapshot
-instead (harken snapshot), which has a hash and is never overwritten; exports are for other tools."""
-EXPORT_EXAMPLES = """\
-examples:
-  harken export comparisons --out pairs.jsonl --shape trl       chosen and rejected, tied pairs left out
-  harken export comparisons --out pairs.parquet --shape trl_ties
-  harken export ratings --out ratings.jsonl --project helpful"""
 ASK_HELP = """\
 Puts what is to be judged into a project. Items of the file that are there already are not added again. Each answer's
 source is kept in the database and never shown to labelers."""
@@ -75,15 +66,6 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _db(a)
     a.set_defaults(handler=withdraw)
 
-    p = commands.add_parser("export", help="write what was said, in Harken's shapes or TRL's", description=EXPORT_HELP,
-                            epilog=EXPORT_EXAMPLES, formatter_class=layout)
-    p.add_argument("what", choices=("comparisons", "demonstrations", "ratings", "edits", "prompts"))
-    p.add_argument("--out", metavar="FILE", required=True, help=".jsonl, .jsonl.gz or .parquet")
-    p.add_argument("--shape", choices=("harken", "trl", "trl_ties"), default="harken")
-    p.add_argument("--project", metavar="NAME", help="only this project of the studio")
-    p.add_argument("--purpose", choices=("train", "eval"), help="only projects of this purpose; imports count as train")
-    _db(p)
-    p.set_defaults(handler=export)
     p = commands.add_parser("ask", help="put prompts and completions of a file into a project of the studio",
                             description=ASK_HELP, epilog=ASK_EXAMPLES, formatter_class=layout)
     p.fill = _ask_options  # type: ignore[attr-defined]  # every parser of `cli` has it
@@ -251,30 +233,6 @@ def withdraw(args: argparse.Namespace) -> int:
     if touched and not used:
         print(f"  no run below {', '.join(args.runs)} used them")
     return 0
-
-
-def export(args: argparse.Namespace) -> int:
-    """`harken export`."""
-    from harken.cli.data import project_number
-    from harken.store.database import open_database
-    from harken.studio.work.exports import export_rows, write_rows
-    with open_database(args.db, create=False) as db:
-        project = project_number(db, args.project)
-        rows = write_rows(Path(args.out), export_rows(db, args.what, args.shape, project=project, purpose=args.purpose))
-        mixed = {} if args.purpose or project else _purposes(db)
-    print(f"Wrote {rows:,} rows to {args.out}")
-    if len(mixed) > 1:
-        print(f"  It mixes projects for training and for evaluation ({', '.join(mixed)}), which were asked with different "
-              "priorities. Take one with --purpose.", file=sys.stderr)
-    return 0
-
-
-def _purposes(db: Any) -> list[str]:
-    from sqlalchemy import select
-
-    from harken.store.studio_schema import projects
-    with db.link.reading() as tx:
-        return sorted(tx.scalars(select(projects.c.purpose).where(projects.c.items_done > 0).distinct()))
 
 
 def ask(args: argparse.Namespace) -> int:

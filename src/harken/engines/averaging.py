@@ -25,9 +25,13 @@ def check_alike(runs: Sequence[str]) -> None:
     if len(runs) < 2:
         raise UserError(f"An average needs two runs, found {len(runs)}.", "Name several.")
     first: tuple[object, ...] = ()
+    places: list[Path] = []
     for name in runs:
         if locate(name) != "run":
             raise UserError(f"{name} is not a run.", "Give run directories of harken train.")
+        if Path(name).resolve() in places:
+            raise UserError(f"{name} is given twice: it would count twice in the mean.", "Name each run once.")
+        places.append(Path(name).resolve())
         about = read_json(Path(name) / "model" / "harken.json")
         found = about.get("base_weights"), about.get("template"), (Path(name) / "model" / "head.pt").is_file()
         first = first or found

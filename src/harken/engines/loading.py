@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import pickle
 import shutil
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from harken.core.errors import UserError
@@ -27,10 +28,10 @@ from harken.engines import cpu
 from harken.engines.attention import NAME, row_of, using
 from harken.engines.base import Base
 from harken.engines.policies import beside, read_policy
-from harken.engines.stacked import own_adapter
+from harken.engines.stacked import CONFIG, WEIGHTS, own_adapter
 from harken.text.template import Template
 
-ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+ADAPTER = (CONFIG, WEIGHTS)
 AGAIN = "Copy the run again, or train it again."
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 UNREADABLE = (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError,
@@ -292,8 +293,18 @@ def _run(path: Path) -> Loaded:
 
 def _check_files(path: Path, wanted: Sequence[str]) -> None:
     """Raises `UserError` where a run's model lacks a file, which peft would look for on the hub."""
-    if lost := [name for name in wanted if not (path / "model" / name).is_file()]:
-        raise UserError(f"The run {path} lacks model/{lost[0]}.", AGAIN)
+    folder = path / "model"
+    own = own_adapter(folder)
+    files = [folder / name for name in wanted] + [own / name for name in ADAPTER if own != folder]
+    if lost := [file for file in files if not file.is_file()]:
+        raise UserError(f"The run {path} lacks {lost[0].relative_to(path)}.", AGAIN)
+    if own != folder:  # the sum for others is not loaded here, and a damaged copy should not wait to be noticed there
+        try:
+            json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            with safe_open(folder / WEIGHTS, "pt"):
+                pass
+        except UNREADABLE as error:
+            raise UserError(f"The adapter of the run {path} cannot be loaded: {_reason(error)}", AGAIN) from None
 
 
 def _onto(base: Base, path: Path) -> Loaded | None:

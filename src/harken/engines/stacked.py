@@ -51,8 +51,9 @@ class Chain:
 
 
 def own_adapter(folder: Path) -> Path:
-    """Where the adapter lies that a run trained itself, of its model/ folder."""
-    return folder / OWN if (folder / OWN).is_dir() else folder
+    """Where the adapter lies that a run trained itself, of its model/ folder: harken.json says so, as the sum on top of the
+    parent would be another model."""
+    return folder / str(read_json(folder / "harken.json").get("own", ""))
 
 
 def chain(folder: Path, run: Path) -> Chain:
@@ -108,7 +109,7 @@ def public_name(word: str) -> str | None:
         here = path / "model" if (path / "lineage.json").is_file() else path
         found = os.path.relpath(here)
         return found if found.startswith("..") else f"./{found}"  # a hub id never begins with a dot
-    return word if not path.is_absolute() and word.count("/") <= 1 else None
+    return word if not path.is_absolute() and word.count("/") <= 1 and ":" not in word else None
 
 
 def settle(folder: Path, run: Path) -> None:
@@ -130,6 +131,7 @@ def settle(folder: Path, run: Path) -> None:
     (folder / OWN).mkdir()
     for name in (CONFIG, WEIGHTS):
         (folder / name).rename(folder / OWN / name)
+    write_json(folder / "harken.json", {**read_json(folder / "harken.json"), "own": OWN})
     write_adapter(folder, *summed, base=public_name(found.root), parts=len(found.folders))
 
 
