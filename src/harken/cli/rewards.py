@@ -134,8 +134,9 @@ def average(args: argparse.Namespace) -> int:
     import_extra("harken.engines.averaging")
     from harken.core.files import read_json
     from harken.engines.averaging import average as mean
-    from harken.engines.averaging import check_alike
+    from harken.engines.averaging import check_alike, check_once
     from harken.engines.hf import Engine
+    check_once(args.runs)
     check_alike(args.runs)
     members = [model_identity(r) for r in args.runs]
     first = read_json(Path(args.runs[0]) / "config.json")

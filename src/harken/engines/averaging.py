@@ -20,18 +20,23 @@ from harken.core.files import read_json
 from harken.engines.loading import Loaded, load, locate
 
 
+def check_once(runs: Sequence[str]) -> None:
+    """Raises `UserError` for a run named twice, under whatever path: it would count twice in the mean."""
+    places: list[Path] = []
+    for name in runs:
+        if Path(name).resolve() in places:
+            raise UserError(f"{name} is given twice: it would count twice in the mean.", "Name each run once.")
+        places.append(Path(name).resolve())
+
+
 def check_alike(runs: Sequence[str]) -> None:
     """Raises `UserError` unless all are finished runs from one base, with one template, all with or all without a head."""
     if len(runs) < 2:
         raise UserError(f"An average needs two runs, found {len(runs)}.", "Name several.")
     first: tuple[object, ...] = ()
-    places: list[Path] = []
     for name in runs:
         if locate(name) != "run":
             raise UserError(f"{name} is not a run.", "Give run directories of harken train.")
-        if Path(name).resolve() in places:
-            raise UserError(f"{name} is given twice: it would count twice in the mean.", "Name each run once.")
-        places.append(Path(name).resolve())
         about = read_json(Path(name) / "model" / "harken.json")
         found = about.get("base_weights"), about.get("template"), (Path(name) / "model" / "head.pt").is_file()
         first = first or found
