@@ -35,7 +35,7 @@ def test_every_file_of_the_folder_opens_by_its_name(tmp_path):
 
 # --- remembered ------------------------------------------------------------------------------------
 
-def test_a_text_is_scored_once_and_e1_another_version_is_another_scorer():
+def test_e1_e10_a_text_is_scored_once_and_another_version_is_another_scorer():
     class Counting(TextReward):
         calls = 0
 

@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-import harken
 from harken.cli.options import Parser
 from harken.core import processes
 from harken.core.errors import UserError
 from harken.core.seeds import MOST_SEED
 from harken.core.terminal import plain_output, visible
+from harken.core.version import ABOUT, __version__
 
 LOOP = """\
 the loop:
@@ -103,9 +103,9 @@ def run(argv: list[str]) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser("harken", description=harken.__doc__, epilog=LOOP,
+    parser = Parser("harken", description=ABOUT, epilog=LOOP,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--version", action="version", version=f"harken {harken.__version__}")
+    parser.add_argument("--version", action="version", version=f"harken {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for module in COMMANDS:
         importlib.import_module(f"harken.cli.{module}").add_commands(commands)
