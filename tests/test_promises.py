@@ -144,6 +144,8 @@ def commands():
 def options(words):
     if words[0] in ("train", "eval"):
         name = words[1]
+        if name.startswith("my_lab."):  # a stranger's, which brings its own options
+            return {word.partition("=")[0] for word in words if word.startswith("--")}
         module = find_method(name) if words[0] == "train" else importlib.import_module(f"harken.evals.{name}")
         return {"--" + f.name.replace("_", "-") for f in dataclasses.fields(module.Config)} | {"--config", "--preset", "--help"}
     parser = build_parser()
