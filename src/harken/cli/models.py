@@ -109,6 +109,8 @@ def score(args: argparse.Namespace) -> int:
     if any(row[i] is not None and row[j] is not None for c, row in zip(loaded.records, scores) for i, j in c.pairs()):
         found = evaluate_pairs(loaded.records, scores)
         print(f"  {found}" + (f"; {found.missing} pairs without a score" if found.missing else ""))
+        if found.equal and found.strict:
+            print(f"  {found.equal} pairs with equal scores count half there; counted wrong, accuracy {found.strict}")
     elif any(c.has_preference for c in loaded.records):
         print("  No untied pair has both scores (the completions are too long for the reward): there is no accuracy.")
     else:

@@ -48,9 +48,13 @@ class Couples:
 
 
 def couples(items: Sequence[Hashable], voters: Sequence[Hashable], values: ArrayLike, *, ties: Ties = "count",
-            level: float = 0.95) -> Couples:
-    """Among people. Two votes of one voter on an item make no couple. Raises ValueError where no item has two voters."""
+            clusters: Clusters | None = None, level: float = 0.95) -> Couples:
+    """Among people. Two votes of one voter on an item make no couple. Raises ValueError where no item has two voters.
+
+    `clusters` [N] names each vote's prompt: items of one prompt depend on each other, so intervals are over prompts.
+    """
     unit, who, value = _votes(items, voters, values)
+    group = _groups(unit, clusters)
     if ties == "drop":
         unit, who, value = unit[value != 0], who[value != 0], value[value != 0]
     people = int(who.max(initial=0)) + 1
@@ -59,11 +63,11 @@ def couples(items: Sequence[Hashable], voters: Sequence[Hashable], values: Array
     own_agreed, own_count = _within(mine, value)
     agreed = agreed - np.bincount(own // people, own_agreed, len(agreed))
     count = count - np.bincount(own // people, own_count, len(count))
-    return _made(agreed, count, _chance(value, value), level)
+    return _made(agreed, count, group, _chance(value, value), level)
 
 
 def judge_agreement(verdicts: Mapping[Any, int], items: Sequence[Hashable], values: ArrayLike, *, ties: Ties = "count",
-                    level: float = 0.95) -> Couples:
+                    clusters: Clusters | None = None, level: float = 0.95) -> Couples:
     """A judge's `verdicts` (1, 0 or -1 an item) against each vote of people. Items without a verdict are left out.
 
     `ties="drop"` is MT-bench's setup 2: neither the judge nor the person tied. Raises ValueError where none is left.
@@ -73,11 +77,12 @@ def judge_agreement(verdicts: Mapping[Any, int], items: Sequence[Hashable], valu
     unit = cluster_index([i for i, k in zip(items, kept) if k], int(kept.sum()))
     said = np.array([verdicts[i] for i, k in zip(items, kept) if k], dtype=np.int64)
     value = value[kept]
+    group = _groups(unit, None if clusters is None else [c for c, k in zip(clusters, kept) if k])
     if ties == "drop":
         both = (said != 0) & (value != 0)
         unit, said, value = unit[both], said[both], value[both]
     size = int(unit.max(initial=-1)) + 1
-    return _made(np.bincount(unit, said == value, size), np.bincount(unit, minlength=size), _chance(said, value), level)
+    return _made(np.bincount(unit, said == value, size), np.bincount(unit, minlength=size), group, _chance(said, value), level)
 
 
 def verdict(one_order: int | None, other_order: int | None) -> int | None:
@@ -155,6 +160,14 @@ def _votes(items: Sequence[Hashable], voters: Sequence[Hashable], values: ArrayL
     return cluster_index(items, len(value)), cluster_index(voters, len(value)), value
 
 
+def _groups(unit: NDArray[np.intp], clusters: Clusters | None) -> NDArray[np.intp]:
+    """The cluster of each unit; each its own without any."""
+    group = np.arange(int(unit.max(initial=-1)) + 1)
+    if clusters is not None:
+        group[unit] = cluster_index(clusters, len(unit))
+    return group
+
+
 def _within(unit: NDArray[np.intp], value: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """Couples of equal votes, and couples, in each unit."""
     size = int(unit.max(initial=-1)) + 1
@@ -171,14 +184,15 @@ def _chance(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
     return t * u + (1 - t) * (1 - u) / 2
 
 
-def _made(agreed: ArrayLike, count: ArrayLike, chance: float, level: float) -> Couples:
+def _made(agreed: ArrayLike, count: ArrayLike, group: NDArray[np.intp], chance: float, level: float) -> Couples:
     a, n = np.asarray(agreed, dtype=np.float64), np.asarray(count, dtype=np.float64)
-    a, n = a[n > 0], n[n > 0]
+    group = group[:len(n)]  # units at the end may have lost all their votes with the ties
+    a, n, group = a[n > 0], n[n > 0], group[n > 0]
     if not len(n):
         raise ValueError("no item has two votes to compare")
     rows = np.repeat(np.arange(len(n)), n.astype(np.int64))
     within = np.arange(len(rows)) - np.repeat(np.cumsum(n) - n, n.astype(np.int64))
     equal = (within < a[rows]).astype(np.float64)
-    pooled = mean_interval(equal, rows, level, bounds=(0.0, 1.0))
-    return Couples(pooled, mean_interval(a / n, None, level, bounds=(0.0, 1.0)), chance, len(rows),
-                   standard_error(equal, rows)[1])
+    pooled = mean_interval(equal, group[rows], level, bounds=(0.0, 1.0))
+    return Couples(pooled, mean_interval(a / n, group, level, bounds=(0.0, 1.0)), chance, len(rows),
+                   standard_error(equal, group[rows])[1])

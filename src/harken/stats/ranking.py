@@ -93,7 +93,8 @@ class Ranking:
     def to_json(self) -> dict[str, Any]:
         order, places = np.argsort(-self.scores, kind="stable"), self.places()
         return {"models": [{"name": self.names[i], "elo": self.elo(i).to_json(), "score": float(self.scores[i]),
-                            "standard_error": self.standard_error(i), "places": list(places[i]),
+                            "standard_error": e if math.isfinite(e := self.standard_error(i)) else None,
+                            "places": list(places[i]),
                             "comparisons": int(self.games[i].sum())} for i in order],
                 "win_rates": [[None if (m := self.matrix[i][j]) is None else m.to_json() for j in order] for i in order],
                 "tie_model": self.tie_model, "tie": None if math.isnan(self.tie) else self.tie, "prompts": self.prompts,
@@ -142,7 +143,7 @@ def rank(a: ArrayLike, b: ArrayLike, won: ArrayLike, prompts: Clusters | None = 
     if anchor is not None:
         shift = np.eye(k)
         shift[:, anchor] -= 1
-        theta, covariance = theta - theta[anchor], shift @ covariance @ shift.T
+        theta, covariance = theta - theta[anchor], shift @ covariance @ shift.T if units > 1 else covariance
     log_likelihood = float((s * np.log(_probabilities(theta[x] - theta[y], t, fitted)[np.arange(len(x)), 1 - w])).sum()
                            ) if fitted != "half" else _half_likelihood(theta[x] - theta[y], w, s)
     tie = t if ties == fitted else {"davidson": 0.0, "rao_kupper": 1.0, "half": math.nan}[ties]
@@ -269,7 +270,7 @@ def _covariance(votes: tuple[Ints, Ints, Ints, Floats], all_votes: tuple[Ints, I
     x, y, w, s = votes
     gradient, curvature = _slopes(theta[x] - theta[y], w, t, model)
     if units < 2:
-        return np.full((k, k), np.inf)
+        return np.diag(np.full(k, np.inf))  # one prompt says nothing of the spread
     rows = np.r_[group, group, group]
     columns = np.r_[x, y, np.full(len(x), k)]
     data = np.r_[s * gradient[:, 0], -s * gradient[:, 0], s * gradient[:, 1]]

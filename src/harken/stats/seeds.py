@@ -78,7 +78,7 @@ def _rest(x: Floats) -> float:
     """Mean square of what neither row nor column explains."""
     s, n = x.shape
     left = x - x.mean(1, keepdims=True) - x.mean(0, keepdims=True) + x.mean()
-    return float((left**2).sum()) / ((s - 1) * (n - 1))
+    return float((left**2).sum()) / float((s - 1) * (n - 1))
 
 
 def _moments(x: Floats) -> tuple[float, float, float]:
