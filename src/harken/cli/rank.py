@@ -122,7 +122,8 @@ def text_of(ranking: Ranking, votes: Votes, name: str, against: str | None, rate
         low, high = ("–" if e[end] is None else f"{e[end]:.0f}" for end in ("low", "high"))
         first, last = m["places"]
         lines.append(f"{one_line(m['name'])[:28]:{wide}}  {e['value']:5.0f}  [{low}, {high}]".ljust(wide + 26)
-                     + ("    –" if m["standard_error"] is None else f"{m['standard_error'] * ELO:5.0f}") + f"  {f'{first}–{last}' if first != last else first:>6}"
+                     + ("    –" if m["standard_error"] is None else f"{m['standard_error'] * ELO:5.0f}")
+                     + f"  {f'{first}–{last}' if first != last else first:>6}"
                      + f"  {m['comparisons']:,}")
     lines += ["", *_matrix(ranking, [m["name"] for m in table["models"]])]
     if against is not None:
