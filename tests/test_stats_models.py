@@ -197,6 +197,11 @@ def test_rogan_gladen_by_hand():
     r = rogan_gladen([1, 0] * 50, [1] * 25 + [0] * 75, [1] * 20 + [0] * 5 + [0] * 45 + [1] * 30)
     assert r.corrected.value == pytest.approx(0.25) and r.raw.value == 0.5
     assert "sensitivity 0.80, specificity 0.60" in str(r)
+    for end in (r.corrected.low, r.corrected.high):  # each end is z standard errors off, or the edge
+        q1, q0 = 21 / 27, 46 / 77
+        off = 0.5 + q0 - 1 - end * (q0 + q1 - 1)
+        error = math.sqrt(0.25 / 100 + (1 - end) ** 2 * q0 * (1 - q0) / 77 + end**2 * q1 * (1 - q1) / 27)
+        assert abs(off) / error == pytest.approx(1.959964) or end == 0
 
 
 def test_ppi_by_hand():

@@ -6,7 +6,7 @@
 Both take the judge's verdicts on all N items (those with people's labels may be among them: pass `labelled` then) and, on n
 labelled ones, people's and the judge's. The labelled items must be a random sample of the items: labels given where the judge
 looked wrong correct nothing. Prediction-powered inference: Angelopoulos et al. 2023 (2301.09633) and, with its weight of the
-judge, 2311.01453. Rogan and Gladen 1978, its interval as in Lang and Reiczigel 2014 and 2511.21140.
+judge, 2311.01453. Rogan and Gladen 1978 (2511.21140 for judges), with Fieller's interval.
 """
 
 from __future__ import annotations
@@ -86,9 +86,9 @@ def rogan_gladen(judged: ArrayLike, people: ArrayLike, judged_labelled: ArrayLik
     """Rate of yes, from a judge of known errors: (p + q0 − 1) / (q0 + q1 − 1), q1 sensitivity, q0 specificity.
 
     `judged` [N] are the verdicts (0 or 1) whose rate is wanted; `people`, `judged_labelled` [n] are of the labelled items, whose
-    yes and no may have other shares than the N (a calibration set). The interval adds one item to each of q0's and q1's
-    outcomes and z²/2 to p's (Lang and Reiczigel 2014), clipped to [0, 1]. It grows without limit as the judge nears a coin;
-    there, and below 30 labels or without labels of both kinds, ValueError says so.
+    yes and no may have other shares than the N (a calibration set). The interval is Fieller's (1954), with one item added to each
+    outcome of q0 and q1 as Lang and Reiczigel (2014) do; the linearised one covers 2 to 6 points too much. It is [0, 1] where the
+    judge may be a coin; where it seems worse, below 30 labels and without labels of both kinds, ValueError says so.
     """
     f, y, g = _three(judged, people, judged_labelled)
     for name, x in (("judged", f), ("people", y), ("judged_labelled", g)):
@@ -101,14 +101,21 @@ def rogan_gladen(judged: ArrayLike, people: ArrayLike, judged_labelled: ArrayLik
     if q0 + q1 - 1 <= 0:
         raise ValueError(f"the judge is no better than a coin (sensitivity {q1:.2f}, specificity {q0:.2f}): nothing to correct")
     value = min(max((p + q0 - 1) / (q0 + q1 - 1), 0.0), 1.0)
-    z = float(special.ndtri(0.5 + level / 2))
-    n, n1, n0 = len(f) + z * z, len(yes) + 2, len(no) + 2
-    p_, q1_, q0_ = (f.sum() + z * z / 2) / n, (yes.sum() + 1) / n1, (len(no) - no.sum() + 1) / n0
-    slope = max(float(q0_ + q1_ - 1), 1e-6)
-    middle = (p_ + q0_ - 1) / slope
-    shift = 2 * z * z * ((1 - middle) * q0_ * (1 - q0_) / n0 - middle * q1_ * (1 - q1_) / n1)
-    error = math.sqrt(p_ * (1 - p_) / n + (1 - middle) ** 2 * q0_ * (1 - q0_) / n0 + middle**2 * q1_ * (1 - q1_) / n1) / slope
-    low, high = (min(max(float(middle + shift + side * z * error), 0.0), 1.0) for side in (-1, 1))
+    low, high = _fieller(p, len(f), (yes.sum() + 1) / (len(yes) + 2), len(yes) + 2,
+                         (len(no) - no.sum() + 1) / (len(no) + 2), len(no) + 2, level)
     corrected = Estimate(value, min(low, value), max(high, value), len(f), level)
     return Corrected(mean_interval(f, None, level, bounds=(0, 1)), corrected, mean_interval(y, None, level, bounds=(0, 1)),
                      len(y), f"Rogan–Gladen, sensitivity {q1:.2f}, specificity {q0:.2f}")
+
+
+def _fieller(p: float, n: int, q1: float, n1: int, q0: float, n0: int, level: float) -> tuple[float, float]:
+    """All rates theta at which p + q0 − 1 − theta (q0 + q1 − 1) is within z of its own standard error, in [0, 1]: a quadratic in
+    theta. Unlike the ratio's linearisation it needs no division by a slope that is itself uncertain."""
+    z2 = float(special.ndtri(0.5 + level / 2)) ** 2
+    vp, v1, v0 = p * (1 - p) / n, q1 * (1 - q1) / n1, q0 * (1 - q0) / n0
+    top, slope = p + q0 - 1, q0 + q1 - 1
+    a, b, c = slope**2 - z2 * (v0 + v1), top * slope - z2 * v0, top**2 - z2 * (vp + v0)
+    if a <= 0:  # the slope is not shown to differ from 0: any rate is possible
+        return 0.0, 1.0
+    root = math.sqrt(max(b * b - a * c, 0.0))
+    return min(max((b - root) / a, 0.0), 1.0), min(max((b + root) / a, 0.0), 1.0)
