@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from harken.cli.labelers_report import advice
-from harken.labelers.reliability import fit_reliability
+from harken.labelers.models.reliability import fit_reliability
 from harken.labelers.votes import Votes
+from harken.report.labelers import advice
 
 
 def careful(rng, prompts=40, each=4, people=12, spread=4.0):

@@ -78,15 +78,15 @@ def _majority(ratings: Ratings, items: list[Any], _: str) -> tuple[list[dict[str
 
 def _model(ratings: Ratings, items: list[Any], method: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     if method == "glad":
-        from harken.labelers.glad import glad
-        able = glad(ratings)
+        from harken.labelers.models.glad import fit_glad
+        able = fit_glad(ratings)
         posterior, labels = able.posterior_UK, able.labels()
         people: dict[str, Any] = {who: {"ability": e.to_json()} for who, e in able.ability().items()}
     else:
-        from harken.labelers.dawid_skene import dawid_skene
-        model = dawid_skene(ratings)
+        from harken.labelers.models.dawid_skene import fit_dawid_skene
+        model = fit_dawid_skene(ratings)
         posterior, labels = model.posterior_UK, model.labels()
-        people = {who: r.to_json() for who, r in model.reliability().items()}
+        people = {who: r.to_json() for who, r in model.accuracy().items()}
     counts = ratings.latest().counts().sum(1)
     return [{**item, "label": label, "sure": float(p.max()), "labels": int(n),
              "chances": {name: round(float(x), 6) for name, x in zip(ratings.names, p)}}

@@ -14,10 +14,10 @@ from harken.core.terminal import one_line
 
 if TYPE_CHECKING:  # NumPy and SciPy would slow the start of every other command
     from harken.core.protocols import Estimate
-    from harken.labelers.agreement import Agreement
-    from harken.labelers.pairwise import Matrix
+    from harken.labelers.agreement.coefficients import Agreement
+    from harken.labelers.agreement.pairwise import Matrix
+    from harken.labelers.agreement.summary import Summary
     from harken.labelers.ratings import Ratings
-    from harken.labelers.summary import Summary
 
 HELP = """\
 How far the people behind a file agree, each figure with its 95 % interval and what chance would give.
@@ -64,7 +64,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
 def run_agreement(args: argparse.Namespace) -> int:
     """`harken agreement`."""
     from harken.core.progress import waiting
-    from harken.labelers.picture import matrix_svg
+    from harken.draw.matrix import matrix_svg
     from harken.store.files import check_out, write_text
     if args.svg:
         check_out(args.svg, args.file, "--svg")
@@ -86,7 +86,7 @@ def run_agreement(args: argparse.Namespace) -> int:
 
 
 def _summary(args: argparse.Namespace, extra: dict[str, Any]) -> Summary:
-    from harken.labelers.summary import of_ratings
+    from harken.labelers.agreement.summary import summary_of_ratings
     from harken.store.files import read_comparisons, read_rows
     name = str(args.file)
     if name.endswith((".db", ".sqlite")) or "://" in name:
@@ -96,16 +96,16 @@ def _summary(args: argparse.Namespace, extra: dict[str, Any]) -> Summary:
         if any("ranks" in j.payload for j in judgments):
             return _comparisons(judgments, args, extra)
         rated = [{**j.payload, "prompt": j.prompt.id, "labeler": j.labeler} for j in judgments if j.kind == "rating"]
-        return of_ratings(_ratings(name, enumerate(rated, 1), args.field), args.scale, seed=args.seed)
+        return summary_of_ratings(_ratings(name, enumerate(rated, 1), args.field), args.scale, seed=args.seed)
     first = next(iter(read_rows(name)), (0, {}))[1]
     if (args.field or _field(first)) and not {"completions", "chosen"} & set(first):
-        return of_ratings(_ratings(name, read_rows(name), args.field), args.scale, seed=args.seed)
+        return summary_of_ratings(_ratings(name, read_rows(name), args.field), args.scale, seed=args.seed)
     return _comparisons(read_comparisons(name).records, args, extra)
 
 
 def _comparisons(said: Any, args: argparse.Namespace, extra: dict[str, Any]) -> Summary:
     from harken.cli.couples import by_couples, by_judge
-    from harken.labelers.summary import of_comparisons
+    from harken.labelers.agreement.summary import summary_of_comparisons
     if not any(one.labeler for one in said):
         raise UserError(f"{args.file} names no labeler: two people who differ look like one who changes his mind.",
                         NAMELESS)
@@ -118,7 +118,7 @@ def _comparisons(said: Any, args: argparse.Namespace, extra: dict[str, Any]) -> 
         people.discard(args.judge)
     extra["couples"] = by_couples(said)
     try:
-        return of_comparisons(said, seed=args.seed)
+        return summary_of_comparisons(said, seed=args.seed)
     except ValueError:
         if len(people) == 1:
             raise UserError(f"{args.file}: all {len(said):,} judgments are by {people.pop()}: agreement takes two people.",
@@ -225,7 +225,7 @@ def _number(x: float) -> str:
 
 
 def _published() -> list[str]:
-    from harken.labelers.summary import PUBLISHED
+    from harken.labelers.agreement.summary import PUBLISHED
     rates = {who: rate for who, rate in PUBLISHED.items() if isinstance(rate, dict)}
     return [f"to compare, raw agreement in InstructGPT ({PUBLISHED['source']}):",
             *(f"  {who:38} {100 * r['percent']:.1f} ± {100 * r['plus_minus']:.1f} %" for who, r in rates.items())]

@@ -30,7 +30,8 @@ the loop:
 harken quickstart runs all of it on a small real model, offline."""
 
 
-COMMANDS = ("data", "studio", "agreement", "aggregate", "rank", "labelers", "goals", "next", "disagree", "rewards", "models")
+COMMANDS = ("data", "studio", "agreement", "aggregate", "rank", "labelers", "goals", "next", "disagree", "rewards", "models", "evals", "report",
+            "doctor", "quickstart")
 """The files of the commands, in the order of `harken --help`; each has `add_commands`."""
 
 
@@ -87,8 +88,8 @@ def run(argv: list[str]) -> int:
         if processes.started()[1] > 1:
             raise UserError(f"harken {argv[0] if argv else ''} is the work of one process.", "Only harken train is for torchrun.")
         if argv[:1] == ["eval"]:
-            from harken.cli import models
-            return models.run_eval(argv[1:])
+            from harken.cli import evals
+            return evals.run(argv[1:])
         args = build_parser().parse_args(argv)
         if not 0 <= getattr(args, "seed", 0) <= MOST_SEED:
             raise UserError(f"--seed {args.seed} is out of range.", "It must be 0 or more, and below 2^63.")

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from harken.core.config import TrainConfig
+from harken.core.config import TrainConfig, setting
 from harken.core.errors import UserError
 from harken.core.files import read_json, read_jsonl, write_json
 from harken.core.protocols import Datum, Reward, Tree
@@ -45,31 +45,31 @@ from harken.text.template import fit
 
 @dataclass(frozen=True)
 class Config(TrainConfig):
-    epochs: float = 2.0
+    epochs: float = setting(2.0, above=0)
     """Passes over the data."""
-    batch_size: int = 16
+    batch_size: int = setting(16, least=1)
     """Demonstrations in one optimiser step."""
-    learning_rate: float = 2e-4
+    learning_rate: float = setting(2e-4, least=0)
     """Peak learning rate of AdamW; about 1e-5 when training every parameter (--lora-rank 0)."""
-    holdout: float = 0.1
+    holdout: float = setting(0.1, least=0, most=1)
     """Share of prompts kept out of training to measure the loss on; 0 trains on everything."""
     mix: str = ""
     """Further demonstrations, FILE:WEIGHT with commas between; a weight is how often an epoch sees each (without: once)."""
-    replay: str = ""
+    replay: str = setting("", names="file")
     """Plain text to go on learning (documents separated by blank lines, or JSON Lines with "text")."""
     replay_share: float = 0.1
     """Share of each step's tokens that are text, with --replay."""
-    select: str = "last"
+    select: str = setting("last", one_of=("last", "loss", "reward"))
     """Whose weights are kept: of the last epoch, or of the best by held-out loss or reward."""
-    reward: str = ""
+    reward: str = setting("", names="reward")
     """What selects, with --select reward: a reward model's run directory, a scorer, or gold."""
     aggregate: str = ""
     """How a reward model with groups makes one score: mean, group:NAME, worst or quantile:Q; empty is its shared head."""
-    n: int = 1
+    n: int = setting(1, least=1)
     """Answers to each held-out prompt after each epoch, with --select reward."""
-    max_tokens: int = 64
+    max_tokens: int = setting(64, least=1)
     """Longest such answer in tokens."""
-    missing_eos_penalty: float = 1.0
+    missing_eos_penalty: float = setting(1.0, least=0)
     """Subtracted from the score of such an answer that the token limit cut."""
 
 
@@ -87,8 +87,8 @@ def needs_reward(config: Config) -> bool:
 
 
 def files(config: Config) -> dict[str, str]:
-    """What a resumed run must find unchanged, by option."""
-    return {"replay": config.replay, **{f"mix {name}": name for name, _ in mixed(config)}}
+    """Further files that a resumed run must find unchanged, by option."""
+    return {f"mix {name}": name for name, _ in mixed(config)}
 
 
 def mixed(config: Config) -> list[tuple[str, float]]:
