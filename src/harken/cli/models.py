@@ -77,6 +77,8 @@ def score(args: argparse.Namespace) -> int:
     if any(row[i] is not None and row[j] is not None for c, row in zip(loaded.records, scores) for i, j in c.pairs()):
         accuracy = evaluate_pairs(loaded.records, scores)
         print(f"  {accuracy}" + (f"; {accuracy.missing} pairs without a score" if accuracy.missing else ""))
+        if accuracy.equal and accuracy.strict:
+            print(f"  {accuracy.equal} pairs with equal scores count half there; counted wrong, accuracy {accuracy.strict}")
     elif any(c.has_preference for c in loaded.records):
         print("  No untied pair has both scores (the completions are too long for the reward): there is no accuracy.")
     else:
