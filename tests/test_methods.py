@@ -20,7 +20,7 @@ from harken.core.protocols import Tree
 from harken.core.records import Choice, Message, Prompt
 from harken.core.run import read_jsonl
 from harken.methods import dpo, ppo, reward_model, rloo, sft
-from harken.text.template import by_options
+from harken.text.fitting import by_options
 from stopping import stopped_after
 
 DATA = {"sft": "demos", "reward_model": "comparisons", "dpo": "comparisons"}  # the others take prompts

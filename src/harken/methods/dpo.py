@@ -36,7 +36,7 @@ from harken.objectives.direct import LOSSES, REFERENCE_FREE, kto, orpo, pairwise
 from harken.objectives.preference import pair_indices, repeat
 from harken.store.files import read_comparisons
 from harken.store.splits import in_share
-from harken.text.template import by_options, fit
+from harken.text.fitting import by_options, fit
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from harken.objectives.preference import TIES, k_wise, repeat
 from harken.stats.pairs import PairScores, evaluate_pairs, ordered_apart
 from harken.store.files import read_comparisons, read_demonstrations
 from harken.store.splits import held_out_labelers, in_share
-from harken.text.template import by_options, fit
+from harken.text.fitting import by_options, fit
 
 
 @dataclass(frozen=True)

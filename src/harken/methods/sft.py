@@ -38,7 +38,7 @@ from harken.objectives.supervised import nll
 from harken.stats.intervals import mean_interval
 from harken.store.files import read_demonstrations
 from harken.store.splits import in_share
-from harken.text.template import fit
+from harken.text.fitting import fit
 
 
 @dataclass(frozen=True)
