@@ -11,13 +11,13 @@ WORDS = ["It", "is", "the", "answer", "user", "assistant", "system", "in", "on"]
 
 
 def trl_templates():
-    """The templates for text of trl's wheel, by name; those for training repeat others with marks. None without trl."""
+    """The templates that take text, of trl's wheel; those for training repeat others with marks. None without trl."""
     import importlib.util
     spec = importlib.util.find_spec("trl")
     if spec is None or not spec.submodule_search_locations:
         return {}
     folder = Path(next(iter(spec.submodule_search_locations))) / "chat_templates"
-    seen = ("_vl", "llava", "idefics", "smolvlm", "diffusion", "_training")
+    seen = ("llava", "idefics", "smolvlm", "_training")
     return {f.stem: f.read_text(encoding="utf-8") for f in sorted(folder.glob("*.jinja")) if not any(s in f.stem for s in seen)}
 
 

@@ -60,7 +60,7 @@ def trace(render: Render, messages: Sequence[Mapping[str, Any]], tools: Sequence
           risky: Callable[[str], bool], control: Sequence[str]) -> tuple[str, list[bool]]:
     """The rendered text, and for each of its characters whether a person wrote it.
 
-    Where the template sees the marks and writes something else, that is the text: a blank may differ, control cannot come in.
+    Where the template sees the marks and writes other words, those are the text: control cannot come in.
     """
     text = render(messages, tools)
     try:
@@ -79,7 +79,11 @@ def trace(render: Render, messages: Sequence[Mapping[str, Any]], tools: Sequence
             at = found.end()
         return "".join([*out, _move(part[at:])])
 
-    return _unmark(_unescape(render(*_all(messages, tools, mark, risky))), tokens)
+    marked, written = _unmark(_unescape(render(*_all(messages, tools, mark, risky))), tokens)
+    if "".join(marked.split()) != "".join(text.split()):
+        return marked, written
+    letters = iter([w for w, c in zip(written, marked) if not c.isspace()])  # blanks that the marks kept from being cut differ
+    return text, [not c.isspace() and next(letters) for c in text]
 
 
 def _unmark(text: str, tokens: re.Pattern[str]) -> tuple[str, list[bool]]:
