@@ -6,8 +6,9 @@ import dataclasses
 import importlib
 import pkgutil
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from datetime import date
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,12 @@ import harken.methods
 from harken.core import processes
 from harken.core.config import MOST_SEED, RunConfig, SampleConfig
 from harken.core.errors import UserError
-from harken.core.records import Prompt
+from harken.core.records import Prompt, content_hash
 from harken.core.run import Run, file_hash, read_json, write_json
 from harken.engines.policies import POLICY, BestOfN, Policy, Prompted, beside, read_policy, weights_of
 from harken.opening import locate_reward, open_reward, rename_reward, reward_identity, same_reward
 from harken.stats.monitors import parse_rules
+from harken.text.template import fix_date, read_template
 
 if TYPE_CHECKING:
     from harken.engines.hf import Engine
@@ -40,7 +42,7 @@ ONE_OF = {"schedule": ("cosine", "linear", "constant"), "overlong": ("drop", "tr
           "dtype": ("float32", "bfloat16", "auto"), "ties": ("drop", "davidson", "rao_kupper"),
           "labelers": ("plain", "reliability", "groups"), "tied": ("drop", "half"), "answers": ("expected", "sampled"),
           "penalty": ("both", "l1", "l2"), "weak": ("drop", "keep", "fail"), "search": ("none", "greedy"),
-          "direction": ("reverse", "forward"), "select": ("last", "loss", "reward")}
+          "direction": ("reverse", "forward"), "select": ("last", "loss", "reward"), "turns": ("last", "all")}
 KINDS: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "bool": bool}
 
 
@@ -130,6 +132,8 @@ def _open_and_train(method: ModuleType, config: RunConfig, quiet: bool | None) -
             if not Path(path).is_file():
                 raise UserError(f"There is no file {path}.", f"Check --{option.partition(' ')[0].replace('_', '-')}.")
             lineage[option] = {"path": path, "sha256": file_hash(Path(path))}
+    if template := getattr(config, "template", ""):
+        lineage["template"] = content_hash(read_template(template))
     import_extra("harken.engines.loading")
     from harken.engines.loading import locate, relative_base
     locate(config.model)
@@ -147,8 +151,30 @@ def _open_and_train(method: ModuleType, config: RunConfig, quiet: bool | None) -
         if run.done:
             run.say(f"{run.path} is finished; nothing to do.")
             return run
-        _train(method, config, run, reward_spec)
+        with dated(run):
+            _train(method, config, run, reward_spec)
     return run
+
+
+@contextmanager
+def dated(run: Run) -> Iterator[None]:
+    """Chat templates print the day on which the run began, whenever it goes on (P35)."""
+    fix_date(date.fromisoformat(read_json(run.path / "lineage.json")["created"][:10]))
+    try:
+        yield
+    finally:
+        fix_date(None)
+
+
+def note_template(template: Any, run: Run) -> None:
+    """What is to be known of a model's chat template; the day it prints joins the lineage, and holds for all models of the run."""
+    for note in template.notes:
+        run.note(note)
+    if template.dated:
+        fix_date(template.day)
+        lineage = read_json(run.path / "lineage.json")
+        if run.group.rank == 0 and lineage.get("template_date") != str(template.day):
+            write_json(run.path / "lineage.json", {**lineage, "template_date": str(template.day)})
 
 
 def check_watch(config: Any, lineage: dict[str, Any]) -> None:
@@ -174,6 +200,7 @@ def _train(method: ModuleType, config: RunConfig, run: Run, reward_spec: str | N
     options: dict[str, Any] = {"dtype": config.dtype, "tokens_per_micro_batch": config.tokens_per_micro_batch}
     sampler = open_learner(method, config, run) if learns(method) else open_sampler(config.model, **options)
     reward = held_out = None
+    note_template(sampler.engine.template, run)
     base = sampler.engine.shared
     if reward_spec is not None:
         reward = open_reward(reward_spec, aggregate=getattr(config, "aggregate", ""), on=base, **options)
@@ -197,16 +224,19 @@ def learns(method: ModuleType) -> bool:
 
 def open_learner(method: ModuleType, config: Any, run: Run) -> HFSampler:
     """The engine that `config` asks for, ready to train, under a sampler of its weights."""
+    from harken.engines.ends import end_row_note
     from harken.engines.hf import Engine
     from harken.engines.loading import load
     from harken.engines.sampler import HFSampler
-    loaded = load(config.model)
+    loaded = load(config.model, template=read_template(config.template) if config.template else "")
     if off := loaded.lineage.get("dropout_turned_off"):
         run.note(f"Turned off dropout in {off} places of the model.")
     ties = getattr(config, "ties", "drop")
     head = getattr(method, "head", lambda config: None)(config)
     if head is None:
         loaded.head = None
+    if config.lora_rank and head is None and (note := end_row_note(loaded.model, loaded.template)):
+        run.note(note)
     learner = Engine(loaded, lora_rank=config.lora_rank, dtype=config.dtype, head=head, seed=config.seed,
                      scalars={"tie": 0.0} if ties != "drop" else None, weight_decay=config.weight_decay,
                      tokens_per_micro_batch=config.tokens_per_micro_batch, max_grad_norm=config.max_grad_norm,
@@ -304,7 +334,7 @@ def evaluate(name: str, module: ModuleType, config: Any, *, quiet: bool | None =
         locate_reward(config.judge)
         lineage["judge"] = reward_identity(config.judge)
     settings = {"command": f"eval {name}", **dataclasses.asdict(config)}
-    with Run.open(config.out, settings, lineage, quiet=quiet) as run:
+    with Run.open(config.out, settings, lineage, quiet=quiet) as run, ExitStack() as stack:
         if run.done:
             run.say(f"{run.path} is finished; nothing to do.")
             return run
@@ -316,6 +346,7 @@ def evaluate(name: str, module: ModuleType, config: Any, *, quiet: bool | None =
             module.evaluate(config, model, against, run)
             return run
         from harken.store.files import read_prompts
+        stack.enter_context(dated(run))
         loaded = read_prompts(config.prompts, skip_bad=config.skip_bad)
         if note := loaded.describe():
             run.note(note)

@@ -20,6 +20,13 @@ class Fitted:
     dropped: int = 0
     truncated: int = 0
 
+    def keep(self, wanted: Sequence[bool]) -> None:
+        """Drops the trees of which the limit left nothing to learn."""
+        gone = len(wanted) - sum(wanted)
+        self.trees = [t for t, w in zip(self.trees, wanted) if w]
+        self.kept = [i for i, w in zip(self.kept, wanted) if w]
+        self.dropped, self.truncated = self.dropped + gone, self.truncated - gone
+
     def describe(self, what: str, limit: int) -> str | None:
         cut = [f"dropped {self.dropped}" if self.dropped else "", f"truncated {self.truncated}" if self.truncated else ""]
         cut = [c for c in cut if c]
@@ -56,6 +63,16 @@ def fit(trees: Sequence[Tree], limit: int, overlong: str) -> Fitted:
         result.trees.append(tree)
         result.kept.append(i)
     return result
+
+
+def distinguishes(choice: Choice) -> bool:
+    """Whether it prefers one text to another: a ranking of a text above itself says nothing."""
+    return any(choice.options[i] != choice.options[j] for i, j in choice.pairs())
+
+
+def describe_same(count: int) -> str | None:
+    """What is said of rankings that do not distinguish though they rank."""
+    return f"{count} rankings compare an answer with itself and say nothing: they are left out with the ties." if count else None
 
 
 def by_options(rankings: Sequence[tuple[Choice, Tree]]) -> list[tuple[Tree, list[Choice]]]:
