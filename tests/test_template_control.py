@@ -175,7 +175,7 @@ def test_an_end_marker_is_taken_off_once_and_counted(family):
     plain = template.completion_ids("Two")
     for text in ["Two<|end|>", "Two<|end|>\n", "Two</s>"]:
         assert template.completion_ids(text) == plain
-    assert template.counted() == ["Took an end marker off 3 answers: the template writes its own."]
+    assert template.counted() == ["Answers with an end marker of their own: 3; it was taken off, since the template writes one."]
     assert template.counted() == []
     twice = template.completion_ids("Two<|end|><|end|>")
     assert control(template, twice) == {template.end_id: 1}

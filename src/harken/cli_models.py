@@ -21,6 +21,7 @@ def add_commands(commands: Any) -> None:
                             epilog="harken sample --model runs/rloo --prompts prompts.jsonl --n 4 --out samples.jsonl")
     p.add_argument("--model", required=True, help="smollm2, a run directory, a folder, a .gguf file or a hub id")
     p.add_argument("--prompts", required=True, help="JSON Lines file of prompts")
+    p.add_argument("--template", default="", help="chat template in place of the model's own: chatml, vicuna, … or a file of Jinja")
     p.add_argument("--out", required=True, type=Path, help="file to write: a prompt a line with its completions")
     p.add_argument("--n", type=int, default=1, help="completions a prompt (default 1)")
     p.add_argument("--max-tokens", type=int, default=128, help="longest completion in tokens (default 128)")
@@ -74,8 +75,10 @@ def sample(args: argparse.Namespace) -> int:
     loaded = read_prompts(args.prompts, skip_bad=args.skip_bad)
     _say(loaded.describe())
     launch.import_extra("harken.engines.sampler")
-    sampler = launch.open_sampler(args.model, dtype=args.dtype)
+    sampler = launch.open_sampler(args.model, dtype=args.dtype, template=args.template)
     launch.check_context(sampler, loaded.records, args.max_tokens)
+    for note in sampler.engine.template.notes:
+        _say(note)
     with progress("sampling", len(loaded.records)) as advance:
         found = sampler.sample(loaded.records, args.n, max_tokens=args.max_tokens, temperature=args.temperature,
                                top_p=args.top_p, seed=args.seed, advance=advance)

@@ -261,15 +261,16 @@ def model_identity(spec: str) -> Any:
     return spec
 
 
-def open_engine(model: str, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048) -> Engine:
-    """A model to sample from or to score with; nothing in it is trained."""
+def open_engine(model: str, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048, template: str = "") -> Engine:
+    """A model to sample from or to score with; nothing in it is trained. `template` names a chat template in place of its own."""
     import_extra("harken.engines.hf")
     from harken.engines.hf import Engine
     from harken.engines.loading import load
-    return Engine(load(model), dtype=dtype, train=False, tokens_per_micro_batch=tokens_per_micro_batch)
+    loaded = load(model, template=read_template(template) if template else "")
+    return Engine(loaded, dtype=dtype, train=False, tokens_per_micro_batch=tokens_per_micro_batch)
 
 
-def open_sampler(model: str, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048) -> Any:
+def open_sampler(model: str, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048, template: str = "") -> Any:
     """What answers prompts as `model` does: a model's weights, or a run of best_of_n or prompting with all it stands on.
 
     Every sampler has `engine` (the weights below it) and `seen(prompt)` (what they are given). Raises `UserError` where
@@ -278,11 +279,13 @@ def open_sampler(model: str, *, dtype: str = "float32", tokens_per_micro_batch: 
     options: Any = {"dtype": dtype, "tokens_per_micro_batch": tokens_per_micro_batch}
     import_extra("harken.engines.loading").locate(model)
     if (policy := read_policy(model)) is None:
-        engine = open_engine(model, **options)
+        engine = open_engine(model, template=template, **options)
         return import_extra("harken.engines.sampler").HFSampler(engine)
     reward = reward_of(policy, model) if policy.kind == "best_of_n" else ""
-    base = open_sampler(policy.base, **options)
+    base = open_sampler(policy.base, template=template, **options)
     policy.check_base(model, base.lineage)
+    if day := read_json(Path(model) / "lineage.json").get("template_date"):
+        base.engine.template.own_day = base.engine.template.own_day or date.fromisoformat(day)
     if policy.kind == "prompting":
         return Prompted(base, policy.messages, policy.lineage)
     opened = open_reward(reward, aggregate=policy.aggregate, **options)

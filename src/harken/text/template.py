@@ -28,8 +28,8 @@ from harken.text.turn import ANSWER, QUESTION, Turn, find_turn, in_context, said
 Messages = Sequence[Mapping[str, Any]]
 NO_TEMPLATE = ("The model has no chat template: messages are joined by line breaks, without their roles. Name one with "
                "--template (chatml, vicuna, alpaca, … or a file).")
-COUNTED = {"end": "Took an end marker off {n} answers: the template writes its own.",
-           "system": "The template knows no system turn: {n} of them open the user's."}
+COUNTED = {"end": "Answers with an end marker of their own: {n}; it was taken off, since the template writes one.",
+           "system": "Conversations with a system turn, which the template does not know: {n}; its text opens the user's."}
 TODAY: ContextVar[date | None] = ContextVar("today", default=None)
 
 
@@ -205,7 +205,7 @@ class Template:
         for token in self.stop_ids:
             marker = self.tokens.control.get(token, "")
             if marker and bare.endswith(marker):
-                self._counted["end"].add(hash(text))
+                self._counted["end"].add(len(self._counted["end"]))
                 return bare.removesuffix(marker).removesuffix(self.turn.gap)
         return text
 
