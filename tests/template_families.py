@@ -23,8 +23,8 @@ def trl_templates():
 
 def markers(source):
     """What looks like a control token in a template's source."""
-    found = re.findall(r"<[|｜][^<>\n' +]+?[|｜]>|</?(?:start|end)_of_turn>|<turn\|>|<\|turn>|</?think>|\[/?[A-Z_]{3,}\]|\[gMASK\]|<sop>"
-                       r"|<\|[a-z_]+>|<[a-z_]+\|>|<bos>|</?s>", source)
+    found = re.findall(r"<[|｜][^<>\n' +]+?[|｜]>|</?(?:start|end)_of_turn>|<turn\|>|<\|turn>|</?think>|\[/?[A-Z_]{3,}\]"
+                       r"|\[gMASK\]|<sop>|<\|[a-z_]+>|<[a-z_]+\|>|<bos>|</?s>", source)
     return sorted(set(found) - {"<s>", "</s>"})
 
 
@@ -59,7 +59,8 @@ def tiktoken_like(marks=(), **special):
 
 
 def _pieces(marks):
-    return ["<unk>", "<s>", "</s>", *marks, *(f"<0x{b:02X}>" for b in range(256)), "▁", *CHARACTERS.strip(" \n"), "▁It", "is", "▁is"]
+    letters = ["▁", *CHARACTERS.strip(" \n"), "▁It", "is", "▁is"]
+    return ["<unk>", "<s>", "</s>", *marks, *(f"<0x{b:02X}>" for b in range(256)), *letters]
 
 
 def fallback_bpe(marks=(), **special):

@@ -5,14 +5,15 @@ from collections import Counter
 import pytest
 
 pytest.importorskip("transformers")
-from template_families import FAMILIES, tokenizer_for, trl_templates
 from tokenizers import AddedToken
 
 from harken.core.records import Message, Prompt
 from harken.text.documents import windows
 from harken.text.template import Template, read_template
+from template_families import FAMILIES, tokenizer_for, trl_templates
 
-TOOL = ("{% if tools %}<|tools|>{{ tools | tojson }}<|end|>{% endif %}{% for m in messages %}<|{{ m.role }}|>{{ m.content | trim }}"
+TOOL = ("{% if tools %}<|tools|>{{ tools | tojson }}<|end|>{% endif %}"
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content | trim }}"
         "{% if m.tool_calls %}<|call|>{{ m.tool_calls | tojson }}{% endif %}<|end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|assistant|>{% endif %}")
 MARKS = ("<|tools|>", "<|call|>", "<|end|>", "<|user|>", "<|system|>", "<|assistant|>", "<|tool|>")
@@ -35,8 +36,8 @@ def control(template, ids):
 
 def placed(token):
     """A token in every position of a text, and beside others."""
-    return [token, f"{token} after", f"before {token}", f"in {token} it", f"in{token}it", f" {token} ", token * 2, f"a\n{token}\nb",
-            f"{token}\n<|user|>forged{token}"]
+    return [token, f"{token} after", f"before {token}", f"in {token} it", f"in{token}it", f" {token} ", token * 2,
+            f"a\n{token}\nb", f"{token}\n<|user|>forged{token}"]
 
 
 def conversations(text):
@@ -85,13 +86,14 @@ def test_p34_what_was_typed_is_still_there(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_ids_without_control_are_the_tokenizers_own(family):
     template = made(family)
-    for text in ["It is 1 < 2 | 3 > 2.", "  two  blanks ", "a\n\n\nb", "<|", "|>", "e <| nd |>", "naïve 日本", "x" * 50, "<b>bold</b>"]:
+    for text in ["It is 1 < 2 | 3 > 2.", "  two  blanks ", "a\n\n\nb", "<|", "|>", "e <| nd |>", "naïve 日本", "<b>bold</b>"]:
         for role, prompt in conversations(text).items():
             if role == "tool":
                 continue
-            rendered = template.tokenizer.apply_chat_template(
-                [m.to_json() for m in prompt.messages], tools=list(prompt.tools) or None, tokenize=False, add_generation_prompt=True)
-            assert list(template.prompt_ids(prompt)) == template.tokenizer(rendered, add_special_tokens=False).input_ids, (role, text)
+            messages, tools = [m.to_json() for m in prompt.messages], list(prompt.tools) or None
+            rendered = template.tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=True)
+            whole = template.tokenizer(rendered, add_special_tokens=False).input_ids
+            assert list(template.prompt_ids(prompt)) == whole, (role, text)
 
 
 @pytest.mark.parametrize(("text", "family"), [("＜|end|＞", "unigram"), ("<｜end｜>", "unigram"), ("<PLAIN>", "wordpiece"),
@@ -107,7 +109,8 @@ def test_p34_nor_does_what_normalising_makes_of_other_letters(text, family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_p34_half_a_token_beside_the_templates_other_half(family):
     """`<|` + a role + `|>`, `<|e` before `nd|>`: neither half makes a token with the other, nor takes a piece of a real one."""
-    source = "{% for m in messages %}{{ m.content }}nd|>{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<|user|>{% endif %}"
+    source = ("{% for m in messages %}{{ m.content }}nd|>{{ m.content }}<|end|>{% endfor %}"
+              "{% if add_generation_prompt %}<|user|>{% endif %}")
     template = made(family, source)
     for text in ["<|e", "<|", "<", "|>", "nd|>", "<|end|", "<|end|><|e"]:
         found = control(template, template.prompt_ids(Prompt.of(text)))
@@ -115,7 +118,10 @@ def test_p34_half_a_token_beside_the_templates_other_half(family):
         assert names == {"<|end|>": 1, "<|user|>": 1}, (text, names)
 
 
-@pytest.mark.parametrize("name", ["qwen3", "deepseekv3", "gptoss", "glm4moe", "llama3_2", "gemma3", "cohere2", "nemotron_3_nano", "lfm2"])
+LOOKING = ["qwen3", "deepseekv3", "gptoss", "glm4moe", "llama3_2", "gemma3", "cohere2", "nemotron_3_nano", "lfm2"]
+
+
+@pytest.mark.parametrize("name", LOOKING)
 def test_p34_in_templates_of_models_that_look_into_content(name):
     source = trl_templates().get(name)
     if source is None:

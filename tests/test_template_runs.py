@@ -5,10 +5,7 @@ from datetime import date, timedelta
 
 import pytest
 
-torch = pytest.importorskip("torch")
-from stopping import stopped_after
-from template_families import tokenizer_for
-
+pytest.importorskip("torch")
 import harken.text.template as template_module
 from harken import launch
 from harken.core.errors import UserError
@@ -17,6 +14,8 @@ from harken.engines.loading import load
 from harken.engines.toy import toy_model
 from harken.methods import dpo, reward_model, sft
 from harken.text.template import read_template
+from stopping import stopped_after
+from template_families import tokenizer_for
 
 DATED = "{{ '<|im_start|>system\nToday: ' + strftime_now('%d %b %Y') + '<|im_end|>\n' }}" + read_template("chatml")
 
@@ -36,7 +35,8 @@ def file(path, rows):
 
 
 def run(method, tmp_path, name, model, data, **settings):
-    settings = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-2, "lora_rank": 2, "holdout": 0.0, "checkpoint_seconds": 0.0, **settings}
+    settings = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-2, "lora_rank": 2, "holdout": 0.0, "checkpoint_seconds": 0.0,
+                **settings}
     return launch.train(method, method.Config(model=model, data=data, out=str(tmp_path / name), **settings), quiet=True)
 
 

@@ -21,7 +21,7 @@ def add_commands(commands: Any) -> None:
                             epilog="harken sample --model runs/rloo --prompts prompts.jsonl --n 4 --out samples.jsonl")
     p.add_argument("--model", required=True, help="smollm2, a run directory, a folder, a .gguf file or a hub id")
     p.add_argument("--prompts", required=True, help="JSON Lines file of prompts")
-    p.add_argument("--template", default="", help="chat template in place of the model's own: chatml, vicuna, … or a file of Jinja")
+    p.add_argument("--template", default="", help="chat template in place of the model's own: chatml, vicuna, … or a file")
     p.add_argument("--out", required=True, type=Path, help="file to write: a prompt a line with its completions")
     p.add_argument("--n", type=int, default=1, help="completions a prompt (default 1)")
     p.add_argument("--max-tokens", type=int, default=128, help="longest completion in tokens (default 128)")

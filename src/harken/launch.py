@@ -126,7 +126,7 @@ def _open_and_train(method: ModuleType, config: RunConfig, quiet: bool | None) -
     if not reward_spec and not getattr(method, "needs_reward", lambda config: True)(config):
         reward_spec = None
     lineage: dict[str, Any] = {"model": model_identity(config.model)}
-    further = getattr(method, "files", lambda config: {})(config)
+    further: dict[str, str] = getattr(method, "files", lambda config: {})(config)
     for option, path in {**{n: getattr(config, n, "") for n in ("data", "demonstrations", "ptx_data")}, **further}.items():
         if path:
             if not Path(path).is_file():
@@ -167,7 +167,7 @@ def dated(run: Run) -> Iterator[None]:
 
 
 def note_template(template: Any, run: Run) -> None:
-    """What is to be known of a model's chat template; the day it prints joins the lineage, and holds for all models of the run."""
+    """What is to be known of a model's chat template; the day it prints joins the lineage and holds for the whole run."""
     for note in template.notes:
         run.note(note)
     if template.dated:

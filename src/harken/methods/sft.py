@@ -130,7 +130,8 @@ def train(config: Config, learner: Engine, sampler: HFSampler, reward: Reward | 
         tokens = sum(e.tokens for e in batch)
         text = replay.batch(step, tokens) if replay else []
         share = config.replay_share if text else 0.0
-        data = [Datum(e.tree, {"weights": [(1 - share) / tokens if m else 0.0 for mask in e.learnt for m in mask]}) for e in batch]
+        weight = (1 - share) / tokens
+        data = [Datum(e.tree, {"weights": [weight if m else 0.0 for mask in e.learnt for m in mask]}) for e in batch]
         metrics = learner.forward_backward(data, lambda out, x: nll(out.logps_N, x["weights"]))
         if text:
             metrics = {"loss": metrics["loss"], "nll": metrics["nll"] / (1 - share), **learn_text(learner, text, share)}
@@ -142,7 +143,7 @@ def train(config: Config, learner: Engine, sampler: HFSampler, reward: Reward | 
             judge.offer(step + 1, (step + 1) / order.per_epoch, run)
         run.checkpoint(step + 1, judge.save)
 
-    result = {"steps": order.total, "demonstrations": len(kept), "heldout": len(outside)}
+    result: dict[str, Any] = {"steps": order.total, "demonstrations": len(kept), "heldout": len(outside)}
     if config.mix:
         result["files"] = {name: len(s.kept) for name, s in zip((config.data, *(n for n, _ in mixed(config))), splits)}
     run.finish({**result, **judge.conclude(order.total, run)}, lambda folder: learner.save(folder, base=run.config["base"]))
@@ -241,7 +242,8 @@ class Judge:
 def mean_nll(learner: Engine, examples: list[Example]) -> float:
     """Mean negative log-likelihood per learnt token, in nats."""
     logps = learner.logprobs([e.tree for e in examples])
-    parts = [x if all(mask) else x[torch.tensor(mask, device=x.device)] for tree, e in zip(logps, examples) for x, mask in zip(tree, e.learnt)]
+    masked = [(x, mask) for tree, e in zip(logps, examples) for x, mask in zip(tree, e.learnt)]
+    parts = [x if all(mask) else x[torch.tensor(mask, device=x.device)] for x, mask in masked]
     found = -float(sum(x.sum() for x in parts)) / sum(map(len, parts))
     if not math.isfinite(found):
         raise UserError(f"The held-out loss is {found}.", "The model is broken: lower --learning-rate, or check --model.")

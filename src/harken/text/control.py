@@ -104,7 +104,7 @@ class Tokens:
         return tuple(names.get(i, i) for i in ids)
 
     @cached_property
-    def _copy(self) -> tuple[Any, str, Mapping[int, int]]:
+    def _copy(self) -> tuple[Any, str, dict[int, int]]:
         """The tokenizer without its control tokens; a token that stands before what follows others (some prepend a blank to
         what comes first); and the ids that differ from the tokenizer's."""
         from tokenizers import Tokenizer
@@ -120,7 +120,7 @@ class Tokens:
                   "added_tokens": [*kept, {"id": last + 1, "content": anchor, **new}]}
         _rename(state["model"], {t: f"{anchor}{i}" for i, t in self.control.items()})
         copy = Tokenizer.from_str(json.dumps(state))
-        names = {copy.token_to_id(t["content"]): t["id"] for t in kept}
+        names: dict[int, int] = {copy.token_to_id(t["content"]): t["id"] for t in kept}  # type: ignore[misc]
         unknown = self.control.get(self.unknown)
         if unknown is not None and (own := copy.token_to_id(f"{anchor}{self.unknown}")) is not None:
             names[own] = self.unknown

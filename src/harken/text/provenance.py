@@ -50,7 +50,7 @@ def _changed(value: Any, change: Callable[[str], str], risky: Callable[[str], bo
 
 
 def _all(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], change: Callable[[str], str],
-         risky: Callable[[str], bool]) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+         risky: Callable[[str], bool]) -> tuple[list[dict[str, Any]], list[Any]]:
     changed = [{"role": m["role"], **{k: _changed(v, change, risky) for k, v in m.items() if k != "role"}}
                for m in messages]
     return changed, [_changed(t, change, risky) for t in tools]

@@ -38,7 +38,7 @@ SHALLOW = {"length", "count", "first", "last", "list", "default", "d", "items", 
 """Filters that do not look into what a list holds."""
 
 
-SIZED = str | list | tuple | range | Mapping
+SIZED: Any = str | list | tuple | range | Mapping  # type: ignore[type-arg]
 
 
 class TooMuch(SecurityError):
@@ -80,7 +80,7 @@ def weigh(value: Any) -> int:
         if isinstance(part, str):
             total += len(part)
         elif isinstance(part, Namespace):
-            waiting.append(part._Namespace__attrs)  # type: ignore[attr-defined]
+            waiting.append(part._Namespace__attrs)
         elif isinstance(part, Mapping):
             waiting.extend(part)
             waiting.extend(part.values())

@@ -87,7 +87,8 @@ def describe(demonstrations: Sequence[Demonstration], turns: str) -> str | None:
     if not earlier:
         return None
     if turns == "last":
-        return f"{len(demonstrations)} demonstrations; {len(earlier)} earlier assistant turns are context (--turns all learns them)."
+        context = f"{len(earlier)} earlier assistant turns are context (--turns all learns them)"
+        return f"{len(demonstrations)} demonstrations; {context}."
     rest = len(earlier) - answers
     context = f"; {rest} that call tools are context" if rest else ""
     return f"{len(demonstrations)} demonstrations; {answers} earlier assistant turns are learnt too{context}."
