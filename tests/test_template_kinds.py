@@ -50,7 +50,8 @@ TABLE = {
                    "D.<｜end▁of▁sentence｜>"),
     "gptoss": ("<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\nKnowledge cutoff: 2024-06\n"
                "Current date: 2026-11-30\n\nReasoning: medium\n\n# Valid channels: analysis, commentary, final. Channel must be "
-               "included for every message.<|end|><|start|>developer<|message|># Instructions\n\nS.\n\n<|end|><|start|>user<|message|>"
+               "included for every message.<|end|><|start|>developer<|message|># Instructions\n\nS.\n\n<|end|>"
+               "<|start|>user<|message|>"
                "A?<|end|><|start|>assistant<|channel|>final<|message|>B.<|end|><|start|>user<|message|>C?<|end|><|start|>assistant",
                "<|channel|>final<|message|>D.<|return|>"),
     "smollm3": ("<|im_start|>system\nToday Date: 30 November 2026\nS.<|im_end|>\n<|im_start|>user\nA?<|im_end|>\n"

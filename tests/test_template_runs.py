@@ -68,7 +68,8 @@ def test_p35_killed_today_and_continued_tomorrow_is_the_same_to_the_bit(tmp_path
     # What stands on the run reads its day, whatever the clock says; the model alone reads the clock.
     assert str(load(str(whole.path)).template.day) == began["template_date"]
     assert load(model).template.day == Tomorrow.today()
-    pairs = file(tmp_path / "c.jsonl", [{"prompt": f"Say {c}", "completions": [c * 3, "no"], "ranks": [1, 2]} for c in "abcdefgh"])
+    rankings = [{"prompt": f"Say {c}", "completions": [c * 3, "no"], "ranks": [1, 2]} for c in "abcdefgh"]
+    pairs = file(tmp_path / "c.jsonl", rankings)
     reward = run(reward_model, tmp_path, "rm", str(whole.path), pairs)
     assert json.loads((reward.path / "lineage.json").read_text())["template_date"] == began["template_date"]
 
