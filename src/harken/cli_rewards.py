@@ -60,7 +60,7 @@ def fit(args: argparse.Namespace) -> int:
             raise UserError(f"There is no file {config.attributes!r}.", "Check --attributes.")
         lineage["attributes"] = {"path": config.attributes, "sha256": file_hash(Path(config.attributes))}
     panel = open_panel(config)
-    with Run.open(config.out, {"command": "fit compositional", **dataclasses.asdict(config)}, lineage) as run:
+    with Run.open(config.out, {"command": "fit compositional", **dataclasses.asdict(config)}, lineage) as run, launch.dated(run):
         if run.done:
             run.say(f"{run.path} is finished; nothing to do.")
         else:

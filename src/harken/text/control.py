@@ -13,6 +13,7 @@ normalising makes of look-alikes, nor one half of which a person wrote can come 
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -91,6 +92,10 @@ class Tokens:
     def _places(self, text: str) -> tuple[Ids, list[tuple[int, int, int]]]:
         """A text's ids as the tokenizer parses it, and (id, start, end) of the control tokens among them."""
         check_unicode(text)
+        if not getattr(self.tokenizer, "is_fast", False):
+            names = {t: i for i, t in self.control.items()}
+            spelled = re.compile("|".join(re.escape(t) for t in sorted(names, key=len, reverse=True)) or "(?!)")
+            return self.parse(text), [(names[m[0]], *m.span()) for m in spelled.finditer(text)]
         found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         unknown = self.control.get(self.unknown)
         return tuple(found.input_ids), [(i, a, b) for i, (a, b) in zip(found.input_ids, found.offset_mapping)
@@ -98,21 +103,22 @@ class Tokens:
 
     def _plain(self, text: str, first: bool) -> Ids:
         """A text in which no token is control; `first` where nothing stands before it."""
+        if not getattr(self.tokenizer, "is_fast", False):
+            ids = tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+            if not self.control.keys().isdisjoint(ids):
+                raise UserError("A text holds control tokens, and this model's tokenizer cannot encode them as text.",
+                                "Take them out of the data, or use a model with a tokenizer.json.")
+            return ids
         copy, anchor, names = self._copy
-        ids = copy.encode(text if first else anchor + text, add_special_tokens=False).ids
-        ids = ids if first else ids[1:]
-        return tuple(names.get(i, i) for i in ids)
+        found = copy.encode(text if first else anchor + text, add_special_tokens=False).ids
+        return tuple(names.get(i, i) for i in (found if first else found[1:]))
 
     @cached_property
     def _copy(self) -> tuple[Any, str, dict[int, int]]:
         """The tokenizer without its control tokens; a token that stands before what follows others (some prepend a blank to
         what comes first); and the ids that differ from the tokenizer's."""
         from tokenizers import Tokenizer
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        if backend is None:
-            raise UserError("A text holds control tokens, and this model's tokenizer cannot encode them as text.",
-                            "Take them out of the data, or use a model with a tokenizer.json.")
-        state, anchor = json.loads(backend.to_str()), "a" + secrets.token_hex(8)
+        state, anchor = json.loads(self.tokenizer.backend_tokenizer.to_str()), "a" + secrets.token_hex(8)
         kept = [t for t in state["added_tokens"] if not t["content"].strip()]
         new = {"lstrip": False, "rstrip": False, "normalized": False, "single_word": False, "special": True}
         last = max(self.tokenizer.get_vocab().values())
