@@ -83,7 +83,8 @@ def sample(args: argparse.Namespace) -> int:
         found = sampler.sample(loaded.records, args.n, max_tokens=args.max_tokens, temperature=args.temperature,
                                top_p=args.top_p, seed=args.seed, advance=advance)
     template = sampler.engine.template
-    source = {"model": args.model, **({"template_date": str(template.day)} if template.dated else {}), "temperature": args.temperature, "top_p": args.top_p, "seed": args.seed}
+    source = {"model": args.model, "temperature": args.temperature, "top_p": args.top_p, "seed": args.seed,
+              **({"template_date": str(template.day)} if template.dated else {})}
     write_jsonl(args.out, ({**p.to_json(), "completions": [s.text for s in group], "finished": [s.finished for s in group],
                             "source": source} for p, group in zip(loaded.records, found)))
     print(f"{args.out}: {args.n} completions of {len(found)} prompts")

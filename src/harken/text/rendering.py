@@ -38,7 +38,7 @@ SHALLOW = {"length", "count", "first", "last", "list", "default", "d", "items", 
 """Filters that do not look into what a list holds."""
 
 
-SIZED: Any = str | list | tuple | range | Mapping  # type: ignore[type-arg]
+SIZED: Any = str | list | tuple | range | Mapping
 
 
 class TooMuch(SecurityError):
