@@ -7,11 +7,11 @@ import pytest
 
 pytest.importorskip("torch")
 import harken.text.template as template_module
-from harken import launch
 from harken.core.errors import UserError
 from harken.core.records import Prompt
 from harken.engines.loading import load
 from harken.engines.toy import toy_model
+from harken.launch.train import train as launch_train
 from harken.methods import dpo, reward_model, sft
 from harken.text.template import read_template
 from stopping import stopped_after
@@ -37,7 +37,7 @@ def file(path, rows):
 def run(method, tmp_path, name, model, data, **settings):
     settings = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-2, "lora_rank": 2, "holdout": 0.0, "checkpoint_seconds": 0.0,
                 **settings}
-    return launch.train(method, method.Config(model=model, data=data, out=str(tmp_path / name), **settings), quiet=True)
+    return launch_train(method, method.Config(model=model, data=data, out=str(tmp_path / name), **settings), quiet=True)
 
 
 def weights(path):
