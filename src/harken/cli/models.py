@@ -43,12 +43,17 @@ def sample(args: argparse.Namespace) -> int:
     _say(loaded.describe())
     if parse_model(settings.model).kind == "named":
         import_extra("harken.engines.sampler")
-    sampler = open_sampler(settings.model, dtype=settings.dtype)
+    sampler = open_sampler(settings.model, dtype=settings.dtype, template=settings.template)
     check_context(sampler, loaded.records, settings.max_tokens)
+    template = getattr(getattr(sampler, "engine", None), "template", None)  # a server has none of ours
+    for note in template.notes if template else ():
+        _say(note)
     with progress("sampling", len(loaded.records)) as advance:
         groups = sampler.sample(loaded.records, settings.n, max_tokens=settings.max_tokens, temperature=settings.temperature,
                                 top_p=settings.top_p, seed=settings.seed, advance=advance)
     source = {name: getattr(settings, name) for name in ("model", "temperature", "top_p", "seed")}
+    if template is not None and template.dated:
+        source["template_date"] = str(template.day)
     write_jsonl(out, ({**p.to_json(), "completions": [s.text for s in group], "finished": [s.finished for s in group],
                        "source": source} for p, group in zip(loaded.records, groups)))
     print(f"{out}: {settings.n} completions of {len(groups)} prompts")

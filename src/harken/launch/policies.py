@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from harken.launch.models import parse_model
 from harken.launch.rewards import open_reward, parse_reward, same_reward
 
 
-def open_sampler(model: Any, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048) -> Any:
+def open_sampler(model: Any, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048, template: str = "") -> Any:
     """What answers prompts as `model` does: a model's weights, a run of best_of_n or prompting with all it stands on, a server
     of OpenAI's kind, or a Python object with `sample`.
 
@@ -28,11 +29,13 @@ def open_sampler(model: Any, *, dtype: str = "float32", tokens_per_micro_batch: 
     options: Any = {"dtype": dtype, "tokens_per_micro_batch": tokens_per_micro_batch}
     word.check()
     if (policy := read_policy(model)) is None:
-        engine = word.open_engine(**options)
+        engine = word.open_engine(template=template, **options)
         return import_extra("harken.engines.sampler").HFSampler(engine)
     reward = reward_of(policy, model) if policy.kind == "best_of_n" else ""
-    base = open_sampler(policy.base, **options)
+    base = open_sampler(policy.base, template=template, **options)
     policy.check_base(model, base.lineage)
+    if day := read_json(Path(model) / "lineage.json").get("template_date"):
+        base.engine.template.own_day = base.engine.template.own_day or date.fromisoformat(day)
     if policy.kind == "prompting":
         return Prompted(base, policy.messages, policy.lineage)
     opened = open_reward(reward, aggregate=policy.aggregate, **options)

@@ -14,6 +14,8 @@ class SampleSettings:
     """A run, smollm2, a folder, a .gguf file, a hub id, a server (http://host/v1#name) or your own (my_lab.engine:open)."""
     prompts: str = setting("", names="file", required=True)
     """JSON Lines file of prompts."""
+    template: str = ""
+    """Chat template in place of the model's own: chatml, vicuna, … or a file."""
     out: str = setting("", required=True)
     """File to write: a prompt a line with its completions."""
     n: int = setting(1, least=1)

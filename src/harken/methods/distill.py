@@ -43,6 +43,7 @@ from harken.loops.rollout import Gap, Rollout, fitting_prompts, weighted
 from harken.loops.schedule import Order, learning_rate
 from harken.objectives.policy_gradient import clipped, less_the_others
 from harken.objectives.supervised import nll
+from harken.text.template import read_template
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def open_teacher(config: Config, learner: Engine) -> tuple[Engine, tuple[Message
         name, context = policy.base, policy.messages
     if name == config.model and not context:
         raise UserError("The teacher is the student: there is nothing to learn.", "Give --teacher, or --teacher-system.")
-    loaded = load(name, on=learner.shared)
+    loaded = load(name, on=learner.shared, template=read_template(config.template) if config.template else "")
     if policy:
         policy.check_base(config.teacher, loaded.lineage)
     if loaded.template.hash != learner.template.hash or loaded.model.config.vocab_size != learner.model.config.vocab_size:

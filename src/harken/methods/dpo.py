@@ -35,7 +35,7 @@ from harken.objectives.direct import LOSSES, REFERENCE_FREE, kto, orpo, pairwise
 from harken.objectives.preference import pair_indices, repeat
 from harken.store.files import read_comparisons
 from harken.store.splits import in_share
-from harken.text.template import by_options, fit
+from harken.text.fitting import by_options, describe_same, distinguishes, fit
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,15 @@ def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) 
     """Trains `learner` on rankings; `sampler` and `reward` are not used."""
     loaded = read_comparisons(config.data, skip_bad=config.skip_bad)
     fitted = fit([learner.template.tree(c.prompt, c.options) for c in loaded.records], config.max_length, config.overlong)
-    for note in (loaded.describe(), fitted.describe("rankings", config.max_length)):
+    for note in (loaded.describe(), fitted.describe("rankings", config.max_length), *learner.template.counted()):
         if note:
             run.note(note)
-    told = [(loaded.records[i], tree) for i, tree in zip(fitted.kept, fitted.trees) if loaded.records[i].has_preference]
-    if len(told) < len(fitted.trees):
-        run.note(f"{len(fitted.trees) - len(told)} rankings are all ties and say nothing here.")
+    ranked = [(loaded.records[i], tree) for i, tree in zip(fitted.kept, fitted.trees) if loaded.records[i].has_preference]
+    told = [(choice, tree) for choice, tree in ranked if distinguishes(choice)]
+    if len(ranked) < len(fitted.trees):
+        run.note(f"{len(fitted.trees) - len(ranked)} rankings are all ties and say nothing here.")
+    if note := describe_same(len(ranked) - len(told)):
+        run.note(note)
     kept = [(c, t) for c, t in told if not in_share(c.prompt.id, config.holdout, config.seed)]
     outside = [(c, t) for c, t in told if in_share(c.prompt.id, config.holdout, config.seed)]
     elements = by_options(kept)

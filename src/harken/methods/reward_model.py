@@ -37,7 +37,7 @@ from harken.objectives.preference import TIES, k_wise, repeat
 from harken.stats.pairs import PairScores, evaluate_pairs, ordered_apart
 from harken.store.files import read_comparisons, read_demonstrations
 from harken.store.splits import held_out_labelers, in_share
-from harken.text.template import by_options, fit
+from harken.text.fitting import by_options, describe_same, distinguishes, fit
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,17 @@ def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) 
     """Trains `learner` (with a reward head) on comparisons; `sampler` and `reward` are not used."""
     loaded = read_comparisons(config.data, skip_bad=config.skip_bad)
     fitted = fit([learner.template.tree(c.prompt, c.options) for c in loaded.records], config.max_length, config.overlong)
-    for note in (loaded.describe(), fitted.describe("rankings", config.max_length)):
+    for note in (loaded.describe(), fitted.describe("rankings", config.max_length), *learner.template.counted()):
         if note:
             run.note(note)
-    choices = [loaded.records[i] for i in fitted.kept]
+    read = [(loaded.records[i], tree) for i, tree in zip(fitted.kept, fitted.trees)]
+    told = [(choice, tree) for choice, tree in read if distinguishes(choice) or not choice.has_preference]
+    if note := describe_same(len(read) - len(told)):
+        run.note(note)
+    choices = [choice for choice, _ in told]
     strangers = held_out_labelers(choices, config.holdout_labelers, config.seed)
     kept, prompts_out, labelers_out = [], [], []
-    for choice, tree in zip(choices, fitted.trees):
+    for choice, tree in told:
         outside = in_share(choice.prompt.id, config.holdout, config.seed)
         if choice.labeler in strangers:
             labelers_out.append((choice, tree))
