@@ -157,7 +157,7 @@ class Reader:
         return renamed
 
     def _found(self, row: Mapping[str, Any]) -> Found:
-        found = read_row(row, asked=self.asked, ignore=self.ignore, adapter=self.adapter)
+        found = read_row(row, asked=self.asked, ignore=self.ignore - self.fields.keys(), adapter=self.adapter)
         for i, record in enumerate(found.records):
             kind = kind_of(record)
             if self.asked == "prompts":

@@ -15,7 +15,7 @@ DEPTH = 50
 CHUNK = 1 << 20
 LONG = "No row is that long: look at the file."
 COPY = "the file may be incomplete: copy it again"
-TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.S)
+TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*"(?=\s*[,:}\]])|[\[\]{}"]')
 Rows = Iterator[tuple[int, object]]
 
 
@@ -247,18 +247,20 @@ class Array:
         while True:
             depth = 0
             for token in TOKEN.finditer(self.text, start):
+                if token[0] == '"':  # a quote too few or too many: nobody can tell where strings end
+                    break
                 depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(token[0], 0)
                 if depth < 0:
                     return False
                 if depth == 0 and token[0] in "]}":
                     self.at = token.end()
                     return self._space() in (",", "]")
-            if not self._more():
+            if len(self.text) - self.at > LINE or not self._more():
                 return False
 
     def _lost(self, error: BadLine, start: int) -> BadLine:
         """Where rows may follow a broken one that cannot be passed, it must not be left out: nobody could count them."""
-        while self._more():
+        while len(self.text) - self.at <= LINE and self._more():
             pass
         if "{" in self.text[start + 1:].partition("\n")[2]:
             return BadLine(error.reason, str(error).removeprefix(error.reason).strip(" ()"),

@@ -119,7 +119,7 @@ def unpacked(path: Path, limit: int | None = None) -> Iterator[tuple[io.Buffered
 def _unpack(stream: io.BufferedReader, path: Path, stack: ExitStack) -> IO[bytes] | None:
     head = stream.peek(HEAD)[:HEAD]
     if head[:2] == b"\x1f\x8b":
-        return cast(IO[bytes], gzip.GzipFile(fileobj=stream))
+        return cast(IO[bytes], gzip.GzipFile(fileobj=stream, mode="rb"))
     if head[:3] == b"BZh":
         return bz2.BZ2File(stream)
     if head[:6] == b"\xfd7zXZ\0":

@@ -134,9 +134,9 @@ def _note_scores(row: Row) -> None:
     """Scores of both answers do not change who won; where they say the opposite, that is noted."""
     for one in [name for name in row if name.lower() in SCORES]:
         other = one.replace("chosen", "rejected")
+        row.aside |= {one, other}
         if other not in row:
             continue
-        row.aside |= {one, other}
         good, bad = number(row[one]), number(row[other])
         if isinstance(good, (int, float)) and isinstance(bad, (int, float)) and good <= bad:
             row.notes.append(f"{other} is higher than {one}" if good < bad else f"{other} equals {one}")
