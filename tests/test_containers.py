@@ -237,6 +237,11 @@ def test_folders_saved_by_datasets(tmp_path):
 def test_a_data_set_of_a_hub(tmp_path, monkeypatch):
     datasets = pytest.importorskip("datasets")
     monkeypatch.chdir(tmp_path)
+
+    def offline(name):
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr(datasets, "get_dataset_split_names", offline)
     with pytest.raises(UserError, match="no file lab/pairs, and as a data set on a hub it cannot be reached") as error:
         read("lab/pairs")
     assert len(error.value.fact.splitlines()) == 1

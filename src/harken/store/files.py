@@ -20,11 +20,13 @@ from harken.core.errors import UserError
 from harken.core.records import Choice, Demonstration, Judgment, Prompt
 from harken.store.parsing import Array, BadLine, Decoder, Rows, lines
 from harken.store.shapes import Adapter, Found, Kind, Record, kind_of, read_row
+from harken.store.shapes.fields import Row
+from harken.store.shapes.parts import who
 from harken.store.streams import FOREIGN, WANTED, explained, is_western, recoded, unpacked
 from harken.store.tables import HUB_ID, arrow, delimiter_of, excel, folder, hub, text_table
 from harken.store.writing import check_out, json_line, write_atomically, write_jsonl, write_table, write_text
 
-__all__ = ["KINDS", "Kind", "Loaded", "Reader", "check_out", "file_hash", "json_line", "read", "read_comparisons",
+__all__ = ["KINDS", "UNPACKED", "Kind", "Loaded", "Reader", "check_out", "file_hash", "json_line", "read", "read_comparisons",
            "read_demonstrations", "read_prompts", "read_rows", "write_atomically", "write_jsonl", "write_table", "write_text"]
 
 R = TypeVar("R", bound=Record, covariant=True)
@@ -33,6 +35,7 @@ EMPTY_TREE = "a conversation tree without two ranked answers to one question"
 SKIP = "Correct it, or leave malformed lines out and have them counted with --skip-bad."
 UNKNOWN_SHAPE = ("Most rows of the file are like it, so it is the file's shape that is not read: name its columns with --field, "
                  "or see docs/data.md for the shapes that are.")
+UNPACKED = 64 << 20  # bytes: what an uploaded file may hold once unpacked
 LOOK_AHEAD = 200  # rows read on after the first malformed one, to tell a damaged row from a shape that is not read
 
 
@@ -115,7 +118,7 @@ class Reader:
             self.unread.update(found.unread)
             self.notes.update(found.notes)
             good += 1
-            yield from ((record, row) for record in found.records)
+            yield from ((record, row if found.written else {}) for record in found.records)
         if not good - self.skipped[EMPTY_TREE]:
             self._nothing()
         unused = sorted({column for name, column in self.fields.items() if name not in self._mapped})
@@ -161,7 +164,8 @@ class Reader:
         for i, record in enumerate(found.records):
             kind = kind_of(record)
             if self.asked == "prompts":
-                found.records[i] = record if isinstance(record, Prompt) else record.prompt
+                if not isinstance(record, Prompt):  # who judged the answers did not write the prompt
+                    found.records[i], found.written = record.prompt, False
             elif self.kind is None:
                 self.kind = kind
             elif kind != self.kind:
@@ -248,8 +252,9 @@ def as_judgment(record: Record, row: Mapping[str, Any]) -> Judgment | Prompt:
     """A record as a judgment, or the prompt that it is."""
     told = {name: row[name] for name in ("form_version", "instruction_hash") if isinstance(row.get(name), str)}
     if isinstance(record, Prompt):
-        labeler, group = row.get("labeler"), row.get("group")
-        return Judgment(record, "prompt", {}, labeler, group or {}, **told) if isinstance(labeler, str) else record
+        if not isinstance(row.get("labeler"), str):
+            return record
+        return Judgment(record, "prompt", {}, *who(Row(row)), **told)
     if isinstance(record, Choice):
         payload: dict[str, Any] = {"completions": list(record.options), "ranks": list(record.ranks)}
         payload |= {n: v for n, v in (("strength", record.strength), ("weight", record.weight)) if v is not None}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harken.core.errors import UserError
+from harken.core.formats import JSON_MESSAGES
 from harken.store.parsing import LINE, BadLine, Decoder, Rows, failing
 from harken.store.shapes import SHAPES
 from harken.store.shapes.fields import LABELER_NAMES, PROMPT_NAMES
@@ -90,7 +91,7 @@ def _cell(name: str, cell: str) -> Any:
     """A cell's value; an empty one is null."""
     if not cell:
         return None
-    if name not in VALUES:
+    if name not in VALUES and not (name == "completion" and JSON_MESSAGES.match(cell)):
         return cell
     low = cell.strip().lower()
     if low in ("true", "false"):

@@ -21,7 +21,7 @@ from harken.store.shapes import Record
 RUNS = re.compile(r"\A'*[=+\-@\t\r]")  # a spreadsheet takes what begins so for a formula
 
 
-def json_line(row: Mapping[str, Any]) -> str:
+def json_line(row: Any) -> str:
     """One row as one line of JSON, readable Unicode; broken Unicode (half a surrogate pair) is escaped."""
     line = json.dumps(row, ensure_ascii=False)
     try:

@@ -76,6 +76,8 @@ class Found:
     records: list[Record]
     unread: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    written: bool = True
+    """Whether a labeler that the row names wrote its prompt."""
 
 
 def adapters(row: Row) -> list[tuple[Condition, Adapter]]:

@@ -41,7 +41,7 @@ One = Demonstration | Judgment | Prompt
 def edited(row: Row) -> list[Judgment]:
     """`{"prompt", "original", "completion", "spans"}`: Harken's edits. The edited answer is preferred to the original."""
     original, completion = string(row, "original"), string(row, "completion")
-    payload: dict[str, Any] = {"completion": completion, "original": original, "spans": parsed(row.take("spans"))}
+    payload: dict[str, Any] = {"completion": completion, "original": original, "spans": parsed(row.take("spans")), **_flags(row)}
     if not isinstance(payload["spans"], list):
         raise ValueError('"spans" must be a list')
     if completion != original:
@@ -86,6 +86,7 @@ def _alone(row: Row) -> Prompt:
     null = next((name for name in ("completion", "output", "response") if name in row.nulls), None)
     if null:
         raise ValueError(f'"{null}" is null')
+    row.used |= {"labeler", "group"}  # whoever wrote it: `Reader.judgments` keeps them
     return prompt(row, _asked(row))
 
 
