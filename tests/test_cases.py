@@ -59,8 +59,10 @@ RIGHT = {
     "helpsteer3": [pair(RIVER, "Nile", "No", strength=3)],
     "openai_pref": [pair(RIVER, NILE, "No.")],
     # D: the first row does not decide what the others are
-    "trl_ties_tie_first": [pair("Name a sea.", "y", "z", ranks=(1, 1), labeler="bob"), pair("Name a sea.", "x", "y", labeler="bob")],
-    "trl_ties_tie_last": [pair("Name a sea.", "x", "y", labeler="bob"), pair("Name a sea.", "y", "z", ranks=(1, 1), labeler="bob")],
+    "trl_ties_tie_first": [pair("Name a sea.", "y", "z", ranks=(1, 1), labeler="bob"),
+                           pair("Name a sea.", "x", "y", labeler="bob")],
+    "trl_ties_tie_last": [pair("Name a sea.", "x", "y", labeler="bob"),
+                          pair("Name a sea.", "y", "z", ranks=(1, 1), labeler="bob")],
     # E: what stands beside the shape
     "system_prompt_pair": [pair([system("Answer in French."), user("Good morning?")], "Bonjour.", "Hello.")],
     "anthropic_system": [{"prompt": [system("Answer in French."), user("Good morning?")], "completion": "Bonjour."}],
@@ -102,8 +104,8 @@ REFUSED = {
     "array_broken_mid.json": "the array is broken", "cr_only_jsonl": "end with a carriage return alone",
     "html_error": "web page", "jsonl_comma_sep": "separated by commas", "pretty_objects_jsonl": "object goes over several lines",
 }
-SKIPPABLE = ("argilla_ft_old", "chosen_multi_turn", "dup_keys_ranks", "nan_meta", "array_broken_mid.json", "oai_tool_text", "stepwise",
-             "empty_chosen", "null_prompt", "oasst_flat")
+SKIPPABLE = ("argilla_ft_old", "chosen_multi_turn", "dup_keys_ranks", "nan_meta", "array_broken_mid.json", "oai_tool_text",
+             "stepwise", "empty_chosen", "null_prompt", "oasst_flat")
 """Where leaving the row out is a choice one may make; in all other cases it would lose a judgment, or all of them."""
 
 
@@ -160,10 +162,10 @@ def test_the_prompts_of_judged_rows_may_be_asked_for():
 
 # The whole kind of each cause: the same fault in other clothes
 
-@pytest.mark.parametrize("field", ["winner", "label", "preference", "tie_label", "better", "is_reversed", "swapped", "human_label",
-                                   "annotator_vote", "finalVerdict", "kto_tag", "thumbs_up", "judgment", "status"])
-@pytest.mark.parametrize("row", [{"prompt": "Q", "chosen": "a", "rejected": "b"}, {"prompt": "Q", "completion": "a"}, {"prompt": "Q"},
-                                 {"messages": [user("Q"), bot("a")]}, {"instruction": "Q", "output": "a"}])
+@pytest.mark.parametrize("field", ["winner", "label", "preference", "tie_label", "better", "is_reversed", "swapped",
+                                   "human_label", "annotator_vote", "finalVerdict", "kto_tag", "thumbs_up", "judgment", "status"])
+@pytest.mark.parametrize("row", [{"prompt": "Q", "chosen": "a", "rejected": "b"}, {"prompt": "Q", "completion": "a"},
+                                 {"prompt": "Q"}, {"messages": [user("Q"), bot("a")]}, {"instruction": "Q", "output": "a"}])
 def test_a_verdict_that_is_not_read_is_refused_or_read(row, field):
     try:
         (record,) = read_row(row | {field: "no"}).records
@@ -173,7 +175,8 @@ def test_a_verdict_that_is_not_read_is_refused_or_read(row, field):
         assert isinstance(record, Judgment) and record.kind == "thumb", f"{field} was lost"
 
 
-@pytest.mark.parametrize("field", ["question", "instruction", "query", "history", "context", "images", "original_prompt", "dialogue"])
+@pytest.mark.parametrize("field", ["question", "instruction", "query", "history", "context", "images", "original_prompt",
+                                   "dialogue"])
 def test_a_second_prompt_field_is_refused(field):
     with pytest.raises(ValueError, match=f'"{field}"'):
         read_row({"prompt": "Q", "chosen": "a", "rejected": "b", field: "More of it?"})
@@ -187,7 +190,8 @@ def test_answers_beside_a_prompt_are_not_lost(name):
 
 
 def test_what_is_harmless_is_counted():
-    found = read_row({"prompt": "Q", "chosen": "a", "rejected": "b", "margin": 0.3, "source": "x", "label_source": "y", "empty": ""})
+    found = read_row({"prompt": "Q", "chosen": "a", "rejected": "b", "margin": 0.3, "source": "x", "label_source": "y",
+                      "empty": ""})
     assert found.unread == ["label_source", "margin", "source"]
     assert read_row({"prompt": "Q", "answer": "42", "target": 3}).unread == ["answer", "target"]
 
@@ -200,9 +204,6 @@ def test_scores_that_contradict_a_preference_are_noted():
 
 
 # The importers, both directions of each
-
-LABELS = {"labels": ((1, (1, 2)), (0, (2, 1)))}
-
 
 @pytest.mark.parametrize(("row", "field", "verdicts"), [
     ({"history": "Q", "human_ref_A": "a", "human_ref_B": "b", "score_A": 3, "score_B": 9, "post_id": "x"}, "labels",
@@ -259,8 +260,8 @@ def test_llama_factory():
     row = {"conversations": talk, "chosen": {"from": "gpt", "value": "a"}, "rejected": {"from": "gpt", "value": "b"}}
     assert read_row(row).records[0].to_json() == pair([system("S"), user("Q")], "a", "b")
     tools = [{"name": "w", "parameters": {"city": "str"}}]
-    called = {"conversations": [{"from": "human", "value": "Q"}, {"from": "function_call", "value": '{"name": "w", "arguments": {}}'},
-                                {"from": "observation", "value": "20C"}, {"from": "gpt", "value": "a"}], "tools": json.dumps(tools)}
+    called = {"conversations": [{"from": "human", "value": "Q"},
+                                {"from": "function_call", "value": '{"name": "w", "arguments": {}}'}, {"from": "observation", "value": "20C"}, {"from": "gpt", "value": "a"}], "tools": json.dumps(tools)}
     (shown,) = read_row(called).records
     assert [m.role for m in shown.prompt.messages] == ["user", "assistant", "tool"] and list(shown.prompt.tools) == tools
     assert shown.prompt.messages[1].extra["tool_calls"][0]["function"]["name"] == "w"
@@ -275,8 +276,9 @@ def test_llama_factory():
         read_row(parts)
 
 
-@pytest.mark.parametrize(("said", "yes"), [(True, True), (1, True), ("1", True), ("thumbs_up", True), ("Good", True), ("👍", True),
-                                           (False, False), (0, False), (0.0, False), ("false", False), ("down", False), ("👎", False)])
+@pytest.mark.parametrize(("said", "yes"), [
+    (True, True), (1, True), ("1", True), ("thumbs_up", True), ("Good", True), ("👍", True),
+    (False, False), (0, False), (0.0, False), ("false", False), ("down", False), ("👎", False)])
 @pytest.mark.parametrize("field", ["label", "feedback", "kto_tag"])
 def test_thumbs(field, said, yes):
     assert read_row({"prompt": "Q", "response": "a", field: said}).records[0].payload == {"completion": "a", "label": yes}
@@ -289,15 +291,14 @@ def test_a_thumb_that_says_neither_is_refused(said):
 
 
 @pytest.mark.parametrize("prompt", ["\n\nHuman: Hi\n\nAssistant: Yo\n\nHuman: Q\n\nAssistant:",
-                                    "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYo<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n"
-                                    "<|im_start|>assistant\n"])
+                                    "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYo<|im_end|>\n"
+                                    "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n"])
 def test_one_rule_for_dialogues_in_all_kinds(prompt):
     turns = [user("Hi"), bot("Yo"), user("Q")]
     rows = [{"prompt": prompt}, {"prompt": prompt, "completion": "a"}, {"prompt": prompt, "chosen": "a", "rejected": "b"},
             {"prompt": prompt, "completions": ["a", "b"], "ranks": [1, 2]}, {"instruction": prompt, "output": "a"},
             {"prompt": prompt, "completion": "a", "score": 3}]
-    ids = {(r if "chosen" not in row and isinstance(r, type(None)) else getattr(r, "prompt", r)).id
-           for row in rows for r in read_row(row).records}
+    ids = {getattr(record, "prompt", record).id for row in rows for record in read_row(row).records}
     assert len(ids) == 1
     assert read_row(rows[0]).records[0].to_json() == {"prompt": turns}
 
@@ -330,8 +331,10 @@ def test_a_prompt_that_both_answers_repeat_is_taken_off_both_and_else_off_none()
     {"messages": [user("Q"), {"role": "assistant", "content": None}]},
     {"prompt": "Q", "completion": ""}, {"prompt": None}, {"prompt": "Q", "completion": None},
     {"prompt": "Q", "chosen": "a", "rejected": None}, {"prompt": "Q", "chosen": " ", "rejected": "b"},
-    {"prompt": "Q", "completion_a": "a", "completion_b": "b"}, {"prompt": "Q", "completion_a": "a", "completion_b": "b", "tie": False},
-    {"prompt": "Q", "completions": ["a", "b"], "ranks": [1.5, 2]}, {"prompt": "Q", "completions": ["a", "b"], "ranks": ["1", "2"]},
+    {"prompt": "Q", "completion_a": "a", "completion_b": "b"},
+    {"prompt": "Q", "completion_a": "a", "completion_b": "b", "tie": False},
+    {"prompt": "Q", "completions": ["a", "b"], "ranks": [1.5, 2]},
+    {"prompt": "Q", "completions": ["a", "b"], "ranks": ["1", "2"]},
     {"prompt": "Q", "completions": ["a", "b"], "ranks": [True, 2]}, {"prompt": "Q", "completions": ["a", "b"], "ranks": [0, 1]},
     {"system": "A", "messages": [system("B"), user("Q"), bot("a")]}, {"prompt": "Q", "completion": "a", "score": "4/5"},
 ])
@@ -352,14 +355,14 @@ def test_two_verdicts_are_chosen_between(tmp_path):
 def test_the_command_maps_columns_and_says_what_it_left(tmp_path, capsys):
     path, db = tmp_path / "own.csv", str(tmp_path / "f.db")
     path.write_text("task,good,bad,margin,who\nQ,a,b,3,7\nR,c,d,4,8\n")
-    assert cli.main(["import", str(path), "--db", db, "--field", "prompt=task", "--field", "chosen=good", "--field", "rejected=bad",
-                     "--field", "labeler=who"]) == 0
+    mapped = ["--field", "prompt=task", "--field", "chosen=good", "--field", "rejected=bad"]
+    assert cli.main(["import", str(path), "--db", db, *mapped, "--field", "labeler=who"]) == 0
     out = capsys.readouterr().out
     assert "Stored 2 comparisons" in out and "Fields not read: margin (2)" in out
     with open_database(db) as found:
         assert [c.to_json() for c in found.comparisons()] == [pair("Q", "a", "b", labeler="7"), pair("R", "c", "d", labeler="8")]
     for words, told in ((["--field", "prompt"], "does not name a column"), (["--field", "prompt=none"], "no known shape"),
-                        (["--field", "prompt=task", "--field", "chosen=good", "--field", "rejected=bad", "--field", "system=s"], "'s'")):
+                        ([*mapped, "--field", "system=s"], "'s'")):
         assert cli.main(["import", str(path), "--db", str(tmp_path / "new.db"), *words]) == 2
         assert told in capsys.readouterr().err and not (tmp_path / "new.db").exists()
 
