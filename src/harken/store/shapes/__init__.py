@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harken.core.errors import UserError
+from harken.core.formats import is_dialogue
 from harken.core.records import Choice, Demonstration, Judgment, Prompt
 from harken.store.shapes.answers import conversation, edited, prompt_answer
 from harken.store.shapes.fields import Row, check_unread
@@ -66,6 +67,7 @@ SHAPES: tuple[tuple[tuple[tuple[str, ...], ...], Condition, Adapter], ...] = (
     ((("completion",), ("instruction",), ("question", "answer"), ("question", "response"), ("query", "response"),
       ("input", "output"), ("prompt",)), None, prompt_answer),
 )
+PLAIN = frozenset(("prompt", "completions", "ranks", "labeler", "group"))
 _known: dict[tuple[str, ...], list[tuple[Condition, Adapter]]] = {}
 
 
@@ -107,6 +109,8 @@ def read_row(given: Mapping[str, Any], *, asked: Kind | None = None, ignore: Col
              adapter: Adapter | None = None) -> Found:
     """The records of one parsed row. `asked` is the kind that somebody asked for, if anybody did; `ignore` names fields
     that may stay unread."""
+    if adapter is None and not ignore and (plain := _plain_comparison(given)):
+        return plain
     row = Row(given)
     if ignore:
         for name in ignore:
@@ -127,6 +131,17 @@ def read_row(given: Mapping[str, Any], *, asked: Kind | None = None, ignore: Col
     if ignore:
         unread = sorted({*unread, *(name for name in ignore if name in given)})
     return Found(records, unread, row.notes)
+
+
+def _plain_comparison(given: Mapping[str, Any]) -> Found | None:
+    """Harken's own comparison with nothing beside it, the row that is read most; any other goes the long way."""
+    asked = given.get("prompt")
+    if not given.keys() <= PLAIN or "ranks" not in given or not isinstance(asked, str) or is_dialogue(asked):
+        return None
+    try:
+        return Found([Choice.from_json(given)])
+    except ValueError:
+        return None
 
 
 def _checked(made: Record | Iterable[Record]) -> list[Record]:

@@ -137,7 +137,7 @@ def number(value: Any) -> Any:
 
 
 def answer(value: object, name: str) -> str:
-    """An answer given as text, JSON text of one message, or one assistant message. Harken's own `completion` is taken literally."""
+    """An answer given as text, JSON text of one message, or one assistant message. `completion` is taken literally."""
     if isinstance(value, str):
         found = json_messages(value, name) if name != "completion" else None
         if found is None:
