@@ -230,7 +230,8 @@ def test_two_answers_and_a_verdict(row, field, verdicts):
             read_row(row | {field: nothing})
 
 
-@pytest.mark.parametrize("names", [("chosen", "rejected"), ("chosen_response", "rejected_response"), ("response_j", "response_k")])
+@pytest.mark.parametrize("names", [("chosen", "rejected"), ("chosen_response", "rejected_response"),
+                                   ("response_j", "response_k")])
 def test_the_better_answer_is_the_first_of_the_pair_whatever_the_order_of_fields(names):
     for row in ({names[0]: "a", names[1]: "b", "question": "Q"}, {"question": "Q", names[1]: "b", names[0]: "a"}):
         assert read_row(row).records[0].to_json() == pair("Q", "a", "b")
@@ -261,7 +262,9 @@ def test_llama_factory():
     assert read_row(row).records[0].to_json() == pair([system("S"), user("Q")], "a", "b")
     tools = [{"name": "w", "parameters": {"city": "str"}}]
     called = {"conversations": [{"from": "human", "value": "Q"},
-                                {"from": "function_call", "value": '{"name": "w", "arguments": {}}'}, {"from": "observation", "value": "20C"}, {"from": "gpt", "value": "a"}], "tools": json.dumps(tools)}
+                                {"from": "function_call", "value": '{"name": "w", "arguments": {}}'},
+                                {"from": "observation", "value": "20C"},
+                                {"from": "gpt", "value": "a"}], "tools": json.dumps(tools)}
     (shown,) = read_row(called).records
     assert [m.role for m in shown.prompt.messages] == ["user", "assistant", "tool"] and list(shown.prompt.tools) == tools
     assert shown.prompt.messages[1].extra["tool_calls"][0]["function"]["name"] == "w"
@@ -313,8 +316,8 @@ def test_dialogues_in_a_models_format_are_refused(text):
 
 
 def test_a_prompt_that_both_answers_repeat_is_taken_off_both_and_else_off_none():
-    assert read_row({"prompt": "What is it?", "chosen": "What is it?\nA dog", "rejected": "What is it? A cat"}).records[0].options == \
-        ("A dog", "A cat")
+    both = {"prompt": "What is it?", "chosen": "What is it?\nA dog", "rejected": "What is it? A cat"}
+    assert read_row(both).records[0].options == ("A dog", "A cat")
     one = {"prompt": "What is it?", "chosen": "What is it? A dog.", "rejected": "A cat"}
     assert read_row(one).records[0].options == ("What is it? A dog.", "A cat")
     word = {"prompt": "I", "chosen": "I think so", "rejected": "I do not"}
@@ -375,7 +378,8 @@ def test_a_shape_of_your_own_is_a_function(tmp_path, capsys, monkeypatch):
     (tmp_path / "odd.jsonl").write_text('{"q": "Q", "x": "a", "y": "b", "v": -1}\n')
     monkeypatch.chdir(tmp_path)
     command = ["import", "odd.jsonl", "--db", "f.db", "--shape"]
-    for name, told in (("my_lab_shapes:wrong", "returned a str"), ("none.such:read", "none"), ("my_lab_shapes", "names no function")):
+    for name, told in (("my_lab_shapes:wrong", "returned a str"), ("none.such:read", "none"),
+                       ("my_lab_shapes", "names no function")):
         assert cli.main([*command, name]) == 2 and told in capsys.readouterr().err
     assert cli.main([*command, "my_lab_shapes:read"]) == 0
     with open_database("f.db") as db:

@@ -129,7 +129,8 @@ def zstd(data):
 
 
 PACK = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zip": zipped, "zst": zstd,
-        "gz.gz": lambda d: gzip.compress(gzip.compress(d)), "members": lambda d: b"".join(gzip.compress(p) for p in (d[:20], d[20:]))}
+        "gz.gz": lambda d: gzip.compress(gzip.compress(d)),
+        "members": lambda d: b"".join(gzip.compress(p) for p in (d[:20], d[20:]))}
 
 
 @pytest.mark.parametrize("pack", PACK)
@@ -140,7 +141,7 @@ def test_packed_whatever_the_name(tmp_path, pack, text):
     check(path)
     whole = path.read_bytes()
     path.write_bytes(whole[:len(whole) // 2])
-    with pytest.raises(UserError, match="cut short or damaged|is damaged"):
+    with pytest.raises(UserError, match=r"cut short or damaged|is damaged"):
         read(path)
 
 
@@ -187,14 +188,15 @@ def test_excel(tmp_path):
     with pytest.raises(UserError, match="2 sheets with rows"):
         read(path)
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(UserError, match="damaged|cannot be read"):
+    with pytest.raises(UserError, match=r"damaged|cannot be read"):
         read(path)
 
 
 def test_parquet_and_arrow(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
-    rows = [{**r, "prompt": [{"role": "user", "content": r["prompt"], "name": None}], "tools": None, "score": float("nan")} for r in ROWS]
+    rows = [{**r, "prompt": [{"role": "user", "content": r["prompt"], "name": None}], "tools": None, "score": float("nan")}
+            for r in ROWS]
     rows[0]["meta"] = '{"a": 1}'
     table = pyarrow.Table.from_pylist(rows)
     parquet.write_table(table, tmp_path / "f.bin")
@@ -205,7 +207,7 @@ def test_parquet_and_arrow(tmp_path):
             out.write_table(table)
         check(tmp_path / name)
     (tmp_path / "cut").write_bytes((tmp_path / "f.bin").read_bytes()[:-20])
-    with pytest.raises(UserError, match="damaged or cut short"):
+    with pytest.raises(UserError, match=r"damaged or cut short"):
         read(tmp_path / "cut")
     with pytest.raises(UserError, match="once unpacked"):
         read(tmp_path / "f.bin", unpacked_limit=10)
@@ -303,7 +305,8 @@ def test_what_cannot_be_counted_is_never_left_out(tmp_path, row):
 
 
 @pytest.mark.parametrize(("line", "words"), [
-    ('{"prompt": "Q", "meta": {"s": Infinity}}', "Infinity is no JSON value"), ('{"prompt": "Q", "meta": {"s": 1e999}}', "too large"),
+    ('{"prompt": "Q", "meta": {"s": Infinity}}', "Infinity is no JSON value"),
+    ('{"prompt": "Q", "meta": {"s": 1e999}}', "too large"),
     ('{"prompt": "Q", "meta": {"s": 1, "s": 2}}', '"s" stands twice'),
     ('{"prompt": "Q", "meta": ' + '{"a":' * 60 + "1" + "}" * 60 + "}", "nested too deeply"),
     ('{"prompt": "Q", "meta": {"n": ' + "9" * 5000 + "}}", "not valid JSON|broken")])
@@ -314,7 +317,8 @@ def test_values_that_are_none(tmp_path, line, words):
             read(tmp_path / "f.json")
 
 
-BOMBS = {"line": (b'{"prompt": "', b'"}\n'), "array": (b'[{"prompt": "', b'"}]'), "spaces": (b"", b""), "csv": (b"prompt,chosen\n", b"")}
+BOMBS = {"line": (b'{"prompt": "', b'"}\n'), "array": (b'[{"prompt": "', b'"}]'),
+         "spaces": (b"", b""), "csv": (b"prompt,chosen\n", b"")}
 
 
 @pytest.mark.slow
@@ -341,7 +345,8 @@ def test_a_line_and_a_stream_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "LINE", 1000)
     monkeypatch.setattr(parsing, "CHUNK", 100)
     path = tmp_path / "f.gz"
-    for text, words in (('{"prompt": "' + "x" * 2000 + '"}\n', "longer than"), ('[{"prompt": "' + "x" * 2000 + '"}]', "longer than"),
+    for text, words in (('{"prompt": "' + "x" * 2000 + '"}\n', "longer than"),
+                        ('[{"prompt": "' + "x" * 2000 + '"}]', "longer than"),
                         ("prompt,chosen,rejected\nQ,a," + "x" * 2000, "longer than|larger than")):
         path.write_bytes(gzip.compress(text.encode()))
         with pytest.raises(UserError, match=words) as error:
@@ -356,7 +361,8 @@ def test_a_line_and_a_stream_are_bounded(tmp_path, monkeypatch):
 # The studio's cases, and rows as they are
 
 @pytest.mark.parametrize("name", ["bom", "crlf", "line_separator", "array_pretty.json", "latin1", "utf16", "nul", "surrogate",
-                                  "hostile", "multi_turn", "arena_pairs", "plain.csv", "excel_bom.csv", "chat_parts", "chat_tools"])
+                                  "hostile", "multi_turn", "arena_pairs", "plain.csv", "excel_bom.csv", "chat_parts",
+                                  "chat_tools"])
 def test_answers_without_a_verdict_are_refused_for_what_they_are(name):
     with pytest.raises(UserError, match='"ranks" must be|without a verdict') as error:
         read(CASES / "studio" / (name if "." in name else f"{name}.jsonl"))
@@ -376,7 +382,8 @@ def test_progress_and_streaming(tmp_path):
     reader = Reader(path, progress=lambda done, size: heard.append((done, size)))
     first = next(iter(reader))
     assert first == PAIRS[0] and not heard
-    assert len(list(Reader(path, progress=lambda done, size: heard.append((done, size))))) == 1200 and heard[-1][1] == path.stat().st_size
+    assert len(list(Reader(path, progress=lambda done, size: heard.append((done, size))))) == 1200
+    assert heard[-1][1] == path.stat().st_size
 
 
 def test_fields_and_comparisons_through_the_short_readers(tmp_path):

@@ -15,10 +15,12 @@ TOOLS = ({"type": "function", "function": {"name": "w", "parameters": {"properti
 CALLED = Prompt((Message("system", "Be brief."), Message("user", "Rome?"),
                  Message("assistant", "", {"tool_calls": [{"id": "1", "function": {"name": "w", "arguments": "{}"}}]}),
                  Message("tool", "20C", {"tool_call_id": "1"}), Message("user", "So?")), tools=TOOLS)
-TEXTS = ("Human: hi\n\nAssistant:", '[{"role": "user", "content": "x"}]', "<|im_start|>user", "User: a\nAssistant: b", "=1+1", "'=x",
+TEXTS = ("Human: hi\n\nAssistant:", '[{"role": "user", "content": "x"}]', "<|im_start|>user", "User: a\nAssistant: b", "=1+1",
+         "'=x",
          "- a list", 'a "quote", a comma;\ta tab\r\nand lines', "007", "true", "null", " 3.0 ")
 RECORDS = [
-    Judgment(CALLED, "ranking", {"completions": ["Warm.", "Cold.", "Mild."], "ranks": [1, 2, 1], "strength": 2}, "ann", {"age": "30"}),
+    Judgment(CALLED, "ranking", {"completions": ["Warm.", "Cold.", "Mild."], "ranks": [1, 2, 1], "strength": 2}, "ann",
+             {"age": "30"}),
     Judgment(Prompt.of("Q", use_case="chat", tags=("x",), split="train", meta={"n": [1, {"a": None}]}), "ranking",
              {"completions": ["a", "b"], "ranks": [1, 1], "weight": 0.5}, "7", {"sex": "f"}),
     Judgment(CALLED, "demonstration", {"completion": "Warm."}, "bo", form_version="f1", instruction_hash="i1"),
@@ -77,7 +79,7 @@ def test_tools_and_tool_turns_stay_in_the_database(tmp_path):
     write_jsonl(tmp_path / "f.jsonl", [shown, Demonstration(Prompt.of("Rome?"), "Warm.")])
     with open_database(tmp_path / "f.db") as db:
         db.import_file(tmp_path / "f.jsonl")
-        assert list(db.demonstrations())[0] == shown and list(db.demonstrations())[0].prompt.tools == TOOLS
+        assert next(iter(db.demonstrations())) == shown and next(iter(db.demonstrations())).prompt.tools == TOOLS
         assert len({p.id for p in db.prompts()}) == 2
 
 

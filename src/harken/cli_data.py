@@ -141,7 +141,7 @@ def project_number(db: Database, name: str | None) -> int | None:
         known = dict(connection.execute(select(projects.c.name, projects.c.id)).tuples().all())
     if name not in known:
         raise UserError(f"{db.name} has no project {name!r}.", f"It has: {', '.join(sorted(known)) or 'none'}.")
-    return known[name]
+    return known[name]  # type: ignore[no-any-return]
 
 
 def import_summary(result: ImportResult, file: str, db: str) -> str:

@@ -22,6 +22,8 @@ JudgmentKind = Literal["demonstration", "ranking", "rating", "edit", "thumb", "u
 
 Json = dict[str, Any]
 
+PROMPT_KINDS = frozenset(get_args(PromptKind))
+JUDGMENT_KINDS = frozenset(get_args(JudgmentKind))
 EXTRA = ("tool_calls", "tool_call_id", "name", "reasoning_content")
 """What a message may hold beside role and content, in the shape of OpenAI's chat API: chat templates render it."""
 
@@ -185,7 +187,7 @@ class Prompt:
         if messages[-1].role == "assistant":
             raise ValueError('"prompt" must end before the assistant\'s turn')
         kind = row.get("kind", "plain")
-        if kind not in get_args(PromptKind):
+        if kind not in PROMPT_KINDS:
             kind = "plain"
         return cls(messages, _optional_text(row.get("use_case"), "use_case"), kind,
                    _tags(row.get("tags")), _optional_text(row.get("split"), "split"), _meta(row.get("meta")),
@@ -286,7 +288,7 @@ class Choice:
         if not isinstance(ranks, list) or not all(type(r) is int and r >= 1 for r in ranks):
             raise ValueError('"ranks" must be a list of whole numbers, 1 the best')
         kind = row.get("judgment_kind", "ranking")
-        if kind not in get_args(JudgmentKind):
+        if kind not in JUDGMENT_KINDS:
             raise ValueError(f'"judgment_kind" {kind!r} is not one of {", ".join(get_args(JudgmentKind))}')
         return cls(Prompt.from_json(row), tuple(options), tuple(ranks),
                    _optional_text(row.get("labeler"), "labeler"), group_of(row.get("group")), kind,

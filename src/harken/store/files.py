@@ -90,6 +90,7 @@ class Reader:
         self.notes: Counter[str] = Counter()
         self.unit = "line"
         self._mapped: set[str] = set()
+        self._unasked = self.ignore - self.fields.keys()  # a column that is mapped to an ignored name is read
 
     def __iter__(self) -> Iterator[Record]:
         return (record for record, _ in self._with_rows())
@@ -115,8 +116,10 @@ class Reader:
                 continue
             if not found.records:
                 self.skipped[EMPTY_TREE] += 1
-            self.unread.update(found.unread)
-            self.notes.update(found.notes)
+            if found.unread:
+                self.unread.update(found.unread)
+            if found.notes:
+                self.notes.update(found.notes)
             good += 1
             yield from ((record, row if found.written else {}) for record in found.records)
         if not good - self.skipped[EMPTY_TREE]:
@@ -160,7 +163,7 @@ class Reader:
         return renamed
 
     def _found(self, row: Mapping[str, Any]) -> Found:
-        found = read_row(row, asked=self.asked, ignore=self.ignore - self.fields.keys(), adapter=self.adapter)
+        found = read_row(row, asked=self.asked, ignore=self._unasked, adapter=self.adapter)
         for i, record in enumerate(found.records):
             kind = kind_of(record)
             if self.asked == "prompts":
