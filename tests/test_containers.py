@@ -364,7 +364,7 @@ def test_a_line_and_a_stream_are_bounded(tmp_path, monkeypatch):
                                   "hostile", "multi_turn", "arena_pairs", "plain.csv", "excel_bom.csv", "chat_parts",
                                   "chat_tools"])
 def test_answers_without_a_verdict_are_refused_for_what_they_are(name):
-    with pytest.raises(UserError, match='"ranks" must be|without a verdict') as error:
+    with pytest.raises(UserError, match=r'"ranks" must be|without a verdict') as error:
         read(CASES / "studio" / (name if "." in name else f"{name}.jsonl"))
     assert "UTF" not in error.value.fact and "JSON" not in error.value.fact
     rows = list(read_rows(CASES / "studio" / (name if "." in name else f"{name}.jsonl")))
