@@ -158,6 +158,14 @@ def fitting_prompts(config: Any, learner: Learner, run: Run, seen: Callable[[Pro
     return run.watch.set_aside(kept) if run.watch else kept
 
 
+def need_groups(config: SampleConfig, method: str) -> None:
+    """Raises `UserError` where a prompt's completions have nothing to be compared with, or are all the same."""
+    if config.completions_per_prompt < 2 or config.temperature <= 0:
+        raise UserError(f"{method} needs at least 2 completions a prompt and a temperature above 0; found "
+                        f"{config.completions_per_prompt} and {config.temperature}.",
+                        "Raise --completions-per-prompt or --temperature.")
+
+
 @contextmanager
 def awake(sampler: Rollouts, version: int) -> Iterator[Rollouts]:
     """The sampler, ready to speak with the learner's present weights, which have learnt `version` steps."""

@@ -47,8 +47,8 @@ def train(config: Config, learner: Learner, sampler: Rollouts, reward: Reward, r
         raise UserError(f"There is nothing to choose: --completions-per-prompt {config.completions_per_prompt}, --keep "
                         f"{config.keep}, --temperature {config.temperature}.", "Sample more than are kept, above temperature 0.")
 
-    prompts = PromptSteps(config, learner, run, "expert iteration")
-    for step, batch in prompts:
+    steps = PromptSteps(config, learner, run, "expert iteration")
+    for step, batch in steps:
         rolled = rollout(config, learner, sampler, reward, batch, step)
         best = best_of(rolled, config.keep)
         updates = []
@@ -56,9 +56,9 @@ def train(config: Config, learner: Learner, sampler: Rollouts, reward: Reward, r
             for part in minibatches(len(best), config.minibatches, derive_seed(config.seed, "minibatch", step, epoch)):
                 data = imitation([best[i] for i in part])
                 metrics = learner.forward_backward(data, lambda out, x: nll(out.logps_N, x["weights"]))
-                updates.append(metrics | learner.step(prompts.rate(step)))
-        prompts.log(step, rolled, mean_of(updates), kept=sum(len(t.completions) for t in best))
-    prompts.finish()
+                updates.append(metrics | learner.step(steps.rate(step)))
+        steps.log(step, rolled, mean_of(updates), kept=sum(len(t.completions) for t in best))
+    steps.finish()
 
 
 def imitation(trees: list[Tree]) -> list[Datum]:

@@ -34,7 +34,7 @@ from harken.core.errors import UserError
 from harken.core.protocols import Learner, Loss, Reward, Rollouts
 from harken.core.run import Run
 from harken.core.seeds import derive_seed
-from harken.loops.rollout import Gap, PromptSteps, learn, mean_of, minibatches, rollout, weighted
+from harken.loops.rollout import Gap, PromptSteps, learn, mean_of, minibatches, need_groups, rollout, weighted
 from harken.objectives import kl
 from harken.objectives.policy_gradient import AGGREGATIONS, clipped, group_relative
 
@@ -99,10 +99,7 @@ def train(config: Config, learner: Learner, sampler: Rollouts, reward: Reward, r
 
 
 def _check(config: Config) -> None:
-    if config.completions_per_prompt < 2 or config.temperature <= 0:
-        raise UserError(f"GRPO needs at least 2 completions a prompt and a temperature above 0; found "
-                        f"{config.completions_per_prompt} and {config.temperature}.",
-                        "Raise --completions-per-prompt or --temperature.")
+    need_groups(config, "GRPO")
     for name, known in (("kl", ("k3", "k2", "reward")), ("scale", ("group", "batch", "none")), ("aggregation", AGGREGATIONS),
                         ("ratio", ("token", "sequence"))):
         if getattr(config, name) not in known:

@@ -119,8 +119,8 @@ def train(config: Config, learner: ValueLearner, sampler: Rollouts, reward: Rewa
     steps = PromptSteps(config, learner, run, "ppo", state=state)
     text = pretraining_text(config, learner, run)
 
-    for step, prompts in steps:
-        rolled = rollout(config, learner, sampler, reward, prompts, step)
+    for step, batch in steps:
+        rolled = rollout(config, learner, sampler, reward, batch, step)
         rewards_N = token_rewards(rolled, state.beta, config.whiten_rewards)
         values_N = torch.cat((state.critic or learner).values(rolled.trees))
         advantages_N, returns_N = gae(rewards_N, values_N, rolled.lengths, 1.0, config.lam)
@@ -129,9 +129,9 @@ def train(config: Config, learner: ValueLearner, sampler: Rollouts, reward: Rewa
         gap, updates = Gap(), list[dict[str, float]]()
         for epoch in range(config.epochs_per_step):
             for part in minibatches(len(data), config.minibatches, derive_seed(config.seed, "minibatch", step, epoch)):
-                batch = weighted([data[i] for i in part], "token_mean")
-                ptx = pretraining_batch(config, text, batch, derive_seed(config.seed, "ptx", step, len(updates)))
-                updates.append(update(config, state, batch, ptx, scale, None if updates else gap))
+                weighed = weighted([data[i] for i in part], "token_mean")
+                ptx = pretraining_batch(config, text, weighed, derive_seed(config.seed, "ptx", step, len(updates)))
+                updates.append(update(config, state, weighed, ptx, scale, None if updates else gap))
         steps.log(step, rolled, mean_of(updates), **gap.check(learner.compute), beta=state.beta, value=float(values_N.mean()),
                   explained_variance=explained_variance(values_N, returns_N))
         state.adapt(float(rolled.kl_PG.mean()), len(rolled.lengths))

@@ -50,17 +50,17 @@ def train(config: Config, learner: Learner, sampler: Rollouts, reward: Reward, r
     if config.temperature <= 0:
         raise UserError(f"--temperature {config.temperature} is out of range.", "REINFORCE needs one above 0.")
 
-    prompts = PromptSteps(config, learner, run, "reinforce")
-    for step, batch in prompts:
+    steps = PromptSteps(config, learner, run, "reinforce")
+    for step, batch in steps:
         rolled, gap = rollout(config, learner, sampler, reward, batch, step), Gap()
         returns_PG = rolled.scores_PG - config.beta * rolled.kl_PG
         advantages_PG = less_baseline(returns_PG, config.baseline)
         data = weighted(rolled.data(advantages_PG), "sequence_sum")
-        metrics = learn(learner, data, surrogate, config, gap) | learner.step(prompts.rate(step))
+        metrics = learn(learner, data, surrogate, config, gap) | learner.step(steps.rate(step))
         metrics["entropy"] /= rolled.mean_length  # from a sum over tokens to their mean
         metrics["advantage_std"] = float(advantages_PG.std()) if advantages_PG.numel() > 1 else 0.0
-        prompts.log(step, rolled, metrics, **gap.check(learner.compute))
-    prompts.finish()
+        steps.log(step, rolled, metrics, **gap.check(learner.compute))
+    steps.finish()
 
 
 def less_baseline(returns_PG: Tensor, baseline: str) -> Tensor:

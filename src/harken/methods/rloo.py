@@ -21,13 +21,11 @@ Leaves out: several epochs a rollout, asynchronous rollouts, an adaptive beta.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from harken.core.config import RolloutConfig
-from harken.core.errors import UserError
-from harken.core.protocols import Learner, Loss, Reward, Rollouts
+from harken.core.protocols import Learner, Reward, Rollouts
 from harken.core.run import Run
-from harken.loops.rollout import Gap, PromptSteps, learn, rollout, weighted
+from harken.loops.rollout import Gap, PromptSteps, learn, need_groups, rollout, weighted
 from harken.objectives.policy_gradient import clipped, leave_one_out
 
 
@@ -47,20 +45,14 @@ def needs_reference(config: Config) -> bool:
 
 def train(config: Config, learner: Learner, sampler: Rollouts, reward: Reward, run: Run) -> None:
     """Trains `learner` to raise `reward` on the prompts; `sampler` samples from the learner's weights."""
-    if config.completions_per_prompt < 2 or config.temperature <= 0:
-        raise UserError(f"RLOO needs at least 2 completions a prompt and a temperature above 0; found "
-                        f"{config.completions_per_prompt} and {config.temperature}.",
-                        "Raise --completions-per-prompt or --temperature.")
-
-    def loss(out: Any, x: Any) -> Loss:
-        return clipped(out.logps_N, x["old"], x["advantages"], x["weights"], config.clip)
-
+    need_groups(config, "RLOO")
     steps = PromptSteps(config, learner, run, "rloo")
     for step, batch in steps:
         rolled = rollout(config, learner, sampler, reward, batch, step)
         advantages_PG = leave_one_out(rolled.scores_PG - config.beta * rolled.kl_PG)
         gap = Gap()
-        metrics = learn(learner, weighted(rolled.data(advantages_PG), "sequence_sum"), loss, config, gap)
+        metrics = learn(learner, weighted(rolled.data(advantages_PG), "sequence_sum"),
+                        lambda out, x: clipped(out.logps_N, x["old"], x["advantages"], x["weights"], config.clip), config, gap)
         metrics |= learner.step(steps.rate(step))
         for name in ("clip_fraction", "entropy"):
             metrics[name] /= rolled.mean_length  # from sums over tokens to means
