@@ -53,6 +53,9 @@ class Config(RunConfig):
     """Prompts between two checkpoints."""
 
 
+TRIAL = {"data": "prompts", "reward": "gold", "n": 4, "max_tokens": 8, "prompts_per_step": 8}
+
+
 def train(config: Config, learner: Learner, sampler: PolicySampler, reward: Reward, run: Run) -> None:
     """Measures what choosing is worth, and writes the policy; `learner` is not trained."""
     if config.n < 2 or config.temperature <= 0:

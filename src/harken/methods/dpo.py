@@ -62,6 +62,9 @@ class Config(TrainConfig):
     """Share of prompts kept out of training to measure accuracy on; 0 trains on everything."""
 
 
+TRIAL = {"data": "comparisons", "epochs": 0.5, "batch_size": 6, "learning_rate": 1e-3}
+
+
 def needs_reference(config: Config) -> bool:
     return config.loss not in REFERENCE_FREE
 

@@ -37,6 +37,9 @@ class Config(RolloutConfig):
     """Optimiser steps of each pass."""
 
 
+TRIAL = {"data": "prompts", "reward": "gold", "max_tokens": 16, "steps": 7, "prompts_per_step": 4, "learning_rate": 1e-3}
+
+
 def needs_reference(config: Config) -> bool:
     return True
 

@@ -65,6 +65,10 @@ class Config(RolloutConfig):
     """Optimiser steps of each pass."""
 
 
+TRIAL = {"data": "prompts", "reward": "gold", "max_tokens": 16, "steps": 7, "prompts_per_step": 4, "learning_rate": 1e-3,
+         "epochs_per_step": 2, "minibatches": 2}
+
+
 def needs_reference(config: Config) -> bool:
     return True
 

@@ -74,6 +74,10 @@ class Config(RunConfig):
     """Subtracted from the score of an answer that the token limit cut."""
 
 
+TRIAL = {"data": "prompts", "shots": "examples", "n_shots": 2, "search": "greedy", "pool": 3, "budget": 6, "reward": "gold",
+         "n": 1, "max_tokens": 8}
+
+
 def needs_reward(config: Config) -> bool:
     return config.search != "none"
 

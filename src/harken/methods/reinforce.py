@@ -39,6 +39,9 @@ class Config(RolloutConfig):
     """Weight of the KL to the starting model, per token, in the reward."""
 
 
+TRIAL = {"data": "prompts", "reward": "gold", "max_tokens": 16, "steps": 7, "prompts_per_step": 4, "learning_rate": 1e-3}
+
+
 def needs_reference(config: Config) -> bool:
     return True
 

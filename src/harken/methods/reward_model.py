@@ -66,6 +66,9 @@ class Config(TrainConfig):
     """Share of labelers kept out as well, at least one, where five or more are known; 0 trains on everybody."""
 
 
+TRIAL = {"data": "comparisons", "epochs": 0.5, "batch_size": 6, "learning_rate": 1e-3, "labelers": "reliability"}
+
+
 def head(config: Config) -> str:
     return "reward"
 

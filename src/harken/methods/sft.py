@@ -71,6 +71,9 @@ class Config(TrainConfig):
     """Subtracted from the score of such an answer that the token limit cut."""
 
 
+TRIAL = {"data": "demonstrations", "epochs": 0.5, "batch_size": 4, "learning_rate": 1e-3}
+
+
 @dataclass(frozen=True)
 class Split:
     """A file's demonstrations: to learn from, and held out with their prompts."""
