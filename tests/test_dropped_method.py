@@ -65,7 +65,7 @@ def test_its_page_is_compared(dropped, files, tmp_path):
 
 def test_it_solves_a_toy_task(dropped, babblers, tmp_path, monkeypatch):
     monkeypatch.setitem(test_toy_tasks.POLICY, dropped, (dropped, {}))
-    assert_solves(dropped, BANDIT, babblers, tmp_path, monkeypatch, seeds=(0,))
+    assert_solves(dropped, BANDIT, 0, babblers, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow

@@ -26,6 +26,8 @@ from trials import LEARNING, trial
 
 SMALL = (BANDIT, COUNT, SHORTER)
 SEEDS = (0, 1, 2)
+EACH_SEED = [pytest.param(s, marks=[pytest.mark.slow] * (s > 0)) for s in SEEDS]
+"""The first with the unit tests, the others with the slow ones."""
 ENOUGH = {"bandit": 0.9, "count": 0.9, "shorter": -0.05, "walks": 0.75}
 """Mean reward that counts as solved. The optima are 1, 1, 0 and 1; the models they start from get 0.1, 0.12, -0.9 and 0.29."""
 WORK = {"bandit": (28, 1, 64), "count": (20, 1, 32), "shorter": (10, 2, 16), "walks": (28, 11, 8)}
@@ -82,15 +84,14 @@ def policy_run(name, task, seed, babblers, folder):
                  **{name: value for name, value in settings.items() if name in known})
 
 
-def assert_solves(name, task, babblers, folder, monkeypatch, seeds=SEEDS):
+def assert_solves(name, task, seed, babblers, folder, monkeypatch):
     """ "shorter" needs the end of turn in the loss: with it, the answers' length collapses within the 10 steps."""
     monkeypatch.setattr("harken.launch.train.open_reward", lambda *a, **k: toy_tasks.Known(task))
-    for seed in seeds:
-        done = policy_run(name, task, seed, babblers, folder)
-        assert fresh(done.path, task)[0] >= ENOUGH[task.name], seed
-        if issubclass(find_method(POLICY[name][0]).Config, RolloutConfig):
-            first = read_jsonl(done.path / "metrics.jsonl")[0]
-            assert first["kl"] == pytest.approx(0, abs=1e-4) and first.get("logprob_gap_max", 0) < 1e-4
+    done = policy_run(name, task, seed, babblers, folder)
+    assert fresh(done.path, task)[0] >= ENOUGH[task.name]
+    if issubclass(find_method(POLICY[name][0]).Config, RolloutConfig):
+        first = read_jsonl(done.path / "metrics.jsonl")[0]
+        assert first["kl"] == pytest.approx(0, abs=1e-4) and first.get("logprob_gap_max", 0) < 1e-4
 
 
 def direct_run(loss, task, seed, babblers, folder):
@@ -133,16 +134,17 @@ def babblers(tmp_path_factory):
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda t: t.name)
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in VARIANTS else n for n in POLICY])
-def test_p26_every_policy_method_solves_every_toy_task(tmp_path, monkeypatch, babblers, name, task):
-    assert_solves(name, task, babblers, tmp_path, monkeypatch)
+@pytest.mark.parametrize("seed", EACH_SEED)
+def test_p26_every_policy_method_solves_every_toy_task(tmp_path, monkeypatch, babblers, name, task, seed):
+    assert_solves(name, task, seed, babblers, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("task", [WALKS], ids=lambda t: t.name)
 @pytest.mark.parametrize("loss", [pytest.param(n, marks=[] if n in ("dpo", "kto") else pytest.mark.slow) for n in DIRECT])
-def test_p27_every_direct_loss_solves_toy_tasks_from_rankings(tmp_path, babblers, loss, task):
-    for seed in SEEDS:
-        done = direct_run(loss, task, seed, babblers, tmp_path)
-        assert fresh(done.path, task)[0] >= SHORT_OF_IT.get((loss, task.name), ENOUGH[task.name]), seed
+@pytest.mark.parametrize("seed", EACH_SEED)
+def test_p27_every_direct_loss_solves_toy_tasks_from_rankings(tmp_path, babblers, loss, task, seed):
+    done = direct_run(loss, task, seed, babblers, tmp_path)
+    assert fresh(done.path, task)[0] >= SHORT_OF_IT.get((loss, task.name), ENOUGH[task.name])
 
 
 @pytest.mark.slow

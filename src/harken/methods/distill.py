@@ -62,7 +62,7 @@ class Config(SampleConfig):
     """Share of each step's tokens that are text, with --replay."""
 
 
-TRIAL = {"data": "prompts", "teacher_system": "Be brief.", "max_tokens": 16, "steps": 7, "prompts_per_step": 4,
+TRIAL = {"data": "prompts", "teacher_system": "Be brief.", "max_tokens": 8, "steps": 7, "prompts_per_step": 4,
          "learning_rate": 1e-3}
 
 

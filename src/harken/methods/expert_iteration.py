@@ -37,7 +37,7 @@ class Config(RolloutConfig):
     """Optimiser steps of each pass."""
 
 
-TRIAL = {"data": "prompts", "reward": "gold", "max_tokens": 16, "steps": 7, "prompts_per_step": 4, "learning_rate": 1e-3}
+TRIAL = {"data": "prompts", "reward": "gold", "max_tokens": 8, "steps": 7, "prompts_per_step": 4, "learning_rate": 1e-3}
 
 
 def needs_reference(config: Config) -> bool:

@@ -65,7 +65,7 @@ class Config(RolloutConfig):
     """Optimiser steps of each pass."""
 
 
-TRIAL = {"data": "prompts", "reward": "gold", "max_tokens": 16, "steps": 7, "prompts_per_step": 4, "learning_rate": 1e-3,
+TRIAL = {"data": "prompts", "reward": "gold", "max_tokens": 8, "steps": 7, "prompts_per_step": 4, "learning_rate": 1e-3,
          "epochs_per_step": 2, "minibatches": 2}
 
 

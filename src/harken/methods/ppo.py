@@ -88,7 +88,7 @@ class Config(RolloutConfig):
     """Decay of the moving average of the weights, an optimiser step (InstructGPT: 0.992); 0 saves the last weights."""
 
 
-TRIAL = {"data": "prompts", "reward": "gold", "max_tokens": 16, "steps": 7, "prompts_per_step": 4, "learning_rate": 1e-3,
+TRIAL = {"data": "prompts", "reward": "gold", "max_tokens": 8, "steps": 7, "prompts_per_step": 4, "learning_rate": 1e-3,
          "epochs_per_step": 2, "minibatches": 2, "critic": "separate", "ema": 0.9, "kl_target": 1.0}
 OPTIMUM = {"minibatches": 2}
 PRESETS: dict[str, dict[str, Any]] = {

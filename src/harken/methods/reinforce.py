@@ -39,7 +39,7 @@ class Config(RolloutConfig):
     """Weight of the KL to the starting model, per token, in the reward."""
 
 
-TRIAL = {"data": "prompts", "reward": "gold", "max_tokens": 16, "steps": 7, "prompts_per_step": 4, "learning_rate": 1e-3}
+TRIAL = {"data": "prompts", "reward": "gold", "max_tokens": 8, "steps": 7, "prompts_per_step": 4, "learning_rate": 1e-3}
 
 
 def needs_reference(config: Config) -> bool:
