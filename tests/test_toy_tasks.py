@@ -56,12 +56,20 @@ def train(method, out, data, **settings):
     return launch_train(module, config, quiet=True)
 
 
-def train_babblers(folder):
-    """Models that answer at random: with an end, along the graph's edges, and no better than chance. Task name -> run."""
-    settings = {"learning_rate": 5e-3, "batch_size": 64, "holdout": 0.0}
-    small = train("sft", folder / "small", toy_tasks.babble(SMALL, folder / "small.jsonl", 300), epochs=4, **settings)
-    walker = train("sft", folder / "walker", toy_tasks.babble([WALKS], folder / "walks.jsonl", 1000), epochs=6, **settings)
-    return {**{task.name: str(small.path) for task in SMALL}, WALKS.name: str(walker.path)}
+class Babblers(dict):
+    """Models that answer at random: with an end, along the graph's edges, and no better than chance. Task name -> run, trained
+    when it is asked for first."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+
+    def __missing__(self, name):
+        tasks, kind, each, epochs = ([WALKS], "walker", 1000, 6) if name == WALKS.name else (SMALL, "small", 300, 4)
+        done = train("sft", self.folder / kind, toy_tasks.babble(tasks, self.folder / f"{kind}.jsonl", each), epochs=epochs,
+                     learning_rate=5e-3, batch_size=64, holdout=0.0)
+        self |= {task.name: str(done.path) for task in tasks}
+        return self[name]
 
 
 def policy_run(name, task, seed, babblers, folder):
@@ -129,7 +137,7 @@ def fresh(path, task, n=64):
 
 @pytest.fixture(scope="session")
 def babblers(tmp_path_factory):
-    return train_babblers(tmp_path_factory.mktemp("babblers"))
+    return Babblers(tmp_path_factory.mktemp("babblers"))
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda t: t.name)
@@ -185,7 +193,7 @@ def test_a_reward_model_prefers_the_toy_tasks_best_answers(tmp_path, babblers):
 def table(names, tasks):
     """Mean reward ± its spread over the seeds, the share of answers at the optimum, and seconds a run."""
     folder = Path(tempfile.mkdtemp())
-    babblers = train_babblers(folder)
+    babblers = Babblers(folder)
     print("random", {t.name: [round(x, 2) for x in fresh(babblers[t.name], t)] for t in tasks})
     for name in names:
         for task in tasks:
