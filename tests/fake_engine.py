@@ -130,7 +130,7 @@ class Table:
         folder.mkdir(parents=True, exist_ok=True)
         torch.save(dict(self.parts), folder / "table.pt")
 
-    def beside(self, model):
+    def beside(self, model, template=""):
         return Only(Table(seed=1), protocols.Learner)
 
     def critic(self, model, *, lora_rank, seed):
