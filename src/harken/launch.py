@@ -203,6 +203,8 @@ def open_learner(method: ModuleType, config: Any, run: Run) -> HFSampler:
     loaded = load(config.model)
     if off := loaded.lineage.get("dropout_turned_off"):
         run.note(f"Turned off dropout in {off} places of the model.")
+    if note := loaded.note:
+        run.note(note)
     ties = getattr(config, "ties", "drop")
     head = getattr(method, "head", lambda config: None)(config)
     if head is None:
@@ -219,7 +221,7 @@ def open_learner(method: ModuleType, config: Any, run: Run) -> HFSampler:
 
 def context(engine: Engine) -> int:
     """The most tokens a model can take at once."""
-    return int(getattr(engine.model.config, "max_position_embeddings", None) or sys.maxsize)
+    return engine.context or sys.maxsize
 
 
 def model_identity(spec: str) -> Any:

@@ -120,6 +120,9 @@ def reward_identity(spec: str) -> Any:
         return {"run": spec, "weights": [file_hash(f) for f in files]}
     if spec.partition(":")[0] in scorer_names():
         return getattr(open_reward(spec), "id", spec)
+    if (Path(spec) / "config.json").is_file() and not (Path(spec) / "lineage.json").is_file():  # a model of others
+        from harken import launch
+        return {"run": spec, "weights": launch.import_extra("harken.engines.modelfiles").hashes(Path(spec), spec)}
     return spec
 
 

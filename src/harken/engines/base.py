@@ -15,7 +15,9 @@ from typing import Any
 
 from torch import nn
 
-from harken.engines import cpu
+from harken.core.errors import UserError
+from harken.engines import adapters, cpu
+from harken.engines.form import Form
 
 OWN = "default"
 """The first adapter's name: peft saves it without a folder of its own."""
@@ -24,8 +26,10 @@ OWN = "default"
 class Base:
     """A model that engines share, loaded by `name`; `peft` is it with its adapters, once it has any."""
 
-    def __init__(self, model: Any, template: Any, lineage: dict[str, Any], name: str = "") -> None:
+    def __init__(self, model: Any, template: Any, lineage: dict[str, Any], name: str = "",
+                 form: Form | None = None) -> None:
         self.model, self.template, self.lineage, self.name = model, template, lineage, name
+        self.form = form or Form()
         self.peft: Any = None
         self.layers: list[Any] = []
         self.parameters: list[tuple[str, nn.Parameter]] = []
@@ -49,13 +53,19 @@ class Base:
         self._settle()
         return name
 
-    def read(self, folder: Path) -> str:
-        """A saved adapter, not to be trained; read once however many ask for it. Needs `add` first."""
+    def read(self, folder: Path, what: str = "The adapter") -> str:
+        """A saved adapter, not to be trained; read once however many ask for it. Needs `add` first.
+
+        Raises `UserError` where a tensor of the file does not arrive."""
         key = str(folder.resolve())
         if key not in self.folders:
-            name = f"read{len(self.folders)}"
-            with cpu.quiet():
-                self.peft.load_adapter(str(folder), adapter_name=name)
+            name, saved = f"read{len(self.folders)}", adapters.read_tensors(folder, what)
+            try:
+                with adapters.no_missing(what):
+                    self.peft.load_adapter(str(folder), adapter_name=name)
+            except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+                raise UserError(f"{what} cannot be loaded: {' '.join(str(error).split())[:200]}", "Copy it again.") from None
+            adapters.verify(self.peft, name, saved, what)
             self.folders[key] = name
             self._settle()
         return self.folders[key]

@@ -35,6 +35,7 @@ from harken.core.config import RolloutConfig
 from harken.core.errors import UserError
 from harken.core.protocols import Datum, Reward, Tree
 from harken.core.run import Run, derive_seed, read_json, write_json
+from harken.engines.form import rows_of
 from harken.engines.hf import Engine
 from harken.engines.loading import load, locate_reward
 from harken.engines.rollout import Gap, Rollout, fitting_prompts, mean_of, minibatches, rollout, weighted
@@ -219,7 +220,7 @@ def open_critic(config: Config, learner: Engine) -> Engine | None:
         if config.reward == "gold":
             raise UserError("--critic reward needs a reward model's run; gold is none.", "Use --critic shared or separate.")
     loaded = load(config.reward if config.critic == "reward" else config.model, on=learner.shared)
-    if loaded.template.hash != learner.template.hash or loaded.model.config.vocab_size != learner.model.config.vocab_size:
+    if loaded.template.hash != learner.template.hash or rows_of(loaded.model) != rows_of(learner.model):
         raise UserError(f"The reward model {config.reward} has another tokenizer than {config.model}.",
                         "Use --critic shared or separate.")
     if loaded.head is not None:

@@ -169,7 +169,7 @@ def _groups(config: Config, learner: Engine, kept: list[tuple[Choice, Tree]]) ->
         found = f"the tag {config.group_by!r} names {len(names)} groups" if config.group_by else "no tag was given"
         raise UserError(f"--labelers groups needs two groups or more; {found}.",
                         f"--group-by takes one of the tags in the file: {', '.join(tags) or 'there are none'}.")
-    width = learner.model.config.hidden_size
+    width = learner.width
     learner.add_scalars({"group_head": [[0.0] * width for _ in names]}, 1.0)
     return {name: i for i, name in enumerate(names)}
 
