@@ -25,7 +25,7 @@ from harken.engines.heads import not_linear
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.1}
 SUPPORTED = "Use a causal language model that docs/models.md lists."
-PROMPT, ANSWER, OTHER = 4, 3, 3
+PROMPT, ANSWER, OTHER = 4, 3, 2
 
 
 @torch.no_grad()
@@ -64,25 +64,18 @@ class _Check:
         prompt, first, second = ids[:PROMPT], ids[PROMPT:PROMPT + ANSWER], ids[PROMPT + ANSWER:PROMPT + 2 * ANSWER]
         self.tree, self.beside = Tree(prompt, (first, second)), Tree(ids[-OTHER:], (ids[1:1 + OTHER], ids[4:4 + ANSWER]))
         self.pair = torch.tensor([prompt + first, prompt + second], device=self.device)
-        self.own, self.logits = self._reference()
+        self.own, self.logits = self._whole(self.pair)
 
-    def _reference(self) -> tuple[Tensor, Tensor]:
-        """The model's own hidden states [2, T, D] and logits [2, T, V]. Raises `UserError` where they cannot be trusted."""
+    def _whole(self, ids_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """The model's own hidden states [B, T, D] and logits [B, T, V]. Raises `UserError` where they cannot be had."""
         try:
-            own, logits = plain.whole(self.model, self.pair)
-            alone, _ = plain.whole(self.model, self.pair[:1])
-            shorter, _ = plain.whole(self.model, self.pair[:1, :PROMPT])
+            own, logits = plain.whole(self.model, ids_BT)
         except Exception as error:  # a foreign model's forward raises whatever its author's code meets
             raise UserError(f"The model {self.name} ({self.kind}) does not read plain text: its own forward pass fails "
                             f"({type(error).__name__}: {' '.join(str(error).split())[:120]}).", SUPPORTED) from None
         if not (torch.isfinite(own).all() and torch.isfinite(logits).all()):
             raise UserError(f"The outputs of {self.name} ({self.kind}) are not numbers: its weights are damaged.",
                             "Copy or download the model again.")
-        if self.scores is None and not self._same(own[0, :PROMPT], own[1, :PROMPT], shorter[0]):
-            raise UserError(f"{self.name} ({self.kind}) is no causal language model as it is configured: "
-                            "its tokens see what follows them.", SUPPORTED)
-        if not self._same(own[0], alone[0]):
-            raise UserError(f"What {self.name} ({self.kind}) says of one text depends on the others of its batch.", SUPPORTED)
         return own, logits
 
     def _same(self, one: Tensor, *others: Tensor) -> bool:
@@ -95,8 +88,11 @@ class _Check:
         """The form where packed rows are exact, else why they are not."""
         self.model.config._attn_implementation = NAME
         row = row_of([self.beside, self.tree], self.device, keep_last=True)
+        # The row's pass also fills the cache: a slot past a sequence's own is not seen, and written before it is.
+        cache = Cache(3, max(end - start for start, end in row.spans), self.device)
+        cache.admit([[2], [0, 1]], [OTHER, PROMPT])
         try:
-            with using(row), heard() as windows:
+            with using(row, cache), heard() as windows:
                 hidden = state_of(self.body(input_ids=row.ids, position_ids=row.positions, use_cache=False))[0]
         except Exception:  # a mask or an argument that this attention does not have
             return "its attention is its own"
@@ -108,7 +104,7 @@ class _Check:
             return "completions in one row would see each other"
         if why := self._window(windows):
             return why
-        if not self._decodes(torch.stack((hidden[first], torch.cat((hidden[first][:PROMPT], hidden[second]))))):
+        if not self._decodes(cache, torch.stack((hidden[first], torch.cat((hidden[first][:PROMPT], hidden[second]))))):
             return "its layers call attention in a way that a shared cache does not follow"
         form = self._last_layer()
         return form if form is not None else "its last layer is more than one matrix"
@@ -124,14 +120,9 @@ class _Check:
             return "its sliding windows are not told to the attention interface"
         return ""
 
-    def _decodes(self, row: Tensor) -> bool:
+    def _decodes(self, cache: Cache, row: Tensor) -> bool:
         """Whether two tokens through the cache, beside a row of another length, have the packed row's hidden states."""
-        cache = Cache(3, PROMPT + ANSWER, self.device)
-        cache.admit([[0, 1], [2]], [PROMPT, OTHER])
-        prompts = row_of([Tree(self.tree.prompt, ((0,),)), Tree(self.beside.prompt, ((0,),))], self.device, keep_last=False)
         try:
-            with using(prompts, cache):
-                self.body(input_ids=prompts.ids, position_ids=prompts.positions, use_cache=False)
             for step in range(2):
                 tokens = torch.tensor([*(c[step] for c in self.tree.completions), self.beside.completions[0][step]],
                                       device=self.device)
@@ -172,8 +163,18 @@ class _Check:
         """The plain form: the model's own forward, and its own cache where that is right."""
         if self.scores is not None and self._last_layer() is None:
             raise not_linear(self.name, self.kind)
+        self._alone_and_causal()
         return Form(plain=why, cached=self.scores is None and self._steps(), width=int(self.own.shape[-1]),
                     longest=_longest(self.model))
+
+    def _alone_and_causal(self) -> None:
+        """Raises `UserError` where a token sees what follows it, or a text its neighbours in a batch; packed rows have shown it."""
+        alone, shorter = self._whole(self.pair[:1])[0], self._whole(self.pair[:1, :PROMPT])[0]
+        if self.scores is None and not self._same(self.own[0, :PROMPT], self.own[1, :PROMPT], shorter[0]):
+            raise UserError(f"{self.name} ({self.kind}) is no causal language model as it is configured: "
+                            "its tokens see what follows them.", SUPPORTED)
+        if not self._same(self.own[0], alone[0]):
+            raise UserError(f"What {self.name} ({self.kind}) says of one text depends on the others of its batch.", SUPPORTED)
 
     def _steps(self) -> bool:
         """Whether the prompt and then two tokens through the model's own cache have the whole sequences' logits."""
