@@ -14,8 +14,13 @@ from torch import Tensor
 from harken.core.errors import UserError
 from harken.core.run import file_hash, read_json
 from harken.engines import cpu
+from harken.engines.form import text_config
 
 CONFIG = "adapter_config.json"
+MAMBAS = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
+"""As peft has it: it refuses them an adapter there."""
+LINEAR = ("Linear", "Conv1D", "BitLinear", "AutoBitLinear")
+"""Classes that map one tensor to one tensor by their weight."""
 FILES = ("adapter_model.safetensors", "adapter_model.bin")
 
 
@@ -59,6 +64,22 @@ def read_tensors(folder: Path, what: str) -> dict[str, Tensor]:
     return found
 
 
+def targets(model: Any) -> str | list[str]:
+    """The layers that a new adapter stands on: all linear ones but the last. Left out are routers and layers in
+    groups, which compute otherwise, towers that see or hear, and the output layer of Mamba's kinds, whose weight their kernels read past any adapter."""
+    from transformers import PreTrainedModel
+    text, left, found = text_config(model), [], []
+    past = ("out_proj",) if model.config.model_type in MAMBAS else ()
+    towers = [n for n, m in model.named_modules() if n and isinstance(m, PreTrainedModel) and m.config not in (model.config, text)]
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D":
+            router = type(module).__name__ not in LINEAR
+            tower = any(name.startswith(f"{t}.") for t in towers)
+            (left if router or tower or name.rpartition(".")[2] in past else found).append(name)
+    last = model.get_output_embeddings()
+    return [n for n in found if model.get_submodule(n) is not last] if left else "all-linear"
+
+
 @contextmanager
 def no_missing(what: str) -> Iterator[None]:
     """peft only warns of tensors that it does not find, and leaves them as they began. Raises `UserError` for it."""
@@ -71,26 +92,34 @@ def no_missing(what: str) -> Iterator[None]:
                             "Its base is another model, or of another version of transformers.")
 
 
-def verify(model: Any, name: str, saved: Mapping[str, Tensor], what: str) -> None:
-    """Every tensor of the file is in the adapter `name` of a peft model, with its value, and no other is there."""
-    from peft import get_peft_model_state_dict
-    have = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
-    apart = set(saved).symmetric_difference(have)
-    apart |= {key for key in set(saved) & set(have) if not torch.equal(saved[key].float(), have[key].cpu().float())}
+@torch.no_grad()
+def fill(model: Any, name: str, saved: Mapping[str, Tensor], what: str) -> None:
+    """Copies the tensors of a run's adapter into the adapter `name` of a peft model, by their own names: on loading peft renames
+    keys as the base's checkpoint would be, which some already have (Laguna). Raises `UserError` unless all fit and none is left."""
+    mine = {n.replace(f".{name}", "", 1): p for n, p in model.named_parameters() if "lora_" in n and f".{name}" in n}
+    apart = set(saved).symmetric_difference(mine)
+    apart |= {key for key in set(saved) & set(mine) if saved[key].shape != mine[key].shape}
     if apart:
-        raise UserError(f"{what} does not fit its model: {len(apart)} of its tensors do not arrive ({sorted(apart)[0]}, …).",
+        raise UserError(f"{what} does not fit its model: {len(apart)} tensors are missing or have no place ({sorted(apart)[0]}, …).",
                         "Its base is another model, or of another version of transformers.")
+    for key, value in saved.items():
+        mine[key].copy_(value)
+
+
+def own_config(folder: Path) -> Any:
+    from peft import LoraConfig
+    return LoraConfig.from_pretrained(str(folder))
 
 
 def merged(model: Any, folder: Path, what: str, *, own: bool) -> Any:
-    """The model with the adapter of `folder` merged in. `own`: written by Harken, so each tensor must come back."""
-    from peft import PeftModel
+    """The model with the adapter of `folder` merged in. `own`: written by Harken, so each tensor has its place."""
+    from peft import PeftModel, get_peft_model
     saved = read_tensors(folder, what)
     try:
         with no_missing(what):
-            found = PeftModel.from_pretrained(model, str(folder))
+            found = get_peft_model(model, own_config(folder)) if own else PeftModel.from_pretrained(model, str(folder))
         if own:
-            verify(found, "default", saved, what)
+            fill(found, "default", saved, what)
         return found.merge_and_unload()
     except UserError:
         raise

@@ -40,7 +40,8 @@ class Base:
     def add(self, rank: int, name: str = OWN) -> str:
         """A new adapter on all linear layers, to be trained: its second factors 0, so that it changes nothing yet."""
         from peft import LoraConfig, get_peft_model
-        config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+        config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=adapters.targets(self.model),
+                            task_type="CAUSAL_LM")
         config.fan_in_fan_out = any(type(m).__name__ == "Conv1D" for m in self.model.modules())
         with cpu.quiet():
             if self.peft is None:
@@ -61,11 +62,11 @@ class Base:
         if key not in self.folders:
             name, saved = f"read{len(self.folders)}", adapters.read_tensors(folder, what)
             try:
-                with adapters.no_missing(what):
-                    self.peft.load_adapter(str(folder), adapter_name=name)
+                with cpu.quiet():
+                    self.peft.add_adapter(name, adapters.own_config(folder))
             except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
                 raise UserError(f"{what} cannot be loaded: {' '.join(str(error).split())[:200]}", "Copy it again.") from None
-            adapters.verify(self.peft, name, saved, what)
+            adapters.fill(self.peft, name, saved, what)
             self.folders[key] = name
             self._settle()
         return self.folders[key]

@@ -40,8 +40,8 @@ class Form:
 
 def body_of(model: Any) -> Any:
     """The model without its last layer."""
-    if model.base_model is not model:
-        return model.base_model
+    if (body := model.base_model) is not model:
+        return body.decoder if type(body).__name__.endswith("Wrapper") else body  # BART's kind, which calls past its wrapper
     for name in ("model", "transformer", "backbone", "decoder", "language_model"):
         if isinstance(found := getattr(model, name, None), nn.Module):
             return found
