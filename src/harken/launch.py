@@ -203,8 +203,6 @@ def open_learner(method: ModuleType, config: Any, run: Run) -> HFSampler:
     loaded = load(config.model)
     if off := loaded.lineage.get("dropout_turned_off"):
         run.note(f"Turned off dropout in {off} places of the model.")
-    if note := loaded.note:
-        run.note(note)
     ties = getattr(config, "ties", "drop")
     head = getattr(method, "head", lambda config: None)(config)
     if head is None:
@@ -213,6 +211,8 @@ def open_learner(method: ModuleType, config: Any, run: Run) -> HFSampler:
                      scalars={"tie": 0.0} if ties != "drop" else None, weight_decay=config.weight_decay,
                      tokens_per_micro_batch=config.tokens_per_micro_batch, max_grad_norm=config.max_grad_norm,
                      shard=config.shard)
+    if learner.note:
+        run.note(learner.note)
     if config.lora_rank == 0 and getattr(method, "needs_reference", lambda config: False)(config):
         learner.reference = Engine(load(config.model), dtype=config.dtype, train=False, shard=config.shard,
                                    tokens_per_micro_batch=config.tokens_per_micro_batch)
@@ -238,7 +238,9 @@ def open_engine(model: str, *, dtype: str = "float32", tokens_per_micro_batch: i
     import_extra("harken.engines.hf")
     from harken.engines.hf import Engine
     from harken.engines.loading import load
-    return Engine(load(model), dtype=dtype, train=False, tokens_per_micro_batch=tokens_per_micro_batch)
+    engine = Engine(load(model), dtype=dtype, train=False, tokens_per_micro_batch=tokens_per_micro_batch)
+    import_extra("harken.engines.form").say_once(engine.note)
+    return engine
 
 
 def open_sampler(model: str, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harken.core import processes
 from harken.core.errors import UserError
+from harken.core.terminal import visible
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,16 @@ class Form:
         cache = "" if self.cached else " Its cache is not exact either: sampling computes the whole text anew for every token."
         return (f"{name} ({kind}) takes the plain path, as {self.plain}: one sequence a row through the model's own forward. "
                 f"The result is exact; a prompt is computed again for each of its completions, and nothing is packed.{cache}")
+
+
+_SAID: set[str] = set()
+
+
+def say_once(note: str) -> None:
+    """Tells people on standard error what a run would note; each sentence once a process."""
+    if note and note not in _SAID and processes.group().rank == 0:
+        _SAID.add(note)
+        print(visible(note), file=sys.stderr)
 
 
 def body_of(model: Any) -> Any:

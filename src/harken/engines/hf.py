@@ -158,6 +158,11 @@ class Engine:
         return [] if self.head is None else [(f"head.{n}", p) for n, p in self.head.named_parameters()]
 
     @property
+    def note(self) -> str:
+        """What people should know of how the model is computed; "" where there is nothing to say."""
+        return self.form.note(self.base.name or "This model", self.model.config.model_type)
+
+    @property
     def context(self) -> int:
         """The most tokens of a sequence; 0 where nothing limits them."""
         return min((n for n in (context_of(self.model), self.form.longest) if n), default=0)

@@ -55,12 +55,6 @@ class Loaded:
     classifier: bool = False
     tail: tuple[int, ...] = ()
 
-    @property
-    def note(self) -> str:
-        """What a run says once of how the model is computed; "" where there is nothing to say."""
-        form = self.base.form if self.base is not None else self.form
-        return form.note(self.name, self.model.config.model_type)
-
 
 def cache_folder() -> Path:
     """Where converted models are kept: $HARKEN_CACHE, or ~/.cache/harken."""

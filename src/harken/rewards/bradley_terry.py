@@ -14,6 +14,7 @@ from harken.core.protocols import Tree
 from harken.core.records import Prompt
 from harken.core.run import read_json
 from harken.engines.base import Base
+from harken.engines.form import say_once
 from harken.engines.hf import Engine
 from harken.engines.loading import load
 from harken.labelers.aggregate import Aggregate, place_of
@@ -61,6 +62,8 @@ class BradleyTerryReward:
         if loaded.head is None:
             raise UserError(f"{path} is a run without a reward head.", "Give a run of harken train reward_model.")
         engine = Engine(loaded, dtype=dtype, head="reward", train=False, tokens_per_micro_batch=tokens_per_micro_batch)
+        if loaded.base is None:
+            say_once(engine.note)
         if loaded.classifier:
             return cls(engine, engine.context or sys.maxsize, tail=loaded.tail)
         groups = read_json(path / "result.json").get("groups") or {}
