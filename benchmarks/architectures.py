@@ -188,7 +188,7 @@ def examine(kind: str, folder: Path) -> tuple[str, str]:
     reference = own_greedy(model, PROMPT, 8)
     if any(s.ids != reference for s in found):
         return "wrong samples", f"{found[0].ids} for {reference}"
-    scored = Engine(load(str(folder)), train=False, head="reward").scores(trees)
+    scored = Engine(loaded, train=False, head="reward").scores(trees)
     assert all(bool(torch.isfinite(s).all()) for s in scored)
     for rank in (4, 0):
         apart = learn(folder, trees, rank)
@@ -252,7 +252,11 @@ def table(rows: dict[str, tuple[str, str]]) -> str:
 def main(names: list[str]) -> int:
     import transformers
     transformers.logging.set_verbosity_error()
-    import harken.engines.loading  # imported once, before the processes part
+    import peft  # noqa: F401  imported once, before the processes part
+    import transformers.generation.utils
+    import transformers.modeling_layers
+
+    import harken.engines.loading
     import harken.engines.sampler  # noqa: F401
     rows: dict[str, tuple[str, str]] = {}
     for kind in names or model_types():

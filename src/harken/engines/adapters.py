@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,8 +20,8 @@ from harken.engines.form import text_config
 CONFIG = "adapter_config.json"
 MAMBAS = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
 """As peft has it: it refuses them an adapter there."""
-LINEAR = ("Linear", "Conv1D", "BitLinear", "AutoBitLinear")
-"""Classes that map one tensor to one tensor by their weight."""
+OTHERWISE = re.compile("Router|Gate|Group")
+"""Names of classes derived from a linear layer that do not map one tensor to one tensor by their weight."""
 FILES = ("adapter_model.safetensors", "adapter_model.bin")
 
 
@@ -73,7 +74,7 @@ def targets(model: Any) -> str | list[str]:
     towers = [n for n, m in model.named_modules() if n and isinstance(m, PreTrainedModel) and m.config not in (model.config, text)]
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D":
-            router = type(module).__name__ not in LINEAR
+            router = OTHERWISE.search(type(module).__name__)
             tower = any(name.startswith(f"{t}.") for t in towers)
             (left if router or tower or name.rpartition(".")[2] in past else found).append(name)
     last = model.get_output_embeddings()
