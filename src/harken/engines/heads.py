@@ -46,7 +46,7 @@ def is_classifier(folder: Path) -> bool:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return any(str(a).endswith("ForSequenceClassification") for a in config.get("architectures") or ())
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return False
 
 
