@@ -94,8 +94,9 @@ def test_a_text_past_fixed_rotary_factors_is_refused(sweep, tmp_path):
     rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "rope_theta": 10000.0,
             "original_max_position_embeddings": 8}
     model = Phi3ForCausalLM(Phi3Config(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
-                                       intermediate_size=32, vocab_size=300, original_max_position_embeddings=8, pad_token_id=None,
-                                       max_position_embeddings=64, rope_parameters=rope, bos_token_id=256, eos_token_id=256))
+                                       intermediate_size=32, vocab_size=300, original_max_position_embeddings=8,
+                                       pad_token_id=None, max_position_embeddings=64, rope_parameters=rope,
+                                       bos_token_id=256, eos_token_id=256))
     model.save_pretrained(tmp_path)
     sweep.tokenizer().save_pretrained(tmp_path)
     engine = Engine(load(str(tmp_path)), train=False)
@@ -118,10 +119,11 @@ def plainly(engine):
 def test_the_plain_path_is_the_packed_one(toy_engine, architecture):
     """Log-probs, entropies, scores, values, gradients and samples of a model that both can compute."""
     for head in (None, "reward", "value"):
-        packed, plain = toy_engine(architecture, head=head, lora_rank=4), plainly(toy_engine(architecture, head=head, lora_rank=4))
+        packed, plain = (toy_engine(architecture, head=head, lora_rank=4) for _ in range(2))
+        plainly(plain)
         data = [Datum(t, {"weights": [0.3] * sum(map(len, t.completions))}) for t in TREES]
 
-        def objective(out, x):
+        def objective(out, x, head=head):
             if head is None:
                 return -(out.logps_N * x["weights"]).sum(), {"entropy": out.entropy_N.sum()}
             return (out.scores_C if head == "reward" else out.values_N).square().sum(), {}
@@ -138,7 +140,8 @@ def test_the_plain_path_is_the_packed_one(toy_engine, architecture):
         plain = plainly(toy_engine(architecture))
         plain.form = dataclasses.replace(plain.form, cached=cached)
         prompts = [(5, 6, 7), (8, 9), (10, 11, 12), (13,)]
-        ours, theirs = (HFSampler(e, max_batch=4).sample_ids(prompts, 2, max_tokens=9, seed=4) for e in (plain, toy_engine(architecture)))
+        ours, theirs = (HFSampler(e, max_batch=4).sample_ids(prompts, 2, max_tokens=9, seed=4)
+                        for e in (plain, toy_engine(architecture)))
         assert [[s.ids for s in g] for g in ours] == [[s.ids for s in g] for g in theirs]
         assert all(a.logps == pytest.approx(b.logps, abs=1e-4) for x, y in zip(ours, theirs) for a, b in zip(x, y))
 

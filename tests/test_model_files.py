@@ -43,8 +43,8 @@ def test_sizes_that_no_model_has_are_one_message(folder, values):
 
 
 @pytest.mark.parametrize(("file", "content"), [("config.json", "[]"), ("config.json", "null"), ("config.json", "{" * 5000),
-                                               ("config.json", "[" * 100_000), ("tokenizer.json", "null"), ("tokenizer.json", "{}"),
-                                               ("model.safetensors", "")])
+                                               ("config.json", "[" * 100_000), ("tokenizer.json", "null"),
+                                               ("tokenizer.json", "{}"), ("model.safetensors", "")])
 def test_a_malformed_file_is_one_message(folder, file, content):
     (folder / file).write_text(content)
     with pytest.raises(UserError, match="cannot be loaded"):
@@ -220,7 +220,7 @@ def test_a_lora_folder_of_others_is_loaded_on_its_base(folder, tmp_path):
 
 @pytest.mark.parametrize(("values", "why"), [({"peft_type": "IA3"}, "of the kind IA3; Harken reads LoRA"),
                                              ({"base_model_name_or_path": None}, "does not name its base"),
-                                             ({"base_model_name_or_path": "/nowhere/model"}, "cannot be loaded: There is no model"),
+                                             ({"base_model_name_or_path": "/nowhere/model"}, "loaded: There is no model"),
                                              ({"base_model_name_or_path": "."}, "stands on itself")])
 def test_a_lora_folder_without_its_base_is_one_message(folder, tmp_path, values, why):
     lora(toy_model(), tmp_path / "lora", str(folder))
@@ -234,5 +234,5 @@ def test_a_lora_folder_on_another_model_is_one_message(folder, tmp_path):
     GPT2LMHeadModel(GPT2Config(vocab_size=80, n_embd=32, n_layer=1, n_head=2)).save_pretrained(tmp_path / "other")
     toy_tokenizer().save_pretrained(tmp_path / "other")
     lora(toy_model(), tmp_path / "lora", str(tmp_path / "other"))
-    with pytest.raises(UserError, match="The adapter .* cannot be loaded|does not fit"):
+    with pytest.raises(UserError, match=r"The adapter .* cannot be loaded|does not fit"):
         load(str(tmp_path / "lora"))

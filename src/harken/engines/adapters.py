@@ -66,12 +66,13 @@ def read_tensors(folder: Path, what: str) -> dict[str, Tensor]:
 
 
 def targets(model: Any) -> str | list[str]:
-    """The layers that a new adapter stands on: all linear ones but the last. Left out are routers and layers in
-    groups, which compute otherwise, towers that see or hear, and the output layer of Mamba's kinds, whose weight their kernels read past any adapter."""
+    """The layers that a new adapter stands on: all linear ones but the last. Left out are routers and layers in groups, which
+    compute otherwise, towers that see or hear, and the output layer of Mamba's kinds, whose weight is read past any adapter."""
     from transformers import PreTrainedModel
     text, left, found = text_config(model), [], []
     past = ("out_proj",) if model.config.model_type in MAMBAS else ()
-    towers = [n for n, m in model.named_modules() if n and isinstance(m, PreTrainedModel) and m.config not in (model.config, text)]
+    towers = [n for n, m in model.named_modules() if text is not model.config and n and isinstance(m, PreTrainedModel)
+              and m.config is not model.config and m.config is not text]
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D":
             router = OTHERWISE.search(type(module).__name__)
@@ -96,12 +97,12 @@ def no_missing(what: str) -> Iterator[None]:
 @torch.no_grad()
 def fill(model: Any, name: str, saved: Mapping[str, Tensor], what: str) -> None:
     """Copies the tensors of a run's adapter into the adapter `name` of a peft model, by their own names: on loading peft renames
-    keys as the base's checkpoint would be, which some already have (Laguna). Raises `UserError` unless all fit and none is left."""
+    keys as it would a checkpoint's, though they bear the new names (Laguna). Raises `UserError` unless all fit, none left."""
     mine = {n.replace(f".{name}", "", 1): p for n, p in model.named_parameters() if "lora_" in n and f".{name}" in n}
     apart = set(saved).symmetric_difference(mine)
     apart |= {key for key in set(saved) & set(mine) if saved[key].shape != mine[key].shape}
     if apart:
-        raise UserError(f"{what} does not fit its model: {len(apart)} tensors are missing or have no place ({sorted(apart)[0]}, …).",
+        raise UserError(f"{what} does not fit its model: {len(apart)} tensors are missing or have no place ({min(apart)}, …).",
                         "Its base is another model, or of another version of transformers.")
     for key, value in saved.items():
         mine[key].copy_(value)

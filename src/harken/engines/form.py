@@ -91,13 +91,17 @@ def attention_configs(config: Any) -> list[Any]:
 
 @contextmanager
 def states(model: Any) -> Iterator[list[Tensor]]:
-    """Collects the body's last hidden states of the forward passes inside."""
+    """Collects the body's last hidden states of the forward passes inside, the last one last; OPT's kind calls past its body."""
     found: list[Tensor] = []
-    handle = body_of(model).register_forward_hook(lambda module, args, output: found.append(state_of(output)))
+    body = body_of(model)
+    inner = getattr(body, "decoder", None)
+    handles = [m.register_forward_hook(lambda module, args, output: found.append(state_of(output)))
+               for m in (body, inner) if isinstance(m, nn.Module)]
     try:
         yield found
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def need_rows(model: Any, ids: tuple[int, ...], what: str) -> None:

@@ -168,7 +168,7 @@ class _Check:
                     longest=_longest(self.model))
 
     def _alone_and_causal(self) -> None:
-        """Raises `UserError` where a token sees what follows it, or a text its neighbours in a batch; packed rows have shown it."""
+        """Raises `UserError` where a token sees what follows it, or a text its neighbours in a batch; packed rows show it."""
         alone, shorter = self._whole(self.pair[:1])[0], self._whole(self.pair[:1, :PROMPT])[0]
         if self.scores is None and not self._same(self.own[0, :PROMPT], self.own[1, :PROMPT], shorter[0]):
             raise UserError(f"{self.name} ({self.kind}) is no causal language model as it is configured: "
