@@ -164,6 +164,7 @@ class _Check:
         if self.scores is not None and self._last_layer() is None:
             raise not_linear(self.name, self.kind)
         self._alone_and_causal()
+        self._learns()
         return Form(plain=why, cached=self.scores is None and self._steps(), width=int(self.own.shape[-1]),
                     longest=_longest(self.model))
 
@@ -175,6 +176,20 @@ class _Check:
                             "its tokens see what follows them.", SUPPORTED)
         if not self._same(self.own[0], alone[0]):
             raise UserError(f"What {self.name} ({self.kind}) says of one text depends on the others of its batch.", SUPPORTED)
+
+    @torch.enable_grad()
+    def _learns(self) -> None:
+        """Raises `UserError` where an adapter's gradient would be lost on the way (Reformer's reversible layers)."""
+        inner = [m.weight for m in self.body.modules() if isinstance(m, torch.nn.Linear) and m.weight.requires_grad]
+        outer = [p for p in self.model.parameters() if p.requires_grad]
+        self.model.requires_grad_(False)
+        for weight in inner[:1]:
+            weight.requires_grad_(True)
+        lost = bool(inner) and not self._whole(self.pair[:1])[0].requires_grad
+        for parameter in outer:
+            parameter.requires_grad_(True)
+        if lost:
+            raise UserError(f"{self.name} ({self.kind}) passes an adapter no gradient: its layers compute their own.", SUPPORTED)
 
     def _steps(self) -> bool:
         """Whether the prompt and then two tokens through the model's own cache have the whole sequences' logits."""
