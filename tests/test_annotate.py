@@ -17,7 +17,7 @@ from harken.core.errors import UserError
 from harken.loops.annotate import annotate, malformed_of
 from harken.store.annotations import MANIFEST, Annotated, Shard, slug
 from harken.store.corpus import Reader, open_corpus, plan_splits
-from harken.text.segments import segments
+from harken.text.segments import segment_ends, segments
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -293,3 +293,16 @@ def test_slugs_of_different_scorers_differ():
     ids = ["pep8/1", "pep8:1", "pep8 1", "pep8-1", "a/" + "x" * 99, "a/" + "x" * 98, "é", "../up"]
     assert len({slug(i) for i in ids}) == len(ids) and slug("pep8/1") == "pep8-1"
     assert not any("/" in slug(i) or slug(i).startswith(".") for i in ids)
+
+
+def test_pep8_blames_a_line_for_what_stands_in_it():
+    """x=1 in a function: one violation (E225) of eight characters; its indentation is none. All of them are the text's."""
+    pytest.importorskip("pycodestyle")
+    from harken.rewards.pep8 import PEP8
+    scorer, code = PEP8(), "def f():\n    x=1\n    return x\n\n\nfoo( 1,\n  2)"
+    ends = segment_ends(code, "line")
+    found = scorer.rate_segments(code, ends)
+    assert found[:5] == [0, -12.5, 0, 0, 0]
+    counts = [-s * (b - a) / 100 for s, a, b in zip(found, [0, *ends], ends)]
+    assert sum(counts) == pytest.approx(scorer.violations(code).total())
+    assert scorer.rate("    x=1\n") < found[1]

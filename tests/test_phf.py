@@ -2,6 +2,8 @@
 
 import json
 import random
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from safetensors.torch import load_file
 from harken import launch
 from harken.core.errors import UserError
 from harken.core.run import read_jsonl
+from harken.engines.loading import load
 from harken.loops.annotate import annotate
 from harken.loops.stream import Stream, Tokens
 from harken.store.annotations import Annotated
@@ -38,7 +41,7 @@ def corpus(tmp_path_factory):
             words = rng.choices(WORDS, k=4)
             if bad and rng.random() < 0.5:
                 words[1] = "damn"
-            if rng.random() < 0.025:
+            elif rng.random() < 0.03:
                 words[2] = "unknown"
             return " ".join(words).capitalize() + ". "
         rows.append({"id": f"d{i}", "text": "".join(sentence() for _ in range(8))})
@@ -50,7 +53,8 @@ def corpus(tmp_path_factory):
 def run(corpus, out, objective="mle", **settings):
     method = launch.find_method("phf")
     small = {"size": "40K", "vocabulary": 300, "max_length": 64, "batch_size": 8, "tokens": 8 * 64 * 6, "holdout": 0.1}
-    return launch.train(method, method.Config(data=str(corpus), out=str(out), objective=objective, **small | settings), quiet=True)
+    config = method.Config(data=str(corpus), out=str(out), objective=objective, **small | settings)
+    return launch.train(method, config, quiet=True)
 
 
 def weights(done):
@@ -82,9 +86,13 @@ def test_p22_each_objective_learns_and_resumes_bit_for_bit(corpus, tmp_path, nam
         assert whole.result == cut.result and rows_of(whole) == rows_of(cut)
 
 
+def start(corpus):
+    method = launch.find_method("phf")
+    return load(method.prepare(method.Config(data=str(corpus), size="40K", vocabulary=300, max_length=64)).model)
+
+
 def collect(corpus, count, **settings):
     """Text of `count` windows under an objective, decoded with its control tokens, and the windows."""
-    from harken.engines.loading import load
     from harken.loops.feedback import Feedback
     method = launch.find_method("phf")
     config = method.prepare(method.Config(data=str(corpus), out="", size="40K", vocabulary=300, max_length=64, **settings))
@@ -97,7 +105,7 @@ def collect(corpus, count, **settings):
 
 
 def test_control_tokens_stand_before_segments_as_scored(corpus):
-    text, windows, feedback, _ = collect(corpus, 60, objective="conditional", drop=0.0)
+    text, windows, *_ = collect(corpus, 60, objective="conditional", drop=0.0)
     parts = [p for p in text.replace("<|endoftext|>", "<|good|>").replace("<|bad|>", "<|good|>!").split("<|good|>") if p][:-1]
     assert len(parts) > 100
     assert all(p.startswith("!") == ("damn" in p) for p in parts if "nknown" not in p)
@@ -112,7 +120,7 @@ def test_a_share_of_segments_gets_no_token(corpus):
 
 
 def test_filter_takes_good_documents_again_and_again(corpus):
-    text, _, _, stream = collect(corpus, 150, objective="filter", threshold=-0.01)
+    text, _, _, stream = collect(corpus, 900, objective="filter", threshold=-0.01)
     assert "damn" not in text and stream.epoch >= 1 and stream.left_out > 0
     text, *_ = collect(corpus, 60, objective="filter", level="segment")
     assert "damn" not in text and "nknown" not in text
@@ -127,17 +135,15 @@ def test_upsampled_documents_come_as_often_as_said(corpus):
 
 def test_windows_share_one_token_and_lose_none(corpus):
     text, windows, *_ = collect(corpus, 100)
-    assert all(a.ids[-1] == b.ids[0] for a, b in zip(windows, windows[1:]))
-    documents = [d for d in text.split("<|endoftext|>")[:-1]]
+    assert all(a.ids[-1] == b.ids[0] for a, b in pairwise(windows))
+    documents = text.split("<|endoftext|>")[:-1]
     known = {d.text for d in Annotated(corpus)}
     assert len(documents) > 50 and set(documents) <= known and len(set(documents)) == len(documents)
 
 
 def test_a_stream_goes_on_where_its_state_was_taken(corpus):
     annotated = Annotated(corpus)
-    from harken.engines.loading import load
-    method = launch.find_method("phf")
-    tokenizer = load(method.prepare(method.Config(data=str(corpus), size="40K", vocabulary=300, max_length=64)).model).template.tokenizer
+    tokenizer = start(corpus).template.tokenizer
 
     def writer(document, ids, copy, rng):
         flat = [i for part in ids for i in part]
@@ -148,7 +154,7 @@ def test_a_stream_goes_on_where_its_state_was_taken(corpus):
     state = json.loads(json.dumps(first.state()))
     second = Stream(annotated, tokenizer, length=32, seed=3)
     second.load(state)
-    for _ in range(8):
+    for _ in range(40):
         for a, b in zip(first.take(40, writer), second.take(40, writer)):
             assert (a.ids == b.ids).all() and (a.scores == b.scores).all()
     assert first.epoch == second.epoch > 0
@@ -164,9 +170,7 @@ def test_unscored_segments_are_read_and_not_learnt(corpus):
 
 
 def test_text_that_looks_like_a_control_token_is_text(corpus):
-    from harken.engines.loading import load
-    method = launch.find_method("phf")
-    tokenizer = load(method.prepare(method.Config(data=str(corpus), size="40K", vocabulary=300, max_length=64)).model).template.tokenizer
+    tokenizer = start(corpus).template.tokenizer
     (ids,) = encode(tokenizer, ["a<|good|>b<|endoftext|>"])
     assert not set(ids) & set(tokenizer.all_special_ids)
     assert tokenizer.decode(ids) == "a<|good|>b<|endoftext|>"
@@ -180,10 +184,8 @@ def test_the_start_is_made_once_and_shared(corpus, tmp_path):
 
 
 def test_control_tokens_begin_near_the_mean_row(corpus):
-    from harken.engines.loading import load
-    method = launch.find_method("phf")
-    loaded = load(method.prepare(method.Config(data=str(corpus), size="40K", vocabulary=300, max_length=64)).model)
-    control = Control.read(method._folder(loaded.name))
+    loaded = start(corpus)
+    control = Control.read(Path(loaded.name))
     rows = loaded.model.get_output_embeddings().weight.detach()
     others = torch.ones(len(rows), dtype=torch.bool)
     others[list(control.ids)] = False
