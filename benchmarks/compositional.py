@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from scipy import special
 
-from harken.core.run import derive_seed
+from harken.core.seeds import derive_seed
 from harken.report.svg import Plot
 from harken.stats.intervals import mean_interval, paired_difference
 from harken.stats.logistic import choose
@@ -127,7 +127,7 @@ def picture(row: dict) -> str:
 def real(out: Path, prompts: int, n: int, retest: int) -> dict:
     """Sandbox prompts, `n` answers each, ranked by three of its people. Halves A and B of one part of the prompts pick among the
     answers of the other part, and the other way round. Beside the judges, a reward model on SmolLM2 itself, same rankings."""
-    from harken.cli_rewards import open_panel
+    from harken.cli.rewards import open_panel
     from harken.rewards.compositional import CompositionalReward, Config, combine
     from harken.store.scores import ScoreCache
     from harken.text.panel import qualities
@@ -158,16 +158,17 @@ def real(out: Path, prompts: int, n: int, retest: int) -> dict:
 
 def trained(half: list, out: Path):
     """A reward model on SmolLM2, from the rankings of one half: the same command for all."""
-    from harken import cli, launch
+    from harken.cli.main import main
     from harken.core.records import content_hash
+    from harken.launch.rewards import open_reward
     from harken.store.files import write_jsonl
     rows = [c.to_json() for c in half]
     run = out / f"rm_{content_hash(rows)[:12]}"
     write_jsonl(run.with_suffix(".jsonl"), rows)
-    assert cli.main(["train", "reward_model", "--model", "smollm2", "--data", str(run.with_suffix(".jsonl")), "--out", str(run),
+    assert main(["train", "reward_model", "--model", "smollm2", "--data", str(run.with_suffix(".jsonl")), "--out", str(run),
                      "--epochs", "3", "--batch-size", "2", "--learning-rate", "5e-4", "--warmup", "0.1", "--holdout", "0",
                      "--holdout-labelers", "0", "--max-length", "384", "--dtype", "auto"]) == 0
-    return launch.open_reward(str(run), dtype="bfloat16")
+    return open_reward(str(run), dtype="bfloat16")
 
 
 def halves(kind: str, fit: Callable, asked: list, texts: list[list[str]], choices: list, n: int) -> dict:
@@ -207,15 +208,15 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float | None:
 
 def answers_of(out: Path, prompts: int, n: int) -> tuple[list, list[list[str]], list]:
     """Prompts, SmolLM2's answers (sampled once, then read), and the crowd's rankings of them."""
-    from harken import launch
-    from harken.core.run import read_jsonl
+    from harken.core.files import read_jsonl
     from harken.engines.sampler import HFSampler
+    from harken.launch.models import open_engine
     from harken.sandbox import crowd, load_prompts, make_comparisons
     from harken.store.files import write_jsonl
     asked = load_prompts("train")
     asked = [asked[i] for i in np.random.default_rng(0).permutation(len(asked))[:prompts]]
     if not (out / "answers.jsonl").exists():
-        sampler = HFSampler(launch.open_engine("smollm2", dtype="bfloat16"))
+        sampler = HFSampler(open_engine("smollm2", dtype="bfloat16"))
         found = sampler.sample(asked, n, max_tokens=48)
         write_jsonl(out / "answers.jsonl", ({"texts": [s.text for s in group]} for group in found))
     texts = [row["texts"] for row in read_jsonl(out / "answers.jsonl")]

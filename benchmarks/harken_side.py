@@ -10,8 +10,9 @@ from pathlib import Path
 os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 import work
 
-from harken import launch
-from harken.core.run import read_jsonl
+from harken.core.files import read_jsonl
+from harken.launch.find import find_method
+from harken.launch.train import train as launch_train
 
 WARM_UP = 2
 
@@ -30,9 +31,9 @@ def main(kind: str, steps: int, folder: Path) -> dict:
           "missing_eos_penalty": 0.0}
 
     def train(name: str, rows: list[dict], **settings) -> None:
-        method = launch.find_method(name)
+        method = find_method(name)
         data = work.write(folder / f"{name}.jsonl", rows)
-        launch.train(method, method.Config(**common | {"data": data} | settings), quiet=True)
+        launch_train(method, method.Config(**common | {"data": data} | settings), quiet=True)
 
     def scorer() -> dict:
         train("reward_model", work.rankings(4, 2), batch_size=4, holdout=0, out=str(folder / "rm"))

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from scipy import special
 
-from harken.core.run import derive_seed
+from harken.core.seeds import derive_seed
 from harken.report.svg import Plot
 from harken.stats.intervals import mean_interval
 from harken.stats.logistic import choose, fit

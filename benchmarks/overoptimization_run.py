@@ -34,13 +34,18 @@ from pathlib import Path
 import numpy as np
 from scipy import special
 
-from harken import launch
+from harken.core.files import read_jsonl
 from harken.core.records import Prompt
-from harken.core.run import Run, derive_seed, read_jsonl
+from harken.core.run import Run
+from harken.core.seeds import derive_seed
 from harken.engines.sampler import HFSampler
+from harken.launch.find import find_method
+from harken.launch.models import open_engine
+from harken.launch.rewards import open_reward
+from harken.launch.train import train as launch_train
 from harken.report.svg import Plot, padded
+from harken.stats.drift import Audit, hacking, smoothed
 from harken.stats.logistic import fit
-from harken.stats.monitors import Audit, hacking, smoothed
 
 LETTERS = string.ascii_lowercase
 ASKED = [f"Say {i}." for i in range(128)]
@@ -61,8 +66,8 @@ def counted(text: str) -> list[float]:
 
 
 def train(method: str, out: Path, model: str, **settings) -> Run:
-    module = launch.find_method(method)
-    return launch.train(module, module.Config(model=model, out=str(out), **settings), quiet=True)
+    module = find_method(method)
+    return launch_train(module, module.Config(model=model, out=str(out), **settings), quiet=True)
 
 
 def write(path: Path, rows: list[dict]) -> str:
@@ -87,7 +92,7 @@ class World:
         self.root.mkdir()
         self.rng = np.random.default_rng(derive_seed("overoptimization run", seed))
         self.values = np.append(self.rng.standard_normal(26), [-1.0, -REPEAT])
-        sampler = HFSampler(launch.open_engine(policy))
+        sampler = HFSampler(open_engine(policy))
         found = sampler.sample([Prompt.of(p) for p in ASKED], 64, max_tokens=8, seed=seed)
         self.answers = [s.text for group in found for s in group]
         self.rng.shuffle(self.answers)
@@ -143,7 +148,7 @@ def measure(world: World, steps: int, *, stop: bool, control: bool) -> dict:
              "peak": audits[int(gold.argmax())].step, "last_share": float((gold[-1] - gold[0]) / (gold.max() - gold[0])),
              **replay(audits, gold)}
     for name, sees, count in (("few", present, 200), ("blind", counted, 800)):
-        other = launch.open_reward(world.reward(name, sees, slice(1000, 1000 + count), 0.2))
+        other = open_reward(world.reward(name, sees, slice(1000, 1000 + count), 0.2))
         asked = [Prompt.of("")] * len(audits[0].texts)
         seen = [replace(a, held_out=tuple(row[0] for row in other.score(asked, [[t] for t in a.texts]))) for a in audits]
         found[name] = replay(seen, gold)

@@ -62,10 +62,11 @@ def measure(method: str, settings: dict[str, Any], processes: int, threads: int,
 
 
 def worker(job: str) -> None:
-    from harken import launch
+    from harken.launch.find import find_method
+    from harken.launch.train import train as launch_train
     method, settings = json.loads(job)
-    module = launch.find_method(method)
-    launch.train(module, module.Config(**settings), quiet=True)
+    module = find_method(method)
+    launch_train(module, module.Config(**settings), quiet=True)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 

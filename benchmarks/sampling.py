@@ -27,9 +27,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 import torch
 from transformers import GenerationConfig
 
-from harken import launch
 from harken.engines.loading import load
 from harken.engines.sampler import HFSampler
+from harken.launch.models import open_engine
 from harken.sandbox import load_prompts
 
 
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def compare(args: argparse.Namespace, dtype: str) -> dict[str, Any]:
-    engine = launch.open_engine(args.model, dtype=dtype)
+    engine = open_engine(args.model, dtype=dtype)
     peer = load(args.model).model.to(getattr(torch, dtype)).eval()
     peer.generation_config.pad_token_id = 0
     prompts = [engine.template.prompt_ids(p) for p in load_prompts("test")[:args.prompts]]

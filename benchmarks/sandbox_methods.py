@@ -26,12 +26,15 @@ os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 import numpy as np
 
-from harken import launch
+from harken.core.files import read_json, read_jsonl, write_json
 from harken.core.protocols import Tree
-from harken.core.run import derive_seed, read_json, read_jsonl, write_json
+from harken.core.seeds import derive_seed
 from harken.engines.sampler import HFSampler
 from harken.evals.capability import document_nll
-from harken.opening import open_reward
+from harken.launch.find import find_method
+from harken.launch.models import open_engine
+from harken.launch.rewards import open_reward
+from harken.launch.train import train as launch_train
 from harken.sandbox import GoldReward, crowd, load_demonstrations, load_prompts, make_judgments
 from harken.stats.intervals import mean_interval, paired_difference
 from harken.stats.winrate import win_rate
@@ -82,11 +85,11 @@ class Comparison:
     def train(self, name: str, method: str, model: str | Path, data: Path, **settings: Any) -> None:
         if self.quick:
             settings |= {"steps": 2} if "steps" in settings else {}
-        module = launch.find_method(method)
+        module = find_method(method)
         start = time.monotonic()
         done = (self.out / name / "result.json").exists()
         config = module.Config(model=str(model), data=str(data), out=str(self.out / name), dtype=self.dtype, **settings)
-        launch.train(module, config)
+        launch_train(module, config)
         if not done:
             print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
 
@@ -103,7 +106,7 @@ class Comparison:
         self.train(name, method, self.base / "sft", self.base / "prompts.jsonl", reward=reward, **settings)
 
     def sampler(self, name: str) -> HFSampler:
-        return HFSampler(launch.open_engine(str((self.base if name == "sft" else self.out) / name), dtype=self.dtype))
+        return HFSampler(open_engine(str((self.base if name == "sft" else self.out) / name), dtype=self.dtype))
 
     def answer(self, name: str, base: HFSampler | None) -> dict[str, Any]:
         """Gold and proxy scores of the test answers, KL to SFT [P][A], NLL of the held-out half of the manual."""

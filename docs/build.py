@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from harken import launch
 from harken.core.config import TrainConfig, field_docs
+from harken.launch.find import find_method, method_names
 
 DOCS = Path(__file__).parent
 TESTS = DOCS.parent / "tests"
@@ -42,7 +42,7 @@ def pitfalls(page: str) -> str:
 
 def settings(name: str, page: str) -> str:
     """A method's page with the table of its own settings; those of every method are in docs/methods/index.md."""
-    config = launch.find_method(name).Config
+    config = find_method(name).Config
     common = {f.name: f.default for f in dataclasses.fields(TrainConfig)}
     own = [f for f in dataclasses.fields(config) if f.name not in common or f.default != common[f.name]]
     table = _table(own, field_docs(config))
@@ -67,7 +67,7 @@ def _table(fields: Iterable[Any], docs: dict[str, str]) -> str:
 def main() -> None:
     traps = DOCS / "pitfalls.md"
     pages = {traps: pitfalls(traps.read_text(encoding="utf-8")), DOCS / "methods" / "settings.md": common()}
-    for name in launch.method_names():
+    for name in method_names():
         path = DOCS / "methods" / f"{name}.md"
         pages[path] = settings(name, path.read_text(encoding="utf-8"))
     stale = [p for p, text in pages.items() if not p.exists() or p.read_text(encoding="utf-8") != text]

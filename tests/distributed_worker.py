@@ -8,9 +8,10 @@ import os
 import sys
 from pathlib import Path
 
-from harken import launch
 from harken.core import processes
 from harken.engines.distributed import joined
+from harken.launch.find import find_method
+from harken.launch.train import train as launch_train
 
 CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate", "shutil.rmtree"}
 
@@ -31,5 +32,5 @@ if __name__ == "__main__":
         if processes.group().rank:
             only_read([job["settings"]["out"] for job in jobs])
         for job in jobs:
-            method = launch.find_method(job["method"])
-            launch.train(method, method.Config(**job["settings"]), quiet=True)
+            method = find_method(job["method"])
+            launch_train(method, method.Config(**job["settings"]), quiet=True)

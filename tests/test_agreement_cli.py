@@ -7,8 +7,8 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from harken import cli
-from harken.cli_agreement import SCALES
+from harken.cli.agreement import SCALES
+from harken.cli.main import main
 from harken.core.records import Choice, Judgment, Prompt
 from harken.labelers.agreement import Scale
 from harken.labelers.summary import of_comparisons
@@ -35,7 +35,7 @@ def pairs(tmp_path):
 
 
 def run(capsys, *argv):
-    status = cli.main(["agreement", *map(str, argv)])
+    status = main(["agreement", *map(str, argv)])
     shown = capsys.readouterr()
     return status, shown.out, shown.err
 

@@ -5,13 +5,15 @@ import json
 import pytest
 import torch
 
-from harken import launch
+from harken.core.files import read_jsonl
 from harken.core.protocols import Datum, Tree
 from harken.core.records import Prompt
-from harken.core.run import read_jsonl
 from harken.engines.hf import Engine
 from harken.engines.loading import load
 from harken.engines.sampler import HFSampler
+from harken.launch.find import find_method
+from harken.launch.rewards import open_reward
+from harken.launch.train import train as launch_train
 
 WORDS = ["red", "blue", "green", "old", "new", "warm"]
 TREES = [Tree((5, 6, 7), ((8, 9, 3), (10, 3))), Tree((11, 12), ((13, 14, 15, 3),))]
@@ -20,10 +22,10 @@ TREES = [Tree((5, 6, 7), ((8, 9, 3), (10, 3))), Tree((11, 12), ((13, 14, 15, 3),
 def trained(method, folder, rows, **settings):
     data = folder / f"{method}.jsonl"
     data.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    module = launch.find_method(method)
+    module = find_method(method)
     config = module.Config(**{"model": "toy", "data": str(data), "out": str(folder / method), "lora_rank": 4,
                               "learning_rate": 1e-2, **settings})
-    return launch.train(module, config, quiet=True).path
+    return launch_train(module, config, quiet=True).path
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def logps(engine, **options):
 def test_a_reward_on_the_policys_base_scores_as_its_own_copy_does(runs):
     sft, rm = runs
     engine = policy(sft)
-    shared, alone = launch.open_reward(rm, on=engine.shared), launch.open_reward(rm)
+    shared, alone = open_reward(rm, on=engine.shared), open_reward(rm)
     assert shared.engine.model is engine.model and alone.engine.model is not engine.model
     prompts, answers = [Prompt.of("Say red."), Prompt.of("Say old.")], [["red", "tall"], ["warm", "old", ""]]
     for _ in range(2):
@@ -68,7 +70,7 @@ def test_a_reward_on_the_policys_base_scores_as_its_own_copy_does(runs):
 def test_whoever_shares_a_base_leaves_the_policy_as_it_is(runs):
     sft, rm = runs
     alone, engine = policy(sft), policy(sft)
-    reward = launch.open_reward(rm, on=engine.shared)
+    reward = open_reward(rm, on=engine.shared)
     critic = Engine(load(rm, on=engine.shared), lora_rank=4, head="value", name="critic", seed=3)
     own = set(map(id, engine.trainable.values()))
     assert own.isdisjoint(map(id, critic.trainable.values())) and len(critic.trainable) == len(engine.trainable) + 2
@@ -87,7 +89,7 @@ def test_whoever_shares_a_base_leaves_the_policy_as_it_is(runs):
 def test_a_critic_on_the_rewards_adapter_starts_at_its_scores_and_leaves_them(runs):
     sft, rm = runs
     engine = policy(sft)
-    reward = launch.open_reward(rm, on=engine.shared)
+    reward = open_reward(rm, on=engine.shared)
     before = reward.engine.scores(TREES)
     critic = Engine(load(rm, on=engine.shared), lora_rank=4, head="value", name="critic")
     assert critic.names == (*reward.engine.names, "critic"), "the reward's adapter is read once"
@@ -103,7 +105,7 @@ def test_a_critic_on_the_rewards_adapter_starts_at_its_scores_and_leaves_them(ru
 def test_only_the_policys_own_adapter_is_saved(runs, tmp_path):
     sft, rm = runs
     engine = policy(sft)
-    launch.open_reward(rm, on=engine.shared)
+    open_reward(rm, on=engine.shared)
     Engine(load(sft, on=engine.shared), lora_rank=4, head="value", name="critic")
     engine.save(tmp_path / "model", base=sft)
     from safetensors import safe_open
@@ -115,7 +117,7 @@ def test_only_the_policys_own_adapter_is_saved(runs, tmp_path):
 def test_a_policy_that_starts_from_the_reward_model_shares_it_head_and_all(runs):
     _, rm = runs
     engine = policy(rm)
-    shared, alone = launch.open_reward(rm, on=engine.shared).engine, launch.open_reward(rm).engine
+    shared, alone = open_reward(rm, on=engine.shared).engine, open_reward(rm).engine
     assert shared.model is engine.model and shared.lineage == alone.lineage
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(shared.scores(TREES), alone.scores(TREES)))
 
@@ -123,7 +125,7 @@ def test_a_policy_that_starts_from_the_reward_model_shares_it_head_and_all(runs)
 def test_an_adapter_of_another_base_keeps_its_own(runs):
     sft, rm = runs
     engine = Engine(load("toy"), lora_rank=4)
-    assert launch.open_reward(rm, on=engine.shared).engine.model is not engine.model
+    assert open_reward(rm, on=engine.shared).engine.model is not engine.model
     assert load("toy", on=engine.shared).model is engine.model
     assert Engine(load(sft)).shared is None, "all weights are trained: nothing stays to stand on"
 

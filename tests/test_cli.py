@@ -12,8 +12,9 @@ from functools import partial
 import pytest
 
 pytest.importorskip("torch")
-from harken import cli, launch
-from harken.core.run import read_json, read_jsonl
+from harken.cli.main import main
+from harken.core.files import read_json, read_jsonl
+from harken.launch.find import method_names
 
 PROMPTS = [f"Say {a} {b}." for a in ("red", "blue", "old") for b in ("red", "blue", "old")]
 
@@ -60,7 +61,7 @@ def shelf(tmp_path_factory):
                         "train reward_model --model runs/sft --lora-rank 4 --data c.jsonl --out runs/rm",
                         WIN.replace("--out out", "--out runs/eval"),
                         "import c.jsonl --db f.db"):
-            assert cli.main(command.split()) == 0
+            assert main(command.split()) == 0
         shutil.copytree("runs/rm", "runs/unfinished")
         os.unlink("runs/unfinished/result.json")  # noqa: PTH108
     finally:
@@ -79,7 +80,7 @@ def mistake(shelf, monkeypatch, capsys):
     def run(command, message):
         monkeypatch.chdir(shelf)
         before = contents(shelf)
-        assert cli.main(command if isinstance(command, list) else command.split()) == 2
+        assert main(command if isinstance(command, list) else command.split()) == 2
         said = capsys.readouterr()
         assert said.out == ""
         assert said.err.count("harken: ") == 1, said.err
@@ -185,7 +186,7 @@ def test_a_mistake_is_one_message(mistake, command, message):
 
 
 def run(command):
-    return cli.main(command if isinstance(command, list) else command.split())
+    return main(command if isinstance(command, list) else command.split())
 
 
 @pytest.fixture
@@ -200,7 +201,7 @@ def here(shelf, tmp_path, monkeypatch):
                                      *(f"{c} --help" for c in ("import", "snapshot", "sample", "score", "report", "doctor",
                                                                "quickstart", "eval win_rate", "eval capability",
                                                                "train harken.methods.sft")),
-                                     *(f"train {m} --help" for m in launch.method_names())])
+                                     *(f"train {m} --help" for m in method_names())])
 def test_help_is_given_and_is_no_error(capsys, command):
     assert run(command) == 0
     said = capsys.readouterr()
@@ -232,7 +233,7 @@ def test_a_win_rate_without_scores_is_one_message(here, capsys, monkeypatch):
         def score(self, prompts, completions):
             return [[None] * len(group) for group in completions]
 
-    monkeypatch.setattr(launch, "open_reward", lambda *a, **k: Silent())
+    monkeypatch.setattr("harken.launch.evaluate.open_reward", lambda *a, **k: Silent())
     assert run(WIN) == 2
     assert "gave no scores to compare" in capsys.readouterr().err
 
@@ -243,7 +244,7 @@ def test_missing_scores_of_a_win_rate_are_noted(here, monkeypatch):
             return [[None if i == 0 else 1.0 for i, _ in enumerate(group)] if p else [1.0] * len(group)
                     for p, group in enumerate(completions)]
 
-    monkeypatch.setattr(launch, "open_reward", lambda *a, **k: Half())
+    monkeypatch.setattr("harken.launch.evaluate.open_reward", lambda *a, **k: Half())
     assert run(WIN) == 0
     assert "16 answers have no score" in "".join(read_json(here / "out" / "result.json")["notes"])  # 8 prompts, two models
 
@@ -287,11 +288,12 @@ def test_without_the_train_extra_the_base_works_and_the_rest_says_how(here):
     program = """if True:
         import contextlib, io, json, sys
         sys.modules["torch"] = None
-        from harken import cli
+        from harken.cli.main import main
+        from harken.launch.find import method_names
         found = []
         for command in sys.argv[1:]:
             with contextlib.redirect_stderr(io.StringIO()) as err, contextlib.redirect_stdout(io.StringIO()):
-                found.append((cli.main(command.split()), err.getvalue()))
+                found.append((main(command.split()), err.getvalue()))
         print(json.dumps(found))"""
     want, work = (SFT, WIN, SAMPLE, SCORE), ("score --reward gold --data c.jsonl --out gold.jsonl", "import d.jsonl --db new.db",
                                              "report runs/sft --out r.html", "doctor")
@@ -323,7 +325,7 @@ def test_interrupted_is_said(here, capsys, monkeypatch):
     assert run(SFT) == 130
     assert "interrupted; the same command continues" in capsys.readouterr().err
     assert not (here / "out").exists()
-    monkeypatch.setattr("harken.labelers_report.run", interrupted)
+    monkeypatch.setattr("harken.cli.labelers_report.run", interrupted)
     assert run("labelers c.jsonl") == 130
     assert "continues" not in capsys.readouterr().err
 

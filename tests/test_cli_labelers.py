@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from harken import cli
+from harken.cli.main import main
 from harken.core.records import Prompt
 from harken.labelers.influence import drop_each, drop_effect, held_out
 from harken.labelers.people import describe, warnings
@@ -89,11 +89,11 @@ def test_f17_a_few_raters_who_dominate_are_reported():
 
 
 def test_the_command_prints_a_table_and_writes_a_picture_and_a_page(file, tmp_path, capsys):
-    assert cli.main(["labelers", file, "--out", str(tmp_path / "l.svg")]) == 0
+    assert main(["labelers", file, "--out", str(tmp_path / "l.svg")]) == 0
     shown = capsys.readouterr().out
     assert "upside-down" in shown and "reversed" in shown and "Unseen votes" in shown
     ElementTree.fromstring((tmp_path / "l.svg").read_text())
-    assert cli.main(["labelers", file, "--effect", "--out", str(tmp_path / "l.html")]) == 0
+    assert main(["labelers", file, "--effect", "--out", str(tmp_path / "l.html")]) == 0
     page = (tmp_path / "l.html").read_text()
     assert "<svg" in page and "<script" not in page and "http" not in page.replace("http://www.w3.org/2000/svg", "")
 
@@ -101,7 +101,7 @@ def test_the_command_prints_a_table_and_writes_a_picture_and_a_page(file, tmp_pa
 def test_json_from_a_database_knows_places_and_seconds(judgments, tmp_path, capsys):
     with open_database(tmp_path / "f.db") as db:
         db.add_judgments(judgments)
-    assert cli.main(["labelers", str(tmp_path / "f.db"), "--json"]) == 0
+    assert main(["labelers", str(tmp_path / "f.db"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     people = {p["name"]: p for p in found["people"]}
     assert people["upside-down"]["verdict"].startswith("reversed")
@@ -114,13 +114,13 @@ def test_wrong_input_is_said_in_one_message(tmp_path, capsys):
              "same.jsonl": '{"prompt": "p", "completions": ["x", "x"], "ranks": [1, 2]}\n'}
     for name, content in cases.items():
         (tmp_path / name).write_text(content)
-        assert cli.main(["labelers", str(tmp_path / name)]) == 2
-        assert cli.main(["labelers", str(tmp_path / name), "--out", "x.png"]) == 2
+        assert main(["labelers", str(tmp_path / name)]) == 2
+        assert main(["labelers", str(tmp_path / name), "--out", "x.png"]) == 2
         assert "Traceback" not in capsys.readouterr().err
-    assert cli.main(["labelers", str(tmp_path / "none.jsonl")]) == 2
+    assert main(["labelers", str(tmp_path / "none.jsonl")]) == 2
     one = tmp_path / "one.jsonl"
     one.write_text('{"prompt": "p", "completions": ["x", "y"], "ranks": [1, 2]}\n')
-    assert cli.main(["labelers", str(one)]) == 0
+    assert main(["labelers", str(one)]) == 0
     assert "One labeler only" in capsys.readouterr().out
 
 
@@ -128,18 +128,18 @@ def test_names_from_outside_stay_text(tmp_path, capsys):
     rows = [{"prompt": f"p{i}", "completions": ["x", "yy"], "ranks": [1, 2], "labeler": who}
             for i in range(30) for who in ("<script>alert(1)</script>", "[red]bo[/red]")]
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    assert cli.main(["labelers", str(tmp_path / "x.jsonl"), "--out", str(tmp_path / "x.html")]) == 0
+    assert main(["labelers", str(tmp_path / "x.jsonl"), "--out", str(tmp_path / "x.html")]) == 0
     assert "<script>" not in (tmp_path / "x.html").read_text() and "[red]bo[/red]" in capsys.readouterr().out
 
 
 def test_a_page_that_cannot_be_written_is_refused_before_the_work(file, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("harken.labelers_report.fit_reliability", lambda *a, **k: pytest.fail("worked in vain"))
+    monkeypatch.setattr("harken.cli.labelers_report.fit_reliability", lambda *a, **k: pytest.fail("worked in vain"))
     (tmp_path / "a_file").write_text("")
     (tmp_path / "folder.svg").mkdir()
     for out in ("a_file/p.svg", "a_file/deeper/p.html", "folder.svg"):
-        assert cli.main(["labelers", file, "--out", str(tmp_path / out)]) == 2
+        assert main(["labelers", file, "--out", str(tmp_path / out)]) == 2
         assert "harken: " in capsys.readouterr().err
-    assert cli.main(["labelers", file, "--out", "p.txt"]) == 2
+    assert main(["labelers", file, "--out", "p.txt"]) == 2
 
 
 def test_some_votes_are_as_likely_alone_as_among_all():

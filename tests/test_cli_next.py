@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from harken import cli, cli_next
+from harken.cli import next as cli_next
+from harken.cli.main import build_parser, main
 from harken.labelers import active, active_sets, features
 from harken.sandbox import crowd, load_demonstrations, make_comparisons, upside_down
 from harken.store.database import open_database
@@ -26,7 +27,7 @@ def files(tmp_path_factory):
 
 def run(files, *more):
     out = files / "queue.jsonl"
-    assert cli.main(["next", "--dimensions", "14", "--n", "6", "--out", str(out), *more]) == 0
+    assert main(["next", "--dimensions", "14", "--n", "6", "--out", str(out), *more]) == 0
     return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
 
 
@@ -88,22 +89,23 @@ def test_wrong_input_is_one_message(tmp_path, monkeypatch, capsys, options, says
     (tmp_path / "deep.jsonl").write_text('{"prompt": "a", "completions": ' + "[" * 200_000 + "\n")
     (tmp_path / "picture.jsonl").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
     (tmp_path / "one.jsonl").write_text('{"prompt": "a", "completions": ["b", "b"]}\n')
-    assert cli.main(["next", *options]) == 2
+    assert main(["next", *options]) == 2
     error = capsys.readouterr().err
     assert says in error and "Traceback" not in error
 
 
 def test_a_reward_becomes_a_feature(files, tmp_path, monkeypatch, capsys):
     """--reward adds its scores within each prompt, in units of their spread, as one column more; what it cannot score is 0."""
-    from harken import launch, queueing
+    from harken.cli.main import main
+    from harken.launch import next as queueing
 
     class Half:
         def score(self, prompts, completions):
             return [[None if i == 3 else float(len(t)) for i, t in enumerate(texts)] for texts in completions]
 
     asked = ["next", "--dimensions", "14", "--candidates", str(files / "samples.jsonl"), "--out", str(tmp_path / "q.jsonl")]
-    args = cli.build_parser().parse_args([*asked, "--reward", "half"])
-    monkeypatch.setattr(launch, "open_reward", lambda name: Half())
+    args = build_parser().parse_args([*asked, "--reward", "half"])
+    monkeypatch.setattr("harken.launch.rewards.open_reward", lambda name: Half())
     pool, _ = queueing.gather(args)
     column = queueing.features(pool, args)[:, -1]
     lengths = np.array([np.nan if i % 4 == 3 else len(t) for i, t in enumerate(pool.flat)]).reshape(-1, 4)
@@ -114,7 +116,7 @@ def test_a_reward_becomes_a_feature(files, tmp_path, monkeypatch, capsys):
     with_scorer, without = run(files, *given, "--reward", "measure:length"), run(files, *given)
     assert len(with_scorer) == 6 and with_scorer != without
     capsys.readouterr()
-    assert cli.main([*asked, "--reward", "no/such/run"]) == 2 and "no/such/run" in capsys.readouterr().err
+    assert main([*asked, "--reward", "no/such/run"]) == 2 and "no/such/run" in capsys.readouterr().err
 
 
 def test_a_database_alone_offers_its_completions_and_its_people(files, tmp_path):
@@ -129,4 +131,4 @@ def test_a_database_alone_offers_its_completions_and_its_people(files, tmp_path)
     empty = tmp_path / "none.db"
     with open_database(empty):
         pass
-    assert cli.main(["next", "--db", str(empty), "--out", str(tmp_path / "q.jsonl")]) == 2
+    assert main(["next", "--db", str(empty), "--out", str(tmp_path / "q.jsonl")]) == 2

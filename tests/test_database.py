@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from sqlalchemy import event, inspect, text
 from sqlalchemy.exc import IntegrityError
 
-from harken import cli_data
+from harken.cli import data as cli_data
 from harken.core.errors import UserError
 from harken.core.records import Choice, Completion, Demonstration, Judgment, Prompt
 from harken.store import migrations

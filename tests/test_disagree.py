@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from harken.cli import main
+from harken.cli.main import main
 from harken.core.records import Choice, Prompt
 from harken.store.files import write_jsonl
 from people_worlds import grouped

@@ -15,14 +15,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from harken import launch
-from harken.cli import main
+from harken.cli.main import main
 from harken.core import processes
+from harken.core.files import read_jsonl
 from harken.core.protocols import Datum, Tree
-from harken.core.run import Run, read_jsonl
+from harken.core.run import Run
 from harken.engines.distributed import sum_gradients
 from harken.engines.hf import Engine
 from harken.engines.sampler import HFSampler
+from harken.launch.find import find_method
+from harken.launch.train import train as launch_train
 from harken.text.packing import shares
 
 WORKER = str(Path(__file__).with_name("distributed_worker.py"))
@@ -106,8 +108,8 @@ def assert_close(one, two, tolerance=1e-5):
 
 
 def one_process(method, files, out, **more):
-    module = launch.find_method(method)
-    return launch.train(module, module.Config(**settings(method, files, out, **more)), quiet=True).path
+    module = find_method(method)
+    return launch_train(module, module.Config(**settings(method, files, out, **more)), quiet=True).path
 
 
 ONE_AT_A_TIME = threading.Lock()  # making a model seeds the generator that threads share

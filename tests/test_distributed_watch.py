@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from harken.core.run import read_json, read_jsonl
+from harken.core.files import read_json, read_jsonl
 from test_distributed import (  # noqa: F401
     ROLLOUT,
     WORKER,

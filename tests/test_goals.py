@@ -330,13 +330,13 @@ def test_reinforce_finds_the_way(seed):
 # --- the demonstration ----------------------------------------------------------------------------
 
 def test_the_demo_shows_the_posterior_narrowing(tmp_path, capsys):
-    from harken import cli
-    assert cli.main(["goals", "demo", "--demos", "300", "--out", str(tmp_path / "g.html")]) == 0
+    from harken.cli.main import main
+    assert main(["goals", "demo", "--demos", "300", "--out", str(tmp_path / "g.html")]) == 0
     shown = capsys.readouterr().out
     assert "naive" in shown and shown.splitlines()[-2].startswith("Mean believed worth")
     page = (tmp_path / "g.html").read_text()
     assert page.count("<tr>") >= 7 and "<svg" in page and "http" not in page
-    assert cli.main(["goals", "demo", "--demos", "0"]) == 2
+    assert main(["goals", "demo", "--demos", "0"]) == 2
 
 
 def test_the_demo_learns_what_kind_of_agent_it_is():

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from harken.core import run as run_module
-from harken.core.run import Run, read_jsonl
+from harken.core.files import read_jsonl
+from harken.core.run import Run
 from harken.engines.hf import Engine
 from harken.engines.sampler import Batch
 from test_methods import ROLLOUTS, SETTINGS, assert_bit_equal, files, run  # noqa: F401

@@ -7,13 +7,14 @@ import shutil
 import pytest
 import torch
 
-from harken import launch
 from harken.core.errors import UserError
 from harken.core.protocols import Tree
 from harken.engines import loading
 from harken.engines.hf import Engine
 from harken.engines.loading import Loaded, load, locate, locate_reward, relative_base
 from harken.engines.toy import toy_model, toy_tokenizer
+from harken.launch.rewards import open_reward
+from harken.launch.train import train as launch_train
 from harken.methods import reward_model, sft
 from harken.text.template import Template
 
@@ -22,7 +23,7 @@ TREES = [Tree((5, 6, 7), ((20, 21, 3), (22, 3))), Tree((9,), ((30, 31, 32, 3),))
 
 def train(method, out, data, model="toy", **settings):
     settings = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-2, "lora_rank": 0, "holdout": 0.0, **settings}
-    return launch.train(method, method.Config(model=str(model), data=str(data), out=str(out), **settings), quiet=True).path
+    return launch_train(method, method.Config(model=str(model), data=str(data), out=str(out), **settings), quiet=True).path
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +149,7 @@ def test_a_reward_model_keeps_head_and_shift(shelf):
     loaded = load(str(shelf / "rm"))
     assert loaded.head is not None
     assert loaded.shift != 0
-    scores = launch.open_reward(str(shelf / "rm")).engine.scores(TREES)
+    scores = open_reward(str(shelf / "rm")).engine.scores(TREES)
     again = Engine(load(str(shelf / "rm")), head="reward", train=False).scores(TREES)
     assert all(torch.equal(a, b) for a, b in zip(scores, again))
     assert load(str(shelf / "one")).head is None

@@ -13,12 +13,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from harken import launch
 from harken.core.config import RunConfig, TrainConfig, field_docs
 from harken.core.errors import UserError
+from harken.core.files import read_jsonl
 from harken.core.protocols import Tree
 from harken.core.records import Choice, Message, Prompt
-from harken.core.run import read_jsonl
+from harken.core.settings import check_settings
+from harken.launch.find import find_method, method_names
+from harken.launch.models import open_engine
+from harken.launch.rewards import open_reward
+from harken.launch.train import train as launch_train
 from harken.methods import dpo, ppo, reward_model, rloo, sft
 from harken.text.template import by_options
 from stopping import stopped_after
@@ -49,11 +53,11 @@ def files(tmp_path):
 
 
 def config(method, files, out, **settings):
-    return launch.find_method(method).Config(model="toy", data=files[DATA.get(method, "prompts")], out=str(out), **settings)
+    return find_method(method).Config(model="toy", data=files[DATA.get(method, "prompts")], out=str(out), **settings)
 
 
 def run(method, *args, **settings):
-    return launch.train(launch.find_method(method), config(method, *args, **settings), quiet=True)
+    return launch_train(find_method(method), config(method, *args, **settings), quiet=True)
 
 
 def weights(path):
@@ -75,8 +79,8 @@ def assert_bit_equal(a, b):
 
 
 def test_every_method_is_a_method():
-    for name in launch.method_names():
-        module = launch.find_method(name)
+    for name in method_names():
+        module = find_method(name)
         assert issubclass(module.Config, RunConfig) and dataclasses.is_dataclass(module.Config)
         assert module.__doc__ and f"harken train {name}" in module.__doc__
         documented = field_docs(module.Config)
@@ -109,7 +113,7 @@ def test_reward_model_learns_for_new_prompts_and_new_people(files, tmp_path):
 def test_p16_demonstrations_average_zero(files, tmp_path):
     done = run("reward_model", files, tmp_path / "r", lora_rank=0, epochs=1, demonstrations=files["demos"])
     from harken.store.files import read_demonstrations
-    reward = launch.open_reward(str(done.path))
+    reward = open_reward(str(done.path))
     demos = read_demonstrations(files["demos"]).records
     scores = reward.score([d.prompt for d in demos], [[d.completion] for d in demos])
     assert sum(s for (s,) in scores) / len(scores) == pytest.approx(0, abs=1e-5)
@@ -166,7 +170,7 @@ def test_reward_model_learns_who_reads_the_scale_upside_down(files, tmp_path):
     done = run("reward_model", turned, tmp_path / "r", labelers="reliability", labeler_learning_rate=0.1, **settings)
     beta = {name: found["beta"] for name, found in done.result["labelers"].items()}
     assert max(beta["l0"], beta["l1"]) < 0 < 0.5 < min(b for n, b in beta.items() if n not in ("l0", "l1"))
-    reward = launch.open_reward(str(done.path))
+    reward = open_reward(str(done.path))
     good = [(p, [p.text[4:-1], "warm warm warm"]) for p in (Prompt.of(f"Say {a} {b}.") for a in WORDS for b in WORDS[:4])]
     scores = reward.score([p for p, _ in good], [c for _, c in good])
     assert sum(a > b for a, b in scores) > 0.9 * len(scores)
@@ -196,7 +200,7 @@ OPTIONS = [
 def test_p26_options_that_change_the_update_climb_too(files, tmp_path, monkeypatch, method, settings):
     """ "Shorter", untrained: from about 14 characters each must at least halve the length. (tests/test_toy_tasks.py has every
     method on every task, over three seeds.)"""
-    monkeypatch.setattr(launch, "open_reward", lambda *a, **k: Shorter())
+    monkeypatch.setattr("harken.launch.train.open_reward", lambda *a, **k: Shorter())
     done = run(method, files, tmp_path / "r", **{"reward": "gold", "lora_rank": 0, "learning_rate": 3e-3, "max_tokens": 16,
                "steps": 20, "beta": 0.0, "prompts_per_step": 8, "completions_per_prompt": 4, **settings})
     rows = read_jsonl(done.path / "metrics.jsonl")
@@ -209,7 +213,7 @@ def test_p14_ppo_token_rewards_by_hand():
     """Two completions of 2 and 1 tokens, scores 1 and -2, β = 0.5; log-ratios 0.2, -0.4 and 1: the KL at every token, the
     score at the last (P14)."""
     from harken.core.protocols import Sample, Tree
-    from harken.engines.rollout import Rollout
+    from harken.loops.rollout import Rollout
     samples = [[Sample((5, 6), "", (-1.0, -2.0), (-1.0, -2.0), True), Sample((7,), "", (-1.0,), (-1.0,), True)]]
     rolled = Rollout([], [Tree((1,), ((5, 6), (7,)))], samples, torch.tensor([[1.0, -2.0]]), torch.tensor([-1.2, -1.6, -2.0]),
                      torch.tensor([[-0.2, 1.0]]))
@@ -219,7 +223,7 @@ def test_p14_ppo_token_rewards_by_hand():
 def test_p6_a_negative_kl_is_an_alarm_only_beyond_chance():
     """Four completions at -0.02 ± 0.004 happen by chance; 400 at -0.5 ± 0.1 mean that sampling and scoring disagree."""
     from harken.core.protocols import Sample, Tree
-    from harken.engines.rollout import Rollout
+    from harken.loops.rollout import Rollout
 
     def rolled(kl):
         samples = [[Sample((5,), "", (-1.0,), (-1.0,), True)] for _ in kl]
@@ -244,7 +248,7 @@ def test_ppo_adapts_beta_by_hand(toy_engine):
 @pytest.mark.slow
 def test_ppo_ptx_keeps_pretraining_text_likely(files, tmp_path, monkeypatch):
     """The same run with and without the pretraining gradient: the text ends more likely with it."""
-    monkeypatch.setattr(launch, "open_reward", lambda *a, **k: Shorter())
+    monkeypatch.setattr("harken.launch.train.open_reward", lambda *a, **k: Shorter())
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join(f"the {a} {b} house is {c}" for a in WORDS for b in WORDS for c in WORDS[:3]))
     settings = {"reward": "gold", "lora_rank": 0, "learning_rate": 3e-3, "max_tokens": 16, "steps": 12, "prompts_per_step": 8,
@@ -255,13 +259,13 @@ def test_ppo_ptx_keeps_pretraining_text_likely(files, tmp_path, monkeypatch):
     assert rows[-1]["ptx_nll"] < 0.8 * rows[0]["ptx_nll"]
     from harken.evals.capability import document_nll
     documents = text.read_text().split("\n\n")[:20]
-    nll = {r: sum(document_nll(launch.open_engine(str(r.path)), documents)) for r in (plain, ptx)}
+    nll = {r: sum(document_nll(open_engine(str(r.path)), documents)) for r in (plain, ptx)}
     assert nll[ptx] < 0.8 * nll[plain]
 
 
 def test_every_preset_is_a_config():
     for preset in ppo.PRESETS.values():
-        launch.check_settings(dataclasses.replace(ppo.Config(), **preset))
+        check_settings(dataclasses.replace(ppo.Config(), **preset))
     assert ppo.PRESETS["instructgpt-1.3b"]["ptx_coef"] == 27.8 and ppo.PRESETS["instructgpt-1.3b"]["ema"] == 0.992
 
 
@@ -271,19 +275,19 @@ def test_ppo_critic_starts_from_the_reward_model(files, tmp_path):
     done = run("ppo", files, tmp_path / "r", reward=str(rm.path), critic="reward", steps=2, prompts_per_step=4, max_tokens=8)
     assert read_jsonl(done.path / "metrics.jsonl")[0]["critic_grad_norm"] > 0
     from harken.engines.loading import load
-    learner = launch.open_engine("toy")
+    learner = open_engine("toy")
     critic = ppo.open_critic(ppo.Config(model="toy", reward=str(rm.path), critic="reward", lora_rank=0), learner)
     tree = learner.template.tree(Prompt.of("Say red."), ["blue"])
     # The value before the end token reads what the reward head reads on the text without it.
     value = float(critic.values([tree])[0][-1])
     shorter = Tree(tree.prompt, (tree.completions[0][:-1],))
-    scored = launch.open_reward(str(rm.path)).engine.scores([shorter])[0]
+    scored = open_reward(str(rm.path)).engine.scores([shorter])[0]
     assert value == pytest.approx(float(scored), abs=1e-5) and load(str(rm.path)).shift != 0
 
 
 def test_the_best_above_the_mean_are_kept():
     from harken.core.protocols import Sample, Tree
-    from harken.engines.rollout import Rollout
+    from harken.loops.rollout import Rollout
     from harken.methods.expert_iteration import best_of
     def sample(i, done=True):
         return Sample((i,), "", (0.0,), (0.0,), done)
@@ -308,7 +312,7 @@ def test_distill_comes_near_its_teacher(files, tmp_path):
 
 
 def test_p6_a_huge_beta_keeps_the_policy_at_the_reference(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(launch, "open_reward", lambda *a, **k: Shorter())
+    monkeypatch.setattr("harken.launch.train.open_reward", lambda *a, **k: Shorter())
     settings = {"reward": "gold", "lora_rank": 0, "learning_rate": 4e-3, "max_tokens": 16, "steps": 18}
     free = run("rloo", files, tmp_path / "free", beta=0.0, **settings)
     held = run("rloo", files, tmp_path / "held", beta=1.0, **settings)
@@ -441,8 +445,8 @@ def test_f16_groups_that_disagree_get_a_score_each(files, disagreeing, tmp_path)
     assert groups["warm"]["shared_accuracy"]["value"] < 0.6
     assert done.result["worst_group_accuracy"] > 0.9
     asked, answers = [Prompt.of("Say red 3.")], [["red", "red blue red"]]
-    plain = launch.open_reward(str(done.path)).score(asked, answers)[0]
-    by = {way: launch.open_reward(str(done.path), aggregate=way).score(asked, answers)[0]
+    plain = open_reward(str(done.path)).score(asked, answers)[0]
+    by = {way: open_reward(str(done.path), aggregate=way).score(asked, answers)[0]
           for way in ("mean", "worst", "group:warm", "group:brief", "quantile:1.0")}
     assert by["group:warm"][1] > by["group:warm"][0] and by["group:brief"][0] > by["group:brief"][1]
     assert by["worst"] == pytest.approx([min(a, b) for a, b in zip(by["group:warm"], by["group:brief"])])
@@ -452,7 +456,7 @@ def test_f16_groups_that_disagree_get_a_score_each(files, disagreeing, tmp_path)
     assert by["mean"] == pytest.approx(mean, abs=1e-5)
     assert plain != by["mean"]
     with pytest.raises(UserError, match="no group 'cold'"):
-        launch.open_reward(str(done.path), aggregate="group:cold")
+        open_reward(str(done.path), aggregate="group:cold")
 
 
 def test_p22_a_reward_model_of_groups_resumes_exactly(files, disagreeing, tmp_path):
@@ -469,6 +473,6 @@ def test_groups_that_are_not_there_are_refused(files, tmp_path):
         run("reward_model", files, tmp_path / "r", labelers="groups", group_by="age")
     done = run("reward_model", files, tmp_path / "plain", epochs=0.2)
     with pytest.raises(UserError, match="has none"):
-        launch.open_reward(str(done.path), aggregate="worst")
+        open_reward(str(done.path), aggregate="worst")
     with pytest.raises(UserError, match="needs a reward model with groups"):
-        launch.open_reward("gold", aggregate="worst")
+        open_reward("gold", aggregate="worst")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harken.core.run import read_json, read_jsonl
+from harken.core.files import read_json, read_jsonl
 from test_methods import ROLLOUTS, SETTINGS, files, run, write  # noqa: F401
 
 PAGES = Path(__file__).parents[1] / "docs" / "methods"

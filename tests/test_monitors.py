@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from harken.core.errors import UserError
-from harken.stats import monitors
-from harken.stats.monitors import MONITORS, Audit, Drift, Rule, change, hacking, parse_rules, slope, smoothed
+from harken.stats import drift as monitors
+from harken.stats.drift import MONITORS, Audit, Drift, Rule, change, hacking, parse_rules, slope, smoothed
 from stopping import stopped_after
 
 ROOT = Path(__file__).parents[1]
@@ -138,18 +138,19 @@ REWARDS = {"gold": Lengths(lambda n: -n / 4), "toxicity": Lengths(lambda n: -abs
 @pytest.fixture
 def train(tmp_path, monkeypatch):
     """Trains the toy to be brief ("gold"), which the held-out reward ("toxicity") likes down to 8 characters."""
-    from harken import launch
-    monkeypatch.setattr(launch, "open_reward", lambda spec, **_: REWARDS[spec])
+    from harken.launch.find import find_method
+    from harken.launch.train import train as launch_train
+    monkeypatch.setattr("harken.launch.train.open_reward", lambda spec, **_: REWARDS[spec])
     data = tmp_path / "p.jsonl"
     data.write_text("".join(json.dumps({"prompt": f"Say {i}."}) + "\n" for i in range(80)))
 
     def run(out, method="rloo", **settings):
-        module = launch.find_method(method)
+        module = find_method(method)
         given = {"reward": "gold", "lora_rank": 0, "learning_rate": 4e-3, "max_tokens": 14, "steps": 30, "beta": 0.0,
                  "prompts_per_step": 6, "completions_per_prompt": 4, "missing_eos_penalty": 0.0, **settings}
         if method == "expert_iteration":
             given.pop("beta")
-        return launch.train(module, module.Config(model="toy", data=str(data), out=str(tmp_path / out), **given), quiet=True)
+        return launch_train(module, module.Config(model="toy", data=str(data), out=str(tmp_path / out), **given), quiet=True)
     return run
 
 
@@ -164,7 +165,7 @@ def same(a, b):
 
 
 def rows(run, name="metrics"):
-    from harken.core.run import read_jsonl
+    from harken.core.files import read_jsonl
     return [{k: v for k, v in r.items() if k != "seconds"} for r in read_jsonl(run.path / f"{name}.jsonl")]
 
 

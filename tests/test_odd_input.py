@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from harken import cli
+from harken.cli.main import main
+from harken.core.files import read_json
 from harken.core.records import Choice, Prompt
-from harken.core.run import read_json
 from harken.rewards import compositional
 from harken.store.files import write_jsonl
 
@@ -24,7 +24,7 @@ def data(tmp_path):
 
 
 def refused(capsys, *argv):
-    assert cli.main([str(a) for a in argv]) == 2
+    assert main([str(a) for a in argv]) == 2
     return capsys.readouterr().err
 
 
@@ -73,15 +73,15 @@ def test_attributes_with_a_byte_order_mark_are_read_and_their_names_shown_plainl
     attributes = {"attributes": [{"name": "\x1b[31mlong\nline", "scorer": "measure:length"}]}
     (data / "a.json").write_text("\ufeff" + json.dumps(attributes), encoding="utf-8")
     source, run = ["--data", str(data / "c.jsonl")], str(data / "run")
-    assert cli.main([*FIT, *source, "--out", run, "--attributes", str(data / "a.json")]) == 0
-    assert cli.main(["score", "--reward", run, *source, "--out", str(data / "s.jsonl"), "--explain"]) == 0
+    assert main([*FIT, *source, "--out", run, "--attributes", str(data / "a.json")]) == 0
+    assert main(["score", "--reward", run, *source, "--out", str(data / "s.jsonl"), "--explain"]) == 0
     said = capsys.readouterr().out
     assert said.count(r"\u001b[31mlong\nline") == 2 and "\x1b" not in said
 
 
 @pytest.mark.parametrize("change", [{"terms": None}, {"terms": [{}]}, {"terms": 5}, {"judge": {}}, {"weight": float("nan")}])
 def test_a_damaged_result_is_said(data, capsys, change):
-    assert cli.main([*FIT, "--data", str(data / "c.jsonl"), "--out", str(data / "run")]) == 0
+    assert main([*FIT, "--data", str(data / "c.jsonl"), "--out", str(data / "run")]) == 0
     file = data / "run" / "model" / "compositional.json"
     saved = read_json(file)
     if "weight" in change:
@@ -104,10 +104,10 @@ def test_a_fit_stopped_anywhere_is_no_reward_and_ends_when_given_again(data, cap
     command = [*FIT, "--data", str(data / "c.jsonl"), "--out", str(data / "run")]
     with monkeypatch.context() as patch:
         patch.setattr(compositional, stage, stop)
-        assert cli.main(command) == 130
+        assert main(command) == 130
         assert "the same command continues" in capsys.readouterr().err
         assert not (data / "run" / "result.json").exists() and not (data / "run" / "model").exists()
-    assert cli.main(command) == 0
+    assert main(command) == 0
     assert (data / "run" / "model" / "compositional.json").is_file()
 
 
@@ -115,5 +115,5 @@ def test_scoring_stopped_leaves_the_file_that_was_there(data, capsys, monkeypatc
     (data / "s.jsonl").write_text("before\n")
     monkeypatch.setattr("harken.store.files.json_line", lambda row: (_ for _ in ()).throw(KeyboardInterrupt))
     command = ["score", "--reward", "measure:length", "--data", str(data / "c.jsonl"), "--out", str(data / "s.jsonl")]
-    assert cli.main(command) == 130
+    assert main(command) == 130
     assert (data / "s.jsonl").read_text() == "before\n" and {p.name for p in data.iterdir()} == {"c.jsonl", "s.jsonl"}

@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("torch")
-from harken import cli, launch
+from harken.cli.main import main
+from harken.core.files import read_json, read_jsonl
 from harken.core.protocols import Sample
 from harken.core.records import Message, Prompt
-from harken.core.run import read_json, read_jsonl
 from harken.engines.policies import BestOfN, best, read_policy, under, weights_of
+from harken.launch.models import open_engine
+from harken.launch.policies import open_sampler
+from harken.launch.rewards import open_reward
 from stopping import stopped_after
 
 WORDS = ["red", "blue", "green", "old", "new", "warm"]
@@ -103,7 +106,7 @@ def shelf(tmp_path_factory):
         patch.chdir(folder)
         for command in ("train sft --model toy --lora-rank 0 --data d.jsonl --out runs/sft --epochs 3 --learning-rate 3e-3",
                         BON):
-            assert cli.main(command.split()) == 0
+            assert main(command.split()) == 0
     return folder
 
 
@@ -119,7 +122,7 @@ def here(shelf, tmp_path, monkeypatch):
 
 
 def run(command):
-    return cli.main(command.split())
+    return main(command.split())
 
 
 def test_best_of_n_says_what_choosing_is_worth(here):
@@ -140,7 +143,7 @@ def test_the_best_of_eight_estimated_is_the_best_of_eight_sampled(here):
     """Fresh answers of the run score what its estimate said, and better than the model's own."""
     assert run("sample --model runs/bon --prompts p.jsonl --n 6 --max-tokens 12 --seed 5 --out bon.jsonl") == 0
     assert run("sample --model runs/sft --prompts p.jsonl --n 6 --max-tokens 12 --seed 5 --out sft.jsonl") == 0
-    reward = launch.open_reward("rules:short.json")
+    reward = open_reward("rules:short.json")
 
     def mean(file):
         rows = read_jsonl(here / file)
@@ -384,7 +387,7 @@ def kl_from_the_prompted_teacher(student):
     """KL(teacher under "loud" ‖ student without), nats an answer, on fresh samples of the teacher."""
     from harken.core.protocols import Tree
     from harken.store.files import read_prompts
-    prompts, teacher, engine = read_prompts("p.jsonl").records, launch.open_sampler("loud"), launch.open_engine(student)
+    prompts, teacher, engine = read_prompts("p.jsonl").records, open_sampler("loud"), open_engine(student)
     samples = teacher.sample(prompts, 4, max_tokens=24, seed=99)
     trees = [Tree(engine.template.prompt_ids(p), tuple(s.ids for s in group)) for p, group in zip(prompts, samples)]
     gaps = [sum(s.logps) - float(x.sum()) for group, found in zip(samples, engine.logprobs(trees)) for s, x in zip(group, found)]
@@ -393,7 +396,7 @@ def kl_from_the_prompted_teacher(student):
 
 def nll_of_unseen_text(model):
     from harken.evals.capability import document_nll, read_documents
-    return sum(document_nll(launch.open_engine(model), read_documents("unseen.txt")))
+    return sum(document_nll(open_engine(model), read_documents("unseen.txt")))
 
 
 DISTILL = "train distill --model sft --data p.jsonl --max-tokens 24 --lora-rank 0 --learning-rate 1e-3 --steps 24 "

@@ -7,13 +7,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from harken import launch  # noqa: E402
+from harken.core.files import read_json  # noqa: E402
 from harken.core.protocols import Datum, Tree  # noqa: E402
-from harken.core.run import read_json  # noqa: E402
 from harken.engines import profile  # noqa: E402
 from harken.engines.attention import row_of  # noqa: E402
 from harken.engines.profile import Profile, profiling, timed  # noqa: E402
 from harken.engines.sampler import HFSampler  # noqa: E402
+from harken.launch.find import find_method  # noqa: E402
+from harken.launch.train import train as launch_train  # noqa: E402
 
 CPU = torch.device("cpu")
 
@@ -99,10 +100,10 @@ def test_rows_that_stand_idle_while_sampling_are_not_counted(toy_engine):
 def test_train_profile_says_where_the_time_went(tmp_path, capsys):
     data = tmp_path / "p.jsonl"
     data.write_text("".join(json.dumps({"prompt": f"Say {i}."}) + "\n" for i in range(40)))
-    module = launch.find_method("rloo")
+    module = find_method("rloo")
     config = module.Config(model="toy", data=str(data), out=str(tmp_path / "r"), reward="gold", steps=2, max_tokens=8,
                            held_out_reward="toxicity", monitor_prompts=8, lora_rank=4, profile=True)
-    run = launch.train(module, config, quiet=True)
+    run = launch_train(module, config, quiet=True)
     found = read_json(run.path / "profile.json")
     names = {"prefill", "decode", "scoring", "reference", "forward", "backward", "optimizer", "audit", "other"}
     assert set(found["sections"]) == names

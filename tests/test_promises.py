@@ -13,14 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from harken import cli, launch
+from harken.cli.main import build_parser, main
 from harken.core.config import field_docs
+from harken.launch.find import find_method, method_names
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "harken"
-RANKS = {"core": 0, "store": 1, "labelers": 1, "text": 1, "objectives": 1, "stats": 1, "goals": 1, "engines": 2,
-         "rewards": 3, "sandbox": 3, "methods": 4, "evals": 4, "studio": 5, "serve": 5, "report": 5}
-TOP = 6
+RANKS = {"core": 0, "store": 1, "labelers": 1, "text": 1, "objectives": 1, "stats": 1, "goals": 1, "engines": 2, "web": 2,
+         "draw": 2, "rewards": 3, "sandbox": 3, "loops": 3, "methods": 4, "evals": 4, "launch": 5, "studio": 6, "serve": 6,
+         "report": 6, "cli": 7}
+TOP = 8
 ALONE = ("methods", "rewards", "evals")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -56,9 +58,10 @@ def test_layers_point_down(path):
 
 
 def test_the_base_import_has_no_torch():
-    code = ("import sys, harken, harken.cli, harken.cli_data, harken.store.database, harken.store.snapshots, harken.stats.pairs, "
-            "harken.stats.bradley_terry, harken.labelers, harken.sandbox, harken.report.build, harken.opening; "
-            "import harken.studio.app; harken.cli.build_parser(); "
+    code = ("import sys, harken, harken.cli.main, harken.cli.data, harken.store.database, harken.store.snapshots, "
+            "harken.stats.pairs, harken.stats.bradley_terry, harken.labelers, harken.sandbox, harken.report.build, "
+            "harken.launch.rewards; "
+            "import harken.studio.app; harken.cli.main.build_parser(); "
             "print([m for m in ('torch', 'transformers', 'peft') if m in sys.modules])")
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
@@ -66,7 +69,7 @@ def test_the_base_import_has_no_torch():
 
 def test_the_studio_starts_without_numpy_and_scipy():
     """Thirty megabytes of a server that draws no figures yet."""
-    code = ("import sys, harken.cli, harken.studio.app; harken.cli.build_parser(); "
+    code = ("import sys, harken.cli.main, harken.studio.app; harken.cli.main.build_parser(); "
             "print([m for m in ('numpy', 'scipy', 'cryptography') if m in sys.modules])")
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
@@ -83,9 +86,9 @@ def commands():
 def options(words):
     if words[0] in ("train", "eval"):
         name = words[1]
-        module = launch.find_method(name) if words[0] == "train" else importlib.import_module(f"harken.evals.{name}")
+        module = find_method(name) if words[0] == "train" else importlib.import_module(f"harken.evals.{name}")
         return {"--" + f.name.replace("_", "-") for f in dataclasses.fields(module.Config)} | {"--config", "--preset", "--help"}
-    parser = cli.build_parser()
+    parser = build_parser()
     sub = next(a for a in parser._actions if hasattr(a, "choices") and a.choices and words[0] in a.choices)
     actions = list(sub.choices[words[0]].filled()._actions)
     for nested in [a for a in actions if isinstance(a, argparse._SubParsersAction)]:
@@ -105,11 +108,11 @@ def test_documented_commands_exist(line):
 
 def test_every_command_and_setting_is_documented():
     everything = "\n".join(p.read_text(encoding="utf-8") for p in PAGES)
-    parser = cli.build_parser()
+    parser = build_parser()
     sub = next(a for a in parser._actions if hasattr(a, "choices") and a.choices)
     for name in sub.choices:
         assert f"harken {name}" in everything or f"make {name}" in everything, f"harken {name} is in no page"
-    kinds = {"methods": launch.method_names(), "evals": ["win_rate", "capability"],
+    kinds = {"methods": method_names(), "evals": ["win_rate", "capability"],
              "rewards": [p.stem for p in (SOURCE / "rewards").glob("[a-z]*.py")]}
     for kind, names in kinds.items():
         for name in names:
@@ -152,6 +155,6 @@ def test_the_method_in_contributing_runs(tmp_path, monkeypatch):
     (tmp_path / "lab_of_the_guide" / "expert.py").write_text(code)
     (tmp_path / "p.jsonl").write_text("".join(f'{{"prompt": "Say {i}."}}\n' for i in range(20)))
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert cli.main(["train", "lab_of_the_guide.expert", "--model", "toy", "--reward", "gold", "--max-tokens", "8",
+    assert main(["train", "lab_of_the_guide.expert", "--model", "toy", "--reward", "gold", "--max-tokens", "8",
                      "--data", str(tmp_path / "p.jsonl"), "--out", str(tmp_path / "r")]) == 0
     assert (tmp_path / "r" / "result.json").exists()

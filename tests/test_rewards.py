@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from scipy import special
 
-from harken import cli, opening
+from harken.cli.main import main
 from harken.core.errors import UserError
+from harken.core.files import read_json, read_jsonl
 from harken.core.records import Choice, Prompt
-from harken.core.run import read_json, read_jsonl
+from harken.launch import rewards as launch_rewards
 from harken.rewards.compositional import CompositionalReward, Term, pairs_of
 from harken.rewards.ensemble import EnsembleReward
 from harken.store.files import write_jsonl
@@ -165,7 +166,7 @@ def planted(tmp_path):
 def test_fit_score_explain_and_serve_as_a_reward(planted, capsys):
     run = planted / "runs" / "cpm"
     command = ["fit", "compositional", "--judge", "rules", "--data", str(planted / "c.jsonl"), "--out", str(run)]
-    assert cli.main(command) == 0
+    assert main(command) == 0
     result = read_json(run / "result.json")
     rows = result["attributes"]
     assert rows["length"]["high"] < 0 < rows["sentiment"]["low"] and rows["finished"]["low"] > 0  # thanks are sentiment
@@ -173,9 +174,9 @@ def test_fit_score_explain_and_serve_as_a_reward(planted, capsys):
     assert "weak" in rows["list_items"] and "weight" not in rows["list_items"]
     assert result["accuracy"]["value"] > 0.7 > 0.55 > result["baselines"]["longest"]["value"]
     capsys.readouterr()
-    assert cli.main(command) == 0 and "nothing to do" in capsys.readouterr().err
+    assert main(command) == 0 and "nothing to do" in capsys.readouterr().err
 
-    assert cli.main(["score", "--reward", str(run), "--data", str(planted / "c.jsonl"), "--explain",
+    assert main(["score", "--reward", str(run), "--data", str(planted / "c.jsonl"), "--explain",
                      "--out", str(planted / "s.jsonl")]) == 0
     shown = capsys.readouterr().out
     assert "sentiment" in shown and "score" in shown
@@ -185,12 +186,12 @@ def test_fit_score_explain_and_serve_as_a_reward(planted, capsys):
             assert score == pytest.approx(sum(parts.values()))
     assert np.mean([s for row in scored for s in row["scores"]]) == pytest.approx(0, abs=0.1)
     moved = run.rename(planted / "elsewhere")
-    assert opening.open_reward(str(moved)).score(ASK, [["Thank you."]])[0][0] > 0
+    assert launch_rewards.open_reward(str(moved)).score(ASK, [["Thank you."]])[0][0] > 0
 
 
 def test_planted_weights_are_recovered_with_their_scale(planted):
     """The Gumbel noise makes the planted values log-odds: 1 for a finished sentence, in units of the measure."""
-    assert cli.main(["fit", "compositional", "--judge", "rules", "--data", str(planted / "c.jsonl"),
+    assert main(["fit", "compositional", "--judge", "rules", "--data", str(planted / "c.jsonl"),
                      "--out", str(planted / "r")]) == 0
     terms = {t["attribute"]["name"]: t for t in read_json(planted / "r" / "model" / "compositional.json")["terms"]}
     assert terms["finished"]["weight"] / terms["finished"]["sd"] == pytest.approx(1.0, abs=0.35)
@@ -204,7 +205,7 @@ def test_planted_weights_are_recovered_with_their_scale(planted):
     (["--judge", "rules", "--weak", "fail"], "Weak attributes"), (["--judge", "http://127.0.0.1:9/v1"], "--answers sampled"),
     (["--judge", "no/such/model/here"], "no model at")])
 def test_mistakes_are_one_message(planted, capsys, extra, message):
-    status = cli.main(["fit", "compositional", "--data", str(planted / "c.jsonl"), "--out", str(planted / "bad"), *extra])
+    status = main(["fit", "compositional", "--data", str(planted / "c.jsonl"), "--out", str(planted / "bad"), *extra])
     text = capsys.readouterr().err
     assert status == 2 and message in text and "Traceback" not in text
     assert not (planted / "bad" / "result.json").exists()
@@ -212,11 +213,11 @@ def test_mistakes_are_one_message(planted, capsys, extra, message):
 
 def test_an_unfinished_fit_is_no_reward(planted):
     run = planted / "half"
-    assert cli.main(["fit", "compositional", "--judge", "rules", "--data", str(planted / "c.jsonl"), "--out", str(run)]) == 0
+    assert main(["fit", "compositional", "--judge", "rules", "--data", str(planted / "c.jsonl"), "--out", str(run)]) == 0
     (run / "result.json").unlink()
     (run / "model" / "compositional.json").unlink()
     with pytest.raises(UserError, match="not finished"):
-        opening.open_reward(str(run))
+        launch_rewards.open_reward(str(run))
 
 
 # --- an endpoint as the judge ----------------------------------------------------------------------
@@ -265,7 +266,7 @@ def test_an_endpoint_judges_and_busy_is_tried_again(endpoint, planted, monkeypat
     (planted / "a.json").write_text(json.dumps({"attributes": [
         {"name": "warm", "description": "is warm", "low": "cold", "high": "warm"},
         {"name": "length", "scorer": "measure:length"}]}))
-    assert cli.main(["fit", "compositional", "--judge", url, "--judge-model", "m", "--answers", "sampled", "--folds", "3",
+    assert main(["fit", "compositional", "--judge", url, "--judge-model", "m", "--answers", "sampled", "--folds", "3",
                      "--attributes", str(planted / "a.json"), "--data", str(planted / "few.jsonl"),
                      "--out", str(planted / "r")]) == 0
     path, body, key = handler.seen[0]
@@ -297,12 +298,12 @@ def test_ensembles_by_hand():
 
 def test_words_become_ensembles():
     text = [["Thank you, you idiot."]]
-    parts = [opening.open_reward(s).score(ASK, text)[0][0] for s in ("toxicity", "sentiment")]
-    assert opening.open_reward("toxicity,sentiment").score(ASK, text)[0][0] == pytest.approx(np.mean(parts))
-    assert opening.open_reward("min:toxicity,sentiment").score(ASK, text)[0][0] == min(parts)
-    uwo = opening.open_reward("uwo=2:toxicity,sentiment")
+    parts = [launch_rewards.open_reward(s).score(ASK, text)[0][0] for s in ("toxicity", "sentiment")]
+    assert launch_rewards.open_reward("toxicity,sentiment").score(ASK, text)[0][0] == pytest.approx(np.mean(parts))
+    assert launch_rewards.open_reward("min:toxicity,sentiment").score(ASK, text)[0][0] == min(parts)
+    uwo = launch_rewards.open_reward("uwo=2:toxicity,sentiment")
     assert uwo.score(ASK, text)[0][0] == pytest.approx(np.mean(parts) - 2 * np.var(parts, ddof=1))
-    assert opening.reward_identity("min:toxicity,pii") == {"how": "min", "members": ["toxicity/1", "pii/1"]}
+    assert launch_rewards.reward_identity("min:toxicity,pii") == {"how": "min", "members": ["toxicity/1", "pii/1"]}
 
 
 @pytest.mark.parametrize("spec, message", [
@@ -311,7 +312,7 @@ def test_words_become_ensembles():
     ("mean:", "needs two"), ("average:toxicity,pii", "no weights to average")])
 def test_wrong_words_are_said(spec, message):
     with pytest.raises(UserError, match=message):
-        opening.open_reward(spec)
+        launch_rewards.open_reward(spec)
 
 
 def test_p_weights_of_differences_are_log_odds():

@@ -5,14 +5,16 @@ import json
 import pytest
 import torch
 
-from harken import cli, launch, opening
+from harken.cli.main import main
 from harken.core.errors import UserError
+from harken.core.files import read_json
 from harken.core.protocols import Tree
 from harken.core.records import Prompt
-from harken.core.run import read_json
 from harken.engines import ratings
 from harken.engines.averaging import average
 from harken.engines.loading import load
+from harken.launch import rewards as launch_rewards
+from harken.launch.rewards import open_reward
 from harken.text.attributes import load_attributes, question
 
 ASK = Prompt.of("Say red.")
@@ -64,7 +66,7 @@ def shelf(tmp_path_factory):
     (folder / "d.jsonl").write_text("".join(json.dumps(d) + "\n" for d in demos))
 
     def train(method, model, data, out):
-        assert cli.main(["train", method, "--model", model, "--data", str(folder / data), "--out", str(folder / out),
+        assert main(["train", method, "--model", model, "--data", str(folder / data), "--out", str(folder / out),
                          "--epochs", "3", "--lora-rank", "4", "--learning-rate", "0.003"]) == 0
 
     train("sft", "toy", "d.jsonl", "sft")
@@ -75,12 +77,12 @@ def shelf(tmp_path_factory):
 
 
 def score(spec, *texts):
-    return opening.open_reward(str(spec)).score([ASK], [list(texts)])[0]
+    return launch_rewards.open_reward(str(spec)).score([ASK], [list(texts)])[0]
 
 
 def rloo(shelf, name, spec):
     (shelf / "p.jsonl").write_text("".join(f'{{"prompt": "Say {w}."}}\n' for w in ("red", "blue", "old", "new")))
-    assert cli.main(["train", "rloo", "--model", "toy", "--reward", spec, "--data", str(shelf / "p.jsonl"), "--steps", "2",
+    assert main(["train", "rloo", "--model", "toy", "--reward", spec, "--data", str(shelf / "p.jsonl"), "--steps", "2",
                      "--max-tokens", "8", "--prompts-per-step", "2", "--lora-rank", "4", "--out", str(shelf / name)]) == 0
 
 
@@ -101,16 +103,16 @@ def test_an_average_has_the_mean_of_every_weight_head_and_shift(shelf):
 
 def test_harken_average_writes_a_run_that_is_a_reward(shelf, capsys):
     runs, out = [str(shelf / "rm0"), str(shelf / "rm1")], shelf / "warm"
-    assert cli.main(["average", *runs, "--out", str(out)]) == 0
+    assert main(["average", *runs, "--out", str(out)]) == 0
     assert score(out, "red", "no") == pytest.approx(score("average:" + ",".join(runs), "red", "no"), abs=1e-5)
     assert read_json(out / "lineage.json")["members"][0]["weights"]
-    assert cli.main(["average", *runs, "--out", str(out)]) == 0 and "nothing to do" in capsys.readouterr().err
+    assert main(["average", *runs, "--out", str(out)]) == 0 and "nothing to do" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("names, message", [(("rm0", "other"), "base model"), (("sft", "rm0"), "reward head"),
                                             (("rm0",), "two runs"), (("rm0", "none"), "not a run|no model at")])
 def test_runs_that_do_not_fit_are_refused(shelf, capsys, names, message):
-    status = cli.main(["average", *(str(shelf / n) for n in names), "--out", str(shelf / "bad")])
+    status = main(["average", *(str(shelf / n) for n in names), "--out", str(shelf / "bad")])
     text = capsys.readouterr().err
     assert status == 2 and any(m in text for m in message.split("|")) and not (shelf / "bad").exists()
 
@@ -129,7 +131,7 @@ def test_a_scorer_and_a_compositional_run_train_a_policy(shelf):
     rows = [{"prompt": f"Say {i}.", "completions": ["no", "it is " * (1 + i % 3) + str(i) + "."], "ranks": [1 + i % 2, 2 - i % 2]}
             for i in range(40)]
     (shelf / "k.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    assert cli.main(["fit", "compositional", "--judge", "rules", "--penalty", "l2", "--data", str(shelf / "k.jsonl"),
+    assert main(["fit", "compositional", "--judge", "rules", "--penalty", "l2", "--data", str(shelf / "k.jsonl"),
                      "--out", str(shelf / "cpm")]) == 0
     for name, spec in (("a", "toxicity"), ("b", str(shelf / "cpm"))):
         rloo(shelf, name, spec)
@@ -140,19 +142,19 @@ def test_e17_another_judge_than_the_fitted_one_is_refused(shelf):
     """Weights belong to one judge's ratings; a judge with other weights is said, not used."""
     folder = shelf / "judged" / "model"
     folder.mkdir(parents=True)
-    _, identity = opening.open_judge(str(shelf / "sft"))
+    _, identity = launch_rewards.open_judge(str(shelf / "sft"))
     attribute = {"name": "warm", "description": "is warm", "low": "cold", "high": "hot"}
     saved = {"judge": {"judge": str(shelf / "sft"), "judge_model": "", "answers": "expected"}, "identity": identity,
              "terms": [{"attribute": attribute, "mean": 5.0, "sd": 1.0, "weight": 1.0}]}
     (folder / "compositional.json").write_text(json.dumps(saved))
-    assert opening.open_reward(str(folder.parent)).score([ASK], [["ok"]]) == [[None]]  # the toy says no number
+    assert launch_rewards.open_reward(str(folder.parent)).score([ASK], [["ok"]]) == [[None]]  # the toy says no number
     (folder / "compositional.json").write_text(json.dumps({**saved, "identity": ["expected", ["another"]]}))
     with pytest.raises(UserError, match="not the one whose ratings"):
-        opening.open_reward(str(folder.parent))
+        launch_rewards.open_reward(str(folder.parent))
 
 
 def test_a_learnt_reward_says_that_it_cannot_explain(shelf, capsys):
-    assert cli.main(["score", "--reward", str(shelf / "rm0"), "--data", str(shelf / "c0.jsonl"), "--explain",
+    assert main(["score", "--reward", str(shelf / "rm0"), "--data", str(shelf / "c0.jsonl"), "--explain",
                      "--out", str(shelf / "s.jsonl")]) == 2
     assert "cannot explain" in capsys.readouterr().err
-    assert launch.open_reward is opening.open_reward
+    assert open_reward is launch_rewards.open_reward

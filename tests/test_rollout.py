@@ -6,14 +6,14 @@ import math
 import pytest
 import torch
 
-from harken import launch
 from harken.core.config import RolloutConfig, SampleConfig
 from harken.core.errors import UserError
+from harken.core.files import read_jsonl
 from harken.core.protocols import Sample
 from harken.core.records import Prompt
-from harken.core.run import read_jsonl
-from harken.engines.rollout import Gap, score
 from harken.engines.sampler import HFSampler
+from harken.launch.find import find_method, method_names
+from harken.loops.rollout import Gap, score
 from test_methods import files, run  # noqa: F401
 
 SETTINGS = {"reward": "gold", "lora_rank": 0, "max_tokens": 8, "steps": 1, "prompts_per_step": 3}
@@ -51,8 +51,8 @@ def test_p4_a_perturbed_sampler_stops_the_run(files, tmp_path, monkeypatch, meth
 
 def test_p3_no_method_samples_from_a_truncated_distribution(files, tmp_path, monkeypatch):  # noqa: F811
     """None has a setting for it, and a rollout asks for none."""
-    for name in launch.method_names():
-        config = launch.find_method(name).Config
+    for name in method_names():
+        config = find_method(name).Config
         if issubclass(config, SampleConfig):
             assert not {"top_p", "top_k", "min_p", "min_tokens"} & {f.name for f in dataclasses.fields(config)}, name
     asked = []
@@ -83,7 +83,7 @@ def test_p14_scores_are_clipped_then_lowered_where_the_end_is_missing():
                                                   ("grpo", {"scale": "batch"})])
 def test_p25_equal_rewards_are_counted_and_teach_nothing(files, tmp_path, monkeypatch, method, settings):  # noqa: F811
     """At the reference the KL's own gradient is 0 too: nothing moves, nothing is NaN, and the flat groups are said."""
-    monkeypatch.setattr(launch, "open_reward", lambda *a, **k: Constant())
+    monkeypatch.setattr("harken.launch.train.open_reward", lambda *a, **k: Constant())
     done = run(method, files, tmp_path / "r", **{**SETTINGS, "missing_eos_penalty": 0.0, **settings})
     row = read_jsonl(done.path / "metrics.jsonl")[0]
     assert row["flat_groups"] == 3 and row["reward_std"] == 0 and row["grad_norm"] < 1e-4
@@ -91,7 +91,7 @@ def test_p25_equal_rewards_are_counted_and_teach_nothing(files, tmp_path, monkey
 
 def test_p5_the_kl_of_grpo_is_in_one_place(files, tmp_path, monkeypatch):  # noqa: F811
     """With --kl reward nothing of a huge β is left in the loss, at ρ = 1 -Σ w A = 0 whatever the KL; with k3 it is there."""
-    monkeypatch.setattr(launch, "open_reward", lambda *a, **k: Constant())
+    monkeypatch.setattr("harken.launch.train.open_reward", lambda *a, **k: Constant())
     rows = {}
     for place in ("k3", "reward"):
         done = run("grpo", files, tmp_path / place, kl=place, **{**SETTINGS, "beta": 50.0, "steps": 4, "learning_rate": 1e-3,

@@ -11,7 +11,10 @@ import time
 import pytest
 
 from harken.core.errors import UserError
-from harken.core.run import Run, derive_seed, progress, read_json, read_jsonl, write_json
+from harken.core.files import read_json, read_jsonl, write_json
+from harken.core.progress import progress
+from harken.core.run import Run
+from harken.core.seeds import derive_seed
 
 CONFIG = {"command": "train x", "epochs": 1}
 

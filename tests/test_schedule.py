@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("torch")
 from harken.core.errors import UserError
-from harken.engines.schedule import Order, learning_rate
+from harken.loops.schedule import Order, learning_rate
 
 
 def rates(total, **options):

@@ -6,9 +6,9 @@ import types
 
 import pytest
 
-from harken import opening
 from harken.core.errors import UserError
 from harken.core.records import Prompt
+from harken.launch import rewards as launch_rewards
 from harken.rewards import measure, pep8, pii, rules, sentiment, toxicity
 from harken.text.scorer import TextReward
 
@@ -23,14 +23,14 @@ def test_every_file_of_the_folder_opens_by_its_name(tmp_path):
     """The folder is the registry: a new scorer is one new file."""
     (tmp_path / "r.json").write_text('{"rules": [{"pattern": "a"}]}')
     arguments = {"measure": ":length", "rules": f":{tmp_path / 'r.json'}"}
-    for name in opening.scorer_names():
+    for name in launch_rewards.scorer_names():
         if name == "pep8":
             pytest.importorskip("pycodestyle")
-        reward = opening.open_reward(name + arguments.get(name, ""))
+        reward = launch_rewards.open_reward(name + arguments.get(name, ""))
         assert isinstance(reward.id, str) and reward.id.startswith(name)
         (row,) = reward.score(ASK, [["Paris.", ""]])
         assert all(isinstance(s, float) for s in row)
-    assert {"toxicity", "pii", "pep8", "sentiment", "rules", "measure"} <= set(opening.scorer_names())
+    assert {"toxicity", "pii", "pep8", "sentiment", "rules", "measure"} <= set(launch_rewards.scorer_names())
 
 
 # --- remembered ------------------------------------------------------------------------------------
@@ -105,14 +105,14 @@ def test_other_toxicity_scorers_are_offered_where_installed(monkeypatch):
             return {"toxicity": 0.9 if "bad" in text else 0.1}
 
     monkeypatch.setitem(sys.modules, "detoxify", types.SimpleNamespace(Detoxify=Model))
-    assert score(opening.open_reward("toxicity:detoxify"), "bad", "fine") == [-0.9, -0.1]
+    assert score(launch_rewards.open_reward("toxicity:detoxify"), "bad", "fine") == [-0.9, -0.1]
     given = toxicity.open_scorer("detoxify=my.ckpt")
     assert given.model.how[1] == "my.ckpt" and given.id == "toxicity:detoxify/my.ckpt"
     monkeypatch.setitem(sys.modules, "detoxify", None)
     with pytest.raises(UserError, match="detoxify is not installed"):
-        opening.open_reward("toxicity:detoxify")
+        launch_rewards.open_reward("toxicity:detoxify")
     with pytest.raises(UserError, match="no toxicity scorer"):
-        opening.open_reward("toxicity:perspective")
+        launch_rewards.open_reward("toxicity:perspective")
 
 
 # --- personal data ---------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def test_pep8_counts_violations():
 def test_pep8_says_what_it_needs(monkeypatch):
     monkeypatch.setitem(sys.modules, "pycodestyle", None)
     with pytest.raises(UserError, match="pycodestyle is not installed"):
-        opening.open_reward("pep8")
+        launch_rewards.open_reward("pep8")
 
 
 # --- sentiment -------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def test_rules_by_hand(tmp_path):
             {"name": "shout", "pattern": "[A-Z]{4,}", "weight": -0.5, "ignore_case": False},
             {"name": "link", "pattern": "http", "per": "text"}, {"name": "x", "pattern": "x", "per": "character"}]
     (tmp_path / "r.json").write_text(json.dumps({"rules": rows}))
-    reward = opening.open_reward(f"rules:{tmp_path / 'r.json'}")
+    reward = launch_rewards.open_reward(f"rules:{tmp_path / 'r.json'}")
     text = "Thank you, THANKS! http http x" + " " * 70
     assert len(text) == 100
     (parts,), = reward.explain(ASK, [[text]])
@@ -214,7 +214,7 @@ def test_bad_rules_are_named(tmp_path, content, message):
     with pytest.raises(UserError, match=message):
         rules.Rules.open(tmp_path / "r.json")
     with pytest.raises(UserError, match="needs a file"):
-        opening.open_reward("rules")
+        launch_rewards.open_reward("rules")
 
 
 # --- measures --------------------------------------------------------------------------------------
@@ -232,4 +232,4 @@ def test_measures_by_hand():
     assert m("list_items", "- a\n- b\n1. c") == 3 and m("refusal", "I can't do that") == 1
     assert all(f(prompt, "") is not None for f in measure.MEASURES.values())
     with pytest.raises(UserError, match="no measure"):
-        opening.open_reward("measure:beauty")
+        launch_rewards.open_reward("measure:beauty")

@@ -7,11 +7,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from harken import launch
 from harken.core.errors import UserError
-from harken.core.run import derive_seed, read_jsonl
-from harken.engines.replay import Replay
-from harken.engines.schedule import Order
+from harken.core.files import read_jsonl
+from harken.core.seeds import derive_seed
+from harken.launch.find import find_method
+from harken.launch.models import open_engine
+from harken.launch.train import train as launch_train
+from harken.loops.replay import Replay
+from harken.loops.schedule import Order
 from harken.methods import sft
 from stopping import stopped_after
 
@@ -32,7 +35,7 @@ def files(tmp_path):
 
 def run(files, out, **settings):
     config = sft.Config(model="toy", data=files["data"], out=str(out), **{"lora_rank": 0, "batch_size": 4, **settings})
-    return launch.train(launch.find_method("sft"), config, quiet=True)
+    return launch_train(find_method("sft"), config, quiet=True)
 
 
 def weights(done):
@@ -88,7 +91,7 @@ def test_replay_keeps_text_likely_and_the_loss_is_the_shares_mean(files, tmp_pat
     assert all(r["loss"] == pytest.approx(0.5 * r["nll"] + 0.5 * r["replay_nll"]) for r in rows)
     assert rows[-1]["replay_nll"] < 0.7 * rows[0]["replay_nll"]
     assert rows[-1]["nll"] < 0.7 * rows[0]["nll"]
-    unlearnt, learnt = (sum(document_nll(launch.open_engine(str(r.path)), ["the red old house", "the blue green house"]))
+    unlearnt, learnt = (sum(document_nll(open_engine(str(r.path)), ["the red old house", "the blue green house"]))
                         for r in (plain, kept))
     assert learnt < 0.6 * unlearnt
 
@@ -117,7 +120,7 @@ class Scripted:
 
 def test_the_epoch_that_the_reward_likes_best_is_kept(files, tmp_path, monkeypatch):
     reward = Scripted()
-    monkeypatch.setattr(launch, "open_reward", lambda *a, **k: reward)
+    monkeypatch.setattr("harken.launch.train.open_reward", lambda *a, **k: reward)
     settings = {"learning_rate": 1e-3, "schedule": "constant", "holdout": 0.3, "max_tokens": 4, "missing_eos_penalty": 0.0}
     done = run(files, tmp_path / "r", epochs=3, select="reward", reward="gold", **settings)
     assert done.result["epoch"] == 2.0 and done.result["heldout_reward"]["value"] == 5.0

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event, text
 
-from harken import cli_studio
+from harken.cli import studio as cli_studio
 from harken.core.errors import UserError
 from harken.studio import app  # noqa: F401  it declares the operations
 from harken.studio.api import ERROR, OPERATIONS, openapi

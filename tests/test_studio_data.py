@@ -10,7 +10,7 @@ import types
 import pytest
 from sqlalchemy import text
 
-from harken import cli, launch
+from harken.cli.main import main
 from harken.core.errors import UserError
 from harken.core.records import Choice, Prompt
 from harken.store import backup, migrations
@@ -137,7 +137,7 @@ def test_f22_a_withdrawal_leaves_later_snapshots_and_names_the_runs(desk, tmp_pa
     after = snapshot(desk.db, "comparisons", tmp_path / "after.jsonl")
     assert after.rows == 1 and "ana" not in (tmp_path / "after.jsonl").read_text()
     assert len(rows(desk.db, "SELECT 1 FROM judgments")) == 6, "they stay stored"
-    assert cli.main(["users", "withdraw", "bo", "--db", desk.db.name, "--runs", str(tmp_path / "runs")]) == 0
+    assert main(["users", "withdraw", "bo", "--db", desk.db.name, "--runs", str(tmp_path / "runs")]) == 0
     assert "run that used one" in capsys.readouterr().out
 
 
@@ -223,11 +223,11 @@ def test_a_model_at_an_endpoint_answers_first(tmp_path, capsys):
     url = f"http://127.0.0.1:{server.server_port}/v1"
     command = ["ask", str(prompts), "--project", "new", "--kind", "compare", "--endpoint", url, "--model", "m", "--n", "2",
                "--db", str(tmp_path / "f.db")]
-    assert cli.main(command) == 0 and "Added 2 items" in capsys.readouterr().out
+    assert main(command) == 0 and "Added 2 items" in capsys.readouterr().out
     Model.asked, asked = [], Model.asked
     again = [*command[:4], *command[6:]]
     for more, words in ((["--n", "3"], "takes 2 answers"), (["--kind", "edit"], "asks people to compare")):
-        assert cli.main([*again, *more]) == 2 and words in capsys.readouterr().err
+        assert main([*again, *more]) == 2 and words in capsys.readouterr().err
     assert not Model.asked, "the model is not asked for what nobody could judge"
     Model.asked = asked
     server.shutdown()
@@ -243,15 +243,15 @@ def test_a_run_answers_first(tmp_path, capsys, monkeypatch):
             return [[types.SimpleNamespace(text="" if p.messages[-1].content == "two" else f"answer {i}") for i in range(n)]
                     for p in prompts]
 
-    monkeypatch.setattr(launch, "open_sampler", lambda model: Run())
-    monkeypatch.setattr(launch, "check_context", lambda *_: None)
+    monkeypatch.setattr("harken.launch.policies.open_sampler", lambda model: Run())
+    monkeypatch.setattr("harken.launch.models.check_context", lambda *_: None)
     write_jsonl(tmp_path / "p.jsonl", [Prompt.of("one"), Prompt.of("two")])
     command = ["ask", str(tmp_path / "p.jsonl"), "--model", "runs/sft", "--db", str(tmp_path / "f.db")]
-    assert cli.main([*command, "--project", "new", "--kind", "rate_and_rank"]) == 0
+    assert main([*command, "--project", "new", "--kind", "rate_and_rank"]) == 0
     assert "Added 1 items" in (said := capsys.readouterr().out) and "1 prompt is left out" in said
     with open_database(tmp_path / "f.db") as db:
         assert "answer 3" in (body := rows(db, "SELECT body FROM items")[0].body) and "runs/sft" in body
-    assert cli.main([*command, "--project", "write", "--kind", "demonstrate"]) == 2
+    assert main([*command, "--project", "write", "--kind", "demonstrate"]) == 2
     assert "takes no answers of a model" in capsys.readouterr().err
 
 
@@ -260,15 +260,15 @@ def test_a_run_answers_first(tmp_path, capsys, monkeypatch):
 def test_a_backup_is_verified_and_comes_back_whole(desk, tmp_path, capsys):
     label_all(desk, "ana")
     copy = tmp_path / "copy.db"
-    assert cli.main(["backup", "--db", desk.db.name, "--out", str(copy)]) == 0
+    assert main(["backup", "--db", desk.db.name, "--out", str(copy)]) == 0
     label_all(Desk(desk.db, n=1), "bo")
-    assert cli.main(["restore", str(copy), "--db", str(tmp_path / "back.db")]) == 0
+    assert main(["restore", str(copy), "--db", str(tmp_path / "back.db")]) == 0
     said = capsys.readouterr().out
     assert said.count("4 judgments") == 2 and "the audit of" in said
     with open_database(tmp_path / "back.db") as back:
         assert list(back.judgments()) == list(desk.db.judgments())[:4]
-    assert cli.main(["backup", "--db", desk.db.name, "--out", str(copy)]) == 2, "a backup is never overwritten"
-    assert cli.main(["restore", str(copy), "--db", desk.db.name]) == 2, "nor a database by a restore"
+    assert main(["backup", "--db", desk.db.name, "--out", str(copy)]) == 2, "a backup is never overwritten"
+    assert main(["restore", str(copy), "--db", desk.db.name]) == 2, "nor a database by a restore"
     assert not list(tmp_path.glob(".*partial*"))
 
 
@@ -354,18 +354,18 @@ def test_commands_on_wrong_input_say_what_to_do(tmp_path, capsys):
                           (["export", "ratings", "--out", "x.jsonl"], "There is no database"),
                           (["ask", str(tmp_path / "none.jsonl"), "--project", "p", "--kind", "compare"], "does not exist"),
                           (["ask", str(_imported(tmp_path)), "--project", "p"], "Give --kind")):
-        assert cli.main([*command, "--db", db]) == 2
+        assert main([*command, "--db", db]) == 2
         assert said in capsys.readouterr().err
     words.write_text("long enough password\n")
-    assert cli.main(["users", "add", "ada", "--role", "lead", "--password-file", str(words), "--db", db]) == 0
+    assert main(["users", "add", "ada", "--role", "lead", "--password-file", str(words), "--db", db]) == 0
     words.write_text("another long password\n")
-    assert cli.main(["users", "password", "ada", "--password-file", str(words), "--db", db]) == 0
+    assert main(["users", "password", "ada", "--password-file", str(words), "--db", db]) == 0
     with open_database(db) as opened, opened.link.reading() as tx:
         assert accounts.right_password("another long password", accounts.stored_password(tx, "ada")[1])
-    assert cli.main(["users", "password", "bob", "--password-file", str(words), "--db", db]) == 2
+    assert main(["users", "password", "bob", "--password-file", str(words), "--db", db]) == 2
     assert "no active account bob" in capsys.readouterr().err
-    assert cli.main(["users", "add", "ADA", "--password-file", str(words), "--db", db]) == 2
-    assert cli.main(["users", "list", "--db", db]) == 0
+    assert main(["users", "add", "ADA", "--password-file", str(words), "--db", db]) == 2
+    assert main(["users", "list", "--db", db]) == 0
     assert "ada  lead  active" in capsys.readouterr().out
 
 
@@ -396,6 +396,6 @@ def test_round_trip_from_import_to_a_reward_model(tmp_path):
         assert made["rows"] == 24 and made["labelers"] == 2
         listed = [len(site.lead.call("GET", f"/api/snapshots?project={one}")["items"]) for one in (project, site.open)]
         assert listed == [1, 0]
-    assert cli.main(["train", "reward_model", "--model", "toy", "--data", made["path"], "--out", str(tmp_path / "rm")]) == 0
+    assert main(["train", "reward_model", "--model", "toy", "--data", made["path"], "--out", str(tmp_path / "rm")]) == 0
     lineage = json.loads((tmp_path / "rm" / "lineage.json").read_text())
     assert lineage["data"]["sha256"] == made["sha256"]

@@ -8,7 +8,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from harken.cli import Parser, main
+from harken.cli.main import Parser, main
 from harken.core.records import Choice, Prompt
 from harken.core.terminal import one_line, plain_output, visible
 from harken.labelers.disagreement import examine
@@ -65,7 +65,7 @@ def test_no_command_lets_a_name_write_to_the_terminal(said, command, capsys, mon
 
 
 def test_a_file_named_like_markup_is_read_under_a_bar(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("harken.cli_data.QUIET_SECONDS", -1.0)
+    monkeypatch.setattr("harken.cli.data.QUIET_SECONDS", -1.0)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     folder = tmp_path / "["
     folder.mkdir()

@@ -11,10 +11,14 @@ from pathlib import Path
 
 import pytest
 
+import harken.launch.train as launched
 import toy_tasks
-from harken import launch
+from harken.core.files import read_json, read_jsonl
 from harken.core.records import Prompt
-from harken.core.run import read_json, read_jsonl
+from harken.launch.find import find_method
+from harken.launch.models import open_engine
+from harken.launch.rewards import open_reward
+from harken.launch.train import train as launch_train
 from toy_tasks import BANDIT, COUNT, SHORTER, TASKS, WALKS
 
 SMALL = (BANDIT, COUNT, SHORTER)
@@ -45,10 +49,10 @@ SHORT_OF_IT = {("ipo", "walks"): 0.5}
 
 
 def train(method, out, data, **settings):
-    module = launch.find_method(method)
+    module = find_method(method)
     learns = {"lora_rank": 0} if getattr(module, "LEARNS", True) else {}
     config = module.Config(**{"model": "toy", "data": data, "out": str(out), **learns, **settings})
-    return launch.train(module, config, quiet=True)
+    return launch_train(module, config, quiet=True)
 
 
 def train_babblers(folder):
@@ -102,7 +106,7 @@ def fresh(path, task, n=64):
     """Fresh answers of a run's model at temperature 1: (mean reward, share of them at the optimum)."""
     from harken.engines.sampler import HFSampler
     asked = [Prompt.of(p) for p in task.prompts]
-    groups = HFSampler(launch.open_engine(str(path))).sample(asked, n, max_tokens=task.max_tokens, seed=7)
+    groups = HFSampler(open_engine(str(path))).sample(asked, n, max_tokens=task.max_tokens, seed=7)
     scores = [task.score(p.text, s.text) for p, group in zip(asked, groups) for s in group]
     return sum(scores) / len(scores), sum(s == task.optimum for s in scores) / len(scores)
 
@@ -116,7 +120,7 @@ def babblers(tmp_path_factory):
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in VARIANTS else n for n in POLICY])
 def test_p26_every_policy_method_solves_every_toy_task(tmp_path, monkeypatch, babblers, name, task):
     """ "shorter" needs the end of turn in the loss: with it, the answers' length collapses within the 10 steps."""
-    monkeypatch.setattr(launch, "open_reward", lambda *a, **k: toy_tasks.Known(task))
+    monkeypatch.setattr("harken.launch.train.open_reward", lambda *a, **k: toy_tasks.Known(task))
     for seed in SEEDS:
         done = policy_run(name, task, seed, babblers, tmp_path)
         assert fresh(done.path, task)[0] >= ENOUGH[task.name], seed
@@ -143,7 +147,7 @@ def test_imitation_solves_toy_tasks(tmp_path, seed):
 @pytest.mark.parametrize("task", (BANDIT, SHORTER), ids=lambda t: t.name)
 def test_best_of_n_finds_the_best_that_the_model_says(tmp_path, monkeypatch, babblers, task):
     """Of 64 candidates the best: the bandit's arm; of "shorter" the shortest random answer, six letters, as nothing is learnt."""
-    monkeypatch.setattr(launch, "open_reward", lambda *a, **k: toy_tasks.Known(task))
+    monkeypatch.setattr("harken.launch.train.open_reward", lambda *a, **k: toy_tasks.Known(task))
     data = toy_tasks.prompts(task, tmp_path / "prompts.jsonl")
     best = {"bandit": 1.0, "shorter": -0.6}[task.name]
     for seed in SEEDS:
@@ -160,7 +164,7 @@ def test_a_reward_model_prefers_the_toy_tasks_best_answers(tmp_path, babblers):
     for seed in SEEDS:
         done = train("reward_model", tmp_path / f"rm{seed}", rows, model=babblers["walks"], epochs=4, learning_rate=2e-3,
                      seed=seed, holdout=0.0, holdout_labelers=0.0)
-        reward = launch.open_reward(str(done.path))
+        reward = open_reward(str(done.path))
         asked = [Prompt.of(p) for p in WALKS.prompts]
         answers = [toy_tasks.rivals(p) for p in WALKS.prompts]
         scores = reward.score(asked, answers)
@@ -174,7 +178,7 @@ def table(names, tasks):
     print("random", {t.name: [round(x, 2) for x in fresh(babblers[t.name], t)] for t in tasks})
     for name in names:
         for task in tasks:
-            launch.open_reward = lambda *a, task=task, **k: toy_tasks.Known(task)
+            launched.open_reward = lambda *a, task=task, **k: toy_tasks.Known(task)
             solve, t0 = direct_run if name in DIRECT else policy_run, time.process_time()
             found = [fresh(solve(name, task, seed, babblers, folder).path, task) for seed in SEEDS]
             mean, spread = statistics.mean(m for m, _ in found), statistics.stdev(m for m, _ in found)

@@ -2,6 +2,6 @@
 
 import sys
 
-from harken.cli import main
+from harken.cli.main import main
 
 sys.exit(main())

@@ -19,9 +19,6 @@ from typing import Any
 
 from harken.core.errors import UserError
 
-MOST_SEED = 2**63 - 1
-"""What torch takes."""
-
 
 @dataclass(frozen=True)
 class RunConfig:

@@ -164,7 +164,8 @@ class Prompt:
         if kind not in get_args(PromptKind):
             kind = "plain"
         return cls(messages, _optional_text(row.get("use_case"), "use_case"), kind,
-                   _tags(row.get("tags")), _optional_text(row.get("split"), "split"), _meta(row.get("meta")), _tools(row.get("tools")))
+                   _tags(row.get("tags")), _optional_text(row.get("split"), "split"), _meta(row.get("meta")),
+                   _tools(row.get("tools")))
 
 
 @dataclass(frozen=True)

@@ -15,79 +15,29 @@ Of several processes the first writes; the others call the same methods and lear
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import harken
 from harken.core import processes
 from harken.core.errors import UserError
+from harken.core.files import read_json, read_jsonl, write_json
+from harken.core.progress import progress
+from harken.core.protocols import Watch
 from harken.core.terminal import visible
 
 FREE_TO_CHANGE = frozenset({"out", "checkpoint_seconds", "shard", "profile"})
 LOGS = ("metrics.jsonl", "samples.jsonl", "audits.jsonl")
 WRITERS = ("inline_container", "os error")
 """Found in what torch.save and safetensors raise for a full disk: they hide the OSError they met."""
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, hex."""
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def write_json(path: Path, value: object) -> None:
-    """Writes atomically: a reader sees the old file or the whole new one. Half an emoji is escaped, as JSON allows."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as f:
-            json.dump(value, f, indent=2, ensure_ascii=False)
-            f.write("\n")
-            f.flush()
-            os.fsync(f.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read_json(path: Path) -> Any:
-    """A JSON object. Raises `UserError` if the file is missing, damaged or holds something else."""
-    try:
-        if path.is_fifo():
-            raise UserError(f"{path} is a pipe, not a file.", "Write what it gives into a file, and name that.")
-        value = json.loads(path.read_text(encoding="utf-8-sig"))  # an editor may have left a byte order mark
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}.", "Check the path.") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged or not JSON: {error}.", "Restore it, or start afresh with another --out.") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds a {type(value).__name__}, not an object of settings.", "Is it the file you meant?")
-    return value
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Rows of a log; a torn last line (a killed writer) is left out."""
-    rows = []
-    if path.exists():
-        for line in path.read_bytes().split(b"\n"):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                rows.append(row)
-    return rows
 
 
 def code_version() -> str:
@@ -98,31 +48,6 @@ def code_version() -> str:
         if out.returncode == 0:
             return f"{harken.__version__}+{out.stdout.strip()}"
     return harken.__version__
-
-
-def derive_seed(*parts: object) -> int:
-    """A 63-bit seed from what the draw is for: `derive_seed(config.seed, "rollout", step)`."""
-    text = "\x1f".join(map(str, parts))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-
-
-class Watch(Protocol):
-    """What looks on while a run trains, and may end it early (engines/monitors.py). A run calls it."""
-
-    def set_aside(self, prompts: list[Any]) -> list[Any]:
-        """The prompts to learn from: those given, less the ones it needs itself."""
-        ...
-
-    def before(self, step: int, total: int) -> bool:
-        """Before each step, and once after the last; False ends the run."""
-        ...
-
-    def after(self, step: int, row: Mapping[str, Any]) -> None: ...
-    def save(self, folder: Path) -> None: ...
-    def load(self, folder: Path | None) -> None: ...
-    def finish(self) -> dict[str, Any]:
-        """Puts the weights to be saved in place, if they are not the last; returns further results."""
-        ...
 
 
 class Run:
@@ -399,60 +324,3 @@ def _complete(checkpoint: Path) -> bool:
         return all((checkpoint / name).stat().st_size == size for name, size in files.items())
     except (OSError, ValueError, KeyError):
         return False
-
-
-_BAR: ContextVar[bool] = ContextVar("bar", default=False)
-
-
-Shown = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""What shows work of so many steps: `waiting`, or `silent`. As a context it gives `advance(n)`."""
-PATIENCE = 2.0
-
-
-def silent(label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-    """Shows nothing: what libraries do unless told otherwise."""
-    return nullcontext(lambda n: None)
-
-
-def waiting(label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-    """A progress bar that comes after two seconds and goes with the work: for what is mostly quick."""
-    return progress(label, total, after=PATIENCE)
-
-
-@contextmanager
-def progress(label: str, total: int, start: int = 0, *, quiet: bool | None = None,
-             after: float = 0.0) -> Iterator[Callable[[int], None]]:
-    """A rich progress bar on stderr; yields `advance(n)`. Inside another bar, or off a terminal, it shows nothing.
-
-    With `after` it comes only once so many seconds have passed, and leaves no line behind.
-    """
-    if _BAR.get() or processes.started()[0] or (not sys.stderr.isatty() if quiet is None else quiet):
-        yield lambda n: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TextColumn("left"), TimeRemainingColumn())
-    shown = _BAR.set(True)
-    try:
-        bar = Progress(*columns, console=Console(stderr=True), transient=after > 0)
-        task = bar.add_task(label, total=total, completed=start)
-        clock = threading.Timer(after, bar.start)
-        clock.daemon = True
-        clock.start() if after else bar.start()
-        try:
-            yield lambda n: bar.advance(task, n)
-        finally:
-            if after:
-                clock.cancel()
-                clock.join()
-            bar.stop()
-    finally:
-        _BAR.reset(shown)

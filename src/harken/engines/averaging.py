@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from harken.core.errors import UserError
-from harken.core.run import read_json
+from harken.core.files import read_json
 from harken.engines.loading import Loaded, load, locate
 
 

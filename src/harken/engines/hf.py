@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from harken.core import processes
 from harken.core.errors import UserError
+from harken.core.progress import progress
 from harken.core.protocols import Datum, Tree
-from harken.core.run import derive_seed, progress
+from harken.core.seeds import derive_seed
 from harken.engines import cpu, distributed, sharding
 from harken.engines.attention import Row, row_of, using
 from harken.engines.base import OWN, Base

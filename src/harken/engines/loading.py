@@ -21,8 +21,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from harken.core.errors import UserError
+from harken.core.files import file_hash, read_json, write_json
 from harken.core.protocols import Tree
-from harken.core.run import file_hash, read_json, write_json
 from harken.engines import cpu
 from harken.engines.attention import NAME, row_of, using
 from harken.engines.base import Base

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from harken.core.errors import UserError
+from harken.core.files import file_hash, read_json, write_json
 from harken.core.protocols import Reward, Sample
 from harken.core.records import Message, Prompt
-from harken.core.run import derive_seed, file_hash, read_json, write_json
+from harken.core.seeds import derive_seed
 
 POLICY = "policy.json"
 PART = 64

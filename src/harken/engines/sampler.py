@@ -17,7 +17,7 @@ from harken.core import processes
 from harken.core.errors import UserError
 from harken.core.protocols import Sample, Tree
 from harken.core.records import Prompt
-from harken.core.run import derive_seed
+from harken.core.seeds import derive_seed
 from harken.engines.attention import Cache, row_of, using
 from harken.engines.decoder import Decoder
 from harken.engines.distributed import collect

@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from harken.core.errors import UserError
+from harken.core.files import read_jsonl
+from harken.core.progress import progress
 from harken.core.protocols import EvalResult, Reward, Sampler
 from harken.core.records import Prompt
-from harken.core.run import Run, derive_seed, progress, read_jsonl
+from harken.core.run import Run
+from harken.core.seeds import derive_seed
 from harken.stats.intervals import mean_interval
 from harken.stats.winrate import win_rate
 

@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 
 from harken.core.errors import UserError
+from harken.core.progress import Shown, silent
 from harken.core.protocols import Estimate
-from harken.core.run import Shown, silent
 from harken.labelers.chain import credible
 from harken.labelers.groups import GroupModel, Posterior, features, fit_membership, group_index, one_hot, posterior
 from harken.labelers.heldout import folds_of, gain

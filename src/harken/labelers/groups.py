@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from harken.core.errors import UserError
-from harken.core.run import Shown, silent
+from harken.core.progress import Shown, silent
 from harken.labelers.chain import Chain, Evidence, State, effective
 from harken.labelers.regression import Fit, Floats, Ints, Place, davidson, labeler_traits, outcome_logps
 from harken.labelers.votes import Votes, crowd

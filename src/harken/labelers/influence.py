@@ -18,7 +18,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from harken.core.run import Shown, silent
+from harken.core.progress import Shown, silent
 from harken.labelers.fitting import LEARNT, Fit, Model, Priors
 from harken.labelers.likelihood import Floats, Ints
 from harken.labelers.reliability import task_of

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from harken.core.progress import Shown, silent
 from harken.core.protocols import Estimate
-from harken.core.run import Shown, silent
 from harken.labelers.groups import ROUGH, GroupModel, differences, features, fit_membership, traits_of
 from harken.labelers.heldout import folds_of, gain
 from harken.labelers.regression import Floats, outcome_logps, vote_logps

@@ -23,10 +23,12 @@ from typing import Any
 
 from harken.core.config import RunConfig
 from harken.core.errors import UserError
+from harken.core.files import read_jsonl
 from harken.core.protocols import Reward, Sample
-from harken.core.run import Run, derive_seed, read_jsonl
+from harken.core.run import Run
+from harken.core.seeds import derive_seed
 from harken.engines.policies import BestOfN, Scores, best, save_policy
-from harken.engines.rollout import fitting_prompts, repetition
+from harken.loops.rollout import fitting_prompts, repetition
 from harken.stats.intervals import mean_interval, paired_difference
 from harken.stats.overoptimization import best_of_n, kl_best_of_n
 

@@ -32,14 +32,15 @@ from harken.core.config import SampleConfig
 from harken.core.errors import UserError
 from harken.core.protocols import Datum, Tree
 from harken.core.records import Message
-from harken.core.run import Run, derive_seed
+from harken.core.run import Run
+from harken.core.seeds import derive_seed
 from harken.engines.hf import Engine
 from harken.engines.loading import load, locate
 from harken.engines.policies import read_policy, under
-from harken.engines.replay import learn_text, open_replay
-from harken.engines.rollout import Gap, Rollout, fitting_prompts, weighted
 from harken.engines.sampler import HFSampler
-from harken.engines.schedule import Order, learning_rate
+from harken.loops.replay import learn_text, open_replay
+from harken.loops.rollout import Gap, Rollout, fitting_prompts, weighted
+from harken.loops.schedule import Order, learning_rate
 from harken.objectives.policy_gradient import clipped, less_the_others
 from harken.objectives.supervised import nll
 

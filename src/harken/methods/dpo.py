@@ -31,7 +31,7 @@ from harken.core.protocols import Datum, Tree
 from harken.core.records import Choice
 from harken.core.run import Run
 from harken.engines.hf import Engine, Outputs
-from harken.engines.schedule import Order, learning_rate
+from harken.loops.schedule import Order, learning_rate
 from harken.objectives.direct import LOSSES, REFERENCE_FREE, kto, orpo, pairwise, sequence_logps, simpo
 from harken.objectives.preference import pair_indices, repeat
 from harken.store.files import read_comparisons

@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from harken.core.config import RolloutConfig
 from harken.core.errors import UserError
 from harken.core.protocols import Datum, Reward, Tree
-from harken.core.run import Run, derive_seed
+from harken.core.run import Run
+from harken.core.seeds import derive_seed
 from harken.engines.hf import Engine
-from harken.engines.rollout import Rollout, fitting_prompts, mean_of, minibatches, rollout
 from harken.engines.sampler import HFSampler
-from harken.engines.schedule import Order, learning_rate
+from harken.loops.rollout import Rollout, fitting_prompts, mean_of, minibatches, rollout
+from harken.loops.schedule import Order, learning_rate
 from harken.objectives.supervised import nll
 
 

@@ -32,11 +32,12 @@ from typing import Any
 from harken.core.config import RolloutConfig
 from harken.core.errors import UserError
 from harken.core.protocols import Reward
-from harken.core.run import Run, derive_seed
+from harken.core.run import Run
+from harken.core.seeds import derive_seed
 from harken.engines.hf import Engine
-from harken.engines.rollout import Gap, fitting_prompts, mean_of, minibatches, rollout, weighted
 from harken.engines.sampler import HFSampler
-from harken.engines.schedule import Order, learning_rate
+from harken.loops.rollout import Gap, fitting_prompts, mean_of, minibatches, rollout, weighted
+from harken.loops.schedule import Order, learning_rate
 from harken.objectives import kl
 from harken.objectives.policy_gradient import AGGREGATIONS, clipped, group_relative
 

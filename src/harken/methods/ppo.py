@@ -33,13 +33,15 @@ from torch import Tensor
 
 from harken.core.config import RolloutConfig
 from harken.core.errors import UserError
+from harken.core.files import read_json, write_json
 from harken.core.protocols import Datum, Reward, Tree
-from harken.core.run import Run, derive_seed, read_json, write_json
+from harken.core.run import Run
+from harken.core.seeds import derive_seed
 from harken.engines.hf import Engine
 from harken.engines.loading import load, locate_reward
-from harken.engines.rollout import Gap, Rollout, fitting_prompts, mean_of, minibatches, rollout, weighted
 from harken.engines.sampler import HFSampler
-from harken.engines.schedule import Order, learning_rate
+from harken.loops.rollout import Gap, Rollout, fitting_prompts, mean_of, minibatches, rollout, weighted
+from harken.loops.schedule import Order, learning_rate
 from harken.objectives.kl import k3
 from harken.objectives.policy_gradient import clipped
 from harken.objectives.supervised import nll

@@ -27,11 +27,13 @@ import numpy as np
 
 from harken.core.config import RunConfig
 from harken.core.errors import UserError
+from harken.core.files import read_jsonl
 from harken.core.protocols import Reward
 from harken.core.records import Demonstration, Message, Prompt
-from harken.core.run import Run, derive_seed, read_jsonl
+from harken.core.run import Run
+from harken.core.seeds import derive_seed
 from harken.engines.policies import Prompted, penalised, read_policy, save_policy, under
-from harken.engines.rollout import fitting_prompts
+from harken.loops.rollout import fitting_prompts
 from harken.stats.intervals import mean_interval, paired_difference
 from harken.store.files import read_demonstrations
 from harken.store.splits import in_share

@@ -30,8 +30,8 @@ from harken.core.protocols import Datum, Tree
 from harken.core.records import Choice
 from harken.core.run import Run
 from harken.engines.hf import Engine
-from harken.engines.schedule import Order, learning_rate
 from harken.labelers.given import BETA_SD, LENGTH_SD, Ranked, traits_given
+from harken.loops.schedule import Order, learning_rate
 from harken.objectives.feedback import felt, labeler_prior
 from harken.objectives.preference import TIES, k_wise, repeat
 from harken.stats.pairs import PairScores, evaluate_pairs, ordered_apart

@@ -28,9 +28,9 @@ from harken.core.errors import UserError
 from harken.core.protocols import Reward
 from harken.core.run import Run
 from harken.engines.hf import Engine
-from harken.engines.rollout import Gap, fitting_prompts, rollout, weighted
 from harken.engines.sampler import HFSampler
-from harken.engines.schedule import Order, learning_rate
+from harken.loops.rollout import Gap, fitting_prompts, rollout, weighted
+from harken.loops.schedule import Order, learning_rate
 from harken.objectives.policy_gradient import clipped, leave_one_out
 
 

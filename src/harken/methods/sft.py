@@ -26,14 +26,16 @@ import torch
 
 from harken.core.config import TrainConfig
 from harken.core.errors import UserError
+from harken.core.files import read_json, read_jsonl, write_json
 from harken.core.protocols import Datum, Reward, Tree
 from harken.core.records import Prompt
-from harken.core.run import Run, derive_seed, read_json, read_jsonl, write_json
+from harken.core.run import Run
+from harken.core.seeds import derive_seed
 from harken.engines.hf import Engine
 from harken.engines.policies import penalised
-from harken.engines.replay import learn_text, open_replay
 from harken.engines.sampler import HFSampler
-from harken.engines.schedule import Order, learning_rate
+from harken.loops.replay import learn_text, open_replay
+from harken.loops.schedule import Order, learning_rate
 from harken.objectives.supervised import nll
 from harken.stats.intervals import mean_interval
 from harken.store.files import read_demonstrations

@@ -9,7 +9,7 @@ from harken.report.curves import label
 from harken.report.html import data_table, text
 from harken.report.load import RunData
 from harken.report.svg import Plot, padded
-from harken.stats.monitors import MONITORS, Audit, Drift, change
+from harken.stats.drift import MONITORS, Audit, Drift, change
 
 NAMES = {"proxy": ("Reward that is climbed (proxy)", "accent"), "held_out": ("Held-out reward", "gold")}
 LIMITS = {"grows": "× {:g}", "shrinks": "× {:g}", "rises": "+{:g}", "falls": "−{:g}", "above": "> {:g}", "below": "< {:g}",

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harken.core.errors import UserError
+from harken.core.files import read_json
 from harken.core.protocols import Tree
 from harken.core.records import Prompt
-from harken.core.run import read_json
 from harken.engines.base import Base
 from harken.engines.hf import Engine
 from harken.engines.loading import load

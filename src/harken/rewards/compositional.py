@@ -24,9 +24,11 @@ from typing import Any
 import numpy as np
 
 from harken.core.errors import UserError
+from harken.core.files import read_json, write_json
+from harken.core.progress import waiting
 from harken.core.protocols import Reward
 from harken.core.records import Choice, Prompt
-from harken.core.run import Run, read_json, waiting, write_json
+from harken.core.run import Run
 from harken.stats.intervals import Floats
 from harken.stats.logistic import Chosen, Penalty, choose, intervals
 from harken.stats.pairs import evaluate_pairs

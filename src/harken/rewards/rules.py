@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from harken.core.errors import UserError
+from harken.core.files import read_json
 from harken.core.records import Prompt, content_hash
-from harken.core.run import read_json
 from harken.text.scorer import TextReward
 
 PER = ("match", "text", "character")

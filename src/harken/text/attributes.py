@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harken.core.errors import UserError
+from harken.core.files import read_json
 from harken.core.records import Prompt
-from harken.core.run import read_json
 
 LOWEST, HIGHEST = 1, 10
 RATING = re.compile(r"^\s*(\d+)")

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from harken.core.progress import progress, waiting
 from harken.core.protocols import Reward, Sampler
 from harken.core.records import Prompt, content_hash
-from harken.core.run import progress, waiting
 from harken.text.attributes import Attribute, entropy_bits, parse_rating, question
 
 Floats = NDArray[np.float64]

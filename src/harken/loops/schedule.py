@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 
 from harken.core.errors import UserError
-from harken.core.run import derive_seed
+from harken.core.seeds import derive_seed
 
 
 def learning_rate(step: int, total: int, peak: float, *, schedule: str, warmup: float) -> float:

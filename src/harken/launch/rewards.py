@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import harken.rewards
 from harken.core.errors import UserError
+from harken.core.files import file_hash, read_json
 from harken.core.protocols import Reward
-from harken.core.run import file_hash, read_json
 from harken.labelers.aggregate import parse_aggregate
 from harken.rewards.compositional import FILE, CompositionalReward
 from harken.rewards.ensemble import EnsembleReward
@@ -75,11 +75,12 @@ def _open(spec: str, dtype: str, tokens_per_micro_batch: int, on: Base | None) -
         def judge(saved: Mapping[str, Any]) -> tuple[Judge, Any]:
             return open_judge(**saved, **options)
         return CompositionalReward.open(spec, judge, lambda s: open_reward(s, on=on, **options))
-    from harken import launch
-    launch.import_extra("harken.engines.hf")
+    from harken.core.extras import import_extra
+    from harken.launch.models import context
+    import_extra("harken.engines.hf")
     from harken.rewards.bradley_terry import BradleyTerryReward
     reward = BradleyTerryReward.open(spec, on=on, **options)
-    reward.max_length = min(reward.max_length, launch.context(reward.engine))
+    reward.max_length = min(reward.max_length, context(reward.engine))
     return reward
 
 
@@ -106,8 +107,8 @@ def locate_reward(spec: str) -> None:
         raise UserError(f"There is no reward model at {spec}.",
                         "Train one with harken train reward_model or harken fit compositional, use gold (the sandbox's), "
                         f"or a scorer: {', '.join(scorer_names())}.")
-    from harken import launch
-    launch.import_extra("harken.engines.loading").locate_reward(spec)
+    from harken.core.extras import import_extra
+    import_extra("harken.engines.loading").locate_reward(spec)
 
 
 def reward_identity(spec: str) -> Any:
@@ -152,8 +153,8 @@ def open_judge(judge: str, judge_model: str = "", answers: str = "expected", *, 
         if answers != "sampled":
             raise UserError("An endpoint gives no probabilities of all ten ratings.", "Add --answers sampled.")
         return SampledRatings(EndpointSampler(judge, judge_model)), ["endpoint", judge, judge_model]
-    from harken import launch
-    engine = launch.open_engine(judge, dtype=dtype, tokens_per_micro_batch=tokens_per_micro_batch)
+    from harken.launch.models import open_engine
+    engine = open_engine(judge, dtype=dtype, tokens_per_micro_batch=tokens_per_micro_batch)
     identity = [answers, engine.lineage.get("weights")]
     if answers == "sampled":
         from harken.engines.sampler import HFSampler
@@ -184,8 +185,9 @@ def _compositional(spec: str) -> bool:
 
 
 def _average(members: list[str], options: Mapping[str, Any]) -> Reward:
-    from harken import launch
-    launch.import_extra("harken.engines.hf")
+    from harken.core.extras import import_extra
+    from harken.launch.models import context
+    import_extra("harken.engines.hf")
     from harken.engines.averaging import average
     from harken.engines.hf import Engine
     from harken.rewards.bradley_terry import BradleyTerryReward
@@ -194,4 +196,4 @@ def _average(members: list[str], options: Mapping[str, Any]) -> Reward:
             raise UserError(f"{member} has no weights to average.", "Name runs of harken train reward_model, or use an ensemble.")
     engine = Engine(average(members), head="reward", train=False, **options)
     longest = min(int(read_json(Path(m) / "config.json").get("max_length", 1024)) for m in members)
-    return BradleyTerryReward(engine, min(longest, launch.context(engine)))
+    return BradleyTerryReward(engine, min(longest, context(engine)))

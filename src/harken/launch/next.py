@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from harken.core.errors import UserError
+from harken.core.progress import waiting
 from harken.core.records import Choice, Judgment, Prompt
-from harken.core.run import waiting
 from harken.labelers.active import Questions, next_items, pairs_to_ask
 from harken.labelers.active_sets import measure, next_sets
 from harken.labelers.belief import Belief, belief_of_features
@@ -137,8 +137,8 @@ def features(pool: Pool, args: argparse.Namespace) -> np.ndarray:
     phi = TextFeatures.fit(asked, pool.flat, args.dimensions).of(asked, pool.flat)
     if not args.reward:
         return phi
-    from harken import launch
-    scores = launch.open_reward(args.reward).score(pool.prompts, pool.texts)
+    from harken.launch.rewards import open_reward
+    scores = open_reward(args.reward).score(pool.prompts, pool.texts)
     flat = np.array([np.nan if s is None else s for row in scores for s in row], dtype=np.float64)
     counted = np.maximum(np.bincount(pool.prompt[~np.isnan(flat)], minlength=len(pool.prompts)), 1)
     mean = np.bincount(pool.prompt, np.nan_to_num(flat), minlength=len(pool.prompts)) / counted

@@ -43,7 +43,7 @@ def add_commands(commands: Any) -> None:
 
 
 def disagree(args: argparse.Namespace) -> int:
-    from harken.core.run import waiting
+    from harken.core.progress import waiting
     from harken.labelers.aggregate import jury_group_weights, parse_aggregate, parse_jury
     from harken.labelers.disagreement import examine, to_json
     from harken.labelers.groups import centred

@@ -15,9 +15,9 @@ from rich.text import Text
 
 import harken
 from harken.core.errors import UserError
+from harken.core.progress import waiting
 from harken.core.protocols import Estimate
 from harken.core.records import Choice, Judgment
-from harken.core.run import waiting
 from harken.core.terminal import one_line, visible
 from harken.labelers.forest import forest_svg
 from harken.labelers.influence import Tested, drop_each, drop_effect, held_out

@@ -249,7 +249,7 @@ def withdraw(args: argparse.Namespace) -> int:
 
 def export(args: argparse.Namespace) -> int:
     """`harken export`."""
-    from harken.cli_data import project_number
+    from harken.cli.data import project_number
     from harken.store.database import open_database
     from harken.studio.exports import export_rows, write_rows
     with open_database(args.db, create=False) as db:
@@ -344,9 +344,10 @@ def generated(args: argparse.Namespace, kind: str) -> list[dict[str, Any]]:
 def _answers(args: argparse.Namespace, prompts: list[Any], n: int) -> list[list[str]]:
     """`n` answers to each prompt."""
     if not args.endpoint:
-        from harken import launch
-        sampler = launch.open_sampler(args.model)
-        launch.check_context(sampler, prompts, args.max_tokens)
+        from harken.launch.models import check_context
+        from harken.launch.policies import open_sampler
+        sampler = open_sampler(args.model)
+        check_context(sampler, prompts, args.max_tokens)
         found = sampler.sample(prompts, n, max_tokens=args.max_tokens, temperature=args.temperature, seed=0)
         return [[sample.text for sample in group] for group in found]
     from harken.engines.openai import EndpointSampler

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from harken.core.errors import UserError
+from harken.core.files import file_hash
 from harken.core.protocols import Reward
 from harken.core.records import Choice
-from harken.core.run import Run, file_hash
+from harken.core.run import Run
 from harken.core.terminal import one_line
 
 RULES = ("length", "words_per_sentence", "list_items", "numbers", "questions", "repetition", "on_topic", "echo", "hedging",
@@ -35,26 +36,29 @@ def add_commands(commands: Any) -> None:
 
 
 def _fill_fit(p: argparse.ArgumentParser) -> None:
-    from harken import cli
+    from harken.cli.options import add_config
     from harken.rewards import compositional  # brings NumPy and SciPy: 30 MB
     p.description = compositional.__doc__
     p.add_argument("reward", choices=("compositional",), help="what to fit")
-    cli.add_config(p, compositional.Config, ("data", "out"))
+    add_config(p, compositional.Config, ("data", "out"))
     p.set_defaults(handler=fit)
 
 
 def fit(args: argparse.Namespace) -> int:
-    from harken import cli, launch
+    from harken.cli.options import make_config
+    from harken.cli.show import show_result
+    from harken.core.settings import check_settings
+    from harken.launch.models import model_identity
     from harken.rewards.compositional import Config, train
-    config = cli.make_config(Config, args)
-    launch.check_settings(config)
+    config = make_config(Config, args)
+    check_settings(config)
     source = Path(config.data)
     if not source.is_file():
         raise UserError(f"There is no file {config.data!r}.", "Check --data.")
     if not config.out:
         raise UserError("No run directory was given.", "Add --out runs/NAME.")
     lineage: dict[str, Any] = {"data": {"path": str(source), "sha256": file_hash(source)},
-                               "judge": launch.model_identity(config.judge)}
+                               "judge": model_identity(config.judge)}
     if config.attributes:
         if not Path(config.attributes).is_file():
             raise UserError(f"There is no file {config.attributes!r}.", "Check --attributes.")
@@ -65,14 +69,14 @@ def fit(args: argparse.Namespace) -> int:
             run.say(f"{run.path} is finished; nothing to do.")
         else:
             train(config, panel, run)
-    cli.show_result(run.path, {k: v for k, v in run.result.items() if k not in ("attributes", "calibration", "cross_validation")})
+    show_result(run.path, {k: v for k, v in run.result.items() if k not in ("attributes", "calibration", "cross_validation")})
     show_attributes(run.result["attributes"])
     return 0
 
 
 def open_panel(config: Any) -> Any:
     """The attributes of a config and who rates them, opened."""
-    from harken.opening import open_judge, open_reward
+    from harken.launch.rewards import open_judge, open_reward
     from harken.text.attributes import Attribute, load_attributes
     from harken.text.panel import Panel
     if config.judge == "rules" and not config.attributes:
@@ -125,14 +129,15 @@ def explain(reward: Reward, name: str, choices: Sequence[Choice], scores: Sequen
 
 
 def average(args: argparse.Namespace) -> int:
-    from harken import launch
-    launch.import_extra("harken.engines.averaging")
-    from harken.core.run import read_json
+    from harken.core.extras import import_extra
+    from harken.launch.models import model_identity
+    import_extra("harken.engines.averaging")
+    from harken.core.files import read_json
     from harken.engines.averaging import average as mean
     from harken.engines.averaging import check_alike
     from harken.engines.hf import Engine
     check_alike(args.runs)
-    members = [launch.model_identity(r) for r in args.runs]
+    members = [model_identity(r) for r in args.runs]
     first = read_json(Path(args.runs[0]) / "config.json")
     settings = {"command": "average", "runs": list(args.runs), "max_length": first.get("max_length", 1024)}
     with Run.open(args.out, settings, {"members": members}) as run:

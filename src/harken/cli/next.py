@@ -46,7 +46,7 @@ def add_commands(commands: Any) -> None:
 def run_next(args: argparse.Namespace) -> int:
     """`harken next`."""
     _check(args)
-    from harken.queueing import choose  # NumPy and SciPy would slow the start of every other command
+    from harken.launch.next import choose  # NumPy and SciPy would slow the start of every other command
     return choose(args)
 
 

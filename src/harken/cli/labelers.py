@@ -35,5 +35,5 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
 
 def run_labelers(args: argparse.Namespace) -> int:
     """`harken labelers`."""
-    from harken import labelers_report  # NumPy and SciPy would slow the start of every other command
+    from harken.cli import labelers_report  # NumPy and SciPy would slow the start of every other command
     return labelers_report.run(args)

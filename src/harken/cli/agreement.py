@@ -61,7 +61,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
 
 def run_agreement(args: argparse.Namespace) -> int:
     """`harken agreement`."""
-    from harken.core.run import waiting
+    from harken.core.progress import waiting
     from harken.labelers.picture import matrix_svg
     from harken.store.files import check_out, write_text
     if args.svg:

@@ -13,7 +13,7 @@ from typing import Any
 
 from harken.core.errors import UserError
 from harken.core.protocols import Datum, Tree
-from harken.core.run import derive_seed
+from harken.core.seeds import derive_seed
 from harken.engines.hf import Engine
 from harken.objectives.supervised import nll
 from harken.text.documents import read_documents, windows

@@ -66,16 +66,19 @@ def add_commands(commands: Any) -> None:
 
 
 def sample(args: argparse.Namespace) -> int:
-    from harken import launch
-    from harken.core.run import progress
+    from harken.core.extras import import_extra
+    from harken.core.progress import progress
+    from harken.core.settings import check_values
+    from harken.launch.models import check_context
+    from harken.launch.policies import open_sampler
     from harken.store.files import check_out, read_prompts, write_jsonl
-    launch.check_values(vars(args))
+    check_values(vars(args))
     check_out(args.out, args.prompts)
     loaded = read_prompts(args.prompts, skip_bad=args.skip_bad)
     _say(loaded.describe())
-    launch.import_extra("harken.engines.sampler")
-    sampler = launch.open_sampler(args.model, dtype=args.dtype)
-    launch.check_context(sampler, loaded.records, args.max_tokens)
+    import_extra("harken.engines.sampler")
+    sampler = open_sampler(args.model, dtype=args.dtype)
+    check_context(sampler, loaded.records, args.max_tokens)
     with progress("sampling", len(loaded.records)) as advance:
         found = sampler.sample(loaded.records, args.n, max_tokens=args.max_tokens, temperature=args.temperature,
                                top_p=args.top_p, seed=args.seed, advance=advance)
@@ -87,18 +90,19 @@ def sample(args: argparse.Namespace) -> int:
 
 
 def score(args: argparse.Namespace) -> int:
-    from harken import launch
+    from harken.core.settings import check_values
+    from harken.launch.rewards import open_reward
     from harken.stats.pairs import evaluate_pairs
     from harken.store.files import check_out, read_comparisons, write_jsonl
-    launch.check_values(vars(args))
+    check_values(vars(args))
     check_out(args.out, args.data)
     loaded = read_comparisons(args.data, skip_bad=args.skip_bad)
     _say(loaded.describe())
-    reward = launch.open_reward(args.reward, dtype=args.dtype, aggregate=args.aggregate)
+    reward = open_reward(args.reward, dtype=args.dtype, aggregate=args.aggregate)
     scores = reward.score([c.prompt for c in loaded.records], [c.options for c in loaded.records])
     rows = [{**c.to_json(), "scores": row} for c, row in zip(loaded.records, scores)]
     if args.explain:
-        from harken.cli_rewards import explain
+        from harken.cli.rewards import explain
         rows = [{**row, "parts": parts} for row, parts in zip(rows, explain(reward, args.reward, loaded.records, scores))]
     write_jsonl(args.out, rows)
     print(f"{args.out}: {len(scores)} rankings scored")
@@ -117,22 +121,25 @@ EVALS = {"capability": ("model", "data", "out"), "win_rate": ("model", "prompts"
 
 def run_eval(argv: list[str]) -> int:
     """`harken eval NAME …`: the evaluation's own Config makes the options."""
-    from harken import cli, launch
+    from harken.cli.options import Parser, add_config, make_config, summary
+    from harken.cli.show import show_result
+    from harken.core.extras import import_extra
+    from harken.launch.evaluate import evaluate as launch_evaluate
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: harken eval EVAL [options]\n\nevaluations:")
         for name in EVALS:
-            print(f"  {name:14} {cli.summary('evals', name)}")
+            print(f"  {name:14} {summary('evals', name)}")
         print("\nharken eval EVAL --help shows its options.")
         return 0
     if argv[0] not in EVALS:
         raise UserError(f"There is no evaluation {argv[0]!r}.", f"Evaluations: {', '.join(EVALS)}.")
-    module = launch.import_extra(f"harken.evals.{argv[0]}")
-    parser = cli.Parser(f"harken eval {argv[0]}", description=module.__doc__,
+    module = import_extra(f"harken.evals.{argv[0]}")
+    parser = Parser(f"harken eval {argv[0]}", description=module.__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    cli.add_config(parser, module.Config, EVALS[argv[0]])
-    config = cli.make_config(module.Config, parser.parse_args(argv[1:]))
-    run = launch.evaluate(argv[0], module, config)
-    cli.show_result(run.path, {k: v for k, v in run.result.items() if k != "samples"})
+    add_config(parser, module.Config, EVALS[argv[0]])
+    config = make_config(module.Config, parser.parse_args(argv[1:]))
+    run = launch_evaluate(argv[0], module, config)
+    show_result(run.path, {k: v for k, v in run.result.items() if k != "samples"})
     return 0
 
 
@@ -174,9 +181,9 @@ def doctor(args: argparse.Namespace) -> int:
 
 
 def quickstart(args: argparse.Namespace) -> int:
-    from harken import launch
-    launch.import_extra("harken.engines.hf")
-    from harken.quickstart import Quickstart
+    from harken.core.extras import import_extra
+    import_extra("harken.engines.hf")
+    from harken.cli.quickstart import Quickstart
     Quickstart(args.out, args.model, args.seed, args.dtype).run()
     return 0
 

@@ -21,7 +21,8 @@ from harken.core.config import RolloutConfig
 from harken.core.errors import UserError
 from harken.core.protocols import Datum, Ensemble, Reward, Sample, Tree
 from harken.core.records import Prompt
-from harken.core.run import Run, derive_seed
+from harken.core.run import Run
+from harken.core.seeds import derive_seed
 from harken.engines.hf import Engine
 from harken.engines.profile import timed
 from harken.engines.sampler import HFSampler

@@ -18,13 +18,15 @@ from torch import Tensor
 
 from harken.core.config import SampleConfig
 from harken.core.errors import UserError
+from harken.core.files import read_jsonl
 from harken.core.protocols import Reward, Tree
 from harken.core.records import Prompt
-from harken.core.run import Run, derive_seed, read_jsonl
+from harken.core.run import Run
+from harken.core.seeds import derive_seed
 from harken.engines.hf import Engine
 from harken.engines.profile import timed
 from harken.engines.sampler import HFSampler
-from harken.stats.monitors import SLOPE, Audit, Drift, change, hacking, parse_rules, slope, smoothed
+from harken.stats.drift import SLOPE, Audit, Drift, change, hacking, parse_rules, slope, smoothed
 
 LEAST_PROMPTS = 8
 STATE = "watch.pt"

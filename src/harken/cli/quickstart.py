@@ -13,14 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from harken import launch
 from harken.core.errors import UserError
+from harken.core.files import read_json, write_json
+from harken.core.progress import progress
 from harken.core.protocols import Estimate
-from harken.core.run import code_version, derive_seed, progress, read_json, write_json
+from harken.core.run import code_version
+from harken.core.seeds import derive_seed
 from harken.engines.hf import Engine, resolve_dtype
 from harken.engines.loading import locate
 from harken.engines.sampler import HFSampler
 from harken.evals.capability import document_nll, read_documents
+from harken.launch.find import find_method
+from harken.launch.models import open_engine
+from harken.launch.train import train as launch_train
 from harken.sandbox import GoldReward, crowd, load_demonstrations, load_prompts, make_judgments
 from harken.stats.intervals import mean_interval, paired_difference
 from harken.stats.winrate import win_rate
@@ -92,19 +97,19 @@ class Quickstart:
 
     def _train(self, name: str, *, model: str = "", **settings: Any) -> None:
         self.engines.clear()
-        method = launch.find_method(name)
+        method = find_method(name)
         paths = {k: str(self.out / settings.pop(k)) for k in ("data", "reward", "demonstrations") if k in settings}
         config = method.Config(model=str(self.out / model) if model else self.model, out=str(self.out / name),
                                seed=self.seed, dtype=self.dtype, checkpoint_seconds=30.0, **paths, **settings)
         start, before = time.monotonic(), (self.out / name / "result.json").exists()
         print(f"  train {name} …", flush=True)
-        launch.train(method, config)
+        launch_train(method, config)
         print(f"  train {name}: " + ("reused" if before else f"{self._spend(name, start):.0f} s"))
 
     def _engine(self, name: str) -> Engine:
         if name not in self.engines:
             spec = self.model if name == "base" else str(self.out / name)
-            self.engines[name] = launch.open_engine(spec, dtype=self.dtype)
+            self.engines[name] = open_engine(spec, dtype=self.dtype)
         return self.engines[name]
 
     def _demonstrations(self, target: Path) -> None:

@@ -1,0 +1,66 @@
+"""Options of the commands: made from the fields of a Config, or by hand."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import harken
+from harken.core.config import field_docs, from_dict
+from harken.core.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with an option in one message, not under a page of usage."""
+
+    fill: Callable[[Parser], None] | None = None
+    """Adds options once they are asked for: what they import need not slow every other command, nor stay in a server's memory."""
+
+    def filled(self) -> Parser:
+        if self.fill is not None:
+            self.fill, fill = None, self.fill
+            fill(self)
+        return self
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self.filled()
+        return super().parse_known_args(args, namespace)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Help as it is: from Python 3.14 on it has colours."""
+        super()._print_message(message, getattr(file, "rich_proxied_file", file))
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message[:1].upper()}{message[1:]}.", f"{self.prog} --help shows what it takes.")
+
+
+def add_config(parser: argparse.ArgumentParser, config: type, required: Sequence[str] = ()) -> None:
+    """One option per field of a Config; its docstring is the help."""
+    docs = field_docs(config)
+    for field in dataclasses.fields(config):
+        flag = "--" + field.name.replace("_", "-")
+        text = docs.get(field.name, "").replace("%", "%%")
+        declared = getattr(field.type, "__name__", str(field.type))
+        if declared == "bool":
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+            continue
+        kind = {"int": int, "float": float}.get(declared, str)
+        default = "" if field.default in ("", dataclasses.MISSING) else f" (default {field.default})"
+        parser.add_argument(flag, type=kind, default=argparse.SUPPRESS, required=field.name in required,
+                            metavar="TEXT" if kind is str else kind.__name__.upper(), help=text + default)
+
+
+def make_config(config: type, args: argparse.Namespace, base: dict[str, Any] | None = None, source: str = "") -> Any:
+    names = {f.name for f in dataclasses.fields(config)}
+    given = {k: v for k, v in vars(args).items() if k in names}
+    return from_dict(config, {**(base or {}), **given}, source)
+
+
+def summary(folder: str, name: str) -> str:
+    """First line of a module's docstring, read without importing it."""
+    source = Path(harken.__file__).parent / folder / f"{name}.py"
+    return (ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or "").splitlines()[0]

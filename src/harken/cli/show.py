@@ -1,0 +1,27 @@
+"""What commands print of results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harken.core.protocols import Estimate
+from harken.core.terminal import one_line
+
+
+def show_result(path: Path, result: dict[str, Any]) -> None:
+    """The figures of a finished run, a line each."""
+    print(f"{path}: done")
+    for name, value in result.items():
+        if isinstance(value, dict) and {"value", "low", "high", "n"} <= value.keys():
+            print(f"  {name}: {Estimate.from_json(value)}")
+        elif name == "labelers" and isinstance(value, dict):
+            print(f"  {name}: " + ", ".join(f"{one_line(who)} beta {found['beta']:.2f}" for who, found in list(value.items())[:8])
+                  + (f" and {len(value) - 8} more" if len(value) > 8 else ""))
+        elif isinstance(value, dict):
+            parts = {k: f"{v['value']:.3f}" if isinstance(v, dict) and "value" in v else v for k, v in value.items()}
+            print(f"  {name}: " + ", ".join(f"{k} {v}" for k, v in parts.items()))
+        elif isinstance(value, float):
+            print(f"  {name}: {value:.4f}")
+        elif isinstance(value, (int, str)) and value != "":
+            print(f"  {name}: {value}")

@@ -1,0 +1,48 @@
+"""`harken train METHOD …`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from harken.cli.options import Parser, add_config, make_config, summary
+from harken.cli.show import show_result
+from harken.core import processes
+from harken.core.config import RunConfig
+from harken.core.errors import UserError
+
+
+def run(argv: list[str]) -> int:
+    """`harken train METHOD …`: the method's own Config makes the options."""
+    from harken.launch.find import find_method, method_names
+    from harken.launch.train import train
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: harken train METHOD [options]\n\nmethods:")
+        for name in method_names():
+            print(f"  {name:16} {summary('methods', name)}")
+        print("\nharken train METHOD --help shows a method's options. METHOD may also be your own module, like my_lab.idea.")
+        return 0
+    if argv[0].startswith("-"):
+        raise UserError(f"The method comes first; found {argv[0]}.", "harken train METHOD --model … (harken train --help)")
+    method = find_method(argv[0])
+    parser = Parser(f"harken train {argv[0]}", description=method.__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, help="config.json of a run to repeat; other options override it")
+    presets: dict[str, dict[str, Any]] = getattr(method, "PRESETS", {})
+    if presets:
+        parser.add_argument("--preset", choices=presets, help="settings of a known run; other options override them")
+    add_config(parser, method.Config)
+    args = parser.parse_args(argv[1:])
+    base: dict[str, Any] = {}
+    if args.config:
+        from harken.core.files import read_json
+        base = {k: v for k, v in read_json(args.config).items() if k not in ("command", "base", "reward_base", "out")}
+    if presets and args.preset:
+        base |= presets[args.preset]
+    config: RunConfig = make_config(method.Config, args, base, str(args.config))
+    finished = train(method, config)
+    if processes.started()[0]:
+        return 0
+    show_result(finished.path, finished.result)
+    return 0

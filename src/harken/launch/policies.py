@@ -1,0 +1,42 @@
+"""From a word to what answers prompts: a model's weights, or a run of best_of_n or prompting on one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harken.core.errors import UserError
+from harken.core.extras import import_extra
+from harken.core.files import read_json
+from harken.engines.policies import BestOfN, Policy, Prompted, beside, read_policy
+from harken.launch.models import open_engine
+from harken.launch.rewards import locate_reward, open_reward, rename_reward, reward_identity, same_reward
+
+
+def open_sampler(model: str, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048) -> Any:
+    """What answers prompts as `model` does: a model's weights, or a run of best_of_n or prompting with all it stands on.
+
+    Every sampler has `engine` (the weights below it) and `seen(prompt)` (what they are given). Raises `UserError` where
+    the base or the reward of such a run is missing or another than the run was made with.
+    """
+    options: Any = {"dtype": dtype, "tokens_per_micro_batch": tokens_per_micro_batch}
+    import_extra("harken.engines.loading").locate(model)
+    if (policy := read_policy(model)) is None:
+        engine = open_engine(model, **options)
+        return import_extra("harken.engines.sampler").HFSampler(engine)
+    reward = reward_of(policy, model) if policy.kind == "best_of_n" else ""
+    base = open_sampler(policy.base, **options)
+    policy.check_base(model, base.lineage)
+    if policy.kind == "prompting":
+        return Prompted(base, policy.messages, policy.lineage)
+    opened = open_reward(reward, aggregate=policy.aggregate, **options)
+    return BestOfN(base, opened, policy.n, policy.missing_eos_penalty, policy.lineage)
+
+
+def reward_of(policy: Policy, run: str) -> str:
+    """The reward a run of best_of_n chooses by, as this process can open it. Raises `UserError` if it is missing or changed."""
+    spec = rename_reward(policy.reward, lambda name: beside(Path(run), name))
+    locate_reward(spec)
+    if not same_reward(reward_identity(spec), read_json(Path(run) / "lineage.json").get("reward")):
+        raise UserError(f"The reward {spec} is not the one {run} chooses by.", "Restore that reward, or make the run again.")
+    return spec
