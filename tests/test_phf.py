@@ -9,10 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from harken import launch
 from harken.core.errors import UserError
-from harken.core.run import read_jsonl
+from harken.core.files import read_jsonl
 from harken.engines.loading import load
+from harken.launch.find import find_method
+from harken.launch.train import train as launch_train
 from harken.loops.annotate import annotate
 from harken.loops.stream import Stream, Tokens
 from harken.store.annotations import Annotated
@@ -51,10 +52,10 @@ def corpus(tmp_path_factory):
 
 
 def run(corpus, out, objective="mle", **settings):
-    method = launch.find_method("phf")
+    method = find_method("phf")
     small = {"size": "40K", "vocabulary": 300, "max_length": 64, "batch_size": 8, "tokens": 8 * 64 * 6, "holdout": 0.1}
     config = method.Config(data=str(corpus), out=str(out), objective=objective, **small | settings)
-    return launch.train(method, config, quiet=True)
+    return launch_train(method, config, quiet=True)
 
 
 def weights(done):
@@ -87,14 +88,14 @@ def test_p22_each_objective_learns_and_resumes_bit_for_bit(corpus, tmp_path, nam
 
 
 def start(corpus):
-    method = launch.find_method("phf")
+    method = find_method("phf")
     return load(method.prepare(method.Config(data=str(corpus), size="40K", vocabulary=300, max_length=64)).model)
 
 
 def collect(corpus, count, **settings):
     """Text of `count` windows under an objective, decoded with its control tokens, and the windows."""
     from harken.loops.feedback import Feedback
-    method = launch.find_method("phf")
+    method = find_method("phf")
     config = method.prepare(method.Config(data=str(corpus), out="", size="40K", vocabulary=300, max_length=64, **settings))
     annotated, template = Annotated(corpus), load(config.model).template
     feedback = Feedback(config, annotated, Control.read(method._folder(config.model)), template.stop_ids[0], None)

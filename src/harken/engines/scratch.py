@@ -20,7 +20,8 @@ import torch
 from torch import nn
 
 from harken.core.errors import UserError
-from harken.core.run import derive_seed, write_json
+from harken.core.files import write_json
+from harken.core.seeds import derive_seed
 from harken.engines.loading import Loaded
 from harken.text.control import BAD, GOOD, Control, add_tokens
 
@@ -122,7 +123,7 @@ def _write(folder: Path, model: Any, tokenizer: Any, segmenter: str, seed: int, 
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     from transformers.utils import logging
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         temporary.mkdir(parents=True)
         model.save_pretrained(temporary)

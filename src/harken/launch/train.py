@@ -41,14 +41,17 @@ def _open_and_train(method: ModuleType, config: RunConfig, quiet: bool | None) -
         raise UserError("No data was given.", "Add --data FILE.jsonl.")
     if not config.out:
         raise UserError("No run directory was given.", "Add --out runs/NAME.")
+    config = getattr(method, "prepare", lambda config: config)(config)
     name = method.__name__.removeprefix("harken.methods.")
     reward_spec = getattr(config, "reward", None)
     if not reward_spec and not getattr(method, "needs_reward", lambda config: True)(config):
         reward_spec = None
     lineage: dict[str, Any] = {"model": model_identity(config.model)}
-    further = getattr(method, "files", lambda config: {})(config)
+    further: dict[str, str] = getattr(method, "files", lambda config: {})(config)
     for option, path in {**{n: getattr(config, n, "") for n in ("data", "demonstrations", "ptx_data")}, **further}.items():
-        if path:
+        if path and option == "data" and hasattr(method, "identity"):
+            lineage[option] = method.identity(config)
+        elif path:
             if not Path(path).is_file():
                 raise UserError(f"There is no file {path}.", f"Check --{option.partition(' ')[0].replace('_', '-')}.")
             lineage[option] = {"path": path, "sha256": file_hash(Path(path))}

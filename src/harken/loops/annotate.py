@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 
 from harken.core.errors import UserError
+from harken.core.progress import Shown, silent
 from harken.core.records import Message, Prompt
-from harken.core.run import Shown, silent
 from harken.store.annotations import (
     GROUP_BYTES,
     GROUP_DOCUMENTS,

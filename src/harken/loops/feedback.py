@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from harken.core.errors import UserError
@@ -21,13 +20,12 @@ from harken.engines.hf import Engine, Objective, Outputs
 from harken.loops.stream import Stream, Tokens, Writer
 from harken.objectives import phf
 from harken.objectives.supervised import nll
+from harken.stats.histogram import reached_by
 from harken.store.annotations import Annotated, Scored
 from harken.text.control import Control
 
 DISGUISE = 1.5
 """Weights whose largest is less than this many times the smallest learn as MLE does."""
-SAMPLE = 200_000
-"""Scores looked at to find a quantile or the range of weights."""
 HELD = 200
 """Held-out documents measured at most."""
 Tag = Callable[[float | None], int | None]
@@ -48,7 +46,7 @@ class Feedback:
         if config.best > 0:
             run.note(f"The best {config.best:.3g} of {self.level}s score at least {self.threshold:g}: that is the threshold.")
         if config.objective == "rwr":
-            low, high = np.quantile(sample_scores(annotated, "segment"), [0.001, 1.0]) * config.unit / config.beta
+            low, high = np.quantile(annotated.sample("segment"), [0.001, 1.0]) * config.unit / config.beta
             if high - low < math.log(DISGUISE):
                 run.note(f"rwr with beta {config.beta:g} weighs 99.9 % of segments between {math.exp(low):.3g} and "
                          f"{math.exp(high):.3g}: it learns as mle does. Lower --beta.")
@@ -177,17 +175,6 @@ class Feedback:
         return found
 
 
-def sample_scores(annotated: Annotated, level: str) -> NDArray[np.float64]:
-    """Up to `SAMPLE` scores, of row groups spread evenly over the corpus."""
-    groups, found = annotated.groups(), list[float]()
-    per_group = (annotated.documents if level == "document" else annotated.segments) / max(1, len(groups))
-    stride = max(1, math.ceil(len(groups) * per_group / SAMPLE))
-    for group in groups[::stride]:
-        for document in annotated.read(*group):
-            found += [s for s in ([document.mean] if level == "document" else document.scores) if s is not None]
-    return np.array(found)
-
-
 def best_threshold(annotated: Annotated, level: str, share: float) -> float:
     """The score that `share` of documents or segments reach."""
-    return float(np.quantile(sample_scores(annotated, level), 1 - share, method="higher"))
+    return reached_by(annotated.sample(level), share)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.core.errors import UserError
-from harken.core.run import derive_seed
+from harken.core.seeds import derive_seed
 from harken.store.annotations import Annotated, Scored
 from harken.store.splits import in_share
 from harken.text.control import encode

@@ -23,15 +23,16 @@ from typing import Any
 from harken.core import processes
 from harken.core.config import TrainConfig
 from harken.core.errors import UserError
+from harken.core.files import read_json, write_json
 from harken.core.protocols import Reward
 from harken.core.records import content_hash
-from harken.core.run import Run, read_json, write_json
+from harken.core.run import Run
 from harken.engines import scratch
 from harken.engines.hf import Engine
 from harken.engines.loading import load
 from harken.engines.sampler import HFSampler
-from harken.engines.schedule import learning_rate
 from harken.loops.feedback import Feedback
+from harken.loops.schedule import learning_rate
 from harken.loops.stream import Stream
 from harken.store.annotations import Annotated
 from harken.text.control import Control

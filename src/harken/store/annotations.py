@@ -26,6 +26,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from harken.core.errors import UserError
 from harken.store.corpus import Corpus, Split
 from harken.text.segments import check_segmenter
@@ -34,6 +37,8 @@ FORMAT = 1
 PLAN, MANIFEST, SCORER = "plan.json", "manifest.jsonl", "scorer.json"
 GROUP_DOCUMENTS, GROUP_BYTES = 1000, 4 << 20
 """A row group closes at either."""
+SAMPLE = 500_000
+"""Scores looked at to find a quantile."""
 
 
 @dataclass(frozen=True)
@@ -228,6 +233,15 @@ class Annotated:
             raise UserError(f"The texts and the scores of split {split} in {self.path} do not belong together.",
                             "Annotate again into a fresh --out.")
         return [Scored(*row) for row in zip(texts["id"], texts["text"], scores["ends"], scores["scores"])]
+
+    def sample(self, level: str) -> NDArray[np.float64]:
+        """About `SAMPLE` scores at most, of segments or (`level` "document") of documents: row groups evenly spread."""
+        groups, found = self.groups(), list[float]()
+        stride = max(1, (self.documents if level == "document" else self.segments) // SAMPLE)
+        for group in groups[::stride]:
+            for document in self.read(*group):
+                found += [s for s in ([document.mean] if level == "document" else document.scores) if s is not None]
+        return np.array(found)
 
     def __iter__(self) -> Iterator[Scored]:
         for split, group in self.groups():
