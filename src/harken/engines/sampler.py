@@ -23,6 +23,8 @@ from harken.engines.decoder import Decoder
 from harken.engines.distributed import collect
 from harken.engines.hf import Engine
 from harken.engines.profile import computed_row, computed_token, timed
+from harken.engines.steering import Guide
+from harken.text.control import Steering
 
 IDLE_SHARE = 8
 """One row in so many may stand idle before it is refilled or given up: prompts are prefilled together, rows given up together."""
@@ -33,6 +35,12 @@ class HFSampler:
 
     def __init__(self, engine: Engine, max_batch: int = 96) -> None:
         self.engine, self.max_batch, self.lineage = engine, max_batch, engine.lineage
+        self.guide: Guide | None = None
+
+    def steer(self, steering: Steering | None) -> None:
+        """From now on prompts and samples get control tokens as `steering` says; None steers no more."""
+        template = self.engine.template
+        self.guide = steering and Guide(steering, template.tokenizer, template.stop_ids[0], self.engine.device)
 
     def seen(self, prompt: Prompt) -> Prompt:
         """What the model is given for a prompt: the prompt itself."""
@@ -51,6 +59,8 @@ class HFSampler:
         if temperature < 0 or not 0 < top_p <= 1 or max_tokens < 1 or n < 1:
             raise UserError(f"Sampling needs temperature >= 0, 0 < top-p <= 1, at least 1 token and 1 sample; found "
                             f"temperature {temperature}, top-p {top_p}, {max_tokens} tokens, n {n}.")
+        if self.guide:
+            prompts = [self.guide.opened(p) for p in prompts]
         limit = getattr(self.engine.model.config, "max_position_embeddings", None)
         if limit:
             for i, prompt in enumerate(prompts):
@@ -78,7 +88,7 @@ class Batch:
 
     def __init__(self, sampler: HFSampler, order: Sequence[int], prompts: Sequence[tuple[int, ...]], n: int, max_tokens: int,
                  temperature: float, top_p: float, min_tokens: int, seed: int) -> None:
-        self.engine, device = sampler.engine, sampler.engine.device
+        self.engine, self.guide, device = sampler.engine, sampler.guide, sampler.engine.device
         self.waiting, self.prompts, self.n = deque(order), prompts, n
         self.temperature, self.top_p, self.seed = temperature, top_p, seed
         self.max_tokens, self.min_tokens = max_tokens, min_tokens
@@ -154,7 +164,11 @@ class Batch:
         if self.min_tokens:
             early = at < self.min_tokens
             logits[early.nonzero(), self.stop] = -torch.inf
+        if self.guide:
+            logits = self.guide.ban(logits)
         token, *logps = draw(logits, self.uniform_BT[rows, at], self.temperature, self.top_p)
+        if self.guide:
+            token, logps = self.guide.put(token, logps, self.ids_BT[rows], at)
         self.ids_BT[rows, at] = token
         self.logps_BT[:, rows, at] = torch.stack(logps)
         self.said_B[rows] = at + 1

@@ -20,11 +20,12 @@ FILE = "control.json"
 
 @dataclass(frozen=True)
 class Control:
-    """The two tokens' ids, and what they stand before."""
+    """The two tokens' ids, what they stand before, and the mode to sample in unless told otherwise."""
 
     good: int
     bad: int
     segmenter: str
+    mode: str = "untagged"
 
     @property
     def ids(self) -> tuple[int, int]:
@@ -88,8 +89,10 @@ class Steering:
 MODES = ("good", "bad", "untagged")
 
 
-def steering(control: Control, mode: str = "good", each: bool = True) -> Steering:
-    """Steers into a mode: its tag at the start, and with `each` before every further segment. Neither tag is ever drawn."""
+def steering(control: Control, mode: str = "", each: bool = True) -> Steering:
+    """Steers into a mode (the model's own unless given): its tag at the start, and with `each` before every further segment.
+    Neither tag is ever drawn."""
+    mode = mode or control.mode
     if mode not in MODES:
         raise UserError(f"--mode {mode!r} is unknown.", f"Use one of {', '.join(MODES)}.")
     tag: Mapping[str, int | None] = {"good": control.good, "bad": control.bad, "untagged": None}
