@@ -28,6 +28,8 @@ def add_commands(commands: Any) -> None:
     p.add_argument("--top-p", type=float, default=1.0, help="nucleus sampling mass (default 1: off)")
     p.add_argument("--seed", type=int, default=0, help="seed of sampling (default 0)")
     p.add_argument("--dtype", default="float32", help="float32, bfloat16 or auto (default float32)")
+    p.add_argument("--mode", default="", help="of a model with control tokens: good, bad or untagged (default: its own)")
+    p.add_argument("--tag", default="each", help="put the mode's token before each segment, or once (default each)")
     p.add_argument("--skip-bad", action="store_true", help="skip malformed lines and count them")
     p.set_defaults(handler=sample)
 
@@ -70,7 +72,7 @@ def sample(args: argparse.Namespace) -> int:
     from harken.core.progress import progress
     from harken.core.settings import check_values
     from harken.launch.models import check_context
-    from harken.launch.policies import open_sampler
+    from harken.launch.policies import open_sampler, steer
     from harken.store.files import check_out, read_prompts, write_jsonl
     check_values(vars(args))
     check_out(args.out, args.prompts)
@@ -78,6 +80,7 @@ def sample(args: argparse.Namespace) -> int:
     _say(loaded.describe())
     import_extra("harken.engines.sampler")
     sampler = open_sampler(args.model, dtype=args.dtype)
+    steer(sampler, args.model, args.mode, args.tag)
     check_context(sampler, loaded.records, args.max_tokens)
     with progress("sampling", len(loaded.records)) as advance:
         found = sampler.sample(loaded.records, args.n, max_tokens=args.max_tokens, temperature=args.temperature,
