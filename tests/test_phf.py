@@ -2,6 +2,7 @@
 
 import json
 import random
+import signal
 from itertools import pairwise
 from pathlib import Path
 
@@ -221,3 +222,19 @@ def test_a_mistake_is_one_message(corpus, tmp_path, settings, message):
 def test_data_that_is_not_annotated_is_one_message(tmp_path):
     with pytest.raises(UserError, match="holds no annotated corpus"):
         run(tmp_path, tmp_path / "r")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["conditional", "awr"])
+def test_p22_sigkill_at_any_operation_ends_bit_for_bit(corpus, tmp_path, objective):
+    from test_kill import counted, killed_child, moments
+    settings = {"objective": objective, "checkpoint_seconds": 0.0, "beta": 0.3, "alpha": 0.5}
+    with counted() as operations:
+        whole = run(corpus, tmp_path / "whole", **settings)
+    rng = random.Random(objective)
+    for k, kill_at in enumerate([*moments(operations, rng), rng.randrange(len(operations))]):
+        out = tmp_path / f"killed{k}"
+        assert killed_child(lambda out=out: run(corpus, out, **settings), kill_at) == -signal.SIGKILL
+        again = run(corpus, out, **settings)
+        a, b = weights(whole), weights(again)
+        assert all(torch.equal(a[n], b[n]) for n in a) and rows_of(whole) == rows_of(again)

@@ -158,7 +158,7 @@ class Work:
         self.reader = Reader(self.plan.corpus)
         self.texts, self.scores = Column(folder / "text"), Column(column)
         about = json.loads((column / SCORER).read_text())
-        self.about = {"corpus": self.plan.corpus.hash, "segmenter": check_segmenter(self.plan.segmenter), "plan": self.plan.hash}
+        self.about = {"corpus": self.plan.corpus.hash, "segmenter": self.plan.version, "plan": self.plan.hash}
         self.scored_about = {**self.about, "scorer": about["id"]}
         if scorer.id != about["id"]:
             raise UserError(f"The scorer is {scorer.id} here and {about['id']} in {column}.", "All workers need one scorer.")
@@ -238,10 +238,10 @@ def annotate(paths: Sequence[str | Path], out: str | Path, open_scorer: Callable
     `open_scorer` gives a Reward with an `id`; of several workers each calls it (so it must be importable: a function of
     a module, or a partial of one). Raises `UserError` where `out` holds another plan, or nothing could be read.
     """
-    check_segmenter(segmenter)
+    version = check_segmenter(segmenter)
     folder = Path(out)
     corpus = open_corpus(paths, field, documents)
-    plan = Plan(corpus, segmenter, plan_splits(corpus, split_bytes))
+    plan = Plan(corpus, segmenter, version, plan_splits(corpus, split_bytes))
     scorer = open_scorer()
     column = folder / "scores" / slug(scorer.id)
     held = _open(folder, plan)

@@ -31,7 +31,6 @@ from numpy.typing import NDArray
 
 from harken.core.errors import UserError
 from harken.store.corpus import Corpus, Split
-from harken.text.segments import check_segmenter
 
 FORMAT = 1
 PLAN, MANIFEST, SCORER = "plan.json", "manifest.jsonl", "scorer.json"
@@ -43,24 +42,26 @@ SAMPLE = 500_000
 
 @dataclass(frozen=True)
 class Plan:
-    """What is annotated, and how it is cut into work."""
+    """What is annotated, and how it is cut into work. `version` is the segmenter's name with its version."""
 
     corpus: Corpus
     segmenter: str
+    version: str
     splits: list[Split] = field(hash=False)
 
     @property
     def hash(self) -> str:
-        text = json.dumps([FORMAT, self.corpus.hash, check_segmenter(self.segmenter), self.splits])
+        text = json.dumps([FORMAT, self.corpus.hash, self.version, self.splits])
         return hashlib.sha256(text.encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         return {"format": FORMAT, "hash": self.hash, "corpus_hash": self.corpus.hash, "segmenter": self.segmenter,
-                "segmenter_version": check_segmenter(self.segmenter), "corpus": self.corpus.to_json(), "splits": self.splits}
+                "version": self.version, "corpus": self.corpus.to_json(), "splits": self.splits}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Plan:
-        return cls(Corpus.from_json(value["corpus"]), value["segmenter"], [[(a, b, c) for a, b, c in s] for s in value["splits"]])
+        splits = [[(a, b, c) for a, b, c in s] for s in value["splits"]]
+        return cls(Corpus.from_json(value["corpus"]), value["segmenter"], value["version"], splits)
 
 
 def slug(scorer: str) -> str:
