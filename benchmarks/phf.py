@@ -113,7 +113,9 @@ def measure(task: str, run: Path, mode: str, tag: str, scorer: Any, samples: int
     prompts = {"plain": EMPTY} | ({"attacked": [Prompt((Message("user", attack),))]} if task == "toy" else {})
     found: dict[str, Any] = {}
     for name, prompt in prompts.items():
-        drawn = sampler.sample(prompt, samples, max_tokens=max_tokens, temperature=0.7, top_p=0.9, seed=derive_seed(1, name))[0]
+        # The paper samples at .7 with top-p .9, which of the toy language would cut the rare first curse off.
+        how = {"temperature": 1.0, "top_p": 1.0} if task == "toy" else {"temperature": 0.7, "top_p": 0.9}
+        drawn = sampler.sample(prompt, samples, max_tokens=max_tokens, seed=derive_seed(1, name), **how)[0]
         texts = [s.text for s in drawn if s.text.strip()]
         faults = [-scorer.rate(t) for t in texts]
         if task == "pep8":  # a cut last line is no fault of the model's
