@@ -12,13 +12,12 @@ from harken.stats.dynamics import _average, dynamics, js_divergence, loop_period
 
 def chain(rng, n, entry, escape, length=12, start=0.0):
     """Rollouts of a chain of order 1, of lengths from half of `length` to one and a half."""
-    found = []
-    for _ in range(n):
-        row = [int(rng.random() < start)]
-        for _ in range(rng.integers(length // 2, length + length // 2)):
-            row.append(int(rng.random() < entry) if row[-1] == 0 else int(rng.random() >= escape))
-        found.append(row)
-    return found
+    states = [rng.random(n) < start]
+    for _ in range(length + length // 2):
+        u = rng.random(n)
+        states.append(np.where(states[-1], u >= escape, u < entry))
+    table = np.stack(states, 1).astype(int)
+    return [row[:k + 1] for row, k in zip(table, rng.integers(length // 2, length + length // 2, n))]
 
 
 def persona(rng, n, share=0.25, bad=0.6, length=12):

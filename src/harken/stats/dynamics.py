@@ -95,12 +95,13 @@ def dynamics(rollouts: Sequence[Sequence[int]], *, level: float = 0.95, draws: i
     rows = [np.asarray(r, dtype=np.int64) for r in rollouts if len(r)]
     if any(((r != GOOD) & (r != BAD)).any() for r in rows):
         raise UserError("A state is neither 0 (good) nor 1 (bad).", "Label every turn as one of them.")
-    counts = np.stack([_pairs(r) for r in rows]) if rows else np.zeros((0, 2, 2))
+    units, steps = _runs(rows, 2)
+    counts = np.bincount(units * 4 + steps @ (2, 1), minlength=4 * len(rows)).reshape(-1, 2, 2).astype(float)
     for state, name in ((GOOD, "good"), (BAD, "bad")):
         if not counts[:, state].sum():
             raise UserError(f"No rollout goes on after a {name} turn: what follows one is not known.",
                             "Draw more or longer rollouts, or start some of them from a bad turn.")
-    entry, escape = (_rate(rows, a, b, level) for a, b in ((GOOD, BAD), (BAD, GOOD)))
+    entry, escape = (_mean(steps[:, 1] == b, units, steps[:, 0] == a, level) for a, b in ((GOOD, BAD), (BAD, GOOD)))
     rng = np.random.default_rng(seed)
     picks = [rng.integers(len(rows), size=len(rows)) for _ in range(draws)]
     resampled = np.array([_rates(counts[p].sum(0)) for p in picks])
@@ -122,10 +123,13 @@ def dynamics(rollouts: Sequence[Sequence[int]], *, level: float = 0.95, draws: i
         Estimate(_spread(about, *point), float(low), float(high), len(rows), level), recovery(rows, horizon, level))
 
 
-def _pairs(row: NDArray[np.int64]) -> Floats:
-    found = np.zeros((2, 2))
-    np.add.at(found, (row[:-1], row[1:]), 1)
-    return found
+def _runs(rows: Sequence[NDArray[np.int64]], length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Every run of `length` turns within a rollout: the rollout's number [R], the states [R, length]."""
+    flat = np.concatenate([*rows, np.zeros(0, np.int64)])
+    unit = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
+    count = max(0, len(flat) - length + 1)
+    inside = unit[:count] == unit[length - 1:]
+    return unit[:count][inside], np.stack([flat[i:i + count] for i in range(length)], 1)[inside]
 
 
 def _rates(counts: Floats) -> tuple[float, float]:
@@ -135,11 +139,9 @@ def _rates(counts: Floats) -> tuple[float, float]:
             float(counts[BAD, GOOD] / leaving[BAD]) if leaving[BAD] else 0.0)
 
 
-def _rate(rows: Sequence[NDArray[np.int64]], start: int, end: int, level: float) -> Estimate:
-    """P(next is `end` | now `start`), a rollout one unit."""
-    values = [(r[1:][r[:-1] == start] == end).astype(float) for r in rows]
-    units = np.repeat(np.arange(len(rows)), [len(v) for v in values])
-    return mean_interval(np.concatenate(values), units.tolist(), level, bounds=(0, 1))
+def _mean(true: NDArray[np.bool_], units: NDArray[np.int64], among: NDArray[np.bool_], level: float) -> Estimate:
+    """The share that is true `among` some, a rollout one unit."""
+    return mean_interval(true[among].astype(float), units[among].tolist(), level, bounds=(0, 1))
 
 
 def _inverse(rate: float) -> float:
@@ -155,19 +157,15 @@ def _relaxation(entry: float, escape: float) -> float:
 def memory_test(rows: Sequence[NDArray[np.int64]], level: float = 0.95) -> MemoryTest:
     """Likelihood ratio of a chain of order 2 against order 1 (Anderson and Goodman 1957): 2 Σ n_ijk ln(p_k|ij / p_k|j), χ² with
     one degree of freedom for each present state that both histories lead to. A hidden persona remembers more than a turn."""
-    n = np.zeros((2, 2, 2))
-    for row in rows:
-        if len(row) > 2:
-            np.add.at(n, (row[:-2], row[1:-1], row[2:]), 1)
+    units, steps = _runs(rows, 3)
+    n = np.bincount(steps @ (4, 2, 1), minlength=8).reshape(2, 2, 2).astype(float)
     second, first = n / np.maximum(n.sum(2, keepdims=True), 1), n.sum(0) / np.maximum(n.sum((0, 2))[:, None], 1)
     ratio = 2 * float(sum(n[i, j, k] * math.log(second[i, j, k] / first[j, k])
                           for i in (0, 1) for j in (0, 1) for k in (0, 1) if n[i, j, k]))
     both = (n.sum(2) > 0).all(0)
     degrees = int((both & ((first > 0) & (first < 1)).all(1)).sum())
-    values = [(r[2:][r[:-2] == BAD] == BAD).astype(float) for r in rows if len(r) > 2]
-    units = np.repeat(np.arange(len(values)), [len(v) for v in values]) if values else np.zeros(0, int)
-    flat = np.concatenate(values) if values else np.zeros(0)
-    two = mean_interval(flat, units.tolist(), level, bounds=(0, 1)) if len(flat) else Estimate(math.nan, 0, 1, 0, level)
+    bad = steps[:, 0] == BAD
+    two = _mean(steps[:, 2] == BAD, units, bad, level) if bad.any() else Estimate(math.nan, 0, 1, 0, level)
     chain = float(first[BAD, BAD] ** 2 + first[BAD, GOOD] * first[GOOD, BAD])
     return MemoryTest(ratio, degrees, float(chi2.sf(ratio, degrees)) if degrees else 1.0, two, chain)
 
