@@ -306,3 +306,41 @@ def test_pep8_blames_a_line_for_what_stands_in_it():
     counts = [-s * (b - a) / 100 for s, a, b in zip(found, [0, *ends], ends)]
     assert sum(counts) == pytest.approx(scorer.violations(code).total())
     assert scorer.rate("    x=1\n") < found[1]
+
+
+def test_dolmas_attributes_are_written_and_read(tmp_path, texts):
+    """Written and read back, the scores are the same; a span over two segments counts for both, the worst of several wins."""
+    from harken.launch.scorers import open_scorer
+    from harken.store.dolma import write_attributes
+    texts = [*texts[:60], "Good. boom one. Fine."]
+    source = rows(tmp_path / "a.jsonl", texts)
+    found = annotate([source], tmp_path / "out", Vowels, split_bytes=2000)
+    assert write_attributes(found, tmp_path / "attributes", "vowels__score") == found.segments - 1
+    spec = f"dolma:{tmp_path / 'attributes'}=vowels__score"
+    back = annotate([source], tmp_path / "back", partial(open_scorer, spec), split_bytes=2000)
+    assert [(d.id, d.ends, d.scores) for d in back] == [(d.id, d.ends, d.scores) for d in found]
+    (tmp_path / "x.jsonl").write_text('{"id": "d0", "attributes": {"k": [[0, 9, 0.5], [7, 8, 0.75]]}}\n')
+    rows(tmp_path / "b.jsonl", ["One. Two. Three. "])
+    faults = annotate([tmp_path / "b.jsonl"], tmp_path / "faults", partial(open_scorer, f"dolma:{tmp_path / 'x.jsonl'}=-k"))
+    assert [d.scores for d in faults] == [[-0.5, -0.75, None]]
+
+
+@pytest.mark.parametrize(("argument", "message"), [
+    ("nowhere=k", "holds no attributes"), ("x.jsonl", "names no attribute"), ("x.jsonl=other", "has the attribute other"),
+    ("bad.jsonl=k", "line 2 is no row of attributes")])
+def test_attributes_that_are_none_are_one_message(tmp_path, monkeypatch, argument, message):
+    from harken.launch.scorers import open_scorer
+    monkeypatch.chdir(tmp_path)
+    Path("x.jsonl").write_text('{"id": "a", "attributes": {"k": [[0, 1, 2]]}}\n')
+    Path("bad.jsonl").write_text('{"id": "a", "attributes": {"k": [[0, 1, 2]]}}\n{"id": "b", "attributes": {"k": [[0, 1]]}}\n')
+    with pytest.raises(UserError, match=message):
+        open_scorer(f"dolma:{argument}")
+
+
+@pytest.mark.parametrize(("spec", "message"), [
+    ("no.module:Scorer", "cannot be imported"), ("json:Nothing", "has no Nothing"), ("json:JSONEncoder", "is no scorer"),
+    ("nothing", "no reward model at")])
+def test_a_word_that_names_no_scorer_is_one_message(spec, message):
+    from harken.launch.scorers import open_scorer
+    with pytest.raises(UserError, match=message):
+        open_scorer(spec)

@@ -39,7 +39,7 @@ def test_intervals_cover_at_the_stated_rate():
     for entry, escape in ((0.11, 0.45), (0.05, 0.03)):
         hits = np.zeros(2, int)
         for i in range(100):
-            found = dynamics(chain(np.random.default_rng(i), 200, entry, escape, start=0.1), draws=10)
+            found = dynamics(chain(np.random.default_rng(i), 200, entry, escape, start=0.1), draws=2)
             hits += [e.low <= t <= e.high for e, t in ((found.entry, entry), (found.escape, escape))]
         assert (hits >= 90).all(), hits
 
@@ -56,7 +56,7 @@ def test_an_honest_chain_is_left_in_peace():
     tests = [memory_test([np.array(r) for r in chain(np.random.default_rng(i), 500, 0.11, 0.45, start=0.2)]) for i in range(200)]
     assert sum(t.p < 0.05 for t in tests) <= 10 + 6
     assert sum(t.persona for t in tests) <= 1
-    found = [dynamics(chain(np.random.default_rng(i), 300, 0.11, 0.45, start=0.2), draws=100) for i in range(20)]
+    found = [dynamics(chain(np.random.default_rng(i), 300, 0.11, 0.45, start=0.2), draws=30) for i in range(20)]
     assert sum(not f.ergodic for f in found) <= 1
     assert abs(np.mean([f.spread.value for f in found]) - 1) < 0.05
 
@@ -78,12 +78,12 @@ def test_the_variance_of_a_time_average_is_exact():
 def test_a_state_that_is_rarely_left_is_told_with_its_mean_time():
     found = dynamics(chain(np.random.default_rng(0), 400, 0.05, 0.002, length=60), draws=100)
     assert found.rarely_leaves and 150 < found.stay.value < 2000
-    assert not dynamics(chain(np.random.default_rng(0), 400, 0.05, 0.05), draws=10).rarely_leaves
+    assert not dynamics(chain(np.random.default_rng(0), 400, 0.05, 0.05), draws=2).rarely_leaves
 
 
 def test_recovery_after_the_first_bad_turn():
     """Of a chain that escapes with .5 and enters with .1: bad one turn later .5, then .3, .22."""
-    found = dynamics(chain(np.random.default_rng(3), 4000, 0.1, 0.5, length=30), draws=10).recovery
+    found = dynamics(chain(np.random.default_rng(3), 4000, 0.1, 0.5, length=30), draws=2).recovery
     assert [round(e.value, 1) for e in found[:3]] == [0.5, 0.3, 0.2]
     assert all(e.low <= t <= e.high for e, t in zip(found, (0.5, 0.3, 0.22)))
 

@@ -238,3 +238,23 @@ def test_p22_sigkill_at_any_operation_ends_bit_for_bit(corpus, tmp_path, objecti
         again = run(corpus, out, **settings)
         a, b = weights(whole), weights(again)
         assert all(torch.equal(a[n], b[n]) for n in a) and rows_of(whole) == rows_of(again)
+
+
+@pytest.mark.slow
+def test_two_processes_and_shards_learn_what_one_does(corpus, tmp_path):
+    """The same losses to rounding, with layers split as well; the start is made by the first process."""
+    from test_distributed import train_together
+    small = {"data": str(corpus), "size": "40K", "vocabulary": 300, "max_length": 64, "batch_size": 8, "tokens": 8 * 64 * 5,
+             "holdout": 0.1, "seed": 9, "tokens_per_micro_batch": 128, "beta": 0.3, "alpha": 0.5}
+    jobs = [{"method": "phf", "settings": {**small, "objective": name, "out": str(tmp_path / f"{name}-{shard}"), "shard": shard}}
+            for name, shard in (("conditional", False), ("conditional", True), ("awr", False))]
+    train_together(tmp_path / "jobs.json", jobs)
+    for name, shard in (("conditional", False), ("conditional", True), ("awr", False)):
+        one = run(corpus, tmp_path / f"one-{name}-{shard}", name, **{k: v for k, v in small.items() if k != "data"})
+        for a, b in zip(rows_of(one), read_jsonl(tmp_path / f"{name}-{shard}" / "metrics.jsonl"), strict=True):
+            assert all(a[k] == pytest.approx(b[k], rel=2e-4, abs=1e-6) for k in a)
+        result = json.loads((tmp_path / f"{name}-{shard}" / "result.json").read_text())
+        assert result["segments"] == one.result["segments"]
+        if name == "awr":
+            assert result["most_weight"] == pytest.approx(one.result["most_weight"], rel=1e-4)
+        assert Control.read(tmp_path / f"{name}-{shard}" / "model").mode == ("good" if name == "conditional" else "untagged")

@@ -7,7 +7,7 @@ piece, several, one worker or two, and any number of kills end with the same byt
 (store/known.py). A segment whose scorer fails or says nothing has no score, never 0, and is counted by reason.
 
 A scorer with `rate_segments(text, ends)` sees whole documents, and gives each segment its score in its context; equal
-documents are then scored once.
+documents are then scored once. One with `rate_document(id, text, ends)` also knows which document it is.
 """
 
 from __future__ import annotations
@@ -73,13 +73,15 @@ class Rater:
 
     def __init__(self, scorer: Any, known: Known) -> None:
         self.scorer, self.known = scorer, known
-        self.whole = hasattr(scorer, "rate_segments")
+        self.by_id = hasattr(scorer, "rate_document")
+        self.whole = self.by_id or hasattr(scorer, "rate_segments")
         self.tried = self.failed = 0
 
-    def rate(self, texts: Sequence[str], ends: Sequence[Sequence[int]]) -> list[list[float | str]]:
-        """Scores of each text's segments, in their place the reason where there is none."""
+    def rate(self, documents: Sequence[Document], ends: Sequence[Sequence[int]]) -> list[list[float | str]]:
+        """Scores of each document's segments, in their place the reason where there is none."""
         if self.whole:
-            return self._documents(texts, ends)
+            return self._documents(documents, ends)
+        texts = [d.text for d in documents]
         parts = [[t[a:b] for a, b in zip([0, *e], e)] for t, e in zip(texts, ends)]
         keys = [[key_of(p) for p in row] for row in parts]
         todo = dict(pair for row in zip(keys, parts) for pair in zip(*row))
@@ -101,13 +103,13 @@ class Rater:
             return [self._counted(lambda t=t: self.scorer.score([NO_PROMPT], [[t]])[0][0]) for t in texts]  # type: ignore[misc]
         return [self._counted(lambda s=s: s) for s in scores]  # type: ignore[misc]
 
-    def _documents(self, texts: Sequence[str], ends: Sequence[Sequence[int]]) -> list[list[float | str]]:
-        keys = [key_of(t) for t in texts]
+    def _documents(self, documents: Sequence[Document], ends: Sequence[Sequence[int]]) -> list[list[float | str]]:
+        keys = [key_of(f"{d.id}\0{d.text}" if self.by_id else d.text) for d in documents]
         values = self.known.get(list(dict.fromkeys(keys)))
         new: dict[bytes, Value] = {}
-        for key, text, end in zip(keys, texts, ends):
+        for key, document, end in zip(keys, documents, ends):
             if key not in values and key not in new:
-                new[key] = self._document(text, end)
+                new[key] = self._document(document, end)
         self.known.put(new)
         values |= new
         found: list[list[float | str]] = []
@@ -120,10 +122,13 @@ class Rater:
                 found.append([value] * len(end))
         return found
 
-    def _document(self, text: str, ends: Sequence[int]) -> Value:
+    def _document(self, document: Document, ends: Sequence[int]) -> Value:
         self.tried += 1
         try:
-            scores = self.scorer.rate_segments(text, ends)
+            if self.by_id:
+                scores = self.scorer.rate_document(document.id, document.text, ends)
+            else:
+                scores = self.scorer.rate_segments(document.text, ends)
         except UserError:
             raise
         except Exception as error:  # whatever a scorer of somebody's own raises
@@ -202,7 +207,7 @@ class Work:
 
     def _write(self, batch: Sequence[Document], texts: Shard, scores: Shard, counts: Counter[str], missing: Counter[str]) -> None:
         ends = [segment_ends(d.text, self.plan.segmenter) for d in batch]
-        rated = self.rater.rate([d.text for d in batch], ends)
+        rated = self.rater.rate(batch, ends)
         missing.update(s for row in rated for s in row if isinstance(s, str))
         ids = [d.id for d in batch]
         texts.write({"id": ids, "text": [d.text for d in batch]})

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harken.core import processes
 from harken.core.errors import UserError
 from harken.core.protocols import Datum, Tree
 from harken.core.run import Run
@@ -166,7 +167,9 @@ class Feedback:
         self.counts, self.weights = dict(state["counts"]), [float(w) for w in state["weights"]]
 
     def result(self) -> dict[str, Any]:
-        """Counts of segments as they were read, and the range of weights."""
+        """Counts of segments as they were read, and the range of weights. All processes must call it."""
+        ranges = processes.group().gather(tuple(self.weights))
+        self.weights = [min(low for low, _ in ranges), max(high for _, high in ranges)]
         found: dict[str, Any] = {"threshold": self.threshold, "segments": self.counts}
         if self.weights[0] <= self.weights[1]:
             found["least_weight"], found["most_weight"] = self.weights

@@ -175,6 +175,7 @@ def train(config: Config, learner: Engine, sampler: HFSampler, reward: Reward | 
     stream = Stream(annotated, tokenizer, length=config.max_length, seed=config.seed, holdout=config.holdout,
                     copies=config.upsample)
     feedback = Feedback(config, annotated, control, learner.template.stop_ids[0], run)
+    run.say(f"Reads {annotated.segments:,} scores by {annotated.scorer}; nothing is scored again.")
     tokens = config.tokens or stream.count_tokens()
     per_step = config.batch_size * config.max_length
     total = max(1, round(tokens / per_step))
