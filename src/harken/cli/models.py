@@ -85,7 +85,8 @@ def sample(args: argparse.Namespace) -> int:
     with progress("sampling", len(loaded.records)) as advance:
         found = sampler.sample(loaded.records, args.n, max_tokens=args.max_tokens, temperature=args.temperature,
                                top_p=args.top_p, seed=args.seed, advance=advance)
-    source = {"model": args.model, "temperature": args.temperature, "top_p": args.top_p, "seed": args.seed}
+    steered = {"mode": args.mode or "own", "tag": args.tag} if getattr(sampler, "guide", None) else {}
+    source = {"model": args.model, **steered, "temperature": args.temperature, "top_p": args.top_p, "seed": args.seed}
     write_jsonl(args.out, ({**p.to_json(), "completions": [s.text for s in group], "finished": [s.finished for s in group],
                             "source": source} for p, group in zip(loaded.records, found)))
     print(f"{args.out}: {args.n} completions of {len(found)} prompts")

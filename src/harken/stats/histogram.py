@@ -13,7 +13,7 @@ WIDTH = 40
 
 def reached_by(scores: NDArray[np.float64], share: float) -> float:
     """The greatest threshold that at least `share` of `scores` reach: good is at or above it."""
-    return float(np.quantile(scores, 1 - share, method="lower"))
+    return float(np.quantile(scores, 1 - share, method="lower")) + 0.0  # no minus zero
 
 
 def share_reaching(scores: NDArray[np.float64], threshold: float) -> float:
