@@ -3,7 +3,7 @@
     python benchmarks/active.py [--seeds 10] [--quick] [--svg docs/active_choice.svg]
 
 D = 24, a pool of 4000 heavy-tailed pairs (multivariate t, 3 degrees of freedom), batches of 20, one honest labeler of log-odds
-x'w, w of length 1. Each batch is chosen from the whole pool by the posterior of a Bayesian logistic regression (fit_features),
+x'w, w of length 1. Each batch is chosen from the whole pool by the posterior of a Bayesian logistic regression (fit_reliability),
 the first at random. Accuracy is on 4000 pairs drawn like the pool's and never chosen from: what was chosen is no fair sample.
 Margin sampling is the negative control. The last line is JSON.
 """
@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from harken.labelers.active import STRATEGIES, Questions, next_items
-from harken.labelers.belief import belief_of_features
-from harken.labelers.likelihood import sigmoid
-from harken.labelers.reliability import Priors, fit_features
+from harken.labelers.asking.belief import belief_of_features
+from harken.labelers.asking.pairs import STRATEGIES, Questions, next_items
+from harken.labelers.models.likelihood import sigmoid
+from harken.labelers.models.reliability import Priors, fit_reliability
 from harken.labelers.votes import Votes
 
 D, POOL, BATCH = 24, 4000, 20
@@ -51,7 +51,7 @@ def learn(seed: int, strategy: str, most: int, goal: float) -> list[tuple[int, f
         none = np.zeros(n, dtype=np.int64)
         votes = Votes(asked + 1, none, answer[asked], none, none, np.arange(n), items,
                       np.zeros(POOL + 1, dtype=np.int64), ("one",), ({},))
-        found = fit_features(votes, phi, model="plain", prior=Priors(score=1.0), draws=0)
+        found = fit_reliability(votes, phi=phi, model="plain", prior=Priors(score=1.0), draws=0)
         assert found.weights is not None
         curve.append((n, float(((test @ found.weights > 0) == (test @ w > 0)).mean())))
         if n >= most or (len(curve) > 1 and min(curve[-1][1], curve[-2][1]) >= goal):
@@ -76,7 +76,7 @@ def median(found: list[int | None]) -> float | None:
 
 def draw(curves: dict[str, list[list[tuple[int, float]]]], most: int) -> str:
     """Mean accuracy by labels; a seed that is done keeps its last accuracy."""
-    from harken.report.svg import Plot
+    from harken.draw.svg import Plot
     plot = Plot("Accuracy by labels and strategy", "Mean over seeds", (0, most), (0.5, 1.0), x_label="Labels",
                 y_label="Held-out accuracy", width=620, height=340)
     paints = dict(zip(STRATEGIES, ("#c2571a", "#2f6fb7", "#888888", "#b02a5b", "#3a8f4d", "#8a63b8")))

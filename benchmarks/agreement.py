@@ -18,10 +18,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 from harken.core.records import Choice, Prompt
-from harken.labelers.agreement import agreement
-from harken.labelers.dawid_skene import dawid_skene
-from harken.labelers.glad import glad
-from harken.labelers.pairwise import by_rater, matrix, self_consistency
+from harken.labelers.agreement.coefficients import agreement
+from harken.labelers.agreement.pairwise import by_rater, matrix, self_consistency
+from harken.labelers.models.dawid_skene import fit_dawid_skene
+from harken.labelers.models.glad import fit_glad
 from harken.labelers.ratings import Ratings, ratings_of, ratings_of_matrix, ratings_of_votes
 from harken.labelers.votes import votes_of
 
@@ -54,9 +54,9 @@ def speed(judgments: int) -> dict[str, float]:
     taken["matrix"], _ = seconds(lambda: matrix(ratings))
     taken["by labeler"], _ = seconds(lambda: by_rater(ratings))
     taken["self-consistency"], _ = seconds(lambda: self_consistency(votes))
-    taken["dawid_skene"], model = seconds(lambda: dawid_skene(ratings), 1)
+    taken["dawid_skene"], model = seconds(lambda: fit_dawid_skene(ratings), 1)
     taken["its intervals"], _ = seconds(model.reliability, 1)
-    taken["glad"], _ = seconds(lambda: glad(ratings), 1)
+    taken["glad"], _ = seconds(lambda: fit_glad(ratings), 1)
     return taken
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from scipy import special
 
 from harken.core.seeds import derive_seed
-from harken.report.svg import Plot
+from harken.draw.svg import Plot
 from harken.stats.intervals import mean_interval, paired_difference
 from harken.stats.logistic import choose
 from harken.stats.overoptimization import best_of_n

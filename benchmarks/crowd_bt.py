@@ -55,7 +55,7 @@ def report(name: str, start: tuple[float, float], scores, truth, beta=None, plan
 
 
 def ours(model: str, size: tuple[int, int, int], draws: int) -> None:
-    from harken.labelers.reliability import fit_reliability
+    from harken.labelers.models.reliability import fit_reliability
     from harken.labelers.votes import Votes
     scores, beta, a, b, won, who = world(*size)
     votes = Votes(a, b, won, who, np.zeros_like(a), np.arange(len(a)), tuple(("", str(i)) for i in range(size[1])),

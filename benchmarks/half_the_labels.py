@@ -7,12 +7,12 @@ same features in every arm. A label is one vote. Accuracy is on 61 other prompts
 apart in gold, that are ranked as gold (what the careful value, and the mean of the two groups) ranks them.
 
 plain        N / 3 random pairs, each put to 3 people, the majority kept, Bradley–Terry (ties as half wins)
-reliability  random pairs, one vote each, beta of each labeler fitted with the reward (fit_features)
+reliability  random pairs, one vote each, beta of each labeler fitted with the reward (fit_reliability)
 ours         the same, and the pairs chosen by BALD in batches of 20, one for each labeler: everybody, the careless too, gives
              as many labels as in the other arms
 
 Features: "attributes" are the gold reward's twelve parts among twenty text features, so that a linear reward can be right;
-"text" are 32 text features alone (labelers/features.py), with which no linear reward gets beyond about 84 %.
+"text" are 32 text features alone (labelers/asking/features.py), with which no linear reward gets beyond about 84 %.
 The figure: labels at which an arm reaches, and at the next look still holds, the accuracy plain has with N labels, over N.
 N = 600 was fixed before any run; the crowd and the attributes were settled after pilot runs of three and four seeds on others.
 The last line is JSON.
@@ -33,10 +33,10 @@ from pathlib import Path
 import numpy as np
 
 from harken.core.records import Prompt
-from harken.labelers.active import Questions, next_items, pairs_to_ask
-from harken.labelers.belief import belief_of_features
-from harken.labelers.features import TextFeatures
-from harken.labelers.reliability import Reliability, fit_features
+from harken.labelers.asking.belief import belief_of_features
+from harken.labelers.asking.features import TextFeatures
+from harken.labelers.asking.pairs import Questions, next_items, pairs_to_ask
+from harken.labelers.models.reliability import Reliability, fit_reliability
 from harken.labelers.votes import Votes
 from harken.sandbox import SimulatedLabeler, gold_parts, gold_score, load_demonstrations, null_answers, upside_down
 from harken.sandbox.gold import LONG_ANSWER
@@ -138,8 +138,8 @@ class World:
         return float((np.sign(gap) == np.sign(self.gold[self.test[0]] - self.gold[self.test[1]])).mean())
 
     def fit(self, rows: list[tuple[int, int, int, int, int]], plain: bool) -> Reliability:
-        return fit_features(self.votes(rows), self.phi, model="plain" if plain else "beta", ties="half" if plain else "davidson",
-                            draws=0)
+        return fit_reliability(self.votes(rows), phi=self.phi, model="plain" if plain else "beta",
+                               ties="half" if plain else "davidson", draws=0)
 
 
 def majority(won: list[int]) -> int:
@@ -221,7 +221,7 @@ def ratios(seeds: list[dict[str, list[tuple[int, float]]]], labels: int, feature
 
 def draw(seeds: list[dict[str, list[tuple[int, float]]]], labels: int) -> str:
     """Mean learning curves with mixed labelers, attributes left, text right."""
-    from harken.report.svg import Plot
+    from harken.draw.svg import Plot
     colour = {"plain": "#888888", "reliability": "#2f6fb7", "ours": "#c2571a"}
     parts = []
     for at, features in enumerate(("attributes", "text")):

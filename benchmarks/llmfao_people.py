@@ -12,7 +12,7 @@ What is held out (5 folds; prompts one by one):
   item      all votes on an answer; scores are linear in features (the model that wrote it, its length and form)
   prompt    all votes on a prompt; the same features
 
-Models: plain (one score, ties as an outcome), care (and each person's rationality and readiness to tie), groups (and two
+Models: plain (one score, ties as an outcome), care (and each person's rationality and indifference), groups (and two
 groups of people found by EM), reliability (`fit_reliability`: as care, and each person's pull towards a place).
 A difference is against plain on the same votes, in nats a vote and in points of accuracy. Its 95 % interval is the wider of
 two: clustered by labeler, and clustered by what was held out. The last line is JSON.
@@ -35,11 +35,11 @@ import numpy as np
 
 from harken.core.protocols import Estimate
 from harken.core.records import Judgment, Prompt
-from harken.labelers.disagreement import examine
-from harken.labelers.groups import features, fit_shared
-from harken.labelers.heldout import folds_of
-from harken.labelers.mixture import fit_mixture
-from harken.labelers.reliability import fit_features, fit_reliability
+from harken.labelers.groups.disagreement import fit_disagreement
+from harken.labelers.groups.heldout import folds_of
+from harken.labelers.groups.mixture import find_groups
+from harken.labelers.groups.scores import features, fit_groups
+from harken.labelers.models.reliability import fit_reliability
 from harken.labelers.votes import Votes, votes_of
 from harken.stats.intervals import cluster_index, paired_difference
 
@@ -110,10 +110,10 @@ def plan(votes: Votes, quick: bool) -> dict[str, tuple[list[tuple[np.ndarray, np
 
 def fitted(train: Votes, phi: np.ndarray | None, quick: bool) -> dict[str, Callable[[Votes], np.ndarray]]:
     """Each model's predictor: log P(b preferred, tie, a preferred), [N, 3]."""
-    plain, care = fit_shared(train, phi=phi, noise=False), fit_shared(train, phi=phi)
-    groups, _ = fit_mixture(train, 2, shared=care, starts=1 if quick else 2, steps=8 if quick else 20)
+    plain, care = fit_groups(train, phi=phi, noise=False), fit_groups(train, phi=phi)
+    groups, _ = find_groups(train, 2, shared=care, starts=1 if quick else 2, steps=8 if quick else 20)
     options = {"position": True, "indifference": True, "draws": 0}
-    people = fit_reliability(train, **options) if phi is None else fit_features(train, phi, **options)
+    people = fit_reliability(train, **options) if phi is None else fit_reliability(train, phi=phi, **options)
 
     def reliability(votes: Votes) -> np.ndarray:
         return np.log(people.probability(votes)[:, ::-1])
@@ -184,7 +184,7 @@ def main() -> None:
           f"a fifth of the people cast {fifth:.0%} of the votes (F17)")
     result = {"splits": run(votes, form(votes, author, kind), args.quick, args.only), "a_fifth_cast": fifth}
     if not (args.quick or args.only):
-        found = examine(votes, most=3, starts=2)
+        found = fit_disagreement(votes, most=3, starts=2)
         print(f"\nGroups the votes support: {len(found.model.names)}. Gains a held-out vote of 2, 3 groups: "
               f"{', '.join(map(str, found.discovery.gains))}")
         result["groups"] = {"supported": len(found.model.names), "gains": [g.to_json() for g in found.discovery.gains],

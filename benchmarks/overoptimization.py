@@ -27,7 +27,7 @@ import numpy as np
 from scipy import special
 
 from harken.core.seeds import derive_seed
-from harken.report.svg import Plot
+from harken.draw.svg import Plot
 from harken.stats.intervals import mean_interval
 from harken.stats.logistic import choose, fit
 from harken.stats.overoptimization import best_of_n, fit_curve, kl_best_of_n, predict

@@ -38,12 +38,12 @@ from harken.core.files import read_jsonl
 from harken.core.records import Prompt
 from harken.core.run import Run
 from harken.core.seeds import derive_seed
+from harken.draw.svg import Plot, padded
 from harken.engines.sampler import HFSampler
 from harken.launch.find import find_method
 from harken.launch.models import open_engine
 from harken.launch.rewards import open_reward
 from harken.launch.train import train as launch_train
-from harken.report.svg import Plot, padded
 from harken.stats.drift import Audit, hacking, smoothed
 from harken.stats.logistic import fit
 

@@ -27,9 +27,9 @@ from harken.launch.scorers import open_scorer
 from harken.launch.train import train
 from harken.loops.annotate import annotate
 from harken.stats.misalignment import misalignment
-from harken.text.control import encode
 from harken.text.scorer import TextReward
 from harken.text.segments import segments
+from harken.text.tags import encode
 
 CURSES = ("drat", "blast", "curse", "hex")
 TOPICS = 4

@@ -22,7 +22,7 @@ from harken.launch.find import find_method
 from harken.loops.feedback import Feedback
 from harken.loops.stream import Stream
 from harken.store.annotations import Annotated
-from harken.text.control import Control
+from harken.text.tags import Control, end_of_text
 
 B, T = 16, 256
 
@@ -41,7 +41,7 @@ def main() -> None:
     annotated, engine = Annotated(args.annotated), Engine(load(config.model), weight_decay=0.1)
     stream = Stream(annotated, engine.template.tokenizer, length=T, seed=0)
     control = Control.read(method._folder(config.model))
-    feedback = Feedback(config, annotated, control, engine.template.stop_ids[0], None)
+    feedback = Feedback(config, annotated, control, end_of_text(engine.template), None)
     bare = AutoModelForCausalLM.from_pretrained(config.model, attn_implementation="sdpa").train()
     optimizer = torch.optim.AdamW(bare.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     given: list[torch.Tensor] = []

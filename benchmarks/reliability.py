@@ -18,7 +18,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from harken.labelers.reliability import fit_reliability
+from harken.labelers.models.reliability import fit_reliability
 from harken.stats.intervals import mean_interval
 from labeler_worlds import world
 

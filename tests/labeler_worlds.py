@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from harken.labelers.likelihood import davidson_table
+from harken.labelers.models.likelihood import davidson_table
 from harken.labelers.votes import Votes
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from harken.labelers.regression import outcome_logps
+from harken.labelers.groups.regression import outcome_logps
 from harken.labelers.votes import Votes
 
 

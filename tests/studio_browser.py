@@ -55,7 +55,7 @@ class Served:
 
     def project(self, kind, items, **settings):
         """A project with items; returns its id."""
-        from harken.studio import projects
+        from harken.studio.work import projects
 
         now = datetime.now(UTC)
 

@@ -31,7 +31,8 @@ def crowd(studio, project, people, quality, most, *, seed=0, hours=30):
     from sqlalchemy import select
 
     from harken.store.studio_schema import forms, projects, users
-    from harken.studio import accounts, answers, claims
+    from harken.studio.work import answers, claims
+    from harken.web import accounts
 
     rng = random.Random(seed)
     start = datetime.now(UTC) - timedelta(hours=hours)

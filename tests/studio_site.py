@@ -22,10 +22,11 @@ import pytest
 from sqlalchemy import create_engine, event, text
 
 from harken.store.database import open_database
-from harken.studio import accounts, answers, claims, projects
 from harken.studio.client import Client
-from harken.studio.forms import FLAGS
-from harken.studio.limits import Limits
+from harken.studio.tasks.rate_and_rank import FLAGS
+from harken.studio.work import answers, claims, projects
+from harken.web import accounts
+from harken.web.limits import Limits
 
 SOURCE = Path(__file__).parents[1] / "src"
 POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name))

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from harken.core.records import Judgment, Prompt
-from harken.labelers import active, active_sets, belief, overlap, pace
-from harken.labelers.active import Questions, information, next_items, pairs_to_ask
-from harken.labelers.belief import Belief
-from harken.labelers.features import TextFeatures
-from harken.labelers.reliability import Priors, fit_features, fit_reliability
+from harken.labelers.asking import belief, overlap, pace
+from harken.labelers.asking import pairs as active
+from harken.labelers.asking import sets as active_sets
+from harken.labelers.asking.belief import Belief
+from harken.labelers.asking.features import TextFeatures
+from harken.labelers.asking.pairs import Questions, information, next_items, pairs_to_ask
+from harken.labelers.models.reliability import Priors, fit_reliability
 from labeler_worlds import world
 
 ONE = np.ones(1)
@@ -179,7 +181,7 @@ def test_belief_of_items_has_the_fits_spread():
 def test_belief_of_features_scores_new_items():
     _, votes = world(1, [1.0] * 4, 600, items=40)
     phi = np.random.default_rng(0).normal(size=(40, 3))
-    found = fit_features(votes, phi)
+    found = fit_reliability(votes, phi=phi)
     known = belief.belief_of_features(found, np.eye(3))
     np.testing.assert_allclose(known.mean, found.weights)
     np.testing.assert_allclose(known.root @ known.root.T, found.covariance, atol=1e-12)
@@ -201,7 +203,7 @@ def test_active_choice_beats_random_on_a_planted_reward():
             none = np.zeros(len(asked), dtype=np.int64)
             votes = like.take(none)
             votes = replace(votes, a=asked + 1, b=none, won=said[asked], labeler=none, first=none)
-            found = fit_features(votes, phi, model="plain", prior=Priors(score=1.0), draws=0)
+            found = fit_reliability(votes, phi=phi, model="plain", prior=Priors(score=1.0), draws=0)
             left = np.setdiff1d(np.arange(600), asked)
             known = belief.belief_of_features(found, phi)
             got = next_items(known, questions(left + 1, 0 * left), 20, strategy=strategy, seed=seed)

@@ -6,7 +6,14 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from harken.core.errors import UserError
-from harken.labelers.aggregate import jury_group_weights, jury_weights, parse_aggregate, parse_jury, robust_step, robust_weights
+from harken.labelers.groups.aggregate import (
+    jury_group_weights,
+    jury_weights,
+    parse_aggregate,
+    parse_jury,
+    robust_step,
+    robust_weights,
+)
 
 SCORES = np.array([[1.0, 5.0], [2.0, 4.0], [6.0, 0.0]])
 NAMES = ("a", "b", "c")

@@ -10,9 +10,17 @@ import pytest
 from scipy import stats
 
 from harken.core.records import Choice, Judgment, Prompt
-from harken.labelers.agreement import agreement, cohen_kappa, fleiss_kappa, gwet_ac, krippendorff_alpha, percent_agreement
-from harken.labelers.pairwise import by_rater, matrix, self_consistency
-from harken.labelers.rankings import kendall_tau, kendall_w, rankings_of, tau_b
+from harken.labelers.agreement.coefficients import (
+    agreement,
+    cohen_kappa,
+    fleiss_kappa,
+    gwet_ac,
+    krippendorff_alpha,
+    percent_agreement,
+)
+from harken.labelers.agreement.kendall import kendall_tau, kendall_w, tau_b
+from harken.labelers.agreement.pairwise import by_rater, matrix, self_consistency
+from harken.labelers.rankings import rankings_of
 from harken.labelers.ratings import ratings_of, ratings_of_matrix, ratings_of_votes
 from harken.labelers.votes import votes_of
 

@@ -10,8 +10,8 @@ import pytest
 from harken.cli.agreement import SCALES
 from harken.cli.main import main
 from harken.core.records import Choice, Judgment, Prompt
-from harken.labelers.agreement import Scale
-from harken.labelers.summary import of_comparisons
+from harken.labelers.agreement.coefficients import Scale
+from harken.labelers.agreement.summary import summary_of_comparisons
 from harken.store.database import open_database
 
 
@@ -114,7 +114,7 @@ def test_rankings_have_tau_and_w():
     for i in range(80):
         ranks = np.argsort(np.argsort(rng.normal(size=4) + np.arange(4))) + 1
         said.append(Choice(Prompt.of(f"q{i // 2}"), tuple("abcd"), tuple(int(r) for r in ranks), ("ana", "bo")[i % 2]))
-    found = of_comparisons(said, draws=200)
+    found = summary_of_comparisons(said, draws=200)
     assert found.rankings["kendall_tau"].value.low > 0 and found.rankings["kendall_w"].chance == 0.5
     assert found.counts["prompts"] == found.rankings["kendall_tau"].value.n == 40 and found.counts["pairs"] == 240
 

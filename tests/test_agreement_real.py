@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from harken.core.records import Choice, Prompt
-from harken.labelers.agreement import agreement
+from harken.labelers.agreement.coefficients import agreement
 from harken.labelers.ratings import ratings_of, ratings_of_votes
 from harken.labelers.votes import votes_of
 

@@ -9,9 +9,9 @@ import pytest
 
 from harken.cli.main import main
 from harken.core.records import Prompt
-from harken.labelers.influence import drop_each, drop_effect, held_out
-from harken.labelers.people import describe, warnings
-from harken.labelers.reliability import fit_reliability, task_of
+from harken.labelers.models.influence import drop_each, drop_effect, held_out
+from harken.labelers.models.reliability import fit_reliability, task_of
+from harken.labelers.models.verdicts import describe, warnings
 from harken.sandbox.labelers import crowd, make_judgments, upside_down
 from harken.store.database import open_database
 from labeler_worlds import world
@@ -147,4 +147,4 @@ def test_some_votes_are_as_likely_alone_as_among_all():
     fit = task_of(votes, position=True, length=True, indifference=True)
     x, rows = fit.solve(), np.arange(len(votes)) % 3 == 1
     some = fit.on(rows)
-    assert some.said(some.odds(x)[0], x)[0] == pytest.approx(fit.said(fit.odds(x)[0], x)[0][rows], abs=1e-12)
+    assert some.vote_terms(some.odds(x)[0], x)[0] == pytest.approx(fit.vote_terms(fit.odds(x)[0], x)[0][rows], abs=1e-12)

@@ -7,7 +7,9 @@ import pytest
 
 from harken.cli import next as cli_next
 from harken.cli.main import build_parser, main
-from harken.labelers import active, active_sets, features
+from harken.labelers.asking import features
+from harken.labelers.asking import pairs as active
+from harken.labelers.asking import sets as active_sets
 from harken.sandbox import crowd, load_demonstrations, make_comparisons, upside_down
 from harken.store.database import open_database
 from harken.store.files import write_jsonl
@@ -32,7 +34,8 @@ def run(files, *more):
 
 
 def test_options_are_the_modules_own():
-    assert cli_next.STRATEGIES == active.STRATEGIES and cli_next.MOST == active_sets.MOST and len(features.PLAIN) == 10
+    assert cli_next.STRATEGIES == active.STRATEGIES and cli_next.MOST == active_sets.MOST_OPTIONS
+    assert len(features.PLAIN_FEATURES) == 10
 
 
 def test_pairs(files, capsys):
@@ -106,9 +109,9 @@ def test_a_reward_becomes_a_feature(files, tmp_path, monkeypatch, capsys):
     asked = ["next", "--dimensions", "14", "--candidates", str(files / "samples.jsonl"), "--out", str(tmp_path / "q.jsonl")]
     args = build_parser().parse_args([*asked, "--reward", "half"])
     monkeypatch.setattr("harken.launch.rewards.open_reward", lambda name: Half())
-    pool, _ = queueing.gather(args)
+    pool, _ = queueing.gather(*cli_next._given(args))
     column = queueing.features(pool, args)[:, -1]
-    lengths = np.array([np.nan if i % 4 == 3 else len(t) for i, t in enumerate(pool.flat)]).reshape(-1, 4)
+    lengths = np.array([np.nan if i % 4 == 3 else len(t) for i, t in enumerate(pool.texts)]).reshape(-1, 4)
     gap = np.nan_to_num(lengths - np.nanmean(lengths, 1, keepdims=True)).ravel()
     assert column == pytest.approx(gap / gap.std() * np.sqrt(14)) and (column[3::4] == 0).all()
     monkeypatch.undo()

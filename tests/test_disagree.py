@@ -62,7 +62,7 @@ def test_one_group_is_an_answer(world, capsys):
     (["--json", "same", "--svg", "same"], "are both same"), (["--most", "0"], "out of range"),
     (["--permutations", "3"], "at least 19")])
 def test_wrong_options_are_explained_before_the_work(world, capsys, options, why, monkeypatch):
-    monkeypatch.setattr("harken.labelers.disagreement.examine", lambda *a, **k: pytest.fail("worked in vain"))
+    monkeypatch.setattr("harken.labelers.groups.disagreement.fit_disagreement", lambda *a, **k: pytest.fail("worked in vain"))
     assert main(["disagree", str(world), *options]) == 2
     assert why in capsys.readouterr().err
 
@@ -99,7 +99,7 @@ def test_half_an_emoji_is_written_and_printed(tmp_path, capfdbinary):
 
 @pytest.mark.parametrize("option", ["--json", "--svg"])
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(world, tmp_path, capsys, monkeypatch, option):
-    monkeypatch.setattr("harken.labelers.disagreement.examine", lambda *a, **k: pytest.fail("worked in vain"))
+    monkeypatch.setattr("harken.labelers.groups.disagreement.fit_disagreement", lambda *a, **k: pytest.fail("worked in vain"))
     for out, why in ((tmp_path / "nowhere" / "f", "There is no folder"), (tmp_path, "not the name of a file"),
                      (world, "is the file that is read")):
         assert main(["disagree", str(world), option, str(out)]) == 2

@@ -6,7 +6,7 @@ from scipy.special import ndtr, softmax
 from scipy.stats import kendalltau
 
 from harken.core.errors import UserError
-from harken.labelers.distributional import (
+from harken.labelers.groups.distributional import (
     Categorical,
     MeanVariance,
     explained,
@@ -14,7 +14,7 @@ from harken.labelers.distributional import (
     fit_mean_variance,
     interval,
 )
-from harken.labelers.groups import fit_shared
+from harken.labelers.groups.scores import fit_groups
 from people_worlds import hidden_context, votes_from
 
 
@@ -41,11 +41,11 @@ def test_categorical_by_hand():
 @pytest.mark.parametrize("fit", [fit_mean_variance, fit_categorical])
 def test_the_likelihoods_gradient_is_right(fit, monkeypatch):
     """The optimiser's gradient against finite differences, at a random point."""
-    import harken.labelers.distributional as module
+    import harken.labelers.groups.distributional as module
     votes, x = hidden_context(0, n=200, items=6)
     caught = {}
     monkeypatch.setattr(module, "_minimum", lambda loss, start: caught.update(loss=loss, start=start) or start)
-    fit(votes, hats(x, 4))
+    fit(votes, phi=hats(x, 4))
     at = np.random.default_rng(1).normal(0, 0.5, len(caught["start"]))
     loss = caught["loss"]
     numeric = [(loss(at + e)[0] - loss(at - e)[0]) / 2e-5 for e in 1e-5 * np.eye(len(at))]
@@ -113,7 +113,7 @@ def test_draws_leave_alone_what_votes_cannot_tell(monkeypatch):
     votes, x = hidden_context(0, n=300, items=5)
     caught = {}
     monkeypatch.setattr("harken.labelers.laplace.draw", lambda j, w, p, n, rng: caught.update(j=j, w=w) or np.zeros((n, len(p))))
-    found = fit_categorical(votes, hats(x, 3), atoms=4, draws=1)
+    found = fit_categorical(votes, phi=hats(x, 3), atoms=4, draws=1)
     assert caught["j"].toarray().reshape(-1, 3, 4).sum(2) == pytest.approx(0, abs=1e-12) and (caught["w"] > 0).all()
     low, high = interval(found, lambda one: one.mean)
     assert low == pytest.approx(found.mean) == high
@@ -130,12 +130,12 @@ def test_a_single_score_hides_the_context_and_the_spread_shows_it(seed, basis):
     """
     votes, x = hidden_context(seed)
     lower, upper, risky = np.argmin(abs(x - 0.79)), np.argmin(abs(x - 0.9)), x >= 0.8
-    single = fit_shared(votes, noise=False).scores()[0]
+    single = fit_groups(votes, noise=False).scores()[0]
     assert single[lower] > single[upper]
     phi = None if basis is None else basis(x)
-    found = fit_mean_variance(votes, phi)
+    found = fit_mean_variance(votes, phi=phi)
     assert found.sd[risky].min() > 2 * found.sd[~risky].max()
-    control = fit_mean_variance(hidden_context(seed, hidden=False)[0], phi)
+    control = fit_mean_variance(hidden_context(seed, hidden=False)[0], phi=phi)
     assert found.r2 < 0.3 < 0.7 < control.r2
     careful = found.quantile(0.1)
     assert careful[lower] > careful[risky].max(), "risk-averse: nothing that half the people hate"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from harken.labelers import likelihood as numpy_terms
+from harken.labelers.models import likelihood as numpy_terms
 from harken.objectives import feedback
 from harken.objectives.preference import k_wise
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from harken.labelers.given import Ranked, traits_given
+from harken.labelers.models.given import Ranked, fit_traits
 
 
 def planted(seed, people=20, each=40, options=4, noise=0.0):
@@ -30,7 +30,7 @@ def test_intervals_of_90_percent_cover_85_to_95_percent_over_20_seeds(options):
     inside = []
     for seed in range(20):
         rows, beta, length = planted(seed, options=options, each=60 // options)
-        found = traits_given(rows, 20)
+        found = fit_traits(rows, labelers=20)
         inside += [np.abs(found.beta - beta) < 1.645 * found.beta_sd, np.abs(found.length - length) < 1.645 * found.length_sd]
     assert 0.85 <= np.mean(inside) <= 0.95, np.mean(inside)
 
@@ -47,22 +47,22 @@ def test_two_options_are_logistic_regression():
     best = minimize(loss, [1.0, 0.0], tol=1e-10).x
     p = 1 / (1 + np.exp(-d @ best))
     spread = np.linalg.inv((d * (p * (1 - p))[:, None]).T @ d + np.diag([1, 1 / 0.09]))
-    found = traits_given(rows, 1)
+    found = fit_traits(rows, labelers=1)
     assert [found.beta[0], found.length[0]] == pytest.approx(best, abs=1e-4)
     assert [found.beta_sd[0], found.length_sd[0]] == pytest.approx(np.sqrt(np.diag(spread)), rel=1e-3)
 
 
 def test_ties_have_a_parameter_and_who_ranked_nothing_has_the_prior():
     rows, beta, _ = planted(2, noise=0.4)
-    found = traits_given(rows, 21)
+    found = fit_traits(rows, labelers=21)
     assert 0 < found.tie < 2 and np.corrcoef(found.beta[:20], beta)[0, 1] > 0.9
     assert (found.beta[20], found.beta_sd[20], found.length_sd[20]) == pytest.approx((1.0, 1.0, 0.3), rel=1e-6)
 
 
 def test_long_rankings_and_all_ties_end_and_missing_scores_are_refused():
     rows, *_ = planted(3, people=3, each=8, options=12)
-    assert np.isfinite(traits_given(rows, 3).beta_sd).all()
-    level = traits_given([Ranked([0.0, 1.0], [3.0, 4.0], [1, 1], 0)] * 5, 1)
+    assert np.isfinite(fit_traits(rows, labelers=3).beta_sd).all()
+    level = fit_traits([Ranked([0.0, 1.0], [3.0, 4.0], [1, 1], 0)] * 5, labelers=1)
     assert np.isfinite([level.beta[0], level.tie]).all()
     with pytest.raises(ValueError, match="finite"):
-        traits_given([Ranked([0.0, np.nan], [1.0, 1.0], [1, 2], 0)], 1)
+        fit_traits([Ranked([0.0, np.nan], [1.0, 1.0], [1, 2], 0)], labelers=1)

@@ -8,12 +8,27 @@ from scipy.signal import lfilter
 
 from harken.core.errors import UserError
 from harken.core.records import Choice, Prompt
-from harken.labelers import chain, groups, regression
-from harken.labelers.disagreement import crowd_outcomes, examine, observed_disagreement, permutation_test, to_json, value_share
-from harken.labelers.groups import centred, features, fit_groups, fit_shared, group_index, one_hot, posterior
-from harken.labelers.heldout import folds_of, gain
-from harken.labelers.mixture import discover, fit_mixture
-from harken.labelers.regression import davidson, labeler_traits, outcome_logps, vote_logps
+from harken.labelers.groups import chain, regression
+from harken.labelers.groups import scores as groups
+from harken.labelers.groups.disagreement import (
+    crowd_outcomes,
+    fit_disagreement,
+    observed_disagreement,
+    permutation_test,
+    to_json,
+    value_share,
+)
+from harken.labelers.groups.heldout import folds_of, gain
+from harken.labelers.groups.mixture import find_groups, fit_mixture
+from harken.labelers.groups.regression import fit_davidson, fit_labeler_traits, outcome_logps, vote_logps
+from harken.labelers.groups.scores import (
+    centred,
+    features,
+    fit_groups,
+    group_index,
+    one_hot,
+    posterior,
+)
 from harken.labelers.votes import votes_of
 from harken.stats.bradley_terry import bradley_terry
 from harken.stats.intervals import paired_difference
@@ -51,7 +66,7 @@ def test_davidson_regression_equals_the_tables_maximum_likelihood():
         ties[b, a] += w == 0
     theirs = bradley_terry(wins, ties, tie_model="davidson")
     x = sparse.csr_matrix(np.eye(5)[votes.a] - np.eye(5)[votes.b])
-    ours = davidson(x, votes.won, np.full(5, 1e-6))
+    ours = fit_davidson(x, votes.won, np.full(5, 1e-6))
     assert ours.weights - ours.weights.mean() == pytest.approx(theirs.scores, abs=1e-3)
     assert np.exp(ours.log_nu) == pytest.approx(theirs.tie, rel=1e-2)
     assert ours.log_likelihood == pytest.approx(theirs.log_likelihood, abs=1e-2)
@@ -67,7 +82,7 @@ def test_the_curvature_is_the_posteriors():
         logs = vote_logps(x @ p[:2], won, p[2] + shift)
         return -weight @ logs + precision @ p[:2]**2 / 2 + p[2]**2 / 18
 
-    found = davidson(sparse.csr_matrix(x), won, precision, weight=weight, tie_shift=shift)
+    found = fit_davidson(sparse.csr_matrix(x), won, precision, weight=weight, tie_shift=shift)
     best = minimize(negative, np.zeros(3), tol=1e-10).x
     assert np.r_[found.weights, found.log_nu] == pytest.approx(best, abs=1e-4)
     hessian = np.array([approx_fprime(best, lambda p, i=i: approx_fprime(p, negative, 1e-4)[i], 1e-4) for i in range(3)])
@@ -86,7 +101,7 @@ def test_traits_of_labelers_are_recovered_over_20_seeds():
         d = rng.normal(0, 2, 3000)
         p = np.exp(outcome_logps(beta[labeler] * d, shy[labeler])).cumsum(1)
         won = (rng.random(3000)[:, None] > p).sum(1) - 1
-        found = labeler_traits(d, won, labeler, 30, 0.0, np.zeros(3000))
+        found = fit_labeler_traits(d, won, labeler, 30, 0.0, np.zeros(3000))
         inside.append(np.abs(found.beta - beta) < 1.645 * found.beta_sd)
         shyness.append(np.corrcoef(found.indifference, shy)[0, 1])
     assert 0.85 <= np.mean(inside) <= 0.95 and np.mean(shyness) > 0.9, (np.mean(inside), np.mean(shyness))
@@ -95,9 +110,9 @@ def test_traits_of_labelers_are_recovered_over_20_seeds():
 def test_f16_both_groups_are_recovered_not_averaged():
     """Correlation with each group's own scores; the shared model knows neither."""
     votes, group, scores, _ = grouped(0, tau=1.5)
-    model = fit_groups(votes, group, ("old", "young"))
+    model = fit_groups(votes, index=group, names=("old", "young"))
     truth, found = centred(scores, votes.prompt), centred(model.scores(), votes.prompt)
-    shared = centred(fit_shared(votes).scores(), votes.prompt)[0]
+    shared = centred(fit_groups(votes).scores(), votes.prompt)[0]
     for g in range(2):
         assert np.corrcoef(found[g], truth[g])[0, 1] > 0.85
         assert np.corrcoef(found[g], truth[g])[0, 1] > np.corrcoef(shared, truth[g])[0, 1] + 0.02
@@ -106,7 +121,7 @@ def test_f16_both_groups_are_recovered_not_averaged():
 
 def test_one_group_shrinks_to_one():
     votes, group, *_ = grouped(3, tau=0.0)
-    model = fit_groups(votes, group, ("old", "young"))
+    model = fit_groups(votes, index=group, names=("old", "young"))
     assert model.tau <= 0.2
     old, young = centred(model.scores(), votes.prompt)
     assert np.abs(old - young).max() < 0.15
@@ -114,7 +129,7 @@ def test_one_group_shrinks_to_one():
 
 def test_the_place_on_the_screen_is_no_preference():
     votes, group, *_ = grouped(4, position=0.8)
-    assert fit_groups(votes, group, ("old", "young")).position == pytest.approx(0.8, abs=0.15)
+    assert fit_groups(votes, index=group, names=("old", "young")).position == pytest.approx(0.8, abs=0.15)
 
 
 def test_group_scores_reach_items_that_nobody_judged():
@@ -127,7 +142,7 @@ def test_group_scores_reach_items_that_nobody_judged():
     who = rng.integers(30, size=2000)
     d = ((phi[a] - phi[b]) * weights[group[who]]).sum(1)
     votes = votes_from(a, b, draw_outcomes(rng, d, 0.3), who, prompt, 30, [{}] * 30)
-    found = fit_groups(votes, group, ("x", "y"), phi=phi).scores()
+    found = fit_groups(votes, index=group, names=("x", "y"), phi=phi).scores()
     for g in range(2):
         assert np.corrcoef(found[g, 150:], phi[150:] @ weights[g])[0, 1] > 0.98
 
@@ -135,10 +150,10 @@ def test_group_scores_reach_items_that_nobody_judged():
 def test_a_stranger_is_predicted_as_the_crowd():
     votes, *_ = grouped(6)
     train, test = votes.take(votes.labeler != 0), votes.take(votes.labeler == 0)
-    model = fit_shared(train)
+    model = fit_groups(train)
     p = np.exp(model.log_probabilities(test))
     assert p.sum(1) == pytest.approx(1) and not model.seen[0]
-    plain = fit_shared(train, noise=False).log_probabilities(test)
+    plain = fit_groups(train, noise=False).log_probabilities(test)
     assert np.take_along_axis(np.log(p) - plain, (test.won + 1)[:, None], 1).mean() > -0.03
 
 
@@ -152,10 +167,10 @@ def test_groups_by_tag():
     with pytest.raises(UserError, match="No labeler has the group tag 'country'"):
         group_index(votes, "country")
     with pytest.raises(UserError, match="needs two labelers"):
-        examine(votes.take(votes.labeler == 0), "age")
+        fit_disagreement(votes.take(votes.labeler == 0), group_by="age")
     same = votes_of([Choice(prompt, ("x", "x"), (1, 2), name) for name in "ab"])
     with pytest.raises(UserError, match="no two different completions"):
-        examine(same)
+        fit_disagreement(same)
 
 
 def test_the_chain_draws_from_the_posterior(monkeypatch):
@@ -163,7 +178,7 @@ def test_the_chain_draws_from_the_posterior(monkeypatch):
     monkeypatch.setattr(chain, "SIGMA", np.geomspace(0.999, 1.001, 50))
     won = np.repeat([1, 0, -1], [11, 5, 4])
     votes = votes_from(np.zeros(20, int), np.ones(20, int), won, np.arange(20) % 2, np.zeros(2, int), 2, [{}, {}])
-    found = posterior(votes, fit_shared(votes, noise=False, sigma=1.0), draws=1000)
+    found = posterior(votes, fit_groups(votes, noise=False, sigma=1.0), draws=1000)
     d, nu = np.meshgrid(np.linspace(-4, 6, 200), np.linspace(-4, 3, 100), indexing="ij")
     logp = sum(n * outcome_logps(d, nu)[..., o + 1] for o, n in ((1, 11), (0, 5), (-1, 4))) - d**2 / 4 - nu**2 / 18
     p = np.exp(logp - logp.max()) / np.exp(logp - logp.max()).sum()
@@ -214,7 +229,7 @@ def test_intervals_cover_over_30_seeds():
     inside, held, error = [], 0, []
     for seed in range(30):
         votes, group, scores, beta = grouped(3000 + seed, prompts=5, tau=0.7, n=1000)
-        post = posterior(votes, fit_groups(votes, group, ("old", "young")), draws=200, seed=3000 + seed)
+        post = posterior(votes, fit_groups(votes, index=group, names=("old", "young")), draws=200, seed=3000 + seed)
         truth = centred(scores, votes.prompt)
         low, high = np.quantile(post.gap(0, 1), [0.05, 0.95], axis=0)
         inside.append(np.mean((low <= truth[0] - truth[1]) & (truth[0] - truth[1] <= high)))
@@ -234,7 +249,7 @@ def test_the_permutation_test_keeps_its_level_and_finds_values_over_20_seeds():
         for found, options in ((null, {"tau": 0.0}), (careless, {"tau": 0.0, "careless": 8}), (real, {"tau": 0.5})):
             votes, group, *_ = grouped(300 + seed, n=2000, **options)
             index = group if found is not careless else (np.arange(40) >= 32).astype(int)
-            found.append(permutation_test(votes, index, shared=fit_shared(votes), permutations=99, seed=seed)[0])
+            found.append(permutation_test(votes, index, shared=fit_groups(votes), permutations=99, seed=seed)[0])
     assert np.mean(np.array(null) < 0.05) <= 0.2 and np.median(null) > 0.25
     assert np.mean(np.array(careless) < 0.05) <= 0.2, careless
     assert np.mean(np.array(real) < 0.05) >= 0.9
@@ -259,7 +274,7 @@ def test_em_recovers_who_belongs_where_from_30_comparisons_each(hard):
     found = []
     for seed in range(3):
         votes, group, phi, _ = opposed(seed)
-        model, _ = fit_mixture(votes, 2, shared=fit_shared(votes, phi=phi), hard=hard, starts=2, seed=seed)
+        model, _ = find_groups(votes, 2, shared=fit_groups(votes, phi=phi), hard=hard, starts=2, seed=seed)
         found.append(rand(group, model.membership.argmax(1)))
         assert model.shares.argmax() == 0, "the largest group comes first"
     assert np.median(found) >= 0.8, found
@@ -269,8 +284,8 @@ def test_the_minoritys_own_reward_is_right_where_the_single_one_is_wrong():
     """MaxMin-RLHF's premise: one reward serves the majority; each group's own serves it, at no loss to the majority."""
     votes, _, phi, weights = opposed(0)
     new = np.random.default_rng(9).normal(size=(4000, 4))
-    shared = fit_shared(votes, phi=phi)
-    model, _ = fit_mixture(votes, 2, shared=shared, starts=2)
+    shared = fit_groups(votes, phi=phi)
+    model, _ = find_groups(votes, 2, shared=shared, starts=2)
 
     def right(w, g):
         return np.mean((new @ w) * (new @ weights[g]) > 0)
@@ -285,9 +300,9 @@ def test_the_number_of_groups_is_found_and_one_where_one_suffices():
     two, one = [], []
     for seed in range(5):
         votes, group, *_ = grouped(400 + seed, tau=1.5, share=0.4)
-        found = discover(votes, most=2, starts=2, seed=seed)
+        found = fit_mixture(votes, most=2, starts=2, seed=seed)
         two.append(len(found.model.names) == 2 and rand(group, found.model.membership.argmax(1)) >= 0.8)
-        one.append(len(discover(grouped(400 + seed, tau=0.0)[0], most=2, starts=2, seed=seed).model.names) == 1)
+        one.append(len(fit_mixture(grouped(400 + seed, tau=0.0)[0], most=2, starts=2, seed=seed).model.names) == 1)
     assert sum(two) >= 4 and all(one), (two, one)
 
 
@@ -295,9 +310,9 @@ def test_somebody_who_reads_the_scale_upside_down_is_noise_not_a_group():
     votes, *_ = grouped(7, tau=0.0, people=20, n=2000)
     flipped = votes.labeler == 0
     votes.won[flipped] = -votes.won[flipped]
-    shared = fit_shared(votes)
+    shared = fit_groups(votes)
     assert shared.beta[0, 0] < -0.3
-    model, _ = fit_mixture(votes, 2, shared=shared, starts=2)
+    model, _ = find_groups(votes, 2, shared=shared, starts=2)
     scores = centred(model.scores(), votes.prompt)
     assert np.corrcoef(scores)[0, 1] > 0.5, "no group stands on its head"
 
@@ -329,7 +344,7 @@ def test_observed_disagreement_by_hand():
 @pytest.mark.slow
 def test_f16_a_difference_of_values_is_reported_as_one_with_its_items():
     votes, _, scores, _ = grouped(8, tau=1.5)
-    found = examine(votes, "age", permutations=99, draws=200, folds=2)
+    found = fit_disagreement(votes, group_by="age", permutations=99, draws=200, folds=2)
     assert found.values and found.p_value == 0.01 and found.gain.low > 0 and found.share.low > 0.05
     truth = centred(scores, votes.prompt)
     gap = {("old", "young"): truth[0] - truth[1], ("young", "old"): truth[1] - truth[0]}
@@ -341,7 +356,7 @@ def test_f16_a_difference_of_values_is_reported_as_one_with_its_items():
 
 def test_f16_noise_is_reported_as_noise():
     votes, *_ = grouped(9, tau=0.0, n=1500)
-    found = examine(votes, "age", permutations=99, draws=30, folds=2)
+    found = fit_disagreement(votes, group_by="age", permutations=99, draws=30, folds=2)
     assert not found.values and not found.items and found.share.value < 0.02
 
 
@@ -365,7 +380,7 @@ def test_a_search_from_neighbours_ends_where_fits_from_nothing_end(monkeypatch):
     rows = groups._rows(votes, groups.differences(votes, features(votes)), one_hot(group, 2), np.ones((40, 2)), np.zeros((40, 2)))
     whole = {tau: rows.fit(1.0, tau) for tau in groups.TAUS}
     cost = len(made)
-    found = rows.scan(1.0, groups.MIDDLE)
+    found = rows.scan(1.0, groups.FIRST_TAU)
     assert len(made) - cost < cost / 2
     best = max(whole, key=lambda tau: whole[tau].log_evidence)
     assert groups._best(found)[0] == best
@@ -374,7 +389,7 @@ def test_a_search_from_neighbours_ends_where_fits_from_nothing_end(monkeypatch):
             assert found[tau][0] == pytest.approx(fit.log_evidence, abs=1e-4)
             assert np.abs(found[tau][1][0] - fit.weights).max() < 1e-4
         else:
-            assert fit.log_evidence < whole[best].log_evidence - groups.HOPELESS
+            assert fit.log_evidence < whole[best].log_evidence - groups.LARGEST_EVIDENCE_GAP
     again = rows.fit(1.0, best, found[best][1])
     assert np.abs(again.weights - whole[best].weights).max() < 1e-7 and abs(again.log_nu - whole[best].log_nu) < 1e-7
 
@@ -382,7 +397,7 @@ def test_a_search_from_neighbours_ends_where_fits_from_nothing_end(monkeypatch):
 def test_the_chains_probabilities_are_davidsons():
     """Written for speed (one exponential a vote), and right at log-odds of 1,000 too."""
     rng, (votes, group, *_) = np.random.default_rng(0), grouped(3, prompts=5, per=4, people=10, n=200)
-    model = fit_groups(votes, group, ("old", "young"), noise=False, sigma=1.0, tau=1.0)
+    model = fit_groups(votes, index=group, names=("old", "young"), noise=False, sigma=1.0, tau=1.0)
     data, *_ = groups._evidence(votes, model)
     one = chain.Chain(data, None, None, rng)
     d, log_nu = rng.normal(0, 1, 200) * 10 ** rng.uniform(-2, 3, 200), rng.normal(0, 2, len(data.group))

@@ -11,9 +11,9 @@ from scipy.stats import kendalltau
 
 from harken.core.errors import UserError
 from harken.core.records import Choice, Prompt
-from harken.labelers.features import TextFeatures
-from harken.labelers.fitting import Fit, Priors
-from harken.labelers.reliability import fit_features, fit_reliability
+from harken.labelers.asking.features import TextFeatures
+from harken.labelers.models.fitting import Priors, ReliabilityFit
+from harken.labelers.models.reliability import fit_reliability
 from harken.labelers.votes import crowd, votes_of
 from harken.stats.bradley_terry import bradley_terry, count_wins
 from labeler_worlds import centred, world
@@ -36,7 +36,7 @@ def test_careless_and_reversed_people_are_found():
 def test_the_gradient_of_the_fit_is_that_of_finite_differences(model, ties):
     _, votes = world(1, [1.0, 0.5, -1.0], 60, items=8, nu=0.5)
     rng = np.random.default_rng(0)
-    task = Fit(votes, rng.normal(size=(60, 3)), model, ties, True, True, True, Priors(), rng.random(60), None)
+    task = ReliabilityFit(votes, rng.normal(size=(60, 3)), model, ties, True, True, True, Priors(), rng.random(60), None)
     x, step = rng.normal(size=task.size) / 2, 1e-6
     numeric = [(task.loss(x + e)[0] - task.loss(x - e)[0]) / 2 / step for e in np.eye(task.size) * step]
     assert np.allclose(task.loss(x)[1], numeric, atol=1e-6)
@@ -72,7 +72,7 @@ def test_features_score_items_that_nobody_judged():
     phi, w = rng.normal(size=(300, 8)), rng.normal(size=8)
     truth, votes = world(3, CROWD / 3, 1500, items=300, prompts=50, scores=phi @ w)
     judged = votes.take((votes.a < 200) & (votes.b < 200))
-    found = fit_features(judged, phi)
+    found = fit_reliability(judged, phi=phi)
     assert np.corrcoef(found.scores[200:], truth[200:])[0, 1] > 0.95
     assert found.covariance.shape == (8, 8) and np.linalg.eigvalsh(found.covariance)[0] > 0
     assert np.allclose(found.scores, phi @ found.weights)
@@ -93,7 +93,7 @@ def for_the_longer(n, people, seed=0, dimensions=32):
 def test_few_unanimous_votes_on_many_features_are_believed(people):
     """60 votes, all for the longer answer: betas of 0 would explain nothing of it."""
     votes, phi, long = for_the_longer(60, people)
-    found = fit_features(votes, phi, draws=0)
+    found = fit_reliability(votes, phi=phi, draws=0)
     assert found.scores[long].mean() - found.scores[~long].mean() > 1
     assert found.beta == pytest.approx(1, abs=0.1)
 
@@ -102,13 +102,13 @@ def test_few_unanimous_votes_on_many_features_are_believed(people):
 def test_votes_that_features_separate_leave_the_log_odds_finite(n, people):
     """No vote contradicts the features, so the likelihood bears any scale: log-odds were 100 to 200, P = 1 - 1e-43."""
     votes, phi, _ = for_the_longer(n, people)
-    odds = fit_features(votes, phi, draws=0).log_odds(votes)
+    odds = fit_reliability(votes, phi=phi, draws=0).log_odds(votes)
     assert odds.max() < 0 and np.median(np.abs(odds)) < 15 and np.abs(odds).max() < 25
 
 
 def test_the_unit_of_the_features_does_not_matter():
     votes, phi, _ = for_the_longer(60, 4)
-    one, other = fit_features(votes, phi, draws=0), fit_features(votes, 7 * phi, draws=0)
+    one, other = fit_reliability(votes, phi=phi, draws=0), fit_reliability(votes, phi=7 * phi, draws=0)
     assert other.scores == pytest.approx(one.scores, abs=0.02)
     assert other.priors.score == pytest.approx(one.priors.score / 7, rel=0.01)
 
@@ -124,7 +124,7 @@ def test_scores_on_many_features_predict_new_votes_well_from_few():
         who = rng.integers(20, size=3100)
         won = draw_outcomes(rng, care[who] * ((phi[a] - phi[b]) @ w), 0.3)
         votes = votes_from(a, b, won, who, np.repeat(np.arange(100), 6), 20, [{}] * 20)
-        found = fit_features(votes.take(np.arange(3100) < 100), phi, draws=0)
+        found = fit_reliability(votes.take(np.arange(3100) < 100), phi=phi, draws=0)
         held.append(found.log_prob(votes.take(np.arange(3100) >= 100)).mean())
     assert np.mean(held) > -0.77, held
 
@@ -187,7 +187,7 @@ def test_errors_of_free_scores_are_those_of_the_inverse_information():
 def test_large_problems_draw_by_conjugate_gradients_what_small_ones_draw_by_cholesky(monkeypatch):
     _, votes = world(6, CROWD / 3, 1500, nu=0.4)
     dense = fit_reliability(votes, position=True, draws=2000)
-    monkeypatch.setattr("harken.labelers.laplace.DENSE", 10)
+    monkeypatch.setattr("harken.labelers.laplace.MOST_DENSE", 10)
     sparse = fit_reliability(votes, position=True, draws=2000)
     for name in ("score_sd", "beta_sd", "position_sd"):
         assert np.allclose(getattr(dense, name), getattr(sparse, name), rtol=0.12), name
@@ -234,7 +234,7 @@ def weights_held(name, seeds):
         rng = np.random.default_rng(seed)
         phi, w, beta = rng.normal(size=(200, 8)), rng.normal(size=8), WORLDS[name][0](rng)
         _, votes = world(seed, beta, 2000, items=200, prompts=50, nu=0.5, scores=phi @ w)
-        found, truth = fit_features(votes, phi, draws=0), w * beta.mean()
+        found, truth = fit_reliability(votes, phi=phi, draws=0), w * beta.mean()
         error = found.weights - truth
         inside.append(np.abs(error) < 1.645 * np.sqrt(np.diag(found.covariance)))
         along.append(abs(truth @ error) < 1.645 * np.sqrt(truth @ found.covariance @ truth))
@@ -256,7 +256,7 @@ def test_weights_times_the_mean_beta_have_the_moments_of_draws():
     phi, beta = rng.normal(size=(60, 3)), WORLDS["mixed"][0](rng)
     _, votes = world(0, beta, 400, items=60, prompts=10, nu=0.5, scores=phi @ [1.0, -0.5, 0.2])
     votes = votes.take(votes.labeler != 4)  # nobody's vote: the gauge is of those who voted
-    fit = Fit(votes, phi[votes.a] - phi[votes.b], "beta", "davidson", False, False, False, Priors(), None, None)
+    fit = ReliabilityFit(votes, phi[votes.a] - phi[votes.b], "beta", "davidson", False, False, False, Priors(), None, None)
     x = fit.solve()
     mean, covariance = fit.weight_moments(x)
     drawn = x[:-1] + fit.deviations(x, 40_000, 1)

@@ -7,7 +7,7 @@ import choix
 import numpy as np
 import pytest
 
-from harken.labelers import likelihood as L
+from harken.labelers.models import likelihood as L
 
 ETA = np.array([-3.0, -0.4, 0.0, 0.7, 2.5])
 WON = np.array([1, 0, -1, 0, 1])

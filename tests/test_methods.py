@@ -24,7 +24,7 @@ from harken.launch.models import open_engine
 from harken.launch.rewards import open_reward
 from harken.launch.train import train as launch_train
 from harken.methods import dpo, ppo, reward_model, rloo, sft
-from harken.text.template import by_options
+from harken.text.fitting import by_options
 from stopping import stopped_after
 
 DATA = {"sft": "demos", "reward_model": "comparisons", "dpo": "comparisons"}  # the others take prompts

@@ -140,7 +140,7 @@ def train(tmp_path, monkeypatch):
     """Trains the toy to be brief ("gold"), which the held-out reward ("toxicity") likes down to 8 characters."""
     from harken.launch.find import find_method
     from harken.launch.train import train as launch_train
-    monkeypatch.setattr("harken.launch.train.open_reward", lambda spec, **_: REWARDS[spec])
+    monkeypatch.setattr("harken.launch.train.open_reward", lambda spec, **_: REWARDS[spec.word])
     data = tmp_path / "p.jsonl"
     data.write_text("".join(json.dumps({"prompt": f"Say {i}."}) + "\n" for i in range(80)))
 

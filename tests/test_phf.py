@@ -18,7 +18,7 @@ from harken.launch.train import train as launch_train
 from harken.loops.annotate import annotate
 from harken.loops.stream import Stream, Tokens
 from harken.store.annotations import Annotated
-from harken.text.control import Control, encode
+from harken.text.tags import Control, encode, end_of_text
 from stopping import stopped_after
 
 WORDS = ["red", "blue", "green", "old", "new", "warm"]
@@ -99,7 +99,7 @@ def collect(corpus, count, **settings):
     method = find_method("phf")
     config = method.prepare(method.Config(data=str(corpus), out="", size="40K", vocabulary=300, max_length=64, **settings))
     annotated, template = Annotated(corpus), load(config.model).template
-    feedback = Feedback(config, annotated, Control.read(method._folder(config.model)), template.stop_ids[0], None)
+    feedback = Feedback(config, annotated, Control.read(method._folder(config.model)), end_of_text(template), None)
     stream = Stream(annotated, template.tokenizer, length=64, seed=0, copies=config.upsample)
     windows = stream.take(count, feedback.writer(True))
     ids = [i for n, w in enumerate(windows) for i in w.ids.tolist()[n > 0:]]

@@ -15,7 +15,7 @@ import pytest
 
 from harken.cli.main import build_parser, main
 from harken.core.config import field_docs
-from harken.launch.find import find_method, method_names
+from harken.launch.find import eval_names, find_method, method_names
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "harken"
@@ -24,6 +24,8 @@ RANKS = {"core": 0, "store": 1, "labelers": 1, "text": 1, "objectives": 1, "stat
          "report": 6, "cli": 7}
 TOP = 8
 ALONE = ("methods", "rewards", "evals")
+STUDIO = {"tasks": 0, "work": 1, "lead": 2, "api": 2, "pages": 3, "app": 4}
+"""The studio's floors; its client imports none of them."""
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -57,6 +59,62 @@ def test_layers_point_down(path):
             assert RANKS[there] < rank, f"{path} (rank {rank}): {module} is of rank {RANKS[there]}"
 
 
+@pytest.mark.parametrize("path", sorted((SOURCE / "studio").rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_the_studio_has_no_arrow_upstairs(path):
+    here = path.relative_to(SOURCE / "studio").parts[0].removesuffix(".py")
+    for module in imports(path):
+        parts = module.split(".")
+        if parts[:2] == ["harken", "studio"] and parts[2:3] != [here]:
+            assert len(parts) > 2 and STUDIO[parts[2]] < STUDIO.get(here, -1), f"{path}: {module} is not below"
+
+
+def modules():
+    """Every file of the package by its module's name."""
+    names = {path: ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts) for path in SOURCE.rglob("*.py")}
+    return {name.removesuffix(".__init__"): path for path, name in names.items()}
+
+
+def arrows(path, known):
+    """The files that a file imports, also inside functions and for types alone."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for name in (f"{node.module}.{a.name}" for a in node.names):
+                yield name if name in known else node.module
+        elif isinstance(node, ast.Import):
+            yield from (a.name for a in node.names)
+
+
+def circles(graph):
+    """Files that reach each other: the strongly connected parts of two files and more (Tarjan 1972)."""
+    found, index, low, stack = [], {}, {}, []
+
+    def visit(name):
+        index[name] = low[name] = len(index)
+        stack.append(name)
+        for other in graph[name]:
+            if other not in index:
+                visit(other)
+            if other in stack:
+                low[name] = min(low[name], low[other])
+        if low[name] == index[name]:
+            part = stack[stack.index(name):]
+            del stack[stack.index(name):]
+            if len(part) > 1:
+                found.append(set(part))
+
+    for name in graph:
+        if name not in index:
+            visit(name)
+    return found
+
+
+def test_no_circle_of_files():
+    assert circles({"a": ["b"], "b": ["c"], "c": ["b"], "d": ["a"]}) == [{"b", "c"}]
+    known = modules()
+    graph = {name: sorted({m for m in arrows(path, known) if m in known and m != name}) for name, path in known.items()}
+    assert circles(graph) == []
+
+
 def test_the_base_import_has_no_torch():
     code = ("import sys, harken, harken.cli.main, harken.cli.data, harken.store.database, harken.store.snapshots, "
             "harken.stats.pairs, harken.stats.bradley_terry, harken.labelers, harken.sandbox, harken.report.build, "
@@ -86,6 +144,8 @@ def commands():
 def options(words):
     if words[0] in ("train", "eval"):
         name = words[1]
+        if name.startswith("my_lab."):  # a stranger's, which brings its own options
+            return {word.partition("=")[0] for word in words if word.startswith("--")}
         module = find_method(name) if words[0] == "train" else importlib.import_module(f"harken.evals.{name}")
         return {"--" + f.name.replace("_", "-") for f in dataclasses.fields(module.Config)} | {"--config", "--preset", "--help"}
     parser = build_parser()
@@ -112,12 +172,12 @@ def test_every_command_and_setting_is_documented():
     sub = next(a for a in parser._actions if hasattr(a, "choices") and a.choices)
     for name in sub.choices:
         assert f"harken {name}" in everything or f"make {name}" in everything, f"harken {name} is in no page"
-    kinds = {"methods": method_names(), "evals": ["win_rate", "capability"],
+    kinds = {"methods": method_names(), "evals": eval_names(),
              "rewards": [p.stem for p in (SOURCE / "rewards").glob("[a-z]*.py")]}
     for kind, names in kinds.items():
         for name in names:
             assert (ROOT / "docs" / kind / f"{name}.md").exists(), f"docs/{kind}/{name}.md is missing"
-    for name in ("win_rate", "capability"):
+    for name in eval_names():
         config = importlib.import_module(f"harken.evals.{name}").Config
         assert {f.name for f in dataclasses.fields(config)} <= field_docs(config).keys()
 
@@ -150,7 +210,7 @@ def test_nothing_names_a_workplace():
 
 
 def test_the_method_in_contributing_runs(tmp_path, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.S)
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.S)[0]
     (tmp_path / "lab_of_the_guide").mkdir()
     (tmp_path / "lab_of_the_guide" / "expert.py").write_text(code)
     (tmp_path / "p.jsonl").write_text("".join(f'{{"prompt": "Say {i}."}}\n' for i in range(20)))
@@ -158,3 +218,20 @@ def test_the_method_in_contributing_runs(tmp_path, monkeypatch):
     assert main(["train", "lab_of_the_guide.expert", "--model", "toy", "--reward", "gold", "--max-tokens", "8",
                      "--data", str(tmp_path / "p.jsonl"), "--out", str(tmp_path / "r")]) == 0
     assert (tmp_path / "r" / "result.json").exists()
+
+
+def test_the_reward_evaluation_and_engine_in_contributing_run(tmp_path, monkeypatch):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.S)
+    named = {"score": "def short(", "length": '"""Length:', "engine": "class Parrot:"}
+    lab = tmp_path / "lab_of_strangers"
+    lab.mkdir()
+    for name, start in named.items():
+        (lab / f"{name}.py").write_text(next(b for b in blocks if start in b))
+    (tmp_path / "p.jsonl").write_text("".join(f'{{"prompt": "Say {i}."}}\n' for i in range(20)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    asked = ["--prompts", "p.jsonl", "--out"]
+    assert main(["eval", "lab_of_strangers.length", "--model", "lab_of_strangers.engine:open_parrot", *asked, "runs/e"]) == 0
+    assert main(["eval", "win_rate", "--model", "lab_of_strangers.engine:open_parrot", "--against", "toy", "--n", "1",
+                 "--judge", "lab_of_strangers.score:short", *asked, "runs/w"]) == 0
+    assert main(["report", "runs/e", "runs/w", "--out", "page.html"]) == 0

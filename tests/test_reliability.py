@@ -8,8 +8,8 @@ import pytest
 from scipy import special, stats
 
 from harken.core.records import Choice, Prompt
-from harken.labelers.dawid_skene import dawid_skene
-from harken.labelers.glad import glad
+from harken.labelers.models.dawid_skene import fit_dawid_skene
+from harken.labelers.models.glad import fit_glad
 from harken.labelers.ratings import ratings_of, ratings_of_votes
 from harken.labelers.votes import votes_of
 
@@ -26,7 +26,7 @@ def test_dawid_skene_equals_crowd_kit_on_its_own_examples(name):
     """Confusions are compared where there is evidence: of a class that a worker never met, crowd-kit spreads the answers
     evenly over those the worker used, Harken over all."""
     theirs, rows = REFERENCE[name]["dawid_skene"], REFERENCE[name]["rows"]
-    model = dawid_skene(ratings_of(rows), smoothing=0, max_steps=10, tolerance=-np.inf)
+    model = fit_dawid_skene(ratings_of(rows), smoothing=0, max_steps=10, tolerance=-np.inf)
     names = model.ratings.names
     for u, task in enumerate(tasks(model.ratings, rows)):
         assert dict(zip(names, model.posterior_UK[u])) == pytest.approx(theirs["probas"][task], abs=1e-7)
@@ -41,7 +41,7 @@ def test_dawid_skene_equals_crowd_kit_on_its_own_examples(name):
 @pytest.mark.parametrize("name", REFERENCE)
 def test_glad_equals_crowd_kit_on_its_own_examples(name):
     theirs, rows = REFERENCE[name]["glad"], REFERENCE[name]["rows"]
-    model = glad(ratings_of(rows), max_steps=2000, tolerance=1e-13)
+    model = fit_glad(ratings_of(rows), max_steps=2000, tolerance=1e-13)
     for u, task in enumerate(tasks(model.ratings, rows)):
         assert dict(zip(model.ratings.names, model.posterior_UK[u])) == pytest.approx(theirs["probas"][task], abs=1e-4)
         assert np.log(model.easiness_U[u]) == pytest.approx(theirs["log_betas"][task], abs=1e-3)
@@ -51,7 +51,7 @@ def test_glad_equals_crowd_kit_on_its_own_examples(name):
 def test_one_step_of_dawid_skene_worked_by_hand():
     """crowd-kit's own worked step: after the majority vote t1 is (no .5, yes .5), the class frequencies are .46 and .54, and one
     E step gives t1 (.35, .65), t2 (.26, .74), t3 (.87, .13), t4 (0, 1), t5 (.95, .05)."""
-    model = dawid_skene(ratings_of(REFERENCE["toy"]["rows"]), smoothing=0, max_steps=1)
+    model = fit_dawid_skene(ratings_of(REFERENCE["toy"]["rows"]), smoothing=0, max_steps=1)
     order = [tasks(model.ratings, REFERENCE["toy"]["rows"]).index(f"t{i}") for i in range(5)]
     assert model.posterior_UK[order, 0].round(2).tolist() == [0.35, 0.26, 0.87, 0.0, 0.95]
 
@@ -76,7 +76,7 @@ def test_dawid_skene_recovers_planted_confusions_with_honest_intervals():
     inside, errors, right = [], [], []
     for seed in range(25):
         confusion, truth, ratings = planted(seed)
-        model = dawid_skene(ratings)
+        model = fit_dawid_skene(ratings)
         assert np.diff(model.trace).min() > -1e-8
         right.append(np.mean(model.posterior_UK.argmax(1) == truth))
         for row, name in zip(model.class_accuracy(0.9), ratings.raters):
@@ -91,10 +91,10 @@ def test_dawid_skene_recovers_planted_confusions_with_honest_intervals():
 @pytest.mark.parametrize("smoothing", [0.0, 0.5])
 def test_the_likelihood_never_falls(smoothing):
     _, _, ratings = planted(3, units=80)
-    model = dawid_skene(ratings, smoothing=smoothing, tolerance=1e-9)
+    model = fit_dawid_skene(ratings, smoothing=smoothing, tolerance=1e-9)
     assert len(model.trace) > 5 and np.diff(model.trace).min() > -1e-8
     assert np.allclose(model.confusion_AKV.sum(2), 1) and np.allclose(model.posterior_UK.sum(1), 1)
-    assert np.diff(glad(ratings).trace).min() > -1e-6
+    assert np.diff(fit_glad(ratings).trace).min() > -1e-6
 
 
 def crowd(seed, units=300):
@@ -112,9 +112,9 @@ def crowd(seed, units=300):
 @pytest.mark.parametrize("seed", range(5))
 def test_careless_and_adversarial_people_are_found(seed):
     ratings = crowd(seed)
-    found = {name: r.verdict for name, r in dawid_skene(ratings).reliability(0.99).items()}
+    found = {name: r.verdict for name, r in fit_dawid_skene(ratings).accuracy(0.99).items()}
     assert found == {n: "reliable" if n.startswith("good") else "adversarial" if n == "opposite" else "careless" for n in found}
-    ability = glad(ratings).ability(0.99)
+    ability = fit_glad(ratings).ability(0.99)
     assert all(ability[f"good {i}"].low > 0 for i in range(7)) and ability["opposite"].high < 0
     assert ability["guesses"].low < 0.5 and ability["always one"].low < 0.5
 
@@ -127,7 +127,7 @@ def test_reliability_beats_the_majority_where_many_are_careless():
     table = np.column_stack([able, rng.integers(2, size=(500, 5))])
     ratings = ratings_of([(u, f"p{a}", float(table[u, a])) for u in range(500) for a in range(8)])
     majority = np.mean(ratings.counts().argmax(1) == truth)
-    for model in (dawid_skene(ratings), glad(ratings)):
+    for model in (fit_dawid_skene(ratings), fit_glad(ratings)):
         assert np.mean(model.posterior_UK.argmax(1) == truth) > majority + 0.08
 
 
@@ -148,7 +148,7 @@ def test_glad_recovers_planted_abilities_with_honest_intervals():
     inside, order, easy, right = [], [], [], []
     for seed in range(24):
         alpha, log_beta, truth, ratings = abilities(seed)
-        model = glad(ratings)
+        model = fit_glad(ratings)
         found = model.ability(0.9)
         inside += [found[f"p{a}"].low <= alpha[a] <= found[f"p{a}"].high for a in range(len(alpha))]
         order.append(np.corrcoef([found[f"p{a}"].value for a in range(len(alpha))], alpha)[0, 1])
@@ -164,14 +164,14 @@ def test_many_labelers_with_few_answers_fall_back_to_their_own_information():
     truth = rng.integers(2, size=900)
     rows = [(u, f"p{a}", float(truth[u] if rng.random() < 0.8 else 1 - truth[u])) for u in range(900)
             for a in rng.choice(400, 20, replace=False)]
-    found = dawid_skene(ratings_of(rows)).class_accuracy(0.9)
+    found = fit_dawid_skene(ratings_of(rows)).class_accuracy(0.9)
     inside = np.mean([e.low <= 0.8 <= e.high for row in found for e in row])
     assert len(found) == 400 and 0.82 < inside <= 0.97
 
 
 def test_people_who_never_erred_are_not_infallible():
     ratings = ratings_of([(u, who, float(u % 2)) for u in range(10) for who in ("ana", "bo", "cy")])
-    found = dawid_skene(ratings).reliability()["ana"]
+    found = fit_dawid_skene(ratings).accuracy()["ana"]
     assert 0.85 < found.accuracy.value < 1 and found.accuracy.low < 0.85 and found.to_json()["verdict"] == "reliable"
 
 
@@ -193,11 +193,11 @@ def test_of_comparisons_the_listing_does_not_matter_and_mirror_images_share_thei
     inside = []
     for seed in range(10):
         able, ratings = comparisons(seed, chosen_first=False)
-        other = dawid_skene(comparisons(seed, chosen_first=True)[1]).reliability(0.9)
-        model = dawid_skene(ratings)
+        other = fit_dawid_skene(comparisons(seed, chosen_first=True)[1]).accuracy(0.9)
+        model = fit_dawid_skene(ratings)
         assert model.prior_K == pytest.approx([0.5, 0.5]) and np.allclose(model.confusion_AKV, model.confusion_AKV[:, ::-1, ::-1])
         assert np.diff(model.trace).min() > -1e-8
-        for name, found in model.reliability(0.9).items():
+        for name, found in model.accuracy(0.9).items():
             assert found.accuracy.value == pytest.approx(other[name].accuracy.value, abs=1e-6)
             inside.append(found.accuracy.low <= able[int(name[1:])] <= found.accuracy.high)
     assert 0.82 <= np.mean(inside) <= 0.98
@@ -207,17 +207,17 @@ def test_few_answers_blame_nobody():
     """Dee answered four items of sixty, two of them against everybody else."""
     rows = [(u, who, float(u % 2)) for u in range(60) for who in ("ana", "bo", "cy")]
     rows += [(u, "dee", float(u in (1, 2))) for u in range(4)]
-    found = dawid_skene(ratings_of(rows)).reliability()
+    found = fit_dawid_skene(ratings_of(rows)).accuracy()
     assert found["dee"].verdict == "unclear" and found["ana"].verdict == "reliable"
 
 
 def test_intervals_need_smoothing():
     with pytest.raises(ValueError, match="smoothing above 0"):
-        dawid_skene(ratings_of(REFERENCE["toy"]["rows"]), smoothing=0).class_accuracy()
+        fit_dawid_skene(ratings_of(REFERENCE["toy"]["rows"]), smoothing=0).class_accuracy()
 
 
 def test_one_class_cannot_tell_people_apart():
     ratings = ratings_of([("u", "ana", "yes"), ("u", "bo", "yes")])
-    for fit in (dawid_skene, glad):
+    for fit in (fit_dawid_skene, fit_glad):
         with pytest.raises(ValueError, match="at least two classes"):
             fit(ratings)

@@ -17,10 +17,10 @@ import pytest
 
 from harken.core.errors import UserError
 from harken.core.protocols import Estimate
+from harken.draw.numbers import number, percent, span, value
+from harken.draw.svg import Plot, binned, smooth, ticks
 from harken.report.build import build_report
-from harken.report.html import number, percent, span, value
 from harken.report.load import estimate, load_runs
-from harken.report.svg import Plot, binned, smooth, ticks
 
 HOSTILE = '</p><script>alert("x")</script><img src=http://evil.example/x.png onerror=alert(1)> &amp; <b>bold'
 ODD = "naïve \u202eright-to-left\u202c שלום 🧑‍🚀 \x00\x1b[31m \ud800 z̷͇a 日本語"
@@ -195,7 +195,7 @@ def test_it_is_accessible(whole):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_contrast_is_at_least_4_5(scheme):
     """WCAG AA for text, on page and card."""
-    css = (Path(__file__).parents[1] / "src/harken/report/style.css").read_text()
+    css = (Path(__file__).parents[1] / "src/harken/draw/style.css").read_text()
     block = css.split("prefers-color-scheme: dark")[0 if scheme == "light" else 1]
     colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block.split("}")[0]))
 
@@ -265,7 +265,7 @@ def test_a_stopped_run_shows_its_audits_what_was_kept_and_what_drifted(tmp_path)
     page([run], tmp_path)
 
 
-def test_a_reward_model_alone_is_held_against_its_baselines(tmp_path):
+def test_e15_a_reward_model_alone_is_held_against_its_baselines(tmp_path):
     html, _ = page([reward_run(tmp_path / "rm")], tmp_path)
     assert "always choosing the longest gets 55.3%." in html
     weak = reward_run(tmp_path / "weak")

@@ -11,8 +11,8 @@ from harken.engines.hf import Engine
 from harken.engines.loading import load
 from harken.engines.sampler import HFSampler
 from harken.engines.scratch import make_new
-from harken.text.control import Control, steering
 from harken.text.segments import ends_segment
+from harken.text.tags import Control, steering
 
 TEXT = "One two. Three four five! Six?\n\nSeven e.g. eight. " * 40
 EMPTY = [Prompt((Message("user", ""),))]

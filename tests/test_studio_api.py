@@ -19,10 +19,11 @@ from sqlalchemy import event, text
 from harken.cli import studio as cli_studio
 from harken.core.errors import UserError
 from harken.studio import app  # noqa: F401  it declares the operations
-from harken.studio.api import ERROR, OPERATIONS, openapi
+from harken.studio.api.declare import API
 from harken.studio.client import Client, StudioError
-from harken.studio.limits import Buckets, Limits
-from harken.studio.schema import check
+from harken.web.json_schema import check
+from harken.web.limits import Buckets, Limits
+from harken.web.operations import ERROR
 from studio_site import (
     FREE,
     PASSWORD,
@@ -90,10 +91,10 @@ def example(site, op):
     return path, {} if op.body is not None else None
 
 
-@pytest.mark.parametrize("name", sorted(OPERATIONS))
+@pytest.mark.parametrize("name", sorted(API.operations))
 def test_each_role_reaches_what_it_may_and_nothing_else(shared, name):
     """Every operation × nobody, labeler, viewer, lead: 401 without login, 403 in the wrong role, neither in the right one."""
-    op = OPERATIONS[name]
+    op = API.operations[name]
     if op.who == "anyone":
         return
     may = {"user": {"ana", "viewer", "lead"}, "labeler": {"ana", "lead"}, "reader": {"viewer", "lead"}, "lead": {"lead"}}[op.who]
@@ -448,7 +449,7 @@ def test_f21_a_failed_write_is_an_error_the_labeler_sees(site, pragma, words):
 def test_a_fault_of_ours_is_told_in_the_one_shape_and_harms_nobody_else(tmp_path, monkeypatch):
     """To programs as JSON, to people as a page; both with the headers that every answer has."""
     for name in ("leave", "list_projects"):
-        monkeypatch.setitem(OPERATIONS, name, dataclasses.replace(OPERATIONS[name], handler=lambda call: 1 / 0))
+        monkeypatch.setitem(API.operations, name, dataclasses.replace(API.operations[name], handler=lambda call: 1 / 0))
     with open_template(tmp_path) as db:
         make_user(db)
         with served(db, limits=FREE) as (url, _):
@@ -468,9 +469,9 @@ def test_a_fault_of_ours_is_told_in_the_one_shape_and_harms_nobody_else(tmp_path
 
 def test_the_description_is_made_of_the_routes_and_is_served(site):
     described = Client(site.url).call("GET", "/api/openapi.json")
-    assert described == json.loads(json.dumps(openapi()))
+    assert described == json.loads(json.dumps(API.openapi()))
     told = {(m.upper(), p) for p, methods in described["paths"].items() for m in methods}
-    assert told == {(op.method, op.path) for op in OPERATIONS.values()}
+    assert told == {(op.method, op.path) for op in API.operations.values()}
     assert len({o["operationId"] for p in described["paths"].values() for o in p.values()}) == len(told)
 
 

@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from harken.store import events
 from harken.store.database import open_database
-from harken.studio import leases, projects
-from harken.studio.errors import ApiError
+from harken.studio.work import leases, projects
+from harken.web.errors import ApiError
 from studio_site import Desk, broken_rules, empty_postgres, open_template
 
 

@@ -18,10 +18,11 @@ from harken.store.database import open_database
 from harken.store.files import read_comparisons, read_demonstrations, write_jsonl
 from harken.store.migrations import first_tables
 from harken.store.snapshots import snapshot
-from harken.studio import accounts, people
-from harken.studio.exports import export_rows, trl_pairs, write_rows
-from harken.studio.forms import spans
-from harken.studio.reading import read_items, read_upload
+from harken.studio.tasks.edit import spans
+from harken.studio.work import withdrawal as people
+from harken.studio.work.exports import export_rows, trl_pairs, write_rows
+from harken.studio.work.uploads import read_items, read_upload
+from harken.web import accounts
 from studio_site import Desk, empty_postgres, new_site, open_template, postgres_server, simple_answer
 
 

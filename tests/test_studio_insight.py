@@ -7,8 +7,10 @@ import pytest
 
 from harken.core.protocols import Estimate
 from harken.core.records import Judgment, Prompt
-from harken.studio import charts, pages_lead
-from harken.studio.insight import Said, insight
+from harken.studio.lead import charts
+from harken.studio.lead.insight import insight
+from harken.studio.pages import lead as pages_lead
+from harken.studio.work.stored import StoredAnswer
 
 FORM = {"rating": {"flags": [{"name": "opinion", "label": "Expresses opinion", "only": None}]}}
 AT = "2026-01-01T10:00:00+00:00"
@@ -22,7 +24,7 @@ def said(item, labeler, ranks, *, ratings=None, order=None, seconds=10.0, role=N
     judgment = Judgment(
         Prompt.of(f"question {item}"), "ranking", payload, labeler, {}, tuple(order or range(len(ranks))), seconds
     )
-    return Said(item * 100, item, role, AT, judgment)
+    return StoredAnswer(item * 100, item, role, AT, judgment)
 
 
 def named(rows):
@@ -156,6 +158,6 @@ def test_a_chart_says_its_numbers_and_escapes_its_words():
     ],
 )
 def test_login_goes_on_only_within_the_studio(path, onward):
-    from harken.studio.pages import local
+    from harken.studio.pages.label import local
 
     assert local(path) == onward

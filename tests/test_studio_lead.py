@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harken.studio import accounts
 from harken.studio.client import Client
+from harken.web import accounts
 from studio_browser import ANSWERS, PHONE, Served, Watched, ranking_items, read_guide, stored, until
 from studio_crowd import crowd
 

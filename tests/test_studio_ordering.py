@@ -6,10 +6,10 @@ import pytest
 
 from harken.core.records import Judgment, Prompt
 from harken.store.files import write_jsonl
-from harken.studio import ordering
 from harken.studio.client import Client, StudioError
-from harken.studio.ordering import Asked, most_instructive
-from harken.studio.reading import read_items
+from harken.studio.work import ordering
+from harken.studio.work.ordering import Asked, most_instructive
+from harken.studio.work.uploads import read_items
 from studio_site import Desk, broken_rules, in_session, make_user, open_template, served
 
 WORDS = ["beans", "frost", "water", "sun", "shade", "seed", "soil", "spring", "ladder", "window", "garden", "stone"]

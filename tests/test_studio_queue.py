@@ -14,9 +14,9 @@ from harken.store.prepared import Prepared, Together
 from harken.store.schema import judgments
 from harken.store.studio_schema import assignments, items, members, users
 from harken.store.studio_schema import events as event_table
-from harken.studio import leases, projects
-from harken.studio.errors import ApiError
-from harken.studio.quality import gold_marks, qualifies, settled
+from harken.studio.work import leases, projects
+from harken.studio.work.quality import gold_marks, qualifies, settled
+from harken.web.errors import ApiError
 from studio_site import Desk, broken_rules, empty_postgres, open_template, simple_answer
 
 
@@ -334,7 +334,7 @@ def test_repeats_are_the_same_question_mirrored_or_not_and_do_not_count(db):
 
 
 def test_f12_answers_under_an_older_form_keep_its_version(db):
-    from harken.studio.forms import default_form
+    from harken.studio.work.forms import default_form
     desk = Desk(db, n=2)
     old = desk.claim("ana")[0]
     form = default_form("compare")
@@ -458,7 +458,7 @@ def test_prepared_statements_give_what_sqlalchemy_gives(db):
     for table in (assignments, items, judgments, members, event_table):
         with db.link.reading() as tx:
             mine, theirs = Prepared(select(table)).all(tx), tx.execute(select(table)).fetchall()
-        assert [row._asdict() for row in mine] == [row._asdict() for row in theirs] and mine
+        assert [row._asdict() for row in mine] == [dict(zip(table.c.keys(), row)) for row in theirs] and mine
         assert [[type(v) for v in row] for row in mine] == [[type(v) for v in row] for row in theirs]
     copy = Prepared(insert(members).from_select(members.c.keys(), select(members)))
     with pytest.raises(IntegrityError), db.link.writing() as tx:

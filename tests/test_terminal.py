@@ -11,7 +11,7 @@ from rich.console import Console
 from harken.cli.main import Parser, main
 from harken.core.records import Choice, Prompt
 from harken.core.terminal import one_line, plain_output, visible
-from harken.labelers.disagreement import examine
+from harken.labelers.groups.disagreement import fit_disagreement
 from harken.store.files import write_jsonl
 
 HOSTILE = "\x1b[2J\x9b31m\x7f\r\u202ebo"
@@ -52,8 +52,9 @@ def said(tmp_path_factory):
                                      ["disagree", "--group-by", "age", "--permutations", "19"],
                                      ["disagree", "--most", "1"], ["disagree", "--group-by", HOSTILE]])
 def test_no_command_lets_a_name_write_to_the_terminal(said, command, capsys, monkeypatch):
-    monkeypatch.setattr("harken.labelers.groups.WARM", 1)
-    monkeypatch.setattr("harken.labelers.disagreement.examine", functools.partial(examine, draws=8, folds=2))
+    monkeypatch.setattr("harken.labelers.groups.scores.WARM_UP_SWEEPS", 1)
+    quick = functools.partial(fit_disagreement, draws=8, folds=2)
+    monkeypatch.setattr("harken.labelers.groups.disagreement.fit_disagreement", quick)
     status = main([command[0], str(said), *command[1:]])
     shown = capsys.readouterr()
     text = shown.out + shown.err

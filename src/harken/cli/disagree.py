@@ -44,11 +44,11 @@ def add_commands(commands: Any) -> None:
 
 def disagree(args: argparse.Namespace) -> int:
     from harken.core.progress import waiting
-    from harken.labelers.aggregate import jury_group_weights, parse_aggregate, parse_jury
-    from harken.labelers.disagreement import examine, to_json
-    from harken.labelers.groups import centred
+    from harken.draw.disagreement import picture
+    from harken.labelers.groups.aggregate import jury_group_weights, parse_aggregate, parse_jury
+    from harken.labelers.groups.disagreement import fit_disagreement, to_json
+    from harken.labelers.groups.scores import centred
     from harken.labelers.votes import votes_of
-    from harken.report.disagreement import picture
     from harken.store.files import check_out, read_comparisons, write_text
     for name, least in (("most", 1), ("show", 0), ("permutations", 19)):
         if getattr(args, name) < least:
@@ -66,8 +66,8 @@ def disagree(args: argparse.Namespace) -> int:
     if note:
         print(note)
     _check_names(votes, args.group_by, way, seats)
-    found = examine(votes, args.group_by, most=args.most, permutations=args.permutations, seed=args.seed,
-                    watch=waiting)
+    found = fit_disagreement(votes, group_by=args.group_by, most=args.most, permutations=args.permutations, seed=args.seed,
+                             watch=waiting)
     print(describe(found, votes, args.group_by, args.show))
     if args.json:
         model = found.model
@@ -88,8 +88,8 @@ def disagree(args: argparse.Namespace) -> int:
 
 def _check_names(votes: Any, by: str | None, way: Any, seats: Any) -> None:
     """Refuses a group, or a seat of the jury, that cannot be there: before the work."""
-    from harken.labelers.aggregate import jury_group_weights, place_of
-    from harken.labelers.groups import group_index
+    from harken.labelers.groups.aggregate import jury_group_weights, place_of
+    from harken.labelers.groups.scores import group_index
     if by:
         names = group_index(votes, by)[1]
         jury_group_weights(seats, by, names)
@@ -103,7 +103,7 @@ def describe(found: Any, votes: Any, by: str | None, show: int) -> str:
     """The findings in words."""
     import numpy as np  # not above: it would be loaded for every command
 
-    from harken.report.disagreement import excerpt
+    from harken.draw.disagreement import excerpt
     model, cast = found.model, np.bincount(votes.labeler, minlength=len(votes.labelers))
     names = [one_line(n) for n in model.names]
     people = int((cast > 0).sum())

@@ -47,7 +47,8 @@ def run_demo(args: argparse.Namespace) -> int:
                     f"{frame.joint_regret:.3f}", f"{frame.rational_regret:.3f}"))
     print("\nMean believed worth of each goal; regret 0 serves the agent as well as can be, 1 is acting at random.")
     if args.out:
-        args.out.write_text(demo.page(scene, frames), encoding="utf-8")
+        from harken.draw.goals import page
+        args.out.write_text(page(scene, frames), encoding="utf-8")
         print(f"{args.out}: open it in a browser")
     return 0
 

@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-import harken
 from harken.cli.options import Parser
 from harken.core import processes
 from harken.core.errors import UserError
 from harken.core.seeds import MOST_SEED
 from harken.core.terminal import plain_output, visible
+from harken.core.version import ABOUT, __version__
 
 LOOP = """\
 the loop:
@@ -30,7 +30,8 @@ the loop:
 harken quickstart runs all of it on a small real model, offline."""
 
 
-COMMANDS = ("data", "studio", "agreement", "labelers", "goals", "next", "disagree", "rewards", "annotate", "models")
+COMMANDS = ("data", "studio", "agreement", "aggregate", "rank", "labelers", "goals", "next", "disagree", "rewards", "annotate",
+            "models", "evals", "report", "doctor", "quickstart")
 """The files of the commands, in the order of `harken --help`; each has `add_commands`."""
 
 
@@ -87,8 +88,8 @@ def run(argv: list[str]) -> int:
         if processes.started()[1] > 1:
             raise UserError(f"harken {argv[0] if argv else ''} is the work of one process.", "Only harken train is for torchrun.")
         if argv[:1] == ["eval"]:
-            from harken.cli import models
-            return models.run_eval(argv[1:])
+            from harken.cli import evals
+            return evals.run(argv[1:])
         args = build_parser().parse_args(argv)
         if not 0 <= getattr(args, "seed", 0) <= MOST_SEED:
             raise UserError(f"--seed {args.seed} is out of range.", "It must be 0 or more, and below 2^63.")
@@ -102,9 +103,9 @@ def run(argv: list[str]) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser("harken", description=harken.__doc__, epilog=LOOP,
+    parser = Parser("harken", description=ABOUT, epilog=LOOP,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--version", action="version", version=f"harken {harken.__version__}")
+    parser.add_argument("--version", action="version", version=f"harken {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for module in COMMANDS:
         importlib.import_module(f"harken.cli.{module}").add_commands(commands)

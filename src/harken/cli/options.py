@@ -6,12 +6,11 @@ import argparse
 import ast
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
-import harken
 from harken.core.config import field_docs, from_dict
 from harken.core.errors import UserError
+from harken.core.version import PACKAGE
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,10 +37,10 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message[:1].upper()}{message[1:]}.", f"{self.prog} --help shows what it takes.")
 
 
-def add_config(parser: argparse.ArgumentParser, config: type, required: Sequence[str] = ()) -> None:
+def add_config(parser: argparse.ArgumentParser, config: type, required: Sequence[str] = (), besides: Sequence[str] = ()) -> None:
     """One option per field of a Config; its docstring is the help."""
     docs = field_docs(config)
-    for field in dataclasses.fields(config):
+    for field in (f for f in dataclasses.fields(config) if f.name not in besides):
         flag = "--" + field.name.replace("_", "-")
         text = docs.get(field.name, "").replace("%", "%%")
         declared = getattr(field.type, "__name__", str(field.type))
@@ -50,7 +49,8 @@ def add_config(parser: argparse.ArgumentParser, config: type, required: Sequence
             continue
         kind = {"int": int, "float": float}.get(declared, str)
         default = "" if field.default in ("", dataclasses.MISSING) else f" (default {field.default})"
-        parser.add_argument(flag, type=kind, default=argparse.SUPPRESS, required=field.name in required,
+        parser.add_argument(flag, type=kind, default=argparse.SUPPRESS,
+                            required=field.name in required or bool(field.metadata.get("required")),
                             metavar="TEXT" if kind is str else kind.__name__.upper(), help=text + default)
 
 
@@ -62,5 +62,5 @@ def make_config(config: type, args: argparse.Namespace, base: dict[str, Any] | N
 
 def summary(folder: str, name: str) -> str:
     """First line of a module's docstring, read without importing it."""
-    source = Path(harken.__file__).parent / folder / f"{name}.py"
+    source = PACKAGE / folder / f"{name}.py"
     return (ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or "").splitlines()[0]

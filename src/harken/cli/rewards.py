@@ -49,6 +49,7 @@ def fit(args: argparse.Namespace) -> int:
     from harken.cli.show import show_result
     from harken.core.settings import check_settings
     from harken.launch.models import model_identity
+    from harken.launch.templates import dated
     from harken.rewards.compositional import Config, train
     config = make_config(Config, args)
     check_settings(config)
@@ -64,7 +65,7 @@ def fit(args: argparse.Namespace) -> int:
             raise UserError(f"There is no file {config.attributes!r}.", "Check --attributes.")
         lineage["attributes"] = {"path": config.attributes, "sha256": file_hash(Path(config.attributes))}
     panel = open_panel(config)
-    with Run.open(config.out, {"command": "fit compositional", **dataclasses.asdict(config)}, lineage) as run:
+    with Run.open(config.out, {"command": "fit compositional", **dataclasses.asdict(config)}, lineage) as run, dated(run):
         if run.done:
             run.say(f"{run.path} is finished; nothing to do.")
         else:

@@ -86,19 +86,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     p.set_defaults(handler=export)
     p = commands.add_parser("ask", help="put prompts and completions of a file into a project of the studio",
                             description=ASK_HELP, epilog=ASK_EXAMPLES, formatter_class=layout)
-    p.add_argument("files", metavar="FILE", nargs="+", help="items, prompts, comparisons, or what harken sample wrote; of "
-                   "several files, answers to equal prompts come together")
-    p.add_argument("--project", metavar="NAME", required=True, help="made if it is new")
-    p.add_argument("--kind", choices=("demonstrate", "rate_and_rank", "compare", "edit", "write_prompt"), help="of a new project")
-    p.add_argument("--overlap", type=int, help="answers for each item, of a new project (default: 1)")
-    p.add_argument("--purpose", choices=("train", "eval"), default="train", help="of a new project (default: train)")
-    p.add_argument("--model", help="let it answer the prompts first: a run directory or whatever harken sample takes; with "
-                   "--endpoint its name there")
-    p.add_argument("--endpoint", metavar="URL", help="ask the model at this OpenAI-compatible /v1 address")
-    p.add_argument("--n", type=int, help="answers to each prompt (default: 4; of a comparison 2, to improve 1)")
-    p.add_argument("--max-tokens", type=int, default=512, help="longest answer in tokens (default: 512)")
-    p.add_argument("--temperature", type=float, default=1.0, help="of sampling (default: 1.0)")
-    _db(p)
+    p.fill = _ask_options  # type: ignore[attr-defined]  # every parser of `cli` has it
     p.set_defaults(handler=ask)
 
     p = commands.add_parser("backup", help="copy a database while it is in use, and verify the copy")
@@ -111,6 +99,24 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     p.set_defaults(handler=restore)
 
 
+def _ask_options(p: argparse.ArgumentParser) -> None:
+    """Options of `harken ask`; the kinds are the studio's own list of them."""
+    from harken.studio.tasks import KINDS
+    p.add_argument("files", metavar="FILE", nargs="+", help="items, prompts, comparisons, or what harken sample wrote; of "
+                   "several files, answers to equal prompts come together")
+    p.add_argument("--project", metavar="NAME", required=True, help="made if it is new")
+    p.add_argument("--kind", choices=KINDS, help="of a new project")
+    p.add_argument("--overlap", type=int, help="answers for each item, of a new project (default: 1)")
+    p.add_argument("--purpose", choices=("train", "eval"), default="train", help="of a new project (default: train)")
+    p.add_argument("--model", help="let it answer the prompts first: a run directory or whatever harken sample takes; with "
+                   "--endpoint its name there")
+    p.add_argument("--endpoint", metavar="URL", help="ask the model at this OpenAI-compatible /v1 address")
+    p.add_argument("--n", type=int, help="answers to each prompt (default: 4; of a comparison 2, to improve 1)")
+    p.add_argument("--max-tokens", type=int, default=512, help="longest answer in tokens (default: 512)")
+    p.add_argument("--temperature", type=float, default=1.0, help="of sampling (default: 1.0)")
+    _db(p)
+
+
 def serve(args: argparse.Namespace) -> int:
     """`harken studio`."""
     try:
@@ -118,8 +124,8 @@ def serve(args: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise UserError(f"The studio needs the package {error.name}.", "pip install harken") from None
     from harken.store.database import open_database
-    from harken.studio import accounts
     from harken.studio import app as studio_app
+    from harken.web import accounts
     db = open_database(args.db)
     loopback = args.host in LOOPBACK
     with db.link.reading() as tx:
@@ -168,8 +174,8 @@ def add_user(args: argparse.Namespace) -> int:
     from datetime import UTC, datetime
 
     from harken.store.database import open_database
-    from harken.studio import accounts
-    from harken.studio.errors import ApiError
+    from harken.web import accounts
+    from harken.web.errors import ApiError
     password = _password(args)
     try:
         hashed = accounts.hash_password(password)
@@ -186,8 +192,8 @@ def change_password(args: argparse.Namespace) -> int:
     from datetime import UTC, datetime
 
     from harken.store.database import open_database
-    from harken.studio import accounts
-    from harken.studio.errors import ApiError
+    from harken.web import accounts
+    from harken.web.errors import ApiError
     password = _password(args)
     try:
         hashed = accounts.hash_password(password)
@@ -233,13 +239,13 @@ def withdraw(args: argparse.Namespace) -> int:
     from datetime import UTC, datetime
 
     from harken.store.database import open_database
-    from harken.studio import people
+    from harken.studio.work import withdrawal
     with open_database(args.db, create=False) as db, db.link.writing() as tx:
-        count, touched = people.withdraw(tx, args.name, datetime.now(UTC))
+        count, touched = withdrawal.withdraw(tx, args.name, datetime.now(UTC))
     print(f"{count:,} judgment{'s' * (count != 1)} of {args.name} will be in no later snapshot.")
     for row in touched:
         print(f"  earlier snapshot with some of them: {row.name} ({row.kind}, {row.created_at[:10]}, sha256 {row.sha256[:12]})")
-    used = list(people.runs_that_used([row.sha256 for row in touched], [Path(r) for r in args.runs if Path(r).is_dir()]))
+    used = list(withdrawal.runs_that_used([row.sha256 for row in touched], [Path(r) for r in args.runs if Path(r).is_dir()]))
     for run, digest in used:
         print(f"  run that used one: {run} (data {digest[:12]})")
     if touched and not used:
@@ -251,7 +257,7 @@ def export(args: argparse.Namespace) -> int:
     """`harken export`."""
     from harken.cli.data import project_number
     from harken.store.database import open_database
-    from harken.studio.exports import export_rows, write_rows
+    from harken.studio.work.exports import export_rows, write_rows
     with open_database(args.db, create=False) as db:
         project = project_number(db, args.project)
         rows = write_rows(Path(args.out), export_rows(db, args.what, args.shape, project=project, purpose=args.purpose))
@@ -280,17 +286,17 @@ def ask(args: argparse.Namespace) -> int:
 
     from harken.store.database import open_database
     from harken.store.studio_schema import projects as table
-    from harken.studio import projects
-    from harken.studio.errors import ApiError
-    from harken.studio.reading import read_items
+    from harken.studio.work import projects
+    from harken.studio.work.uploads import read_items
+    from harken.web.errors import ApiError
     now = datetime.now(UTC)
     find = select(table.c.id, table.c.kind).where(table.c.name == args.project)
     if args.endpoint and not args.model:
         raise UserError("--endpoint needs --model.", "harken ask --help shows an example.")
     with open_database(args.db) as db:
         with db.link.reading() as tx:
-            known = tx.execute(find).first()
-        kind = known.kind if known else args.kind
+            project = tx.execute(find).first()
+        kind = project.kind if project else args.kind
         if not kind:
             raise UserError(f"There is no project {args.project!r} yet.", "Give --kind to make it.")
         if args.kind not in (None, kind):
@@ -299,19 +305,20 @@ def ask(args: argparse.Namespace) -> int:
         items = generated(args, kind) if args.model else read_items([Path(f) for f in args.files])
         try:
             with db.link.writing() as tx:
-                known = tx.execute(find).first()
-                said = {"name": args.project, "kind": args.kind, "purpose": args.purpose, "overlap": args.overlap or 1}
-                number = known.id if known else projects.create_project(tx, said, now, seed=secrets.randbelow(2**53))
-                found = projects.add_items(tx, number, items, now)
+                project = tx.execute(find).first()
+                wanted = {"name": args.project, "kind": args.kind, "purpose": args.purpose, "overlap": args.overlap or 1}
+                number = project.id if project else projects.create_project(tx, wanted, now, seed=secrets.randbelow(2**53))
+                result = projects.add_items(tx, number, items, now)
         except ApiError as error:
             raise UserError(error.message, error.hint) from None
-    print(f"Added {found['added']:,} items to {args.project} in {args.db}" + ("" if known else f", a new project ({args.kind})"))
-    if found["already"]:
-        print(f"  {found['already']:,} were there already")
-    if found["names_its_maker"]:
-        print(f"  {found['names_its_maker']:,} have an answer that says which model wrote it: labelers are not blind to those")
-    if found["repeats_an_answer"]:
-        print(f"  {found['repeats_an_answer']:,} with the same completion twice: labelers will compare an answer with itself")
+    new = "" if project else f", a new project ({args.kind})"
+    print(f"Added {result['added']:,} items to {args.project} in {args.db}{new}")
+    if result["already"]:
+        print(f"  {result['already']:,} were there already")
+    if result["names_its_maker"]:
+        print(f"  {result['names_its_maker']:,} have an answer that says which model wrote it: labelers are not blind to those")
+    if result["repeats_an_answer"]:
+        print(f"  {result['repeats_an_answer']:,} with the same completion twice: labelers will compare an answer with itself")
     print(f"Next: harken studio --db {args.db}")
     return 0
 
@@ -319,8 +326,8 @@ def ask(args: argparse.Namespace) -> int:
 def generated(args: argparse.Namespace, kind: str) -> list[dict[str, Any]]:
     """Items of a kind, made of the files' prompts and a model's answers to them."""
     from harken.store.files import read_prompts
-    from harken.studio.projects import JUDGED
-    fewest, most = JUDGED.get(kind, (0, 0))
+    from harken.studio.tasks import TASKS
+    fewest, most = TASKS[kind].completions
     n = args.n if args.n is not None else min(4, most)
     if not most or not fewest <= n <= most:  # before the model works for nothing
         raise UserError(f'"{kind}" takes no answers of a model.' if not most else
@@ -348,8 +355,8 @@ def _answers(args: argparse.Namespace, prompts: list[Any], n: int) -> list[list[
         from harken.launch.policies import open_sampler
         sampler = open_sampler(args.model)
         check_context(sampler, prompts, args.max_tokens)
-        found = sampler.sample(prompts, n, max_tokens=args.max_tokens, temperature=args.temperature, seed=0)
-        return [[sample.text for sample in group] for group in found]
+        groups = sampler.sample(prompts, n, max_tokens=args.max_tokens, temperature=args.temperature, seed=0)
+        return [[sample.text for sample in group] for group in groups]
     from harken.engines.openai import EndpointSampler
     served = EndpointSampler(args.endpoint, args.model)
     # One at a time, each with its own seed: not every server honours "n".
@@ -364,7 +371,7 @@ def backup(args: argparse.Namespace) -> int:
     from harken.store.database import open_database
     with open_database(args.db, create=False) as db:
         done = copies.backup(db.link, args.out)
-    print(f"Copied {args.db} to {done.path} and verified it: {_told(done)}")
+    print(f"Copied {args.db} to {done.path} and verified it: {_counts(done)}")
     return 0
 
 
@@ -372,11 +379,11 @@ def restore(args: argparse.Namespace) -> int:
     """`harken restore`."""
     from harken.store import backup as copies
     done = copies.restore(args.file, args.db)
-    print(f"Restored {args.file} into {done.path} and compared every count: {_told(done)}")
+    print(f"Restored {args.file} into {done.path} and compared every count: {_counts(done)}")
     return 0
 
 
-def _told(done: Any) -> str:
+def _counts(done: Any) -> str:
     rows = ", ".join(f"{done.rows[name]:,} {name}" for name in ("judgments", "prompts", "items", "users"))
     return f"{rows}\n  the audit of {done.rows['events']:,} events ends in {done.chain[:16] or 'nothing'}"
 

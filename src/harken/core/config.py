@@ -1,9 +1,11 @@
-"""Configs are frozen dataclasses; the docstring under each field is its help text.
+"""Configs are frozen dataclasses; the docstring under each field is its help text, and its bounds stand with it.
 
     @dataclass(frozen=True)
     class Config(TrainConfig):
-        epochs: float = 2.0
+        epochs: float = setting(2.0, above=0)
         '''Passes over the data.'''
+        teacher: str = setting("", names="model")
+        '''The model to learn from.'''
 """
 
 from __future__ import annotations
@@ -12,33 +14,54 @@ import ast
 import dataclasses
 import inspect
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from harken.core.errors import UserError
+from harken.core.seeds import MOST_SEED
+
+NAMES = ("file", "model", "reward")
+"""What a setting may name: the launcher checks it before anything is loaded, and its identity joins the run's lineage."""
+
+
+def setting(default: Any, *, least: float | None = None, above: float | None = None, most: float | None = None,
+            below: float | None = None, one_of: Sequence[str] = (), names: str = "", required: bool = False) -> Any:
+    """A field with its bounds: a number between them, or one of the words. `names` says that it names a file, a model or a
+    reward (empty: none is used); `required`, that it must be given."""
+    assert not names or names in NAMES, names
+    bounds = {"least": least, "above": above, "most": most, "below": below, "one_of": tuple(one_of), "names": names,
+              "required": required or None}
+    return dataclasses.field(default=default, metadata={k: v for k, v in bounds.items() if v not in (None, (), "")})
+
+
+def named(config: Any, what: str) -> dict[str, str]:
+    """Field name -> value of the settings that name a file, a model or a reward, where they are given."""
+    names = [f.name for f in dataclasses.fields(config) if f.metadata.get("names") == what]
+    return {name: value for name in names if (value := getattr(config, name))}
 
 
 @dataclass(frozen=True)
 class RunConfig:
     """What every method takes, whether it changes weights or not."""
 
-    model: str = "smollm2"
+    model: str = setting("smollm2", names="model")
     """Model to start from: smollm2 (embedded default), toy, a run directory, a local folder, a .gguf file or a hub id."""
-    data: str = ""
+    data: str = setting("", names="file")
     """JSON Lines file to learn from."""
     out: str = ""
     """Run directory to write. The same command continues an unfinished run."""
-    seed: int = 0
+    seed: int = setting(0, least=0, most=MOST_SEED)
     """Seed of data order, initialisation and sampling."""
-    dtype: str = "float32"
+    dtype: str = setting("float32", one_of=("float32", "bfloat16", "auto"))
     """Precision of the frozen weights and the compute: float32, bfloat16, or auto (bfloat16 where the hardware has it)."""
-    tokens_per_micro_batch: int = 2048
+    tokens_per_micro_batch: int = setting(2048, least=1)
     """Token budget of one packed forward pass; memory, not results, depends on it."""
-    max_length: int = 1024
+    max_length: int = setting(1024, least=2)
     """Longest prompt plus completion in tokens; at most the model's context."""
-    checkpoint_seconds: float = 120.0
+    checkpoint_seconds: float = setting(120.0, least=0)
     """Write a checkpoint when this long has passed since the last; 0 writes one every step."""
     skip_bad: bool = False
     """Skip malformed lines of the data, and count them, instead of stopping."""
@@ -48,19 +71,21 @@ class RunConfig:
 class TrainConfig(RunConfig):
     """What every method takes that trains."""
 
-    learning_rate: float = 1e-4
+    learning_rate: float = setting(1e-4, least=0)
     """Peak learning rate of AdamW."""
-    warmup: float = 0.0
+    warmup: float = setting(0.0, least=0, most=1)
     """Share of the steps over which the learning rate rises linearly."""
-    schedule: str = "cosine"
+    schedule: str = setting("cosine", one_of=("cosine", "linear", "constant"))
     """Learning rate after warm-up: cosine (to 10 %), linear (to 0) or constant."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: float = setting(1.0, least=0)
     """Clip the gradient's global norm to this; 0 turns clipping off."""
-    weight_decay: float = 0.0
+    weight_decay: float = setting(0.0, least=0)
     """AdamW's decoupled weight decay."""
-    lora_rank: int = 16
+    template: str = ""
+    """Chat template in place of the model's own: chatml, vicuna, alpaca, … or a file of Jinja; it is saved with the run."""
+    lora_rank: int = setting(16, least=0)
     """Rank of the LoRA adapters on all linear layers; 0 trains every parameter."""
-    overlong: str = "drop"
+    overlong: str = setting("drop", one_of=("drop", "truncate", "fail"))
     """Examples over max_length: drop (and count), truncate (the prompt's start, then the completion's end) or fail."""
     shard: bool = False
     """Of several processes (torchrun) each keeps a part of the layers' weights, gradients and optimiser state: FSDP2."""
@@ -72,19 +97,19 @@ class TrainConfig(RunConfig):
 class SampleConfig(TrainConfig):
     """What every method takes that learns from its own completions."""
 
-    steps: int = 0
+    steps: int = setting(0, least=0)
     """Steps of sampling and learning; 0 is one pass over the prompts."""
-    prompts_per_step: int = 8
+    prompts_per_step: int = setting(8, least=1)
     """Prompts sampled in one step."""
-    completions_per_prompt: int = 4
+    completions_per_prompt: int = setting(4, least=1)
     """Completions of each prompt (G)."""
-    max_tokens: int = 64
+    max_tokens: int = setting(64, least=1)
     """Longest completion in tokens."""
-    temperature: float = 1.0
+    temperature: float = setting(1.0, least=0)
     """Sampling temperature, the same for scoring."""
-    schedule: str = "constant"
+    schedule: str = setting("constant", one_of=("cosine", "linear", "constant"))
     """Learning rate after warm-up: cosine (to 10 %), linear (to 0) or constant."""
-    samples_per_step: int = 2
+    samples_per_step: int = setting(2, least=0)
     """Completions of each step kept in samples.jsonl."""
 
 
@@ -92,19 +117,19 @@ class SampleConfig(TrainConfig):
 class RolloutConfig(SampleConfig):
     """What every method takes whose completions are scored."""
 
-    reward: str = ""
+    reward: str = setting("", names="reward")
     """What to climb: a reward model's run directory, or gold (the sandbox's known truth)."""
     aggregate: str = ""
     """How a reward model with groups makes one score: mean, group:NAME, worst or quantile:Q; empty is its shared head."""
-    missing_eos_penalty: float = 1.0
+    missing_eos_penalty: float = setting(1.0, least=0)
     """Subtracted from the score of a completion that the token limit cut."""
-    reward_clip: float = 0.0
+    reward_clip: float = setting(0.0, least=0)
     """Clip scores to plus or minus this; 0 does not clip."""
-    held_out_reward: str = ""
+    held_out_reward: str = setting("", names="reward")
     """A reward that is watched and not climbed: a run on other judgments, or gold; it audits the run on held-out prompts."""
-    monitor_every: int = 10
+    monitor_every: int = setting(10, least=1)
     """Steps from one audit to the next."""
-    monitor_prompts: int = 32
+    monitor_prompts: int = setting(32, least=8)
     """Prompts of --data kept out of training for the audits (at most half)."""
     stop_when: str = ""
     """Rules that end the run, with commas between them: hacking (reward up, held-out reward down), kl>10, length>200, ..."""

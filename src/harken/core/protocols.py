@@ -140,10 +140,55 @@ class Estimate:
 
 @dataclass(frozen=True)
 class EvalResult:
-    """`value` with its interval, what it was compared with, and the samples behind it."""
+    """What an evaluation found, in one form that files and pages show without knowing its name.
 
-    name: str
+    `value` is the headline, with its interval; `better` says which way is good (higher, lower, or empty: neither). `figures`
+    are further numbers, estimates among them, or groups of them by name. `baselines` say what the value stands beside,
+    `samples` what it was made from; `missing` counts items without a score: never scored 0.
+    """
+
     value: Estimate
+    figures: Mapping[str, Any] = field(default_factory=dict)
     baselines: Mapping[str, Estimate] = field(default_factory=dict)
     samples: Sequence[Mapping[str, Any]] = ()
-    notes: Sequence[str] = ()
+    missing: int = 0
+    better: str = "higher"
+
+    def to_json(self) -> dict[str, Any]:
+        """`result.json`'s part of it; what is empty is left out."""
+        baselines = {name: estimate.to_json() for name, estimate in self.baselines.items()}
+        parts = {"baselines": baselines, "missing": self.missing, "samples": list(self.samples)}
+        given = {name: part for name, part in parts.items() if part}
+        return {"value": self.value.to_json(), "better": self.better, **_plain(self.figures), **given}
+
+
+def _plain(figures: Mapping[str, Any]) -> dict[str, Any]:
+    def one(figure: Any) -> Any:
+        return figure.to_json() if isinstance(figure, Estimate) else _plain(figure) if isinstance(figure, Mapping) else figure
+    return {name: one(figure) for name, figure in figures.items()}
+
+
+class Models(Protocol):
+    """What an evaluation asks the launcher for, by the name of the setting that names it; each is opened once, when asked for."""
+
+    def sampler(self, setting: str) -> Sampler:
+        """What answers prompts: weights, a policy on them, a server."""
+        ...
+
+    def engine(self, setting: str) -> Any:
+        """Weights, to read log-probs from. Raises `UserError` for a server."""
+        ...
+
+    def reward(self, setting: str) -> Reward: ...
+
+    def check_context(self, setting: str, prompts: Sequence[Prompt], max_tokens: int) -> None:
+        """Raises `UserError` where a prompt and its answer are longer than the model can take."""
+        ...
+
+
+class Eval(Protocol):
+    """A module of harken/evals, or yours: one file with a `Config` and this."""
+
+    Config: type
+
+    def evaluate(self, config: Any, models: Models, run: Any) -> EvalResult: ...

@@ -26,28 +26,30 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-import harken
 from harken.core import processes
 from harken.core.errors import UserError
 from harken.core.files import read_json, read_jsonl, write_json
 from harken.core.progress import progress
 from harken.core.protocols import Watch
 from harken.core.terminal import visible
+from harken.core.version import PACKAGE, __version__
 
 FREE_TO_CHANGE = frozenset({"out", "checkpoint_seconds", "shard", "profile"})
 LOGS = ("metrics.jsonl", "samples.jsonl", "audits.jsonl")
+BEFORE = ("lineage.json", "inputs")
+"""What may lie in a run's directory before it has begun: rows given in Python among them."""
 WRITERS = ("inline_container", "os error")
 """Found in what torch.save and safetensors raise for a full disk: they hide the OSError they met."""
 
 
 def code_version() -> str:
     """Package version, and the git commit when run from a checkout."""
-    root = Path(harken.__file__).parents[2]
+    root = PACKAGE.parents[1]
     if (root / ".git").exists():
         out = subprocess.run(["git", "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True)
         if out.returncode == 0:
-            return f"{harken.__version__}+{out.stdout.strip()}"
-    return harken.__version__
+            return f"{__version__}+{out.stdout.strip()}"
+    return __version__
 
 
 class Run:
@@ -81,7 +83,7 @@ class Run:
                 raise UserError(f"{path} is a file.", "Choose another --out.")
             run._fresh = not path.exists()
             # A run killed as it began left a hidden file or lineage.json, and no config.json yet.
-            foreign = path.is_dir() and any(p.name[0] != "." and p.name != "lineage.json" for p in path.iterdir())
+            foreign = path.is_dir() and any(p.name[0] != "." and p.name not in BEFORE for p in path.iterdir())
             if foreign and not (path / "config.json").exists():
                 raise UserError(f"{path} is not empty and holds no run.", "Choose another --out.")
             path.mkdir(parents=True, exist_ok=True)
@@ -182,6 +184,10 @@ class Run:
 
     def log_samples(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
         self._append("samples.jsonl", [{"step": step, **row} for row in rows])
+
+    def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Appends rows to a log of the run as they are."""
+        self._append(name, rows)
 
     def log_audit(self, row: Mapping[str, Any]) -> None:
         self._append("audits.jsonl", [row])

@@ -363,7 +363,7 @@ class Engine:
                 scalars = {n: p.detach() for n, p in self.scalars.items()}
                 torch.save({**self.head.state_dict(), "shift": torch.tensor(self.shift), **scalars}, to / "head.pt")
         about = {"kind": "adapter" if adapter else "full", "base": base, "base_weights": self.lineage.get("weights"),
-                 "template": self.template.hash}
+                 "template": self.template.hash, **({"date": str(self.template.day)} if self.template.dated else {})}
         save_with(write, folder, about)
 
 

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,10 @@ def locate_reward(name: str) -> None:
 
 
 def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device | None = None,
-         on: Base | None = None) -> Loaded:
+         on: Base | None = None, template: str = "") -> Loaded:
     """Loads a model for training or sampling: adapters merged, dropout off (P18), our attention set.
+
+    `template` is the source of a chat template to use in place of its own.
 
     Onto the first GPU where there is one, unless `device` says otherwise. What is the model `on` which others stand, or
     an adapter of it, brings no weights but the adapter's, unmerged. Raises `UserError` when the model is
@@ -133,6 +136,9 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.d
     loaded = {"toy": lambda _: _toy(), "smollm2": lambda _: _gguf(smollm2_file()), "gguf": lambda n: _gguf(Path(n)),
               "run": lambda n: _run(Path(n)), "folder": _folder, "hub": _hub}[kind](name)
     loaded.name = name
+    if template:
+        loaded.template = loaded.template.using(template)
+    loaded.template.check()
     off = _dropout_off(loaded.model)
     if off:
         loaded.lineage["dropout_turned_off"] = off
@@ -285,8 +291,18 @@ def _run(path: Path) -> Loaded:
             raise UserError(f"The adapter of the run {path} cannot be loaded: {_reason(error)}", AGAIN) from None
     else:
         loaded = _from_pretrained(str(folder), str(path), AGAIN)
+    _as_saved(loaded, folder, saved)
     loaded.lineage = _lineage(path, loaded.lineage)
     return _with_head(loaded, path)
+
+
+def _as_saved(loaded: Loaded, folder: Path, saved: dict[str, Any]) -> None:
+    """With the chat template of a run, where it was given another than its base's, and the date that it printed."""
+    file = folder / "chat_template.jinja"
+    if file.is_file() and (source := file.read_text(encoding="utf-8")) != loaded.template.tokenizer.chat_template:
+        loaded.template = loaded.template.using(source)
+    if saved.get("date"):
+        loaded.template.own_day = date.fromisoformat(saved["date"])
 
 
 def _check_files(path: Path, wanted: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -31,14 +31,23 @@ class EndpointSampler:
     def __init__(self, url: str, model: str = "", *, parallel: int = 8, seconds: float = 120.0, wait: float = 1.0) -> None:
         self.url = url.rstrip("/")
         self.model, self.parallel, self.seconds, self.wait = model, parallel, seconds, wait
+        self.engine = None  # there are no weights here
+        self.lineage = {"name": self.url, "endpoint": [self.url, model]}
+
+    def seen(self, prompt: Prompt) -> Prompt:
+        """What the model is given."""
+        return prompt
 
     def sample(self, prompts: Sequence[Prompt], n: int, *, max_tokens: int, temperature: float = 1.0, top_p: float = 1.0,
-               seed: int = 0) -> list[list[Sample]]:
+               seed: int = 0, advance: Callable[[int], None] | None = None) -> list[list[Sample]]:
         """`n` completions of each prompt: [P][n]."""
         def ask(i: int) -> list[Sample]:
             body = {"messages": [m.to_json() for m in prompts[i].messages], "max_tokens": max_tokens, "n": n,
                     "temperature": temperature, "top_p": top_p, "seed": (seed + i) % 2**31}
-            return self._samples(self._post(body | ({"model": self.model} if self.model else {})), n)
+            samples = self._samples(self._post(body | ({"model": self.model} if self.model else {})), n)
+            if advance:
+                advance(1)
+            return samples
 
         with ThreadPoolExecutor(self.parallel) as pool:
             return list(pool.map(ask, range(len(prompts))))

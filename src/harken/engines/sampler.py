@@ -24,7 +24,7 @@ from harken.engines.distributed import collect
 from harken.engines.hf import Engine
 from harken.engines.profile import computed_row, computed_token, timed
 from harken.engines.steering import Guide
-from harken.text.control import Steering
+from harken.text.tags import Steering, end_of_text
 
 IDLE_SHARE = 8
 """One row in so many may stand idle before it is refilled or given up: prompts are prefilled together, rows given up together."""
@@ -40,7 +40,7 @@ class HFSampler:
     def steer(self, steering: Steering | None) -> None:
         """From now on prompts and samples get control tokens as `steering` says; None steers no more."""
         template = self.engine.template
-        self.guide = steering and Guide(steering, template.tokenizer, template.stop_ids[0], self.engine.device)
+        self.guide = steering and Guide(steering, template.tokenizer, end_of_text(template), self.engine.device)
 
     def seen(self, prompt: Prompt) -> Prompt:
         """What the model is given for a prompt: the prompt itself."""
@@ -184,7 +184,8 @@ class Batch:
         count = int(self.said_B[row])
         tokens = tuple(self.ids_BT[row, :count].tolist())
         sampled, model = self.logps_BT[:, row, :count].tolist()
-        return Sample(tokens, self.engine.template.decode(tokens), tuple(sampled), tuple(model), finished)
+        said = tokens if self.guide is None else self.guide.untagged(tokens)
+        return Sample(tokens, self.engine.template.decode(said), tuple(sampled), tuple(model), finished)
 
     def _shrink(self, live: Tensor) -> Tensor:
         """Nobody is waiting: gives up the rows that have ended. Returns the live rows' new numbers."""

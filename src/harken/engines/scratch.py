@@ -23,7 +23,7 @@ from harken.core.errors import UserError
 from harken.core.files import write_json
 from harken.core.seeds import derive_seed
 from harken.engines.loading import Loaded
-from harken.text.control import BAD, GOOD, Control, add_tokens
+from harken.text.tags import BAD, GOOD, Control, add_tokens
 
 END = "<|endoftext|>"
 ARCHITECTURES = ("llama", "gpt2")

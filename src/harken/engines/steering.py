@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harken.text.control import Steering
+from harken.text.tags import Steering
 
 LOOK_BACK = 32
 """Tokens read to tell whether a segment is complete: more than the characters any segmenter looks at."""
@@ -35,6 +35,10 @@ class Guide:
     def opened(self, prompt: tuple[int, ...]) -> tuple[int, ...]:
         """A prompt with the end token that opens every text, and its tags."""
         return self.steering.after_prompt(prompt, self.end, self.tokenizer.decode(prompt[-LOOK_BACK:], skip_special_tokens=True))
+
+    def untagged(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """Sampled tokens without the tags that were put."""
+        return tuple(i for i in ids if i != self.steering.each)
 
     def ban(self, logits_BV: Tensor) -> Tensor:
         return logits_BV.index_fill_(-1, self.banned, -torch.inf)

@@ -10,48 +10,51 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from harken.core.protocols import EvalResult, Tree
+from harken.core.config import setting
+from harken.core.protocols import EvalResult, Models, Tree
 from harken.core.run import Run
-from harken.engines.hf import Engine
 from harken.stats.intervals import mean_interval, paired_difference
 from harken.text.documents import read_documents
 
 
 @dataclass(frozen=True)
 class Config:
-    model: str = ""
+    model: str = setting("", names="model", required=True)
     """The model in question: a run directory, a folder, smollm2 or a hub id."""
-    against: str = "smollm2"
+    against: str = setting("smollm2", names="model")
     """The model it is compared with."""
-    data: str = ""
+    data: str = setting("", names="file", required=True)
     """Plain text: documents separated by blank lines, or JSON Lines with "text"."""
-    out: str = ""
+    out: str = setting("", required=True)
     """Run directory to write."""
-    max_length: int = 512
+    max_length: int = setting(512, least=2)
     """Longest document in tokens; the rest of a longer one is left out."""
-    dtype: str = "float32"
+    dtype: str = setting("float32", one_of=("float32", "bfloat16", "auto"))
     """Precision: float32, bfloat16 or auto."""
 
 
-def document_nll(engine: Engine, documents: Sequence[str], max_length: int = 512) -> list[float]:
+def document_nll(engine: Any, documents: Sequence[str], max_length: int = 512) -> list[float]:
     """Nats a token of each document, its first token given."""
     trees = []
     for text in documents:
-        ids = tuple(engine.template.tokenizer(text, add_special_tokens=False).input_ids)[:max_length]
+        ids = engine.template.text_ids(text)[:max_length]
         trees.append(Tree(ids[:1], (ids[1:] or (engine.template.end_id,),)))
     return [-float(logps.mean()) for (logps,) in engine.logprobs(trees)]
 
 
-def evaluate(config: Config, model: Engine, against: Engine, run: Run) -> EvalResult:
+def evaluate(config: Config, models: Models, run: Run) -> EvalResult:
     """The change in held-out NLL, `model` less `against`."""
+    engines = [models.engine(name) for name in ("model", "against")]
     documents = read_documents(config.data)
-    contexts = (getattr(e.model.config, "max_position_embeddings", None) or config.max_length for e in (model, against))
-    limit = min(config.max_length, *contexts)
+    limit = min(config.max_length, *(context(engine) or config.max_length for engine in engines))
     if limit < config.max_length:
         run.note(f"The shorter context is {limit} tokens: that much of a document is read, not --max-length {config.max_length}.")
-    a, b = (document_nll(e, documents, limit) for e in (model, against))
-    change = paired_difference(a, b)
-    run.finish({"name": "capability", "model": config.model, "against": config.against, "value": change.to_json(),
-                "nll": {"model": mean_interval(a).to_json(), "against": mean_interval(b).to_json()}})
-    return EvalResult("capability", change)
+    a, b = (document_nll(engine, documents, limit) for engine in engines)
+    figures = {"nll": {"model": mean_interval(a), "against": mean_interval(b)}}
+    return EvalResult(paired_difference(a, b), figures, better="lower")
+
+
+def context(engine: Any) -> int | None:
+    return getattr(engine.model.config, "max_position_embeddings", None)

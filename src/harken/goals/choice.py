@@ -42,16 +42,16 @@ class Paths:
         if not np.isin(mdp.transitions, (0.0, 1.0)).all() or mdp.start.max() < 1:
             raise ValueError("paths can be listed in a world without chance and with one first state: use slip=0 and an S")
         following = [sorted({s, *mdp.transitions[s].argmax(1).tolist()}) for s in range(mdp.states)]
-        found: list[tuple[int, ...]] = [(int(mdp.start.argmax()),)]
+        paths: list[tuple[int, ...]] = [(int(mdp.start.argmax()),)]
         for _ in range(length):
-            found = [(*path, s) for path in found for s in ([] if mdp.terminal[path[-1]] else following[path[-1]])] + [
-                path for path in found if mdp.terminal[path[-1]]]
-            if len(found) > MOST_PATHS:
+            paths = [(*path, s) for path in paths for s in ([] if mdp.terminal[path[-1]] else following[path[-1]])] + [
+                path for path in paths if mdp.terminal[path[-1]]]
+            if len(paths) > MOST_PATHS:
                 raise ValueError(f"more than {MOST_PATHS} paths: use a shorter length than {length}, or a smaller world")
-        visits = np.zeros((len(found), mdp.states))
-        for t, path in enumerate(found):
+        visits = np.zeros((len(paths), mdp.states))
+        for t, path in enumerate(paths):
             np.add.at(visits[t], list(path[1:]), mdp.discount ** np.arange(len(path) - 1))
-        return Paths(tuple(found), visits)
+        return Paths(tuple(paths), visits)
 
     def __len__(self) -> int:
         return len(self.states)

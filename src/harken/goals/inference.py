@@ -1,8 +1,8 @@
 """What does the agent want? From behaviour to its goal, with a model of its mistakes.
 
     table = policy_table(world.mdp, rewards, planners)            # what every kind of agent with every goal would do
-    found = posterior(table, demonstrations)                      # P(planner, reward | what it did)
-    found.rewards, found.planners                                 # the two marginals
+    belief = posterior(table, demonstrations)                      # P(planner, reward | what it did)
+    belief.rewards, belief.planners                                 # the two marginals
 
 A wrong mistake model does not average out: its regret stays however much is seen (Christiano 2015; Evans et al. 2016).
 And some pairs of goal and mistake behave alike everywhere (Armstrong and Mindermann 2018): `indistinct` says which, so
@@ -160,13 +160,13 @@ def policy_walk(mdp: MDP, grid: Floats, features: Floats, counts: Floats, *, ste
     """Bayesian IRL by PolicyWalk (Ramachandran and Amir 2007): Metropolis steps between neighbouring values of each
     weight on a `grid` of values, uniform prior. Returns the visited weights [steps, F]."""
     rng = np.random.default_rng(seed)
-    known: dict[tuple[int, ...], float] = {}
+    cached: dict[tuple[int, ...], float] = {}
 
     def log_likelihood(at: tuple[int, ...]) -> float:
-        if at not in known:
+        if at not in cached:
             policy = softmax(value_iteration(mdp, features @ grid[list(at)])[0], beta)
-            known[at] = float((counts * np.log(np.maximum(policy, 1e-300))).sum())
-        return known[at]
+            cached[at] = float((counts * np.log(np.maximum(policy, 1e-300))).sum())
+        return cached[at]
 
     place = tuple(int(rng.integers(len(grid))) for _ in range(features.shape[1]))
     walk = np.empty((steps, features.shape[1]))

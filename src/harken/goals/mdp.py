@@ -175,8 +175,8 @@ def grid_world(rows: Sequence[str], *, goals: str, slip: float = 0.0, discount: 
         raise ValueError("the map's rows must be of one length")
     cells = [(r, c) for r, row in enumerate(rows) for c, mark in enumerate(row) if mark != "#"]
     index = {cell: s for s, cell in enumerate(cells)}
-    found = {rows[r][c]: index[r, c] for r, c in cells if rows[r][c] in goals}
-    if missing := sorted(set(goals) - set(found)):
+    places = {rows[r][c]: index[r, c] for r, c in cells if rows[r][c] in goals}
+    if missing := sorted(set(goals) - set(places)):
         raise ValueError(f"the map has no {', '.join(missing)}")
     S = len(cells)
     moved = np.zeros((S, 4, S))
@@ -185,8 +185,8 @@ def grid_world(rows: Sequence[str], *, goals: str, slip: float = 0.0, discount: 
             moved[s, a, index.get((r + dr, c + dc), s)] = 1.0
     transitions = (1 - slip) * moved + slip * moved.mean(1, keepdims=True)
     terminal = np.zeros(S, dtype=bool)
-    terminal[list(found.values())] = True
+    terminal[list(places.values())] = True
     first = [index[cell] for cell in cells if rows[cell[0]][cell[1]] == "S"] if start is None else [index[start]]
     begin = np.zeros(S)
     begin[first or np.flatnonzero(~terminal)] = 1.0
-    return GridWorld(MDP(transitions, terminal, begin / begin.sum(), discount), tuple(rows), tuple(cells), found, step_cost)
+    return GridWorld(MDP(transitions, terminal, begin / begin.sum(), discount), tuple(rows), tuple(cells), places, step_cost)

@@ -84,8 +84,8 @@ def reinforce(mdp: MDP, reward: Floats, *, steps: int = 150, episodes: int = 16,
     """Gradient ascent from the uniform policy, `episodes` sampled a step."""
     rng = np.random.default_rng(seed)
     logits = np.zeros((mdp.states, mdp.actions))
-    found = []
+    returns = []
     for _ in range(steps):
-        found.append(float(mdp.start @ evaluate(mdp, policy_of(logits), reward)))
+        returns.append(float(mdp.start @ evaluate(mdp, policy_of(logits), reward)))
         logits = logits + rate * sampled_gradients(mdp, logits, reward, episodes, rng, baseline=baseline)[0].mean(0)
-    return Curve(np.array(found), logits)
+    return Curve(np.array(returns), logits)

@@ -1,7 +1,7 @@
 """Draws from a Laplace approximation N(mode, H^-1), H = J' W J + P, at any size.
 
 H is the Fisher information of the votes (J [N, P] sparse: how each vote's log-odds move with each parameter; W [N]:
-its variance) plus the priors' precision. Up to `DENSE` parameters a Cholesky factor draws exactly. Beyond, each draw
+its variance) plus the priors' precision. Up to `MOST_DENSE` parameters a Cholesky factor draws exactly. Beyond, each draw
 is what the mode would move by if data and priors were drawn again (Papandreou and Yuille 2010): it solves
 H x = J' W^(1/2) e + P^(1/2) e', whose covariance is H^-1, by conjugate gradients.
 """
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse
 
 Floats = NDArray[np.float64]
-DENSE = 3000
+MOST_DENSE = 3000
 CHUNK = 32  # draws at a time: [N, 32] floats are what memory has to hold
 
 
@@ -25,15 +25,15 @@ def information(jacobian: sparse.csr_array, weights: Floats, precision: Floats) 
 def draw(jacobian: sparse.csr_array, weights: Floats, precision: Floats, draws: int, rng: np.random.Generator) -> Floats:
     """[draws, P] of N(0, H^-1). `precision` [P] must make H positive definite."""
     h = information(jacobian, weights, precision)
-    if h.shape[0] <= DENSE:
+    if h.shape[0] <= MOST_DENSE:
         factor = linalg.cholesky(h.toarray(), lower=True)
         white = rng.standard_normal((h.shape[0], draws))
         return np.asarray(linalg.solve_triangular(factor, white, trans="T", lower=True).T)
     solved = []
     for start in range(0, draws, CHUNK):
-        some = min(CHUNK, draws - start)
-        noise = jacobian.T @ (np.sqrt(weights)[:, None] * rng.standard_normal((jacobian.shape[0], some)))
-        noise = noise + np.sqrt(precision)[:, None] * rng.standard_normal((h.shape[0], some))
+        count = min(CHUNK, draws - start)
+        noise = jacobian.T @ (np.sqrt(weights)[:, None] * rng.standard_normal((jacobian.shape[0], count)))
+        noise = noise + np.sqrt(precision)[:, None] * rng.standard_normal((h.shape[0], count))
         solved.append(conjugate_gradients(sparse.csr_array(h), noise).T)
     return np.concatenate(solved)
 

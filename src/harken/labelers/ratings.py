@@ -22,7 +22,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Value = float | str
 MOST_VALUES = 1000  # tables are V x V
-LARGEST = 1e100  # sums of squares of more are infinite
+LARGEST_VALUE = 1e100  # sums of squares of more are infinite
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ class Ratings:
         Clusters stay those of the units. Agreement of this is self-consistency.
         """
         key = self.unit * len(self.raters) + self.rater
-        kept, index, sizes = np.unique(key, return_inverse=True, return_counts=True)
+        keys, index, sizes = np.unique(key, return_inverse=True, return_counts=True)
         again = sizes[index] > 1
         order = np.argsort(index, kind="stable")
         nth = np.empty(len(key), dtype=np.int64)
         nth[order] = np.arange(len(key)) - (np.cumsum(sizes) - sizes)[index[order]]
         new_unit = np.cumsum(sizes > 1) - 1
-        cluster = self.cluster[kept[sizes > 1] // len(self.raters)] if len(kept) else self.cluster[:0]
+        cluster = self.cluster[keys[sizes > 1] // len(self.raters)] if len(keys) else self.cluster[:0]
         times = tuple(f"time {i + 1}" for i in range(int(sizes.max(initial=0))))
         return dataclasses.replace(self, unit=new_unit[index[again]], rater=nth[again], value=self.value[again],
                                    raters=times, cluster=cluster)
@@ -119,15 +119,15 @@ def ratings_of(rows: Iterable[tuple[Hashable, str, Value]], categories: Sequence
 
 def _scale(values: Sequence[Value], categories: Sequence[Value] | None) -> tuple[list[Value], bool]:
     """The distinct values in order, and whether they are numbers."""
-    found = set(values)
-    numbers = not any(isinstance(v, str) for v in found.union(categories or ()))
-    if numbers and not (np.abs(np.array(list(found), dtype=np.float64)) <= LARGEST).all():  # false of NaN, too
-        raise ValueError(f"a rating must be a finite number, {LARGEST:g} at most; leave missing ratings out")
-    if not numbers and not all(isinstance(v, str) for v in found.union(categories or ())):
+    distinct = set(values)
+    numbers = not any(isinstance(v, str) for v in distinct.union(categories or ()))
+    if numbers and not (np.abs(np.array(list(distinct), dtype=np.float64)) <= LARGEST_VALUE).all():  # false of NaN, too
+        raise ValueError(f"a rating must be a finite number, {LARGEST_VALUE:g} at most; leave missing ratings out")
+    if not numbers and not all(isinstance(v, str) for v in distinct.union(categories or ())):
         raise ValueError("ratings are numbers or words, not both")
-    if len(found) > MOST_VALUES:
-        raise ValueError(f"{len(found)} different values; round them to at most {MOST_VALUES}")
-    scale = list(categories) if categories is not None else sorted(found, key=lambda v: (isinstance(v, str), v))
+    if len(distinct) > MOST_VALUES:
+        raise ValueError(f"{len(distinct)} different values; round them to at most {MOST_VALUES}")
+    scale = list(categories) if categories is not None else sorted(distinct, key=lambda v: (isinstance(v, str), v))
     return sorted(scale, key=lambda v: (isinstance(v, str), v)) if numbers else scale, numbers
 
 
@@ -147,18 +147,18 @@ def ratings_of_votes(votes: Votes, ties: bool = True) -> Ratings:
     first is arbitrary, so chance is computed from both sides (`symmetric`). With `ties` False tied votes are left out (the
     second setup of MT-bench, arXiv 2306.05685). Votes without a labeler's name are left out: nobody knows whose they are.
     """
-    kept = np.array([name != UNNAMED for name in votes.labelers], dtype=np.bool_)[votes.labeler]
+    counted = np.array([name != UNNAMED for name in votes.labelers], dtype=np.bool_)[votes.labeler]
     if not ties:
-        kept &= votes.won != 0
-    some = votes.take(kept)
-    low, high = np.minimum(some.a, some.b), np.maximum(some.a, some.b)
-    won = np.where(some.a == low, some.won, -some.won)
+        counted &= votes.won != 0
+    named = votes.take(counted)
+    low, high = np.minimum(named.a, named.b), np.maximum(named.a, named.b)
+    won = np.where(named.a == low, named.won, -named.won)
     pairs, unit = np.unique(low * len(votes.items) + high, return_inverse=True)
     first = votes.prompt[pairs // max(1, len(votes.items))]
     answers = {-1.0: "second", 0.0: "tie", 1.0: "first"}
     if won.all():  # where nobody tied, a tie was not an answer
         del answers[0.0]
     levels = np.array(list(answers))
-    return Ratings(unit.astype(np.int64), some.labeler, np.searchsorted(levels, won).astype(np.int64), levels,
+    return Ratings(unit.astype(np.int64), named.labeler, np.searchsorted(levels, won).astype(np.int64), levels,
                    tuple(answers.values()), votes.labelers, np.unique(first, return_inverse=True)[1].astype(np.int64),
                    symmetric=True)

@@ -74,15 +74,15 @@ def crowd(cast: Ints) -> list[int]:
     return [int(np.searchsorted(reached, (i + 0.5) / CROWD)) for i in range(CROWD)]
 
 
-def votes_of(said: Iterable[Choice | Judgment]) -> Votes:
+def votes_of(judgments: Iterable[Choice | Judgment]) -> Votes:
     """All pairs of all rankings. Judgments that compare nothing are left out."""
     items: dict[tuple[str, str], int] = {}
     prompts: dict[str, int] = {}
     labelers: dict[str, int] = {}
     groups: list[Mapping[str, str]] = []
     rows: list[tuple[int, int, int, int, int, int]] = []
-    for n, one in enumerate(said):
-        choice = one.choice() if isinstance(one, Judgment) else one
+    for n, judgment in enumerate(judgments):
+        choice = judgment.choice() if isinstance(judgment, Judgment) else judgment
         if choice is None:
             continue
         who = labelers.setdefault(choice.labeler or UNNAMED, len(labelers))
@@ -93,7 +93,7 @@ def votes_of(said: Iterable[Choice | Judgment]) -> Votes:
         key = choice.prompt.id
         prompts.setdefault(key, len(prompts))
         index = [items.setdefault((key, text), len(items)) for text in choice.options]
-        order = one.order if isinstance(one, Judgment) else None
+        order = judgment.order if isinstance(judgment, Judgment) else None
         if order is not None and len(order) < len(index):
             order = None  # who edited was shown the original alone
         place = {option: at for at, option in enumerate(order)} if order is not None else {}

@@ -1,7 +1,8 @@
-"""From a word to what answers prompts: a model's weights, or a run of best_of_n or prompting on one."""
+"""From a word to what answers prompts: a model's weights, a run of best_of_n or prompting on one, a server, or your own."""
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -9,34 +10,42 @@ from harken.core.errors import UserError
 from harken.core.extras import import_extra
 from harken.core.files import read_json
 from harken.engines.policies import BestOfN, Policy, Prompted, beside, read_policy
-from harken.launch.models import open_engine
-from harken.launch.rewards import locate_reward, open_reward, rename_reward, reward_identity, same_reward
-from harken.text.control import Control, steering
+from harken.launch.models import parse_model
+from harken.launch.rewards import open_reward, parse_reward, same_reward
+from harken.text.tags import Control, steering
 
 
-def open_sampler(model: str, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048) -> Any:
-    """What answers prompts as `model` does: a model's weights, or a run of best_of_n or prompting with all it stands on.
+def open_sampler(model: Any, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048, template: str = "") -> Any:
+    """What answers prompts as `model` does: a model's weights, a run of best_of_n or prompting with all it stands on, a server
+    of OpenAI's kind, or a Python object with `sample`.
 
-    Every sampler has `engine` (the weights below it) and `seen(prompt)` (what they are given). Raises `UserError` where
-    the base or the reward of such a run is missing or another than the run was made with.
+    Samplers of weights have `engine` and `seen(prompt)` (what they are given). Raises `UserError` where the base or the
+    reward of such a run is missing or another than the run was made with.
     """
+    word = parse_model(model)
+    if word.kind == "endpoint":
+        return word.open_sampler()
+    if word.kind in ("own", "given"):
+        return word.open_own()
     options: Any = {"dtype": dtype, "tokens_per_micro_batch": tokens_per_micro_batch}
-    import_extra("harken.engines.loading").locate(model)
+    word.check()
     if (policy := read_policy(model)) is None:
-        sampler = import_extra("harken.engines.sampler").HFSampler(open_engine(model, **options))
+        sampler = import_extra("harken.engines.sampler").HFSampler(word.open_engine(template=template, **options))
         if control := read_control(model):
             sampler.steer(steering(control))
         return sampler
     reward = reward_of(policy, model) if policy.kind == "best_of_n" else ""
-    base = open_sampler(policy.base, **options)
+    base = open_sampler(policy.base, template=template, **options)
     policy.check_base(model, base.lineage)
+    if day := read_json(Path(model) / "lineage.json").get("template_date"):
+        base.engine.template.own_day = base.engine.template.own_day or date.fromisoformat(day)
     if policy.kind == "prompting":
         return Prompted(base, policy.messages, policy.lineage)
     opened = open_reward(reward, aggregate=policy.aggregate, **options)
     return BestOfN(base, opened, policy.n, policy.missing_eos_penalty, policy.lineage)
 
 
-def read_control(model: str) -> Control | None:
+def read_control(model: Any) -> Control | None:
     """The control tokens that a model's folder or run knows."""
     path = Path(model)
     return Control.read(path / "model" if (path / "model").is_dir() else path)
@@ -45,8 +54,6 @@ def read_control(model: str) -> Control | None:
 def steer(sampler: Any, model: str, mode: str, tag: str) -> None:
     """Steers a sampler of `model`: `mode` is good, bad or untagged, "" its own; `tag` is each (segment) or once (the start).
     Raises `UserError` where a mode is asked of a model that knows no control tokens."""
-    if tag not in ("each", "once"):
-        raise UserError(f"--tag {tag!r} is unknown.", "Use each or once.")
     if control := read_control(model):
         sampler.steer(steering(control, mode, tag == "each"))
     elif mode:
@@ -56,8 +63,9 @@ def steer(sampler: Any, model: str, mode: str, tag: str) -> None:
 
 def reward_of(policy: Policy, run: str) -> str:
     """The reward a run of best_of_n chooses by, as this process can open it. Raises `UserError` if it is missing or changed."""
-    spec = rename_reward(policy.reward, lambda name: beside(Path(run), name))
-    locate_reward(spec)
-    if not same_reward(reward_identity(spec), read_json(Path(run) / "lineage.json").get("reward")):
+    spec = parse_reward(policy.reward).renamed(lambda name: beside(Path(run), name))
+    reward = parse_reward(spec)
+    reward.check()
+    if not same_reward(reward.identity(), read_json(Path(run) / "lineage.json").get("reward")):
         raise UserError(f"The reward {spec} is not the one {run} chooses by.", "Restore that reward, or make the run again.")
     return spec

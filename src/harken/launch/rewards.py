@@ -1,9 +1,12 @@
-"""From a word on the command line to a reward.
+"""From a word to a reward: read once, into an object that can be checked, named, identified and opened.
 
     gold                              the sandbox's truth
     runs/rm, runs/cpm                 a finished run of train reward_model or fit compositional
     toxicity, pii, rules:FILE.json    a scorer: a file of harken/rewards with an `open_scorer`, and what stands after the colon
+    my_lab.score:fn, my_lab.score     your own: a function, an object with `score`, or a module with `score` or `open_scorer`
+    judge:MODEL, http://host/v1       a model that rates answers from 1 to 10 (an endpoint's model after a #)
     runs/a,runs/b                     an ensemble's mean; min:runs/a,runs/b its least (WCO); uwo=0.5:runs/a,runs/b (UWO)
+    sum:0.7*runs/a,0.3*my_lab.score:fn     a weighted sum
     average:runs/a,runs/b             one model with the mean of their weights (WARM)
 
 The folder is the registry of scorers. Their files import nothing heavy; a run of reward_model needs the [train] extra.
@@ -11,129 +14,306 @@ The folder is the registry of scorers. Their files import nothing heavy; a run o
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-import pkgutil
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import harken.rewards
 from harken.core.errors import UserError
+from harken.core.extras import import_extra
 from harken.core.files import file_hash, read_json
+from harken.core.find import is_dotted, nearest, shipped
 from harken.core.protocols import Reward
-from harken.labelers.aggregate import parse_aggregate
+from harken.labelers.groups.aggregate import parse_aggregate
+from harken.launch.judges import JudgedQuality, open_judge
+from harken.launch.models import context, model_identity, parse_model
 from harken.rewards.compositional import FILE, CompositionalReward
-from harken.rewards.ensemble import EnsembleReward
-from harken.text.panel import Judge, SampledRatings
+from harken.rewards.ensemble import EnsembleReward, WeightedReward
+from harken.rewards.function import FunctionReward, own_reward
 
 if TYPE_CHECKING:
     from harken.engines.base import Base
 
-MANY = re.compile(r"(?:(mean|min|average|uwo(?:=(\d+(?:\.\d+)?))?):)?(.*)", re.S)
-MODELS = ("bradley_terry", "compositional", "ensemble")
+MANY = re.compile(r"(?:(mean|min|average|sum|uwo(?:=(\d+(?:\.\d+)?))?):)?(.*)", re.S)
+NOT_SCORERS = ("bradley_terry", "compositional", "ensemble", "function")
+"""Files of harken/rewards that are learnt, made of others, or yours."""
+__all__ = ["RewardWord", "open_judge", "open_reward", "parse_reward", "same_reward", "scorer_names"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How rewards are opened; those whose adapters belong to the model `on` which a policy stands share its weights."""
+
+    dtype: str = "float32"
+    tokens_per_micro_batch: int = 2048
+    on: Base | None = None
+
+    @property
+    def engine(self) -> dict[str, Any]:
+        return {"dtype": self.dtype, "tokens_per_micro_batch": self.tokens_per_micro_batch}
+
+
+@dataclass(frozen=True)
+class RewardWord:
+    """What `--reward` said. Each kind below says what it checks, what identifies it, and how it opens."""
+
+    word: str
+
+    def check(self) -> None:
+        """Raises `UserError` for what can be seen to be no reward without loading it."""
+
+    def identity(self) -> Any:
+        """What names it in `lineage.json`: weights' hashes of runs, a scorer's id and version, a function's source."""
+        return self.word
+
+    def renamed(self, change: Callable[[str], str]) -> str:
+        """The word with every path and run in it changed; gold, scorers' names and dotted paths stay."""
+        return self.word
+
+    def open(self, options: Options) -> Reward:
+        raise AssertionError(self)
+
+
+class Gold(RewardWord):
+    def open(self, options: Options) -> Reward:
+        from harken.sandbox import GoldReward
+        return GoldReward()
+
+
+@dataclass(frozen=True)
+class Scorer(RewardWord):
+    name: str
+    argument: str
+
+    def identity(self) -> Any:
+        return getattr(self.open(Options()), "id", self.word)
+
+    def renamed(self, change: Callable[[str], str]) -> str:
+        colon = ":" if ":" in self.word else ""
+        return self.name + colon + "=".join(change(part) if part else part for part in self.argument.split("="))
+
+    def open(self, options: Options) -> Reward:
+        reward: Reward = importlib.import_module(f"harken.rewards.{self.name}").open_scorer(self.argument)
+        return reward
+
+
+class Own(RewardWord):
+    """A function, an object or a module of yours, by its dotted path."""
+
+    def check(self) -> None:
+        own_reward(self.word)
+
+    def identity(self) -> Any:
+        return own_reward(self.word).identity
+
+    def open(self, options: Options) -> Reward:
+        return own_reward(self.word).open()
+
+
+@dataclass(frozen=True)
+class Given(RewardWord):
+    """A Python object: a reward or a function."""
+
+    reward: Any = dataclasses.field(compare=False)
+
+    def identity(self) -> Any:
+        return FunctionReward.identity_of(self.reward)
+
+    def open(self, options: Options) -> Reward:
+        reward: Reward = self.reward if hasattr(self.reward, "score") else FunctionReward(self.reward)
+        return reward
+
+
+class Judging(RewardWord):
+    """A model that rates."""
+
+    @property
+    def model(self) -> str:
+        return self.word.removeprefix("judge:")
+
+    def check(self) -> None:
+        parse_model(self.model).check()
+
+    def identity(self) -> Any:
+        return {"judge": model_identity(self.model)}
+
+    def renamed(self, change: Callable[[str], str]) -> str:
+        return self.word if "://" in self.word else f"judge:{change(self.model)}"
+
+    def open(self, options: Options) -> Reward:
+        return JudgedQuality.open(self.model, **options.engine)
+
+
+@dataclass(frozen=True)
+class FittedRun(RewardWord):
+    """A run whose reward was learnt: of attributes (compositional), or a model with a reward head."""
+
+    compositional: bool
+
+    def check(self) -> None:
+        if not self.compositional:
+            if not Path(self.word).is_dir():
+                near = nearest(self.word, scorer_names())
+                raise UserError(f"There is no reward model at {self.word}.{near}",
+                                "Train one with harken train reward_model or harken fit compositional, use gold (the sandbox's), "
+                                f"a scorer ({', '.join(scorer_names())}), or your own function (my_lab.score:fn).")
+            import_extra("harken.engines.loading").locate_reward(self.word)
+
+    def identity(self) -> Any:
+        folder = Path(self.word) / "model"
+        if not folder.is_dir():
+            return self.word
+        files = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".pt") or p.name == FILE)
+        return {"run": self.word, "weights": [file_hash(f) for f in files]}
+
+    def renamed(self, change: Callable[[str], str]) -> str:
+        return change(self.word)
+
+    def open(self, options: Options) -> Reward:
+        if self.compositional:
+            def judge(saved: Mapping[str, Any]) -> Any:
+                return open_judge(**saved, **options.engine)
+            return CompositionalReward.open(self.word, judge, lambda spec: parse_reward(spec).open(options))
+        import_extra("harken.engines.hf")
+        from harken.rewards.bradley_terry import BradleyTerryReward
+        reward = BradleyTerryReward.open(self.word, on=options.on, **options.engine)
+        reward.max_length = min(reward.max_length, context(reward.engine))
+        return reward
+
+
+@dataclass(frozen=True)
+class Several(RewardWord):
+    """An ensemble (mean, min, uwo), a weighted sum, or an average of weights."""
+
+    how: str
+    penalty: float
+    members: tuple[RewardWord, ...]
+    weights: tuple[float, ...] = ()
+
+    def check(self) -> None:
+        for member in self.members:
+            if isinstance(member, Gold) and self.how == "average":
+                raise UserError("gold has no weights to average.", "Name runs of harken train reward_model.")
+            if isinstance(member, Several):
+                raise UserError(f"{member.word} is an ensemble inside an ensemble.", "Name its members instead.")
+            member.check()
+
+    def identity(self) -> Any:
+        weights = {"member_weights": list(self.weights)} if self.weights else {}
+        return {"how": self.word.partition(":")[0] if self._headed else "mean",
+                "members": [member.identity() for member in self.members], **weights}
+
+    @property
+    def _headed(self) -> bool:
+        match = MANY.fullmatch(self.word)
+        return bool(match and match[1])
+
+    def renamed(self, change: Callable[[str], str]) -> str:
+        members = [member.renamed(change) for member in self.members]
+        if self.weights:
+            members = [f"{weight:g}*{member}" for weight, member in zip(self.weights, members)]
+        return (self.word.partition(":")[0] + ":" if self._headed else "") + ",".join(members)
+
+    def open(self, options: Options) -> Reward:
+        if self.how == "average":
+            return self._average(options)
+        members = {member.word: member.open(options) for member in self.members}
+        if self.how == "sum":
+            return WeightedReward(members, self.weights)
+        return EnsembleReward(members, self.how, self.penalty)
+
+    def _average(self, options: Options) -> Reward:
+        import_extra("harken.engines.hf")
+        from harken.engines.averaging import average
+        from harken.engines.hf import Engine
+        from harken.rewards.bradley_terry import BradleyTerryReward
+        for member in self.members:
+            if not isinstance(member, FittedRun) or member.compositional or not Path(member.word).is_dir():
+                raise UserError(f"{member.word} has no weights to average.",
+                                "Name runs of harken train reward_model, or use an ensemble.")
+        names = [member.word for member in self.members]
+        engine = Engine(average(names), head="reward", train=False, **options.engine)
+        longest = min(int(read_json(Path(name) / "config.json").get("max_length", 1024)) for name in names)
+        return BradleyTerryReward(engine, min(longest, context(engine)))
 
 
 def scorer_names() -> list[str]:
     """The scorers that ship: the files of harken/rewards that are not learnt or made of others."""
-    return sorted(m.name for m in pkgutil.iter_modules(harken.rewards.__path__) if m.name not in MODELS)
+    return shipped(harken.rewards, NOT_SCORERS)
 
 
-def open_reward(spec: str, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048, aggregate: str = "",
+def parse_reward(reward: Any) -> RewardWord:
+    """Reads a word, or takes a Python object (a function, or anything with `score`), once. Raises `UserError` for no word, and
+    for a run of fit compositional that has not finished."""
+    if not isinstance(reward, str):
+        return Given(FunctionReward.name_of(reward), reward)
+    if not reward:
+        raise UserError("No reward was given.", "Add --reward (or --judge) runs/rm, a scorer such as toxicity, your own function "
+                        "(my_lab.score:fn), or gold in the sandbox.")
+    if reward == "gold":
+        return Gold(reward)
+    if reward.startswith(("judge:", "http://", "https://")):
+        return Judging(reward)
+    match = MANY.fullmatch(reward)
+    assert match is not None
+    how, penalty, rest = match.groups()
+    if how is not None or "," in rest:
+        return _several(reward, (how or "mean").partition("=")[0], float(penalty or 0.5), rest)
+    name, _, argument = reward.partition(":")
+    if name in scorer_names():
+        return Scorer(reward, name, argument)
+    if is_dotted(reward) and ("." in name or ":" in reward) and not Path(reward).exists():
+        return Own(reward)
+    return FittedRun(reward, _compositional(reward))
+
+
+def _several(word: str, how: str, penalty: float, rest: str) -> Several:
+    parts = [part.strip() for part in rest.split(",") if part.strip()]
+    weights: list[float] = []
+    if how == "sum":
+        for i, part in enumerate(parts):
+            weight, star, member = part.partition("*")
+            try:
+                weights.append(float(weight) if star else 1.0)
+            except ValueError:
+                raise UserError(f"{weight!r} is no weight of {member}.", "Write sum:0.7*runs/a,0.3*runs/b.") from None
+            parts[i] = member.strip() if star else part
+    return Several(word, how, penalty, tuple(parse_reward(part) for part in parts), tuple(weights))
+
+
+def _compositional(name: str) -> bool:
+    """Whether it is a finished run of fit compositional. Raises `UserError` for one that has not finished."""
+    path = Path(name)
+    if (path / "model" / FILE).is_file():
+        return True
+    config = path / "config.json"
+    if config.is_file() and (path / "lineage.json").is_file() and read_json(config).get("command") == "fit compositional":
+        raise UserError(f"The run {name} has not finished.", "Run its harken fit command again; it continues where it stopped.")
+    return False
+
+
+def open_reward(reward: Any, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048, aggregate: str = "",
                 on: Base | None = None) -> Reward:
-    """The reward a word names; `aggregate` says whose scores count, of a reward model with groups. Reward models whose
-    adapters belong to the model `on` which a policy stands share its weights.
+    """The reward a word (or a Python object, or what `parse_reward` read) names; `aggregate` says whose scores count, of a
+    reward model with groups. Reward models whose adapters belong to the model `on` which a policy stands share its weights.
 
     Raises `UserError` where there is none, it cannot be opened, or it has no groups to aggregate.
     """
-    locate_reward(spec)
+    word = reward if isinstance(reward, RewardWord) else parse_reward(reward)
+    word.check()
     how = parse_aggregate(aggregate) if aggregate else None
-    found = _open(spec, dtype, tokens_per_micro_batch, on)
+    opened = word.open(Options(dtype, tokens_per_micro_batch, on))
     if how is not None:
-        if not hasattr(found, "use_groups"):
-            raise UserError(f"--aggregate {aggregate} needs a reward model with groups; {spec} is none.",
+        use_groups = getattr(opened, "use_groups", None)
+        if use_groups is None:
+            raise UserError(f"--aggregate {aggregate} needs a reward model with groups; {word.word} is none.",
                             "Train one: harken train reward_model --labelers groups --group-by TAG; or leave --aggregate out.")
-        found.use_groups(how)
-    return found
-
-
-def _open(spec: str, dtype: str, tokens_per_micro_batch: int, on: Base | None) -> Reward:
-    if spec == "gold":
-        from harken.sandbox import GoldReward
-        return GoldReward()
-    options: dict[str, Any] = {"dtype": dtype, "tokens_per_micro_batch": tokens_per_micro_batch}
-    if many := _many(spec):
-        how, penalty, members = many
-        if how == "average":
-            return _average(members, options)
-        return EnsembleReward({m: open_reward(m, on=on, **options) for m in members}, how, penalty)
-    name, _, argument = spec.partition(":")
-    if name in scorer_names():
-        found: Reward = importlib.import_module(f"harken.rewards.{name}").open_scorer(argument)
-        return found
-    if _compositional(spec):
-        def judge(saved: Mapping[str, Any]) -> tuple[Judge, Any]:
-            return open_judge(**saved, **options)
-        return CompositionalReward.open(spec, judge, lambda s: open_reward(s, on=on, **options))
-    from harken.core.extras import import_extra
-    from harken.launch.models import context
-    import_extra("harken.engines.hf")
-    from harken.rewards.bradley_terry import BradleyTerryReward
-    reward = BradleyTerryReward.open(spec, on=on, **options)
-    reward.max_length = min(reward.max_length, context(reward.engine))
-    return reward
-
-
-def locate_reward(spec: str) -> None:
-    """Raises `UserError` for what can be seen to be no reward without loading it."""
-    if not spec:
-        raise UserError("No reward was given.",
-                        "Add --reward (or --judge) runs/rm, a scorer such as toxicity, or gold in the sandbox.")
-    if spec == "gold":
-        return
-    if many := _many(spec):
-        how, _, members = many
-        if "gold" in members and how == "average":
-            raise UserError("gold has no weights to average.", "Name runs of harken train reward_model.")
-        for member in members:
-            if _many(member):
-                raise UserError(f"{member} is an ensemble inside an ensemble.", "Name its members instead.")
-            locate_reward(member)
-        return
-    name = spec.partition(":")[0]
-    if name in scorer_names() or _compositional(spec):
-        return
-    if not Path(spec).is_dir():
-        raise UserError(f"There is no reward model at {spec}.",
-                        "Train one with harken train reward_model or harken fit compositional, use gold (the sandbox's), "
-                        f"or a scorer: {', '.join(scorer_names())}.")
-    from harken.core.extras import import_extra
-    import_extra("harken.engines.loading").locate_reward(spec)
-
-
-def reward_identity(spec: str) -> Any:
-    """What names a reward in `lineage.json`: weights' hashes of runs, a scorer's id and version."""
-    if many := _many(spec):
-        return {"how": spec.partition(":")[0] if ":" in spec else "mean", "members": [reward_identity(m) for m in many[2]]}
-    folder = Path(spec) / "model"
-    if folder.is_dir():
-        files = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".pt") or p.name == FILE)
-        return {"run": spec, "weights": [file_hash(f) for f in files]}
-    if spec.partition(":")[0] in scorer_names():
-        return getattr(open_reward(spec), "id", spec)
-    return spec
-
-
-def rename_reward(spec: str, change: Callable[[str], str]) -> str:
-    """The word with every path and run in it changed; gold and the scorers' names stay."""
-    if many := _many(spec):
-        members = ",".join(rename_reward(m, change) for m in many[2])
-        head = spec.partition(":")[0] + ":" if MANY.fullmatch(spec)[1] else ""  # type: ignore[index]
-        return head + members
-    name, colon, argument = spec.partition(":")
-    if name in scorer_names():
-        return name + colon + "=".join(change(part) if part else part for part in argument.split("="))
-    return spec if spec == "gold" else change(spec)
+        use_groups(how)
+    return opened
 
 
 def same_reward(a: Any, b: Any) -> bool:
@@ -143,57 +323,3 @@ def same_reward(a: Any, b: Any) -> bool:
             return {k: bare(v) for k, v in identity.items() if k != "run"}
         return [bare(v) for v in identity] if isinstance(identity, list) else identity
     return bool(bare(a) == bare(b))
-
-
-def open_judge(judge: str, judge_model: str = "", answers: str = "expected", *, dtype: str = "float32",
-               tokens_per_micro_batch: int = 2048) -> tuple[Judge, Any]:
-    """A model that rates, and what identifies it: weights, or an endpoint's address and model, with how it answers."""
-    if judge.startswith(("http://", "https://")):
-        from harken.engines.openai import EndpointSampler
-        if answers != "sampled":
-            raise UserError("An endpoint gives no probabilities of all ten ratings.", "Add --answers sampled.")
-        return SampledRatings(EndpointSampler(judge, judge_model)), ["endpoint", judge, judge_model]
-    from harken.launch.models import open_engine
-    engine = open_engine(judge, dtype=dtype, tokens_per_micro_batch=tokens_per_micro_batch)
-    identity = [answers, engine.lineage.get("weights")]
-    if answers == "sampled":
-        from harken.engines.sampler import HFSampler
-        return SampledRatings(HFSampler(engine)), identity
-    from harken.engines.ratings import ExpectedRatings
-    return ExpectedRatings(engine), identity
-
-
-def _many(spec: str) -> tuple[str, float, list[str]] | None:
-    """(how, penalty, members) of an ensemble or average; None for one reward."""
-    found = MANY.fullmatch(spec)
-    assert found is not None
-    how, penalty, rest = found.groups()
-    if how is None and "," not in rest:
-        return None
-    return (how or "mean").partition("=")[0], float(penalty or 0.5), [m.strip() for m in rest.split(",") if m.strip()]
-
-
-def _compositional(spec: str) -> bool:
-    """Whether it is a finished run of fit compositional. Raises `UserError` for one that has not finished."""
-    path = Path(spec)
-    if (path / "model" / FILE).is_file():
-        return True
-    config = path / "config.json"
-    if config.is_file() and (path / "lineage.json").is_file() and read_json(config).get("command") == "fit compositional":
-        raise UserError(f"The run {spec} has not finished.", "Run its harken fit command again; it continues where it stopped.")
-    return False
-
-
-def _average(members: list[str], options: Mapping[str, Any]) -> Reward:
-    from harken.core.extras import import_extra
-    from harken.launch.models import context
-    import_extra("harken.engines.hf")
-    from harken.engines.averaging import average
-    from harken.engines.hf import Engine
-    from harken.rewards.bradley_terry import BradleyTerryReward
-    for member in members:
-        if _compositional(member) or not Path(member).is_dir():
-            raise UserError(f"{member} has no weights to average.", "Name runs of harken train reward_model, or use an ensemble.")
-    engine = Engine(average(members), head="reward", train=False, **options)
-    longest = min(int(read_json(Path(m) / "config.json").get("max_length", 1024)) for m in members)
-    return BradleyTerryReward(engine, min(longest, context(engine)))

@@ -8,7 +8,7 @@ from typing import Any
 
 from harken.core.errors import UserError
 from harken.core.records import content_hash
-from harken.launch.rewards import open_reward, reward_identity, scorer_names
+from harken.launch.rewards import open_reward, parse_reward, scorer_names
 from harken.store.dolma import DolmaScores
 
 
@@ -24,7 +24,7 @@ def open_scorer(spec: str) -> Any:
         return _own(name, attribute)
     reward = open_reward(spec)
     if not getattr(reward, "id", ""):
-        reward.id = "reward/" + content_hash(reward_identity(spec))[:16]  # type: ignore[attr-defined]
+        reward.id = "reward/" + content_hash(parse_reward(spec).identity())[:16]  # type: ignore[attr-defined]
     return reward
 
 

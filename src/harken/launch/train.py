@@ -3,112 +3,139 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from harken.core import processes
-from harken.core.config import RunConfig, SampleConfig
+from harken.core.config import RunConfig, SampleConfig, named
 from harken.core.errors import UserError
 from harken.core.extras import import_extra
 from harken.core.files import file_hash, write_json
+from harken.core.records import content_hash
 from harken.core.run import Run
 from harken.core.settings import check_settings
-from harken.launch.models import context, model_identity, open_learner
+from harken.launch.models import context, open_learner, parse_model
 from harken.launch.policies import open_sampler
-from harken.launch.rewards import locate_reward, open_reward, rename_reward, reward_identity
+from harken.launch.rewards import RewardWord, open_reward, parse_reward
+from harken.launch.templates import dated, given_template, note_template
 from harken.stats.drift import parse_rules
 
 
-def train(method: ModuleType, config: RunConfig, *, quiet: bool | None = None) -> Run:
+def train(method: ModuleType, config: RunConfig, *, quiet: bool | None = None, rewards: Mapping[str, Any] | None = None) -> Run:
     """Opens the run, builds what the method needs, trains; a finished run is left as it is. Joins the processes that
-    torchrun started, if it did."""
+    torchrun started, if it did. `rewards` are Python objects in the place of words, by setting."""
     with together():
-        return _open_and_train(method, config, quiet)
+        return _open_and_train(method, config, quiet, rewards or {})
 
 
 def together() -> AbstractContextManager[None]:
     """The other processes of this run, where there are any: torch is not loaded for none."""
     alone = processes.started()[1] == 1
-    found: AbstractContextManager[None] = nullcontext() if alone else import_extra("harken.engines.distributed").joined()
-    return found
+    joined: AbstractContextManager[None] = nullcontext() if alone else import_extra("harken.engines.distributed").joined()
+    return joined
 
 
-def _open_and_train(method: ModuleType, config: RunConfig, quiet: bool | None) -> Run:
+def _open_and_train(method: ModuleType, config: RunConfig, quiet: bool | None, given: Mapping[str, Any]) -> Run:
     check_settings(config)
-    if not config.data and getattr(method, "needs_data", lambda config: True)(config):
+    if not config.data and asks(method, "needs_data", config, True):
         raise UserError("No data was given.", "Add --data FILE.jsonl.")
     if not config.out:
         raise UserError("No run directory was given.", "Add --out runs/NAME.")
-    config = getattr(method, "prepare", lambda config: config)(config)
-    name = method.__name__.removeprefix("harken.methods.")
-    reward_spec = getattr(config, "reward", None)
-    if not reward_spec and not getattr(method, "needs_reward", lambda config: True)(config):
-        reward_spec = None
-    lineage: dict[str, Any] = {"model": model_identity(config.model)}
-    further: dict[str, str] = getattr(method, "files", lambda config: {})(config)
-    for option, path in {**{n: getattr(config, n, "") for n in ("data", "demonstrations", "ptx_data")}, **further}.items():
-        if path and option == "data" and hasattr(method, "identity"):
-            lineage[option] = method.identity(config)
-        elif path:
-            if not Path(path).is_file():
-                raise UserError(f"There is no file {path}.", f"Check --{option.partition(' ')[0].replace('_', '-')}.")
-            lineage[option] = {"path": path, "sha256": file_hash(Path(path))}
+    if prepare := getattr(method, "prepare", None):  # makes the model to start from, where the method does
+        config = prepare(config)
+    rewards = _rewards(method, config, given)
+    lineage: dict[str, Any] = {"model": parse_model(config.model).identity(), **_files(method, config)}
+    if identity := getattr(method, "identity", None):  # of data that is no file
+        lineage["data"] = identity(config)
+    if template := given_template(getattr(config, "template", "")):
+        lineage["template"] = content_hash(template)
     import_extra("harken.engines.loading")
-    from harken.engines.loading import locate, relative_base
-    locate(config.model)
-    if teacher := getattr(config, "teacher", ""):
-        locate(teacher)
-        lineage["teacher"] = model_identity(teacher)
-    if reward_spec is not None:
-        locate_reward(reward_spec)
-        lineage["reward"] = reward_identity(reward_spec)
+    for name, model in named(config, "model").items():
+        parse_model(model).check()
+        if name != "model":
+            lineage[name] = parse_model(model).identity()
+    for name, reward in rewards.items():
+        reward.check()
+        lineage[name] = reward.identity()
+    if rewards:
         check_watch(config, lineage)
-    settings = {"command": f"train {name}", "base": relative_base(config.model, Path(config.out)), **dataclasses.asdict(config)}
-    if reward_spec and not learns(method):
-        settings["reward_base"] = rename_reward(reward_spec, lambda p: relative_base(p, Path(config.out)))
+    out = Path(config.out)
+    command = method.__name__.removeprefix("harken.methods.")
+    settings = {"command": f"train {command}", "base": parse_model(config.model).relative(out), **dataclasses.asdict(config)}
+    if "reward" in rewards and not learns(method):
+        settings["reward_base"] = rewards["reward"].renamed(lambda path: parse_model(path).relative(out))
     with Run.open(config.out, settings, lineage, checkpoint_seconds=config.checkpoint_seconds, quiet=quiet) as run:
         if run.done:
             run.say(f"{run.path} is finished; nothing to do.")
             return run
-        _train(method, config, run, reward_spec)
+        with dated(run):
+            _train(method, config, run, rewards)
     return run
 
 
+def asks(method: ModuleType, what: str, config: RunConfig, unless_said: bool) -> bool:
+    """What a method says of its needs: `needs_data`, `needs_reward`, `needs_reference` (functions of the config)."""
+    hook = getattr(method, what, None)
+    return bool(hook(config)) if hook else unless_said
+
+
+def _rewards(method: ModuleType, config: RunConfig, given: Mapping[str, Any]) -> dict[str, RewardWord]:
+    """The rewards that the settings name, read once; the one to climb is not optional unless the method says so."""
+    fields = {f.name for f in dataclasses.fields(config) if f.metadata.get("names") == "reward"}
+    if hasattr(config, "reward"):  # a method of yours may declare it plainly
+        fields.add("reward")
+    words = {name: given.get(name) or getattr(config, name) for name in sorted(fields)}
+    needed = "reward" in fields and (bool(words["reward"]) or asks(method, "needs_reward", config, True))
+    return {name: parse_reward(word) for name, word in words.items() if word or (name == "reward" and needed)}
+
+
+def _files(method: ModuleType, config: RunConfig) -> dict[str, Any]:
+    """Hashes of every file that the settings name, and of those a method names besides (`files`), by option."""
+    further = getattr(method, "files", None)
+    hashes = {}
+    for option, path in {**named(config, "file"), **(further(config) if further else {})}.items():
+        if path:
+            if not Path(path).is_file():
+                raise UserError(f"There is no file {path}.", f"Check --{option.partition(' ')[0].replace('_', '-')}.")
+            hashes[option] = {"path": path, "sha256": file_hash(Path(path))}
+    return hashes
+
+
 def check_watch(config: Any, lineage: dict[str, Any]) -> None:
-    """Refuses stop rules that are none, and a held-out reward that is the one climbed; its identity joins the lineage."""
-    held_out = getattr(config, "held_out_reward", "")
-    hacking, _ = parse_rules(getattr(config, "stop_when", ""))
+    """Refuses stop rules that are none, and a held-out reward that is the one climbed."""
+    held_out, rules = getattr(config, "held_out_reward", ""), getattr(config, "stop_when", "")
+    hacking, _ = parse_rules(rules)
     if hacking and not held_out:
         raise UserError("--stop-when hacking compares the reward with one that is not climbed, and there is none.",
                         "Add --held-out-reward RUN: a reward model fitted on other judgments.")
-    if getattr(config, "shard", False) and getattr(config, "stop_when", ""):
+    if getattr(config, "shard", False) and rules:
         raise UserError("--stop-when keeps whole weights to go back to, and --shard has none.", "Leave one of them out.")
-    if held_out:
-        locate_reward(held_out)
-        lineage["held_out_reward"] = reward_identity(held_out)
-        if lineage["held_out_reward"] == lineage["reward"]:
-            raise UserError("The held-out reward is the reward that is climbed: it would always agree.",
-                            "Fit another on other judgments (harken snapshot splits them).")
+    if held_out and lineage["held_out_reward"] == lineage.get("reward"):
+        raise UserError("The held-out reward is the reward that is climbed: it would always agree.",
+                        "Fit another on other judgments (harken snapshot splits them).")
 
 
-def _train(method: ModuleType, config: RunConfig, run: Run, reward_spec: str | None) -> None:
+def _train(method: ModuleType, config: RunConfig, run: Run, rewards: Mapping[str, RewardWord]) -> None:
     from harken.engines.profile import profiling, table
     from harken.loops.watch import Watch
     options: dict[str, Any] = {"dtype": config.dtype, "tokens_per_micro_batch": config.tokens_per_micro_batch}
     sampler = open_learner(method, config, run) if learns(method) else open_sampler(config.model, **options)
-    reward = held_out = None
-    base = sampler.engine.shared
-    if reward_spec is not None:
-        reward = open_reward(reward_spec, aggregate=getattr(config, "aggregate", ""), on=base, **options)
-    if spec := getattr(config, "held_out_reward", ""):
-        held_out = open_reward(spec, on=base, **options)
-    config = dataclasses.replace(config, max_length=min(config.max_length, context(sampler.engine)))
+    engine = getattr(sampler, "engine", sampler)
+    if (template := getattr(engine, "template", None)) is not None:
+        note_template(template, run)
+    base = getattr(engine, "shared", None)
+    opened = {name: open_reward(word, aggregate=getattr(config, "aggregate", "") if name == "reward" else "", on=base, **options)
+              for name, word in rewards.items()}
+    reward, held_out = opened.get("reward"), opened.get("held_out_reward")
+    config = dataclasses.replace(config, max_length=min(config.max_length, context(engine)))
     if isinstance(config, SampleConfig) and learns(method):
-        run.watch = Watch(config, sampler.engine, sampler, run, reward, held_out)
-    with profiling(getattr(config, "profile", False), sampler.engine.device, sampler.engine.compute) as profile:
-        method.train(config, sampler.engine, sampler, reward, run)
+        run.watch = Watch(config, engine, sampler, run, reward, held_out)
+    profiled = getattr(config, "profile", False)
+    with profiling(profiled, getattr(engine, "device", None), getattr(engine, "compute", None)) as profile:
+        method.train(config, engine, sampler, reward, run)
     if profile and run.group.rank == 0:
         summary = profile.summary()
         write_json(run.path / "profile.json", summary)

@@ -23,7 +23,7 @@ from harken.objectives import phf
 from harken.objectives.supervised import nll
 from harken.stats.histogram import reached_by
 from harken.store.annotations import Annotated, Scored
-from harken.text.control import Control
+from harken.text.tags import Control
 
 DISGUISE = 1.5
 """Weights whose largest is less than this many times the smallest learn as MLE does."""

@@ -137,6 +137,8 @@ def fitting_prompts(config: Any, learner: Engine, run: Run, seen: Callable[[Prom
     if note := loaded.describe():
         run.note(note)
     every = [(p, learner.template.prompt_ids(seen(p))) for p in loaded.records]
+    for note in learner.template.counted():
+        run.note(note)
     kept = [(p, ids) for p, ids in every if len(ids) + config.max_tokens <= config.max_length]
     if len(kept) < len(every):
         run.note(f"Dropped {len(every) - len(kept)} of {len(every)} prompts: with {config.max_tokens} new tokens they exceed "

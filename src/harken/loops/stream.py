@@ -23,7 +23,7 @@ from harken.core.errors import UserError
 from harken.core.seeds import derive_seed
 from harken.store.annotations import Annotated, Scored
 from harken.store.splits import in_share
-from harken.text.control import encode
+from harken.text.tags import encode
 
 POOL_GROUPS = 8
 AT_ONCE = 64

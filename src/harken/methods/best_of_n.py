@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harken.core.config import RunConfig
+from harken.core.config import RunConfig, setting
 from harken.core.errors import UserError
 from harken.core.files import read_jsonl
 from harken.core.protocols import Reward, Sample
@@ -37,19 +37,19 @@ LEARNS = False
 
 @dataclass(frozen=True)
 class Config(RunConfig):
-    reward: str = ""
+    reward: str = setting("", names="reward")
     """What chooses: a reward model's run directory, several with commas, a scorer, or gold (the sandbox's known truth)."""
     aggregate: str = ""
     """How a reward model with groups makes one score: mean, group:NAME, worst or quantile:Q; empty is its shared head."""
-    n: int = 16
+    n: int = setting(16, least=1)
     """Candidates of every answer (at least 2)."""
-    missing_eos_penalty: float = 1.0
+    missing_eos_penalty: float = setting(1.0, least=0)
     """Subtracted from the score of a candidate that the token limit cut."""
-    max_tokens: int = 64
+    max_tokens: int = setting(64, least=1)
     """Longest candidate in tokens, of the estimate; whoever samples from the run chooses anew."""
-    temperature: float = 1.0
+    temperature: float = setting(1.0, least=0)
     """Sampling temperature of the estimate (above 0)."""
-    prompts_per_step: int = 8
+    prompts_per_step: int = setting(8, least=1)
     """Prompts between two checkpoints."""
 
 

@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-from harken.core.config import SampleConfig
+from harken.core.config import SampleConfig, setting
 from harken.core.errors import UserError
 from harken.core.protocols import Datum, Tree
 from harken.core.records import Message
@@ -43,31 +43,27 @@ from harken.loops.rollout import Gap, Rollout, fitting_prompts, weighted
 from harken.loops.schedule import Order, learning_rate
 from harken.objectives.policy_gradient import clipped, less_the_others
 from harken.objectives.supervised import nll
+from harken.text.template import read_template
 
 
 @dataclass(frozen=True)
 class Config(SampleConfig):
-    teacher: str = ""
+    teacher: str = setting("", names="model")
     """Whose distribution to learn: a run, a folder, a hub id; without it the model itself, with --teacher-system."""
     teacher_system: str = ""
     """A system prompt for the teacher alone: its effect is written into the student's weights."""
-    direction: str = "reverse"
+    direction: str = setting("reverse", one_of=("reverse", "forward"))
     """Which divergence: reverse (on the student's samples) or forward (on the teacher's)."""
-    prompts_per_step: int = 16
+    prompts_per_step: int = setting(16, least=1)
     """Prompts sampled in one step."""
-    completions_per_prompt: int = 2
+    completions_per_prompt: int = setting(2, least=1)
     """Completions of each prompt."""
-    clip: float = 0.0
+    clip: float = setting(0.0, least=0)
     """Clip range of the importance ratio, in reverse; 0 does not clip."""
-    replay: str = ""
+    replay: str = setting("", names="file")
     """Plain text to go on learning (documents separated by blank lines, or JSON Lines with "text")."""
     replay_share: float = 0.1
     """Share of each step's tokens that are text, with --replay."""
-
-
-def files(config: Config) -> dict[str, str]:
-    """What a resumed run must find unchanged, by option."""
-    return {"replay": config.replay}
 
 
 def train(config: Config, learner: Engine, sampler: HFSampler, reward: Any, run: Run) -> None:
@@ -158,7 +154,7 @@ def open_teacher(config: Config, learner: Engine) -> tuple[Engine, tuple[Message
         name, context = policy.base, policy.messages
     if name == config.model and not context:
         raise UserError("The teacher is the student: there is nothing to learn.", "Give --teacher, or --teacher-system.")
-    loaded = load(name, on=learner.shared)
+    loaded = load(name, on=learner.shared, template=read_template(config.template) if config.template else "")
     if policy:
         policy.check_base(config.teacher, loaded.lineage)
     if loaded.template.hash != learner.template.hash or loaded.model.config.vocab_size != learner.model.config.vocab_size:

@@ -25,8 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harken.core.config import TrainConfig
-from harken.core.errors import UserError
+from harken.core.config import TrainConfig, setting
 from harken.core.protocols import Datum, Tree
 from harken.core.records import Choice
 from harken.core.run import Run
@@ -36,30 +35,30 @@ from harken.objectives.direct import LOSSES, REFERENCE_FREE, kto, orpo, pairwise
 from harken.objectives.preference import pair_indices, repeat
 from harken.store.files import read_comparisons
 from harken.store.splits import in_share
-from harken.text.template import by_options, fit
+from harken.text.fitting import by_options, describe_same, distinguishes, fit
 
 
 @dataclass(frozen=True)
 class Config(TrainConfig):
-    loss: str = "dpo"
+    loss: str = setting("dpo", one_of=LOSSES)
     """dpo, cdpo, robust, ipo, hinge, simpo, orpo or kto."""
-    beta: float = 0.1
+    beta: float = setting(0.1, above=0)
     """Strength of the pull to the reference; simpo wants about 2, ipo's τ is the same number."""
-    smoothing: float = 0.1
+    smoothing: float = setting(0.1, least=0, below=0.5)
     """Chance that a label is wrong; used by cdpo and robust."""
     gamma: float = 1.0
     """SimPO's margin."""
-    nll_weight: float = 0.0
+    nll_weight: float = setting(0.0, least=0)
     """Adds this times the mean NLL of the best completions' tokens, against falling log-probs."""
-    epochs: float = 1.0
+    epochs: float = setting(1.0, above=0)
     """Passes over the rankings."""
-    batch_size: int = 16
+    batch_size: int = setting(16, least=1)
     """Sets of completions in one optimiser step, with all their rankings."""
-    learning_rate: float = 5e-5
+    learning_rate: float = setting(5e-5, least=0)
     """Peak learning rate of AdamW; about 5e-7 when training every parameter (--lora-rank 0)."""
-    warmup: float = 0.1
+    warmup: float = setting(0.1, least=0, most=1)
     """Share of the steps over which the learning rate rises linearly."""
-    holdout: float = 0.1
+    holdout: float = setting(0.1, least=0, most=1)
     """Share of prompts kept out of training to measure accuracy on; 0 trains on everything."""
 
 
@@ -69,15 +68,17 @@ def needs_reference(config: Config) -> bool:
 
 def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) -> None:
     """Trains `learner` on rankings; `sampler` and `reward` are not used."""
-    _check(config)
     loaded = read_comparisons(config.data, skip_bad=config.skip_bad)
     fitted = fit([learner.template.tree(c.prompt, c.options) for c in loaded.records], config.max_length, config.overlong)
-    for note in (loaded.describe(), fitted.describe("rankings", config.max_length)):
+    for note in (loaded.describe(), fitted.describe("rankings", config.max_length), *learner.template.counted()):
         if note:
             run.note(note)
-    told = [(loaded.records[i], tree) for i, tree in zip(fitted.kept, fitted.trees) if loaded.records[i].has_preference]
-    if len(told) < len(fitted.trees):
-        run.note(f"{len(fitted.trees) - len(told)} rankings are all ties and say nothing here.")
+    ranked = [(loaded.records[i], tree) for i, tree in zip(fitted.kept, fitted.trees) if loaded.records[i].has_preference]
+    told = [(choice, tree) for choice, tree in ranked if distinguishes(choice)]
+    if len(ranked) < len(fitted.trees):
+        run.note(f"{len(fitted.trees) - len(ranked)} rankings are all ties and say nothing here.")
+    if note := describe_same(len(ranked) - len(told)):
+        run.note(note)
     kept = [(c, t) for c, t in told if not in_share(c.prompt.id, config.holdout, config.seed)]
     outside = [(c, t) for c, t in told if in_share(c.prompt.id, config.holdout, config.seed)]
     elements = by_options(kept)
@@ -181,12 +182,3 @@ def implicit_accuracy(config: Config, learner: Engine, held: Sequence[tuple[Choi
     else:
         scores = [[float(p.mean()) for p in tree] for tree in policy]
     return evaluate_pairs([choice for choice, _ in held], scores).to_json()["accuracy"]
-
-
-def _check(config: Config) -> None:
-    if config.loss not in LOSSES:
-        raise UserError(f"--loss {config.loss!r} is unknown.", f"Use one of {', '.join(LOSSES)}.")
-    if config.beta <= 0:
-        raise UserError(f"--beta {config.beta} is out of range.", "It must be above 0.")
-    if not 0 <= config.smoothing < 0.5:
-        raise UserError(f"--smoothing {config.smoothing} is out of range.", "It must be at least 0 and below 0.5.")

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harken.core.config import RolloutConfig
+from harken.core.config import RolloutConfig, setting
 from harken.core.errors import UserError
 from harken.core.protocols import Datum, Reward, Tree
 from harken.core.run import Run
@@ -30,7 +30,7 @@ from harken.objectives.supervised import nll
 
 @dataclass(frozen=True)
 class Config(RolloutConfig):
-    completions_per_prompt: int = 8
+    completions_per_prompt: int = setting(8, least=1)
     """Completions of each prompt (G, at least 2)."""
     keep: int = 1
     """Completions kept of each prompt."""

@@ -29,7 +29,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from harken.core.config import RolloutConfig
+from harken.core.config import RolloutConfig, setting
 from harken.core.errors import UserError
 from harken.core.protocols import Reward
 from harken.core.run import Run
@@ -44,19 +44,19 @@ from harken.objectives.policy_gradient import AGGREGATIONS, clipped, group_relat
 
 @dataclass(frozen=True)
 class Config(RolloutConfig):
-    completions_per_prompt: int = 8
+    completions_per_prompt: int = setting(8, least=1)
     """Completions of each prompt (G, at least 2)."""
-    beta: float = 0.04
+    beta: float = setting(0.04, least=0)
     """Weight of the KL to the starting model, in the loss."""
-    clip: float = 0.2
+    clip: float = setting(0.2, least=0)
     """Clip range of the importance ratio; 0 does not clip."""
-    kl: str = "k3"
+    kl: str = setting("k3", one_of=("k3", "k2", "reward"))
     """The KL's estimator in the loss: k3 (as published) or k2 (KL's own gradient); or reward, k1 in the reward."""
-    scale: str = "group"
+    scale: str = setting("group", one_of=("group", "batch", "none"))
     """What the centred rewards are divided by: group (its deviation), batch, or none (Dr. GRPO)."""
-    aggregation: str = "sequence_mean"
+    aggregation: str = setting("sequence_mean", one_of=AGGREGATIONS)
     """How tokens weigh: sequence_mean (GRPO), token_mean (DAPO), constant (Dr. GRPO) or sequence_sum."""
-    ratio: str = "token"
+    ratio: str = setting("token", one_of=("token", "sequence"))
     """What the importance ratio is of: token (GRPO), or sequence, the completion's mean log-ratio (GSPO)."""
     clip_high: float = 0.0
     """Upper clip range where it differs (DAPO: 0.28); 0 takes --clip."""
@@ -121,7 +121,3 @@ def _check(config: Config) -> None:
         raise UserError(f"GRPO needs at least 2 completions a prompt and a temperature above 0; found "
                         f"{config.completions_per_prompt} and {config.temperature}.",
                         "Raise --completions-per-prompt or --temperature.")
-    for name, known in (("kl", ("k3", "k2", "reward")), ("scale", ("group", "batch", "none")), ("aggregation", AGGREGATIONS),
-                        ("ratio", ("token", "sequence"))):
-        if getattr(config, name) not in known:
-            raise UserError(f"--{name} {getattr(config, name)!r} is unknown.", f"Use one of {', '.join(known)}.")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from harken.core import processes
-from harken.core.config import TrainConfig
+from harken.core.config import TrainConfig, setting
 from harken.core.errors import UserError
 from harken.core.files import read_json, write_json
 from harken.core.protocols import Reward
@@ -35,7 +35,7 @@ from harken.loops.feedback import Feedback
 from harken.loops.schedule import learning_rate
 from harken.loops.stream import Stream
 from harken.store.annotations import Annotated
-from harken.text.control import Control
+from harken.text.tags import Control, end_of_text
 
 OBJECTIVES = ("mle", "filter", "conditional", "unlikelihood", "rwr", "awr", "mask")
 
@@ -46,53 +46,53 @@ class Config(TrainConfig):
     """Checkpoint to go on from; new starts from scratch."""
     data: str = ""
     """Folder of an annotated corpus (harken annotate)."""
-    objective: str = "mle"
+    objective: str = setting("mle", one_of=OBJECTIVES)
     """mle, filter, conditional, unlikelihood, rwr, awr, or mask (bad segments are read and not learnt)."""
     scorer: str = ""
     """Whose scores, where several scorers annotated the corpus."""
     threshold: float = 0.0
     """Least score that is good, in the scorer's own unit."""
-    best: float = 0.0
+    best: float = setting(0.0, least=0, most=1)
     """Share of documents or segments to call good, instead of a threshold: 0.25 for the best quarter."""
-    level: str = ""
+    level: str = setting("", one_of=("", "segment", "document"))
     """Whose score decides: segment, or document (the mean of its segments). Empty: filter by document, the others by segment."""
-    drop: float = 0.01
+    drop: float = setting(0.01, least=0, most=1)
     """conditional: share of segments that get no token, at random."""
-    alpha: float = 1.0
+    alpha: float = setting(1.0, least=0)
     """unlikelihood: weight of the bad tokens' loss. awr: of the language model's loss, 1 - alpha of the value's."""
-    beta: float = 1.0
+    beta: float = setting(1.0, above=0)
     """rwr, awr: temperature of the weights exp(R / beta)."""
-    unit: float = 1.0
+    unit: float = setting(1.0, above=0)
     """rwr, awr: the reward R is the score times this. 0.01 makes faults per 100 characters the paper's faults a character."""
-    feedback_from: float = 0.0
+    feedback_from: float = setting(0.0, least=0, most=1)
     """Share of the tokens after which feedback begins; before it all text is learnt plainly."""
-    feedback_until: float = 1.0
+    feedback_until: float = setting(1.0, least=0, most=1)
     """Share of the tokens after which feedback ends. Of conditional, 0.9 leaves a cooldown without control tokens (MeCo)."""
-    upsample: int = 1
+    upsample: int = setting(1, least=1)
     """How often an epoch sees a document that is good as a whole."""
-    tokens: int = 0
+    tokens: int = setting(0, least=0)
     """Tokens to learn; 0 is one pass over the corpus, whatever the objective leaves out of it."""
-    batch_size: int = 32
+    batch_size: int = setting(32, least=1)
     """Windows of max_length tokens in one optimiser step."""
-    max_length: int = 256
+    max_length: int = setting(256, least=2)
     """Tokens of a window, at most the model's context."""
     size: str = "2M"
     """Parameters of a new model, like 500K, 2M or 124M."""
-    architecture: str = "llama"
+    architecture: str = setting("llama", one_of=scratch.ARCHITECTURES)
     """Kind of a new model: llama or gpt2."""
-    vocabulary: int = 4096
+    vocabulary: int = setting(4096, least=1)
     """Tokens of a new model's tokenizer, learnt from the corpus."""
-    holdout: float = 0.02
+    holdout: float = setting(0.02, least=0, below=1)
     """Share of documents kept out of training to measure the loss on."""
-    learning_rate: float = 1e-3
+    learning_rate: float = setting(1e-3, least=0)
     """Peak learning rate of AdamW."""
-    warmup: float = 0.01
+    warmup: float = setting(0.01, least=0, most=1)
     """Share of the steps over which the learning rate rises linearly."""
-    schedule: str = "linear"
+    schedule: str = setting("linear", one_of=("cosine", "linear", "constant"))
     """Learning rate after warm-up: cosine (to 10 %), linear (to 0) or constant."""
-    weight_decay: float = 0.1
+    weight_decay: float = setting(0.1, least=0)
     """AdamW's decoupled weight decay."""
-    lora_rank: int = 0
+    lora_rank: int = setting(0, least=0)
     """Rank of LoRA adapters; 0 trains every parameter, which control tokens need."""
 
 
@@ -113,17 +113,8 @@ Detoxify, minus finds or violations per 100 characters. Its batches are of 64 (s
 
 
 def check(config: Config) -> None:
-    for name, allowed in (("objective", OBJECTIVES), ("level", ("", "segment", "document"))):
-        if (value := getattr(config, name)) not in allowed:
-            raise UserError(f"--{name} {value!r} is unknown.", f"Use one of {', '.join(filter(None, allowed))}.")
-    for name in ("drop", "feedback_from", "feedback_until", "best"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(config, name)} is out of range.", "It must be between 0 and 1.")
     if config.feedback_from >= config.feedback_until:
         raise UserError("--feedback-from is not before --feedback-until: there would be no feedback.", "Correct one of them.")
-    for name in ("beta", "unit", "batch_size", "upsample"):
-        if getattr(config, name) <= 0:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(config, name)} is out of range.", "It must be above 0.")
     if config.lora_rank and (config.model == "new" or config.objective == "conditional"):
         raise UserError("LoRA leaves the rows of new tokens as they are.", "Leave --lora-rank at 0.")
 
@@ -174,7 +165,7 @@ def train(config: Config, learner: Engine, sampler: HFSampler, reward: Reward | 
     tokenizer = learner.template.tokenizer
     stream = Stream(annotated, tokenizer, length=config.max_length, seed=config.seed, holdout=config.holdout,
                     copies=config.upsample)
-    feedback = Feedback(config, annotated, control, learner.template.stop_ids[0], run)
+    feedback = Feedback(config, annotated, control, end_of_text(learner.template), run)
     run.say(f"Reads {annotated.segments:,} scores by {annotated.scorer}; nothing is scored again.")
     tokens = config.tokens or stream.count_tokens()
     per_step = config.batch_size * config.max_length

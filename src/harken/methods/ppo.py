@@ -21,7 +21,6 @@ Leaves out: dual clipping, value-function warm-up, asynchronous rollouts.
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harken.core.config import RolloutConfig
+from harken.core.config import RolloutConfig, setting
 from harken.core.errors import UserError
 from harken.core.files import read_json, write_json
 from harken.core.protocols import Datum, Reward, Tree
@@ -51,21 +50,21 @@ from harken.text.documents import read_documents, windows
 
 @dataclass(frozen=True)
 class Config(RolloutConfig):
-    prompts_per_step: int = 32
+    prompts_per_step: int = setting(32, least=1)
     """Prompts sampled in one step."""
-    completions_per_prompt: int = 1
+    completions_per_prompt: int = setting(1, least=1)
     """Completions of each prompt; more share the prompt's computation."""
-    beta: float = 0.02
+    beta: float = setting(0.02, least=0)
     """Weight of the KL to the starting model, per token, in the reward; the first one where --kl-target adapts it."""
-    clip: float = 0.2
+    clip: float = setting(0.2, least=0)
     """Clip range of the importance ratio; 0 does not clip."""
     kl_target: float = 0.0
     """KL a completion, in nats, that an adaptive beta steers to; 0 keeps beta fixed."""
-    kl_horizon: float = 10000.0
+    kl_horizon: float = setting(10000.0, least=1)
     """Completions over which the adaptive beta moves by a factor of e at most a fifth (Ziegler et al.)."""
-    lam: float = 0.95
+    lam: float = setting(0.95, least=0, most=1)
     """GAE's λ."""
-    critic: str = "shared"
+    critic: str = setting("shared", one_of=("shared", "separate", "reward"))
     """The value function: shared (a head on the policy), separate (its own network), or reward (from the reward model)."""
     critic_learning_rate: float = 1e-4
     """Peak learning rate of a separate critic."""
@@ -75,19 +74,21 @@ class Config(RolloutConfig):
     """Clip range of the value function's change; 0 does not clip."""
     whiten_rewards: bool = False
     """Divide the tokens' rewards by their standard deviation."""
-    epochs_per_step: int = 1
+    epochs_per_step: int = setting(1, least=1)
     """Passes over the completions of one step (InstructGPT: 1)."""
-    minibatches: int = 4
+    minibatches: int = setting(4, least=1)
     """Optimiser steps of each pass."""
-    ptx_data: str = ""
+    ptx_data: str = setting("", names="file")
     """Pretraining text for PPO-ptx: a .txt file, or JSON Lines with "text"."""
     ptx_coef: float = 1.0
     """PPO-ptx's γ (InstructGPT: 27.8)."""
     ptx_per_episode: float = 1.0
     """Windows of pretraining text learnt from for each completion (InstructGPT: 8)."""
-    ptx_length: int = 128
+    ptx_length: int = setting(128, least=2)
     """Tokens of a window of pretraining text."""
-    ema: float = 0.0
+    temperature: float = setting(1.0, least=1e-6)
+    """Sampling temperature, the same for scoring."""
+    ema: float = setting(0.0, least=0, most=0.9999999)
     """Decay of the moving average of the weights, an optimiser step (InstructGPT: 0.992); 0 saves the last weights."""
 
 
@@ -117,7 +118,6 @@ def head(config: Config) -> str | None:
 
 def train(config: Config, learner: Engine, sampler: HFSampler, reward: Reward, run: Run) -> None:
     """Trains `learner` to raise `reward` on the prompts; `sampler` samples from the learner's weights."""
-    _check(config)
     kept = fitting_prompts(config, learner, run)
     order = Order(len(kept), config.prompts_per_step, 1, config.seed)
     total = config.steps or order.total
@@ -269,13 +269,3 @@ class State:
             self.critic.load_state(folder / "critic")
         if self.shadow:
             self.shadow = self.learner.cut(torch.load(folder / "average.pt", map_location=self.learner.device, weights_only=True))
-
-
-def _check(config: Config) -> None:
-    if config.critic not in ("shared", "separate", "reward"):
-        raise UserError(f"--critic {config.critic!r} is unknown.", "Use shared, separate or reward.")
-    for name, low, high in (("lam", 0, 1), ("ema", 0, 0.9999999), ("temperature", 1e-6, math.inf), ("kl_horizon", 1, math.inf),
-                            ("ptx_length", 2, math.inf), ("minibatches", 1, math.inf), ("epochs_per_step", 1, math.inf)):
-        if not low <= getattr(config, name) <= high:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(config, name)} is out of range.", f"It must be at least {low}"
-                            + (f" and at most {high}." if high < math.inf else "."))

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from harken.core.config import RunConfig
+from harken.core.config import RunConfig, setting
 from harken.core.errors import UserError
 from harken.core.files import read_jsonl
 from harken.core.protocols import Reward
@@ -48,29 +48,29 @@ State = tuple[str, tuple[int, ...]]
 class Config(RunConfig):
     prompt: str = ""
     """Prompts with commas between them: hhh, qa, helpful, harmful, long, or a .txt or .json file of your own."""
-    shots: str = ""
+    shots: str = setting("", names="file")
     """JSON Lines file of demonstrations to take examples from."""
-    n_shots: int = 4
+    n_shots: int = setting(4, least=0)
     """Examples before the question, with --shots."""
-    search: str = "none"
+    search: str = setting("none", one_of=("none", "greedy"))
     """How to choose examples and instruction: none (examples by the seed) or greedy (coordinate by coordinate)."""
-    budget: int = 32
+    budget: int = setting(32, least=1)
     """Most candidates a search tries."""
-    pool: int = 8
+    pool: int = setting(8, least=1)
     """Demonstrations a search chooses each example from."""
-    reward: str = ""
+    reward: str = setting("", names="reward")
     """What chooses: a reward model's run directory, a scorer, or gold; without it one prompt is taken as it is."""
     aggregate: str = ""
     """How a reward model with groups makes one score: mean, group:NAME, worst or quantile:Q; empty is its shared head."""
-    holdout: float = 0.5
+    holdout: float = setting(0.5, least=0, most=1)
     """Share of the prompts of --data that choose nothing: the figures are theirs."""
-    n: int = 2
+    n: int = setting(2, least=1)
     """Answers to each prompt under each candidate."""
-    max_tokens: int = 64
+    max_tokens: int = setting(64, least=1)
     """Longest answer in tokens."""
-    temperature: float = 1.0
+    temperature: float = setting(1.0, least=0)
     """Sampling temperature."""
-    missing_eos_penalty: float = 1.0
+    missing_eos_penalty: float = setting(1.0, least=0)
     """Subtracted from the score of an answer that the token limit cut."""
 
 
@@ -83,9 +83,8 @@ def needs_data(config: Config) -> bool:
 
 
 def files(config: Config) -> dict[str, str]:
-    """What a resumed run must find unchanged, by option."""
-    named = {f"prompt {name}": name for name in names(config) if name not in shipped()}
-    return {"shots": config.shots, **named}
+    """Further files that a resumed run must find unchanged, by option."""
+    return {f"prompt {name}": name for name in names(config) if name not in shipped()}
 
 
 def names(config: Config) -> list[str]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from harken.core.config import RolloutConfig
+from harken.core.config import RolloutConfig, setting
 from harken.core.errors import UserError
 from harken.core.protocols import Reward
 from harken.core.run import Run
@@ -30,13 +30,13 @@ from harken.objectives.policy_gradient import clipped, leave_one_out
 
 @dataclass(frozen=True)
 class Config(RolloutConfig):
-    prompts_per_step: int = 32
+    prompts_per_step: int = setting(32, least=1)
     """Prompts sampled in one step."""
-    completions_per_prompt: int = 1
+    completions_per_prompt: int = setting(1, least=1)
     """Completions of each prompt."""
-    baseline: str = "batch"
+    baseline: str = setting("batch", one_of=("batch", "none"))
     """What is subtracted from the return: batch (mean of the step's others) or none."""
-    beta: float = 0.05
+    beta: float = setting(0.05, least=0)
     """Weight of the KL to the starting model, per token, in the reward."""
 
 
@@ -46,8 +46,6 @@ def needs_reference(config: Config) -> bool:
 
 def train(config: Config, learner: Engine, sampler: HFSampler, reward: Reward, run: Run) -> None:
     """Trains `learner` to raise `reward` on the prompts; `sampler` samples from the learner's weights."""
-    if config.baseline not in ("batch", "none"):
-        raise UserError(f"--baseline {config.baseline!r} is unknown.", "Use batch or none.")
     if config.temperature <= 0:
         raise UserError(f"--temperature {config.temperature} is out of range.", "REINFORCE needs one above 0.")
     kept = fitting_prompts(config, learner, run)

@@ -24,44 +24,44 @@ from typing import Any
 
 import torch
 
-from harken.core.config import TrainConfig
+from harken.core.config import TrainConfig, setting
 from harken.core.errors import UserError
 from harken.core.protocols import Datum, Tree
 from harken.core.records import Choice
 from harken.core.run import Run
 from harken.engines.hf import Engine
-from harken.labelers.given import BETA_SD, LENGTH_SD, Ranked, traits_given
+from harken.labelers.models.given import BETA_SD, LENGTH_SD, Ranked, fit_traits
 from harken.loops.schedule import Order, learning_rate
 from harken.objectives.feedback import felt, labeler_prior
 from harken.objectives.preference import TIES, k_wise, repeat
 from harken.stats.pairs import PairScores, evaluate_pairs, ordered_apart
 from harken.store.files import read_comparisons, read_demonstrations
 from harken.store.splits import held_out_labelers, in_share
-from harken.text.template import by_options, fit
+from harken.text.fitting import by_options, describe_same, distinguishes, fit
 
 
 @dataclass(frozen=True)
 class Config(TrainConfig):
-    epochs: float = 1.0
+    epochs: float = setting(1.0, above=0)
     """Passes over the rankings."""
-    batch_size: int = 16
+    batch_size: int = setting(16, least=1)
     """Sets of completions in one optimiser step, with all their rankings."""
-    ties: str = "davidson"
+    ties: str = setting("davidson", one_of=TIES)
     """Ties: davidson or rao_kupper (a learnt tie parameter), or drop (as InstructGPT)."""
-    labelers: str = "plain"
+    labelers: str = setting("plain", one_of=("plain", "reliability", "groups"))
     """Who judged: plain (all alike), reliability (each one's rationality and pull towards length are learnt), or groups
     (a score of each group's own, drawn to the shared one)."""
     group_by: str = ""
     """The tag that says who belongs together, like age; used by --labelers groups."""
     group_shrinkage: float = 1.0
     """How strongly each group's score is drawn to the shared one: the precision of a prior in units of a score."""
-    labeler_learning_rate: float = 0.02
+    labeler_learning_rate: float = setting(0.02, least=0)
     """Peak learning rate of the labelers' own parameters; the schedule is the model's."""
-    demonstrations: str = ""
+    demonstrations: str = setting("", names="file")
     """JSON Lines file of demonstrations whose scores shall average 0; without it the training completions do."""
-    holdout: float = 0.15
+    holdout: float = setting(0.15, least=0, most=1)
     """Share of prompts kept out of training to measure accuracy on."""
-    holdout_labelers: float = 0.1
+    holdout_labelers: float = setting(0.1, least=0, most=1)
     """Share of labelers kept out as well, at least one, where five or more are known; 0 trains on everybody."""
 
 
@@ -71,17 +71,19 @@ def head(config: Config) -> str:
 
 def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) -> None:
     """Trains `learner` (with a reward head) on comparisons; `sampler` and `reward` are not used."""
-    if config.ties not in TIES:
-        raise UserError(f"--ties {config.ties!r} is unknown.", f"Use one of {', '.join(TIES)}.")
     loaded = read_comparisons(config.data, skip_bad=config.skip_bad)
     fitted = fit([learner.template.tree(c.prompt, c.options) for c in loaded.records], config.max_length, config.overlong)
-    for note in (loaded.describe(), fitted.describe("rankings", config.max_length)):
+    for note in (loaded.describe(), fitted.describe("rankings", config.max_length), *learner.template.counted()):
         if note:
             run.note(note)
-    choices = [loaded.records[i] for i in fitted.kept]
+    read = [(loaded.records[i], tree) for i, tree in zip(fitted.kept, fitted.trees)]
+    told = [(choice, tree) for choice, tree in read if distinguishes(choice) or not choice.has_preference]
+    if note := describe_same(len(read) - len(told)):
+        run.note(note)
+    choices = [choice for choice, _ in told]
     strangers = held_out_labelers(choices, config.holdout_labelers, config.seed)
     kept, prompts_out, labelers_out = [], [], []
-    for choice, tree in zip(choices, fitted.trees):
+    for choice, tree in told:
         outside = in_share(choice.prompt.id, config.holdout, config.seed)
         if choice.labeler in strangers:
             labelers_out.append((choice, tree))
@@ -239,7 +241,8 @@ def _who(learner: Engine, people: dict[str, int], elements: list[tuple[Tree, lis
     scores = [s.tolist() for s in learner.scores([tree for tree, _ in elements])]
     said = [Ranked(row, [math.log2(len(text) + 1) for text in c.options], c.ranks, people[c.labeler or ""])
             for row, (_, choices) in zip(scores, elements) for c in choices]
-    count, found = Counter(one.labeler for one in said), traits_given(said, len(people), beta_sd=BETA_SD, length_sd=LENGTH_SD)
+    count = Counter(one.labeler for one in said)
+    found = fit_traits(said, labelers=len(people), beta_sd=BETA_SD, length_sd=LENGTH_SD)
     return {name: _interval("beta", found.beta[i], found.beta_sd[i]) | _interval("length", found.length[i], found.length_sd[i])
             | {"level": 0.9, "rankings": count[i]} for name, i in people.items()}
 

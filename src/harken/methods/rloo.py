@@ -23,7 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from harken.core.config import RolloutConfig
+from harken.core.config import RolloutConfig, setting
 from harken.core.errors import UserError
 from harken.core.protocols import Reward
 from harken.core.run import Run
@@ -36,11 +36,11 @@ from harken.objectives.policy_gradient import clipped, leave_one_out
 
 @dataclass(frozen=True)
 class Config(RolloutConfig):
-    completions_per_prompt: int = 4
+    completions_per_prompt: int = setting(4, least=1)
     """Completions of each prompt (G, at least 2)."""
-    beta: float = 0.05
+    beta: float = setting(0.05, least=0)
     """Weight of the KL to the starting model, per token, in the reward."""
-    clip: float = 0.2
+    clip: float = setting(0.2, least=0)
     """Clip range of the importance ratio; 0 does not clip."""
 
 

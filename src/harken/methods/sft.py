@@ -5,7 +5,8 @@
                      --select reward --reward runs/rm --out runs/sft
 
 The loss is the mean negative log-likelihood of the demonstrations' tokens, the end-of-turn token
-included, averaged over the tokens of the optimiser step. Prompts are context, never learnt.
+included, averaged over the tokens of the optimiser step. Prompts are context, never learnt; of a dialogue the last answer is
+learnt, or with --turns all each of them, in one row.
 Rows are packed without padding and examples never see each other.
 
 --mix adds files, each with its weight; --replay goes on learning plain text, a share of every step's tokens (InstructGPT
@@ -24,10 +25,10 @@ from typing import Any
 
 import torch
 
-from harken.core.config import TrainConfig
+from harken.core.config import TrainConfig, setting
 from harken.core.errors import UserError
 from harken.core.files import read_json, read_jsonl, write_json
-from harken.core.protocols import Datum, Reward, Tree
+from harken.core.protocols import Datum, Reward
 from harken.core.records import Prompt
 from harken.core.run import Run
 from harken.core.seeds import derive_seed
@@ -40,36 +41,39 @@ from harken.objectives.supervised import nll
 from harken.stats.intervals import mean_interval
 from harken.store.files import read_demonstrations
 from harken.store.splits import in_share
-from harken.text.template import fit
+from harken.text.fitting import fit
+from harken.text.turns import Example, describe, dialogue
 
 
 @dataclass(frozen=True)
 class Config(TrainConfig):
-    epochs: float = 2.0
+    epochs: float = setting(2.0, above=0)
     """Passes over the data."""
-    batch_size: int = 16
+    batch_size: int = setting(16, least=1)
     """Demonstrations in one optimiser step."""
-    learning_rate: float = 2e-4
+    learning_rate: float = setting(2e-4, least=0)
     """Peak learning rate of AdamW; about 1e-5 when training every parameter (--lora-rank 0)."""
-    holdout: float = 0.1
+    turns: str = setting("last", one_of=("last", "all"))
+    """Which answers of a dialogue are learnt: the last, or all; what is not learnt is context."""
+    holdout: float = setting(0.1, least=0, most=1)
     """Share of prompts kept out of training to measure the loss on; 0 trains on everything."""
     mix: str = ""
     """Further demonstrations, FILE:WEIGHT with commas between; a weight is how often an epoch sees each (without: once)."""
-    replay: str = ""
+    replay: str = setting("", names="file")
     """Plain text to go on learning (documents separated by blank lines, or JSON Lines with "text")."""
     replay_share: float = 0.1
     """Share of each step's tokens that are text, with --replay."""
-    select: str = "last"
+    select: str = setting("last", one_of=("last", "loss", "reward"))
     """Whose weights are kept: of the last epoch, or of the best by held-out loss or reward."""
-    reward: str = ""
+    reward: str = setting("", names="reward")
     """What selects, with --select reward: a reward model's run directory, a scorer, or gold."""
     aggregate: str = ""
     """How a reward model with groups makes one score: mean, group:NAME, worst or quantile:Q; empty is its shared head."""
-    n: int = 1
+    n: int = setting(1, least=1)
     """Answers to each held-out prompt after each epoch, with --select reward."""
-    max_tokens: int = 64
+    max_tokens: int = setting(64, least=1)
     """Longest such answer in tokens."""
-    missing_eos_penalty: float = 1.0
+    missing_eos_penalty: float = setting(1.0, least=0)
     """Subtracted from the score of such an answer that the token limit cut."""
 
 
@@ -77,8 +81,8 @@ class Config(TrainConfig):
 class Split:
     """A file's demonstrations: to learn from, and held out with their prompts."""
 
-    kept: list[Tree] = field(default_factory=list)
-    held: list[Tree] = field(default_factory=list)
+    kept: list[Example] = field(default_factory=list)
+    held: list[Example] = field(default_factory=list)
     prompts: list[Prompt] = field(default_factory=list)
 
 
@@ -87,8 +91,8 @@ def needs_reward(config: Config) -> bool:
 
 
 def files(config: Config) -> dict[str, str]:
-    """What a resumed run must find unchanged, by option."""
-    return {"replay": config.replay, **{f"mix {name}": name for name, _ in mixed(config)}}
+    """Further files that a resumed run must find unchanged, by option."""
+    return {f"mix {name}": name for name, _ in mixed(config)}
 
 
 def mixed(config: Config) -> list[tuple[str, float]]:
@@ -125,10 +129,11 @@ def train(config: Config, learner: Engine, sampler: HFSampler, reward: Reward | 
 
     for step in run.track(start, order.total, "sft"):
         batch = [kept[i] for i in order(step)]
-        tokens = sum(len(t.completions[0]) for t in batch)
+        tokens = sum(e.tokens for e in batch)
         text = replay.batch(step, tokens) if replay else []
         share = config.replay_share if text else 0.0
-        data = [Datum(t, {"weights": [(1 - share) / tokens] * len(t.completions[0])}) for t in batch]
+        weight = (1 - share) / tokens
+        data = [Datum(e.tree, {"weights": [weight if m else 0.0 for mask in e.learnt for m in mask]}) for e in batch]
         metrics = learner.forward_backward(data, lambda out, x: nll(out.logps_N, x["weights"]))
         if text:
             metrics = {"loss": metrics["loss"], "nll": metrics["nll"] / (1 - share), **learn_text(learner, text, share)}
@@ -140,7 +145,7 @@ def train(config: Config, learner: Engine, sampler: HFSampler, reward: Reward | 
             judge.offer(step + 1, (step + 1) / order.per_epoch, run)
         run.checkpoint(step + 1, judge.save)
 
-    result = {"steps": order.total, "demonstrations": len(kept), "heldout": len(outside)}
+    result: dict[str, Any] = {"steps": order.total, "demonstrations": len(kept), "heldout": len(outside)}
     if config.mix:
         result["files"] = {name: len(s.kept) for name, s in zip((config.data, *(n for n, _ in mixed(config))), splits)}
     run.finish({**result, **judge.conclude(order.total, run)}, lambda folder: learner.save(folder, base=run.config["base"]))
@@ -154,18 +159,21 @@ def check(config: Config) -> None:
 def read_split(config: Config, name: str, learner: Engine, run: Run) -> Split:
     """A file's demonstrations that fit; held out are those of a prompt that falls into the share, in whichever file."""
     loaded = read_demonstrations(name, skip_bad=config.skip_bad)
-    fitted = fit([learner.template.tree(d.prompt, [d.completion]) for d in loaded.records], config.max_length, config.overlong)
-    for note in (loaded.describe(), fitted.describe("demonstrations", config.max_length)):
-        if note:
-            run.note(note if name == config.data else f"{name}: {note}")
+    examples = [dialogue(learner.template, d, config.turns) for d in loaded.records]
+    fitted = fit([e.tree for e in examples], config.max_length, config.overlong)
+    fitted.keep([examples[i].cut(tree).tokens > 0 for i, tree in zip(fitted.kept, fitted.trees)])
+    notes = [loaded.describe(), describe(loaded.records, config.turns), fitted.describe("demonstrations", config.max_length)]
+    for note in (*filter(None, notes), *learner.template.counted()):
+        run.note(note if name == config.data else f"{name}: {note}")
     split = Split()
     for i, tree in zip(fitted.kept, fitted.trees):
+        example = examples[i].cut(tree)
         prompt = loaded.records[i].prompt
         if in_share(prompt.id, config.holdout, config.seed):
-            split.held.append(tree)
+            split.held.append(example)
             split.prompts.append(prompt)
         else:
-            split.kept.append(tree)
+            split.kept.append(example)
     return split
 
 
@@ -233,10 +241,12 @@ class Judge:
             self.weights = torch.load(folder / "best.pt", map_location=self.learner.device, weights_only=True)
 
 
-def mean_nll(learner: Engine, trees: list[Tree]) -> float:
-    """Mean negative log-likelihood per completion token, in nats."""
-    logps = [x for tree in learner.logprobs(trees) for x in tree]
-    found = -float(sum(x.sum() for x in logps)) / sum(map(len, logps))
+def mean_nll(learner: Engine, examples: list[Example]) -> float:
+    """Mean negative log-likelihood per learnt token, in nats."""
+    logps = learner.logprobs([e.tree for e in examples])
+    masked = [(x, mask) for tree, e in zip(logps, examples) for x, mask in zip(tree, e.learnt)]
+    parts = [x if all(mask) else x[torch.tensor(mask, device=x.device)] for x, mask in masked]
+    found = -float(sum(x.sum() for x in parts)) / sum(map(len, parts))
     if not math.isfinite(found):
         raise UserError(f"The held-out loss is {found}.", "The model is broken: lower --learning-rate, or check --model.")
     return found

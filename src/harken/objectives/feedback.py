@@ -1,4 +1,4 @@
-"""The likelihood of feedback for networks: what `harken.labelers.likelihood` is in NumPy, term by term.
+"""The likelihood of feedback for networks: what `harken.labelers.models.likelihood` is in NumPy, term by term.
 
     u = felt(scores_C, beta_A[who_C], length_A[who_C], size_C)      # what labeler who felt for each completion
     loss, metrics = k_wise(u, ranks_C, weights_C, sizes, ties="davidson", tie=tie)

@@ -7,10 +7,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import harken
+from markupsafe import Markup
+
 from harken.core.errors import UserError
-from harken.report import curves, monitors, people, results, samples
-from harken.report.html import section, text
+from harken.core.version import __version__
+from harken.draw.page import page
+from harken.report import curves, evals, monitors, people, results, samples
 from harken.report.load import RunData, load_runs
 
 
@@ -21,13 +23,13 @@ def build_report(runs: Sequence[Path], out: Path) -> Path:
     Raises `UserError` for no runs, a path that is not a run directory, or an `out` that cannot be written.
     """
     out = Path(out)
-    page = render(load_runs(runs))
+    whole = render(load_runs(runs))
     if out.is_dir():
         raise UserError(f"{out} is a directory.", "Name a file: --out report.html.")
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
+        temporary.write_text(whole, encoding="utf-8", errors="backslashreplace")
         temporary.replace(out)
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror or error}.", "Choose another --out.") from None
@@ -41,6 +43,7 @@ def render(runs: Sequence[RunData]) -> str:
     sections = (
         ("results", "Results", results.tables(runs), "Each bar is an interval on its column's scale, the dot the "
          "estimate."),
+        ("evaluations", "Evaluations", evals.evals(runs), "What was measured, beside what it was compared with."),
         ("frontier", "Reward against KL", curves.reward_against_kl(runs), "What each step away from the start bought. "
          "A proxy that climbs while gold falls is being exploited."),
         ("monitors", "Monitors", monitors.monitors(runs), "An audit, not a guarantee: what no monitor looks at is not seen "
@@ -58,33 +61,7 @@ def render(runs: Sequence[RunData]) -> str:
          "zero."),
         ("lineage", "Lineage", samples.lineage(runs), "What these figures were made from."),
     )
-    shown = [(name, title, body, lead) for name, title, body, lead in sections if body]
-    links = "".join(f'<a href="#{name}">{text(title)}</a>' for name, title, _, _ in shown)
-    body = "".join(section(name, title, inner, lead) for name, title, inner, lead in shown)
-    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
-    count = f"{len(runs)} run{'s' * (len(runs) != 1)}"
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<title>Harken report: {text(runs[0].name)}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header class="top">
-<p class="eyebrow">Harken report · {count} · {time.strftime("%Y-%m-%d")}</p>
-<h1>{results.verdict(runs)}</h1>
-{results.facts(runs)}
-<nav aria-label="Sections">{links}</nav>
-</header>
-<main>
-{body}
-</main>
-<footer class="end">Made by Harken {text(harken.__version__)}. This page is one file and loads nothing.</footer>
-</body>
-</html>
-"""
+    shown = [{"name": name, "title": title, "body": body, "lead": lead} for name, title, body, lead in sections if body]
+    return page("report.html", title=f"Harken report: {runs[0].name}", count=f"{len(runs)} run{'s' * (len(runs) != 1)}",
+                date=time.strftime("%Y-%m-%d"), verdict=Markup(results.verdict(runs)), facts=Markup(results.facts(runs)),
+                sections=shown, version=__version__)

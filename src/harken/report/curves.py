@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harken.report import html
-from harken.report.html import data_table, text
+from harken.draw import numbers
+from harken.draw.html import data_table, text
+from harken.draw.svg import Plot, binned, padded, smooth
 from harken.report.load import RunData, estimate, is_number, series
 from harken.report.results import Column, estimates_table, name_of, summaries
-from harken.report.svg import Plot, binned, padded, smooth
 from harken.stats.intervals import wilson
 
 FIRST = ("reward", "gold", "kl", "entropy", "length", "eos_rate", "clip_fraction", "logprob_gap", "loss", "nll",
@@ -48,28 +48,28 @@ def _frontier(run: RunData, key: str, distance: str, style: str) -> str:
     path = [(a[1], p[1]) for a, p in zip(across, smooth(raw))]
     x = padded([p[0] for p in raw])
     plot = Plot(f"{label(key)} against √KL, {run.name}",
-                f"From {html.number(path[0][1])} at √KL {html.number(path[0][0])} to {html.number(path[-1][1])} "
-                f"at √KL {html.number(path[-1][0])}.", (max(0.0, x[0]), x[1]), padded([p[1] for p in raw]),
+                f"From {numbers.number(path[0][1])} at √KL {numbers.number(path[0][0])} to {numbers.number(path[-1][1])} "
+                f"at √KL {numbers.number(path[-1][0])}.", (max(0.0, x[0]), x[1]), padded([p[1] for p in raw]),
                 x_label="Distance from the start, √KL (√nats)", y_label=label(key))
     plot.dots(raw, f"{style} faint", [2.4] * len(raw))
     plot.line(path, f"line {style}")
     plot.dots([path[-1]], style, [5.0])
     shown = by_step[::max(1, len(by_step) // 20)]
     table = data_table(f"{label(key)} and KL by step, {run.name}", ("Step", "KL", label(key)),
-                       ((f"{r['step']}", html.number(r[distance]), html.number(r[key])) for r in shown))
+                       ((f"{r['step']}", numbers.number(r[distance]), numbers.number(r[key])) for r in shown))
     return (f"<figure>{plot.svg()}<figcaption>Dots are single steps, the line a running mean in order of steps, "
             f"the large dot its end.</figcaption>{table}</figure>")
 
 
 def reward_models(runs: Sequence[RunData]) -> str:
     """Accuracy beside null baselines, and calibration, of every reward model found."""
-    found = [(r.name, r.result) for r in runs if r.result and estimate(r.result.get("accuracy"))]
-    if not found:
-        found = [(r.name, s) for r in summaries(runs)
+    models = [(r.name, r.result) for r in runs if r.result and estimate(r.result.get("accuracy"))]
+    if not models:
+        models = [(r.name, s) for r in summaries(runs)
                  if isinstance(s := (r.summary or {}).get("reward_model"), dict) and estimate(s.get("accuracy"))]
     out = []
-    for name, result in found:
-        heading = f"<h3>{text(name)}</h3>" if len(found) > 1 else ""
+    for name, result in models:
+        heading = f"<h3>{text(name)}</h3>" if len(models) > 1 else ""
         out.append(f'{heading}<div class="pair">{_accuracy(result)}{_calibration(name, result)}</div>')
     return "".join(out)
 
@@ -97,7 +97,7 @@ def _calibration(name: str, result: Mapping[str, Any]) -> str:
     bottom = min([low, *(s[0] for s in spans)])
     y = (math.floor(10 * bottom) / 10, 1.0)
     ece = result.get("ece")
-    error = f" Expected calibration error {html.percent(ece)}." if is_number(ece) else ""
+    error = f" Expected calibration error {numbers.percent(ece)}." if is_number(ece) else ""
     plot = Plot(f"Calibration of {name}", f"Observed against predicted in {len(bins)} bins.{error}", (low, 1.0), y,
                 x_label="Predicted chance of being preferred", y_label="Share that people preferred",
                 height=320, x_format=_whole, y_format=_whole)
@@ -105,8 +105,8 @@ def _calibration(name: str, result: Mapping[str, Any]) -> str:
     most = max(b["n"] for b in bins)
     for b, (down, up) in zip(bins, spans):
         plot.upright(b["predicted"], down, up, "interval accent")
-    rows = [(html.percent(b["predicted"]), html.percent(b["observed"]), f"[{html.percent(s[0])}, {html.percent(s[1])}]",
-             f"{b['n']:,}") for b, s in zip(bins, spans)]
+    rows = [(numbers.percent(b["predicted"]), numbers.percent(b["observed"]),
+             f"[{numbers.percent(s[0])}, {numbers.percent(s[1])}]", f"{b['n']:,}") for b, s in zip(bins, spans)]
     plot.dots([(b["predicted"], b["observed"]) for b in bins], "accent",
               [3 + 5 * math.sqrt(b["n"] / most) for b in bins],
               [f"predicted {p}, observed {o}, {n} pairs" for p, o, _, n in rows])
@@ -134,37 +134,31 @@ def _training_of(run: RunData) -> str:
             continue
         values = [p[1] for p in points]
         if min(values) == max(values) and len(values) > 1:
-            constant.append(f"{label(key)} {html.compact(values[0])}")
+            constant.append(f"{label(key)} {numbers.compact(values[0])}")
             continue
         figures.append(_small(run, key, points))
-        ends = map(html.number, (values[0], values[-1], min(values), max(values)))
+        ends = map(numbers.number, (values[0], values[-1], min(values), max(values)))
         rows.append((label(key), *ends, f"{len(values):,}"))
     if not figures and not constant:
         return ""
     steps = [r["step"] for r in run.metrics if is_number(r.get("step"))]
     took = run.metrics[-1].get("seconds")
-    about = [name_of(run.kind), f"{max(steps):,.0f} steps" if steps else "", duration(took) if is_number(took) else "",
-             "" if run.done else "not finished"]
+    about = [name_of(run.kind), f"{max(steps):,.0f} steps" if steps else "",
+             numbers.duration(took, "h") if is_number(took) else "", "" if run.done else "not finished"]
     same = f'<p class="small">Constant: {text("; ".join(constant))}.</p>' if constant else ""
     table = data_table(f"Training of {run.name}", ("Metric", "First", "Last", "Least", "Greatest", "Steps"), rows)
     return (f'<h3>{text(run.name)} <span class="about">{text(" · ".join(a for a in about if a))}</span></h3>'
             f'<div class="multiples">{"".join(figures)}</div>{same}{table if rows else ""}')
 
 
-def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def _small(run: RunData, key: str, points: list[tuple[float, float]]) -> str:
     raw = binned(points)
     x = (points[0][0], points[-1][0]) if points[-1][0] > points[0][0] else padded([points[0][0]])
     last = smooth(raw)[-1][1]
-    plot = Plot(f"{label(key)} of {run.name}", f"From {html.number(points[0][1])} to {html.number(points[-1][1])} over "
+    plot = Plot(f"{label(key)} of {run.name}", f"From {numbers.number(points[0][1])} to {numbers.number(points[-1][1])} over "
                 f"{len(points)} steps.", x, padded([p[1] for p in raw]), width=270, height=150, x_ticks=[x[0], x[1]],
                 x_format=lambda v: f"{v:,.0f}")
     plot.line(raw, "line accent faint")
     plot.line(smooth(raw), "line accent")
-    return (f"<figure><figcaption><span>{text(label(key))}</span> <strong>{text(html.number(last))}</strong>"
+    return (f"<figure><figcaption><span>{text(label(key))}</span> <strong>{text(numbers.number(last))}</strong>"
             f"</figcaption>{plot.svg()}</figure>")

@@ -99,17 +99,17 @@ def _load(path: Path, name: str) -> RunData:
         raise UserError(f"{path} is not a run directory: it holds no config.json.",
                         "Name directories that harken train, harken eval or harken quickstart wrote.")
     bad: dict[str, int] = {}
-    found: dict[str, Any] = {}
+    content: dict[str, Any] = {}
     for file in ("config", "lineage", "result", "summary"):
-        found[file], bad[f"{file}.json"] = _object(path / f"{file}.json")
+        content[file], bad[f"{file}.json"] = _object(path / f"{file}.json")
     for file in ("metrics", "samples", "comparison", "audits"):
-        found[file], bad[f"{file}.jsonl"] = _rows(path / f"{file}.jsonl")
+        content[file], bad[f"{file}.jsonl"] = _rows(path / f"{file}.jsonl")
     if bad["config.json"]:
         raise UserError(f"{path / 'config.json'} is not readable JSON.", "Leave this run out, or run it again.")
-    command = str((found["config"] or {}).get("command") or ("quickstart" if found["summary"] else path.name))
-    return RunData(path, name, command.split()[-1] if command.split() else path.name, found["config"] or {},
-                   found["lineage"] or {}, found["metrics"], found["samples"], found["result"], found["summary"],
-                   found["comparison"], found["audits"], {k: n for k, n in bad.items() if n})
+    command = str((content["config"] or {}).get("command") or ("quickstart" if content["summary"] else path.name))
+    return RunData(path, name, command.split()[-1] if command.split() else path.name, content["config"] or {},
+                   content["lineage"] or {}, content["metrics"], content["samples"], content["result"], content["summary"],
+                   content["comparison"], content["audits"], {k: n for k, n in bad.items() if n})
 
 
 def load_runs(paths: Sequence[Path]) -> list[RunData]:

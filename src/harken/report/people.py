@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harken.core.protocols import Estimate
-from harken.report import html
-from harken.report.html import data_table, text
+from harken.draw import numbers
+from harken.draw.html import data_table, text
+from harken.draw.svg import interval_bar, padded
 from harken.report.load import Row, RunData, estimate, is_number
 from harken.report.results import Column, estimates_table
 from harken.report.samples import prompt_of, words_of
-from harken.report.svg import interval_bar, padded
 
 SHOWN = 24
 """Labelers in the picture; the rest is in the table of numbers."""
@@ -37,8 +37,8 @@ def parts(runs: Sequence[RunData]) -> str:
 
 
 def _rows(run: RunData, key: str) -> dict[str, Row]:
-    found = (run.result or {}).get(key)
-    return {str(k): v for k, v in found.items() if isinstance(v, dict)} if isinstance(found, Mapping) else {}
+    table = (run.result or {}).get(key)
+    return {str(k): v for k, v in table.items() if isinstance(v, dict)} if isinstance(table, Mapping) else {}
 
 
 def _between(row: Mapping[str, Any], key: str, low: str, high: str, level: float) -> Estimate | None:
@@ -47,18 +47,23 @@ def _between(row: Mapping[str, Any], key: str, low: str, high: str, level: float
 
 
 def _labelers(run: RunData) -> str:
-    found = {name: {c.key: _between(row, c.key, f"{c.key}_low", f"{c.key}_high", row.get("level", 0.9)) for c in TRAITS}
-             for name, row in _rows(run, "labelers").items() if is_number(row.get("beta"))}
-    if not found:
+    labelers = {name: row for name, row in _rows(run, "labelers").items() if is_number(row.get("beta"))}
+    traits = {name: {c.key: _between(row, c.key, f"{c.key}_low", f"{c.key}_high", row.get("level", 0.9)) for c in TRAITS}
+              for name, row in labelers.items()}
+    if not traits:
         return ""
-    order = sorted(found, key=lambda name: found[name]["beta"].value)  # type: ignore[union-attr]
-    kept = order[:SHOWN]
-    rest = f", the {len(kept)} least reliable of {len(order)}" if len(order) > len(kept) else ""
-    numbers = data_table(f"Labelers of {run.name}", ("Labeler", "Rationality", "90% interval", "Length", "Rankings"),
-                         ((n, html.number(_rows(run, "labelers")[n]["beta"]), html.span(found[n]["beta"] or Estimate(0, 0, 0, 0)),
-                           html.number(v) if is_number(v := _rows(run, "labelers")[n].get("length")) else "—",
-                           str(_rows(run, "labelers")[n].get("rankings", "—"))) for n in order))
-    return estimates_table(f"Labelers{rest}", "Labeler", {n: found[n] for n in kept}, TRAITS) + numbers
+    order = sorted(traits, key=lambda name: traits[name]["beta"].value)  # type: ignore[union-attr]
+    shown = order[:SHOWN]
+    rest = f", the {len(shown)} least reliable of {len(order)}" if len(order) > len(shown) else ""
+    table = data_table(f"Labelers of {run.name}", ("Labeler", "Rationality", "90% interval", "Length", "Rankings"),
+                       (_labeler_cells(name, labelers[name], traits[name]["beta"]) for name in order))
+    return estimates_table(f"Labelers{rest}", "Labeler", {name: traits[name] for name in shown}, TRAITS) + table
+
+
+def _labeler_cells(name: str, row: Row, beta: Estimate | None) -> tuple[str, ...]:
+    length = row.get("length")
+    return (name, numbers.number(row["beta"]), numbers.span(beta or Estimate(0, 0, 0, 0)),
+            numbers.number(length) if is_number(length) else "—", str(row.get("rankings", "—")))
 
 
 def _groups(run: RunData) -> str:
@@ -98,9 +103,9 @@ def _answers(run: RunData, key: str, values: str, title: str, total: bool = Fals
     return f'<p class="lead after">{text(title)}.</p>{"".join(out)}'
 
 
-def _amounts(found: object, total: bool) -> list[tuple[str, float]]:
+def _amounts(amounts: object, total: bool) -> list[tuple[str, float]]:
     """Names and finite numbers; with `total` the largest, the rest added up, and their sum."""
-    rows = [(str(k), float(v)) for k, v in found.items() if is_number(v)] if isinstance(found, Mapping) else []
+    rows = [(str(k), float(v)) for k, v in amounts.items() if is_number(v)] if isinstance(amounts, Mapping) else []
     if not total or not rows:
         return rows
     rows.sort(key=lambda row: -abs(row[1]))

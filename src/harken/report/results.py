@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from harken.core.protocols import Estimate
-from harken.report import html
-from harken.report.html import text
+from harken.draw import numbers
+from harken.draw.html import text
+from harken.draw.svg import interval_bar, padded
 from harken.report.load import ORDER, RunData, estimate, series
-from harken.report.svg import interval_bar, padded
 
 NAMES = {"base": "Base", "sft": "SFT", "reward_model": "Reward model", "rloo": "RLOO", "win_rate": "Win rate"}
-PLAIN = {"heldout_nll": "held-out NLL", "nll": "NLL", "reward": "proxy reward", "loss": "the loss",
+METRIC_WORDS = {"heldout_nll": "held-out NLL", "nll": "NLL", "reward": "proxy reward", "loss": "the loss",
          "accuracy": "accuracy"}
 
 
@@ -48,7 +48,7 @@ COLUMNS = (
 def _cell(e: Estimate | None, column: Column, scale: tuple[float, float], who: str, style: str) -> str:
     if e is None:
         return '<td role="cell" class="empty"><span class="none" role="img" aria-label="not measured">—</span></td>'
-    shown, interval = html.value(e, rate=column.rate), html.span(e, rate=column.rate)
+    shown, interval = numbers.value(e, rate=column.rate), numbers.span(e, rate=column.rate)
     n = f' <span class="n">n = {e.n:,}</span>' if e.n else ""
     bar = interval_bar(e, scale, f"{who}, {column.title}: {shown} {interval}", reference=column.reference,
                        style=style) if column.bar else ""
@@ -90,7 +90,7 @@ def estimates_table(caption: str, first: str, rows: Mapping[str, Mapping[str, Es
 def _ends(column: Column, scale: tuple[float, float]) -> str:
     if not column.bar:
         return ""
-    words = [html.percent(v).replace(".0%", "%") if column.rate else html.number(v, 2) for v in scale]
+    words = [numbers.percent(v).replace(".0%", "%") if column.rate else numbers.number(v, 2) for v in scale]
     middle = f"<span>{'50%' if column.rate else ''}</span>"
     return f'<span class="scale"><span>{text(words[0])}</span>{middle}<span>{text(words[1])}</span></span>'
 
@@ -143,7 +143,7 @@ def _win_rate_table(run: RunData) -> str:
 
 
 def _compare(who: str, against: str, e: Estimate, judge: str) -> str:
-    shown = f'<strong>{html.percent(e.value)}</strong> <span class="range">{html.span(e, rate=True)}</span>'
+    shown = f'<strong>{numbers.percent(e.value)}</strong> <span class="range">{numbers.span(e, rate=True)}</span>'
     tail = f"of comparisons on {e.n:,} prompts" if e.n else "of comparisons"
     if math.isnan(e.low):
         return f"{who} wins {shown} {tail} against {against} by {judge}. Without an interval this proves nothing."
@@ -171,33 +171,41 @@ def verdict(runs: Sequence[RunData]) -> str:
             who, against, judge = (text(short(n)) for n in names)
             return _compare(who, against, e, judge)
     for run in runs:
+        result = run.result or {}
+        evaluated = str(run.config.get("command", "")).startswith("eval ") and run.kind != "win_rate"
+        if evaluated and (e := estimate(result.get("value"))):
+            against = f" against {text(short(result['against']))}" if result.get("against") else ""
+            return (f"{text(name_of(run.kind))} of {text(short(result.get('model', run.name)))}{against}: "
+                    f'<strong>{numbers.value(e)}</strong> <span class="range">{numbers.span(e)}</span>, n = {e.n:,}.')
+    for run in runs:
         e = estimate((run.result or {}).get("accuracy"))
         if e and run.kind == "reward_model":
-            shown = f'<strong>{html.percent(e.value)}</strong> <span class="range">{html.span(e, rate=True)}</span>'
+            shown = f'<strong>{numbers.percent(e.value)}</strong> <span class="range">{numbers.span(e, rate=True)}</span>'
             return f"The reward model agrees with people on {shown} of held-out pairs; {_beside(run.result or {}, e)}."
     for run in runs:
         e = estimate((run.result or {}).get("gain"))
         if e and run.kind in ("best_of_n", "prompting"):
-            return (f"{text(name_of(run.kind))}: the score of the reward that chose is <strong>{html.number(e.value)}</strong> "
-                    f'<span class="range">{html.span(e)}</span> higher than the model\'s own. Nobody else has judged it yet.')
+            return (f"{text(name_of(run.kind))}: the score of the reward that chose is "
+                    f'<strong>{numbers.number(e.value)}</strong> <span class="range">{numbers.span(e)}</span> higher than '
+                    "the model's own. Nobody else has judged it yet.")
     for run in runs:
-        for key, words in PLAIN.items():
+        for key, words in METRIC_WORDS.items():
             points, _ = series(run.metrics, key)
             if len(points) > 1:
                 move = "fell" if points[-1][1] < points[0][1] else "rose"
-                first, last = html.number(points[0][1]), html.number(points[-1][1])
+                first, last = numbers.number(points[0][1]), numbers.number(points[-1][1])
                 return (f"{text(name_of(run.kind))}: {words} {move} from {first} to <strong>{last}</strong> in "
                         f"{max(p[0] for p in points):,.0f} steps. Nobody has judged it yet.")
     return "These runs hold no figures yet."
 
 
 def _beside(result: Mapping[str, Any], accuracy: Estimate) -> str:
-    found = {k: e for k, v in (result.get("baselines") or {}).items() if (e := estimate(v))}
-    if not found:
+    baselines = {k: e for k, v in (result.get("baselines") or {}).items() if (e := estimate(v))}
+    if not baselines:
         return "no null baseline was recorded"
-    name, best = max(found.items(), key=lambda item: item[1].value)
-    words = f"always choosing the {text(name)} gets {html.percent(best.value)}" if name != "constant" else \
-        f"a constant score gets {html.percent(best.value)}"
+    name, best = max(baselines.items(), key=lambda item: item[1].value)
+    words = f"always choosing the {text(name)} gets {numbers.percent(best.value)}" if name != "constant" else \
+        f"a constant score gets {numbers.percent(best.value)}"
     return words if accuracy.low > best.value else f"{words}, so it is not shown to be better than that"
 
 
@@ -208,24 +216,23 @@ def facts(runs: Sequence[RunData]) -> str:
         summary = run.summary or {}
         reward = summary.get("reward_model") or {}
         if isinstance(reward, Mapping) and (e := estimate(reward.get("accuracy"))):
-            shown = f"{html.percent(e.value)} {html.span(e, rate=True)}"
+            shown = f"{numbers.percent(e.value)} {numbers.span(e, rate=True)}"
             items.append(("Reward model accuracy", shown, _beside(reward, e)))
         last = next((k for k in ("rloo", "sft") if isinstance(summary.get(k), Mapping)), None)
         block = summary.get(last) if last else None
         if last and isinstance(block, Mapping):
             if e := estimate(block.get("gold_win_rate_over_sft")):
                 sense = "better" if e.low > 0.5 else "worse" if e.high < 0.5 else "tied: no difference shown"
-                shown = f"{html.percent(e.value)} {html.span(e, rate=True)}"
+                shown = f"{numbers.percent(e.value)} {numbers.span(e, rate=True)}"
                 items.append((f"{name_of(last)} over SFT", shown, sense))
             if e := estimate(block.get("kl")):
-                shown = f"{html.value(e)} {html.span(e)}"
+                shown = f"{numbers.value(e)} {numbers.span(e)}"
                 items.append((f"KL of {name_of(last)}", shown, "nats a completion, from its start"))
             if e := estimate(block.get("nll_change")):
                 sense = "a tax on other text" if e.low > 0 else "other text improved" if e.high < 0 else "no tax shown"
-                items.append(("Change in NLL", f"{html.value(e)} {html.span(e)}", sense))
+                items.append(("Change in NLL", f"{numbers.value(e)} {numbers.span(e)}", sense))
         if isinstance(seconds := summary.get("seconds"), int | float):
-            long = seconds >= 90
-            items.append(("Time", f"{seconds / 60:.0f} min" if long else f"{seconds:.0f} s", "from data to this page"))
+            items.append(("Time", numbers.duration(seconds, "min"), "from data to this page"))
     cards = "".join(f'<div><dt>{text(name)}</dt><dd>{text(shown)}<span class="note">{note}</span></dd></div>'
                     for name, shown, note in items)
     return f'<dl class="facts">{cards}</dl>' if cards else ""

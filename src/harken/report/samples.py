@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from harken.report import html
-from harken.report.html import definitions, text
+from harken.draw import numbers
+from harken.draw.html import definitions, text
 from harken.report.load import ORDER, Row, RunData, is_number, series
 from harken.report.results import name_of, short, win_rates
 
 SHOWN = 10
 NOT_ANSWERS = {"prompt", "use_case", "id", "split", "kind"}
-LONGEST = 4000  # characters of one answer shown
+LONGEST_ANSWER = 4000  # characters of one answer shown
 
 
 def _chosen(rows: Sequence[Row]) -> list[Row]:
@@ -28,8 +28,8 @@ def words_of(value: object) -> str:
         return '<p class="none">missing</p>'
     if not value.strip():
         return '<p class="none">empty</p>'
-    cut = f'<p class="small">… and {len(value) - LONGEST:,} more characters</p>' if len(value) > LONGEST else ""
-    return f'<p class="words" dir="auto">{text(value[:LONGEST])}</p>{cut}'
+    cut = f'<p class="small">… and {len(value) - LONGEST_ANSWER:,} more characters</p>' if len(value) > LONGEST_ANSWER else ""
+    return f'<p class="words" dir="auto">{text(value[:LONGEST_ANSWER])}</p>{cut}'
 
 
 def prompt_of(value: object) -> str:
@@ -59,7 +59,7 @@ def _card(row: Row, answers: Sequence[tuple[str, object, object]], score_name: s
 
 
 def _score(score: float) -> str:
-    return f"{score:.2f}".replace("-", "−") if 0.01 <= abs(score) < 1e4 else html.compact(score)
+    return f"{score:.2f}".replace("-", "−") if 0.01 <= abs(score) < 1e4 else numbers.compact(score)
 
 
 def _block(rows: Sequence[Row], cards: Sequence[str], title: str) -> str:
@@ -82,8 +82,8 @@ def samples(runs: Sequence[RunData]) -> str:
     out = []
     for run in (r for r in runs if r.comparison):
         scored = {k for row in run.comparison if isinstance(row.get("gold"), Mapping) for k in row["gold"]}
-        known = scored or {k for row in run.comparison for k, v in row.items() if isinstance(v, str)} - NOT_ANSWERS
-        keys = [k for k in ORDER if k in known] + sorted(known - set(ORDER))
+        fields = scored or {k for row in run.comparison for k, v in row.items() if isinstance(v, str)} - NOT_ANSWERS
+        keys = [k for k in ORDER if k in fields] + sorted(fields - set(ORDER))
         cards = []
         for i, row in enumerate(_chosen(run.comparison), 1):
             gold = row["gold"] if isinstance(row.get("gold"), Mapping) else {}
@@ -109,22 +109,22 @@ def samples(runs: Sequence[RunData]) -> str:
 
 
 def _missing(run: RunData) -> list[str]:
-    found = [f"{n} unreadable line{'s' * (n > 1)} in {file}" for file, n in run.unreadable.items()]
+    notes = [f"{n} unreadable line{'s' * (n > 1)} in {file}" for file, n in run.unreadable.items()]
     for key in sorted({k for row in run.metrics for k in row} - {"step"}):
         if any(row.get(key) is None or is_number(row.get(key)) or row.get(key) != row.get(key)
                for row in run.metrics if key in row) and (count := series(run.metrics, key)[1]):
-            found.append(f"{key} missing at {count} of {len(run.metrics)} steps")
+            notes.append(f"{key} missing at {count} of {len(run.metrics)} steps")
     for key in ("reward", "model_score", "against_score"):
         held = [s for s in (_judged(run) or run.samples) if key in s]
         if count := sum(not is_number(s[key]) for s in held):
-            found.append(f"{count} of {len(held)} samples without {key.replace('_', ' ')}")
+            notes.append(f"{count} of {len(held)} samples without {key.replace('_', ' ')}")
     golds = [g for row in run.comparison if isinstance(row.get("gold"), Mapping) for g in row["gold"].values()]
     if count := sum(not is_number(g) for g in golds):
-        found.append(f"{count} of {len(golds)} gold scores missing")
+        notes.append(f"{count} of {len(golds)} gold scores missing")
     for key, value in (run.result or run.summary or {}).items():
         if any(w in key for w in ("missing", "dropped", "skipped", "unscored")) and is_number(value) and value:
-            found.append(f"{key.replace('_', ' ')}: {value:,}")
-    return found
+            notes.append(f"{key.replace('_', ' ')}: {value:,}")
+    return notes
 
 
 def missing(runs: Sequence[RunData]) -> str:

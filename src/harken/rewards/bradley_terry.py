@@ -15,7 +15,7 @@ from harken.core.records import Prompt
 from harken.engines.base import Base
 from harken.engines.hf import Engine
 from harken.engines.loading import load
-from harken.labelers.aggregate import Aggregate, place_of
+from harken.labelers.groups.aggregate import Aggregate, place_of
 
 
 class BradleyTerryReward:

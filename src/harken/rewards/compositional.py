@@ -23,12 +23,14 @@ from typing import Any
 
 import numpy as np
 
+from harken.core.config import setting
 from harken.core.errors import UserError
 from harken.core.files import read_json, write_json
 from harken.core.progress import waiting
 from harken.core.protocols import Reward
 from harken.core.records import Choice, Prompt
 from harken.core.run import Run
+from harken.core.seeds import MOST_SEED
 from harken.stats.intervals import Floats
 from harken.stats.logistic import Chosen, Penalty, choose, intervals
 from harken.stats.pairs import evaluate_pairs
@@ -46,7 +48,7 @@ EXPLAINED = 3
 class Config:
     """What `harken fit compositional` takes."""
 
-    data: str = ""
+    data: str = setting("", names="file")
     """JSON Lines file of comparisons to learn from."""
     judge: str = "smollm2"
     """Who rates: a model (as --model elsewhere), an endpoint (http://host/v1), or rules (measures that need no model)."""
@@ -54,29 +56,29 @@ class Config:
     """The model's name at an endpoint."""
     out: str = ""
     """Run directory to write. The same command continues an unfinished run."""
-    attributes: str = ""
+    attributes: str = setting("", names="file")
     """JSON file of attributes; without it the thirteen of the paper and the length (with --judge rules: built-in measures)."""
-    answers: str = "expected"
+    answers: str = setting("expected", one_of=("expected", "sampled"))
     """How a model rates: expected (the mean of 1 to 10 under its probabilities) or sampled (the number it writes; endpoints)."""
-    tied: str = "drop"
+    tied: str = setting("drop", one_of=("drop", "half"))
     """Ties in the comparisons: drop, or half (half a win to either side)."""
-    penalty: str = "both"
+    penalty: str = setting("both", one_of=("both", "l1", "l2"))
     """Regularisation: l1, l2, or both (cross-validation decides)."""
-    folds: int = 8
+    folds: int = setting(8, least=2)
     """Folds of cross-validation; a prompt is never split."""
-    holdout: float = 0.15
+    holdout: float = setting(0.15, least=0, most=1)
     """Share of prompts kept out of fitting to measure accuracy on."""
-    retest: int = 40
+    retest: int = setting(40, least=0)
     """Answers rated a second time, the question worded otherwise; 0 skips it."""
-    min_entropy: float = 0.3
+    min_entropy: float = setting(0.3, least=0)
     """Attributes whose ratings have less entropy than this, in bits, are weak."""
-    max_failures: float = 0.1
+    max_failures: float = setting(0.1, least=0, most=1)
     """Attributes without a readable rating for more than this share of the answers are weak."""
-    weak: str = "drop"
+    weak: str = setting("drop", one_of=("drop", "keep", "fail"))
     """Weak attributes: drop (and say so), keep (and warn) or fail."""
-    seed: int = 0
+    seed: int = setting(0, least=0, most=MOST_SEED)
     """Seed of the held-out prompts and the folds."""
-    dtype: str = "float32"
+    dtype: str = setting("float32", one_of=("float32", "bfloat16", "auto"))
     """Precision of the judge: float32, bfloat16 or auto."""
     skip_bad: bool = False
     """Skip malformed lines of the data, and count them, instead of stopping."""

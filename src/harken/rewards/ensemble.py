@@ -69,3 +69,31 @@ class EnsembleReward:
 def _shaped(flat: NDArray[np.float64], completions: Sequence[Sequence[str]]) -> list[list[float | None]]:
     values = iter([None if np.isnan(v) else float(v) for v in flat])
     return [[next(values) for _ in texts] for texts in completions]
+
+
+class WeightedReward:
+    """A weighted sum of rewards, whatever their kinds; None where any of them has no score."""
+
+    def __init__(self, members: Mapping[str, Reward], weights: Sequence[float]) -> None:
+        assert len(members) == len(weights) > 0
+        self.members, self.weights = dict(members), tuple(weights)
+
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]]) -> list[list[float | None]]:
+        """[P], [P][G] -> [P][G]."""
+        parts = [member.score(prompts, completions) for member in self.members.values()]
+        return [[_weighted([part[p][g] for part in parts], self.weights) for g in range(len(texts))]
+                for p, texts in enumerate(completions)]
+
+    def explain(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]]) -> list[list[Mapping[str, float] | None]]:
+        """Each member's share of the sum."""
+        parts = {name: member.score(prompts, completions) for name, member in self.members.items()}
+        def share(p: int, g: int) -> Mapping[str, float] | None:
+            given = {name: part[p][g] for name, part in parts.items()}
+            parts_of = {n: w * s for (n, s), w in zip(given.items(), self.weights) if s is not None}
+            return parts_of if len(parts_of) == len(given) else None
+        return [[share(p, g) for g in range(len(texts))] for p, texts in enumerate(completions)]
+
+
+def _weighted(scores: Sequence[float | None], weights: Sequence[float]) -> float | None:
+    given = [w * s for w, s in zip(weights, scores) if s is not None and s == s]
+    return sum(given) if len(given) == len(scores) else None

@@ -40,11 +40,11 @@ def before_migration(link: Link) -> Path | None:
     if not link.is_file:
         return None
     with link.reading() as connection:
-        found = migrations.version(connection, link.name)
-    if found == 0:
+        version = migrations.version(connection, link.name)
+    if version == 0:
         return None
     path = Path(link.name)
-    target = path.with_name(f"{path.stem}.format-{found}.{datetime.now(UTC):%Y%m%dT%H%M%S%f}{path.suffix}")
+    target = path.with_name(f"{path.stem}.format-{version}.{datetime.now(UTC):%Y%m%dT%H%M%S%f}{path.suffix}")
     _copy_file(link, target)
     return target
 
@@ -81,11 +81,11 @@ def restore(source: str | Path, target: str | Path) -> Checked:
                             "Give a new file name or an empty PostgreSQL database; move the old one away first.")
     _copy_rows(Link(source, create=False), link)
     with link.reading() as connection:
-        found = Checked(link.name, _counts(connection), events.verify(connection))
+        restored = Checked(link.name, _counts(connection), events.verify(connection))
     link.engine.dispose()
-    if (found.rows, found.chain) != (wanted.rows, wanted.chain):
+    if (restored.rows, restored.chain) != (wanted.rows, wanted.chain):
         raise UserError(f"{link.name} does not hold what {source} holds.", "Restore into an empty place once more.")
-    return found
+    return restored
 
 
 def verify(path: str | Path) -> Checked:
@@ -126,14 +126,14 @@ def _copy_rows(source: Link, target: Link) -> None:
     with source.reading() as reading, target.writing() as writing:
         if not source.is_file:
             reading.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
-        found = migrations.version(reading, source.name)
-        if found != len(migrations.MIGRATIONS):
-            raise UserError(f"{source.name} has format {found}.", "Open it once with this Harken: it is brought up to date.")
+        version = migrations.version(reading, source.name)
+        if version != len(migrations.MIGRATIONS):
+            raise UserError(f"{source.name} has format {version}.", "Open it once with this Harken: it is brought up to date.")
         migrations.migrate(writing, target.name)
         for table in metadata.sorted_tables:
-            rows = reading.execution_options(stream_results=True).execute(select(table)).mappings()
-            for batch in rows.partitions(ROWS):
-                writing.execute(insert(table), [dict(row) for row in batch])
+            names = table.c.keys()  # a row's own names are the database's
+            for batch in reading.execution_options(stream_results=True).execute(select(table)).partitions(ROWS):
+                writing.execute(insert(table), [dict(zip(names, row)) for row in batch])
             if not target.is_file:
                 _continue_numbers(writing, table.name, [c.name for c in table.primary_key])
     source.engine.dispose()

@@ -19,10 +19,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, and_, exists, func, insert, or_, select
 
 from harken.core.errors import UserError
-from harken.core.records import Choice, Completion, Demonstration, Judgment, Prompt, content_hash, repeats
+from harken.core.records import Choice, Completion, Demonstration, Judgment, Prompt, repeats
 from harken.store import backup, migrations
 from harken.store.connection import Link
 from harken.store.files import Reader, file_hash
+from harken.store.rows import Row, judgment_of, judgment_row, prompt_row
 from harken.store.schema import completions, imports, judgments, prompts
 from harken.store.shapes import Kind, Record
 from harken.store.studio_schema import items, projects, retractions
@@ -32,7 +33,6 @@ _written = exists().where(judgments.c.prompt_key == prompts.c.key, judgments.c.k
 TAKEN_BACK = and_(_written, ~exists().where(judgments.c.prompt_key == prompts.c.key, COUNTS).correlate(prompts))
 BATCH = 400
 PAGE = 1000
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Database:
 
     def add_prompts(self, records: Iterable[Prompt]) -> Added:
         """Stores prompts; equal ones once."""
-        rows = [_prompt_row(prompt) for prompt in records]
+        rows = [prompt_row(prompt, _now()) for prompt in records]
         with self.link.writing() as connection:
             return _store_new(connection, prompts, "key", rows)
 
@@ -137,11 +137,7 @@ class Database:
         repeats, nor those beyond an item's overlap. `where` narrows it further (`in_project`, `for_purpose`).
         """
         source = select(judgments, prompts.c.body).join(prompts, judgments.c.prompt_key == prompts.c.key)
-        for row in self._pages(judgments, source.where(COUNTS, *where)):
-            order = None if row["shown_order"] is None else tuple(row["shown_order"])
-            yield Judgment(Prompt.from_json(row["body"]), row["kind"], row["payload"], row["labeler"],
-                           row["labeler_group"], order, row["seconds"], row["instruction_hash"],
-                           row["form_version"], row["client_id"])
+        return map(judgment_of, self._pages(judgments, source.where(COUNTS, *where)))
 
     def comparisons(self, where: Sequence[ColumnElement[bool]] = ()) -> Iterator[Choice]:
         """What the judgments say about preference, in the order of arrival."""
@@ -206,23 +202,17 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _prompt_row(prompt: Prompt) -> Row:
-    body = prompt.to_json()
-    return {"key": content_hash(body)[:32], "id": prompt.id, "body": body, "created_at": _now()}
-
-
 def _judgment_row(judgment: Judgment) -> Row:
-    prompt = _prompt_row(judgment.prompt)
-    order = None if judgment.order is None else list(judgment.order)
-    row = {"prompt_key": prompt["key"], "kind": judgment.kind, "payload": dict(judgment.payload),
-           "labeler": judgment.labeler, "labeler_group": dict(judgment.group), "shown_order": order,
-           "seconds": judgment.seconds, "instruction_hash": judgment.instruction_hash,
-           "form_version": judgment.form_version}
-    return row | {"content": content_hash(row), "client_id": judgment.client_id, "prompt": prompt}
+    """The judgment's row, with its prompt's beside it."""
+    prompt = prompt_row(judgment.prompt, _now())
+    row = judgment_row(prompt["key"], judgment.kind, judgment.payload, labeler=judgment.labeler, group=judgment.group,
+                       order=judgment.order, seconds=judgment.seconds, instruction_hash=judgment.instruction_hash,
+                       form_version=judgment.form_version, client_id=judgment.client_id)
+    return row | {"prompt": prompt}
 
 
 def _prompt_rows(records: Iterable[Record]) -> list[Row]:
-    return [_prompt_row(record) for record in records if isinstance(record, Prompt)]
+    return [prompt_row(record, _now()) for record in records if isinstance(record, Prompt)]
 
 
 def _imported_rows(records: Iterable[Record]) -> list[Row]:
@@ -249,16 +239,16 @@ def _store_judgments(connection: Connection, rows: Sequence[Row], import_seq: in
     for batch in _batches(rows):
         ids = [row["client_id"] for row in batch if row["client_id"] is not None]
         query = select(judgments.c.client_id, judgments.c.content).where(judgments.c.client_id.in_(ids))
-        known: dict[str, str] = {r.client_id: r.content for r in connection.execute(query)}
+        stored: dict[str, str] = {r.client_id: r.content for r in connection.execute(query)}
         fresh = []
         for row in batch:
             client_id = row["client_id"]
-            if client_id is not None and client_id in known:
-                if known[client_id] != row["content"]:
+            if client_id is not None and client_id in stored:
+                if stored[client_id] != row["content"]:
                     raise UserError(f"The client id {client_id!r} was used for another answer before.",
                                     "An answer is never changed: send the correction under a new client id.")
                 continue
-            known[client_id] = row["content"]
+            stored[client_id] = row["content"]
             fresh.append({**row, "import_seq": import_seq, "created_at": _now()})
             del fresh[-1]["prompt"]
         if fresh:
@@ -274,8 +264,8 @@ def _store_new(connection: Connection, table: Table, key: str, rows: Sequence[Ro
         wanted: dict[str, Row] = {}
         for row in batch:
             wanted.setdefault(row[key], row)
-        known = set(connection.scalars(select(table.c[key]).where(table.c[key].in_(wanted))))
-        fresh = [row for k, row in wanted.items() if k not in known]
+        stored = set(connection.scalars(select(table.c[key]).where(table.c[key].in_(wanted))))
+        fresh = [row for k, row in wanted.items() if k not in stored]
         if fresh:
             connection.execute(insert(table), fresh)
         added += len(fresh)

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from sqlalchemy import ColumnElement, func, insert, select
 
-import harken
 from harken.core.errors import UserError
 from harken.core.records import Choice, repeats
+from harken.core.version import __version__
 from harken.store.database import COUNTS, Database, for_purpose, in_project
 from harken.store.files import KINDS, file_hash, json_line, write_atomically
 from harken.store.schema import judgments
@@ -145,5 +145,5 @@ def _write_meta(info: SnapshotInfo, kind: Kind, asked: dict[str, dict[str, int]]
     meta = {"kind": kind, "rows": info.rows, "labelers": info.labelers, "rows_without_labeler": info.unnamed,
             **{words: found for words, found in asked.items() if found}, "sha256": info.hash,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "harken": harken.__version__}
+            "harken": __version__}
     write_atomically(path, [(json.dumps(meta, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")])

@@ -3,9 +3,10 @@
 Rules that the code keeps, always inside one write transaction:
 
 - `items.free` is `wanted - done - held`, never below zero, and zero unless the state is "open": what can be claimed.
-- Items stand in line by `position`. One that becomes free again gets `again`, the number of the event that freed it, and is
-  offered first (`projects.again` is the last such number). A member's `cursor` and `again_cursor` say how far both have been
-  looked through: a claim never looks back, so its cost does not grow with the project or with what the labeler has done.
+- Items stand in line by `position`. One that becomes free again gets `reopened`, the number of the event that freed it, and
+  is offered first (`projects.reopened` is the last such number). A member's `cursor` and `reopened_cursor` say how far both
+  have been looked through: a claim never looks back, so its cost does not grow with the project or with what the labeler has
+  done. In the database these columns are called `again` and `again_cursor`.
 - An `assignments` row is one labeler's one look at one item (`turn` 1 is a repeat that measures self-consistency).
 - `events` is the audit: only ever added to, each row's hash covers the one before it.
 - `retractions` says which judgments no longer count (undone, withdrawn). The judgments themselves stay.
@@ -94,7 +95,7 @@ projects = Table(
     Column("seed", BigInteger, nullable=False),
     Column("items_total", BigInteger, nullable=False),
     Column("items_done", BigInteger, nullable=False),
-    Column("again", BigInteger, nullable=False),
+    Column("again", BigInteger, key="reopened", nullable=False),
     Column("created_at", Text, nullable=False),
 )
 
@@ -104,7 +105,7 @@ members = Table(
     Column("user_id", Serial, ForeignKey("users.id"), primary_key=True, autoincrement=False),
     Column("state", Text, nullable=False),
     Column("cursor", BigInteger, nullable=False),
-    Column("again_cursor", BigInteger, nullable=False),
+    Column("again_cursor", BigInteger, key="reopened_cursor", nullable=False),
     Column("repeat_cursor", BigInteger, nullable=False),
     Column("limited", Boolean, nullable=False),
     Column("served", BigInteger, nullable=False),
@@ -131,7 +132,7 @@ items = Table(
     Column("done", Integer, nullable=False),
     Column("held", Integer, nullable=False),
     Column("free", Integer, nullable=False),
-    Column("again", BigInteger, nullable=False),
+    Column("again", BigInteger, key="reopened", nullable=False),
     Column("skips", Integer, nullable=False),
     Column("flags", Integer, nullable=False),
     Column("created_at", Text, nullable=False),
@@ -139,7 +140,7 @@ items = Table(
     Index("ix_items_place", "project_id", "role", "position"),
     Index("ix_items_line", "project_id", "role", "position", sqlite_where=text("free > 0"),
           postgresql_where=text("free > 0")),
-    Index("ix_items_again", "project_id", "role", "again", sqlite_where=text("free > 0 AND again > 0"),
+    Index("ix_items_again", "project_id", "role", "reopened", sqlite_where=text("free > 0 AND again > 0"),
           postgresql_where=text("free > 0 AND again > 0")),
     Index("ix_items_state", "project_id", "state", "id"),
 )

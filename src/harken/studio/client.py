@@ -57,16 +57,16 @@ class Client:
                                            "group": dict(group or {})})
 
     def _sign_in(self, path: str, body: Json) -> Json:
-        said: Json = self.call("POST", path, body)
-        self._headers["X-Harken-CSRF"] = said["csrf"]
-        return said
+        answer: Json = self.call("POST", path, body)
+        self._headers["X-Harken-CSRF"] = answer["csrf"]
+        return answer
 
     def me(self) -> Json:
         """Who is calling; where single-user mode needs no login, this makes changes possible."""
-        said: Json = self.call("GET", "/api/me")
-        if said["csrf"]:
-            self._headers["X-Harken-CSRF"] = said["csrf"]
-        return said
+        answer: Json = self.call("GET", "/api/me")
+        if answer["csrf"]:
+            self._headers["X-Harken-CSRF"] = answer["csrf"]
+        return answer
 
     def create_project(self, name: str, kind: str, **settings: Any) -> Json:
         return dict(self.call("POST", "/api/projects", {"name": name, "kind": kind, **settings}))

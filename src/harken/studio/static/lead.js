@@ -56,7 +56,7 @@ for (const form of all("form[data-item]")) {
   const [method, path] = form.dataset.item.split(" ");
   onSubmit(form, async () => {
     const text = (name) => form.elements[name]?.value;
-    const item = form.dataset.kind === "write_prompt" ? { ask: { text: text("ask") } } : { prompt: text("prompt") };
+    const item = form.elements.ask ? { ask: { text: text("ask") } } : { prompt: text("prompt") };
     if (text("completions"))
       item.completions = text("completions")
         .split(/^---\s*$/m)

@@ -4,9 +4,9 @@ import { announce, el, letter } from "../dom.js";
 import { AnswerText } from "./answer.js";
 import { About, Notes, badge, choiceRow, frame } from "./parts.js";
 
-export class Compare {
+export default class Compare {
   constructor(task, form, changed) {
-    this.about = new About(form, task, changed);
+    this.about = new About(form, task, changed, { useCase: false });
     this.notes = form.notes ? new Notes(changed) : null;
     this.texts = task.completions;
     this.labels = form.strength.labels;

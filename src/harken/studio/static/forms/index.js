@@ -1,14 +1,10 @@
-// A task's kind → its form. A form is {root, keys(), status, action, problem(), answer(), draft(), restore(draft), focus(),
-// toggleSource()}, and optionally advance(), differ(); it calls onstep, onproblem(words) and onsubmit where it has them.
+// A task's kind → its form, the default export of KIND.js in this folder; the page's data names the kinds.
+// A form is {root, keys(), status, action, problem(), answer(), draft(), restore(draft), focus(), toggleSource()}, and
+// optionally advance(), differ(); it calls onstep, onproblem(words) and onsubmit where it has them. Its class has
+// summary(answer).
 
-import { Compare } from "./compare.js";
-import { RateAndRank } from "./rate_and_rank.js";
-import { Demonstrate, Edit, WritePrompt } from "./write.js";
+import { pageData } from "../api.js";
 
-export const FORMS = {
-  demonstrate: Demonstrate,
-  rate_and_rank: RateAndRank,
-  compare: Compare,
-  edit: Edit,
-  write_prompt: WritePrompt,
-};
+const load = async (kind) => [kind, (await import(`./${kind}.js`)).default];
+
+export const FORMS = Object.fromEntries(await Promise.all(pageData().kinds.map(load)));

@@ -98,9 +98,9 @@ export function textField(label, { rows = 3, max = null, hint = null, value = ""
   return { root, area };
 }
 
-/** "About this prompt": the flags of the labeling instructions and the use case, closed until wanted. */
+/** "About this prompt": the flags of the labeling instructions and, where wanted, the use case, closed until wanted. */
 export class About {
-  constructor(form, task, changed) {
+  constructor(form, task, changed, { useCase = true } = {}) {
     const flags = form.prompt_flags.map((f) =>
       el(
         "label",
@@ -109,7 +109,7 @@ export class About {
         el("span", {}, f.label),
       ),
     );
-    this.usesCase = form.kind === "demonstrate" || form.kind === "rate_and_rank" || form.kind === "write_prompt";
+    this.usesCase = useCase;
     this.select = el(
       "select",
       { id: "use-case", onchange: () => this.changed() },

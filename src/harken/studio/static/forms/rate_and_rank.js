@@ -6,7 +6,7 @@ import { About, Notes, frame } from "./parts.js";
 import { Ranking, orderText } from "./rank.js";
 import { FLAG_KEYS, Ratings } from "./rate.js";
 
-export class RateAndRank {
+export default class RateAndRank {
   constructor(task, form, changed) {
     this.count = task.completions.length;
     this.about = new About(form, task, () => {

@@ -1,0 +1,54 @@
+"""What sampling and scoring take: the options of the commands, and the arguments in Python."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harken.core.config import setting
+from harken.core.seeds import MOST_SEED
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    model: str = setting("", names="model", required=True)
+    """A run, smollm2, a folder, a .gguf file, a hub id, a server (http://host/v1#name) or your own (my_lab.engine:open)."""
+    prompts: str = setting("", names="file", required=True)
+    """JSON Lines file of prompts."""
+    template: str = ""
+    """Chat template in place of the model's own: chatml, vicuna, … or a file."""
+    out: str = setting("", required=True)
+    """File to write: a prompt a line with its completions."""
+    n: int = setting(1, least=1)
+    """Completions a prompt."""
+    max_tokens: int = setting(128, least=1)
+    """Longest completion in tokens."""
+    temperature: float = setting(1.0, least=0)
+    """Sampling temperature; 0 is greedy."""
+    top_p: float = setting(1.0, above=0, most=1)
+    """Nucleus sampling mass; 1 is off."""
+    mode: str = setting("", one_of=("", "good", "bad", "untagged"))
+    """Of a model with control tokens: good, bad or untagged; empty is its own."""
+    tag: str = setting("each", one_of=("each", "once"))
+    """Put the mode's token before each segment, or once at the start."""
+    seed: int = setting(0, least=0, most=MOST_SEED)
+    """Seed of sampling."""
+    dtype: str = setting("float32", one_of=("float32", "bfloat16", "auto"))
+    """Precision: float32, bfloat16 or auto."""
+    skip_bad: bool = False
+    """Skip malformed lines and count them."""
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    reward: str = setting("", names="reward", required=True)
+    """A reward run, several with commas, a scorer such as toxicity, your own function (my_lab.score:fn), or gold."""
+    data: str = setting("", names="file", required=True)
+    """JSON Lines file of comparisons."""
+    out: str = setting("", required=True)
+    """File to write."""
+    aggregate: str = ""
+    """Of a reward model with groups: mean, group:NAME, worst or quantile:Q; empty is its shared score."""
+    dtype: str = setting("float32", one_of=("float32", "bfloat16", "auto"))
+    """Precision: float32, bfloat16 or auto."""
+    skip_bad: bool = False
+    """Skip malformed lines and count them."""

@@ -1,0 +1,1 @@
+"""What the pages and programs call: one module a subject, the operations declared in it."""

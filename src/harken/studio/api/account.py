@@ -1,0 +1,183 @@
+"""The API's operations on oneself: health, login, joining, passwords, tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select, update
+
+from harken.core.version import __version__
+from harken.store import events
+from harken.store.events import stamp
+from harken.store.studio_schema import projects, tokens, users
+from harken.studio.api.declare import API, operation
+from harken.studio.work import answers
+from harken.studio.work.members import add_member
+from harken.studio.work.settings import CATEGORIES, Settings
+from harken.web import accounts
+from harken.web.accounts import CONSENT, ROLES, SCOPES, User
+from harken.web.errors import ApiError, not_found
+from harken.web.json_schema import ANY, BOOLEAN, ID, TIME, Schema, array, enum, integer, mapping, nullable, obj, text
+from harken.web.operations import Call, Json, SignedIn
+
+USER: Schema = obj({"id": ID, "name": text(200), "role": enum(*ROLES), "held_out": BOOLEAN})
+ME: Schema = obj({"user": USER, "csrf": text(100), "single_user": BOOLEAN, "hidden": array(enum(*CATEGORIES))})
+SIGNED: Schema = obj({"user": USER, "csrf": text(100)})
+NAME, PASSWORD = text(60, 1), text(200, 1)
+GROUP = mapping(text(100), 20)
+TOKEN: Schema = obj({"id": ID, "name": text(100), "scopes": array(enum(*SCOPES)), "created_at": TIME,
+                     "expires_at": nullable(TIME), "revoked": BOOLEAN})
+DONE: Schema = obj({"done": BOOLEAN})
+
+
+@operation("GET", "/api/health", "anyone", summary="Whether the studio and its database answer",
+           answer=obj({"status": enum("ok"), "version": text(40)}))
+def health(call: Call) -> Json:
+    call.tx.execute(select(1))
+    return {"status": "ok", "version": __version__}
+
+
+@operation("GET", "/api/openapi.json", "anyone", summary="This description", answer=mapping(ANY, 20))
+def openapi_(call: Call) -> Json:
+    return API.openapi()
+
+
+@operation("GET", "/api/me", "user", summary="Who you are, and the CSRF token", answer=ME)
+def me(call: Call) -> Json:
+    return {"user": call.user.to_json(), "csrf": call.csrf, "single_user": call.user.local, "hidden": list(call.user.hidden)}
+
+
+@operation("POST", "/api/login", "anyone", summary="Log in: sets the session cookie",
+           body=obj({"name": NAME, "password": PASSWORD}),
+           answer=SIGNED, errors=(401,), writes=True)
+async def login(call: Call) -> SignedIn:
+    site, name = call.site, call.body["name"]
+    site.limits.login(call.address, name)
+    user, stored = await site.read(lambda tx: accounts.stored_password(tx, name))
+    right = await site.hash(accounts.right_password, call.body["password"], stored or accounts.NOBODY)
+    if user is None or stored is None or not right:
+        raise ApiError("bad_login", "Name and password do not fit.",
+                       "Whoever runs the studio can set another: harken users password NAME.")
+    return await _sign_in(call, user)
+
+
+async def _sign_in(call: Call, user: User) -> SignedIn:
+    secret, csrf = await call.site.write(lambda tx: accounts.start_session(tx, user, call.now))
+    return SignedIn({"user": user.to_json(), "csrf": csrf}, secret)
+
+
+@operation("POST", "/api/logout", "user", summary="End this session", body=obj({}), answer=DONE, writes=True)
+def logout(call: Call) -> Json:
+    if call.secret is not None:
+        accounts.end_sessions(call.tx, call.user.id, call.secret)
+        call.site.forget()
+    return {"done": True}
+
+
+@operation("POST", "/api/setup", "anyone", summary="Make the first lead's account; ends single-user mode",
+           body=obj({"name": NAME, "password": PASSWORD}), answer=SIGNED, errors=(409,), writes=True)
+async def setup(call: Call) -> SignedIn:
+    if not call.site.single_user:
+        raise ApiError("accounts_exist", "The first account was made already.", "Log in, or ask a lead for an invitation.")
+    hashed = await call.site.hash(accounts.hash_password, call.body["password"])
+
+    def make(tx: Any) -> User:
+        if accounts.has_accounts(tx):
+            raise ApiError("accounts_exist", "The first account was made already.", "Log in.")
+        return accounts.add_user(tx, call.body["name"], hashed, "lead", call.now)
+
+    user = await call.site.write(make)
+    call.site.end_single_user()
+    return await _sign_in(call, user)
+
+
+@operation("POST", "/api/invitations/look", "anyone", summary="What an invitation offers", body=obj({"invitation": text(200, 1)}),
+           answer=obj({"role": enum(*ROLES), "projects": array(text(200)), "consent_text": text(40_000)}), errors=(404,))
+def look_at_invitation(call: Call) -> Json:
+    call.site.limits.login(call.address, "")
+    invitation = accounts.open_invitation(call.tx, call.body["invitation"], call.now)
+    rows = call.tx.execute(select(projects.c.name, projects.c.settings).where(projects.c.id.in_(invitation.projects))).fetchall()
+    own = [r.settings.get("consent_text", "") for r in rows]
+    return {"role": invitation.role, "projects": [r.name for r in rows],
+            "consent_text": "\n\n".join([CONSENT, *[words for words in own if words]])}
+
+
+@operation("POST", "/api/join", "anyone", summary="Make an account with an invitation: sets the session cookie",
+           body=obj({"invitation": text(200, 1), "name": NAME, "password": PASSWORD, "group": GROUP, "consent": enum(True)},
+                    optional=("group",)), answer=SIGNED, errors=(404, 409), writes=True)
+async def join(call: Call) -> SignedIn:
+    body = call.body
+    call.site.limits.login(call.address, "")
+    await call.site.read(lambda tx: accounts.open_invitation(tx, body["invitation"], call.now))
+    hashed = await call.site.hash(accounts.hash_password, body["password"])
+
+    def make(tx: Any) -> User:
+        user, offered = accounts.join(tx, body["invitation"], body["name"], hashed, body.get("group", {}), call.now)
+        for project in offered:
+            settings = tx.execute(select(projects.c.settings).where(projects.c.id == project)).scalar()
+            add_member(tx, project, user, Settings.from_json(settings or {}), call.now)
+        return user
+
+    return await _sign_in(call, await call.site.write(make))
+
+
+@operation("POST", "/api/me/password", "user", summary="Change your password; ends your other sessions",
+           body=obj({"old": PASSWORD, "new": PASSWORD}), answer=SIGNED, errors=(401, 409), writes=True)
+async def change_password(call: Call) -> SignedIn:
+    if call.user.local:
+        raise ApiError("set_password_first", "Single-user mode has no password.", "POST /api/setup makes the first account.")
+    call.site.limits.login(call.address, call.user.name)
+    _, stored = await call.site.read(lambda tx: accounts.stored_password(tx, call.user.name))
+    if not await call.site.hash(accounts.right_password, call.body["old"], stored or accounts.NOBODY):
+        raise ApiError("bad_login", "The old password does not fit.")
+    hashed = await call.site.hash(accounts.hash_password, call.body["new"])
+
+    def change(tx: Any) -> None:
+        tx.execute(update(users).where(users.c.id == call.user.id).values(password_hash=hashed))
+        accounts.end_sessions(tx, call.user.id)
+        events.add(tx, "password", call.now, user_id=call.user.id)
+
+    await call.site.write(change)
+    call.site.forget()
+    return await _sign_in(call, call.user)
+
+
+@operation("PUT", "/api/me/hidden", "labeler", summary="Which kinds of content you are not shown",
+           body=obj({"categories": array(enum(*CATEGORIES), 0, len(CATEGORIES))}),
+           answer=obj({"hidden": array(enum(*CATEGORIES))}), writes=True)
+def set_hidden(call: Call) -> Json:
+    hidden = sorted(set(call.body["categories"]))
+    answers.hide(call.tx, call.user, hidden)
+    call.site.forget()
+    return {"hidden": hidden}
+
+
+@operation("POST", "/api/tokens", "user", summary="A token for programs; its secret is shown once",
+           body=obj({"name": text(100, 1), "scopes": array(enum(*SCOPES), 1, 3), "days": nullable(integer(1, 3650))},
+                    optional=("days",)),
+           answer=obj({"id": ID, "token": text(100), "name": text(100), "scopes": array(enum(*SCOPES)),
+                       "expires_at": nullable(TIME)}),
+           errors=(409,), writes=True)
+def create_token(call: Call) -> Json:
+    if call.user.local:
+        raise ApiError("set_password_first", "Single-user mode has no tokens.", "POST /api/setup makes the first account.")
+    if call.scopes is not None:
+        raise ApiError("forbidden", "A token cannot make tokens.", "Log in with a password.")
+    return accounts.create_token(call.tx, call.user, call.body["name"], call.body["scopes"], call.body.get("days"), call.now)
+
+
+@operation("GET", "/api/tokens", "user", summary="Your tokens, without their secrets", answer=obj({"items": array(TOKEN)}))
+def list_tokens(call: Call) -> Json:
+    rows = call.tx.execute(select(tokens).where(tokens.c.user_id == call.user.id).order_by(tokens.c.id).limit(500))
+    return {"items": [{"id": t.id, "name": t.name, "scopes": t.scopes, "created_at": t.created_at, "expires_at": t.expires_at,
+                       "revoked": t.revoked_at is not None} for t in rows]}
+
+
+@operation("DELETE", "/api/tokens/{token}", "user", summary="Revoke one of your tokens", answer=DONE, writes=True)
+def revoke_token(call: Call) -> Json:
+    mine = (tokens.c.id == call.path["token"]) & (tokens.c.user_id == call.user.id)
+    if call.tx.execute(update(tokens).where(mine).values(revoked_at=stamp(call.now))).rowcount == 0:
+        raise not_found("token")
+    events.add(call.tx, "revoke_token", call.now, user_id=call.user.id, body={"token": call.path["token"]})
+    call.site.forget()
+    return {"done": True}

@@ -1,0 +1,44 @@
+"""The API's operation for what a lead makes of a disagreement: a slip, an unclear guideline, or different values.
+
+Every label stays as it was given (F16). The reading, and the order that the lead would give, are an event of the item.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, select
+
+from harken.store import events
+from harken.store.studio_schema import events as event_table
+from harken.store.studio_schema import items
+from harken.studio.api.declare import operation
+from harken.studio.work.leases import find_item
+from harken.web.errors import ApiError, not_found
+from harken.web.json_schema import ID, array, enum, integer, nullable, obj, text
+from harken.web.operations import Call, Json
+
+READINGS = {"noise": "A slip", "guideline": "The guideline is unclear", "plural": "Different values"}
+
+
+@operation("POST", "/api/items/{item}/adjudicate", "lead", summary="Say what a disagreement is: a slip, the guideline, or values",
+           body=obj({"reading": enum(*READINGS), "ranks": nullable(array(integer(1, 9), 2, 9)), "note": text(4000)},
+                    optional=("ranks", "note")), answer=obj({"event": ID}), errors=(409, 422), writes=True)
+def adjudicate(call: Call) -> Json:
+    if call.tx.execute(select(items.c.id).where(items.c.id == call.path["item"])).first() is None:
+        raise not_found("item")
+    item = find_item(call.tx, call.path["item"])
+    if item.role != "task":
+        raise ApiError("conflict", f"Item {item.id} is a {item.role} item: it has an answer already.")
+    ranks, given = call.body.get("ranks"), len(item.body["completions"])
+    if ranks is not None and len(ranks) != given:
+        raise ApiError("bad_answer", f'"ranks" has {len(ranks)} entries for {given} completions.',
+                       "Give one rank for each, in the item's own order.")
+    body = {"reading": call.body["reading"], "ranks": ranks, "note": call.body.get("note", "")}
+    return {"event": events.add(call.tx, "adjudicate", call.now, user_id=call.user.id, project_id=item.project_id,
+                                item_id=item.id, body=body)}
+
+
+def readings(tx: Connection, project: int) -> dict[int, str]:
+    """Item → its latest reading."""
+    c = event_table.c
+    query = select(c.item_id, c.body).where(c.project_id == project, c.kind == "adjudicate").order_by(c.seq)
+    return {row.item_id: row.body["reading"] for row in tx.execute(query)}

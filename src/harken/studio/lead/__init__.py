@@ -1,0 +1,1 @@
+"""What a lead sees of a project's answers: figures and charts."""

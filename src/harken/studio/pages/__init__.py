@@ -1,0 +1,1 @@
+"""The pages: server-rendered, filled by the same API operations that programs call."""

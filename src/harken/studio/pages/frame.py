@@ -1,0 +1,70 @@
+"""What every page shares: its template, who may see it, and the page of a failure.
+
+Whoever is not logged in is sent to /login; a labeler finds no page under /lead. Scripts are modules from /static,
+under a policy that allows no inline script and no other origin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from harken.studio.tasks import TASKS
+from harken.web.assets import SHARED, Assets
+from harken.web.errors import as_api_error
+from harken.web.icons import icon
+
+STUDIO = Path(__file__).parents[1]
+ASSETS = Assets(STUDIO / "static", SHARED)
+CATEGORIES = (("violence", "Violence"), ("sexual", "Sexual content"), ("hate", "Hate"), ("self_harm", "Self-harm"),
+              ("abuse", "Abuse"), ("other", "Other disturbing content"))
+
+Page = Callable[[Request], Awaitable[Response]]
+
+
+@cache
+def templates() -> Environment:
+    env = Environment(loader=FileSystemLoader(STUDIO / "templates"), autoescape=select_autoescape(default=True),
+                      undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    env.globals.update(static=ASSETS.address, icon=lambda name: Markup(icon(name)),
+                       kinds={name: task.title for name, task in TASKS.items()})
+    return env
+
+
+def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+    """A template with what every page knows."""
+    values = {"user": request.state.user, "csrf": request.state.csrf, "single_user": request.state.single_user,
+              "here": "", **values}
+    html = templates().get_template(template).render(**values)
+    return HTMLResponse(html, status, {"Cache-Control": "no-store"})  # nobody reads it by "back" after the log-out
+
+
+def page(handler: Page, *, who: str = "user") -> Page:
+    """Access and errors around a page. `who`: anyone, user, reader (lead or viewer), lead."""
+    async def answer(request: Request) -> Response:
+        user = request.state.user
+        if user is None and who != "anyone":
+            return RedirectResponse(f"/login?next={quote(request.url.path)}", 303)
+        allowed = {"reader": ("lead", "viewer"), "lead": ("lead",)}.get(who)
+        if allowed and user.role not in allowed:
+            return render(request, "problem.html", 404, title="Not found", words="There is no such page.")
+        try:
+            return await handler(request)
+        except Exception as error:  # the server's edge: whatever fails becomes a page
+            return failure(request, error)
+    return answer
+
+
+def failure(request: Request, error: Exception) -> Response:
+    """A failure as a page, with what to do next."""
+    error = as_api_error(error)
+    title = "Not found" if error.status == 404 else "That did not work"
+    return render(request, "problem.html", error.status, title=title, words=f"{error.message} {error.hint}".strip())

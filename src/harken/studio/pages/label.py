@@ -1,0 +1,73 @@
+"""The labelers' pages: the projects, the labeling page, one's account, and the ways in."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from harken.studio.pages.frame import ASSETS, CATEGORIES, page, render
+from harken.studio.tasks import TASKS
+from harken.web.site import Site
+
+REASONS = (("unclear", "I cannot tell what is asked"), ("too_hard", "Too hard or too long"), ("language", "Not my language"),
+           ("knowledge", "I know too little about it"), ("conflict", "I have a stake in it"), ("broken", "It is broken"),
+           ("other", "Another reason"))
+SCOPES = (("read", "Read projects, items and exports"), ("label", "Answer tasks"), ("lead", "Make and change projects"))
+MAY = {"lead": ("read", "label", "lead"), "labeler": ("label",), "viewer": ("read",)}
+
+
+def local(path: str) -> str:
+    """A path on this server to go on to after the login; anything else becomes /."""
+    plain = path.startswith("/") and not path.startswith(("//", "/\\")) and all(" " < c < "\x7f" for c in path)
+    return path if plain else "/"
+
+
+def routes(site: Site) -> list[BaseRoute]:
+    """Every page but the lead's."""
+    async def home(request: Request) -> Response:
+        listed = await site.call(request, "list_projects")
+        return render(request, "home.html", here="home", projects=listed["items"])
+
+    async def label(request: Request) -> Response:
+        project = await site.call(request, "get_project", path={"project": request.path_params["project"]})
+        data = {"project": {k: project[k] for k in ("id", "name", "kind", "purpose", "form", "instructions", "my")},
+                "user": {"id": request.state.user.id, "name": request.state.user.name}, "kinds": list(TASKS)}
+        modules = [ASSETS.address(name) for name in label_modules()]
+        return render(request, "label.html", project=project, kind=TASKS[project["kind"]].title, data=data, modules=modules,
+                      reasons=REASONS, categories=CATEGORIES)
+
+    async def worker(request: Request) -> Response:
+        return FileResponse(ASSETS.files["worker.js"], media_type="text/javascript", headers={"Cache-Control": "no-cache"})
+
+    async def login(request: Request) -> Response:
+        onward = local(request.query_params.get("next", "/"))
+        return RedirectResponse(onward, 303) if request.state.user else render(request, "login.html", next=onward)
+
+    async def join(request: Request) -> Response:
+        return render(request, "join.html")
+
+    async def setup(request: Request) -> Response:
+        return render(request, "setup.html") if request.state.single_user else RedirectResponse("/", 303)
+
+    async def account(request: Request) -> Response:
+        me = await site.call(request, "me")
+        tokens = (await site.call(request, "list_tokens"))["items"]
+        scopes = [s for s in SCOPES if s[0] in MAY[request.state.user.role]]
+        return render(request, "account.html", hidden=me["hidden"], categories=CATEGORIES, tokens=tokens, scopes=scopes)
+
+    return [
+        Route("/", page(home)), Route("/label/{project:int}", page(label)),
+        Route("/label/worker.js", page(worker, who="anyone")),  # here, as it may serve only what lies beside and below it
+        Route("/login", page(login, who="anyone")),
+        Route("/join", page(join, who="anyone")), Route("/setup", page(setup, who="anyone")), Route("/account", page(account)),
+    ]
+
+
+@cache
+def label_modules() -> tuple[str, ...]:
+    """The labeling page's modules, to be fetched at once instead of one after the other."""
+    other = ("page.js", "join.js", "theme.js", "lead.js", "worker.js")
+    return tuple(name for name in ASSETS.files if name.endswith(".js") and name not in other)

@@ -1,0 +1,1 @@
+"""The work itself: projects and their items, who gets which task, what becomes of an answer."""

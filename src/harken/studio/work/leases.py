@@ -1,0 +1,199 @@
+"""Who holds what: leases run out and come back, and an item's counters always add up.
+
+Every function runs inside the caller's write transaction, which the store gives to one writer at a time.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, select, update
+
+from harken.store import events
+from harken.store.events import stamp
+from harken.store.prepared import Prepared
+from harken.store.studio_schema import assignments, items, members, projects
+from harken.studio.work.settings import Settings
+from harken.web.accounts import User
+from harken.web.errors import ApiError, not_found
+
+SWEEP = 50
+
+
+_project = Prepared(select(projects).where(projects.c.id == bindparam("id")))
+_overdue = Prepared(
+    select(assignments)
+    .where(assignments.c.project_id == bindparam("project"), assignments.c.state == "leased",
+           assignments.c.expires_at < bindparam("now"))
+    .order_by(assignments.c.expires_at).limit(SWEEP))
+_assignment = Prepared(select(assignments).where(assignments.c.id == bindparam("id")))
+SET_ASSIGNMENT: dict[tuple[str, ...], Prepared] = {
+    fields: Prepared(update(assignments).where(assignments.c.id == bindparam("key")).values({f: bindparam(f) for f in fields}))
+    for fields in (("state",), ("expires_at",), ("draft", "draft_version", "expires_at"),
+                   ("state", "counted", "draft", "judgment_seq"))}
+_item = Prepared(select(items).where(items.c.id == bindparam("id")))
+COUNT = Prepared(update(items).where(items.c.id == bindparam("key"))
+                  .values({f: bindparam(f) for f in ("state", "wanted", "done", "held", "free", "reopened")}))
+FINISHED = Prepared(update(projects).where(projects.c.id == bindparam("key"))
+                     .values(items_done=projects.c.items_done + bindparam("by")))
+_last_reopened = Prepared(update(projects).where(projects.c.id == bindparam("key")).values(reopened=bindparam("mark")))
+_member = Prepared(select(members).where(members.c.project_id == bindparam("project"), members.c.user_id == bindparam("user")))
+
+
+def find_project(tx: Connection, project: int) -> Row[Any]:
+    row: Row[Any] | None = _project.first(tx, id=project)
+    if row is None:
+        raise not_found("project")
+    return row
+
+
+def find_member(tx: Connection, project: int, user: int) -> Row[Any] | None:
+    member: Row[Any] | None = _member.first(tx, project=project, user=user)
+    return member
+
+
+def visible_project(tx: Connection, user: User, number: int) -> Row[Any]:
+    """The project, where the user may see it: leads and viewers all, labelers those they may work on."""
+    project = find_project(tx, number)
+    if user.role == "labeler":
+        member = find_member(tx, project.id, user.id)
+        outside = not project.settings.get("open_to_all", True) if member is None else member.state == "removed"
+        if outside:
+            raise not_found("project")
+    return project
+
+
+def find_item(tx: Connection, item: int) -> Row[Any]:
+    row: Row[Any] | None = _item.first(tx, id=item)
+    assert row is not None
+    return row
+
+
+def my_assignment(tx: Connection, user: User, assignment: int) -> Row[Any]:
+    """The caller's own assignment; anybody else's does not exist for them."""
+    row: Row[Any] | None = _assignment.first(tx, id=assignment)
+    if row is None or row.user_id != user.id:
+        raise not_found("task")
+    return row
+
+
+def set_assignment(tx: Connection, assignment: int, **values: Any) -> None:
+    SET_ASSIGNMENT[tuple(values)].run(tx, key=assignment, **values)
+
+
+def count(tx: Connection, item: Row[Any], *, done: int = 0, held: int = 0, wanted: int | None = None,
+          state: str | None = None, reopened: int | None = None) -> dict[str, int]:
+    """Moves an item's counters. `reopened`: the event that makes it claimable again for those who passed it in line.
+
+    Returns what that changed in the project: by how much `items_done`, and the new `reopened`."""
+    row, changed = counters(item, done=done, held=held, wanted=wanted, state=state, reopened=reopened)
+    COUNT.run(tx, **row)
+    if "reopened" in changed:
+        _last_reopened.run(tx, key=item.project_id, mark=changed["reopened"])
+    if "items_done" in changed:
+        FINISHED.run(tx, key=item.project_id, by=changed["items_done"])
+    return changed
+
+
+def counters(item: Row[Any], *, done: int = 0, held: int = 0, wanted: int | None = None, state: str | None = None,
+             reopened: int | None = None) -> tuple[dict[str, Any], dict[str, int]]:
+    """COUNT's values, and what they change in the project."""
+    done, held = item.done + done, item.held + held
+    wanted = item.wanted if wanted is None else wanted
+    state = item.state if state is None else state
+    if state in ("open", "done"):
+        state = "done" if done >= wanted else "open"
+    free = max(0, wanted - done - held) if state == "open" else 0
+    assert done >= 0 and held >= 0, f"item {item.id}: {done} done, {held} held"
+    mark = reopened if reopened is not None and free > 0 else item.reopened
+    changed = {"reopened": mark} if mark != item.reopened else {}
+    if (state == "done") != (item.state == "done"):
+        changed["items_done"] = 1 if state == "done" else -1
+    return {"key": item.id, "state": state, "wanted": wanted, "done": done, "held": held, "free": free,
+            "reopened": mark}, changed
+
+
+def counts(item: Row[Any], turn: int) -> bool:
+    """Whether an assignment takes one of the item's places: not gold, not a qualifying test, not a repeat."""
+    return item.role == "task" and turn == 0
+
+
+def let_go(tx: Connection, lease: Row[Any], why: str, now: datetime) -> None:
+    """Ends a lease without an answer; the item's place becomes free for others. The draft stays."""
+    event = events.add(tx, why, now, user_id=lease.user_id, project_id=lease.project_id, item_id=lease.item_id,
+                       assignment_id=lease.id)
+    set_assignment(tx, lease.id, state="expired")
+    item = find_item(tx, lease.item_id)
+    if counts(item, lease.turn):
+        count(tx, item, held=-1, reopened=event)
+
+
+def sweep(tx: Connection, project: int, now: datetime) -> int:
+    """Takes back leases that ran out, the oldest first; returns how many."""
+    overdue = _overdue.all(tx, project=project, now=stamp(now))
+    for lease in overdue:
+        let_go(tx, lease, "expire", now)
+    return len(overdue)
+
+
+def until(settings: Settings, now: datetime) -> str:
+    return stamp(now + timedelta(minutes=settings.lease_minutes))
+
+
+def renew(tx: Connection, user: User, assignment: int, now: datetime) -> dict[str, Any]:
+    """Holds a task for longer, and every other task the caller holds in this project with it."""
+    mine = _held(tx, user, assignment)
+    expires = until(Settings.from_json(find_project(tx, mine.project_id).settings), now)
+    tx.execute(update(assignments).where(assignments.c.user_id == user.id, assignments.c.project_id == mine.project_id,
+                                         assignments.c.state == "leased").values(expires_at=expires))
+    return {"expires_at": expires}
+
+
+def save_draft(tx: Connection, user: User, assignment: int, draft: dict[str, Any], version: int,
+               now: datetime) -> dict[str, Any]:
+    """Keeps what is written so far. `version` is the one the caller last saw: a second window does not overwrite."""
+    mine = _held(tx, user, assignment)
+    if mine.draft_version != version:
+        raise ApiError("draft_conflict", "This task was also changed in another window.",
+                       "Reload to see that text; your own is still on this page.",
+                       extra={"current": {"draft": mine.draft, "version": mine.draft_version}})
+    expires = until(Settings.from_json(find_project(tx, mine.project_id).settings), now)
+    set_assignment(tx, assignment, draft=draft, draft_version=version + 1, expires_at=expires)
+    return {"version": version + 1, "expires_at": expires}
+
+
+def leave(tx: Connection, user: User, project: int, now: datetime) -> dict[str, Any]:
+    """Gives back what the caller holds and has not begun."""
+    find_project(tx, project)
+    query = select(assignments).where(assignments.c.user_id == user.id, assignments.c.project_id == project,
+                                      assignments.c.state == "leased")
+    begun = released = 0
+    for lease in tx.execute(query).fetchall():
+        if lease.draft is None:
+            let_go(tx, lease, "release", now)
+            released += 1
+        else:
+            begun += 1
+    return {"released": released, "kept": begun}
+
+
+def _held(tx: Connection, user: User, assignment: int) -> Row[Any]:
+    mine = my_assignment(tx, user, assignment)
+    if mine.state == "leased":
+        return mine
+    if mine.state == "expired":
+        return _take_up(tx, mine)
+    raise ApiError("not_yours_now", "This task is answered or skipped already.", "Undo brings it back.")
+
+
+def _take_up(tx: Connection, lease: Row[Any]) -> Row[Any]:
+    """A lease that ran out is taken up again where a place is free; else it can only be sent in as it is."""
+    item = find_item(tx, lease.item_id)
+    if counts(item, lease.turn):
+        if item.free == 0:
+            raise ApiError("not_yours_now", "This task was given to somebody else meanwhile.",
+                           "Submit it all the same: what you wrote is stored. Then go on with the next.")
+        count(tx, item, held=1)
+    set_assignment(tx, lease.id, state="leased")
+    return lease

@@ -1,0 +1,250 @@
+"""One labeler's place in one project: where their line goes on, and what they are handed from it.
+
+A claim looks forward only: first at items that were freed again (`reopened`), then along the line (`position`), from where
+this labeler's cursors stand. What lies behind a cursor was answered, skipped or not allowed when it was passed; if that
+changes, the item gets a new `reopened` or the cursors go back to the start. So a claim costs the same in a project of a
+thousand items and of a million (F5).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, Text, and_, bindparam, cast, exists, func, insert, literal_column, or_, select, update
+
+from harken.store.events import stamp
+from harken.store.prepared import Joined, Prepared, Together
+from harken.store.schema import prompts
+from harken.store.studio_schema import assignments, exposures, items, members, projects
+from harken.studio.work.forms import default_form
+from harken.studio.work.leases import COUNT, count, counters, set_assignment, until
+from harken.studio.work.members import expose, membership
+from harken.studio.work.settings import CATEGORIES, Settings
+from harken.web.accounts import User
+from harken.web.errors import not_found
+
+_passed = exists().where(assignments.c.item_id == items.c.id, assignments.c.user_id == bindparam("user"),
+                         assignments.c.state != "expired")
+_columns = (*items.c, prompts.c.body.label("prompt"))
+with_prompt = select(*_columns).select_from(items.outerjoin(prompts, items.c.prompt_key == prompts.c.key))
+
+
+def _along(order: Any, *conditions: Any) -> Prepared:
+    return Prepared(with_prompt.where(items.c.project_id == bindparam("project"), items.c.role == "task", items.c.free > 0,
+                                      ~_passed, order > bindparam("after"), *conditions).order_by(order).limit(1))
+
+
+_allowed = or_(items.c.warnings.is_(None), and_(*[
+    or_(~bindparam(f"no_{c}"), ~items.c.warnings.contains(c, autoescape=True))
+    for c in CATEGORIES]))
+_reopened = {plain: _along(items.c.reopened, items.c.reopened > 0, *(() if plain else (_allowed,))) for plain in (True, False)}
+_line = {plain: _along(items.c.position, *(() if plain else (_allowed,))) for plain in (True, False)}
+_free = (items.c.project_id == bindparam("project"), items.c.role == "task", items.c.free > 0)
+_last_in_line = select(func.max(items.c.position)).where(*_free, items.c.position > bindparam("after"))
+_held = assignments.alias("held")
+HELD = (select(func.aggregate_strings(cast(_held.c.id, Text), literal_column("','")))  # type: ignore[arg-type]
+        .where(_held.c.user_id == bindparam("user"), _held.c.project_id == projects.c.id, _held.c.state == "leased")
+        .correlate(projects).scalar_subquery())
+"""The ids of the tasks that the caller holds in a project, as one text: a claim seldom needs more of them."""
+_mine_there = and_(members.c.project_id == projects.c.id, members.c.user_id == bindparam("user"))
+_member_fields = ("state", "cursor", "reopened_cursor", "repeat_cursor", "limited", "served", "done", "day", "today", "score")
+PLACE = ([projects.c[f] for f in ("id", "kind", "status", "settings", "form_version", "instruction_hash", "seed", "items_total",
+                                  "items_done", "reopened")], [members.c[f] for f in _member_fields])
+"""What a claim must know of the project, and of the labeler in it."""
+_place = Joined(PLACE, lambda s: s.select_from(projects.outerjoin(members, _mine_there))
+                .where(projects.c.id == bindparam("project")), HELD)
+_insert = Prepared(insert(assignments).values({c.name: bindparam(c.name) for c in assignments.c if c.name != "id"})
+                   .returning(assignments.c.id))
+_before = Prepared(
+    select(assignments).where(assignments.c.item_id == bindparam("item"), assignments.c.user_id == bindparam("user"),
+                              assignments.c.turn == 0))
+_update_member = Prepared(
+    update(members).where(members.c.project_id == bindparam("project"), members.c.user_id == bindparam("user"))
+    .values({f: bindparam(f"new_{f}") for f in _member_fields}))
+_lease = Together(_insert, _update_member)
+_lease_and_count = Together(_insert, _update_member, COUNT)
+
+
+class Line:
+    """One labeler's place in one project, changed in memory while claiming and written once."""
+
+    def __init__(self, tx: Connection, user: User, project: Any, member: Any, held: str | None, now: datetime) -> None:
+        self.tx, self.user, self.now = tx, user, now
+        self.project, self.settings, self.held = project, Settings.from_json(project.settings), _ids(held)
+        self.at: dict[str, Any] = {f: getattr(member, f) for f in _member_fields}
+        self._written = dict(self.at)
+        day = stamp(now)[:10]
+        if self.at["day"] != day:
+            self.at.update(day=day, today=0)
+            if self.at["limited"]:
+                self.at.update(cursor=0, reopened_cursor=0, limited=False)
+
+    @classmethod
+    def enter(cls, tx: Connection, project: int, user: User, now: datetime) -> Line:
+        """As the database has it; who may work here and has no place yet gets one."""
+        place = _place.first(tx, project=project, user=user.id)
+        if place is None:
+            raise not_found("project")
+        row, member, held = place
+        if member is None:
+            member = membership(tx, row, user, Settings.from_json(row.settings), now)
+        return cls(tx, user, row, member, held, now)
+
+    def refresh(self) -> None:
+        """Reads the project again: leases were taken back."""
+        self.project, _, held = _place.first(self.tx, project=self.project.id, user=self.user.id)
+        self.held = _ids(held)
+
+    def tally(self, by: int) -> None:
+        """The labeler's answers, in all and today."""
+        self.at.update(done=self.at["done"] + by, today=max(0, self.at["today"] + by))
+
+    def moved(self, changed: Mapping[str, int]) -> None:
+        """Takes over what `count` changed in the project."""
+        done = self.project.items_done + changed.get("items_done", 0)
+        self.project = self.project._replace(items_done=done, reopened=changed.get("reopened", self.project.reopened))
+
+    def save(self) -> None:
+        if self.at != self._written:
+            _update_member.run(self.tx, **self._row())
+
+    def _row(self) -> dict[str, Any]:
+        self._written = dict(self.at)
+        return {"project": self.project.id, "user": self.user.id, **{f"new_{f}": v for f, v in self.at.items()}}
+
+    def barred(self) -> set[str]:
+        """Content that this labeler does not want to see, or has seen enough of today."""
+        limit = self.settings.exposure_limit
+        seen: set[str] = set()
+        if limit is not None:
+            query = select(exposures.c.category).where(exposures.c.user_id == self.user.id, exposures.c.count >= limit,
+                                                       exposures.c.day == self.at["day"])
+            seen = set(self.tx.scalars(query))
+        return seen | set(self.user.hidden)
+
+    def draw(self) -> float:
+        """A number in [0, 1) that depends on the project's seed, the labeler and how many tasks were given."""
+        words = f"{self.project.seed}:{self.user.id}:{self.at['served']}".encode()
+        return float(int.from_bytes(hashlib.blake2b(words, digest_size=8).digest()) / 2**64)
+
+    def claim(self) -> dict[str, Any] | None:
+        """One more task, or None where nothing is left for this labeler now."""
+        if self.at["state"] == "screening":
+            return self._with_answer("qualify")
+        share = self.draw()
+        special = None
+        if share < self.settings.gold_rate:
+            special = self._with_answer("gold")
+        elif share < self.settings.gold_rate + self.settings.repeat_rate:
+            special = self._repeat()
+        return special or self._task()
+
+    def _task(self) -> dict[str, Any] | None:
+        barred: set[str] | None = None  # looked up when the first item with a warning turns up: most have none
+        for cursor, statements in (("reopened_cursor", _reopened), ("cursor", _line)):
+            if cursor == "reopened_cursor" and self.project.reopened <= self.at[cursor]:
+                continue
+            item = self._first(statements[not barred], self.at[cursor], barred)
+            if item is not None and item.warnings and barred is None:
+                barred = self.barred()
+                item = self._first(statements[not barred], self.at[cursor], barred)
+            if item is not None:
+                self.at[cursor] = item.reopened if cursor == "reopened_cursor" else item.position
+                return self._lease(item, 0, takes=True)
+            self.at[cursor] = self.project.reopened if cursor == "reopened_cursor" else self._end()
+        if barred and barred - set(self.user.hidden):
+            self.at["limited"] = True
+        return None
+
+    def _end(self) -> int:
+        """Where the line ends for this labeler: its last free place, or where they stand."""
+        last = self.tx.execute(_last_in_line, {"project": self.project.id, "after": self.at["cursor"]}).scalar()
+        return int(last or self.at["cursor"])
+
+    def _first(self, statement: Prepared, after: int, barred: set[str] | None) -> Row[Any] | None:
+        values = {"project": self.project.id, "user": self.user.id, "after": after}
+        if barred:
+            values |= {f"no_{c}": c in barred for c in CATEGORIES}
+        item: Row[Any] | None = statement.first(self.tx, **values)
+        return item
+
+    def _with_answer(self, role: str) -> dict[str, Any] | None:
+        """The next gold or qualifying item that the labeler has not seen: in an order of their own."""
+        query = with_prompt.where(items.c.project_id == self.project.id, items.c.role == role, items.c.state == "open",
+                                   ~_passed).order_by(items.c.position)
+        left = self.tx.execute(query, {"user": self.user.id}).fetchall()
+        return self._lease(left[0] if role == "qualify" else left[int(self.draw() * 1e6) % len(left)], 0) if left else None
+
+    def _repeat(self) -> dict[str, Any] | None:
+        """The earliest answer not repeated yet, once it is old enough; every other one mirrored."""
+        before = stamp(self.now.fromtimestamp(self.now.timestamp() - 60 * self.settings.repeat_minutes, self.now.tzinfo))
+        query = (select(assignments).join(items, assignments.c.item_id == items.c.id)
+                 .where(assignments.c.user_id == self.user.id, assignments.c.project_id == self.project.id,
+                        assignments.c.state == "submitted", assignments.c.turn == 0, assignments.c.claimed_at <= before,
+                        assignments.c.id > self.at["repeat_cursor"], items.c.role == "task").order_by(assignments.c.id).limit(1))
+        first = self.tx.execute(query).first()
+        if first is None:
+            return None
+        self.at["repeat_cursor"] = first.id
+        item = self.tx.execute(with_prompt.where(items.c.id == first.item_id)).first()
+        order = first.shown_order
+        return self._lease(item, 1, order[::-1] if self.settings.mirror and first.id % 2 else order)
+
+    def _lease(self, item: Any, turn: int, order: Sequence[int] | None = None, takes: bool = False) -> dict[str, Any]:
+        """Hands an item out; `takes` one of its places."""
+        self.at["served"] += 1
+        values = {"state": "leased", "expires_at": until(self.settings, self.now)}
+        came_back = turn == 0 and (item.reopened > 0 or item.role != "task")
+        earlier = _before.first(self.tx, item=item.id, user=self.user.id) if came_back else None
+        if earlier is not None and takes:
+            count(self.tx, item, held=1)
+        if earlier is not None:  # it ran out before; the same task in the same order
+            set_assignment(self.tx, earlier.id, state="leased")
+            set_assignment(self.tx, earlier.id, expires_at=values["expires_at"])
+            return task_json(self.project, {**earlier._asdict(), **values}, item)
+        seed, shown = shuffled(self.project.seed, item.id, self.user.id, turn, len(item.body["completions"]))
+        row = {"item_id": item.id, "user_id": self.user.id, "project_id": self.project.id, "turn": turn, "counted": False,
+               "order_seed": seed, "shown_order": shown if order is None else list(order), "claimed_at": stamp(self.now),
+               "draft": None, "draft_version": 0, "judgment_seq": None, **values}
+        if takes:  # a place is taken from an open item: the project's own counters stay
+            key = _lease_and_count.run(self.tx, row, self._row(), counters(item, held=1)[0])
+        else:
+            key = _lease.run(self.tx, row, self._row())
+        if item.warnings:
+            expose(self.tx, self.user.id, self.at["day"], item.warnings.split(","))
+        return task_json(self.project, {"id": key, **row}, item)
+
+
+def shuffled(seed: int, item: int, user: int, turn: int, k: int) -> tuple[int, list[int]]:
+    """The order in which `user` sees the k completions of `item`, and the seed that makes it (F7)."""
+    words = f"{seed}:{item}:{user}:{turn}".encode()
+    own = int.from_bytes(hashlib.blake2b(words, digest_size=7).digest())
+    order = list(range(k))
+    random.Random(own).shuffle(order)
+    return own, order
+
+
+def _ids(held: str | None) -> set[int]:
+    return set(map(int, held.split(","))) if held else set()
+
+
+def task_json(project: Row[Any], lease: Any, item: Any) -> dict[str, Any]:
+    """What a labeler sees. No source, no gold, nobody else's answer: only what is named here leaves the server (F6, F8)."""
+    body = item.body
+    texts = [c["text"] for c in body["completions"]]
+    prompt = None
+    if item.prompt is not None:
+        words = item.prompt["prompt"]
+        prompt = {"messages": [{"role": "user", "content": words}] if isinstance(words, str) else words,
+                  "use_case": item.prompt.get("use_case"), "kind": item.prompt.get("kind", "plain")}
+    return {"assignment": lease["id"], "item": item.id, "project": project.id, "kind": item.kind,
+            "stage": "qualify" if item.role == "qualify" else "task",
+            "form_version": project.form_version if item.kind == project.kind else default_form(item.kind)["version"],
+            "instruction_hash": project.instruction_hash, "prompt": prompt,
+            "completions": [texts[i] for i in lease["shown_order"]], "ask": body.get("ask"),
+            "warnings": item.warnings.split(",") if item.warnings else [], "claimed_at": lease["claimed_at"],
+            "expires_at": lease["expires_at"], "draft": lease["draft"], "draft_version": lease["draft_version"]}

@@ -1,0 +1,64 @@
+"""What a person's withdrawal reaches: judgments, later snapshots, and the runs that trained on earlier ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from harken.store import events
+from harken.store.events import stamp
+from harken.store.schema import judgments
+from harken.store.studio_schema import assignments, retractions, snapshots, users
+from harken.studio.work.leases import let_go
+from harken.web.accounts import end_sessions
+
+
+def withdraw(tx: Connection, name: str, now: datetime, by: int | None = None) -> tuple[int, list[Row[Any]]]:
+    """Takes all of a labeler's judgments out of what counts, imported ones too, and closes the account.
+
+    Returns how many judgments it took out, and the snapshots that hold some of them. The judgments stay stored:
+    a run that used them can still be explained. Items do not open again for others by themselves.
+    """
+    gone = select(judgments.c.seq).where(judgments.c.labeler == name,
+                                         judgments.c.seq.not_in(select(retractions.c.judgment_seq)))
+    seqs = list(tx.scalars(gone))
+    if seqs:
+        tx.execute(insert(retractions), [{"judgment_seq": s, "reason": "withdrawal", "created_at": stamp(now)} for s in seqs])
+    person = tx.execute(select(users.c.id).where(users.c.name == name)).scalar()
+    if person is not None:
+        tx.execute(update(users).where(users.c.id == person).values(state="withdrawn", password_hash=None))
+        end_sessions(tx, person)
+        held = select(assignments).where(assignments.c.user_id == person, assignments.c.state == "leased")
+        for lease in tx.execute(held).fetchall():
+            let_go(tx, lease, "release", now)
+    events.add(tx, "withdraw", now, user_id=by, body={"labeler": name, "judgments": len(seqs)})
+    return len(seqs), [s for s in tx.execute(select(snapshots).order_by(snapshots.c.id)) if name in s.labelers]
+
+
+def runs_that_used(hashes: Iterable[str], folders: Iterable[Path]) -> Iterator[tuple[Path, str]]:
+    """(run folder, hash) of every run below `folders` whose lineage names one of these data hashes."""
+    wanted = set(hashes)
+    for folder in folders:
+        for path in sorted(folder.rglob("lineage.json")):
+            try:
+                used = set(_hashes(json.loads(path.read_text(encoding="utf-8"))))
+            except (OSError, ValueError):
+                continue
+            yield from ((path.parent, digest) for digest in sorted(used & wanted))
+
+
+def _hashes(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key == "sha256" and isinstance(inner, str):
+                yield inner
+            else:
+                yield from _hashes(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _hashes(inner)

@@ -1,0 +1,64 @@
+"""The one shape of everything that goes wrong: `{"error": {"code", "message", "hint"}}`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.exceptions import HTTPException
+
+from harken.core.errors import UserError
+from harken.store.connection import StorageError
+
+log = logging.getLogger("harken.studio")
+
+CODES: dict[int, tuple[str, ...]] = {
+    400: ("bad_request",), 401: ("login_needed", "bad_login"),
+    403: ("forbidden", "csrf", "origin", "host", "proxy_needs_accounts"), 404: ("not_found",), 405: ("method_not_allowed",),
+    409: ("conflict", "client_id_reused", "draft_conflict", "nothing_to_undo", "not_yours_now", "already_answered",
+          "accounts_exist", "set_password_first"),
+    413: ("too_large",), 415: ("not_json",), 422: ("bad_answer",), 429: ("slow_down",), 500: ("internal",),
+    503: ("busy", "storage"),
+}
+STATUS = {code: status for status, codes in CODES.items() for code in codes}
+
+
+class ApiError(Exception):
+    """An answer other than the wanted one. `extra` joins the error object (a draft conflict's `current`)."""
+
+    def __init__(self, code: str, message: str, hint: str = "", *, retry_after: int | None = None,
+                 extra: Mapping[str, Any] | None = None) -> None:
+        self.status, self.code, self.message, self.hint = STATUS[code], code, message, hint
+        self.retry_after, self.extra = retry_after, dict(extra or {})
+        super().__init__(message)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"error": {"code": self.code, "message": self.message, "hint": self.hint, **self.extra}}
+
+    @classmethod
+    def of(cls, error: UserError, code: str = "bad_request") -> ApiError:
+        return cls(code, error.fact, error.action)
+
+
+def not_found(what: str) -> ApiError:
+    """The same words whether it does not exist or is none of the caller's business."""
+    return ApiError("not_found", f"There is no such {what}.", "Check the address, or ask the project's lead for access.")
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """Any failure as what the caller is told; what is our own fault goes to the log with its traceback."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, StorageError):
+        log.error("storage: %s", error.fact)
+        return ApiError("storage", error.fact, "Nothing was stored. Your text is still here; try again in a moment.",
+                        retry_after=5)
+    if isinstance(error, UserError):
+        return ApiError.of(error)
+    if isinstance(error, HTTPException):
+        return not_found("page") if error.status_code == 404 else ApiError(
+            "method_not_allowed", "This address does not take that method.")
+    log.error("a fault in the studio", exc_info=error)
+    return ApiError("internal", "The studio failed at this request. It was not stored.",
+                    "Try again; tell the lead if it stays.")

@@ -1,0 +1,154 @@
+"""JSON Schema, the part the API needs: built by small functions, checked here, published in OpenAPI as it stands.
+
+    ANSWER = obj({"text": text(100), "ranks": array(integer(1, 9), 2, 9)}, optional=("ranks",))
+    check(ANSWER, {"text": "x"})            # or ApiError: `"ranks[1]" must be …`
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harken.web.errors import ApiError
+
+Schema = dict[str, Any]
+TYPES: dict[str, tuple[type, ...]] = {"object": (dict,), "array": (list,), "string": (str,), "integer": (int,),
+                                      "number": (int, float), "boolean": (bool,), "null": (type(None),)}
+BIG = 2**53 - 1
+ANY: Schema = {}
+BOOLEAN: Schema = {"type": "boolean"}
+UUID: Schema = {"type": "string", "minLength": 8, "maxLength": 64, "pattern": "^[A-Za-z0-9_-]+$"}
+TIME: Schema = {"type": "string", "format": "date-time"}
+ID: Schema = {"type": "integer", "minimum": 1, "maximum": BIG}
+
+
+def text(longest: int, shortest: int = 0) -> Schema:
+    return {"type": "string", "minLength": shortest, "maxLength": longest}
+
+
+def integer(low: int = 0, high: int = BIG) -> Schema:
+    return {"type": "integer", "minimum": low, "maximum": high}
+
+
+def number(low: float = 0, high: float = 1e9) -> Schema:
+    return {"type": "number", "minimum": low, "maximum": high}
+
+
+def enum(*values: Any) -> Schema:
+    return {"enum": list(values)}
+
+
+def array(items: Schema, fewest: int = 0, most: int = 500) -> Schema:
+    return {"type": "array", "items": items, "minItems": fewest, "maxItems": most}
+
+
+def nullable(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def either(*schemas: Schema) -> Schema:
+    return {"anyOf": list(schemas)}
+
+
+def obj(fields: Mapping[str, Schema], optional: Sequence[str] = ()) -> Schema:
+    """An object with these fields and no others."""
+    return {"type": "object", "properties": dict(fields), "required": [f for f in fields if f not in optional],
+            "additionalProperties": False}
+
+
+def mapping(values: Schema, most: int = 100) -> Schema:
+    return {"type": "object", "additionalProperties": values, "maxProperties": most}
+
+
+def check(schema: Schema, value: Any, where: str = "", code: str = "bad_request") -> None:
+    """Raises `ApiError` with the first thing that does not fit."""
+    problem = _problem(schema, value, where)
+    if problem:
+        raise ApiError(code, f"{problem}.", "The API's description is at /api/openapi.json.")
+
+
+def fits(schema: Schema, value: Any) -> bool:
+    return _problem(schema, value, "") is None
+
+
+def _problem(schema: Schema, value: Any, where: str) -> str | None:
+    name = f'"{where}"' if where else "the body"
+    if "anyOf" in schema:
+        problems = [_problem(s, value, where) for s in schema["anyOf"]]
+        if None in problems:
+            return None
+        return next((p for p, s in zip(problems, schema["anyOf"]) if _is(value, s)), problems[0])
+    if "enum" in schema:
+        if any(value == v and type(value) is type(v) for v in schema["enum"]):
+            return None
+        return f"{name} must be one of {', '.join(map(str, schema['enum']))}"
+    kind = schema.get("type")
+    if kind is None:
+        return _unstorable(value, name)
+    if not _is(value, schema):
+        return f"{name} must be {'an' if kind[0] in 'aio' else 'a'} {kind}, found {type(value).__name__}"
+    if kind == "string":
+        return _text_problem(schema, value, name)
+    if kind in ("integer", "number"):
+        low, high = schema.get("minimum", -BIG), schema.get("maximum", BIG)
+        return None if low <= value <= high else f"{name} must lie within {low} and {high}"
+    if kind == "array":
+        return _array_problem(schema, value, name, where)
+    return _object_problem(schema, value, name, where) if kind == "object" else None
+
+
+def _is(value: Any, schema: Schema) -> bool:
+    kind = schema.get("type")
+    if kind is None:
+        return True
+    return isinstance(value, TYPES[kind]) and (kind == "boolean" or not isinstance(value, bool))
+
+
+def _text_problem(schema: Schema, value: str, name: str) -> str | None:
+    if problem := _unstorable(value, name):
+        return problem
+    low, high = schema.get("minLength", 0), schema.get("maxLength", BIG)
+    if not low <= len(value) <= high:
+        return f"{name} must have {low} to {high} characters, found {len(value)}"
+    if "pattern" in schema and not re.search(schema["pattern"], value):
+        return f"{name} must match {schema['pattern']}"
+    return None
+
+
+def _unstorable(value: Any, name: str) -> str | None:
+    """NUL and halves of surrogate pairs cannot be stored everywhere (PostgreSQL refuses both)."""
+    if isinstance(value, str):
+        if "\x00" in value:
+            return f"{name} holds a NUL character"
+        if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+            return f"{name} holds half a surrogate pair"
+    elif isinstance(value, dict):
+        return next((p for k, v in value.items() if (p := _unstorable(k, name) or _unstorable(v, name))), None)
+    elif isinstance(value, list):
+        return next((p for v in value if (p := _unstorable(v, name))), None)
+    return None
+
+
+def _array_problem(schema: Schema, value: list[Any], name: str, where: str) -> str | None:
+    low, high = schema.get("minItems", 0), schema.get("maxItems", BIG)
+    if not low <= len(value) <= high:
+        return f"{name} must have {low} to {high} entries, found {len(value)}"
+    items = schema.get("items", ANY)
+    return next((p for i, v in enumerate(value) if (p := _problem(items, v, f"{where}[{i}]"))), None)
+
+
+def _object_problem(schema: Schema, value: dict[str, Any], name: str, where: str) -> str | None:
+    fields, rest = schema.get("properties", {}), schema.get("additionalProperties", True)
+    if missing := [f for f in schema.get("required", ()) if f not in value]:
+        return f'{name} lacks "{missing[0]}"'
+    if len(value) > schema.get("maxProperties", BIG):
+        return f"{name} has more than {schema['maxProperties']} fields"
+    for key, entry in value.items():
+        inner = f"{where}.{key}" if where else key
+        if key not in fields and rest is False:
+            return f'{name} has an unknown field "{key[:60]}"'
+        problem = _unstorable(key, name) or _problem(fields.get(key, rest if isinstance(rest, dict) else ANY), entry, inner)
+        if problem:
+            return problem
+    return None
