@@ -3,7 +3,7 @@
     python benchmarks/phf.py toy  OUT [--tokens 1000000] [--seeds 0 1 2] [--arms mle filter …]
     python benchmarks/phf.py pep8 OUT --corpus src/ [--tokens 1000000] [--size 1M] …
 
-toy: a language of 45 words in which topic 3 almost always comes with curses. Checked are P1 to P6 of docs/benchmarks.md: whether
+toy: a language of 44 words in which topic 3 almost always comes with curses. Checked are P1 to P6 of docs/benchmarks.md: whether
 conditional training is clean and keeps what only bad documents teach, filtering loses it, RWR with beta 10 is MLE.
 pep8: real Python code; violations a character of sampled code, at the perplexity of held-out code.
 """

@@ -344,3 +344,26 @@ def test_a_word_that_names_no_scorer_is_one_message(spec, message):
     from harken.launch.scorers import open_scorer
     with pytest.raises(UserError, match=message):
         open_scorer(spec)
+
+
+def test_the_command_says_what_it_read_and_suggests_thresholds(tmp_path, capsys):
+    from harken.cli.main import main
+    (tmp_path / "a.jsonl").write_text('{"text": "You are kind. You damn idiot!"}\n{"text": 1}\n' * 4)
+    assert main(["annotate", str(tmp_path / "a.jsonl"), "--scorer", "toxicity", "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "4 documents, 8 segments, scored by toxicity/" in said
+    assert '4 left out: no "text" with a text (a.jsonl, byte' in said and "the best 25% of documents: --threshold -0." in said
+    assert main(["annotate", str(tmp_path / "a.jsonl"), "--scorer", "toxicity", "--out", str(tmp_path / "a.jsonl")]) == 2
+    assert "is a file" in capsys.readouterr().err
+
+
+def test_thresholds_are_reached_by_their_share():
+    """Of 0 … 9 the best 30 % are 7, 8 and 9; of many equal scores all count."""
+    import numpy as np
+
+    from harken.stats.histogram import draw, histogram, reached_by, share_reaching
+    x = np.arange(10.0)
+    assert reached_by(x, 0.3) <= 7 and share_reaching(x, reached_by(x, 0.3)) >= 0.3
+    assert share_reaching(np.array([0.0] * 9 + [-1]), reached_by(np.array([0.0] * 9 + [-1]), 0.05)) == 0.9
+    assert [n for *_, n in histogram(x, 5)] == [2] * 5 and histogram(np.ones(3)) == [(1.0, 1.0, 3)]
+    assert draw([(0, 1, 4), (1, 2, 2)]).splitlines()[0].count("█") == 2 * draw([(0, 1, 4), (1, 2, 2)]).splitlines()[1].count("█")

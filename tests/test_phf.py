@@ -258,3 +258,15 @@ def test_two_processes_and_shards_learn_what_one_does(corpus, tmp_path):
         if name == "awr":
             assert result["most_weight"] == pytest.approx(one.result["most_weight"], rel=1e-4)
         assert Control.read(tmp_path / f"{name}-{shard}" / "model").mode == ("good" if name == "conditional" else "untagged")
+
+
+def test_every_preset_is_a_setting_that_passes():
+    from harken.core.settings import check_settings
+    method = find_method("phf")
+    assert len(method.PRESETS) == 18
+    for settings in method.PRESETS.values():
+        config = method.Config(**settings)
+        check_settings(config)
+        method.check(config)
+    pep8 = method.PRESETS["pep8-unlikelihood"]
+    assert (pep8["threshold"], pep8["alpha"], pep8["learning_rate"]) == (0.0, 0.01, 8e-4)
