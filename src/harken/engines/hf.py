@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -25,38 +24,19 @@ from torch import Tensor, nn
 from harken.core import processes
 from harken.core.errors import UserError
 from harken.core.progress import progress
-from harken.core.protocols import Datum, Tree
+from harken.core.protocols import Datum, Objective, Outputs, Tree
 from harken.core.seeds import derive_seed
 from harken.engines import cpu, distributed, sharding
 from harken.engines.attention import Row, row_of, using
 from harken.engines.base import OWN, Base
-from harken.engines.loading import Loaded, save_with
+from harken.engines.loading import Loaded, load, save_with
 from harken.engines.logprobs import token_logprobs
 from harken.engines.profile import computed_row, timed
 from harken.text.packing import pack, shares
+from harken.text.template import read_template
 
 IDLE = Tree((0,), ((0,),))
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-@dataclass
-class Outputs:
-    """What an objective sees: `logps_N`, `entropy_N` (no gradient), and `scores_C` or `values_N` of a head; with a reward
-    head also `ends_CD`, the state after each completion that the head reads.
-
-    `lengths` counts the tokens of each completion, `sizes` the completions of each tree.
-    """
-
-    logps_N: Tensor
-    entropy_N: Tensor
-    scores_C: Tensor | None
-    values_N: Tensor | None
-    ends_CD: Tensor | None
-    lengths: list[int]
-    sizes: list[int]
-
-
-Objective = Callable[[Outputs, Mapping[str, Tensor]], tuple[Tensor, Mapping[str, Tensor]]]
 
 
 def resolve_dtype(name: str) -> torch.dtype:
@@ -102,6 +82,7 @@ class Engine:
         self.compute = resolve_dtype(dtype)
         alone = loaded.base is None
         self.base = loaded.base or Base(loaded.model, loaded.template, loaded.lineage, loaded.name)
+        self.width = int(self.model.config.hidden_size)
         self.read = self.names = loaded.adapters
         self._unembedding: tuple[Tensor, Tensor | None] | None = None
         self.reference: Engine | None = None
@@ -146,6 +127,29 @@ class Engine:
     def shared(self) -> Base | None:
         """The base that further engines may stand on: one with adapters, whole in this process."""
         return self.base if self.base.peft is not None and not self.layers else None
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that the model gives a probability."""
+        return int(self.model.config.vocab_size)
+
+    def beside(self, model: str, template: str = "") -> Engine:
+        """Another model on the same hardware, not to be trained, on the same base where it can stand on it. `template` names
+        another chat template than its own."""
+        return self._another(load(model, on=self.shared, template=read_template(template) if template else ""), train=False)
+
+    def critic(self, model: str, *, lora_rank: int, seed: int) -> Engine:
+        """Another model with a value head, to be trained. A reward model's head and shift come along: values start where
+        scores are."""
+        loaded = load(model, on=self.shared)
+        if loaded.head is not None:
+            loaded.head.bias.data += loaded.shift
+        return self._another(loaded, lora_rank=lora_rank, head="value", seed=seed, name="critic",
+                             max_grad_norm=self.max_grad_norm)
+
+    def _another(self, loaded: Loaded, **options: Any) -> Engine:
+        dtype = "float32" if self.compute is torch.float32 else "bfloat16"
+        return Engine(loaded, dtype=dtype, tokens_per_micro_batch=self.budget, shard=bool(self.layers), **options)
 
     def _head_parameters(self) -> list[tuple[str, nn.Parameter]]:
         return [] if self.head is None else [(f"head.{n}", p) for n, p in self.head.named_parameters()]

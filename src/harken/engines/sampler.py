@@ -36,11 +36,25 @@ class HFSampler:
     def __init__(self, engine: Engine, max_batch: int = 96) -> None:
         self.engine, self.max_batch, self.lineage = engine, max_batch, engine.lineage
         self.guide: Guide | None = None
+        self.version = 0
 
     def steer(self, steering: Steering | None) -> None:
         """From now on prompts and samples get control tokens as `steering` says; None steers no more."""
         template = self.engine.template
         self.guide = steering and Guide(steering, template.tokenizer, end_of_text(template), self.engine.device)
+
+    def of(self, learner: Engine) -> HFSampler:
+        return HFSampler(learner, self.max_batch)
+
+    def update(self, version: int) -> None:
+        """The engine's weights are the learner's: there is nothing to bring."""
+        self.version = version
+
+    def wake(self) -> None:
+        """Nothing to bring back: it keeps no memory between calls."""
+
+    def sleep(self) -> None:
+        """Nothing to give back."""
 
     def seen(self, prompt: Prompt) -> Prompt:
         """What the model is given for a prompt: the prompt itself."""
@@ -88,7 +102,8 @@ class Batch:
 
     def __init__(self, sampler: HFSampler, order: Sequence[int], prompts: Sequence[tuple[int, ...]], n: int, max_tokens: int,
                  temperature: float, top_p: float, min_tokens: int, seed: int) -> None:
-        self.engine, self.guide, device = sampler.engine, sampler.guide, sampler.engine.device
+        self.engine, self.version, device = sampler.engine, sampler.version, sampler.engine.device
+        self.guide = sampler.guide
         self.waiting, self.prompts, self.n = deque(order), prompts, n
         self.temperature, self.top_p, self.seed = temperature, top_p, seed
         self.max_tokens, self.min_tokens = max_tokens, min_tokens
@@ -185,7 +200,7 @@ class Batch:
         tokens = tuple(self.ids_BT[row, :count].tolist())
         sampled, model = self.logps_BT[:, row, :count].tolist()
         said = tokens if self.guide is None else self.guide.untagged(tokens)
-        return Sample(tokens, self.engine.template.decode(said), tuple(sampled), tuple(model), finished)
+        return Sample(tokens, self.engine.template.decode(said), tuple(sampled), tuple(model), finished, self.version)
 
     def _shrink(self, live: Tensor) -> Tensor:
         """Nobody is waiting: gives up the rows that have ended. Returns the live rows' new numbers."""
