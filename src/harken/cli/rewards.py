@@ -15,6 +15,7 @@ from harken.core.records import Choice
 from harken.core.run import Run
 from harken.core.terminal import one_line
 
+# toxicity:1 knows words alone; the later scorer also hears courtesy, which sentiment measures here.
 RULES = ("length", "words_per_sentence", "list_items", "numbers", "questions", "repetition", "on_topic", "echo", "hedging",
          "refusal", "courtesy", "finished")
 """What `--judge rules` measures, beside toxicity and sentiment."""
@@ -81,7 +82,7 @@ def open_panel(config: Any) -> Any:
     from harken.text.attributes import Attribute, load_attributes
     from harken.text.panel import Panel
     if config.judge == "rules" and not config.attributes:
-        named = {name: f"measure:{name}" for name in RULES} | {"toxicity": "toxicity", "sentiment": "sentiment"}
+        named = {name: f"measure:{name}" for name in RULES} | {"toxicity": "toxicity:1", "sentiment": "sentiment"}
         attributes = [Attribute(name, scorer=scorer) for name, scorer in named.items()]
     else:
         attributes = load_attributes(config.attributes)

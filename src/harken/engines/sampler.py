@@ -26,6 +26,8 @@ from harken.engines.form import body_of, need_rows, shaped, state_of
 from harken.engines.hf import Engine
 from harken.engines.plain import PlainBatch
 from harken.engines.profile import computed_row, computed_token, timed
+from harken.engines.steering import Guide
+from harken.text.tags import Steering, end_of_text
 
 IDLE_SHARE = 8
 """One row in so many may stand idle before it is refilled or given up: prompts are prefilled together, rows given up together."""
@@ -36,7 +38,13 @@ class HFSampler:
 
     def __init__(self, engine: Engine, max_batch: int = 96) -> None:
         self.engine, self.max_batch, self.lineage = engine, max_batch, engine.lineage
+        self.guide: Guide | None = None
         self.version = 0
+
+    def steer(self, steering: Steering | None) -> None:
+        """From now on prompts and samples get control tokens as `steering` says; None steers no more."""
+        template = self.engine.template
+        self.guide = steering and Guide(steering, template.tokenizer, end_of_text(template), self.engine.device)
 
     def of(self, learner: Engine) -> HFSampler:
         return HFSampler(learner, self.max_batch)
@@ -68,6 +76,8 @@ class HFSampler:
         if temperature < 0 or not 0 < top_p <= 1 or max_tokens < 1 or n < 1:
             raise UserError(f"Sampling needs temperature >= 0, 0 < top-p <= 1, at least 1 token and 1 sample; found "
                             f"temperature {temperature}, top-p {top_p}, {max_tokens} tokens, n {n}.")
+        if self.guide:
+            prompts = [self.guide.opened(p) for p in prompts]
         for i, prompt in enumerate(prompts):
             self._check(f"Prompt {i + 1}", prompt, max_tokens)
         group = processes.group()
@@ -102,6 +112,7 @@ class Batch:
     def __init__(self, sampler: HFSampler, order: Sequence[int], prompts: Sequence[tuple[int, ...]], n: int, max_tokens: int,
                  temperature: float, top_p: float, min_tokens: int, seed: int) -> None:
         self.engine, self.version, device = sampler.engine, sampler.version, sampler.engine.device
+        self.guide = sampler.guide
         self.waiting, self.prompts, self.n = deque(order), prompts, n
         self.temperature, self.top_p, self.seed = temperature, top_p, seed
         self.max_tokens, self.min_tokens = max_tokens, min_tokens
@@ -178,7 +189,11 @@ class Batch:
         if self.min_tokens:
             early = at < self.min_tokens
             logits[early.nonzero(), self.stop] = -torch.inf
+        if self.guide:
+            logits = self.guide.ban(logits)
         token, *logps = draw(logits, self.uniform_BT[rows, at], self.temperature, self.top_p)
+        if self.guide:
+            token, logps = self.guide.put(token, logps, self.ids_BT[rows], at)
         self.ids_BT[rows, at] = token
         self.logps_BT[:, rows, at] = torch.stack(logps)
         self.said_B[rows] = at + 1
@@ -194,7 +209,8 @@ class Batch:
         count = int(self.said_B[row])
         tokens = tuple(self.ids_BT[row, :count].tolist())
         sampled, model = self.logps_BT[:, row, :count].tolist()
-        return Sample(tokens, self.engine.template.decode(tokens), tuple(sampled), tuple(model), finished, self.version)
+        said = tokens if self.guide is None else self.guide.untagged(tokens)
+        return Sample(tokens, self.engine.template.decode(said), tuple(sampled), tuple(model), finished, self.version)
 
     def _shrink(self, live: Tensor) -> Tensor:
         """Nobody is waiting: gives up the rows that have ended. Returns the live rows' new numbers."""

@@ -44,8 +44,12 @@ def _open_and_train(method: ModuleType, config: RunConfig, quiet: bool | None, g
         raise UserError("No data was given.", "Add --data FILE.jsonl.")
     if not config.out:
         raise UserError("No run directory was given.", "Add --out runs/NAME.")
+    if prepare := getattr(method, "prepare", None):  # makes the model to start from, where the method does
+        config = prepare(config)
     rewards = _rewards(method, config, given)
     lineage: dict[str, Any] = {"model": parse_model(config.model).identity(), **_files(method, config)}
+    if identity := getattr(method, "identity", None):  # of data that is no file
+        lineage["data"] = identity(config)
     if template := given_template(getattr(config, "template", "")):
         lineage["template"] = content_hash(template)
     import_extra("harken.engines.loading")
