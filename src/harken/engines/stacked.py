@@ -103,7 +103,7 @@ def _plain(tensors: dict[str, Tensor], config: dict[str, Any]) -> bool:
 def public_name(word: str) -> str | None:
     """What others can load a base by: a hub id, a path from here (never an absolute one), or None where there is neither."""
     path = Path(word)
-    if not word or word in ("toy", "smollm2") or path.is_file():
+    if not word or word in ("toy", "smollm2") or path.is_file() or (path / CONFIG).is_file():  # or an adapter of others
         return None
     if path.is_dir():
         here = path / "model" if (path / "lineage.json").is_file() else path

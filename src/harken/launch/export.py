@@ -102,6 +102,8 @@ def _check(word: str, target: Path, merge: bool, gguf: str, push: str) -> None:
 def _write(engine: Any, word: str, loaded: Any, folder: Path, name: str, merge: bool, gguf: str,
            evaluations: Sequence[str | Path], labelers: bool) -> None:
     from harken.engines.stacked import public_name
+    if getattr(loaded, "classifier", False):
+        raise UserError(f"{word} is a sequence-classification model already.", "Use it as it is.")
     reward, base, notes = loaded.head is not None, None, list[str]()
     _, root = steps_of(word)
     hub = public_name(root) if root and not Path(root).exists() else None

@@ -13,7 +13,7 @@ from harken.core.records import Prompt
 from harken.store import events
 from harken.store.connection import StorageError
 from harken.store.events import stamp
-from harken.store.files import KINDS, Reader, json_line
+from harken.store.files import KINDS, UNPACKED, Reader, json_line
 from harken.store.schema import judgments
 from harken.store.snapshots import snapshot
 from harken.store.studio_schema import assignments, grades, invitations, items, members, snapshots, users
@@ -144,9 +144,9 @@ async def import_judgments(call: Call) -> Json:
 
 
 def _store(call: Call, path: Path) -> Json:
-    if isinstance(next(iter(Reader(path))), Prompt):
+    if isinstance(next(iter(Reader(path, unpacked_limit=UNPACKED))), Prompt):
         raise UserError("The file holds prompts that nobody has judged.", "Add them to a project as items.")
-    result = call.site.db.import_file(path)
+    result = call.site.db.import_file(path, unpacked_limit=UNPACKED)
     return {"kind": result.kind, "added": result.added, "already": result.already, "repeats_an_answer": result.repeating}
 
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from harken.core.errors import UserError
 from harken.core.records import content_hash
-from harken.store.files import Reader
+from harken.store.files import UNPACKED, Reader
 from harken.studio.work.projects import ITEM, items_of
 
 Row = dict[str, Any]
@@ -47,7 +47,7 @@ def _items(path: Path) -> Iterator[Row]:
     array = _array(path)
     first = _first_row(path) if array is None else next(iter(array), None)
     if not isinstance(first, dict) or not first.keys() & OWN or "ranks" in first:
-        yield from map(items_of, Reader(path))
+        yield from map(items_of, Reader(path, unpacked_limit=UNPACKED))
         return
     if array is not None:
         yield from own_rows((json.dumps(row).encode() for row in array), str(path), "row")
