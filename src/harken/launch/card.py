@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import harken
 from harken.core.errors import UserError
 from harken.core.files import file_hash, read_json
 from harken.core.protocols import Estimate
+from harken.core.version import __version__
 from harken.engines.policies import beside
 from harken.launch.find import find_method
 
@@ -103,9 +103,9 @@ def write_card(word: str, *, name: str, kind: str, base: str | None, use: str, n
 def _opening(steps: Sequence[Step], root: str, kind: str) -> str:
     chain = " → ".join([_name(root) if root else "several runs", *(step.method for step in steps)])
     if not steps:
-        return f"{_name(root)}, as Harken {harken.__version__} reads it; nothing was trained."
+        return f"{_name(root)}, as Harken {__version__} reads it; nothing was trained."
     what = "A reward model (it turns a dialogue into a number)" if kind == "reward" else "A language model"
-    return f"{what} made with Harken {harken.__version__}: {chain}."
+    return f"{what} made with Harken {__version__}: {chain}."
 
 
 def _made(steps: Sequence[Step], hidden: Sequence[str]) -> Iterable[str]:
