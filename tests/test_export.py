@@ -48,6 +48,8 @@ def test_a_reward_is_the_label_that_transformers_reads(runs, kind):
         found = model(**batch).logits[:, 0] + model.config.score_constant
     wanted = [row[0] for row in harken.score(run, QUESTIONS, [[a] for a in answers])]
     assert found.tolist() == pytest.approx(wanted, abs=1e-5) and len(set(wanted)) == 3
+    again = [row[0] + model.config.score_constant for row in harken.score("reward", QUESTIONS, [[a] for a in answers])]
+    assert again == pytest.approx(wanted, abs=1e-5)  # Harken reads it as others' reward models
     assert (model.config.score_constant == 0) == (kind == "gpt2")
     assert ("score_constant" in Path("reward/README.md").read_text()) == (kind == "llama")
     assert not Path("reward/generation_config.json").exists()

@@ -141,8 +141,10 @@ def _changed(step: Step) -> dict[str, Any]:
 def _labelers(step: Step) -> set[str]:
     """Who said what the run learnt from, where its data is still there unchanged."""
     data = step.lineage.get("data")
-    file = Path(data["path"]) if isinstance(data, dict) and "path" in data else None
-    if file is None or not file.is_file() or file_hash(file) != data["sha256"]:
+    if not isinstance(data, dict) or not {"path", "sha256"} <= data.keys():
+        return set()
+    file = Path(data["path"])
+    if not file.is_file() or file_hash(file) != data["sha256"]:
         return set()
     names = set()
     for line in file.read_bytes().split(b"\n"):

@@ -162,7 +162,8 @@ def _push(api: Any, folder: Path, repository: str) -> None:
 
 def _asked(what: str, ask: Callable[[Any], Any], api: Any) -> Any:
     from huggingface_hub import constants
-    from huggingface_hub.errors import HFValidationError, HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HTTPError as HTTPError  # type: ignore[attr-defined]  # of whatever client it stands on
     if constants.HF_HUB_OFFLINE:
         raise UserError("The hub is switched off here (HF_HUB_OFFLINE).", "Leave --push away, or unset it.")
     try:
