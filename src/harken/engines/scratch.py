@@ -22,7 +22,7 @@ from torch import nn
 from harken.core.errors import UserError
 from harken.core.files import write_json
 from harken.core.seeds import derive_seed
-from harken.engines.loading import Loaded
+from harken.engines.loading import load
 from harken.text.tags import BAD, GOOD, Control, add_tokens
 
 END = "<|endoftext|>"
@@ -107,8 +107,9 @@ def make_new(folder: Path, texts: Iterable[str], *, architecture: str, size: str
     _write(folder, model, tokenizer, segmenter, seed, {"name": f"new {architecture} {size}"})
 
 
-def add_control(folder: Path, loaded: Loaded, segmenter: str, seed: int) -> None:
-    """Writes a loaded model with the control tokens added."""
+def add_control(folder: Path, model: str, segmenter: str, seed: int) -> None:
+    """Writes a model with the control tokens added."""
+    loaded = load(model, device="cpu")
     tokenizer = loaded.template.tokenizer
     add_tokens(tokenizer)
     if len(tokenizer) > loaded.model.config.vocab_size:

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from harken.core import processes
 from harken.core.errors import UserError
-from harken.core.protocols import Datum, Tree
+from harken.core.protocols import Datum, Learner, Objective, Outputs, Tree
 from harken.core.run import Run
-from harken.engines.hf import Engine, Objective, Outputs
 from harken.loops.stream import Stream, Tokens, Writer
 from harken.objectives import phf
 from harken.objectives.supervised import nll
@@ -130,7 +129,7 @@ class Feedback:
         if len(weights):
             self.weights = [min(self.weights[0], float(weights.min())), max(self.weights[1], float(weights.max()))]
 
-    def measure(self, learner: Engine, stream: Stream) -> dict[str, float]:
+    def measure(self, learner: Learner, stream: Stream) -> dict[str, float]:
         """`heldout_nll` a text token of the held-out documents: without control tokens, and of a model that knows them with
         <|good|> before each segment, and with the segments' own."""
         held = list(stream.held_out(HELD))
@@ -143,7 +142,7 @@ class Feedback:
                 None if (label := self.good(score)) is None else control.good if label else control.bad)}
         return {name: self._nll(learner, held, tag) for name, tag in modes.items()}
 
-    def _nll(self, learner: Engine, held: Sequence[tuple[Scored, list[list[int]]]], tag: Tag) -> float:
+    def _nll(self, learner: Learner, held: Sequence[tuple[Scored, list[list[int]]]], tag: Tag) -> float:
         trees, texts = [], []
         for document, parts in held:
             ids, text = [self.end], [False]
