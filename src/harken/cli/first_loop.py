@@ -22,7 +22,7 @@ from harken.core.seeds import derive_seed
 from harken.engines.hf import Engine, resolve_dtype
 from harken.engines.loading import locate
 from harken.engines.sampler import HFSampler
-from harken.evals.capability import document_nll, read_documents
+from harken.evals.capability import document_nll
 from harken.launch.find import find_method
 from harken.launch.models import open_engine
 from harken.launch.train import train as launch_train
@@ -32,6 +32,7 @@ from harken.stats.winrate import win_rate
 from harken.store.database import open_database
 from harken.store.files import write_jsonl
 from harken.store.snapshots import snapshot
+from harken.text.documents import read_documents
 
 MAX_TOKENS = 48
 PROMPTS = 168
@@ -185,7 +186,9 @@ class Quickstart:
         return float(stages[label])
 
     def _show(self, summary: dict[str, Any]) -> dict[str, Any]:
-        line = lambda label, e: print(f"  {label:38} {Estimate.from_json(e)}")  # noqa: E731
+        def line(label: str, estimate: dict[str, Any]) -> None:
+            print(f"  {label:38} {Estimate.from_json(estimate)}")
+
         print("\nReward model")
         line("accuracy, held-out prompts", summary["reward_model"]["accuracy"])
         if summary["reward_model"]["accuracy_labelers"]:
@@ -207,7 +210,7 @@ class Quickstart:
         return summary
 
 
-def _mean(rows: list[list[float]]) -> dict[str, float]:
+def _mean(rows: list[list[float]]) -> dict[str, float | None]:
     return mean_interval([sum(row) / len(row) for row in rows]).to_json()
 
 

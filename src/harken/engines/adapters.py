@@ -69,7 +69,9 @@ def targets(model: Any) -> str | list[str]:
     """The layers that a new adapter stands on: all linear ones but the last. Left out are routers and layers in groups, which
     compute otherwise, towers that see or hear, and the output layer of Mamba's kinds, whose weight is read past any adapter."""
     from transformers import PreTrainedModel
-    text, left, found = text_config(model), [], []
+    text = text_config(model)
+    left: list[str] = []
+    linear: list[str] = []
     past = ("out_proj",) if model.config.model_type in MAMBAS else ()
     towers = [n for n, m in model.named_modules() if text is not model.config and n and isinstance(m, PreTrainedModel)
               and m.config is not model.config and m.config is not text]
@@ -77,9 +79,9 @@ def targets(model: Any) -> str | list[str]:
         if isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D":
             router = OTHERWISE.search(type(module).__name__)
             tower = any(name.startswith(f"{t}.") for t in towers)
-            (left if router or tower or name.rpartition(".")[2] in past else found).append(name)
+            (left if router or tower or name.rpartition(".")[2] in past else linear).append(name)
     last = model.get_output_embeddings()
-    return [n for n in found if model.get_submodule(n) is not last] if left else "all-linear"
+    return [n for n in linear if model.get_submodule(n) is not last] if left else "all-linear"
 
 
 @contextmanager

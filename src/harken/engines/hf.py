@@ -52,7 +52,7 @@ def resolve_dtype(name: str) -> torch.dtype:
 
 def _has_bf16_instructions() -> bool:
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     try:
         return any(flag in Path("/proc/cpuinfo").read_text() for flag in ("avx512_bf16", "amx_bf16"))
     except OSError:

@@ -51,11 +51,18 @@ class Speaker:
         """The logits [B, V] after these further tokens."""
         if not self.cached:
             self.read_BT = ids_BT if self.read_BT is None else torch.cat((self.read_BT, ids_BT), 1)
-            return self.model(input_ids=self.read_BT, **_options(self.model, use_cache=False)).logits[:, -1].float()
+            out = self.model(input_ids=self.read_BT, **_options(self.model, use_cache=False))
+            return last_logits(out)
         out = self.model(input_ids=ids_BT, use_cache=True, **self.cache)
         self.cache = {name: value for name in CACHES if (value := getattr(out, name, None)) is not None}
         assert self.cache, "the model returned no cache"
-        return out.logits[:, -1].float()
+        return last_logits(out)
+
+
+def last_logits(output: Any) -> Tensor:
+    """The logits [B, V] of each sequence's last token, in float32."""
+    logits: Tensor = output.logits[:, -1].float()
+    return logits
 
 
 def forward(engine: Any, trees: Sequence[Tree], temperature: float, entropy: bool, logps: bool) -> tuple[Tensor, ...]:

@@ -72,7 +72,7 @@ class Profile:
         self.seconds, self.flops = dict.fromkeys(SECTIONS, 0.0), dict.fromkeys(SECTIONS, 0.0)
         self.tokens: dict[str, int] = defaultdict(int)
         self.stack = ["other"]
-        self.costs: dict[int, Cost] = {}
+        self.costs: dict[tuple[int, Any], Cost] = {}
         self.last: tuple[Cost, int, float, int] | None = None
         self.since = time.perf_counter()
 
@@ -92,8 +92,8 @@ class Profile:
         self._turn()
         name = self.stack.pop()
         if name == "backward" and self.last is not None:
-            cost, *work = self.last
-            self.flops[name] += cost.backward(*work)
+            cost, tokens, pairs, predicted = self.last
+            self.flops[name] += cost.backward(tokens, pairs, predicted)
 
     def computed(self, engine: Any, tokens: int, pairs: float, predicted: int) -> None:
         key = id(engine), engine.names
@@ -135,10 +135,14 @@ _ACTIVE: Profile | None = None
 
 
 @contextmanager
-def profiling(on: bool, device: torch.device, dtype: torch.dtype) -> Iterator[Profile | None]:
+def profiling(on: bool, device: torch.device | None, dtype: torch.dtype | None) -> Iterator[Profile | None]:
     """Profiles what happens inside, if `on`; one at a time."""
     global _ACTIVE
-    _ACTIVE = Profile(device, dtype) if on else None
+    if on:
+        assert device is not None and dtype is not None, "only what learns is profiled"
+        _ACTIVE = Profile(device, dtype)
+    else:
+        _ACTIVE = None
     try:
         yield _ACTIVE
     finally:

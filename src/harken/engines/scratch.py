@@ -123,7 +123,7 @@ def _write(folder: Path, model: Any, tokenizer: Any, segmenter: str, seed: int, 
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     from transformers.utils import logging
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()
     try:
         temporary.mkdir(parents=True)
         model.save_pretrained(temporary)

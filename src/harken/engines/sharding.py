@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,7 @@ def is_split(tensor: Tensor) -> bool:
 
 def own_part(tensor: Tensor) -> Tensor:
     """What this process keeps of a parameter: the same memory; a parameter that is not split, as it is."""
-    return tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor
+    return cast(DTensor, tensor.detach()).to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def cut(whole: Tensor, like: Tensor) -> Tensor:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from harken.core import processes
 from harken.core.errors import UserError
-from harken.core.protocols import Datum, Tree
+from harken.core.protocols import Datum, Objective, Outputs, Tree
 from harken.core.run import Run
-from harken.engines.hf import Engine, Objective, Outputs
+from harken.engines.hf import Engine
 from harken.loops.stream import Stream, Tokens, Writer
 from harken.objectives import phf
 from harken.objectives.supervised import nll

@@ -206,6 +206,7 @@ def score(reward: Reward, prompts: list[Prompt], samples_PG: list[list[Sample]],
           config: RolloutConfig) -> tuple[Tensor, Tensor | None]:
     """Scores [P, G], clipped if asked, less the penalty of completions without an end (P14); and an ensemble's disagreement."""
     texts = [[s.text for s in group] for group in samples_PG]
+    scores: Sequence[Sequence[float | None]]
     if isinstance(reward, Ensemble):
         scores, spread = processes.group().agree(reward.score_and_disagreement(prompts, texts))
     else:

@@ -16,7 +16,7 @@ from harken.text.control import Ids, Tokens
 ANSWER, QUESTION = "Answer", "question"
 THOUGHTS = re.compile("think|thought|reason|analysis", re.I)
 """How templates name what a model says to itself."""
-OTHER = "Give another with --template, or use another model (P12)."
+OTHER = "Give another with --template, or use another model."
 Render = Callable[[Sequence[Mapping[str, Any]], bool], str]
 
 

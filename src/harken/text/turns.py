@@ -13,10 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harken.core.protocols import Tree
+from harken.core.protocols import Template, Tree
 from harken.core.records import Demonstration, Message, Prompt
 from harken.text.control import Ids
-from harken.text.template import Template
 
 Spans = list[tuple[int, int]]
 
