@@ -124,13 +124,13 @@ def run_snapshot(args: argparse.Namespace) -> int:
 
 def columns(given: Sequence[str]) -> dict[str, str]:
     """`--field prompt=question` as {"prompt": "question"}."""
-    found: dict[str, str] = {}
+    by_field: dict[str, str] = {}
     for text in given:
         name, mark, column = text.partition("=")
-        if not mark or not name or not column or name in found:
+        if not mark or not name or not column or name in by_field:
             raise UserError(f"--field {text!r} does not name a column.", "Write it once a field, like --field prompt=question.")
-        found[name] = column
-    return found
+        by_field[name] = column
+    return by_field
 
 
 def project_number(db: Database, name: str | None) -> int | None:
@@ -138,10 +138,10 @@ def project_number(db: Database, name: str | None) -> int | None:
     if name is None:
         return None
     with db.link.reading() as connection:
-        known = dict(connection.execute(select(projects.c.name, projects.c.id)).tuples().all())
-    if name not in known:
-        raise UserError(f"{db.name} has no project {name!r}.", f"It has: {', '.join(sorted(known)) or 'none'}.")
-    return known[name]  # type: ignore[no-any-return]
+        ids = dict(connection.execute(select(projects.c.name, projects.c.id)).tuples().all())
+    if name not in ids:
+        raise UserError(f"{db.name} has no project {name!r}.", f"It has: {', '.join(sorted(ids)) or 'none'}.")
+    return ids[name]  # type: ignore[no-any-return]
 
 
 def import_summary(result: ImportResult, file: str, db: str) -> str:

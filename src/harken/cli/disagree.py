@@ -66,22 +66,22 @@ def disagree(args: argparse.Namespace) -> int:
     if note:
         print(note)
     _check_names(votes, args.group_by, way, seats)
-    found = fit_disagreement(votes, group_by=args.group_by, most=args.most, permutations=args.permutations, seed=args.seed,
+    disagreement = fit_disagreement(votes, group_by=args.group_by, most=args.most, permutations=args.permutations, seed=args.seed,
                              watch=waiting)
-    print(describe(found, votes, args.group_by, args.show))
+    print(describe(disagreement, votes, args.group_by, args.show))
     if args.json:
-        model = found.model
+        model = disagreement.model
         weights = jury_group_weights(seats, args.group_by or "", model.names) if seats else model.shares
         scores = centred(model.scores(), votes.prompt)
         one = way(scores, model.names, weights)
-        row = to_json(found, votes) | {"aggregate": str(way), "jury": args.jury, "scores": [
+        row = to_json(disagreement, votes) | {"aggregate": str(way), "jury": args.jury, "scores": [
             {"prompt_id": item[0], "text": item[1], "aggregate": round(float(one[i]), 6),
              "groups": {name: round(float(s), 6) for name, s in zip(model.names, scores[:, i])}}
             for i, item in enumerate(votes.items)]}
         write_text(args.json, json.dumps(row, ensure_ascii=False, allow_nan=False, indent=1) + "\n")
         print(f"wrote {args.json}")
     if args.svg:
-        write_text(args.svg, picture(found, votes))
+        write_text(args.svg, picture(disagreement, votes))
         print(f"wrote {args.svg}")
     return 0
 

@@ -60,14 +60,14 @@ class Quickstart:
             raise UserError(f"{self.out} is not a quickstart's folder.", "Choose another --out.")
         self.out.mkdir(parents=True, exist_ok=True)
         settings = {"command": "quickstart", "model": self.model, "seed": self.seed, "dtype": self.dtype}
-        known = self.out / "config.json"
-        if known.exists() and read_json(known) != settings:
+        config = self.out / "config.json"
+        if config.exists() and read_json(config) != settings:
             raise UserError(f"{self.out} holds a quickstart with other settings.", "Choose another --out, or remove it.")
-        if not known.exists():
+        if not config.exists():
             created = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             write_json(self.out / "lineage.json", {"model": self.model, "prompts, labelers, gold": "sandbox",
                                                    "code": code_version(), "created": created})
-            write_json(known, settings)
+            write_json(config, settings)
         if (self.out / "summary.json").exists():
             print(f"{self.out} is finished; here are its figures. Remove the folder to run it again.")
             return self._show(read_json(self.out / "summary.json"))
@@ -123,9 +123,9 @@ class Quickstart:
         prompts, options = [d.prompt for d in demonstrations], [[d.completion] for d in demonstrations]
         for name, count in SOURCES.items():
             with progress(f"answers of {name}", len(prompts)) as advance:
-                found = HFSampler(self._engine(name)).sample(prompts, count, max_tokens=MAX_TOKENS,
+                sampled = HFSampler(self._engine(name)).sample(prompts, count, max_tokens=MAX_TOKENS,
                                                              seed=derive_seed(self.seed, "feedback", name), advance=advance)
-            for row, samples in zip(options, found):
+            for row, samples in zip(options, sampled):
                 row += [s.text for s in samples]
         rng = np.random.default_rng(self.seed)
         judgments = make_judgments(prompts, options, crowd(self.seed), rng, overlap=OVERLAP)
@@ -143,11 +143,11 @@ class Quickstart:
         for name in ("base", "sft", "rloo"):
             sampler = HFSampler(self._engine(name))
             with progress(f"test answers of {name}", len(prompts)) as advance:
-                found = sampler.sample(prompts, ANSWERS, max_tokens=MAX_TOKENS, seed=derive_seed(self.seed, "test"),
+                sampled = sampler.sample(prompts, ANSWERS, max_tokens=MAX_TOKENS, seed=derive_seed(self.seed, "test"),
                                        advance=advance)
-            texts[name] = [[s.text for s in group] for group in found]
+            texts[name] = [[s.text for s in group] for group in sampled]
             if name == "rloo":
-                kl = self._kl(sampler, found, prompts)
+                kl = self._kl(sampler, sampled, prompts)
         scores = {name: gold.score(prompts, t) for name, t in texts.items()}
         nll = {name: document_nll(self._engine(name), read_documents(str(_prose()))) for name in texts}
         write_json(self.out / "evaluation.json", {"scores": scores, "nll": nll, "kl": kl})
@@ -163,9 +163,9 @@ class Quickstart:
         return [[float((a - b).sum()) for a, b in zip(x, y)] for x, y in zip(ours, theirs)]
 
     def _summary(self) -> dict[str, Any]:
-        found = read_json(self.out / "evaluation.json")
+        evaluation = read_json(self.out / "evaluation.json")
         reward = read_json(self.out / "reward_model" / "result.json")
-        scores, nll = found["scores"], found["nll"]
+        scores, nll = evaluation["scores"], evaluation["nll"]
         summary: dict[str, Any] = {"reward_model": {k: reward[k] for k in ("accuracy", "accuracy_labelers", "baselines")},
                                    "base": {"gold": _mean(scores["base"])}}
         for name in ("sft", "rloo"):
@@ -173,7 +173,7 @@ class Quickstart:
                              "gold_win_rate": win_rate(scores[name], scores["base"]).value.to_json(),
                              "nll_change": paired_difference(nll[name], nll["base"]).to_json()}
         summary["rloo"]["gold_win_rate_over_sft"] = win_rate(scores["rloo"], scores["sft"]).value.to_json()
-        summary["rloo"]["kl"] = _mean(found["kl"])
+        summary["rloo"]["kl"] = _mean(evaluation["kl"])
         summary["seconds"] = round(sum(read_json(self.out / "stages.json").values()), 1)
         return summary
 

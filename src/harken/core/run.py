@@ -137,12 +137,12 @@ class Run:
             shutil.rmtree(self.path, ignore_errors=True)
 
     def _refuse_other(self, lineage: Mapping[str, Any]) -> None:
-        known = read_json(self.path / "config.json")
-        if known.get("command") != self.config.get("command"):
-            raise UserError(f"{self.path} holds another run: of harken {known.get('command')}, not of harken "
+        earlier = read_json(self.path / "config.json")
+        if earlier.get("command") != self.config.get("command"):
+            raise UserError(f"{self.path} holds another run: of harken {earlier.get('command')}, not of harken "
                             f"{self.config.get('command')}.", "Choose another --out.")
-        changed = [f"{k}: {known.get(k)!r} there, {self.config.get(k)!r} now"
-                   for k in sorted({*known, *self.config} - FREE_TO_CHANGE) if known.get(k) != self.config.get(k)]
+        changed = [f"{k}: {earlier.get(k)!r} there, {self.config.get(k)!r} now"
+                   for k in sorted({*earlier, *self.config} - FREE_TO_CHANGE) if earlier.get(k) != self.config.get(k)]
         before = read_json(self.path / "lineage.json")
         changed += [f"{k} has changed since it began" for k in sorted(lineage) if before.get(k) != lineage[k]]
         if changed:
@@ -214,34 +214,34 @@ class Run:
 
     def _checkpoints(self) -> list[tuple[int, Path]]:
         """Complete checkpoints, the newest last."""
-        found = [p for p in (self.path / "checkpoints").glob("step-*") if p.name[5:].isdecimal() and _complete(p)]
-        return sorted((int(p.name[5:]), p) for p in found)
+        complete = [p for p in (self.path / "checkpoints").glob("step-*") if p.name[5:].isdecimal() and _complete(p)]
+        return sorted((int(p.name[5:]), p) for p in complete)
 
     def latest_checkpoint(self) -> tuple[int, Path] | None:
         """Newest complete checkpoint, as (steps done, path)."""
-        found = self._checkpoints()
-        return found[-1] if found else None
+        checkpoints = self._checkpoints()
+        return checkpoints[-1] if checkpoints else None
 
     def resume(self) -> tuple[int, Path] | None:
         """The checkpoint to continue from. Cuts the logs back to what they were when it was written."""
-        found = self.group.agree(self._resume() if self.group.rank == 0 else None)
+        checkpoint = self.group.agree(self._resume() if self.group.rank == 0 else None)
         if self.watch:
-            self.watch.load(found[1] if found else None)
-        return found
+            self.watch.load(checkpoint[1] if checkpoint else None)
+        return checkpoint
 
     def _resume(self) -> tuple[int, Path] | None:
-        found = self.latest_checkpoint()
-        sizes = read_json(found[1] / "manifest.json")["logs"] if found else {}
+        checkpoint = self.latest_checkpoint()
+        sizes = read_json(checkpoint[1] / "manifest.json")["logs"] if checkpoint else {}
         for name in LOGS:
             path = self.path / name
             if path.exists():
                 os.truncate(path, min(sizes.get(name, 0), path.stat().st_size))
         for torn in (self.path / "checkpoints").glob("*"):
-            if found is None or torn != found[1]:
+            if checkpoint is None or torn != checkpoint[1]:
                 shutil.rmtree(torn, ignore_errors=True)
-        if found:
-            self.say(f"Continuing {self.path} after step {found[0]}.")
-        return found
+        if checkpoint:
+            self.say(f"Continuing {self.path} after step {checkpoint[0]}.")
+        return checkpoint
 
     def checkpoint(self, step: int, save: Callable[[Path], None], *, force: bool = False) -> bool:
         """Lets `save` fill a new checkpoint if one is due; the previous one goes after it is complete."""

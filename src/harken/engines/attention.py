@@ -101,15 +101,15 @@ def row_of(trees: Sequence[Tree], device: torch.device, *, keep_last: bool) -> R
         positions += range(width)
         branch = [width]
         for completion in tree.completions:
-            at, kept = len(ids), len(completion) - cut
-            ids += completion[:kept]
-            positions += range(width, width + kept)
+            at, computed = len(ids), len(completion) - cut
+            ids += completion[:computed]
+            positions += range(width, width + computed)
             sources.append(start + width - 1)
             sources += range(at, at + len(completion) - 1)
             targets += completion
-            ends.append(at + kept - 1)
+            ends.append(at + computed - 1)
             lengths.append(len(completion))
-            branch.append(kept)
+            branch.append(computed)
         spans.append((start, len(ids)))
         branches.append(branch)
     return Row(tensor([ids]), tensor([positions]), spans, branches, tensor(sources), tensor(targets), tensor(ends),

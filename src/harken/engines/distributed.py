@@ -36,14 +36,14 @@ class Processes(processes.Group):
         self.store = dist.distributed_c10d._get_default_store()
 
     def agree(self, value: T) -> T:
-        found = [value]
-        dist.broadcast_object_list(found, src=0)
-        return found[0]
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
 
     def gather(self, value: T) -> list[T]:
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value)
-        return found
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
     def add(self, numbers: Tensor) -> None:
         dist.all_reduce(numbers)
@@ -111,11 +111,11 @@ def collect_tensors(found: Mapping[int, Sequence[Tensor]], count: int) -> list[l
 
 def total(metrics: Mapping[str, float]) -> dict[str, float]:
     """The sum of every metric over the processes, added in the order of their ranks; not all have them all."""
-    found: dict[str, float] = {}
+    sums: dict[str, float] = {}
     for part in processes.group().gather(dict(metrics)):
         for name, value in part.items():
-            found[name] = found.get(name, 0.0) + value
-    return found
+            sums[name] = sums.get(name, 0.0) + value
+    return sums
 
 
 def sum_gradients(parameters: Sequence[Tensor]) -> None:

@@ -34,9 +34,9 @@ def whole(model: Any, ids_BT: Tensor, *, logits: bool = True) -> tuple[Tensor, T
 
 def _options(module: Any, **wanted: Any) -> dict[str, Any]:
     """Those of the arguments that the module's forward takes."""
-    known = inspect.signature(module.forward).parameters
-    free = any(p.kind is p.VAR_KEYWORD for p in known.values())
-    return {name: value for name, value in wanted.items() if free or name in known}
+    parameters = inspect.signature(module.forward).parameters
+    free = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return {name: value for name, value in wanted.items() if free or name in parameters}
 
 
 class Speaker:

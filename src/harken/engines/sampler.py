@@ -209,8 +209,8 @@ class Batch:
         count = int(self.said_B[row])
         tokens = tuple(self.ids_BT[row, :count].tolist())
         sampled, model = self.logps_BT[:, row, :count].tolist()
-        said = tokens if self.guide is None else self.guide.untagged(tokens)
-        return Sample(tokens, self.engine.template.decode(said), tuple(sampled), tuple(model), finished, self.version)
+        untagged = tokens if self.guide is None else self.guide.untagged(tokens)
+        return Sample(tokens, self.engine.template.decode(untagged), tuple(sampled), tuple(model), finished, self.version)
 
     def _shrink(self, live: Tensor) -> Tensor:
         """Nobody is waiting: gives up the rows that have ended. Returns the live rows' new numbers."""

@@ -61,10 +61,10 @@ def config_for(architecture: str, size: str, vocabulary: int, context: int) -> A
         raise UserError(f"--architecture {architecture!r} is unknown.", f"Use one of {', '.join(ARCHITECTURES)}.")
     budget, best = parse_size(size), None
     for width in range(32, 8193, 32):
-        found = _config(architecture, width, vocabulary, context)
-        if _parameters(found) > budget:
+        config = _config(architecture, width, vocabulary, context)
+        if _parameters(config) > budget:
             break
-        best = found
+        best = config
     if best is None:
         least = _parameters(_config(architecture, 32, vocabulary, context))
         raise UserError(f"--size {size} is less than the smallest model has with {vocabulary} tokens, {least}.",

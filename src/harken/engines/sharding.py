@@ -73,7 +73,7 @@ def cut(whole: Tensor, like: Tensor) -> Tensor:
 
 def joined_parts(parts: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The whole tensors, on the first process alone; every process must call it. `like` are the parameters by the same names."""
-    found = {}
+    joined = {}
     for name, part in parts.items():
         model = like[name]
         if isinstance(model, DTensor):
@@ -81,8 +81,8 @@ def joined_parts(parts: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dic
                                        stride=model.stride())
             part = split.full_tensor()
         if processes.group().rank == 0:
-            found[name] = part.cpu() if isinstance(model, DTensor) else part
-    return found
+            joined[name] = part.cpu() if isinstance(model, DTensor) else part
+    return joined
 
 
 def take_gradients(parts: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> None:

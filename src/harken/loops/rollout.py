@@ -103,13 +103,13 @@ class Rollout:
 
     def _beside_reward(self) -> dict[str, float]:
         """What only some steps have: a correlation needs both to vary, disagreement an ensemble."""
-        found = {}
+        figures = {}
         pair = torch.stack([self.scores_PG.reshape(-1).double(), torch.tensor(self.lengths).double()])
         if pair.shape[1] > 2 and bool((pair.std(1) > 0).all()):
-            found["reward_length_r"] = float(torch.corrcoef(pair)[0, 1])
+            figures["reward_length_r"] = float(torch.corrcoef(pair)[0, 1])
         if self.spread_PG is not None:
-            found["disagreement"] = float(self.spread_PG.mean())
-        return found
+            figures["disagreement"] = float(self.spread_PG.mean())
+        return figures
 
     def rows(self, count: int) -> list[dict[str, Any]]:
         """The first `count` completions for samples.jsonl."""
@@ -153,11 +153,11 @@ def fitting_prompts(config: Any, learner: Learner, run: Run, seen: Callable[[Pro
     every = [(p, learner.template.prompt_ids(seen(p))) for p in loaded.records]
     for note in learner.template.counted():
         run.note(note)
-    kept = [(p, ids) for p, ids in every if len(ids) + config.max_tokens <= config.max_length]
-    if len(kept) < len(every):
-        run.note(f"Dropped {len(every) - len(kept)} of {len(every)} prompts: with {config.max_tokens} new tokens they exceed "
+    fitting = [(p, ids) for p, ids in every if len(ids) + config.max_tokens <= config.max_length]
+    if len(fitting) < len(every):
+        run.note(f"Dropped {len(every) - len(fitting)} of {len(every)} prompts: with {config.max_tokens} new tokens they exceed "
                  f"--max-length {config.max_length}.")
-    return run.watch.set_aside(kept) if run.watch else kept
+    return run.watch.set_aside(fitting) if run.watch else fitting
 
 
 def need_groups(config: SampleConfig, method: str) -> None:
@@ -232,8 +232,8 @@ class Gap:
         self.parts.append(difference_N.cpu())
 
     def check(self, dtype: torch.dtype) -> dict[str, float]:
-        found = torch.cat(processes.group().gather(torch.cat([torch.empty(0), *self.parts])))
-        ratio, gap = found.exp(), found.abs()
+        gap_N = torch.cat(processes.group().gather(torch.cat([torch.empty(0), *self.parts])))
+        ratio, gap = gap_N.exp(), gap_N.abs()
         allowed = 1e-3 if dtype is torch.float32 else 0.1
         mean = float(gap.mean())
         if mean > allowed:

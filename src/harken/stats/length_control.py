@@ -140,11 +140,11 @@ def _estimates(x: Floats, y: Floats, level_x: Floats, predicted: Floats, beta: F
     value = float(predicted.mean())
     units = int(index.max()) + 1
     t = float(special.stdtrit(max(units - 1, 1), 0.5 + level / 2))
-    found = []
+    estimates = []
     longer = -math.tanh(1.0)  # a model's answers a standard deviation longer: x is baseline less model
     for middle, each in ((value, (predicted - value) / len(y) + moved @ slope), (longer * float(beta[0]), longer * moved[:, 0])):
         sums = np.bincount(index, each)
         half = t * math.sqrt(units / max(units - 1, 1) * float(sums @ sums)) if units > 1 else math.inf
-        found.append(Estimate(middle, middle - half, middle + half, units, level))
-    rate = found[0]
-    return Estimate(rate.value, max(0.0, rate.low), min(1.0, rate.high), rate.n, level), found[1]
+        estimates.append(Estimate(middle, middle - half, middle + half, units, level))
+    rate = estimates[0]
+    return Estimate(rate.value, max(0.0, rate.low), min(1.0, rate.high), rate.n, level), estimates[1]

@@ -52,13 +52,13 @@ class Loaded(Generic[R]):
 
     def describe(self) -> str | None:
         """One line on what was left out and why, or None."""
-        said = []
+        sentences = []
         if self.skipped:
             reasons = "; ".join(f"{n} × {reason}" for reason, n in self.skipped.items())
-            said.append(f"Skipped {sum(self.skipped.values())} malformed lines: {reasons}.")
+            sentences.append(f"Skipped {sum(self.skipped.values())} malformed lines: {reasons}.")
         if self.unread:
-            said.append(f"Fields not read: {counted(self.unread)}.")
-        return " ".join([*said, *(f"{note} ({n:,})." for note, n in self.notes.items())]) or None
+            sentences.append(f"Fields not read: {counted(self.unread)}.")
+        return " ".join([*sentences, *(f"{note} ({n:,})." for note, n in self.notes.items())]) or None
 
 
 def counted(fields: Mapping[str, int]) -> str:
@@ -106,7 +106,7 @@ class Reader:
         for line, raw in rows:
             try:
                 row = self._row(raw)
-                found = self._found(row)
+                reading = self._found(row)
             except ValueError as error:
                 action = getattr(error, "action", "")
                 if not self.skip_bad or action:
@@ -114,14 +114,14 @@ class Reader:
                 self.skipped[error.reason if isinstance(error, BadLine) else str(error)] += 1
                 bad += 1
                 continue
-            if not found.records:
+            if not reading.records:
                 self.skipped[EMPTY_TREE] += 1
-            if found.unread:
-                self.unread.update(found.unread)
-            if found.notes:
-                self.notes.update(found.notes)
+            if reading.unread:
+                self.unread.update(reading.unread)
+            if reading.notes:
+                self.notes.update(reading.notes)
             good += 1
-            yield from ((record, row if found.written else {}) for record in found.records)
+            yield from ((record, row if reading.written else {}) for record in reading.records)
         if not good - self.skipped[EMPTY_TREE]:
             self._nothing()
         unused = sorted({column for name, column in self.fields.items() if name not in self._mapped})
@@ -163,17 +163,17 @@ class Reader:
         return renamed
 
     def _found(self, row: Mapping[str, Any]) -> Found:
-        found = read_row(row, asked=self.asked, ignore=self._unasked, adapter=self.adapter)
-        for i, record in enumerate(found.records):
+        reading = read_row(row, asked=self.asked, ignore=self._unasked, adapter=self.adapter)
+        for i, record in enumerate(reading.records):
             kind = kind_of(record)
             if self.asked == "prompts":
                 if not isinstance(record, Prompt):  # who judged the answers did not write the prompt
-                    found.records[i], found.written = record.prompt, False
+                    reading.records[i], reading.written = record.prompt, False
             elif self.kind is None:
                 self.kind = kind
             elif kind != self.kind:
                 raise self._mixed(kind)
-        return found
+        return reading
 
     def _mixed(self, kind: Kind) -> BadLine:
         reason = f"a row of {kind} in a file of {self.kind}"
@@ -253,19 +253,19 @@ class Reader:
 
 def as_judgment(record: Record, row: Mapping[str, Any]) -> Judgment | Prompt:
     """A record as a judgment, or the prompt that it is."""
-    told = {name: row[name] for name in ("form_version", "instruction_hash") if isinstance(row.get(name), str)}
+    origin = {name: row[name] for name in ("form_version", "instruction_hash") if isinstance(row.get(name), str)}
     if isinstance(record, Prompt):
         if not isinstance(row.get("labeler"), str):
             return record
-        return Judgment(record, "prompt", {}, *who(Row(row)), **told)
+        return Judgment(record, "prompt", {}, *who(Row(row)), **origin)
     if isinstance(record, Choice):
         payload: dict[str, Any] = {"completions": list(record.options), "ranks": list(record.ranks)}
         payload |= {n: v for n, v in (("strength", record.strength), ("weight", record.weight)) if v is not None}
-        return Judgment(record.prompt, record.kind, payload, record.labeler, record.group, **told)
+        return Judgment(record.prompt, record.kind, payload, record.labeler, record.group, **origin)
     if isinstance(record, Demonstration):
         payload = {"completion": record.completion} | ({} if record.weight is None else {"weight": record.weight})
-        return Judgment(record.prompt, "demonstration", payload, record.labeler, record.group, **told)
-    return Judgment(record.prompt, record.kind, record.payload, record.labeler, record.group, **told)
+        return Judgment(record.prompt, "demonstration", payload, record.labeler, record.group, **origin)
+    return Judgment(record.prompt, record.kind, record.payload, record.labeler, record.group, **origin)
 
 
 def read(path: str | Path, kind: Kind | None = None, *, skip_bad: bool = False, **options: Any) -> Loaded[Record]:

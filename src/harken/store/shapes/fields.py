@@ -140,15 +140,15 @@ def check_unread(row: Row, *, judged: str, said: Collection[str] = ()) -> list[s
 
 def _meaning(name: str, value: Any, judged: str) -> str | None:
     """What would be lost with a field: part of the prompt, a verdict, an answer; or nothing of these."""
-    said = isinstance(value, (str, list, Mapping, bytes))
-    if means_prompt(name) and said:
+    has_content = isinstance(value, (str, list, Mapping, bytes))
+    if means_prompt(name) and has_content:
         return "prompt"
     if judged == "asked":
         return None
     if means_verdict(name) and value is not False:
         return "verdict"
     one_more = judged != "comparison" or _words(name)[:1] in (("chosen",), ("rejected",))
-    return "answer" if one_more and means_answer(name) and said else None
+    return "answer" if one_more and means_answer(name) and has_content else None
 
 
 def _refusal(meaning: str, names: list[str], row: Row) -> UnreadField:
