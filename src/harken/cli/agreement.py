@@ -202,7 +202,7 @@ def text_of(summary: Summary, name: str) -> str:
     for title, table in sections:
         if table:
             lines += ["", f"{title:26} value  95 % interval     chance  n"]
-            lines += [_line(NAMES[key], found) for key, found in table.items()]
+            lines += [_line(NAMES[key], agreement) for key, agreement in table.items()]
     clusters = min((a.value.n for a in summary.measures.values() if a), default=FEW)
     if clusters < FEW:
         lines.append(f"\n  Only {clusters} independent prompts or items: read the intervals as rough.")
@@ -213,11 +213,11 @@ def text_of(summary: Summary, name: str) -> str:
     return "\n".join(lines)
 
 
-def _line(name: str, found: Agreement | None) -> str:
-    if found is None:
+def _line(name: str, agreement: Agreement | None) -> str:
+    if agreement is None:
         return f"  {name:24} undefined: every answer is the same"
-    e = found.value
-    return f"  {name:24} {_number(e.value)}  [{_number(e.low)}, {_number(e.high)}]  {_number(found.chance)}  {e.n:,}"
+    e = agreement.value
+    return f"  {name:24} {_number(e.value)}  [{_number(e.low)}, {_number(e.high)}]  {_number(agreement.chance)}  {e.n:,}"
 
 
 def _number(x: float) -> str:

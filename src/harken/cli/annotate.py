@@ -60,15 +60,15 @@ def annotate(args: argparse.Namespace) -> int:
     return 0
 
 
-def show_scores(found: Any) -> None:
+def show_scores(result: Any) -> None:
     """Histograms, and thresholds by share."""
     from harken.stats.histogram import draw, histogram, reached_by, share_reaching
     for level in ("segment", "document"):
-        scores = found.sample(level)
+        scores = result.sample(level)
         print(f"\nscores of {level}s (higher is better; {len(scores):,} looked at)\n{draw(histogram(scores))}")
     print("\nthresholds that a share reaches")
     for level, share in SUGGESTED:
-        scores = found.sample(level)
+        scores = result.sample(level)
         threshold = reached_by(scores, share)
         use = "filter" if level == "document" else "conditional"
         print(f"  the best {share:.0%} of {level}s: --threshold {threshold:.6g}   (for --objective {use}; "

@@ -71,10 +71,10 @@ def _oriented(votes: Any) -> tuple[list[tuple[int, int]], list[int]]:
     return [pair for pair, _ in turned], [w for _, w in turned]
 
 
-def _merged(said: Any) -> int:
+def _merged(judgments: Any) -> int:
     """Judgments in which one text stands twice: its places are one item here, whoever wrote them."""
     count = 0
-    for one in said:
+    for one in judgments:
         choice = one.choice() if hasattr(one, "choice") else one
         count += choice is not None and len(set(choice.options)) < len(choice.options)
     return count

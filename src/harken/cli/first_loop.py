@@ -154,11 +154,11 @@ class Quickstart:
         write_jsonl(target, ({**p.to_json(), **{n: texts[n][i][0] for n in texts},
                               "gold": {n: scores[n][i][0] for n in texts}} for i, p in enumerate(prompts)))
 
-    def _kl(self, sampler: HFSampler, found: Any, prompts: Any) -> list[list[float]]:
+    def _kl(self, sampler: HFSampler, samples: Any, prompts: Any) -> list[list[float]]:
         """log π(y) - log π_SFT(y) of every RLOO answer, in nats, both by the same forward pass."""
         from harken.core.protocols import Tree
         template = sampler.engine.template
-        trees = [Tree(template.prompt_ids(p), tuple(s.ids for s in group)) for p, group in zip(prompts, found)]
+        trees = [Tree(template.prompt_ids(p), tuple(s.ids for s in group)) for p, group in zip(prompts, samples)]
         ours, theirs = (e.logprobs(trees) for e in (sampler.engine, self._engine("sft")))
         return [[float((a - b).sum()) for a, b in zip(x, y)] for x, y in zip(ours, theirs)]
 

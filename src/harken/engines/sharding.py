@@ -118,6 +118,6 @@ def cut_optimizer(state: dict[str, Any], like: Mapping[str, Tensor]) -> dict[str
 def _optimizer(state: dict[str, Any], like: Mapping[str, Tensor], change: Any) -> dict[str, Any]:
     """Changes the moments; the count of steps is a single number. States are numbered in the order of the parameters."""
     names = list(like)
-    moments = {i: {key: value if key == "step" else change(value, like[names[i]]) for key, value in found.items()}
-               for i, found in state["state"].items()}
+    moments = {i: {key: value if key == "step" else change(value, like[names[i]]) for key, value in slots.items()}
+               for i, slots in state["state"].items()}
     return {**state, "state": moments}

@@ -123,7 +123,7 @@ def train(config: Config, learner: Learner, sampler: PolicySampler, reward: Rewa
     shown = (bare, winner) if config.search == "greedy" else means
     report = {s: trial(s, "report") for s in dict.fromkeys(shown) if means[s] > -math.inf}
     finish(config, book, winner, {
-        "prompts": {part: len(found) for part, found in trial.parts.items()}, "tried": len(means),
+        "prompts": {part: len(rows) for part, rows in trial.parts.items()}, "tried": len(means),
         "chosen_at": means[winner], "reward": interval(report[winner]), "gain": gain(report[winner], report[bare]),
         "candidates": {book.label(s): interval(x) for s, x in report.items()},
         "gains": {book.label(s): gain(x, report[bare]) for s, x in report.items() if s != bare}}, sampler, run)

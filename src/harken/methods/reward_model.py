@@ -151,10 +151,10 @@ def _with_group(config: Config, learner: RewardLearner, scores_C: Tensor, ends_C
     return scores_C + torch.where(group_C >= 0, own_C, 0.0), prior
 
 
-def _people(config: Config, learner: RewardLearner, kept: list[tuple[Choice, Tree]]) -> dict[str, int]:
+def _people(config: Config, learner: RewardLearner, pairs: list[tuple[Choice, Tree]]) -> dict[str, int]:
     """The labelers whose parameters are learnt, by name."""
-    names = sorted({choice.labeler for choice, _ in kept if choice.labeler})
-    if len(names) < 2 or any(choice.labeler is None for choice, _ in kept):
+    names = sorted({choice.labeler for choice, _ in pairs if choice.labeler})
+    if len(names) < 2 or any(choice.labeler is None for choice, _ in pairs):
         raise UserError(f"--labelers {config.labelers} has to know who judged; {config.data} names {len(names)} labelers"
                         f"{' and leaves some rankings unsigned' if names else ''}.",
                         'Give every row its "labeler" (two or more of them), or use --labelers plain.')
@@ -163,11 +163,11 @@ def _people(config: Config, learner: RewardLearner, kept: list[tuple[Choice, Tre
     return {name: i for i, name in enumerate(names)}
 
 
-def _groups(config: Config, learner: RewardLearner, kept: list[tuple[Choice, Tree]]) -> dict[str, int]:
+def _groups(config: Config, learner: RewardLearner, pairs: list[tuple[Choice, Tree]]) -> dict[str, int]:
     """The groups that get a score of their own, by the value of their tag; rankings without the tag teach the shared one."""
-    names = sorted({choice.group[config.group_by] for choice, _ in kept if config.group_by in choice.group})
+    names = sorted({choice.group[config.group_by] for choice, _ in pairs if config.group_by in choice.group})
     if len(names) < 2:
-        tags = sorted({tag for choice, _ in kept for tag in choice.group})
+        tags = sorted({tag for choice, _ in pairs for tag in choice.group})
         tags_found = f"the tag {config.group_by!r} names {len(names)} groups" if config.group_by else "no tag was given"
         raise UserError(f"--labelers groups needs two groups or more; {tags_found}.",
                         f"--group-by takes one of the tags in the file: {', '.join(tags) or 'there are none'}.")
@@ -184,13 +184,13 @@ def _centre_groups(learner: RewardLearner, trees: list[Tree]) -> None:
     learner.scalars["group_shift"] = torch.nn.Parameter(-means.to(heads_GD.device), requires_grad=False)
 
 
-def _by_group(config: Config, learner: RewardLearner, groups: dict[str, int], kept: list[tuple[Choice, Tree]],
+def _by_group(config: Config, learner: RewardLearner, groups: dict[str, int], pairs: list[tuple[Choice, Tree]],
               held: list[tuple[Choice, Tree]]) -> dict[str, Any]:
     """Each group's rankings, and how well its own and the shared score predict its held-out choices."""
     result: dict[str, dict[str, Any]] = {}
     for name, g in groups.items():
         mine = [(c, t) for c, t in held if c.group.get(config.group_by) == name and c.has_preference]
-        row: dict[str, Any] = {"rankings": sum(c.group.get(config.group_by) == name for c, _ in kept)}
+        row: dict[str, Any] = {"rankings": sum(c.group.get(config.group_by) == name for c, _ in pairs)}
         if mine:
             choices, trees = [c for c, _ in mine], [t for _, t in mine]
             own = [s[:, g].tolist() for s in learner.group_scores(trees)]

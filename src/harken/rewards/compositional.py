@@ -284,11 +284,11 @@ def _usable(config: Config, panel: Panel, quality: Sequence[Quality], run: Run) 
     return used
 
 
-def _result(panel: Panel, quality: Sequence[Quality], found: Combined) -> dict[str, Any]:
+def _result(panel: Panel, quality: Sequence[Quality], combined: Combined) -> dict[str, Any]:
     """An attribute's `low` and `high` are the 95 % interval of the weight people give it; `weight`, in use, is shrunken."""
-    low, high = intervals(found.pairs.x, found.pairs.y, found.pairs.prompts, weights=found.pairs.information)
+    low, high = intervals(combined.pairs.x, combined.pairs.y, combined.pairs.prompts, weights=combined.pairs.information)
     weights = {t.attribute.name: {"weight": t.weight, "low": float(low[i]), "high": float(high[i])}
-               for i, t in enumerate(found.terms)}
+               for i, t in enumerate(combined.terms)}
     return {"attributes": {a.name: asdict(q) | weights.get(a.name, {}) for a, q in zip(panel.attributes, quality)},
-            "penalty": found.chosen.penalty, "C": found.chosen.C, "cross_validation": found.chosen.table,
-            "pairs": len(found.pairs.y), "missing_pairs": found.pairs.missing}
+            "penalty": combined.chosen.penalty, "C": combined.chosen.C, "cross_validation": combined.chosen.table,
+            "pairs": len(combined.pairs.y), "missing_pairs": combined.pairs.missing}

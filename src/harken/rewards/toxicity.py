@@ -44,15 +44,15 @@ def normal(text: str) -> list[str]:
 
 def buckets(text: str) -> NDArray[np.int64]:
     """Which of the hashed features a text has, each once: words, pairs of words, and n-grams of characters in words."""
-    found, words = set(), normal(text)
+    features, words = set(), normal(text)
     for a, b in zip(words, [*words[1:], ""]):
-        found.add("w" + a)
+        features.add("w" + a)
         if b:
-            found.add(f"p{a} {b}")
+            features.add(f"p{a} {b}")
         padded = f" {a} "
         for n in GRAMS:
-            found.update(padded[i:i + n] for i in range(len(padded) - n + 1))
-    return np.array(sorted({zlib.crc32(f.encode("utf-8", "surrogatepass")) % BUCKETS for f in found}), dtype=np.int64)
+            features.update(padded[i:i + n] for i in range(len(padded) - n + 1))
+    return np.array(sorted({zlib.crc32(f.encode("utf-8", "surrogatepass")) % BUCKETS for f in features}), dtype=np.int64)
 
 
 def sentences(text: str) -> list[str]:

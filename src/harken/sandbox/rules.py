@@ -102,9 +102,9 @@ def ramp(x: float, low: float, high: float) -> float:
     return min(1.0, max(0.0, (x - low) / (high - low)))
 
 
-def near(found: int, wanted: int) -> float:
+def near(count: int, wanted: int) -> float:
     """1 on the number, falling straight to 0 at nothing or at twice as many."""
-    return max(0.0, 1.0 - abs(found - wanted) / wanted)
+    return max(0.0, 1.0 - abs(count - wanted) / wanted)
 
 
 def label_named(text: str, labels: Sequence[str]) -> list[str]:

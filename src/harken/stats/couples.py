@@ -142,9 +142,9 @@ class ThreeWay:
                 "table": self.table.tolist()}
 
 
-def three_way(predicted: ArrayLike, said: ArrayLike, items: Clusters | None = None, level: float = 0.95) -> ThreeWay:
+def three_way(predicted: ArrayLike, votes: ArrayLike, items: Clusters | None = None, level: float = 0.95) -> ThreeWay:
     """Predictions and votes as 1, 0 or -1, [N] each; intervals over `items`. Raises ValueError without votes."""
-    p, s = np.asarray(predicted, dtype=np.int64), np.asarray(said, dtype=np.int64)
+    p, s = np.asarray(predicted, dtype=np.int64), np.asarray(votes, dtype=np.int64)
     if p.shape != s.shape or not len(p) or not (np.isin(p, (-1, 0, 1)).all() and np.isin(s, (-1, 0, 1)).all()):
         raise ValueError(f"predictions and votes are 1, 0 or -1, as many of each; found {p.shape} and {s.shape}")
     table = np.zeros((3, 3), dtype=np.int64)

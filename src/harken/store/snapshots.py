@@ -82,8 +82,8 @@ def snapshot(db: Database, kind: Kind, out: str | Path, *, project: int | None =
                         "Give --out another name, or remove the old one if no run needs it.")
     named = {name for name in counts.names if name is not None}
     asked = _asked(db, kind, where) if kind != "prompts" else {}
-    warnings = tuple(f"It mixes {len(found)} {words}: {', '.join(f'{k} ({n:,})' for k, n in found.items())}."
-                     for words, found in asked.items() if len(found) > 1)
+    warnings = tuple(f"It mixes {len(tally)} {words}: {', '.join(f'{k} ({n:,})' for k, n in tally.items())}."
+                     for words, tally in asked.items() if len(tally) > 1)
     info = SnapshotInfo(path, len(lines), digest, len(named), counts.names.count(None), warnings, counts.repeating)
     _write_meta(info, kind, asked)
     _remember(db, info, kind, sorted(named), project)
@@ -121,10 +121,10 @@ class _Told:
     repeating: int = 0
 
 
-def _lines(records: Iterable[Record], told: _Told) -> Iterator[bytes]:
+def _lines(records: Iterable[Record], counts: _Told) -> Iterator[bytes]:
     for record in records:
-        told.names.append(getattr(record, "labeler", None))
-        told.repeating += isinstance(record, Choice) and repeats(record.options)
+        counts.names.append(getattr(record, "labeler", None))
+        counts.repeating += isinstance(record, Choice) and repeats(record.options)
         yield json_line(record.to_json()).encode("utf-8") + b"\n"
 
 
@@ -148,7 +148,7 @@ def _write_meta(info: SnapshotInfo, kind: Kind, asked: dict[str, dict[str, int]]
     if path.exists():
         return
     meta = {"kind": kind, "rows": info.rows, "labelers": info.labelers, "rows_without_labeler": info.unnamed,
-            **{words: found for words, found in asked.items() if found}, "sha256": info.hash,
+            **{words: values for words, values in asked.items() if values}, "sha256": info.hash,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "harken": __version__}
     write_atomically(path, [(json.dumps(meta, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")])

@@ -127,7 +127,7 @@ def read_row(given: Mapping[str, Any], *, asked: Kind | None = None, ignore: Col
     else:
         judged = "prompt" if any(isinstance(r, Prompt) for r in records) else \
             "comparison" if any(isinstance(r, Choice) for r in records) else "answer"
-    unread = check_unread(row, judged=judged, said=_texts(records))
+    unread = check_unread(row, judged=judged, texts=_texts(records))
     if ignore:
         unread = sorted({*unread, *(name for name in ignore if name in given)})
     return Found(records, unread, row.notes)

@@ -142,7 +142,7 @@ def kaggle(row: Row) -> list[Choice]:
         raise ValueError("the two dialogues differ before their last answer: several turns cannot be compared at once")
     if not len(asked) == len(both[0]) == len(both[1]):
         raise ValueError("prompts and responses differ in number")
-    talk = [m for said, reply in zip(asked, both[0]) for m in (Message("user", said), Message("assistant", reply))][:-1]
+    talk = [m for message, reply in zip(asked, both[0]) for m in (Message("user", message), Message("assistant", reply))][:-1]
     return [choice(row, talk, [d[-1] for d in both], (WIN, LOSS, TIE)[wins.index(True)])]
 
 
