@@ -41,7 +41,8 @@ SCALES = ("nominal", "linear", "ordinal", "interval", "ratio", "quadratic")
 FIELDS = ("score", "rating", "label", "value")
 OVERLAP = "Give some of the same prompts to two or more people: four hundred shared pairs tell kappa to about ±0.1."
 NAMELESS = 'Add "labeler": "a7" (any name or number) to each row.'
-FEW = 20
+FEW_ITEMS = 20
+"""With fewer items, or prompts, intervals are called rough."""
 SHOWN = 12
 
 
@@ -203,8 +204,8 @@ def text_of(summary: Summary, name: str) -> str:
         if table:
             lines += ["", f"{title:26} value  95 % interval     chance  n"]
             lines += [_line(NAMES[key], agreement) for key, agreement in table.items()]
-    clusters = min((a.value.n for a in summary.measures.values() if a), default=FEW)
-    if clusters < FEW:
+    clusters = min((a.value.n for a in summary.measures.values() if a), default=FEW_ITEMS)
+    if clusters < FEW_ITEMS:
         lines.append(f"\n  Only {clusters} independent prompts or items: read the intervals as rough.")
     if summary.measures and ties is not None:
         lines += ["", *_published()]

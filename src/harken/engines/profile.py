@@ -31,7 +31,8 @@ from harken.engines.form import text_config
 SECTIONS = {"prefill": "sampling: prefill", "decode": "sampling: decode", "scoring": "scoring", "reference": "reference",
             "values": "values", "forward": "forward", "backward": "backward", "optimizer": "optimiser", "audit": "audits",
             "other": "other"}
-WHOLE = ("scoring", "reference", "audit")
+UNDIVIDED = ("scoring", "reference", "audit")
+"""Sections that keep all their time: what runs inside them is not counted under its own name."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Profile:
 
     def enter(self, name: str) -> None:
         self._turn()
-        self.stack.append(self.stack[-1] if self.stack[-1] in WHOLE else name)
+        self.stack.append(self.stack[-1] if self.stack[-1] in UNDIVIDED else name)
 
     def leave(self) -> None:
         self._turn()

@@ -53,7 +53,7 @@ SPLIT_BYTES = 64 << 20
 NO_PROMPT = Prompt((Message("user", ""),))
 PLACES = 3
 """Places kept of each kind of malformed document."""
-HOPELESS = 200
+FAILURES_ALLOWED = 200
 """Segments that may all fail before a scorer is given up."""
 
 
@@ -150,7 +150,7 @@ class Rater:
 
     def _fail(self, error: Exception) -> str:
         self.failed += 1
-        if self.failed == self.tried >= HOPELESS:
+        if self.failed == self.tried >= FAILURES_ALLOWED:
             raise UserError(f"The scorer fails on every segment: {type(error).__name__}: {error}.", "Mend the scorer.") from None
         return type(error).__name__
 

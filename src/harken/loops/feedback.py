@@ -25,7 +25,7 @@ from harken.stats.histogram import reached_by
 from harken.store.annotations import Annotated, Scored
 from harken.text.tags import Control
 
-DISGUISE = 1.5
+LEAST_WEIGHT_RATIO = 1.5
 """Weights whose largest is less than this many times the smallest learn as MLE does."""
 HELD = 200
 """Held-out documents measured at most."""
@@ -48,7 +48,7 @@ class Feedback:
             run.note(f"The best {config.best:.3g} of {self.level}s score at least {self.threshold:g}: that is the threshold.")
         if config.objective == "rwr":
             low, high = np.quantile(annotated.sample("segment"), [0.001, 1.0]) * config.unit / config.beta
-            if high - low < math.log(DISGUISE):
+            if high - low < math.log(LEAST_WEIGHT_RATIO):
                 run.note(f"rwr with beta {config.beta:g} weighs 99.9 % of segments between {math.exp(low):.3g} and "
                          f"{math.exp(high):.3g}: it learns as mle does. Lower --beta.")
 
@@ -173,7 +173,7 @@ class Feedback:
         figures: dict[str, Any] = {"threshold": self.threshold, "segments": self.counts}
         if self.weights[0] <= self.weights[1]:
             figures["least_weight"], figures["most_weight"] = self.weights
-            if self.weights[1] < DISGUISE * self.weights[0]:
+            if self.weights[1] < LEAST_WEIGHT_RATIO * self.weights[0]:
                 figures["mle_in_disguise"] = "yes: the weights hardly differ; lower --beta"
         return figures
 

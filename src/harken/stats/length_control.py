@@ -29,7 +29,8 @@ from harken.stats.testing import standard_error
 
 STRENGTHS: Floats = np.logspace(-4, 4, 10)
 FOLDS = 5
-GAMED = 0.2
+GAMED_WEIGHT = 0.2
+"""Weight of the two gamed baselines together on one instruction; the model's own comparison weighs 1."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _with_gamed(x: Floats, y: Floats, gamed: Gamed | None, hard: bool) -> tuple[
         return x, y, np.ones(len(y))
     p, d = finite(gamed.preference, "gamed preference"), finite(gamed.std_delta_len, "gamed std_delta_len")
     columns = [np.tanh(d), *([finite(gamed.difficulty, "gamed difficulty")] if hard else []), np.zeros(len(p))]
-    weight = np.r_[np.full(len(p), GAMED / 2), np.ones(len(y))]
+    weight = np.r_[np.full(len(p), GAMED_WEIGHT / 2), np.ones(len(y))]
     return np.vstack([np.column_stack(columns), x]), np.r_[p, y], weight
 
 

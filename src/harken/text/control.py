@@ -24,7 +24,7 @@ from harken.core.errors import UserError
 Ids = tuple[int, ...]
 INERT = "\uf8ff"
 """Stands for what a person wrote while the template's own tokens are looked for."""
-PLAIN = ("Prepend", "Replace")
+BLANK_NORMALIZERS = ("Prepend", "Replace")
 """Normalisers that change blanks alone."""
 
 
@@ -47,7 +47,7 @@ class Tokens:
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         normalizer = json.loads(backend.to_str())["normalizer"] if backend is not None else None
         parts = normalizer.get("normalizers", [normalizer]) if normalizer else []
-        return any(p["type"] not in PLAIN or (p["type"] == "Replace" and p["content"] != "▁") for p in parts)
+        return any(p["type"] not in BLANK_NORMALIZERS or (p["type"] == "Replace" and p["content"] != "▁") for p in parts)
 
     def first_control(self, text: str) -> tuple[int, int, int] | None:
         """(id, start, end) of the first control token in a template's own words."""
