@@ -124,13 +124,13 @@ def run_snapshot(args: argparse.Namespace) -> int:
 
 def columns(given: Sequence[str]) -> dict[str, str]:
     """`--field prompt=question` as {"prompt": "question"}."""
-    by_field: dict[str, str] = {}
+    found: dict[str, str] = {}
     for text in given:
         name, mark, column = text.partition("=")
-        if not mark or not name or not column or name in by_field:
+        if not mark or not name or not column or name in found:
             raise UserError(f"--field {text!r} does not name a column.", "Write it once a field, like --field prompt=question.")
-        by_field[name] = column
-    return by_field
+        found[name] = column
+    return found
 
 
 def project_number(db: Database, name: str | None) -> int | None:

@@ -137,12 +137,12 @@ class Run:
             shutil.rmtree(self.path, ignore_errors=True)
 
     def _refuse_other(self, lineage: Mapping[str, Any]) -> None:
-        earlier = read_json(self.path / "config.json")
-        if earlier.get("command") != self.config.get("command"):
-            raise UserError(f"{self.path} holds another run: of harken {earlier.get('command')}, not of harken "
+        known = read_json(self.path / "config.json")
+        if known.get("command") != self.config.get("command"):
+            raise UserError(f"{self.path} holds another run: of harken {known.get('command')}, not of harken "
                             f"{self.config.get('command')}.", "Choose another --out.")
-        changed = [f"{k}: {earlier.get(k)!r} there, {self.config.get(k)!r} now"
-                   for k in sorted({*earlier, *self.config} - FREE_TO_CHANGE) if earlier.get(k) != self.config.get(k)]
+        changed = [f"{k}: {known.get(k)!r} there, {self.config.get(k)!r} now"
+                   for k in sorted({*known, *self.config} - FREE_TO_CHANGE) if known.get(k) != self.config.get(k)]
         before = read_json(self.path / "lineage.json")
         changed += [f"{k} has changed since it began" for k in sorted(lineage) if before.get(k) != lineage[k]]
         if changed:
@@ -224,10 +224,10 @@ class Run:
 
     def resume(self) -> tuple[int, Path] | None:
         """The checkpoint to continue from. Cuts the logs back to what they were when it was written."""
-        checkpoint = self.group.agree(self._resume() if self.group.rank == 0 else None)
+        found = self.group.agree(self._resume() if self.group.rank == 0 else None)
         if self.watch:
-            self.watch.load(checkpoint[1] if checkpoint else None)
-        return checkpoint
+            self.watch.load(found[1] if found else None)
+        return found
 
     def _resume(self) -> tuple[int, Path] | None:
         checkpoint = self.latest_checkpoint()

@@ -103,13 +103,13 @@ class Rollout:
 
     def _beside_reward(self) -> dict[str, float]:
         """What only some steps have: a correlation needs both to vary, disagreement an ensemble."""
-        figures = {}
+        found = {}
         pair = torch.stack([self.scores_PG.reshape(-1).double(), torch.tensor(self.lengths).double()])
         if pair.shape[1] > 2 and bool((pair.std(1) > 0).all()):
-            figures["reward_length_r"] = float(torch.corrcoef(pair)[0, 1])
+            found["reward_length_r"] = float(torch.corrcoef(pair)[0, 1])
         if self.spread_PG is not None:
-            figures["disagreement"] = float(self.spread_PG.mean())
-        return figures
+            found["disagreement"] = float(self.spread_PG.mean())
+        return found
 
     def rows(self, count: int) -> list[dict[str, Any]]:
         """The first `count` completions for samples.jsonl."""

@@ -118,19 +118,19 @@ class Watch:
 
     def finish(self) -> dict[str, Any]:
         """Goes back to the weights that a stop rule kept; what `result.json` says of it all."""
-        results: dict[str, Any] = {}
+        found: dict[str, Any] = {}
         if self.stopped:
             with torch.no_grad():
                 for name, value in self._kept()[1].items():
                     self.learner.parts[name].copy_(value)
-            results = {"steps": self.stopped["step"], "stopped": self.stopped}
+            found = {"steps": self.stopped["step"], "stopped": self.stopped}
         if self.audits:
             places = range(len(self.audits))
             best = max(places, key=lambda i: smoothed(self.audits, i))
-            results["held_out_best_step"] = self.audits[best].step
+            found["held_out_best_step"] = self.audits[best].step
             for name in ("proxy", "held_out"):
-                results[f"{name}_change"] = change(self.audits[0], self.audits[-1], name).to_json()
-        return results
+                found[f"{name}_change"] = change(self.audits[0], self.audits[-1], name).to_json()
+        return found
 
     # -----------------------------------------------------------------------------------------------
 
@@ -138,9 +138,9 @@ class Watch:
         return {n: p.detach().to("cpu", copy=True) for n, p in self.learner.parts.items()}
 
     def _kept(self) -> tuple[int, dict[str, Tensor]]:
-        weights = self.best if self.stopped["rule"] == "hacking" else self.within
-        assert weights is not None, "a rule stops the run after it has kept something"
-        return weights
+        kept = self.best if self.stopped["rule"] == "hacking" else self.within
+        assert kept is not None, "a rule stops the run after it has kept something"
+        return kept
 
     def _stop(self, rule: str, step: int, why: str) -> None:
         self.stopped = {"rule": rule, "step": step, "why": why}

@@ -78,8 +78,8 @@ def train(config: Config, learner: Learner, sampler: Any, reward: Any, run: Run)
     telling = [(choice, tree) for choice, tree in preferring if distinguishes(choice)]
     if note := describe_same(len(preferring) - len(telling)):
         run.note(note)
-    inside, outside = held_out(telling, config.holdout, config.seed)
-    steps = Steps(run, learner, by_options(inside), config, config.loss, size=config.batch_size, epochs=config.epochs)
+    kept, outside = held_out(telling, config.holdout, config.seed)
+    steps = Steps(run, learner, by_options(kept), config, config.loss, size=config.batch_size, epochs=config.epochs)
 
     for step, batch in steps:
         data, zero = make_batch(config, learner, batch)
@@ -95,7 +95,7 @@ def train(config: Config, learner: Learner, sampler: Any, reward: Any, run: Run)
         run.log(step + 1, **metrics, rankings=sum(len(choices) for _, choices in batch))
 
     accuracy = {"heldout_accuracy": implicit_accuracy(config, learner, outside)} if outside else {}
-    steps.finish(rankings=len(inside), heldout=len(outside), **accuracy)
+    steps.finish(rankings=len(kept), heldout=len(outside), **accuracy)
 
 
 def make_batch(config: Config, learner: Learner, batch: Sequence[tuple[Tree, list[Choice]]]) -> tuple[list[Datum], float]:

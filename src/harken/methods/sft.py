@@ -116,11 +116,11 @@ def train(config: Config, learner: Learner, sampler: Rollouts, reward: Reward | 
     """Trains `learner` on demonstrations; `sampler` answers and `reward` scores where the reward selects."""
     check(config)
     splits = [read_split(config, name, learner, run) for name in (config.data, *(name for name, _ in mixed(config)))]
-    trees = [tree for split in splits for tree in split.kept]
+    kept = [tree for split in splits for tree in split.kept]
     weights = [1.0, *(weight for _, weight in mixed(config))]
     replay = open_replay(config, learner)
     judge = Judge(config, learner, sampler, reward, splits[0], run)
-    steps = Steps(run, learner, trees, config, "sft", size=config.batch_size, epochs=config.epochs,
+    steps = Steps(run, learner, kept, config, "sft", size=config.batch_size, epochs=config.epochs,
                   parts=[(len(s.kept), w) for s, w in zip(splits, weights)], state=judge, begin=judge.begin)
     per_epoch = steps.order.per_epoch
 
@@ -139,7 +139,7 @@ def train(config: Config, learner: Learner, sampler: Rollouts, reward: Reward | 
         if config.select != "last" and (step + 1 == steps.total or (step + 1) % per_epoch == 0):
             judge.offer(step + 1, (step + 1) / per_epoch)
 
-    result: dict[str, Any] = {"demonstrations": len(trees), "heldout": len(splits[0].held)}
+    result: dict[str, Any] = {"demonstrations": len(kept), "heldout": len(splits[0].held)}
     if config.mix:
         result["files"] = {name: len(s.kept) for name, s in zip((config.data, *(n for n, _ in mixed(config))), splits)}
     steps.finish(**result, **judge.conclude(steps.total))

@@ -163,17 +163,17 @@ class Reader:
         return renamed
 
     def _found(self, row: Mapping[str, Any]) -> Found:
-        reading = read_row(row, asked=self.asked, ignore=self._unasked, adapter=self.adapter)
-        for i, record in enumerate(reading.records):
+        found = read_row(row, asked=self.asked, ignore=self._unasked, adapter=self.adapter)
+        for i, record in enumerate(found.records):
             kind = kind_of(record)
             if self.asked == "prompts":
                 if not isinstance(record, Prompt):  # who judged the answers did not write the prompt
-                    reading.records[i], reading.written = record.prompt, False
+                    found.records[i], found.written = record.prompt, False
             elif self.kind is None:
                 self.kind = kind
             elif kind != self.kind:
                 raise self._mixed(kind)
-        return reading
+        return found
 
     def _mixed(self, kind: Kind) -> BadLine:
         reason = f"a row of {kind} in a file of {self.kind}"
@@ -253,19 +253,19 @@ class Reader:
 
 def as_judgment(record: Record, row: Mapping[str, Any]) -> Judgment | Prompt:
     """A record as a judgment, or the prompt that it is."""
-    origin = {name: row[name] for name in ("form_version", "instruction_hash") if isinstance(row.get(name), str)}
+    told = {name: row[name] for name in ("form_version", "instruction_hash") if isinstance(row.get(name), str)}
     if isinstance(record, Prompt):
         if not isinstance(row.get("labeler"), str):
             return record
-        return Judgment(record, "prompt", {}, *who(Row(row)), **origin)
+        return Judgment(record, "prompt", {}, *who(Row(row)), **told)
     if isinstance(record, Choice):
         payload: dict[str, Any] = {"completions": list(record.options), "ranks": list(record.ranks)}
         payload |= {n: v for n, v in (("strength", record.strength), ("weight", record.weight)) if v is not None}
-        return Judgment(record.prompt, record.kind, payload, record.labeler, record.group, **origin)
+        return Judgment(record.prompt, record.kind, payload, record.labeler, record.group, **told)
     if isinstance(record, Demonstration):
         payload = {"completion": record.completion} | ({} if record.weight is None else {"weight": record.weight})
-        return Judgment(record.prompt, "demonstration", payload, record.labeler, record.group, **origin)
-    return Judgment(record.prompt, record.kind, record.payload, record.labeler, record.group, **origin)
+        return Judgment(record.prompt, "demonstration", payload, record.labeler, record.group, **told)
+    return Judgment(record.prompt, record.kind, record.payload, record.labeler, record.group, **told)
 
 
 def read(path: str | Path, kind: Kind | None = None, *, skip_bad: bool = False, **options: Any) -> Loaded[Record]:

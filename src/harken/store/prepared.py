@@ -136,12 +136,12 @@ def _as_one(parts: list[_Compiled]) -> tuple[str, list[_Compiled]]:
     return "WITH " + ", ".join(f"do_{n} AS ({sql})" for n, sql in enumerate(each)) + " SELECT * FROM do_0", parts
 
 
-def _execute(tx: Connection, sql: str, values: Any) -> Any:
+def _execute(tx: Connection, sql: str, said: Any) -> Any:
     try:
         cursor = tx.connection.cursor()
-        cursor.execute(sql, values)
+        cursor.execute(sql, said)
     except tx.dialect.loaded_dbapi.Error as error:
-        raise DBAPIError.instance(sql, values, error, tx.dialect.loaded_dbapi.Error, dialect=tx.dialect) from error
+        raise DBAPIError.instance(sql, said, error, tx.dialect.loaded_dbapi.Error, dialect=tx.dialect) from error
     return cursor
 
 

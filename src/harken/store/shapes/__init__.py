@@ -67,8 +67,7 @@ SHAPES: tuple[tuple[tuple[tuple[str, ...], ...], Condition, Adapter], ...] = (
     ((("completion",), ("instruction",), ("question", "answer"), ("question", "response"), ("query", "response"),
       ("input", "output"), ("prompt",)), None, prompt_answer),
 )
-COMPARISON_FIELDS = frozenset(("prompt", "completions", "ranks", "labeler", "group"))
-"""All that a row of Harken's own may hold to be read at once, without looking at other shapes."""
+PLAIN = frozenset(("prompt", "completions", "ranks", "labeler", "group"))
 _known: dict[tuple[str, ...], list[tuple[Condition, Adapter]]] = {}
 
 
@@ -137,7 +136,7 @@ def read_row(given: Mapping[str, Any], *, asked: Kind | None = None, ignore: Col
 def _plain_comparison(given: Mapping[str, Any]) -> Found | None:
     """Harken's own comparison with nothing beside it, the row that is read most; any other goes the long way."""
     asked = given.get("prompt")
-    if not given.keys() <= COMPARISON_FIELDS or "ranks" not in given or not isinstance(asked, str) or is_dialogue(asked):
+    if not given.keys() <= PLAIN or "ranks" not in given or not isinstance(asked, str) or is_dialogue(asked):
         return None
     try:
         return Found([Choice.from_json(given)])
