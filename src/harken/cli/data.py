@@ -138,10 +138,10 @@ def project_number(db: Database, name: str | None) -> int | None:
     if name is None:
         return None
     with db.link.reading() as connection:
-        known = dict(connection.execute(select(projects.c.name, projects.c.id)).tuples().all())
-    if name not in known:
-        raise UserError(f"{db.name} has no project {name!r}.", f"It has: {', '.join(sorted(known)) or 'none'}.")
-    return known[name]  # type: ignore[no-any-return]
+        ids = dict(connection.execute(select(projects.c.name, projects.c.id)).tuples().all())
+    if name not in ids:
+        raise UserError(f"{db.name} has no project {name!r}.", f"It has: {', '.join(sorted(ids)) or 'none'}.")
+    return ids[name]  # type: ignore[no-any-return]
 
 
 def import_summary(result: ImportResult, file: str, db: str) -> str:

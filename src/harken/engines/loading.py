@@ -142,8 +142,8 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.d
     if on is not None and on.name == name:
         same = Loaded(on.model, on.template, on.lineage, name=name, base=on)
         return _with_head(same, Path(name)) if kind == "run" else same
-    if on is not None and kind == "run" and (found := _onto(on, Path(name))):
-        return found
+    if on is not None and kind == "run" and (shared := _onto(on, Path(name))):
+        return shared
     loaded = _open(name, kind)
     loaded.name = name
     if template:
@@ -400,8 +400,8 @@ def _with_head(loaded: Loaded, path: Path) -> Loaded:
 
 def _base(path: Path, name: str) -> Loaded:
     """The model a run's adapter belongs to; a relative name is relative to the run."""
-    found = beside(path, name)
-    return _open(found, locate(found))
+    base = beside(path, name)
+    return _open(base, locate(base))
 
 
 def _toy() -> Loaded:

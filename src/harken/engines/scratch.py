@@ -61,10 +61,10 @@ def config_for(architecture: str, size: str, vocabulary: int, context: int) -> A
         raise UserError(f"--architecture {architecture!r} is unknown.", f"Use one of {', '.join(ARCHITECTURES)}.")
     budget, best = parse_size(size), None
     for width in range(32, 8193, 32):
-        found = _config(architecture, width, vocabulary, context)
-        if _parameters(found) > budget:
+        config = _config(architecture, width, vocabulary, context)
+        if _parameters(config) > budget:
             break
-        best = found
+        best = config
     if best is None:
         least = _parameters(_config(architecture, 32, vocabulary, context))
         raise UserError(f"--size {size} is less than the smallest model has with {vocabulary} tokens, {least}.",
@@ -124,7 +124,7 @@ def _write(folder: Path, model: Any, tokenizer: Any, segmenter: str, seed: int, 
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     from transformers.utils import logging
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()
     try:
         temporary.mkdir(parents=True)
         model.save_pretrained(temporary)

@@ -123,7 +123,7 @@ def _train(method: ModuleType, config: RunConfig, run: Run, rewards: Mapping[str
     from harken.loops.watch import Watch
     options: dict[str, Any] = {"dtype": config.dtype, "tokens_per_micro_batch": config.tokens_per_micro_batch}
     sampler = open_learner(method, config, run) if learns(method) else open_sampler(config.model, **options)
-    engine = getattr(sampler, "engine", sampler)
+    engine: Any = getattr(sampler, "engine", sampler)
     if (template := getattr(engine, "template", None)) is not None:
         note_template(template, run)
     base = getattr(engine, "shared", None)

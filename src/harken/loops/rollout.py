@@ -153,11 +153,11 @@ def fitting_prompts(config: Any, learner: Learner, run: Run, seen: Callable[[Pro
     every = [(p, learner.template.prompt_ids(seen(p))) for p in loaded.records]
     for note in learner.template.counted():
         run.note(note)
-    kept = [(p, ids) for p, ids in every if len(ids) + config.max_tokens <= config.max_length]
-    if len(kept) < len(every):
-        run.note(f"Dropped {len(every) - len(kept)} of {len(every)} prompts: with {config.max_tokens} new tokens they exceed "
+    fitting = [(p, ids) for p, ids in every if len(ids) + config.max_tokens <= config.max_length]
+    if len(fitting) < len(every):
+        run.note(f"Dropped {len(every) - len(fitting)} of {len(every)} prompts: with {config.max_tokens} new tokens they exceed "
                  f"--max-length {config.max_length}.")
-    return run.watch.set_aside(kept) if run.watch else kept
+    return run.watch.set_aside(fitting) if run.watch else fitting
 
 
 def need_groups(config: SampleConfig, method: str) -> None:
@@ -206,6 +206,7 @@ def score(reward: Reward, prompts: list[Prompt], samples_PG: list[list[Sample]],
           config: RolloutConfig) -> tuple[Tensor, Tensor | None]:
     """Scores [P, G], clipped if asked, less the penalty of completions without an end (P14); and an ensemble's disagreement."""
     texts = [[s.text for s in group] for group in samples_PG]
+    scores: Sequence[Sequence[float | None]]
     if isinstance(reward, Ensemble):
         scores, spread = processes.group().agree(reward.score_and_disagreement(prompts, texts))
     else:
@@ -231,8 +232,8 @@ class Gap:
         self.parts.append(difference_N.cpu())
 
     def check(self, dtype: torch.dtype) -> dict[str, float]:
-        found = torch.cat(processes.group().gather(torch.cat([torch.empty(0), *self.parts])))
-        ratio, gap = found.exp(), found.abs()
+        gap_N = torch.cat(processes.group().gather(torch.cat([torch.empty(0), *self.parts])))
+        ratio, gap = gap_N.exp(), gap_N.abs()
         allowed = 1e-3 if dtype is torch.float32 else 0.1
         mean = float(gap.mean())
         if mean > allowed:

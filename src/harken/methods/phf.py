@@ -199,7 +199,7 @@ def train(config: Config, learner: Learner, sampler: Rollouts, reward: Reward | 
     def save(folder: Path) -> None:
         learner.save(folder, base=run.config["base"])
         if control is not None and processes.group().rank == 0:
-            known = config.objective == "conditional"
-            dataclasses.replace(control, mode="good" if known else "untagged").save(folder)
+            steerable = config.objective == "conditional"
+            dataclasses.replace(control, mode="good" if steerable else "untagged").save(folder)
     run.finish({"steps": total, "tokens": total * per_step, "epochs": stream.epoch + stream.pool / max(1, len(stream.groups)),
                 "documents": stream.documents, "documents_left_out": stream.left_out, **feedback.result(), **after}, save)

@@ -99,7 +99,7 @@ def files(config: Config) -> dict[str, str]:
 
 def mixed(config: Config) -> list[tuple[str, float]]:
     """(file, weight) of --mix. Raises `UserError` for a weight that is none."""
-    found = []
+    mixture = []
     for part in filter(None, (p.strip() for p in config.mix.split(","))):
         name, colon, weight = part.rpartition(":")
         try:
@@ -108,8 +108,8 @@ def mixed(config: Config) -> list[tuple[str, float]]:
             name, value = part, 1.0
         if not 0 < value < math.inf:
             raise UserError(f"--mix {part}: the weight must be above 0.", "Write FILE:WEIGHT, like more.jsonl:0.5.")
-        found.append((name if colon and name else part, value))
-    return found
+        mixture.append((name if colon and name else part, value))
+    return mixture
 
 
 def train(config: Config, learner: Learner, sampler: Rollouts, reward: Reward | None, run: Run) -> None:
@@ -194,9 +194,9 @@ class Judge:
     def measure(self, step: int) -> dict[str, Any]:
         """`heldout_nll` after `step` steps, and of a reward the mean score of sampled answers, which all epochs draw by the same
         numbers."""
-        found: dict[str, Any] = {"heldout_nll": mean_nll(self.learner, self.held)}
+        figures: dict[str, Any] = {"heldout_nll": mean_nll(self.learner, self.held)}
         if self.reward is None:
-            return found
+            return figures
         with awake(self.sampler, step) as sampler:
             samples = sampler.sample(self.prompts, self.config.n, max_tokens=self.config.max_tokens,
                                      seed=derive_seed(self.config.seed, "select"))
@@ -205,15 +205,15 @@ class Judge:
         if not means:
             raise UserError("The reward gave none of the answers to held-out prompts a score.", "Lower --max-tokens.")
         self.estimate = mean_interval(means).to_json()
-        return {**found, "heldout_reward": self.estimate["value"]}
+        return {**figures, "heldout_reward": self.estimate["value"]}
 
     def offer(self, step: int, epoch: float) -> None:
         """Measures the epoch that ended, and keeps its weights if none was better."""
-        found = self.measure(step)
-        self.run.log(step, epoch=epoch, **found)
-        value = found["heldout_reward"] if self.config.select == "reward" else -found["heldout_nll"]
+        figures = self.measure(step)
+        self.run.log(step, epoch=epoch, **figures)
+        value = figures["heldout_reward"] if self.config.select == "reward" else -figures["heldout_nll"]
         if not self.best or value > self.best["value"]:
-            self.best = {"value": value, "epoch": epoch, "heldout_nll": found["heldout_nll"]}
+            self.best = {"value": value, "epoch": epoch, "heldout_nll": figures["heldout_nll"]}
             if self.reward is not None:
                 self.best["heldout_reward"] = self.estimate
             self.weights = {n: p.detach().clone() for n, p in self.learner.parts.items()}
@@ -249,7 +249,7 @@ def mean_nll(learner: Learner, examples: list[Example]) -> float:
     logps = learner.logprobs([e.tree for e in examples])
     masked = [(x, mask) for tree, e in zip(logps, examples) for x, mask in zip(tree, e.learnt)]
     parts = [x if all(mask) else x[torch.tensor(mask, device=x.device)] for x, mask in masked]
-    found = -float(sum(x.sum() for x in parts)) / sum(map(len, parts))
-    if not math.isfinite(found):
-        raise UserError(f"The held-out loss is {found}.", "The model is broken: lower --learning-rate, or check --model.")
-    return found
+    loss = -float(sum(x.sum() for x in parts)) / sum(map(len, parts))
+    if not math.isfinite(loss):
+        raise UserError(f"The held-out loss is {loss}.", "The model is broken: lower --learning-rate, or check --model.")
+    return loss

@@ -90,11 +90,11 @@ class Link:
 
 def explain(error: Exception, name: str) -> StorageError:
     """What a database error means and what to do."""
-    said = str(getattr(error, "orig", None) or error)
+    reason = str(getattr(error, "orig", None) or error)
     for sign, fact, action in EXPLAIN:
-        if sign in said.lower():
-            return StorageError(f"{name} {fact} ({said}).", action)
-    return StorageError(f"{name}: the database answered: {said}.", "Check the address, the server and your permissions.")
+        if sign in reason.lower():
+            return StorageError(f"{name} {fact} ({reason}).", action)
+    return StorageError(f"{name}: the database answered: {reason}.", "Check the address, the server and your permissions.")
 
 
 def _url(target: str | Path) -> URL:

@@ -81,11 +81,11 @@ def read_import(path: str | Path, kind: Kind | None = None, skip_bad: bool = Fal
     records = list(reader.judgments())
     assert reader.kind is not None
     plain = [prompt_row(record, _now()) for record in records if isinstance(record, Prompt)]
-    said = [record for record in records if isinstance(record, Judgment)]
-    rows = _imported_rows(said)
+    judged = [record for record in records if isinstance(record, Judgment)]
+    rows = _imported_rows(judged)
     if digest is None:  # a data set of a hub: what it held is what it is
         digest = content_hash(sorted([*(row["content"] for row in rows), *(row["key"] for row in plain)]))
-    repeating = sum(repeats(j.payload["completions"]) for j in said if "ranks" in j.payload)
+    repeating = sum(repeats(j.payload["completions"]) for j in judged if "ranks" in j.payload)
     return Incoming(Path(path).name, digest, reader.kind, rows, plain, dict(+reader.skipped), repeating, dict(reader.unread),
                     dict(reader.notes))
 
