@@ -318,24 +318,6 @@ def test_single_user_mode_needs_no_login_and_ends_with_the_first_account(tmp_pat
         refused(Client(url).call, "POST", "/api/setup", {"name": "eve", "password": PASSWORD}, code="accounts_exist")
 
 
-@pytest.mark.parametrize("action", ["submit", "skip"])
-def test_what_somebody_held_when_taken_out_of_a_project_is_stored(site, action):
-    """The page asks for more with every answer; that there is no more for them must not undo the answer."""
-    task = site.ana.next(site.open)["tasks"][0]
-    me = next(u["id"] for u in site.lead.call("GET", "/api/users")["items"] if u["name"] == "ana")
-    site.lead.call("PUT", f"/api/projects/{site.open}/members/{me}", {"member": False})
-    said = {"client_id": str(uuid.uuid4()), "next": {"count": 2}}
-    if action == "submit":
-        said |= {"answer": {"preference": 1}, "seconds": 3.0, "form_version": task["form_version"],
-                 "instruction_hash": task["instruction_hash"]}
-    else:
-        said |= {"reason": "other"}
-    for already in (False, True):
-        receipt = site.ana.call("POST", f"/api/assignments/{task['assignment']}/{action}", said)
-        assert receipt["already"] is already and receipt["next"] is None
-    refused(site.ana.next, site.open, code="not_found")
-
-
 def test_an_overlap_from_more_to_fewer_is_refused(site):
     wrong = {"min": 5, "max": 2}
     for call in (lambda: site.lead.create_project("odd", "compare", overlap=wrong),

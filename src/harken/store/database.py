@@ -20,7 +20,7 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, and
 
 from harken.core.errors import UserError
 from harken.core.records import Choice, Completion, Demonstration, Judgment, Prompt, repeats
-from harken.store import backup, migrations
+from harken.store import audit, backup, migrations
 from harken.store.connection import Link
 from harken.store.files import Reader, file_hash
 from harken.store.rows import Row, judgment_of, judgment_row, prompt_row
@@ -86,13 +86,19 @@ class Database:
         a `client_id` that comes back with another answer is refused."""
         rows = [_judgment_row(answer) for answer in answers]
         with self.link.writing() as connection:
-            return _store_judgments(connection, rows)
+            since = audit.here(connection)
+            result = _store_judgments(connection, rows)
+            audit.note_import(connection, since, None)
+            return result
 
     def add_prompts(self, records: Iterable[Prompt]) -> Added:
         """Stores prompts; equal ones once."""
         rows = [prompt_row(prompt, _now()) for prompt in records]
         with self.link.writing() as connection:
-            return _store_new(connection, prompts, "key", rows)
+            since = audit.here(connection)
+            result = _store_new(connection, prompts, "key", rows)
+            audit.note_import(connection, since, None)
+            return result
 
     def add_completions(self, records: Iterable[Completion]) -> Added:
         """Stores completions; equal ones (prompt, text and source) once."""
@@ -120,6 +126,7 @@ class Database:
             before = _import_before(connection, digest, reader.kind)
             if before:
                 return ImportResult(reader.kind, 0, len(rows), skipped, before, repeating)
+            since = audit.here(connection)
             entry = {"file_hash": digest, "file_name": Path(path).name, "kind": reader.kind, "rows": len(rows),
                      "skipped": skipped, "created_at": _now()}
             key = connection.execute(insert(imports), entry).inserted_primary_key
@@ -128,6 +135,7 @@ class Database:
                 result = _store_new(connection, prompts, "key", rows)
             else:
                 result = _store_judgments(connection, rows, key[0])
+            audit.note_import(connection, since, key[0])
         return ImportResult(reader.kind, result.added, result.already, skipped, repeating=repeating)
 
     def judgments(self, where: Sequence[ColumnElement[bool]] = ()) -> Iterator[Judgment]:

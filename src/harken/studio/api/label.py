@@ -12,7 +12,7 @@ from harken.studio.api.declare import operation
 from harken.studio.tasks import PROMPT_KINDS
 from harken.studio.work import answers, claims, leases
 from harken.studio.work.forms import ANY_ANSWER, FORM
-from harken.studio.work.leases import find_member, find_project, my_assignment, visible_project
+from harken.studio.work.leases import my_assignment, visible_project
 from harken.studio.work.settings import CATEGORIES, SKIP_REASONS
 from harken.web.errors import not_found
 from harken.web.json_schema import (
@@ -63,10 +63,9 @@ ACTION: Schema = obj({"assignment": ID, "action": enum("submit", "skip", "unsafe
 
 
 def _next(call: Call, project: int) -> Json | None:
-    """More tasks with a receipt, where asked for; none for somebody whom the lead took out meanwhile."""
+    """More tasks with a receipt, where asked for."""
     wanted = (call.body or {}).get("next")
-    member = find_member(call.tx, project, call.user.id) if wanted else None
-    if not wanted or (member is not None and member.state == "removed"):
+    if not wanted:
         return None
     return claims.next_tasks(call.tx, call.user, project, wanted["count"], wanted.get("have", []), call.now)
 
@@ -137,7 +136,7 @@ def leave(call: Call) -> Json:
 @operation("GET", "/api/projects/{project}/history", "labeler", summary="Your last actions here, the newest first",
            query={"limit": integer(1, 100)}, answer=obj({"items": array(ACTION)}))
 def history(call: Call) -> Json:
-    find_project(call.tx, call.path["project"])
+    visible_project(call.tx, call.user, call.path["project"])
     undone = events.alias("undone")
     query = (select(events, undone.c.seq.label("taken_back")).outerjoin(undone, undone.c.undoes == events.c.seq)
              .where(events.c.user_id == call.user.id, events.c.project_id == call.path["project"],
