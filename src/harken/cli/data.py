@@ -17,6 +17,7 @@ from sqlalchemy import select
 
 from harken.core.errors import UserError
 from harken.core.terminal import visible
+from harken.store.connection import masked
 from harken.store.database import Database, ImportResult, open_database
 from harken.store.files import KINDS
 from harken.store.snapshots import snapshot
@@ -118,7 +119,7 @@ def import_summary(result: ImportResult, file: str, db: str) -> str:
     if result.before:
         lines = [f"{file} was imported on {result.before[:10]}: nothing new to store."]
     else:
-        lines = [f"Stored {_count(result.added, result.kind)} in {db}"]
+        lines = [f"Stored {_count(result.added, result.kind)} in {masked(db)}"]
         if result.already:
             lines.append(f"  {result.already:,} stored before, not stored again")
     if result.repeating:
@@ -126,7 +127,7 @@ def import_summary(result: ImportResult, file: str, db: str) -> str:
     if result.skipped:
         lines.append(f"  {sum(result.skipped.values()):,} left out:")
         lines += [f"    {n:,} × {reason}" for reason, n in sorted(result.skipped.items(), key=lambda x: (-x[1], x[0]))]
-    lines.append(f"Next: harken snapshot {result.kind} --db {shlex.quote(str(db))} --out {result.kind}.jsonl")
+    lines.append(f"Next: harken snapshot {result.kind} --db {shlex.quote(masked(db))} --out {result.kind}.jsonl")
     return "\n".join(lines)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from harken.core.errors import UserError
-from harken.core.terminal import one_line
+from harken.core.terminal import one_line, visible
+from harken.store.connection import masked
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 STUDIO_HELP = """\
@@ -30,6 +31,9 @@ examples:
   harken export comparisons --out pairs.jsonl --shape trl       chosen and rejected, tied pairs left out
   harken export comparisons --out pairs.parquet --shape trl_ties
   harken export ratings --out ratings.jsonl --project helpful"""
+AUDIT_HELP = """\
+Works out anew what each answer's hash must be, and compares every answer, import, retraction, account and item with the
+events that made them, in both directions. Says where they differ; changes nothing. Ends with 1 if anything does."""
 ASK_HELP = """\
 Puts what is to be judged into a project. Items of the file that are there already are not added again. Each answer's
 source is kept in the database and never shown to labelers."""
@@ -93,6 +97,12 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     p.add_argument("--out", metavar="FILE", required=True, help="new file")
     _db(p)
     p.set_defaults(handler=backup)
+    p = commands.add_parser("audit", help="check every row of a database against its audit", description=AUDIT_HELP,
+                            formatter_class=layout)
+    p.add_argument("--expect", metavar="HASH", help="how the audit ended at an earlier time, as a backup or the page Settings "
+                   "showed it: shows that nothing after it was removed")
+    _db(p)
+    p.set_defaults(handler=audit)
     p = commands.add_parser("restore", help="put a backup back into a new database")
     p.add_argument("file", metavar="FILE", help="a backup")
     _db(p)
@@ -133,7 +143,7 @@ def serve(args: argparse.Namespace) -> int:
         lead = accounts.has_lead(tx)
     if not loopback and not lead:
         raise UserError(f"--host {args.host} lets other machines in, and no lead has a password yet.",
-                        f"Make an account first: harken users add NAME --role lead --db {args.db}")
+                        f"Make an account first: harken users add NAME --role lead --db {masked(args.db)}")
     if db.backup:
         print(f"The database was brought up to date; as it was before: {db.backup}")
     hosts = (*studio_app.LOOPBACK, *args.public_name) if loopback else None
@@ -147,7 +157,7 @@ def serve(args: argparse.Namespace) -> int:
     shown = "localhost" if loopback else args.host
     print(f"Harken studio: http://{shown}:{port}\n  database: {db.name}")
     print("  One person, no login. To invite labelers make your account first: on the page People, or "
-          f"harken users add NAME --role lead --db {args.db}" if studio.single_user else
+          f"harken users add NAME --role lead --db {masked(args.db)}" if studio.single_user else
           "  Log in as a lead to invite labelers: the page People makes the links.")
     sys.stdout.flush()
     uvicorn.Server(config).run(sockets=[sock])
@@ -183,7 +193,7 @@ def add_user(args: argparse.Namespace) -> int:
             accounts.add_user(tx, args.name, hashed, args.role, datetime.now(UTC))
     except ApiError as error:
         raise UserError(error.message, error.hint) from None
-    print(f"{args.name} can log in as {args.role}.\nNext: harken studio --db {args.db}")
+    print(f"{args.name} can log in as {args.role}.\nNext: harken studio --db {masked(args.db)}")
     return 0
 
 
@@ -230,7 +240,7 @@ def list_users(args: argparse.Namespace) -> int:
         rows = tx.execute(select(users).order_by(users.c.id)).fetchall()
     for row in rows:
         print(f"{one_line(row.name)}  {row.role}  {row.state}{'  held out' if row.held_out else ''}  since {row.created_at[:10]}")
-    print(f"{len(rows)} account{'s' * (len(rows) != 1)} in {args.db}")
+    print(f"{len(rows)} account{'s' * (len(rows) != 1)} in {masked(args.db)}")
     return 0
 
 
@@ -312,14 +322,14 @@ def ask(args: argparse.Namespace) -> int:
         except ApiError as error:
             raise UserError(error.message, error.hint) from None
     new = "" if project else f", a new project ({args.kind})"
-    print(f"Added {result['added']:,} items to {args.project} in {args.db}{new}")
+    print(f"Added {result['added']:,} items to {args.project} in {masked(args.db)}{new}")
     if result["already"]:
         print(f"  {result['already']:,} were there already")
     if result["names_its_maker"]:
         print(f"  {result['names_its_maker']:,} have an answer that says which model wrote it: labelers are not blind to those")
     if result["repeats_an_answer"]:
         print(f"  {result['repeats_an_answer']:,} with the same completion twice: labelers will compare an answer with itself")
-    print(f"Next: harken studio --db {args.db}")
+    print(f"Next: harken studio --db {masked(args.db)}")
     return 0
 
 
@@ -371,7 +381,27 @@ def backup(args: argparse.Namespace) -> int:
     from harken.store.database import open_database
     with open_database(args.db, create=False) as db:
         done = copies.backup(db.link, args.out)
-    print(f"Copied {args.db} to {done.path} and verified it: {_counts(done)}")
+    print(f"Copied {masked(args.db)} to {done.path} and verified it: {_counts(done)}")
+    return 0
+
+
+def audit(args: argparse.Namespace) -> int:
+    """`harken audit`."""
+    from harken.store import audit as audits
+    from harken.store.database import open_database
+    with open_database(args.db, create=False) as db, db.link.reading() as connection:
+        report = audits.check(connection, args.expect)
+    for problem in report.problems:
+        print(visible(problem))
+    if report.problems:
+        n = len(report.problems)
+        print(f"{masked(args.db)} does not hold what its audit says: {n}{' or more' if n == audits.MOST_PROBLEMS else ''} "
+              f"difference{'s' * (n != 1)}. Compare with a backup from before.")
+        return 1
+    rows = ", ".join(f"{report.rows[name]:,} {name}" for name in ("judgments", "retractions", "items", "users", "imports"))
+    print(f"{masked(args.db)} holds what its audit says: {rows}")
+    print(f"  its {report.rows['events']:,} events end in {report.end or 'nothing'}")
+    print("  Keep this hash: harken audit --expect shows later that nothing before it was removed.")
     return 0
 
 
@@ -385,7 +415,7 @@ def restore(args: argparse.Namespace) -> int:
 
 def _counts(done: Any) -> str:
     rows = ", ".join(f"{done.rows[name]:,} {name}" for name in ("judgments", "prompts", "items", "users"))
-    return f"{rows}\n  the audit of {done.rows['events']:,} events ends in {done.chain[:16] or 'nothing'}"
+    return f"{rows}\n  the audit of {done.rows['events']:,} events ends in {done.chain or 'nothing'}"
 
 
 def _db(command: argparse.ArgumentParser) -> None:

@@ -457,8 +457,8 @@ def _items(connection: Connection, state: _State) -> None:
 
 
 def _counted(connection: Connection) -> dict[int, int]:
-    """Answers that count, by item."""
-    gone = select(retractions.c.judgment_seq)
+    """Answers that fill an item's places; a withdrawal opens none of them again."""
+    gone = select(retractions.c.judgment_seq).where(retractions.c.reason == "undo")
     query = select(judgments.c.item_id, func.count()).where(
         judgments.c.item_id.is_not(None), judgments.c.role.is_(None), judgments.c.seq.not_in(gone)).group_by(judgments.c.item_id)
     return dict(connection.execute(query).tuples().all())
@@ -474,8 +474,8 @@ def _counters(state: _State, item: _Item, said: int, held: int) -> None:
     for name, value in right.items():
         if row[name] != value:
             state.wrong(f"Item {row['id']}: its {name} is {row[name]!r}, by the audit {value!r}.")
-    if row["reopened"] and row["reopened"] not in item.events | state.opened[row["project_id"]]:
-        state.wrong(f"Item {row['id']}: its mark {row['reopened']} is no event that could have opened it again.")
+    if row["again"] and row["again"] not in item.events | state.opened[row["project_id"]]:
+        state.wrong(f"Item {row['id']}: its mark {row['again']} is no event that could have opened it again.")
 
 
 def _least(settings: Mapping[str, Any]) -> int:
