@@ -151,9 +151,8 @@ def test_an_added_answer_without_an_event_is_noticed_and_a_backup_of_it_refused(
         desk = Desk(db)
         desk.submit("ana", desk.claim("ana")[0])
         with db.link.writing() as tx:
-            tx.execute(text("""INSERT INTO judgments (prompt_key, kind, payload, labeler, labeler_group, content, created_at, item_id)
-                               SELECT prompt_key, kind, payload, labeler, labeler_group, content, created_at, item_id
-                               FROM judgments"""))
+            columns = "prompt_key, kind, payload, labeler, labeler_group, content, created_at, item_id"
+            tx.execute(text(f"INSERT INTO judgments ({columns}) SELECT {columns} FROM judgments"))
         with pytest.raises(UserError, match="does not hold what its audit says"):
             backup.backup(db.link, tmp_path / "copy.db")
 
@@ -189,15 +188,14 @@ def test_a_database_of_before_is_covered_from_its_migration_on(tmp_path):
         plain.execute("INSERT INTO users (name, role, labeler_group, held_out, hidden, state, created_at) VALUES "
                       "('Ünal', 'labeler', '{}', 0, '[]', 'active', 'x'), ('ünal', 'labeler', '{}', 0, '[]', 'active', 'x')")
         before = ""
-        for row in plain.execute("SELECT seq, kind, user_id, project_id, item_id, assignment_id, judgment_seq, client_id, undoes, "
-                                 "body, created_at FROM events ORDER BY seq").fetchall():
+        names = ("kind", "user_id", "project_id", "item_id", "assignment_id", "judgment_seq", "client_id", "undoes")
+        for row in plain.execute(f"SELECT seq, {', '.join(names)}, body, created_at FROM events ORDER BY seq").fetchall():
             if row[1] == "import":
                 plain.execute("DELETE FROM events WHERE seq = ?", (row[0],))
                 continue
             body = {k: v for k, v in json.loads(row[9]).items()
                     if k not in ("after", "wanted", "aside", "hash", "labelers", "labeler_group", "held_out")
                     and (k, row[1]) != ("role", "submit")}
-            names = ("kind", "user_id", "project_id", "item_id", "assignment_id", "judgment_seq", "client_id", "undoes")
             before = events.content_hash([before, {**dict(zip(names, row[1:9])), "body": body, "created_at": row[10]}])
             plain.execute("UPDATE events SET body = ?, hash = ? WHERE seq = ?", (json.dumps(body), before, row[0]))
     plain.close()

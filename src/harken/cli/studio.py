@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from harken.core.errors import UserError
 from harken.core.terminal import one_line, visible
 from harken.store.connection import masked
+from harken.store.private import readable_by_others
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 STUDIO_HELP = """\
@@ -55,6 +57,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     p.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)")
     p.add_argument("--public-name", action="append", default=[], metavar="HOST",
                    help="host name that browsers use for it behind a proxy; may be given more than once")
+    p.add_argument("--idle-hours", type=float, default=72.0, metavar="N",
+                   help="a login that was not used for so long ends (default: 72)")
     p.set_defaults(handler=serve)
 
     p = commands.add_parser("users", help="accounts of the studio: add, password, list, withdraw")
@@ -136,6 +140,7 @@ def serve(args: argparse.Namespace) -> int:
     from harken.store.database import open_database
     from harken.studio import app as studio_app
     from harken.web import accounts
+    from harken.web.patience import MOST_CONNECTIONS, Patient
     db = open_database(args.db)
     loopback = args.host in LOOPBACK
     with db.link.reading() as tx:
@@ -146,12 +151,21 @@ def serve(args: argparse.Namespace) -> int:
                         f"Make an account first: harken users add NAME --role lead --db {masked(args.db)}")
     if db.backup:
         print(f"The database was brought up to date; as it was before: {db.backup}")
-    hosts = (*studio_app.LOOPBACK, *args.public_name) if loopback else None
+        _tell_shared_names(db)
+    # Names are checked wherever somebody gave them; on an open address without names, whatever name is used must do.
+    hosts = (*studio_app.LOOPBACK, args.host, *args.public_name) if loopback or args.public_name else None
+    if hosts is None:
+        print(f"--host {args.host} without --public-name: requests under any host name are answered. Name the one that people "
+              "use, so that pages of others cannot reach the studio under theirs.", file=sys.stderr)
+    if db.link.is_file and readable_by_others(Path(db.name)):
+        print(f"{db.name} can be read by other accounts of this machine: people's answers and password hashes are in it.\n"
+              f"  chmod 600 {shlex.quote(db.name)}*", file=sys.stderr)
     sys.setswitchinterval(0.001)  # the writer hands over after 1 ms, not 5: an answer is not kept waiting by the next one's work
-    studio = studio_app.Studio(db, single_user=alone and loopback, hosts=hosts)
+    studio = studio_app.Studio(db, single_user=alone and loopback, hosts=hosts, idle_hours=args.idle_hours)
     config = uvicorn.Config(studio_app.create_app(studio), host=args.host, port=args.port, log_level="warning", access_log=False,
                             server_header=False, ws="none", lifespan="on", timeout_graceful_shutdown=5,
-                            h11_max_incomplete_event_size=32_768, proxy_headers=bool(args.public_name))
+                            h11_max_incomplete_event_size=32_768, http=Patient,
+                            limit_concurrency=MOST_CONNECTIONS, proxy_headers=bool(args.public_name))
     sock = _bind(config, args)
     port = sock.getsockname()[1]
     shown = "localhost" if loopback else args.host
@@ -162,6 +176,16 @@ def serve(args: argparse.Namespace) -> int:
     sys.stdout.flush()
     uvicorn.Server(config).run(sockets=[sock])
     return 0
+
+
+def _tell_shared_names(db: Any) -> None:
+    """Accounts of before whose names differ in case or form only: both are kept."""
+    from sqlalchemy import select
+
+    from harken.store.studio_schema import events
+    with db.link.reading() as tx:
+        for body in tx.scalars(select(events.c.body).where(events.c.kind == "name_shared")):
+            print(f"  Two accounts were named {one_line(body['name'])}: one now signs in as \"{one_line(body['signs_in_as'])}\".")
 
 
 def _bind(config: Any, args: argparse.Namespace) -> Any:
@@ -188,7 +212,7 @@ def add_user(args: argparse.Namespace) -> int:
     from harken.web.errors import ApiError
     password = _password(args)
     try:
-        hashed = accounts.hash_password(password)
+        hashed = accounts.hash_password(password, args.name)
         with open_database(args.db) as db, db.link.writing() as tx:
             accounts.add_user(tx, args.name, hashed, args.role, datetime.now(UTC))
     except ApiError as error:
@@ -206,7 +230,7 @@ def change_password(args: argparse.Namespace) -> int:
     from harken.web.errors import ApiError
     password = _password(args)
     try:
-        hashed = accounts.hash_password(password)
+        hashed = accounts.hash_password(password, args.name)
         with open_database(args.db, create=False) as db, db.link.writing() as tx:
             accounts.set_password(tx, args.name, hashed, datetime.now(UTC))
     except ApiError as error:
@@ -217,6 +241,9 @@ def change_password(args: argparse.Namespace) -> int:
 
 def _password(args: argparse.Namespace) -> str:
     if args.password_file:
+        if readable_by_others(Path(args.password_file)):
+            print(f"{args.password_file} can be read by other accounts of this machine: chmod 600 it, and remove it afterwards.",
+                  file=sys.stderr)
         try:
             return Path(args.password_file).read_text(encoding="utf-8").split("\n")[0].rstrip("\r")
         except OSError as error:
@@ -235,11 +262,13 @@ def list_users(args: argparse.Namespace) -> int:
     from sqlalchemy import select
 
     from harken.store.database import open_database
+    from harken.store.names import name_key
     from harken.store.studio_schema import users
     with open_database(args.db, create=False) as db, db.link.reading() as tx:
         rows = tx.execute(select(users).order_by(users.c.id)).fetchall()
     for row in rows:
-        print(f"{one_line(row.name)}  {row.role}  {row.state}{'  held out' if row.held_out else ''}  since {row.created_at[:10]}")
+        shared = "" if row.name_key == name_key(row.name) else f"  signs in as {one_line(row.name_key)}"
+        print(f"{one_line(row.name)}{shared}  {row.role}  {row.state}{'  held out' if row.held_out else ''}  since {row.created_at[:10]}")
     print(f"{len(rows)} account{'s' * (len(rows) != 1)} in {masked(args.db)}")
     return 0
 

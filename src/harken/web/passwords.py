@@ -13,18 +13,20 @@ FEWEST_DIFFERENT = 5
 ROWS = ("abcdefghijklmnopqrstuvwxyz", "01234567890", "qwertyuiop", "asdfghjkl", "zxcvbnm", "qwertzuiop", "azertyuiop",
         "1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik9ol0p", "q1w2e3r4t5y6u7i8o9p0", "1q2w3e4r5t6y7u8i9o0p")
 # Words that the lists of leaked passwords begin with; digits and signs around them do not make them better.
-COMMON = frozenset("""
-    password passwort passw0rd motdepasse contrasena senha parola wachtwoord letmein welcome willkommen bienvenue iloveyou
-    iloveu loveyou lovely princess sunshine football baseball basketball superman batman spiderman pokemon starwars dragon
-    monkey master shadow michael jennifer jessica ashley daniel charlie jordan michelle nicole liverpool chelsea arsenal
-    barcelona realmadrid trustno whatever freedom killer mustang hello hellohello administrator admin root guest changeme
-    changethis secret secretpassword mypassword yourpassword thepassword newpassword passwordpassword password password
-    default test testtest testing computer internet samsung google facebook summer winter spring autumn january february
-    october november december monday tuesday friday hannover schatz hallo ficken abcdef qwerty qwertyqwerty asdfasdf
-    zxcvzxcv qazwsx qazwsxedc harken harkenstudio studio labeler labeling annotator feedback login access cheese coffee
-    flower butterfly purple orange chocolate cookie soccer hockey ginger matrix maverick phoenix thunder tigger corvette
-    correcthorsebatterystaple blink manchester america letmeinplease openup opensesame
-""".split())
+COMMON = frozenset((
+    "password", "passwort", "passw0rd", "motdepasse", "contrasena", "senha", "parola", "wachtwoord", "letmein", "welcome",
+    "willkommen", "bienvenue", "iloveyou", "iloveu", "loveyou", "lovely", "princess", "sunshine", "football", "baseball",
+    "basketball", "superman", "batman", "spiderman", "pokemon", "starwars", "dragon", "monkey", "master", "shadow",
+    "michael", "jennifer", "jessica", "ashley", "daniel", "charlie", "jordan", "michelle", "nicole", "liverpool", "chelsea",
+    "arsenal", "barcelona", "realmadrid", "trustno", "whatever", "freedom", "killer", "mustang", "hello", "hellohello",
+    "administrator", "admin", "root", "guest", "changeme", "changethis", "secret", "secretpassword", "mypassword",
+    "yourpassword", "thepassword", "newpassword", "passwordpassword", "default", "test", "testtest", "testing", "computer",
+    "internet", "samsung", "google", "facebook", "summer", "winter", "spring", "autumn", "january", "february", "october",
+    "november", "december", "monday", "tuesday", "friday", "hannover", "schatz", "hallo", "ficken", "abcdef", "qwerty",
+    "qwertyqwerty", "asdfasdf", "zxcvzxcv", "qazwsx", "qazwsxedc", "harken", "harkenstudio", "studio", "labeler",
+    "labeling", "annotator", "feedback", "login", "access", "cheese", "coffee", "flower", "butterfly", "purple", "orange",
+    "chocolate", "cookie", "soccer", "hockey", "ginger", "matrix", "maverick", "phoenix", "thunder", "tigger", "corvette",
+    "correcthorsebatterystaple", "blink", "manchester", "america", "letmeinplease", "openup", "opensesame"))
 LEET = str.maketrans("0134578@$!", "oieastbasi")
 
 

@@ -28,7 +28,7 @@ from harken.studio.work.leases import find_project, release_all
 from harken.studio.work.line import Line
 from harken.studio.work.members import add_member
 from harken.studio.work.settings import Settings
-from harken.studio.work.uploads import uploaded
+from harken.studio.work.uploads import check_texts, uploaded
 from harken.web import accounts
 from harken.web.accounts import ROLES
 from harken.web.errors import ApiError, not_found
@@ -158,8 +158,10 @@ async def import_judgments(call: Call) -> Json:
 
 
 def _store(call: Call, path: Path) -> Json:
-    if isinstance(next(iter(Reader(path))), Prompt):
-        raise UserError("The file holds prompts that nobody has judged.", "Add them to a project as items.")
+    for n, record in enumerate(Reader(path)):
+        if n == 0 and isinstance(record, Prompt):
+            raise UserError("The file holds prompts that nobody has judged.", "Add them to a project as items.")
+        check_texts(record)
     result = call.site.db.import_file(path)
     return {"kind": result.kind, "added": result.added, "already": result.already, "repeats_an_answer": result.repeating}
 
