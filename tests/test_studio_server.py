@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import text
 
 from harken.core.records import Choice, Prompt
-from harken.store import events
+from harken.store import audit
 from harken.store.database import open_database
 from harken.store.files import write_jsonl
 from studio_site import FREE, SOURCE, broken_rules, in_session, make_user, open_template, served, start_process
@@ -114,7 +114,7 @@ def check_killed(name, acknowledged):
         with db.link.reading() as connection:
             stored = list(connection.scalars(text("SELECT client_id FROM judgments")))
             assert connection.execute(text("PRAGMA integrity_check")).scalar() == "ok"
-            events.verify(connection)
+            assert audit.check(connection).problems == ()
         assert len(stored) == len(set(stored)) and acknowledged <= set(stored)
         assert broken_rules(db) == []
         with db.link.writing() as tx:

@@ -242,8 +242,8 @@ def change_password(args: argparse.Namespace) -> int:
 def _password(args: argparse.Namespace) -> str:
     if args.password_file:
         if readable_by_others(Path(args.password_file)):
-            print(f"{args.password_file} can be read by other accounts of this machine: chmod 600 it, and remove it afterwards.",
-                  file=sys.stderr)
+            print(f"{args.password_file} can be read by other accounts of this machine: chmod 600 it, and remove it "
+                  "afterwards.", file=sys.stderr)
         try:
             return Path(args.password_file).read_text(encoding="utf-8").split("\n")[0].rstrip("\r")
         except OSError as error:
@@ -268,7 +268,8 @@ def list_users(args: argparse.Namespace) -> int:
         rows = tx.execute(select(users).order_by(users.c.id)).fetchall()
     for row in rows:
         shared = "" if row.name_key == name_key(row.name) else f"  signs in as {one_line(row.name_key)}"
-        print(f"{one_line(row.name)}{shared}  {row.role}  {row.state}{'  held out' if row.held_out else ''}  since {row.created_at[:10]}")
+        held = "  held out" if row.held_out else ""
+        print(f"{one_line(row.name)}{shared}  {row.role}  {row.state}{held}  since {row.created_at[:10]}")
     print(f"{len(rows)} account{'s' * (len(rows) != 1)} in {masked(args.db)}")
     return 0
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, text
 
+from harken.core.errors import UserError
 from harken.core.records import content_hash
 from harken.store import events
 from harken.store.schema import imports, judgments, metadata, prompts
@@ -187,6 +188,16 @@ def _stream(connection: Connection, query: Any) -> Iterator[Any]:
 
 
 # --- the check ---
+
+def verify(connection: Connection, name: str) -> Report:
+    """`check`, as a `UserError` where anything is wrong."""
+    report = check(connection)
+    if report.problems:
+        more = f" And {len(report.problems) - 1} more." if len(report.problems) > 1 else ""
+        raise UserError(f"{name} does not hold what its audit says. {report.problems[0]}{more}",
+                        f"harken audit --db {name} lists all of it; compare with a backup from before.")
+    return report
+
 
 def check(connection: Connection, expect: str | None = None) -> Report:
     """Reads the whole database once. `expect` is the end of its audit at an earlier time, or a beginning of that hash."""

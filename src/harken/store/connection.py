@@ -89,7 +89,7 @@ class Link:
             yield
         except IntegrityError as error:
             raise RuleError(f"{self.name}: a rule of the database would be broken ({_rule(error)}).",
-                               "Nothing of it was stored. Somebody may have stored the same a moment ago: look, and try again.") from None
+                            "Nothing of it was stored. Somebody may have stored the same a moment ago: try again.") from None
         except ProgrammingError:
             raise
         except (DatabaseError, sqlite3.OperationalError, sqlite3.DatabaseError) as error:
@@ -125,7 +125,7 @@ def _url(target: str | Path) -> URL:
         return URL.create("sqlite", database=str(target))
     try:
         url = make_url(str(target))
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise UserError(f"{masked(target)} is no database address.", ADDRESS) from None
     if url.get_backend_name() == "sqlite" and (url.query or (url.database or "").lower().startswith("file:")):
         raise UserError(f"{target} holds more than a file's name.", ADDRESS)

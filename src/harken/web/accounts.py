@@ -83,12 +83,14 @@ def add_user(tx: Connection, name: str, password_hash: str | None, role: str, no
              group: dict[str, str] | None = None, held_out: bool = False, consent: str | None = None) -> User:
     name, key = plain(name), name_key(name)
     _check_name(tx, name, key)
-    row: dict[str, Any] = {"name": name, "name_key": key, "password_hash": password_hash, "role": role, "labeler_group": group or {},
-                           "held_out": held_out, "hidden": [], "state": "active", "consent": consent, "created_at": stamp(now)}
+    row: dict[str, Any] = {"name": name, "name_key": key, "password_hash": password_hash, "role": role,
+                           "labeler_group": group or {}, "held_out": held_out, "hidden": [], "state": "active",
+                           "consent": consent, "created_at": stamp(now)}
     inserted = tx.execute(insert(users), row).inserted_primary_key
     assert inserted is not None
     number = int(inserted[0])
-    events.add(tx, "user", now, user_id=number, body={"name": name, "role": role, "held_out": held_out, "labeler_group": group or {}})
+    events.add(tx, "user", now, user_id=number,
+               body={"name": name, "role": role, "held_out": held_out, "labeler_group": group or {}})
     return User(number, name, role, held_out, local=name == LOCAL and password_hash is None, group=group or {})
 
 

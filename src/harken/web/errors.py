@@ -18,7 +18,8 @@ LOG_FRAMES, LOG_CHARACTERS = 12, 4000
 
 CODES: dict[int, tuple[str, ...]] = {
     400: ("bad_request",), 401: ("login_needed", "bad_login"),
-    403: ("forbidden", "csrf", "origin", "host", "proxy_needs_accounts"), 404: ("not_found",), 405: ("method_not_allowed",), 408: ("too_slow",),
+    403: ("forbidden", "csrf", "origin", "host", "proxy_needs_accounts"), 404: ("not_found",), 405: ("method_not_allowed",),
+    408: ("too_slow",),
     409: ("conflict", "client_id_reused", "draft_conflict", "nothing_to_undo", "not_yours_now", "already_answered",
           "accounts_exist", "set_password_first"),
     413: ("too_large",), 415: ("not_json",), 422: ("bad_answer",), 429: ("slow_down",), 500: ("internal",),

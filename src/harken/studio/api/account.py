@@ -132,7 +132,8 @@ async def join(call: Call) -> SignedIn:
 
 
 @operation("POST", "/api/me/password", "user", summary="Change your password; ends your other sessions",
-           body=obj({"old": PASSWORD, "new": PASSWORD, "revoke_tokens": BOOLEAN}, optional=("revoke_tokens",)), answer=SIGNED, errors=(401, 409), writes=True)
+           body=obj({"old": PASSWORD, "new": PASSWORD, "revoke_tokens": BOOLEAN}, optional=("revoke_tokens",)),
+           answer=SIGNED, errors=(401, 409), writes=True)
 async def change_password(call: Call) -> SignedIn:
     if call.user.local:
         raise ApiError("set_password_first", "Single-user mode has no password.", "POST /api/setup makes the first account.")

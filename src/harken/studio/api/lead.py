@@ -35,7 +35,8 @@ from harken.web.errors import ApiError, not_found
 from harken.web.json_schema import ANY, BOOLEAN, ID, TIME, Schema, array, enum, integer, mapping, nullable, obj, text
 from harken.web.operations import PAGE, Call, Json, Stream, after, limit_of, page_of, paged
 
-PERSON: Schema = obj({"id": ID, "name": text(200), "signs_in_as": text(200), "role": enum(*ROLES), "state": enum("active", "disabled", "withdrawn"),
+PERSON: Schema = obj({"id": ID, "name": text(200), "signs_in_as": text(200), "role": enum(*ROLES),
+                      "state": enum("active", "disabled", "withdrawn"),
                       "held_out": BOOLEAN, "group": GROUP, "created_at": TIME})
 INVITATION: Schema = obj({"id": ID, "role": enum(*ROLES), "projects": array(ID), "held_out": BOOLEAN, "uses_left": integer(),
                           "created_at": TIME, "expires_at": TIME, "revoked": BOOLEAN, "made_by": nullable(text(200))})

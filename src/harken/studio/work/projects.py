@@ -160,7 +160,8 @@ def add_items(tx: Connection, project: int, rows: Iterable[Mapping[str, Any]], n
             total, batch = _sum(total, _store(tx, owner, batch, place + total[0], new)), []
     added, already, tasks, unblinded, repeating = _sum(total, _store(tx, owner, batch, place + total[0], new))
     tx.execute(update(projects).where(projects.c.id == project).values(items_total=projects.c.items_total + tasks))
-    events.add(tx, "items", now, user_id=user_id, project_id=project, body={"added": added, "already": already, **audit.new_items(new)})
+    events.add(tx, "items", now, user_id=user_id, project_id=project,
+               body={"added": added, "already": already, **audit.new_items(new)})
     return {"added": added, "already": already, "names_its_maker": unblinded, "repeats_an_answer": repeating}
 
 

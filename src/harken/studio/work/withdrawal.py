@@ -38,7 +38,8 @@ def withdraw(tx: Connection, name: str, now: datetime, by: int | None = None) ->
         tx.execute(update(users).where(users.c.id == person.id).values(state="withdrawn", password_hash=None))
         end_rights(tx, person.id, now)
         release_all(tx, person.id, now)
-    events.add(tx, "withdraw", now, user_id=by, body={"labeler": name, "labelers": names, "judgments": len(seqs), "hash": content_hash(seqs)})
+    events.add(tx, "withdraw", now, user_id=by,
+               body={"labeler": name, "labelers": names, "judgments": len(seqs), "hash": content_hash(seqs)})
     return len(seqs), [s for s in tx.execute(select(snapshots).order_by(snapshots.c.id)) if set(names) & set(s.labelers)]
 
 
