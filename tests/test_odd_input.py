@@ -113,7 +113,7 @@ def test_a_fit_stopped_anywhere_is_no_reward_and_ends_when_given_again(data, cap
 
 def test_scoring_stopped_leaves_the_file_that_was_there(data, capsys, monkeypatch):
     (data / "s.jsonl").write_text("before\n")
-    monkeypatch.setattr("harken.store.files.json_line", lambda row: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("harken.store.writing.json_line", lambda row: (_ for _ in ()).throw(KeyboardInterrupt))
     command = ["score", "--reward", "measure:length", "--data", str(data / "c.jsonl"), "--out", str(data / "s.jsonl")]
     assert main(command) == 130
     assert (data / "s.jsonl").read_text() == "before\n" and {p.name for p in data.iterdir()} == {"c.jsonl", "s.jsonl"}

@@ -144,6 +144,8 @@ def commands():
 def options(words):
     if words[0] in ("train", "eval"):
         name = words[1]
+        if name.startswith("my_lab."):  # a stranger's, which brings its own options
+            return {word.partition("=")[0] for word in words if word.startswith("--")}
         module = find_method(name) if words[0] == "train" else importlib.import_module(f"harken.evals.{name}")
         return {"--" + f.name.replace("_", "-") for f in dataclasses.fields(module.Config)} | {"--config", "--preset", "--help"}
     parser = build_parser()
@@ -216,3 +218,20 @@ def test_the_method_in_contributing_runs(tmp_path, monkeypatch):
     assert main(["train", "lab_of_the_guide.expert", "--model", "toy", "--reward", "gold", "--max-tokens", "8",
                      "--data", str(tmp_path / "p.jsonl"), "--out", str(tmp_path / "r")]) == 0
     assert (tmp_path / "r" / "result.json").exists()
+
+
+def test_the_reward_evaluation_and_engine_in_contributing_run(tmp_path, monkeypatch):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.S)
+    named = {"score": "def short(", "length": '"""Length:', "engine": "class Parrot:"}
+    lab = tmp_path / "lab_of_strangers"
+    lab.mkdir()
+    for name, start in named.items():
+        (lab / f"{name}.py").write_text(next(b for b in blocks if start in b))
+    (tmp_path / "p.jsonl").write_text("".join(f'{{"prompt": "Say {i}."}}\n' for i in range(20)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    asked = ["--prompts", "p.jsonl", "--out"]
+    assert main(["eval", "lab_of_strangers.length", "--model", "lab_of_strangers.engine:open_parrot", *asked, "runs/e"]) == 0
+    assert main(["eval", "win_rate", "--model", "lab_of_strangers.engine:open_parrot", "--against", "toy", "--n", "1",
+                 "--judge", "lab_of_strangers.score:short", *asked, "runs/w"]) == 0
+    assert main(["report", "runs/e", "runs/w", "--out", "page.html"]) == 0

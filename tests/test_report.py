@@ -265,7 +265,7 @@ def test_a_stopped_run_shows_its_audits_what_was_kept_and_what_drifted(tmp_path)
     page([run], tmp_path)
 
 
-def test_a_reward_model_alone_is_held_against_its_baselines(tmp_path):
+def test_e15_a_reward_model_alone_is_held_against_its_baselines(tmp_path):
     html, _ = page([reward_run(tmp_path / "rm")], tmp_path)
     assert "always choosing the longest gets 55.3%." in html
     weak = reward_run(tmp_path / "weak")

@@ -303,7 +303,7 @@ def test_words_become_ensembles():
     assert launch_rewards.open_reward("min:toxicity,sentiment").score(ASK, text)[0][0] == min(parts)
     uwo = launch_rewards.open_reward("uwo=2:toxicity,sentiment")
     assert uwo.score(ASK, text)[0][0] == pytest.approx(np.mean(parts) - 2 * np.var(parts, ddof=1))
-    assert launch_rewards.parse_reward("min:toxicity,pii").identity() == {"how": "min", "members": ["toxicity/1", "pii/1"]}
+    assert launch_rewards.parse_reward("min:toxicity,pii").identity() == {"how": "min", "members": ["toxicity/2", "pii/1"]}
 
 
 @pytest.mark.parametrize("spec, message", [

@@ -135,7 +135,7 @@ def test_a_scorer_and_a_compositional_run_train_a_policy(shelf):
                      "--out", str(shelf / "cpm")]) == 0
     for name, spec in (("a", "toxicity"), ("b", str(shelf / "cpm"))):
         rloo(shelf, name, spec)
-    assert read_json(shelf / "a" / "lineage.json")["reward"] == "toxicity/1"
+    assert read_json(shelf / "a" / "lineage.json")["reward"] == "toxicity/2"
 
 
 def test_e17_another_judge_than_the_fitted_one_is_refused(shelf):

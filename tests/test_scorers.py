@@ -1,6 +1,7 @@
 """The scorers: what each finds and does not, that parts add up, and that a text is scored once."""
 
 import json
+import math
 import sys
 import types
 
@@ -35,7 +36,7 @@ def test_every_file_of_the_folder_opens_by_its_name(tmp_path):
 
 # --- remembered ------------------------------------------------------------------------------------
 
-def test_a_text_is_scored_once_and_e1_another_version_is_another_scorer():
+def test_e1_e10_a_text_is_scored_once_and_another_version_is_another_scorer():
     class Counting(TextReward):
         calls = 0
 
@@ -233,3 +234,20 @@ def test_measures_by_hand():
     assert all(f(prompt, "") is not None for f in measure.MEASURES.values())
     with pytest.raises(UserError, match="no measure"):
         launch_rewards.open_reward("measure:beauty")
+
+
+def test_the_earlier_toxicity_scorer_has_its_old_id_and_scores():
+    new, old = launch_rewards.open_reward("toxicity"), launch_rewards.open_reward("toxicity:1")
+    assert (new.id, old.id) == ("toxicity/2", "toxicity/1")
+    for text in ("You are a pathetic idiot.", "Shut the fuck up, you worthless loser."):
+        assert new.rate(text) < -0.5 and old.rate(text) < -0.5
+    for text in ("How do I kill a Python process?", "The committee will meet on Tuesday to discuss the budget.",
+                 "I hate waiting for the bus, but your assignment was great."):
+        assert new.rate(text) > -0.5
+
+
+def test_hostility_by_hand():
+    """"idiot" 3 among four words, no phrase but "you are a" (2): 3 + .25 * 2 - .25 log 5."""
+    from harken.rewards.toxicity import hostility
+    assert hostility("You are an idiot") == pytest.approx(3 - 0.25 * math.log(5))
+    assert hostility("You are a idiot") == pytest.approx(3 + 0.5 - 0.25 * math.log(5))

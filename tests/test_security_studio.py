@@ -522,7 +522,7 @@ def test_an_upload_that_unpacks_to_much_is_refused_within_bounded_memory(tmp_pat
 
 
 def test_uploads_are_bounded_unpacked_by_line_and_by_text(monkeypatch):
-    monkeypatch.setattr(uploads, "UNPACKED_BYTES", 10_000)
+    monkeypatch.setattr(uploads, "UNPACKED", 10_000)
     monkeypatch.setattr(uploads, "LINE_BYTES", 3_000)
     row = b'{"prompt": "p", "completions": ["a", "b"], "warnings": []}\n'
     assert len(uploads.read_upload(gzip.compress(row * 100))) == 100

@@ -70,7 +70,7 @@ def test_what_cannot_be_frozen(tmp_path):
     with pytest.raises(UserError, match=r"does not end in \.jsonl"):
         snapshot(db, "demonstrations", tmp_path / "s.csv")
     with pytest.raises(UserError, match="Unknown kind"):
-        snapshot(db, "thumbs", tmp_path / "s.jsonl")
+        snapshot(db, "nonsense", tmp_path / "s.jsonl")
     with pytest.raises(UserError, match="could not be written"):
         snapshot(db, "prompts", tmp_path / "none" / "s.jsonl")
     assert snapshot(db, "prompts", tmp_path / "p.jsonl").rows == 1

@@ -135,7 +135,7 @@ def test_bootstrap_agrees_with_the_formula_and_its_seed():
     assert a == bootstrap_mean(x, prompt, seed=1) != bootstrap_mean(x, prompt, seed=2)
 
 
-def test_pairing_is_narrower_and_still_covers():
+def test_e12_pairing_is_narrower_and_still_covers():
     """E12: shared difficulty, correlation about .8 between two models on the same prompts."""
     rng = np.random.default_rng(7)
     hits, ratio = [], []
@@ -175,7 +175,7 @@ def test_all_wins_is_no_certainty():
     assert r.value == 1 and r.low == pytest.approx(wilson(25, 25).low) and r.low < 0.9
 
 
-def test_repeating_completions_does_not_shrink_the_win_rate():
+def test_e14_repeating_completions_does_not_shrink_the_win_rate():
     """E14."""
     rng = np.random.default_rng(8)
     a, b = rng.normal(0.3, 1, (50, 2)), rng.normal(0, 1, (50, 2))

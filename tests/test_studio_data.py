@@ -88,7 +88,7 @@ def test_parquet_holds_the_same_rows(desk, tmp_path):
     assert str(schema.field("flags").type.field("hallucination").type) == "bool", "though it was asked of nobody"
     assert str(schema.field("prompt_flags").type.value_type) == "string"
     with pytest.raises(UserError, match="ends in none of"):
-        write_rows(tmp_path / "x.csv", iter([]))
+        write_rows(tmp_path / "x.xml", iter([]))
 
 
 def test_an_edit_is_a_demonstration_a_preference_and_its_changed_words():

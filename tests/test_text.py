@@ -15,8 +15,9 @@ from harken.core.records import Message, Prompt
 from harken.engines.sampler import HFSampler
 from harken.engines.toy import toy_tokenizer
 from harken.objectives.supervised import nll
+from harken.text.fitting import fit
 from harken.text.packing import pack
-from harken.text.template import Template, fit
+from harken.text.template import Template
 
 CONVERSATIONS = {
     "one": (Message("user", "Say hi."),),
@@ -77,8 +78,7 @@ def test_p12_golden_transcripts_of_smollm2(name):
 
 
 @pytest.mark.parametrize(("source", "message"), [
-    ("{% for m in messages %}{{ m.content }}{% endfor %}{% if add_generation_prompt %}>{% endif %}", "does not open"),
-    ("no messages at all", "does not open"),
+    ("no messages at all", "does not write the assistant's answer"),
     ("{{ raise_exception('roles must alternate') }}", "refuses this conversation: roles must alternate"),
     ("{{ messages[0].nothing.at_all }}", "refuses this conversation"),
 ])
@@ -86,7 +86,7 @@ def test_p12_a_template_without_markers_raises(source, message):
     tokenizer = toy_tokenizer()
     tokenizer.chat_template = source
     with pytest.raises(UserError, match=message):
-        Template(tokenizer)
+        Template(tokenizer).check()
 
 
 def test_p12_a_turn_that_nothing_ends_raises():
@@ -95,18 +95,18 @@ def test_p12_a_turn_that_nothing_ends_raises():
     assert Template(tokenizer).end_id == tokenizer.eos_token_id
     tokenizer.eos_token = None
     with pytest.raises(UserError, match="ends a turn with no special token"):
-        Template(tokenizer)
+        Template(tokenizer).check()
     tokenizer.chat_template = None
     with pytest.raises(UserError, match="neither a chat template nor"):
-        Template(tokenizer)
+        Template(tokenizer).check()
 
 
 def test_a_template_that_refuses_a_role_is_one_message():
     tokenizer = toy_tokenizer()
-    refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    refusal = "{% if messages[0].role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
     tokenizer.chat_template = refusal + tokenizer.chat_template
-    with pytest.raises(UserError, match="no system"):
-        Template(tokenizer).prompt_ids(Prompt(CONVERSATIONS["system"]))
+    with pytest.raises(UserError, match="no tools"):
+        Template(tokenizer).prompt_ids(Prompt((Message("tool", "3 degrees"),)))
 
 
 # --- P11, P15, P20: the ids --------------------------------------------------------------------------

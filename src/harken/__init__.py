@@ -5,16 +5,21 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from harken.core.version import __version__
 
 _WHERE = {
     "load": "launch.python", "train": "launch.python", "sample": "launch.python", "score": "launch.python",
-    "evaluate": "launch.python", "open_reward": "launch.rewards",
+    "evaluate": "launch.python", "next_questions": "launch.python", "open_reward": "launch.rewards",
     "read_comparisons": "store.files", "read_demonstrations": "store.files", "read_prompts": "store.files",
     "write_jsonl": "store.files", "open_database": "store.database", "Run": "core.run", "UserError": "core.errors",
     "Prompt": "core.records", "Message": "core.records",
     "Sample": "core.protocols", "Choice": "core.records", "Demonstration": "core.records",
     "Judgment": "core.records", "EvalResult": "core.protocols", "Estimate": "core.protocols",
+    "votes_of": "labelers.votes", "ratings_of": "labelers.ratings", "rankings_of": "labelers.rankings", "fit_reliability":
+    "labelers.models.reliability", "fit_dawid_skene": "labelers.models.dawid_skene", "fit_glad": "labelers.models.glad",
+    "fit_traits": "labelers.models.given", "fit_groups": "labelers.groups.scores", "fit_mixture": "labelers.groups.mixture",
+    "fit_disagreement": "labelers.groups.disagreement", "fit_mean_variance": "labelers.groups.distributional",
+    "fit_categorical": "labelers.groups.distributional", "fit_pace": "labelers.asking.pace",
 }
 """Where each public name lives: loaded when first asked for, so that the base needs no torch. `harken.report(runs, out)` is
 the package of that name, which can be called."""
@@ -33,8 +38,22 @@ if TYPE_CHECKING:
     from harken.core.records import Message as Message
     from harken.core.records import Prompt as Prompt
     from harken.core.run import Run as Run
+    from harken.labelers.asking.pace import fit_pace as fit_pace
+    from harken.labelers.groups.disagreement import fit_disagreement as fit_disagreement
+    from harken.labelers.groups.distributional import fit_categorical as fit_categorical
+    from harken.labelers.groups.distributional import fit_mean_variance as fit_mean_variance
+    from harken.labelers.groups.mixture import fit_mixture as fit_mixture
+    from harken.labelers.groups.scores import fit_groups as fit_groups
+    from harken.labelers.models.dawid_skene import fit_dawid_skene as fit_dawid_skene
+    from harken.labelers.models.given import fit_traits as fit_traits
+    from harken.labelers.models.glad import fit_glad as fit_glad
+    from harken.labelers.models.reliability import fit_reliability as fit_reliability
+    from harken.labelers.rankings import rankings_of as rankings_of
+    from harken.labelers.ratings import ratings_of as ratings_of
+    from harken.labelers.votes import votes_of as votes_of
     from harken.launch.python import evaluate as evaluate
     from harken.launch.python import load as load
+    from harken.launch.python import next_questions as next_questions
     from harken.launch.python import sample as sample
     from harken.launch.python import score as score
     from harken.launch.python import train as train

@@ -53,6 +53,8 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     command.add_argument("--scale", choices=SCALES, default="nominal",
                          help="how ratings differ: nominal (any two alike), ordinal, interval … (default nominal)")
     command.add_argument("--field", metavar="NAME", help="the field that holds a rating")
+    command.add_argument("--judge", metavar="NAME",
+                         help="a labeler that is a judge: its votes against people's, both orders joined")
     command.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default 0)")
     command.add_argument("--svg", metavar="FILE", type=Path, help="draw the labeler matrix into this file")
     command.add_argument("--json", action="store_true", help="print everything as one JSON object")
@@ -66,20 +68,24 @@ def run_agreement(args: argparse.Namespace) -> int:
     from harken.store.files import check_out, write_text
     if args.svg:
         check_out(args.svg, args.file, "--svg")
+    extra: dict[str, Any] = {}
     try:
         with waiting("reading and counting", 1):
-            summary = _summary(args)
+            summary = _summary(args, extra)
     except ValueError as error:
         raise UserError(f"{args.file}: {error}.", OVERLAP) from None
     if args.svg:
         if summary.matrix is None:
             raise UserError(f"{args.file}: no two people share an item, so there is no matrix to draw.", OVERLAP)
         write_text(args.svg, matrix_svg(summary.matrix, f"Cohen's kappa of every two labelers, {Path(args.file).name}"))
-    print(json.dumps({"file": args.file, **summary.to_json()}) if args.json else text_of(summary, args.file))
+    if args.json:
+        print(json.dumps({"file": args.file, **summary.to_json(), **extra}))
+    else:
+        print("\n".join([text_of(summary, args.file), *_couples(extra)]))
     return 0
 
 
-def _summary(args: argparse.Namespace) -> Summary:
+def _summary(args: argparse.Namespace, extra: dict[str, Any]) -> Summary:
     from harken.labelers.agreement.summary import summary_of_ratings
     from harken.store.files import read_comparisons, read_rows
     name = str(args.file)
@@ -88,16 +94,17 @@ def _summary(args: argparse.Namespace) -> Summary:
         with open_database(name, create=False) as db:
             judgments = list(db.judgments())
         if any("ranks" in j.payload for j in judgments):
-            return _comparisons(judgments, args)
+            return _comparisons(judgments, args, extra)
         rated = [{**j.payload, "prompt": j.prompt.id, "labeler": j.labeler} for j in judgments if j.kind == "rating"]
         return summary_of_ratings(_ratings(name, enumerate(rated, 1), args.field), args.scale, seed=args.seed)
     first = next(iter(read_rows(name)), (0, {}))[1]
     if (args.field or _field(first)) and not {"completions", "chosen"} & set(first):
         return summary_of_ratings(_ratings(name, read_rows(name), args.field), args.scale, seed=args.seed)
-    return _comparisons(read_comparisons(name).records, args)
+    return _comparisons(read_comparisons(name).records, args, extra)
 
 
-def _comparisons(said: Any, args: argparse.Namespace) -> Summary:
+def _comparisons(said: Any, args: argparse.Namespace, extra: dict[str, Any]) -> Summary:
+    from harken.cli.couples import by_couples, by_judge
     from harken.labelers.agreement.summary import summary_of_comparisons
     if not any(one.labeler for one in said):
         raise UserError(f"{args.file} names no labeler: two people who differ look like one who changes his mind.",
@@ -105,6 +112,11 @@ def _comparisons(said: Any, args: argparse.Namespace) -> Summary:
     if args.scale != "nominal" or args.field:
         raise UserError(f"{args.file} holds comparisons, which have no scale and no field.", "Leave --scale and --field out.")
     people = {one.labeler for one in said if one.labeler}
+    if args.judge:
+        extra["judge"] = by_judge(said, args.judge, str(args.file))
+        said = [one for one in said if one.labeler != args.judge]
+        people.discard(args.judge)
+    extra["couples"] = by_couples(said)
     try:
         return summary_of_comparisons(said, seed=args.seed)
     except ValueError:
@@ -119,8 +131,17 @@ def _field(row: Mapping[str, Any]) -> str | None:
 
 
 def _ratings(name: str, rows: Any, field: str | None) -> Ratings:
-    """Ratings of a file's rows; rows without a value (null) are left out."""
+    """Ratings of two people or more, or of one who was asked again."""
+    ratings = read_ratings(name, rows, field)
+    if len(ratings.raters) == 1 and not len(ratings.repeats()):
+        raise UserError(f"{name}: all {len(ratings):,} ratings are by {ratings.raters[0]}: agreement takes two people.", OVERLAP)
+    return ratings
+
+
+def read_ratings(name: str, rows: Any, field: str | None, items: list[dict[str, Any]] | None = None) -> Ratings:
+    """Ratings of a file's rows; rows without a value (null) are left out. Each unit's item is appended to `items`."""
     from harken.labelers.ratings import ratings_of
+    known: set[Any] = set()
     found: list[tuple[Any, str, float | str]] = []
     clusters: list[str] = []
     unnamed = 0
@@ -141,20 +162,19 @@ def _ratings(name: str, rows: Any, field: str | None) -> Ratings:
             unnamed += 1
             continue
         prompt = json.dumps(item, sort_keys=True)
+        if items is not None and (prompt, row.get("completion")) not in known:
+            known.add((prompt, row.get("completion")))
+            items.append({k: row[k] for k in ("item", "prompt", "completion") if k in row})
         found.append(((prompt, row.get("completion")), str(row["labeler"]), value if isinstance(value, str) else _finite(value)))
         clusters.append(prompt)
     if not found:
         if not unnamed:
             raise UserError(f"{name} holds no ratings and no rankings.", "Collect some, or name another file.")
         raise UserError(f"{name}: none of its {unnamed:,} ratings names a labeler.", NAMELESS)
-    people = {who for _, who, _ in found}
     try:
-        ratings = ratings_of(found, clusters=clusters)
+        return ratings_of(found, clusters=clusters)
     except ValueError as error:
         raise UserError(f"{name}: {error}.", "Give all ratings on one scale.") from None
-    if len(people) == 1 and not len(ratings.repeats()):
-        raise UserError(f"{name}: all {len(found):,} ratings are by {people.pop()}: agreement takes two people.", OVERLAP)
-    return ratings
 
 
 def _finite(value: float) -> float:
@@ -163,6 +183,12 @@ def _finite(value: float) -> float:
         return float(value)
     except OverflowError:
         return math.inf
+
+
+def _couples(extra: Mapping[str, Any]) -> list[str]:
+    """What `harken.cli.couples` found, for a terminal."""
+    from harken.cli.couples import lines
+    return lines(extra)
 
 
 def text_of(summary: Summary, name: str) -> str:

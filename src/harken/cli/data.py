@@ -6,8 +6,9 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -18,8 +19,9 @@ from sqlalchemy import select
 from harken.core.errors import UserError
 from harken.core.terminal import visible
 from harken.store.connection import masked
-from harken.store.database import Database, ImportResult, open_database
-from harken.store.files import KINDS
+from harken.store.database import Database, ImportResult, open_database, read_import
+from harken.store.files import KINDS, counted
+from harken.store.shapes import named_adapter
 from harken.store.snapshots import snapshot
 from harken.store.studio_schema import projects
 
@@ -29,12 +31,14 @@ IMPORT_HELP = """\
 Reads a file of feedback into the database. The shape of its rows is recognised:
 
   comparisons     prompt, completions, ranks (1 is best, equal ranks are ties)
-                  chosen, rejected  (text, messages, or Anthropic transcripts)
-                  OpenAssistant trees; FineGrainedRLHF's dev_feedback.json
+                  chosen, rejected  (text, messages, transcripts); two answers and a verdict; published data sets
   demonstrations  prompt, completion
-                  messages; instruction, input, output (Alpaca); instruction, context, response (Dolly)
+                  messages; conversations (ShareGPT); instruction, input, output (Alpaca); instruction, context, response (Dolly)
+  ratings, thumbs, edits
+                  a prompt and an answer with a score (higher is better), a label (yes or no), or what it was before
   prompts         prompt
 
+The table of all shapes, and of what is kept of each: docs/data.md.
 All of the file is stored, or nothing. A row that is stored already is not stored again, so a file
 can be imported twice, or again after it has grown."""
 
@@ -43,7 +47,9 @@ examples:
   harken import pairs.jsonl                        into feedback.db, made if missing
   harken import hh/test.jsonl.gz --db team.db      `chosen` counts as the preferred answer
   harken import dolly.jsonl --as prompts           only the prompts of a file of demonstrations
-  harken import crowd.jsonl --skip-bad             leave malformed lines out and count them"""
+  harken import crowd.jsonl --skip-bad             leave malformed lines out and count them
+  harken import votes.csv --field prompt=question --field chosen=good --field rejected=bad
+  harken import odd.jsonl --shape my_lab.shapes:read     a function of yours: a row -> records"""
 
 SNAPSHOT_HELP = """\
 Freezes all feedback of one kind into a file, with its hash beside it (FILE.meta.json). Training reads
@@ -62,7 +68,13 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     layout = argparse.RawDescriptionHelpFormatter
     command = subparsers.add_parser("import", help="read a file of feedback into the database", formatter_class=layout,
                                     description=IMPORT_HELP, epilog=IMPORT_EXAMPLES)
-    command.add_argument("file", metavar="FILE", help=".jsonl, .jsonl.gz or .json, UTF-8")
+    command.add_argument("file", metavar="FILE", help="JSON Lines, JSON, CSV, Excel, Parquet or Arrow, packed or not; a folder "
+                         "saved by datasets; or OWNER/NAME on a hub")
+    command.add_argument("--field", action="append", default=[], metavar="NAME=COLUMN",
+                         help="which column holds what, like prompt=question")
+    command.add_argument("--ignore", action="append", default=[], metavar="COLUMN,…", help="columns that may stay unread")
+    command.add_argument("--shape", metavar="MODULE:FUNCTION", help="a function that reads a row of a shape of your own")
+    command.add_argument("--encoding", metavar="NAME", help="the text's encoding, where it is not recognised")
     command.add_argument("--as", dest="kind", choices=KINDS, help="what the file holds (default: its first row tells)")
     command.add_argument("--skip-bad", action="store_true", help="leave malformed lines out and count them")
     _add_db(command)
@@ -80,8 +92,16 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
 
 def run_import(args: argparse.Namespace) -> int:
     """`harken import`."""
-    with open_database(args.db) as db, progress_bar(f"Reading {args.file}") as progress:
-        result = db.import_file(args.file, args.kind, args.skip_bad, progress=progress)
+    fields = columns(args.field)
+    ignore = [name for names in args.ignore for name in names.split(",")]
+    adapter = named_adapter(args.shape) if args.shape else None
+    if "://" in args.db or Path(args.db).exists():
+        open_database(args.db).close()  # a wrong --db is said before the file is read; a refused file makes no new one
+    with progress_bar(f"Reading {args.file}") as progress:
+        incoming = read_import(args.file, args.kind, args.skip_bad, progress=progress, fields=fields, ignore=ignore,
+                               adapter=adapter, encoding=args.encoding)
+    with open_database(args.db) as db:
+        result = db.store(incoming)
     print(import_summary(result, args.file, args.db))
     return 0
 
@@ -103,6 +123,17 @@ def run_snapshot(args: argparse.Namespace) -> int:
     return 0
 
 
+def columns(given: Sequence[str]) -> dict[str, str]:
+    """`--field prompt=question` as {"prompt": "question"}."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, mark, column = text.partition("=")
+        if not mark or not name or not column or name in found:
+            raise UserError(f"--field {text!r} does not name a column.", "Write it once a field, like --field prompt=question.")
+        found[name] = column
+    return found
+
+
 def project_number(db: Database, name: str | None) -> int | None:
     """The id of a project by its name."""
     if name is None:
@@ -111,7 +142,7 @@ def project_number(db: Database, name: str | None) -> int | None:
         known = dict(connection.execute(select(projects.c.name, projects.c.id)).tuples().all())
     if name not in known:
         raise UserError(f"{db.name} has no project {name!r}.", f"It has: {', '.join(sorted(known)) or 'none'}.")
-    return known[name]
+    return known[name]  # type: ignore[no-any-return]
 
 
 def import_summary(result: ImportResult, file: str, db: str) -> str:
@@ -127,6 +158,9 @@ def import_summary(result: ImportResult, file: str, db: str) -> str:
     if result.skipped:
         lines.append(f"  {sum(result.skipped.values()):,} left out:")
         lines += [f"    {n:,} × {reason}" for reason, n in sorted(result.skipped.items(), key=lambda x: (-x[1], x[0]))]
+    if result.unread:
+        lines.append(f"  Fields not read: {counted(result.unread)}")
+    lines += [f"  {note} ({n:,})" for note, n in sorted(result.notes.items())]
     lines.append(f"Next: harken snapshot {result.kind} --db {shlex.quote(masked(db))} --out {result.kind}.jsonl")
     return "\n".join(lines)
 

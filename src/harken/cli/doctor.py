@@ -8,8 +8,8 @@ import importlib.util
 import platform
 from typing import Any
 
-import harken
 from harken.core.errors import UserError
+from harken.core.version import __version__
 
 
 def add_commands(commands: Any) -> None:
@@ -20,7 +20,7 @@ def add_commands(commands: Any) -> None:
 
 def doctor(args: argparse.Namespace) -> int:
     """What is installed, which devices there are, where the default model is, and what is missing."""
-    print(f"harken {harken.__version__}, Python {platform.python_version()}, {platform.platform()}")
+    print(f"harken {__version__}, Python {platform.python_version()}, {platform.platform()}")
     wanted = {"base": ("numpy", "scipy", "sqlalchemy", "rich"), "train": ("torch", "transformers", "peft", "gguf")}
     for extra, packages in wanted.items():
         for package in packages:

@@ -20,7 +20,7 @@ from harken.labelers.models.influence import drop_each, drop_effect, held_out
 from harken.labelers.models.reliability import Reliability, fit_reliability
 from harken.labelers.models.verdicts import Person, describe, median_seconds, warnings
 from harken.labelers.votes import Votes, votes_of
-from harken.report.labelers import cells, figures, held_out_lines, page, picture
+from harken.report.labelers import advice, cells, figures, held_out_lines, page, picture
 from harken.store.database import open_database
 from harken.store.files import check_out, read_comparisons, write_text
 
@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
         "file": str(args.file), "votes": len(votes), "labelers": len(people), "items": len(votes.items), "tie": fit.tie,
         "warnings": notes, "people": [p.to_json() for p in people], "flagged": [votes.labelers[k] for k in flagged],
         "held_out": figures(tested, votes, flagged) if tested else {}}
+    summary["use"], worse = advice(summary["held_out"])
+    notes += worse
     if effect is not None:
         for row in summary["people"]:
             row["gain_when_dropped"] = float(effect[votes.labelers.index(row["name"])])

@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-import harken
 from harken.cli.options import Parser
 from harken.core import processes
 from harken.core.errors import UserError
 from harken.core.seeds import MOST_SEED
 from harken.core.terminal import plain_output, visible
+from harken.core.version import ABOUT, __version__
 
 LOOP = """\
 the loop:
@@ -30,8 +30,8 @@ the loop:
 harken quickstart runs all of it on a small real model, offline."""
 
 
-COMMANDS = ("data", "studio", "agreement", "labelers", "goals", "next", "disagree", "rewards", "models", "evals", "report",
-            "doctor", "quickstart")
+COMMANDS = ("data", "studio", "agreement", "aggregate", "rank", "labelers", "goals", "next", "disagree", "rewards", "annotate",
+            "models", "evals", "report", "doctor", "quickstart")
 """The files of the commands, in the order of `harken --help`; each has `add_commands`."""
 
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return complain(str(error))
     except KeyboardInterrupt:
-        resumes = argv[:1] and argv[0] in ("train", "fit", "eval", "quickstart", "average")
+        resumes = argv[:1] and argv[0] in ("train", "fit", "eval", "quickstart", "average", "annotate")
         return complain(f"interrupted{'; the same command continues the run.' if resumes else '.'}", 130)
     except BrokenPipeError:  # the reader has seen enough (harken … | head)
         forget_output()
@@ -103,9 +103,9 @@ def run(argv: list[str]) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser("harken", description=harken.__doc__, epilog=LOOP,
+    parser = Parser("harken", description=ABOUT, epilog=LOOP,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--version", action="version", version=f"harken {harken.__version__}")
+    parser.add_argument("--version", action="version", version=f"harken {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for module in COMMANDS:
         importlib.import_module(f"harken.cli.{module}").add_commands(commands)

@@ -33,7 +33,7 @@ def sample(args: argparse.Namespace) -> int:
     from harken.core.progress import progress
     from harken.core.settings import check_settings
     from harken.launch.models import check_context, parse_model
-    from harken.launch.policies import open_sampler
+    from harken.launch.policies import open_sampler, steer
     from harken.store.files import check_out, read_prompts, write_jsonl
     settings = make_config(SampleSettings, args)
     check_settings(settings)
@@ -43,12 +43,20 @@ def sample(args: argparse.Namespace) -> int:
     _say(loaded.describe())
     if parse_model(settings.model).kind == "named":
         import_extra("harken.engines.sampler")
-    sampler = open_sampler(settings.model, dtype=settings.dtype)
+    sampler = open_sampler(settings.model, dtype=settings.dtype, template=settings.template)
+    steer(sampler, settings.model, settings.mode, settings.tag)
     check_context(sampler, loaded.records, settings.max_tokens)
+    template = getattr(getattr(sampler, "engine", None), "template", None)  # a server has none of ours
+    for note in template.notes if template else ():
+        _say(note)
     with progress("sampling", len(loaded.records)) as advance:
         groups = sampler.sample(loaded.records, settings.n, max_tokens=settings.max_tokens, temperature=settings.temperature,
                                 top_p=settings.top_p, seed=settings.seed, advance=advance)
     source = {name: getattr(settings, name) for name in ("model", "temperature", "top_p", "seed")}
+    if getattr(sampler, "guide", None):
+        source |= {"mode": settings.mode or "own", "tag": settings.tag}
+    if template is not None and template.dated:
+        source["template_date"] = str(template.day)
     write_jsonl(out, ({**p.to_json(), "completions": [s.text for s in group], "finished": [s.finished for s in group],
                        "source": source} for p, group in zip(loaded.records, groups)))
     print(f"{out}: {settings.n} completions of {len(groups)} prompts")
@@ -77,6 +85,8 @@ def score(args: argparse.Namespace) -> int:
     if any(row[i] is not None and row[j] is not None for c, row in zip(loaded.records, scores) for i, j in c.pairs()):
         accuracy = evaluate_pairs(loaded.records, scores)
         print(f"  {accuracy}" + (f"; {accuracy.missing} pairs without a score" if accuracy.missing else ""))
+        if accuracy.equal and accuracy.strict:
+            print(f"  {accuracy.equal} pairs with equal scores count half there; counted wrong, accuracy {accuracy.strict}")
     elif any(c.has_preference for c in loaded.records):
         print("  No untied pair has both scores (the completions are too long for the reward): there is no accuracy.")
     else:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from harken.core.errors import UserError
+from harken.core.records import Choice, Judgment, Prompt
 
 HELP = """\
 Chooses the pairs (or, with --most, the sets to rank) whose answers are expected to teach most about what people prefer,
@@ -46,8 +48,58 @@ def add_commands(commands: Any) -> None:
 def run_next(args: argparse.Namespace) -> int:
     """`harken next`."""
     _check(args)
-    from harken.launch.next import choose  # NumPy and SciPy would slow the start of every other command
-    return choose(args)
+    # NumPy and SciPy would slow the start of every other command
+    from harken.core.progress import waiting
+    from harken.launch.next import gather, questions
+    from harken.store.files import write_jsonl
+    with waiting("reading", 1):
+        pool, candidate = gather(*_given(args))
+    rows, random = questions(pool, candidate, args)
+    write_jsonl(args.out, rows)
+    votes = pool.votes
+    feedback = f"{len(votes):,} votes of {len(votes.labelers)} labelers" if votes is not None else "no feedback yet"
+    print(f"{args.out}: {len(rows)} questions from {int(candidate.sum()):,} answers to {len(pool.prompts):,} prompts; {feedback}")
+    chosen = (sum(r["information"] for r in rows), sum(r["seconds"] for r in rows))
+    for name, (nats, seconds) in (("chosen", chosen), ("random", random)):
+        rate = 60 * nats / max(seconds, 1e-9)
+        print(f"  {name}: {nats:.2f} nats expected in {seconds / 60:.1f} minutes of reading ({rate:.2f} a minute)")
+    return 0
+
+
+def _given(args: argparse.Namespace) -> tuple[list[Choice] | list[Judgment], list[tuple[Prompt, list[str]]]]:
+    """(feedback, answers that may be asked about) of the files and the database."""
+    from harken.store.files import read_comparisons
+    feedback: list[Choice] | list[Judgment] = []
+    offered: list[tuple[Prompt, list[str]]] = []
+    if args.db:
+        from harken.store.database import open_database
+        with open_database(args.db, create=False) as db:
+            feedback = list(db.judgments())
+            if not args.candidates:
+                offered = [(p, [c.text for c in db.completions(p.id)]) for p in db.prompts()]
+                # A database filled by harken import holds what was compared inside its judgments only.
+                offered += [(c.prompt, list(c.options)) for j in feedback if (c := j.choice()) is not None]
+    elif args.file:
+        feedback = read_comparisons(args.file).records
+    if args.candidates:
+        offered = list(read_samples(Path(args.candidates)))
+    return feedback, offered
+
+
+def read_samples(path: Path) -> Iterator[tuple[Prompt, list[str]]]:
+    """Rows of {"prompt": …, "completions": [str, …]}; other fields are left alone."""
+    if not path.is_file():
+        raise UserError(f"There is no file {path}.", "harken sample writes one.")
+    from harken.store.files import read_rows
+    for number, row in read_rows(path):
+        try:
+            answers = row.get("completions")
+            if not isinstance(answers, list) or not all(isinstance(t, str) for t in answers):
+                raise ValueError('"completions" must be a list of strings')
+            yield Prompt.from_json(row), answers
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: {error}.",
+                            'A row is {"prompt": "…", "completions": ["…", "…"]}, as harken sample writes.') from None
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -6,12 +6,11 @@ import argparse
 import ast
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
-import harken
 from harken.core.config import field_docs, from_dict
 from harken.core.errors import UserError
+from harken.core.version import PACKAGE
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,5 +62,5 @@ def make_config(config: type, args: argparse.Namespace, base: dict[str, Any] | N
 
 def summary(folder: str, name: str) -> str:
     """First line of a module's docstring, read without importing it."""
-    source = Path(harken.__file__).parent / folder / f"{name}.py"
+    source = PACKAGE / folder / f"{name}.py"
     return (ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or "").splitlines()[0]

@@ -15,6 +15,7 @@ from harken.core.records import Choice
 from harken.core.run import Run
 from harken.core.terminal import one_line
 
+# toxicity:1 knows words alone; the later scorer also hears courtesy, which sentiment measures here.
 RULES = ("length", "words_per_sentence", "list_items", "numbers", "questions", "repetition", "on_topic", "echo", "hedging",
          "refusal", "courtesy", "finished")
 """What `--judge rules` measures, beside toxicity and sentiment."""
@@ -49,6 +50,7 @@ def fit(args: argparse.Namespace) -> int:
     from harken.cli.show import show_result
     from harken.core.settings import check_settings
     from harken.launch.models import model_identity
+    from harken.launch.templates import dated
     from harken.rewards.compositional import Config, train
     config = make_config(Config, args)
     check_settings(config)
@@ -64,7 +66,7 @@ def fit(args: argparse.Namespace) -> int:
             raise UserError(f"There is no file {config.attributes!r}.", "Check --attributes.")
         lineage["attributes"] = {"path": config.attributes, "sha256": file_hash(Path(config.attributes))}
     panel = open_panel(config)
-    with Run.open(config.out, {"command": "fit compositional", **dataclasses.asdict(config)}, lineage) as run:
+    with Run.open(config.out, {"command": "fit compositional", **dataclasses.asdict(config)}, lineage) as run, dated(run):
         if run.done:
             run.say(f"{run.path} is finished; nothing to do.")
         else:
@@ -80,7 +82,7 @@ def open_panel(config: Any) -> Any:
     from harken.text.attributes import Attribute, load_attributes
     from harken.text.panel import Panel
     if config.judge == "rules" and not config.attributes:
-        named = {name: f"measure:{name}" for name in RULES} | {"toxicity": "toxicity", "sentiment": "sentiment"}
+        named = {name: f"measure:{name}" for name in RULES} | {"toxicity": "toxicity:1", "sentiment": "sentiment"}
         attributes = [Attribute(name, scorer=scorer) for name, scorer in named.items()]
     else:
         attributes = load_attributes(config.attributes)

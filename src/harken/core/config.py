@@ -81,6 +81,8 @@ class TrainConfig(RunConfig):
     """Clip the gradient's global norm to this; 0 turns clipping off."""
     weight_decay: float = setting(0.0, least=0)
     """AdamW's decoupled weight decay."""
+    template: str = ""
+    """Chat template in place of the model's own: chatml, vicuna, alpaca, … or a file of Jinja; it is saved with the run."""
     lora_rank: int = setting(16, least=0)
     """Rank of the LoRA adapters on all linear layers; 0 trains every parameter."""
     overlong: str = setting("drop", one_of=("drop", "truncate", "fail"))

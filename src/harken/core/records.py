@@ -6,11 +6,15 @@ Every record is frozen and knows its JSON form (`to_json`, `from_json`). `from_j
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
+
+from harken.core.formats import is_dialogue
 
 Role = Literal["system", "user", "assistant", "tool"]
 PromptKind = Literal["plain", "few_shot", "user"]
@@ -18,8 +22,14 @@ JudgmentKind = Literal["demonstration", "ranking", "rating", "edit", "thumb", "u
 
 Json = dict[str, Any]
 
+PROMPT_KINDS = frozenset(get_args(PromptKind))
+JUDGMENT_KINDS = frozenset(get_args(JudgmentKind))
 EXTRA = ("tool_calls", "tool_call_id", "name", "reasoning_content")
 """What a message may hold beside role and content, in the shape of OpenAI's chat API: chat templates render it."""
+
+
+ANSWER_FIELDS = ("original", "completion", "spans", "score", "label", "flags", "prompt_flags", "weight")
+"""What the exchange shape of one judged answer holds beside its prompt."""
 
 
 def content_hash(value: object) -> str:
@@ -44,7 +54,7 @@ def _optional_text(value: object, name: str) -> str | None:
     return None if value is None else _text(value, name)
 
 
-def _group(value: object) -> dict[str, str]:
+def group_of(value: object) -> dict[str, str]:
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(v, str) for v in value.values()):
@@ -66,6 +76,14 @@ def _meta(value: object) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise ValueError(f'"meta" must be an object, found {type(value).__name__}')
     return dict(value)
+
+
+def number_of(value: object, name: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+        raise ValueError(f'"{name}" must be a number of at least 0, found {value!r:.40}')
+    return value
 
 
 def _tools(value: object) -> tuple[Mapping[str, Any], ...]:
@@ -129,7 +147,8 @@ class Prompt:
         return cls((Message("user", text),), **fields)
 
     def to_json(self) -> Json:
-        one = len(self.messages) == 1 and self.messages[0].role == "user"
+        one = len(self.messages) == 1 and self.messages[0].role == "user" and not self.messages[0].extra
+        one = one and not is_dialogue(self.text)  # an importer would take such a text for several turns
         row: Json = {"prompt": self.text if one else [m.to_json() for m in self.messages]}
         if self.use_case is not None:
             row["use_case"] = self.use_case
@@ -156,12 +175,19 @@ class Prompt:
         else:
             found = "nothing" if raw is None else type(raw).__name__
             raise ValueError(f'"prompt" must be a string or a list of messages, found {found}')
+        return cls.checked(messages, row)
+
+    @classmethod
+    def checked(cls, messages: tuple[Message, ...], row: Mapping[str, Any]) -> Prompt:
+        """A prompt of these messages and a row's other fields.
+
+        Raises `ValueError` where it asks nothing, or the assistant spoke last."""
         if not messages or not any(m.content.strip() for m in messages):
             raise ValueError('"prompt" is empty')
         if messages[-1].role == "assistant":
             raise ValueError('"prompt" must end before the assistant\'s turn')
         kind = row.get("kind", "plain")
-        if kind not in get_args(PromptKind):
+        if kind not in PROMPT_KINDS:
             kind = "plain"
         return cls(messages, _optional_text(row.get("use_case"), "use_case"), kind,
                    _tags(row.get("tags")), _optional_text(row.get("split"), "split"), _meta(row.get("meta")),
@@ -189,9 +215,13 @@ class Demonstration:
     completion: str
     labeler: str | None = None
     group: Mapping[str, str] = field(default_factory=dict, hash=False)
+    weight: float | None = None
+    """How much the source says it counts; kept, and used by no method yet."""
 
     def to_json(self) -> Json:
         row = self.prompt.to_json() | {"completion": self.completion}
+        if self.weight is not None:
+            row["weight"] = self.weight
         if self.labeler is not None:
             row["labeler"] = self.labeler
         if self.group:
@@ -204,7 +234,7 @@ class Demonstration:
         if not completion.strip():
             raise ValueError('"completion" is empty')
         return cls(Prompt.from_json(row), completion, _optional_text(row.get("labeler"), "labeler"),
-                   _group(row.get("group")))
+                   group_of(row.get("group")), number_of(row.get("weight"), "weight"))
 
 
 @dataclass(frozen=True)
@@ -220,6 +250,9 @@ class Choice:
     labeler: str | None = None
     group: Mapping[str, str] = field(default_factory=dict, hash=False)
     kind: JudgmentKind = "ranking"
+    strength: float | None = None
+    """How clear the preference was to the labeler, in the form's steps; None where nobody was asked."""
+    weight: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.options) < 2:
@@ -244,7 +277,8 @@ class Choice:
             row["group"] = dict(self.group)
         if self.kind != "ranking":
             row["judgment_kind"] = self.kind
-        return row
+        told = {"strength": self.strength, "weight": self.weight}
+        return row | {name: value for name, value in told.items() if value is not None}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Choice:
@@ -254,10 +288,11 @@ class Choice:
         if not isinstance(ranks, list) or not all(type(r) is int and r >= 1 for r in ranks):
             raise ValueError('"ranks" must be a list of whole numbers, 1 the best')
         kind = row.get("judgment_kind", "ranking")
-        if kind not in get_args(JudgmentKind):
+        if kind not in JUDGMENT_KINDS:
             raise ValueError(f'"judgment_kind" {kind!r} is not one of {", ".join(get_args(JudgmentKind))}')
         return cls(Prompt.from_json(row), tuple(options), tuple(ranks),
-                   _optional_text(row.get("labeler"), "labeler"), _group(row.get("group")), kind)
+                   _optional_text(row.get("labeler"), "labeler"), group_of(row.get("group")), kind,
+                   number_of(row.get("strength"), "strength"), number_of(row.get("weight"), "weight"))
 
 
 @dataclass(frozen=True)
@@ -265,8 +300,9 @@ class Judgment:
     """One labeler's answer as accepted. It is never changed: a correction is a new judgment.
 
     `payload` is the answer itself: a ranking's `{"completions": [...], "ranks": [...]}`, a
-    demonstration's or edit's `{"completion": ...}`, a written prompt's `{}`, a rating's `{"completion": ..., "score": ...}`.
-    A missing score is None, never 0. `client_id` makes sending twice store once.
+    demonstration's or edit's `{"completion": ...}`, a written prompt's `{}`, a rating's `{"completion": ..., "score": ...}`
+    (higher is better), a thumb's `{"completion": ..., "label": true | false}`. A missing score is None, never 0.
+    `client_id` makes sending twice store once.
     """
 
     prompt: Prompt
@@ -284,10 +320,28 @@ class Judgment:
         """The preference it expresses, or None (a demonstration alone compares nothing)."""
         if "ranks" not in self.payload:
             return None
-        return Choice(self.prompt, tuple(self.payload["completions"]), tuple(self.payload["ranks"]),
-                      self.labeler, dict(self.group), self.kind)
+        said = self.payload
+        return Choice(self.prompt, tuple(said["completions"]), tuple(said["ranks"]), self.labeler, dict(self.group), self.kind,
+                      said.get("strength"), said.get("weight"))
 
     def demonstration(self) -> Demonstration | None:
-        if self.kind not in ("demonstration", "edit"):
+        if self.kind not in ("demonstration", "edit") or "completion" not in self.payload:
             return None
-        return Demonstration(self.prompt, self.payload["completion"], self.labeler, dict(self.group))
+        return Demonstration(self.prompt, self.payload["completion"], self.labeler, dict(self.group), self.payload.get("weight"))
+
+    def ratings(self) -> list[Judgment]:
+        """Each completion that was rated, as a judgment of the kind "rating"; a ranking may hold several."""
+        rated = [self.payload] if "score" in self.payload else [
+            {"completion": text, "score": rating["overall"], "flags": rating["flags"],
+             "prompt_flags": self.payload["prompt_flags"]}
+            for text, rating in zip(self.payload.get("completions", []), self.payload.get("ratings", []))]
+        return [dataclasses.replace(self, kind="rating", payload=payload) for payload in rated]
+
+    def to_json(self) -> Json:
+        """The exchange shape of a rating, a thumb, an edit or a written prompt: the prompt, the answer, who gave it."""
+        row = self.prompt.to_json() | {name: self.payload[name] for name in ANSWER_FIELDS if name in self.payload}
+        if self.labeler is not None:
+            row["labeler"] = self.labeler
+        if self.group:
+            row["group"] = dict(self.group)
+        return row

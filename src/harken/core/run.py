@@ -26,13 +26,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-import harken
 from harken.core import processes
 from harken.core.errors import UserError
 from harken.core.files import read_json, read_jsonl, write_json
 from harken.core.progress import progress
 from harken.core.protocols import Watch
 from harken.core.terminal import visible
+from harken.core.version import PACKAGE, __version__
 
 FREE_TO_CHANGE = frozenset({"out", "checkpoint_seconds", "shard", "profile"})
 LOGS = ("metrics.jsonl", "samples.jsonl", "audits.jsonl")
@@ -44,12 +44,12 @@ WRITERS = ("inline_container", "os error")
 
 def code_version() -> str:
     """Package version, and the git commit when run from a checkout."""
-    root = Path(harken.__file__).parents[2]
+    root = PACKAGE.parents[1]
     if (root / ".git").exists():
         out = subprocess.run(["git", "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True)
         if out.returncode == 0:
-            return f"{harken.__version__}+{out.stdout.strip()}"
-    return harken.__version__
+            return f"{__version__}+{out.stdout.strip()}"
+    return __version__
 
 
 class Run:

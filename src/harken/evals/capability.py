@@ -39,7 +39,7 @@ def document_nll(engine: Any, documents: Sequence[str], max_length: int = 512) -
     """Nats a token of each document, its first token given."""
     trees = []
     for text in documents:
-        ids = tuple(engine.template.tokenizer(text, add_special_tokens=False).input_ids)[:max_length]
+        ids = engine.template.text_ids(text)[:max_length]
         trees.append(Tree(ids[:1], (ids[1:] or (engine.template.end_id,),)))
     return [-float(logps.mean()) for (logps,) in engine.logprobs(trees)]
 
@@ -57,4 +57,5 @@ def evaluate(config: Config, models: Models, run: Run) -> EvalResult:
 
 
 def context(engine: Any) -> int | None:
-    return getattr(engine.model.config, "max_position_embeddings", None)
+    limit: int | None = engine.context
+    return limit

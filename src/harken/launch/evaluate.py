@@ -19,6 +19,7 @@ from harken.launch import models as launch_models
 from harken.launch.models import parse_model
 from harken.launch.policies import open_sampler, reward_of
 from harken.launch.rewards import open_reward, parse_reward, same_reward
+from harken.launch.templates import dated
 
 
 class OpenedModels:
@@ -85,7 +86,7 @@ def evaluate(name: str, module: ModuleType, config: Any, *, quiet: bool | None =
         word.check()
         lineage[option] = word.identity()
     settings = {"command": f"eval {name}", **dataclasses.asdict(config)}
-    with Run.open(config.out, settings, lineage, quiet=quiet) as run:
+    with Run.open(config.out, settings, lineage, quiet=quiet) as run, dated(run):
         if run.done:
             run.say(f"{run.path} is finished; nothing to do.")
             return run

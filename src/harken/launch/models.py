@@ -23,6 +23,7 @@ from harken.core.find import imported, is_dotted
 from harken.core.records import Prompt
 from harken.core.run import Run
 from harken.engines.policies import POLICY
+from harken.launch.templates import given_template
 
 if TYPE_CHECKING:
     from harken.engines.hf import Engine
@@ -62,8 +63,8 @@ class ModelWord:
             raise UserError(f"{self.word} is a server, which gives text alone: {what} needs weights.",
                             "Name a run, a folder, a .gguf file or a hub id.")
 
-    def open_engine(self, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048) -> Any:
-        """A model to sample from or to score with; nothing in it is trained."""
+    def open_engine(self, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048, template: str = "") -> Any:
+        """A model to sample from or to score with, not trained. `template` names another chat template than its own."""
         self.need_weights("this")
         if self.kind in ("own", "given"):
             opened = self.open_own()
@@ -71,7 +72,10 @@ class ModelWord:
         import_extra("harken.engines.hf")
         from harken.engines.hf import Engine
         from harken.engines.loading import load
-        return Engine(load(self.word), dtype=dtype, train=False, tokens_per_micro_batch=tokens_per_micro_batch)
+        loaded = load(self.word, template=given_template(template))
+        engine = Engine(loaded, dtype=dtype, train=False, tokens_per_micro_batch=tokens_per_micro_batch)
+        import_extra("harken.engines.form").say_once(engine.note)
+        return engine
 
     def open_sampler(self, model: str = "") -> Any:
         """An endpoint's sampler; `model` is the name it goes by there, where the word names none."""
@@ -110,18 +114,15 @@ def model_identity(model: Any) -> Any:
     return parse_model(model).identity()
 
 
-def open_engine(model: Any, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048) -> Engine:
-    """A model to sample from or to score with; nothing in it is trained."""
-    engine: Engine = parse_model(model).open_engine(dtype=dtype, tokens_per_micro_batch=tokens_per_micro_batch)
+def open_engine(model: Any, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048, template: str = "") -> Engine:
+    """A model to sample from or to score with, not trained. `template` names another chat template than its own."""
+    engine: Engine = parse_model(model).open_engine(dtype=dtype, tokens_per_micro_batch=tokens_per_micro_batch, template=template)
     return engine
 
 
 def context(engine: Any) -> int:
     """The most tokens a model can take at once."""
-    limit = getattr(engine, "context", None)
-    if limit is None:
-        limit = getattr(getattr(getattr(engine, "model", None), "config", None), "max_position_embeddings", None)
-    return int(limit or sys.maxsize)
+    return int(getattr(engine, "context", None) or sys.maxsize)
 
 
 def open_learner(method: ModuleType, config: Any, run: Run) -> HFSampler:
@@ -131,20 +132,25 @@ def open_learner(method: ModuleType, config: Any, run: Run) -> HFSampler:
     if word.kind in ("own", "given"):
         own: HFSampler = word.open_own()
         return own
+    from harken.engines.ends import end_row_note
     from harken.engines.hf import Engine
     from harken.engines.loading import load
     from harken.engines.sampler import HFSampler
-    loaded = load(config.model)
+    loaded = load(config.model, template=given_template(config.template))
     if off := loaded.lineage.get("dropout_turned_off"):
         run.note(f"Turned off dropout in {off} places of the model.")
     ties = getattr(config, "ties", "drop")
     head = getattr(method, "head", lambda config: None)(config)
     if head is None:
         loaded.head = None
+    if config.lora_rank and head is None and (note := end_row_note(loaded.model, loaded.template)):
+        run.note(note)
     learner = Engine(loaded, lora_rank=config.lora_rank, dtype=config.dtype, head=head, seed=config.seed,
                      scalars={"tie": 0.0} if ties != "drop" else None, weight_decay=config.weight_decay,
                      tokens_per_micro_batch=config.tokens_per_micro_batch, max_grad_norm=config.max_grad_norm,
                      shard=config.shard)
+    if learner.note:
+        run.note(learner.note)
     if config.lora_rank == 0 and getattr(method, "needs_reference", lambda config: False)(config):
         learner.reference = Engine(load(config.model), dtype=config.dtype, train=False, shard=config.shard,
                                    tokens_per_micro_batch=config.tokens_per_micro_batch)

@@ -1,17 +1,18 @@
-"""What `harken next` does: gathers feedback and candidates, fits what is known, chooses, and writes the queue."""
+"""Which questions to ask next: gathers feedback and candidates, fits what is known, and chooses."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from harken.core.config import setting
 from harken.core.errors import UserError
 from harken.core.progress import waiting
 from harken.core.records import Choice, Judgment, Prompt
+from harken.core.seeds import MOST_SEED
 from harken.labelers.asking import choose as choosing
 from harken.labelers.asking.belief import Belief
 from harken.labelers.asking.choose import belief_of, words
@@ -37,112 +38,99 @@ class Pool(choosing.Pool):
         self.votes = None if votes is None else self.aligned(votes)
 
 
-def choose(args: argparse.Namespace) -> int:
-    """Writes the queue and prints what it is worth."""
-    with waiting("reading", 1):
-        pool, candidate = gather(args)
+@dataclass(frozen=True)
+class NextSettings:
+    n: int = setting(20, least=1, most=10**6)
+    """Questions."""
+    most: int = setting(2, least=2, most=9)
+    """Options of a question at most: 2 asks pairs."""
+    assign: bool = False
+    """Choose for whom, too: at most twice an equal share each (pairs only)."""
+    strategy: str = setting("bald", one_of=("bald", "d_optimal", "random", "margin", "diversity", "thompson"))
+    """How pairs are chosen."""
+    explore: float = setting(0.25, least=0, most=1)
+    """Share of pairs picked at random, as a check."""
+    threshold: float = setting(0.9, least=0.5, below=1)
+    """A pair this surely decided is not asked again."""
+    reward: str = ""
+    """A reward whose scores become a feature."""
+    dimensions: int = setting(32, least=11, most=512)
+    """Features of the texts."""
+    seed: int = setting(0, least=0, most=MOST_SEED)
+    """Seed of random choices."""
+
+
+Gain = tuple[float, float]
+"""(nats expected, seconds of reading)."""
+
+
+def questions(pool: Pool, candidate: np.ndarray, settings: Any) -> tuple[list[dict[str, Any]], Gain]:
+    """The queue, the best first, and what as many random questions would bring. `candidate` [I]: which answers may be asked
+    about; `settings` as `NextSettings`."""
     with waiting("measuring the answers", 1):
-        phi = features(pool, args)
-    votes = pool.votes
+        phi = features(pool, settings)
     with waiting("fitting", 1):
-        fitted = fit_reliability(votes, phi=phi, draws=0) if votes is not None else None
+        fitted = fit_reliability(pool.votes, phi=phi, draws=0) if pool.votes is not None else None
     belief = belief_of(fitted, phi)
     with waiting("choosing", 1):
-        if args.most > 2:
-            rows, random = _sets(pool, candidate, belief, args)
-        else:
-            rows, random = _pairs(pool, candidate, belief, fitted, votes, args)
-    from harken.store.files import write_jsonl
-    write_jsonl(args.out, rows)
-    feedback = f"{len(votes):,} votes of {len(votes.labelers)} labelers" if votes is not None else "no feedback yet"
-    print(f"{args.out}: {len(rows)} questions from {int(candidate.sum()):,} answers to {len(pool.prompts):,} prompts; {feedback}")
-    chosen = (sum(r["information"] for r in rows), sum(r["seconds"] for r in rows))
-    for name, (nats, seconds) in (("chosen", chosen), ("random", random)):
-        rate = 60 * nats / max(seconds, 1e-9)
-        print(f"  {name}: {nats:.2f} nats expected in {seconds / 60:.1f} minutes of reading ({rate:.2f} a minute)")
-    return 0
+        if settings.most > 2:
+            return _sets(pool, candidate, belief, settings)
+        return _pairs(pool, candidate, belief, fitted, pool.votes, settings)
 
 
-def gather(args: argparse.Namespace) -> tuple[Pool, np.ndarray]:
-    """The pool, and [I] which answers may be asked about (those that only feedback knows may not)."""
-    feedback: list[Choice] | list[Judgment] = []
-    offered: list[tuple[Prompt, list[str]]] = []
-    if args.db:
-        from harken.store.database import open_database
-        with open_database(args.db, create=False) as db:
-            feedback = list(db.judgments())
-            if not args.candidates:
-                offered = [(p, [c.text for c in db.completions(p.id)]) for p in db.prompts()]
-                # A database filled by harken import holds what was compared inside its judgments only.
-                offered += [(c.prompt, list(c.options)) for j in feedback if (c := j.choice()) is not None]
-    elif args.file:
-        from harken.store.files import read_comparisons
-        feedback = read_comparisons(args.file).records
-    if args.candidates:
-        offered = list(read_samples(Path(args.candidates)))
+def gather(feedback: Sequence[Choice] | Sequence[Judgment], offered: Iterable[tuple[Prompt, Sequence[str]]]
+           ) -> tuple[Pool, np.ndarray]:
+    """The pool, and [I] which answers may be asked about (those that only feedback knows may not).
+
+    Raises `UserError` where nothing could be compared.
+    """
     prompts: dict[str, Prompt] = {}
     texts: dict[str, dict[str, bool]] = {}
-    for p, some in offered:
-        prompts.setdefault(p.id, p)
-        texts.setdefault(p.id, {}).update(dict.fromkeys((t for t in some if t.strip()), True))
-    if not any(len(t) > 1 for t in texts.values()):
+    for prompt, answers in offered:
+        prompts.setdefault(prompt.id, prompt)
+        texts.setdefault(prompt.id, {}).update(dict.fromkeys((text for text in answers if text.strip()), True))
+    if not any(len(answers) > 1 for answers in texts.values()):
         raise UserError("No prompt has two different completions to compare.", "Sample more: harken sample --n 4 …")
     votes = votes_of(feedback)
     for key, text in votes.items:
         texts.setdefault(key, {}).setdefault(text, False)
     for one in feedback:
         prompts.setdefault(one.prompt.id, one.prompt)
-    known = [k for k in prompts if k in texts]
+    keys = [key for key in prompts if key in texts]
     pace = fit_pace(j for j in feedback if isinstance(j, Judgment))
-    pool = Pool([prompts[k] for k in known], [list(texts[k]) for k in known], votes if len(votes) else None, pace)
-    return pool, np.array([texts[k][t] for k in known for t in texts[k]], dtype=bool)
+    pool = Pool([prompts[key] for key in keys], [list(texts[key]) for key in keys], votes if len(votes) else None, pace)
+    return pool, np.array([texts[key][text] for key in keys for text in texts[key]], dtype=bool)
 
 
-def read_samples(path: Path) -> Iterator[tuple[Prompt, list[str]]]:
-    """Rows of {"prompt": …, "completions": [str, …]}; other fields are left alone."""
-    if not path.is_file():
-        raise UserError(f"There is no file {path}.", "harken sample writes one.")
-    from harken.store.files import read_rows
-    for number, row in read_rows(path):
-        try:
-            some = row.get("completions")
-            if not isinstance(some, list) or not all(isinstance(t, str) for t in some):
-                raise ValueError('"completions" must be a list of strings')
-            yield Prompt.from_json(row), some
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: {error}.",
-                            'A row is {"prompt": "…", "completions": ["…", "…"]}, as harken sample writes.') from None
-
-
-def features(pool: Pool, args: argparse.Namespace) -> np.ndarray:
+def features(pool: Pool, settings: Any) -> np.ndarray:
     """[I, D] of every answer of the pool."""
-    phi = pool.features(args.dimensions)
-    if not args.reward:
+    phi = pool.features(settings.dimensions)
+    if not settings.reward:
         return phi
     from harken.launch.rewards import open_reward
-    scores = open_reward(args.reward).score(pool.prompts, pool.answers)
+    scores = open_reward(settings.reward).score(pool.prompts, pool.answers)
     flat = np.array([np.nan if s is None else s for row in scores for s in row], dtype=np.float64)
     counted = np.maximum(np.bincount(pool.prompt[~np.isnan(flat)], minlength=len(pool.prompts)), 1)
     mean = np.bincount(pool.prompt, np.nan_to_num(flat), minlength=len(pool.prompts)) / counted
     gap = np.nan_to_num(flat - mean[pool.prompt])  # too long to be scored: as good as its prompt's others
     spread = float(gap.std()) or 1.0
-    return np.hstack([phi, (gap / spread * np.sqrt(args.dimensions))[:, None]])
+    return np.hstack([phi, (gap / spread * np.sqrt(settings.dimensions))[:, None]])
 
 
 def _pairs(pool: Pool, candidate: np.ndarray, belief: Belief, fitted: Reliability | None, votes: Votes | None,
-           args: argparse.Namespace) -> tuple[list[dict[str, Any]], tuple[float, float]]:
+           settings: Any) -> tuple[list[dict[str, Any]], tuple[float, float]]:
     """Rows of the queue, and what as many random pairs would bring (nats, seconds)."""
     every = pairs_to_ask(pool.prompt)
     seconds = pool.pair_seconds(every.a, every.b)
     keep = candidate[every.a] & candidate[every.b]
     if votes is not None and fitted is not None:
-        keep &= ~_decided(votes, fitted, every, args.threshold)
-    rng = np.random.default_rng(args.seed)
+        keep &= ~_decided(votes, fitted, every, settings.threshold)
+    rng = np.random.default_rng(settings.seed)
     rows = np.flatnonzero(keep)
     if len(rows) == 0:
         raise UserError("Every pair is decided already.", "Sample new completions, or raise --threshold.")
-    people = [k for k, name in enumerate(votes.labelers) if name != UNNAMED] if votes is not None and args.assign else []
-    if args.assign and not people:
+    people = [k for k, name in enumerate(votes.labelers) if name != UNNAMED] if votes is not None and settings.assign else []
+    if settings.assign and not people:
         raise UserError("--assign needs feedback with labelers' names.", "Leave it out.")
     if len(rows) * max(1, len(people)) > LARGEST:
         rows = np.sort(rng.choice(rows, size=LARGEST // max(1, len(people)), replace=False))
@@ -151,14 +139,15 @@ def _pairs(pool: Pool, candidate: np.ndarray, belief: Belief, fitted: Reliabilit
     if people and fitted is not None and votes is not None:
         paces = np.array([pool.pace.of(votes.labelers[k]) for k in people])
         questions = questions.for_labelers(fitted.beta[people], paces)
-        quota = dict.fromkeys(range(len(people)), max(1, -(-2 * args.n // len(people))))
-    got = next_items(belief, questions, args.n, strategy=args.strategy, quota=quota, explore=args.explore, seed=args.seed)
+        quota = dict.fromkeys(range(len(people)), max(1, -(-2 * settings.n // len(people))))
+    got = next_items(belief, questions, settings.n, strategy=settings.strategy, quota=quota, explore=settings.explore,
+                     seed=settings.seed)
     out = []
     for row, nats, took in zip(got.which, got.information, got.seconds):
         two = [int(questions.a[row]), int(questions.b[row])]
         who = {"labeler": votes.labelers[people[int(questions.labeler[row])]]} if people and votes is not None else {}
         out.append(_row(pool, two, nats, took) | who)
-    draws = [next_items(belief, questions, args.n, strategy="random", quota=quota, seed=args.seed + 1 + k)
+    draws = [next_items(belief, questions, settings.n, strategy="random", quota=quota, seed=settings.seed + 1 + k)
              for k in range(RANDOM_DRAWS)]
     return out, _mean([(float(d.information.sum()), float(d.seconds.sum())) for d in draws])
 
@@ -174,15 +163,15 @@ def _decided(votes: Votes, fitted: Reliability, every: Questions, threshold: flo
 
 
 def _sets(pool: Pool, candidate: np.ndarray, belief: Belief,
-          args: argparse.Namespace) -> tuple[list[dict[str, Any]], tuple[float, float]]:
+          settings: Any) -> tuple[list[dict[str, Any]], tuple[float, float]]:
     """The same with sets of 2 to `--most`; random are sets of random sizes."""
     groups = [np.flatnonzero((pool.prompt == p) & candidate) for p in range(len(pool.prompts))]
-    got = next_sets(belief, groups, pool.seconds, args.n, most=args.most, seed=args.seed)
+    got = next_sets(belief, groups, pool.seconds, settings.n, most=settings.most, seed=settings.seed)
     draws = []
     for k in range(RANDOM_DRAWS):
-        rng = np.random.default_rng([args.seed, k])
-        some = [rng.permutation(g)[:int(rng.integers(2, min(args.most, len(g)) + 1))] for g in groups if len(g) > 1]
-        one = measure(belief, [some[i] for i in rng.permutation(len(some))[:args.n]], pool.seconds, seed=args.seed)
+        rng = np.random.default_rng([settings.seed, k])
+        some = [rng.permutation(g)[:int(rng.integers(2, min(settings.most, len(g)) + 1))] for g in groups if len(g) > 1]
+        one = measure(belief, [some[i] for i in rng.permutation(len(some))[:settings.n]], pool.seconds, seed=settings.seed)
         draws.append((float(one.information.sum()), float(one.seconds.sum())))
     return [_row(pool, s.tolist(), i, t) for s, i, t in zip(got.items, got.information, got.seconds)], _mean(draws)
 

@@ -82,6 +82,20 @@ def score(reward: Any, prompts: Sequence[Any], completions: Sequence[Sequence[st
     return [list(row) for row in opened.score([_prompt(p) for p in prompts], completions)]
 
 
+def next_questions(candidates: Iterable[Any], feedback: Sequence[Choice] | Sequence[Any] = (), n: int = 20,
+                   **settings: Any) -> list[dict[str, Any]]:
+    """The questions whose answers would teach most for a second of reading, the best first: rows of prompt, completions,
+    information (nats expected) and seconds. `candidates` are rows of prompt and completions, `feedback` comparisons so far
+    (records or rows). Settings: most, strategy, explore, threshold, dimensions, seed, reward (docs/next.md)."""
+    from harken.launch.next import NextSettings, gather, questions
+    config = _config(NextSettings, {"n": n, **settings})
+    check_settings(config)
+    records: list[Any] = [Choice.from_json(row) if isinstance(row, Mapping) else row for row in feedback]
+    offered = [(_prompt(row), list(row["completions"])) for row in candidates]
+    rows, _ = questions(*gather(records, offered), config)
+    return rows
+
+
 def _prompt(value: Any) -> Prompt:
     if isinstance(value, Prompt):
         return value

@@ -14,11 +14,13 @@ from harken.core.config import RunConfig, SampleConfig, named
 from harken.core.errors import UserError
 from harken.core.extras import import_extra
 from harken.core.files import file_hash, write_json
+from harken.core.records import content_hash
 from harken.core.run import Run
 from harken.core.settings import check_settings
 from harken.launch.models import context, open_learner, parse_model
 from harken.launch.policies import open_sampler
 from harken.launch.rewards import RewardWord, open_reward, parse_reward
+from harken.launch.templates import dated, given_template, note_template
 from harken.stats.drift import parse_rules
 
 
@@ -42,8 +44,14 @@ def _open_and_train(method: ModuleType, config: RunConfig, quiet: bool | None, g
         raise UserError("No data was given.", "Add --data FILE.jsonl.")
     if not config.out:
         raise UserError("No run directory was given.", "Add --out runs/NAME.")
+    if prepare := getattr(method, "prepare", None):  # makes the model to start from, where the method does
+        config = prepare(config)
     rewards = _rewards(method, config, given)
     lineage: dict[str, Any] = {"model": parse_model(config.model).identity(), **_files(method, config)}
+    if identity := getattr(method, "identity", None):  # of data that is no file
+        lineage["data"] = identity(config)
+    if template := given_template(getattr(config, "template", "")):
+        lineage["template"] = content_hash(template)
     import_extra("harken.engines.loading")
     for name, model in named(config, "model").items():
         parse_model(model).check()
@@ -63,7 +71,8 @@ def _open_and_train(method: ModuleType, config: RunConfig, quiet: bool | None, g
         if run.done:
             run.say(f"{run.path} is finished; nothing to do.")
             return run
-        _train(method, config, run, rewards)
+        with dated(run):
+            _train(method, config, run, rewards)
     return run
 
 
@@ -115,6 +124,8 @@ def _train(method: ModuleType, config: RunConfig, run: Run, rewards: Mapping[str
     options: dict[str, Any] = {"dtype": config.dtype, "tokens_per_micro_batch": config.tokens_per_micro_batch}
     sampler = open_learner(method, config, run) if learns(method) else open_sampler(config.model, **options)
     engine = getattr(sampler, "engine", sampler)
+    if (template := getattr(engine, "template", None)) is not None:
+        note_template(template, run)
     base = getattr(engine, "shared", None)
     opened = {name: open_reward(word, aggregate=getattr(config, "aggregate", "") if name == "reward" else "", on=base, **options)
               for name, word in rewards.items()}

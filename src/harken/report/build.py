@@ -9,8 +9,8 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-import harken
 from harken.core.errors import UserError
+from harken.core.version import __version__
 from harken.draw.page import page
 from harken.report import curves, evals, monitors, people, results, samples
 from harken.report.load import RunData, load_runs
@@ -64,4 +64,4 @@ def render(runs: Sequence[RunData]) -> str:
     shown = [{"name": name, "title": title, "body": body, "lead": lead} for name, title, body, lead in sections if body]
     return page("report.html", title=f"Harken report: {runs[0].name}", count=f"{len(runs)} run{'s' * (len(runs) != 1)}",
                 date=time.strftime("%Y-%m-%d"), verdict=Markup(results.verdict(runs)), facts=Markup(results.facts(runs)),
-                sections=shown, version=harken.__version__)
+                sections=shown, version=__version__)

@@ -61,6 +61,25 @@ def pull(value: float | None, sd: float | None) -> str | None:
     return None if value is None or sd is None else f"{value:+.2f} ± {1.645 * sd:.2f}".replace("-", "−")
 
 
+def advice(held_out: Mapping[str, Any]) -> tuple[str | None, list[str]]:
+    """The model to use, and a warning for each that is shown to predict unseen votes worse than everybody alike.
+
+    A model is used in place of "plain" where its gain's interval lies above 0, the one of the greatest gain; else the plain one.
+    Crowd-BT gives every answer, however clear, one chance of being upside down. Careful people err on close pairs and hardly on
+    clear ones, so its predictions stop short of 1 there: that is where it loses (tests/test_crowd_careful.py).
+    """
+    if not held_out:
+        return None, []
+    gains = {name: row["gain"] for name, row in held_out.items() if name in ("beta", "crowd") and "gain" in row}
+    better = {name: g["value"] for name, g in gains.items() if g["low"] is not None and g["low"] > 0}
+    why = {"crowd": "it keeps a chance of an upside-down answer even where the choice is clear, and careful people give none",
+           "beta": "the votes are too few to tell people apart"}
+    notes = [f"{NAMES[name][:1].upper()}{NAMES[name][1:]} predicts unseen votes worse than everybody alike "
+             f"({g['value']:+.3f} [{g['low']:+.3f}, {g['high']:+.3f}] a vote): {why[name]}.".replace("-0.", "−0.")
+             for name, g in gains.items() if g["high"] is not None and g["high"] < 0]
+    return max(better, key=better.__getitem__, default="plain"), notes
+
+
 def held_out_lines(summary: Mapping[str, Any]) -> list[str]:
     """One line a model, plain first."""
     whose = f" of the {summary['labelers'] - len(summary['flagged'])} not flagged" if summary["flagged"] else ""
@@ -71,6 +90,8 @@ def held_out_lines(summary: Mapping[str, Any]) -> list[str]:
         right = f"  accuracy {row['accuracy']['value']:.3f}" if "accuracy" in row else ""
         number = f"{row['log_prob']['value']:.4f}{right}{gain}".replace("-", "−")
         lines.append(f"  {NAMES[name]:42} {number}")
+    if summary.get("use"):
+        lines.append(f"Use: {NAMES[summary['use']]}.")
     return lines
 
 

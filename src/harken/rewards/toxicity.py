@@ -1,13 +1,16 @@
 """How toxic a text is. The score is minus the probability, in [−1, 0]: higher is better.
 
     harken score --reward toxicity --data comparisons.jsonl --out scores.jsonl           embedded, no download
+    harken score --reward toxicity:1 --data comparisons.jsonl --out scores.jsonl         the one of runs before this
     harken score --reward toxicity:detoxify --data comparisons.jsonl --out scores.jsonl  where Detoxify is installed
 
-The embedded scorer is a logistic regression on hashed words and character n-grams (42 KB, `toxicity.npz`), trained by
-recipes/train_toxicity.py on davidson_hate (MIT) and ParaDetox (CC0). It reads short texts as it was trained on; a long text is
-as toxic as its worst sentence. It sees swearing and insult, hardly hate in clean words, and it was trained on the judgments of
-some people about tweets and comments: docs/rewards/toxicity.md has its AUC on five sets of labels, beside other scorers'. Print
-the scorer's `id` beside every figure: figures of different scorers do not compare (E10).
+The embedded scorer adds two things up: how hostile or obscene its words are by a list of our own (`toxicity_words.txt`), and
+a logistic regression on hashed words and character n-grams (`toxicity_2.npz`, 120 KB at most) that learnt what the list gets
+wrong from davidson_hate (MIT) and HateCheck (CC BY 4.0), with model-written text as an example of harmless text
+(recipes/train_toxicity.py). A text is as toxic as its worst sentence. It sees swearing, insult and some hate in clean words; it
+was made from the judgments of some people about tweets and test cases in English: docs/rewards/toxicity.md has its AUC on sets
+of labels it never saw, beside other scorers'. Print the scorer's `id` beside every figure: figures of different scorers do not
+compare (E10). `toxicity:1` is the scorer of earlier runs, `toxicity/1`.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ GRAMS = (3, 4, 5)
 NOISE = re.compile(r"https?://\S+|@\w+|&#?\w+;|\brt\b")
 SENTENCE = re.compile(r"(?<=[.!?\n])\s+")
 MOST_CHARACTERS = 400
+WORD = re.compile(r"[\w*'@$!-]+")
 
 
 def normal(text: str) -> list[str]:
@@ -57,25 +61,56 @@ def sentences(text: str) -> list[str]:
 
 
 @cache
-def _weights() -> tuple[NDArray[np.int8], float, float]:
-    with files(__package__).joinpath("toxicity.npz").open("rb") as file, np.load(file) as saved:
-        return saved["weights"], float(saved["scale"]), float(saved["bias"])
+def _weights(name: str) -> tuple[NDArray[np.int8], float, float, float]:
+    """The regression's weights, their scale, its intercept and what the word list counts for."""
+    with files(__package__).joinpath(name).open("rb") as file, np.load(file) as saved:
+        return saved["weights"], float(saved["scale"]), float(saved["bias"]), float(saved.get("words", 0.0))
+
+
+@cache
+def _words() -> tuple[dict[str, float], list[tuple[str, float]]]:
+    """How hostile each word, and each phrase, is."""
+    text = files(__package__).joinpath("toxicity_words.txt").read_text(encoding="utf-8")
+    words, phrases = (part.split("\n") for part in text.split("\nwords\n")[1].split("\nphrases\n"))
+    known = {w: float(weight) for line in words for weight, *some in [line.split()] for w in some}
+    pairs = [line.split(" ", 1) for line in phrases if line]
+    return known, [(p.strip(), float(weight)) for weight, some in pairs for p in some.split("|")]
+
+
+def hostility(text: str) -> float:
+    """The worst word's weight, a quarter of the next five's and half the worst phrase's, less for each doubling of length:
+    what one curse among few words says, it says less of among many."""
+    known, phrases = _words()
+    text = unicodedata.normalize("NFKC", text).lower().replace("\u2019", "'")
+    found = WORD.findall(text)
+    weights = sorted((x for w in found if (x := known.get(w) or known.get(w.strip("!'-").removesuffix("'s"), 0.0))), reverse=True)
+    spaced = f" {' '.join(found)} "
+    worst = max((x for p, x in phrases if f" {p} " in spaced), default=0.0)
+    return sum(weights[:1]) + 0.25 * sum(weights[1:6]) + 0.25 * worst - 0.25 * float(np.log1p(len(found)))
 
 
 class Toxicity(TextReward):
     """The embedded scorer."""
 
-    id = "toxicity/1"
+    id, file = "toxicity/2", "toxicity_2.npz"
 
     def rate(self, text: str) -> float:
         return -max(map(self.probability, sentences(text)))
 
     def probability(self, sentence: str) -> float:
         """P(toxic) of one short text."""
-        weights, scale, bias = _weights()
+        weights, scale, bias, words = _weights(self.file)
         found = buckets(sentence)
         z = bias + scale * float(weights[found].sum(dtype=np.int64)) / max(1, len(found)) ** 0.5
+        if words:
+            z += words * hostility(sentence)
         return float(1 / (1 + np.exp(-z)))
+
+
+class EarlierToxicity(Toxicity):
+    """The scorer of runs before `toxicity/2`: no list of words, learnt from davidson_hate and ParaDetox."""
+
+    id, file = "toxicity/1", "toxicity.npz"
 
 
 class Detoxify(TextReward):
@@ -99,13 +134,13 @@ class ProfanityCheck(TextReward):
 
 
 def open_scorer(argument: str = "") -> TextReward:
-    """"" for the embedded one, profanity-check, detoxify, or detoxify=FILE for a checkpoint at hand."""
+    """"" for the embedded one, 1 for that of earlier runs, profanity-check, detoxify, or detoxify=FILE for a checkpoint."""
     kind, _, file = argument.partition("=")
-    if not argument:
-        return Toxicity()
+    if argument in ("", "1"):
+        return EarlierToxicity() if argument else Toxicity()
     if kind not in ("detoxify", "profanity-check"):
         raise UserError(f"There is no toxicity scorer {argument!r}.",
-                        "Use toxicity, toxicity:detoxify or toxicity:profanity-check.")
+                        "Use toxicity, toxicity:1, toxicity:detoxify or toxicity:profanity-check.")
     package = {"detoxify": "detoxify", "profanity-check": "alt-profanity-check"}[kind]
     try:
         if kind == "detoxify":

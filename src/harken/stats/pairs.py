@@ -20,17 +20,23 @@ BASELINES: dict[str, Callable[[str], float]] = {
 
 @dataclass(frozen=True)
 class PairScores:
-    """Accuracy over untied pairs (equal scores count half), clustered by prompt; null baselines beside it (E15)."""
+    """Accuracy over untied pairs, clustered by prompt; null baselines beside it (E15).
+
+    Equal scores count half in `accuracy` and nothing in `strict` (RewardBench's rule); `equal` counts the pairs that have them.
+    """
 
     accuracy: Estimate
     baselines: Mapping[str, Estimate]
     calibration: list[dict[str, float]] = field(default_factory=list)
     ece: float | None = None
     missing: int = 0
+    equal: int = 0
+    strict: Estimate | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {"accuracy": self.accuracy.to_json(), "baselines": {n: b.to_json() for n, b in self.baselines.items()},
-                "calibration": self.calibration, "ece": self.ece, "missing": self.missing}
+                "calibration": self.calibration, "ece": self.ece, "missing": self.missing, "equal": self.equal,
+                "strict": None if self.strict is None else self.strict.to_json()}
 
     def __str__(self) -> str:
         null = ", ".join(f"{name} {b.value:.3f}" for name, b in self.baselines.items())
@@ -64,7 +70,8 @@ def evaluate_pairs(choices: Sequence[Choice], scores: Sequence[Sequence[float | 
     return PairScores(mean_interval(right, clusters, bounds=(0.0, 1.0)),
                       {name: mean_interval(values, clusters, bounds=None if name == "constant" else (0.0, 1.0))
                        for name, values in null.items()},
-                      list(table.bins), table.ece, missing)
+                      list(table.bins), table.ece, missing, sum(m == 0 for m in margins),
+                      mean_interval([float(m > 0) for m in margins], clusters, bounds=(0.0, 1.0)))
 
 
 def ordered_apart(rows: Sequence[tuple[str, Sequence[float], Sequence[float]]]) -> Estimate | None:

@@ -10,7 +10,7 @@ SQLite (a file) by default, PostgreSQL by `postgresql://` address.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,13 +19,13 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, and_, exists, func, insert, or_, select
 
 from harken.core.errors import UserError
-from harken.core.records import Choice, Completion, Demonstration, Judgment, Prompt, repeats
+from harken.core.records import Choice, Completion, Demonstration, Judgment, Prompt, content_hash, repeats
 from harken.store import audit, backup, migrations
 from harken.store.connection import Link
 from harken.store.files import Reader, file_hash
 from harken.store.rows import Row, judgment_of, judgment_row, prompt_row
 from harken.store.schema import completions, imports, judgments, prompts
-from harken.store.shapes import Kind, Record
+from harken.store.shapes import Kind
 from harken.store.studio_schema import items, projects, retractions
 
 COUNTS = and_(judgments.c.role.is_(None), ~exists().where(retractions.c.judgment_seq == judgments.c.seq))
@@ -46,7 +46,8 @@ class Added:
 @dataclass(frozen=True)
 class ImportResult:
     """What an import did. `before` is when this very file was imported, if it was: then nothing is stored. `repeating`
-    counts the file's comparisons in which two completions are the same text."""
+    counts the file's comparisons in which two completions are the same text, `unread` the rows with a field that was not
+    read, by field; `notes` says what else is worth a look, with the number of rows."""
 
     kind: Kind
     added: int
@@ -54,6 +55,39 @@ class ImportResult:
     skipped: Mapping[str, int] = field(default_factory=dict)
     before: str | None = None
     repeating: int = 0
+    unread: Mapping[str, int] = field(default_factory=dict)
+    notes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """A file that was read whole and not stored yet."""
+
+    name: str
+    digest: str
+    kind: Kind
+    rows: Sequence[Row]
+    prompts: Sequence[Row]
+    skipped: Mapping[str, int]
+    repeating: int
+    unread: Mapping[str, int]
+    notes: Mapping[str, int]
+
+
+def read_import(path: str | Path, kind: Kind | None = None, skip_bad: bool = False, **options: Any) -> Incoming:
+    """Reads a file of feedback; nothing is stored. `options`: those of `Reader`."""
+    digest = file_hash(path) if Path(path).exists() or "/" not in str(path) else None
+    reader = Reader(path, kind, skip_bad=skip_bad, **options)
+    records = list(reader.judgments())
+    assert reader.kind is not None
+    plain = [prompt_row(record, _now()) for record in records if isinstance(record, Prompt)]
+    said = [record for record in records if isinstance(record, Judgment)]
+    rows = _imported_rows(said)
+    if digest is None:  # a data set of a hub: what it held is what it is
+        digest = content_hash(sorted([*(row["content"] for row in rows), *(row["key"] for row in plain)]))
+    repeating = sum(repeats(j.payload["completions"]) for j in said if "ranks" in j.payload)
+    return Incoming(Path(path).name, digest, reader.kind, rows, plain, dict(+reader.skipped), repeating, dict(reader.unread),
+                    dict(reader.notes))
 
 
 class Database:
@@ -107,36 +141,33 @@ class Database:
         with self.link.writing() as connection:
             return _store_new(connection, completions, "id", rows)
 
-    def import_file(self, path: str | Path, kind: Kind | None = None, skip_bad: bool = False, *,
-                    progress: Callable[[int, int], None] | None = None) -> ImportResult:
+    def import_file(self, path: str | Path, kind: Kind | None = None, skip_bad: bool = False, **options: Any) -> ImportResult:
         """Imports a file of feedback in one transaction: killed at any moment, it leaves all of it or nothing.
 
         The same file again stores nothing. So does the same row in another file, as in a longer copy
         of this one: the n-th row with a given content is stored once. A row that stands k times in
         one file is stored k times. The file is read before the database is locked, so that people
-        can go on answering meanwhile.
+        can go on answering meanwhile. `options`: those of `Reader`.
         """
-        digest = file_hash(path)
-        reader = Reader(path, kind, skip_bad=skip_bad, progress=progress)
-        records = list(reader)
-        assert reader.kind is not None
-        rows = _prompt_rows(records) if reader.kind == "prompts" else _imported_rows(records)
-        skipped, repeating = dict(reader.skipped), sum(repeats(r.options) for r in records if isinstance(r, Choice))
+        return self.store(read_import(path, kind, skip_bad, **options))
+
+    def store(self, file: Incoming) -> ImportResult:
+        """Stores a file that was read (`read_import`), all of it or nothing."""
+        n = len(file.rows) + len(file.prompts)
         with self.link.writing() as connection:
-            before = _import_before(connection, digest, reader.kind)
+            before = _import_before(connection, file.digest, file.kind)
             if before:
-                return ImportResult(reader.kind, 0, len(rows), skipped, before, repeating)
+                return ImportResult(file.kind, 0, n, file.skipped, before, file.repeating, file.unread, file.notes)
             since = audit.here(connection)
-            entry = {"file_hash": digest, "file_name": Path(path).name, "kind": reader.kind, "rows": len(rows),
-                     "skipped": skipped, "created_at": _now()}
+            entry = {"file_hash": file.digest, "file_name": file.name, "kind": file.kind, "rows": n,
+                     "skipped": dict(file.skipped), "created_at": _now()}
             key = connection.execute(insert(imports), entry).inserted_primary_key
             assert key is not None
-            if reader.kind == "prompts":
-                result = _store_new(connection, prompts, "key", rows)
-            else:
-                result = _store_judgments(connection, rows, key[0])
+            asked = _store_new(connection, prompts, "key", file.prompts)
+            said = _store_judgments(connection, file.rows, key[0])
             audit.note_import(connection, since, key[0])
-        return ImportResult(reader.kind, result.added, result.already, skipped, repeating=repeating)
+        return ImportResult(file.kind, asked.added + said.added, asked.already + said.already, file.skipped,
+                            repeating=file.repeating, unread=file.unread, notes=file.notes)
 
     def judgments(self, where: Sequence[ColumnElement[bool]] = ()) -> Iterator[Judgment]:
         """Every judgment that counts and was stored when the iteration began, in the order of arrival.
@@ -154,6 +185,14 @@ class Database:
     def demonstrations(self, where: Sequence[ColumnElement[bool]] = ()) -> Iterator[Demonstration]:
         """Written and edited answers, in the order of arrival."""
         return (shown for judgment in self.judgments(where) if (shown := judgment.demonstration()))
+
+    def answers(self, kind: Kind, where: Sequence[ColumnElement[bool]] = ()) -> Iterator[Judgment]:
+        """Ratings (each rated completion is one), thumbs or edits, in the order of arrival."""
+        for judgment in self.judgments(where):
+            if kind == "ratings":
+                yield from judgment.ratings()
+            elif (kind == "thumbs" and judgment.kind == "thumb") or (kind == "edits" and "original" in judgment.payload):
+                yield judgment
 
     def prompts(self) -> Iterator[Prompt]:
         """Every prompt known, those of judgments included; one for each id, the first that arrived.
@@ -219,26 +258,14 @@ def _judgment_row(judgment: Judgment) -> Row:
     return row | {"prompt": prompt}
 
 
-def _prompt_rows(records: Iterable[Record]) -> list[Row]:
-    return [prompt_row(record, _now()) for record in records if isinstance(record, Prompt)]
-
-
-def _imported_rows(records: Iterable[Record]) -> list[Row]:
+def _imported_rows(given: Iterable[Judgment]) -> list[Row]:
     times: Counter[str] = Counter()
     rows = []
-    for record in records:
-        row = _judgment_row(_as_judgment(record))
+    for judgment in given:
+        row = _judgment_row(judgment)
         times[row["content"]] += 1
         rows.append(row | {"client_id": f"import:{row['content'][:32]}:{times[row['content']]}"})
     return rows
-
-
-def _as_judgment(record: Record) -> Judgment:
-    if isinstance(record, Choice):
-        payload = {"completions": list(record.options), "ranks": list(record.ranks)}
-        return Judgment(record.prompt, record.kind, payload, record.labeler, record.group)
-    assert isinstance(record, Demonstration)
-    return Judgment(record.prompt, "demonstration", {"completion": record.completion}, record.labeler, record.group)
 
 
 def _store_judgments(connection: Connection, rows: Sequence[Row], import_seq: int | None = None) -> Added:

@@ -1,331 +1,314 @@
-"""Feedback as files: JSON Lines (`.jsonl`, `.jsonl.gz`) or a JSON array (`.json`). No database here.
+"""Feedback as files, in any container and shape (docs/data.md). No database here.
 
     read_comparisons("pairs.jsonl").records     # list[Choice]
     write_jsonl("out.jsonl", choices)
 
-Which shapes of rows are understood: `harken.store.shapes`.
+Which shapes of rows are understood: `harken.store.shapes`. What files may be packed in: `streams`, `parsing`, `tables`.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
-import os
-import uuid
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 from harken.core.errors import UserError
-from harken.core.records import Choice, Demonstration, Prompt
-from harken.store.shapes import Kind, Record, adapter_for, kind_of
+from harken.core.records import Choice, Demonstration, Judgment, Prompt
+from harken.store.parsing import Array, BadLine, Decoder, Rows, lines
+from harken.store.shapes import Adapter, Found, Kind, Record, kind_of, read_row
+from harken.store.shapes.fields import Row
+from harken.store.shapes.parts import who
+from harken.store.streams import FOREIGN, WANTED, explained, is_western, recoded, unpacked
+from harken.store.tables import HUB_ID, arrow, delimiter_of, excel, folder, hub, text_table
+from harken.store.writing import check_out, json_line, write_atomically, write_jsonl, write_table, write_text
+
+__all__ = ["KINDS", "UNPACKED", "Kind", "Loaded", "Reader", "check_out", "file_hash", "json_line", "read", "read_comparisons",
+           "read_demonstrations", "read_prompts", "read_rows", "write_atomically", "write_jsonl", "write_table", "write_text"]
 
 R = TypeVar("R", bound=Record, covariant=True)
-KINDS: tuple[Kind, ...] = ("comparisons", "demonstrations", "prompts")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 EMPTY_TREE = "a conversation tree without two ranked answers to one question"
 SKIP = "Correct it, or leave malformed lines out and have them counted with --skip-bad."
-WANTED = "Harken reads JSON Lines (.jsonl, .jsonl.gz: one object a line) or a JSON array (.json), in UTF-8."
-COPY = "the file may be incomplete: copy it again"
-BOM = b"\xef\xbb\xbf"
-FOREIGN = {b"\x89PNG": "a PNG image", b"\xff\xd8\xff": "a JPEG image", b"PK\x03\x04": "a zip archive or Excel file",
-           b"PAR1": "a Parquet file", b"SQLite format 3\0": "an SQLite database", b"%PDF": "a PDF document",
-           b"\x28\xb5\x2f\xfd": "a Zstandard archive", b"\xff\xfe": "UTF-16 text", b"\xfe\xff": "UTF-16 text"}
+UNKNOWN_SHAPE = ("Most rows of the file are like it, so it is the file's shape that is not read: name its columns with --field, "
+                 "or see docs/data.md for the shapes that are.")
+UNPACKED = 64 << 20  # bytes: what an uploaded file may hold once unpacked
+LOOK_AHEAD = 200  # rows read on after the first malformed one, to tell a damaged row from a shape that is not read
 
 
 @dataclass(frozen=True)
 class Loaded(Generic[R]):
-    """What a file held. `skipped` counts the rows left out, by reason."""
+    """What a file held. `skipped` counts the rows left out, by reason; `unread` the rows with a field that was not read, by
+    field; `notes` what else is worth saying, with the number of rows."""
 
     kind: Kind
     records: list[R]
     skipped: Mapping[str, int] = field(default_factory=dict)
+    unread: Mapping[str, int] = field(default_factory=dict)
+    notes: Mapping[str, int] = field(default_factory=dict)
 
     def describe(self) -> str | None:
         """One line on what was left out and why, or None."""
-        if not self.skipped:
-            return None
-        reasons = "; ".join(f"{n} × {reason}" for reason, n in self.skipped.items())
-        return f"Skipped {sum(self.skipped.values())} malformed lines: {reasons}."
+        said = []
+        if self.skipped:
+            reasons = "; ".join(f"{n} × {reason}" for reason, n in self.skipped.items())
+            said.append(f"Skipped {sum(self.skipped.values())} malformed lines: {reasons}.")
+        if self.unread:
+            said.append(f"Fields not read: {counted(self.unread)}.")
+        return " ".join([*said, *(f"{note} ({n:,})." for note, n in self.notes.items())]) or None
 
 
-class BadLine(ValueError):
-    """A malformed line: `reason` is what is counted, `detail` what only this line shows."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        self.reason = reason
-        super().__init__(f"{reason} ({detail})" if detail else reason)
+def counted(fields: Mapping[str, int]) -> str:
+    """`margin (300), source (300)`, the most frequent first."""
+    return ", ".join(f"{name} ({n:,})" for name, n in sorted(fields.items(), key=lambda f: (-f[1], f[0])))
 
 
 class Reader:
-    """Iterates over a file's records; afterwards `kind` and `skipped` say what it was.
+    """Iterates over a file's records; afterwards `kind`, `skipped`, `unread` and `notes` say what it was.
 
-    Without `kind` the first good row decides, and a later row of another kind is malformed.
-    With `kind="prompts"` the prompts of any file are read. `progress` hears (bytes read, of all).
+    Without `kind` the first good row decides, and a later row of another kind is malformed. With `kind="prompts"` the prompts
+    of any file are read. `fields` maps Harken's names to the file's columns (`{"prompt": "question"}`), `ignore` names fields
+    that may stay unread, `adapter` is a function row -> records for a shape of your own, `encoding` an encoding that is not
+    recognised. `unpacked_limit` bounds the bytes that the file may hold once unpacked. `progress` hears (bytes read, of all).
     """
 
     def __init__(self, path: str | Path, kind: Kind | None = None, *, skip_bad: bool = False,
-                 progress: Callable[[int, int], None] | None = None) -> None:
+                 progress: Callable[[int, int], None] | None = None, fields: Mapping[str, str] | None = None,
+                 ignore: Collection[str] = (), adapter: Adapter | None = None, encoding: str | None = None,
+                 unpacked_limit: int | None = None) -> None:
         if kind is not None and kind not in KINDS:
             raise UserError(f"Unknown kind {kind!r}.", f"Choose one of {', '.join(KINDS)}.")
-        self.path, self.kind, self.skip_bad, self.progress = Path(path), kind, skip_bad, progress
+        self.name, self.path, self.asked, self.kind = str(path), Path(path), kind, kind
+        self.skip_bad, self.progress = skip_bad, progress
+        self.fields, self.ignore, self.adapter = dict(fields or {}), frozenset(ignore), adapter
+        self.encoding, self.limit = encoding, unpacked_limit
         self.skipped: Counter[str] = Counter()
+        self.unread: Counter[str] = Counter()
+        self.notes: Counter[str] = Counter()
+        self.unit = "line"
+        self._mapped: set[str] = set()
+        self._unasked = self.ignore - self.fields.keys()  # a column that is mapped to an ignored name is read
 
     def __iter__(self) -> Iterator[Record]:
-        found, bad = False, 0
-        for line, raw in self._rows():
+        return (record for record, _ in self._with_rows())
+
+    def judgments(self) -> Iterator[Judgment | Prompt]:
+        """The records as judgments, with the form and instructions under which an export says they were given. A prompt that
+        names its labeler is a judgment too: somebody wrote it."""
+        return (as_judgment(record, row) for record, row in self._with_rows())
+
+    def _with_rows(self) -> Iterator[tuple[Record, Mapping[str, Any]]]:
+        good, bad = 0, 0
+        rows = self._rows()
+        for line, raw in rows:
             try:
-                records = self._records(raw() if callable(raw) else raw)
+                row = self._row(raw)
+                found = self._found(row)
             except ValueError as error:
-                if not self.skip_bad:
-                    raise UserError(f"{self.path}, line {line}: {error}.", SKIP) from None
+                action = getattr(error, "action", "")
+                if not self.skip_bad or action:
+                    raise self._refused(line, error, action or self._advice(good, rows)) from None
                 self.skipped[error.reason if isinstance(error, BadLine) else str(error)] += 1
                 bad += 1
                 continue
-            found = found or bool(records)
-            yield from records
-        if not found:
-            self._nothing(bad)
+            if not found.records:
+                self.skipped[EMPTY_TREE] += 1
+            if found.unread:
+                self.unread.update(found.unread)
+            if found.notes:
+                self.notes.update(found.notes)
+            good += 1
+            yield from ((record, row if found.written else {}) for record in found.records)
+        if not good - self.skipped[EMPTY_TREE]:
+            self._nothing()
+        unused = sorted({column for name, column in self.fields.items() if name not in self._mapped})
+        if unused:
+            raise UserError(f"{self.name}: no row has the field {', '.join(map(repr, unused))}.", "Correct --field.")
 
-    def _records(self, row: object) -> list[Record]:
+    def _refused(self, line: int, error: ValueError, action: str) -> UserError:
+        return UserError(f"{self.name}, {self.unit} {line}: {error}.", action)
+
+    def _advice(self, good: int, rows: Rows) -> str:
+        """What to do about a malformed row: leaving it out is safe where the others are read."""
+        bad = 1
+        for _, (_, raw) in zip(range(LOOK_AHEAD), rows):
+            try:
+                self._found(self._row(raw))
+                good += 1
+            except ValueError:
+                bad += 1
+        return SKIP if good > bad or (good == 0 and bad == 1) else UNKNOWN_SHAPE
+
+    def _row(self, raw: object) -> Mapping[str, Any]:
+        row = raw() if callable(raw) else raw
         if not isinstance(row, Mapping):
             raise BadLine(f"a row must be an object, found {type(row).__name__}")
-        kind, adapter = adapter_for(row)
-        records = list(adapter(row))
-        if not records:
-            self.skipped[EMPTY_TREE] += 1
-        for i, record in enumerate(records):
+        return self._renamed(row) if self.fields else row
+
+    def _renamed(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The row with its columns under Harken's names."""
+        taken = {column for column in self.fields.values() if column in row}
+        renamed = {name: value for name, value in row.items() if name not in taken and name not in self.ignore}
+        for name, column in self.fields.items():
+            if column not in row:
+                continue
+            if name in renamed:
+                raise BadLine(f'the row has a field "{name}" beside "{column}"', "",
+                              f"Say which is meant: --ignore {name} --field {name}={column}")
+            renamed[name] = row[column]
+            self._mapped.add(name)
+        return renamed
+
+    def _found(self, row: Mapping[str, Any]) -> Found:
+        found = read_row(row, asked=self.asked, ignore=self._unasked, adapter=self.adapter)
+        for i, record in enumerate(found.records):
             kind = kind_of(record)
-            if self.kind == "prompts" and not isinstance(record, Prompt):
-                records[i] = record.prompt
+            if self.asked == "prompts":
+                if not isinstance(record, Prompt):  # who judged the answers did not write the prompt
+                    found.records[i], found.written = record.prompt, False
             elif self.kind is None:
                 self.kind = kind
             elif kind != self.kind:
-                raise BadLine(f"a row of {kind} in a file of {self.kind}")
-        return records
+                raise self._mixed(kind)
+        return found
 
-    def _nothing(self, bad: int) -> None:
+    def _mixed(self, kind: Kind) -> BadLine:
+        reason = f"a row of {kind} in a file of {self.kind}"
+        if self.asked is None and self.kind == "prompts":  # to leave it out would lose what people judged
+            return BadLine(reason, "", f"The first rows hold only prompts. Say what the file is, --as {kind}, or split it.")
+        return BadLine(reason)
+
+    def _nothing(self) -> None:
         if self.skipped:
             reason, n = self.skipped.most_common(1)[0]
-            raise UserError(f"{self.path} has no usable row: {sum(self.skipped.values())} left out, "
+            raise UserError(f"{self.name} has no usable row: {sum(self.skipped.values())} left out, "
                             f"{n} of them because: {reason}.", "Look at its first line; is it the file you meant?")
-        raise UserError(f"{self.path} is empty.", WANTED)
+        raise UserError(f"{self.name} is empty.", WANTED)
 
-    def _rows(self) -> Iterator[tuple[int, object]]:
+    def _rows(self) -> Rows:
         """(line number, row or a function that parses it or raises BadLine)."""
-        with _explained(self.path):
-            if self.path.exists() and not self.path.is_file() and not self.path.is_dir():  # it could be waited for without end
-                raise UserError(f"{self.path} is a pipe or a device, not a file.", "Write its rows into a file, and name that.")
-        with _explained(self.path), self.path.open("rb") as raw:
-            size = self.path.stat().st_size
-            head = raw.read(16)
-            raw.seek(0)
-            self._refuse_foreign(head)
-            with gzip.GzipFile(fileobj=raw) if head[:2] == b"\x1f\x8b" else nullcontext(raw) as file:
-                first = file.read(1024).removeprefix(BOM).lstrip()[:1]
-                file.seek(0)
-                if first == b"[":
-                    yield from _array(file.read())
-                    return
-                for number, line in self._lines(file):
-                    yield number, _parser(line)
+        with explained(self.name):
+            if not self.path.exists() and HUB_ID.fullmatch(self.name):
+                self.unit = "row"
+                yield from hub(self.name)
+                return
+            if self.path.is_dir():
+                self.unit = "row"
+                yield from folder(self.path, self.limit)
+                return
+            with unpacked(self.path, self.limit) as (stream, tell):
+                size = self.path.stat().st_size
+                for number, (line, row) in enumerate(self._contents(stream), 1):
+                    yield line, row
                     if self.progress and number % 256 == 0:
-                        self.progress(raw.tell(), size)
+                        self.progress(tell(), size)
 
-    def _lines(self, file: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-        for number, line in enumerate(file, 1):
-            if number == 1:
-                line = line.removeprefix(BOM)
-                if line.strip() == b"{" and self.path.suffix == ".json":
-                    raise UserError(f"{self.path} is one JSON object, not an array of rows.", WANTED)
-            if line.strip():
-                yield number, line
-
-    def _refuse_foreign(self, head: bytes) -> None:
+    def _contents(self, stream: Any) -> Rows:
+        head = stream.peek(4096)[:4096]
+        if head[:4] in (b"PAR1", b"ARRO", b"\xff\xff\xff\xff", b"PK\x03\x04"):
+            self.unit = "row"
+            yield from (excel if head[:2] == b"PK" else arrow)(stream, self.path, self.limit)
+            return
         what = next((name for magic, name in FOREIGN.items() if head.startswith(magic)), None)
-        table = self.path.suffix.lower() in (".csv", ".tsv") and head.removeprefix(BOM)[:1] not in (b"{", b"[")
-        if what is None and table:
-            what = "a table of comma- or tab-separated values"
         if what:
-            raise UserError(f"{self.path} is {what}, which holds no feedback that can be read.", WANTED)
+            raise UserError(f"{self.name} is {what}.", WANTED)
+        stream, other = recoded(stream, self.encoding, self.name)
+        decoder = Decoder(lambda: other is None and self._western())
+        head = stream.peek(4096)[:4096].lstrip()
+        if head[:1] == b"[":
+            yield from Array(stream, decoder)
+        elif head[:1] != b"{" and (delimiter := self._delimiter(head)):
+            yield from text_table(stream, decoder, delimiter)
+        else:
+            yield from self._lines(stream, decoder)
+
+    def _western(self) -> bool:
+        western = is_western(self.path, self.limit)
+        if western:
+            self.notes["Read as Windows-1252 text, not UTF-8: look at its accents, or name the encoding with --encoding"] = 1
+        return western
+
+    def _delimiter(self, head: bytes) -> str | None:
+        """The delimiter, where the file is a table: its first line names columns, or its name says so and it is no JSON."""
+        line = head.splitlines()[0].decode("utf-8", "replace") if head.strip() else ""
+        if not line or line.startswith(("<", "version https://git-lfs")):
+            return None
+        try:
+            json.loads(line)
+            return None
+        except ValueError:
+            pass
+        suffixes = {s.lower() for s in self.path.suffixes}
+        return delimiter_of(line, bool(suffixes & {".csv", ".tsv", ".tab"}))
+
+    def _lines(self, stream: Any, decoder: Decoder) -> Rows:
+        first = stream.peek(1 << 16).lstrip().split(b"\n")[0].strip()
+        if first == b"{" and ".json" in self.path.suffixes:
+            raise UserError(f"{self.name} is one JSON object, not an array of rows.", WANTED)
+        yield from lines(stream, decoder)
 
 
-def read(path: str | Path, kind: Kind | None = None, *, skip_bad: bool = False) -> Loaded[Record]:
-    """Reads a whole file; without `kind` its first good row tells what it holds."""
-    reader = Reader(path, kind, skip_bad=skip_bad)
+def as_judgment(record: Record, row: Mapping[str, Any]) -> Judgment | Prompt:
+    """A record as a judgment, or the prompt that it is."""
+    told = {name: row[name] for name in ("form_version", "instruction_hash") if isinstance(row.get(name), str)}
+    if isinstance(record, Prompt):
+        if not isinstance(row.get("labeler"), str):
+            return record
+        return Judgment(record, "prompt", {}, *who(Row(row)), **told)
+    if isinstance(record, Choice):
+        payload: dict[str, Any] = {"completions": list(record.options), "ranks": list(record.ranks)}
+        payload |= {n: v for n, v in (("strength", record.strength), ("weight", record.weight)) if v is not None}
+        return Judgment(record.prompt, record.kind, payload, record.labeler, record.group, **told)
+    if isinstance(record, Demonstration):
+        payload = {"completion": record.completion} | ({} if record.weight is None else {"weight": record.weight})
+        return Judgment(record.prompt, "demonstration", payload, record.labeler, record.group, **told)
+    return Judgment(record.prompt, record.kind, record.payload, record.labeler, record.group, **told)
+
+
+def read(path: str | Path, kind: Kind | None = None, *, skip_bad: bool = False, **options: Any) -> Loaded[Record]:
+    """Reads a whole file; without `kind` its first good row tells what it holds. `options`: those of `Reader`."""
+    reader = Reader(path, kind, skip_bad=skip_bad, **options)
     records = list(reader)
     assert reader.kind is not None
-    return Loaded(reader.kind, records, dict(reader.skipped))
+    return Loaded(reader.kind, records, dict(+reader.skipped), dict(reader.unread), dict(reader.notes))
 
 
 def read_rows(path: str | Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Every row of a file with its line number, whatever its fields are. Raises UserError at a malformed one."""
-    for line, raw in Reader(path)._rows():
+    reader = Reader(path)
+    for line, raw in reader._rows():
         try:
-            row = raw() if callable(raw) else raw
-            if not isinstance(row, Mapping):
-                raise BadLine(f"a row must be an object, found {type(row).__name__}")
+            row = reader._row(raw)
         except BadLine as error:
-            raise UserError(f"{path}, line {line}: {error}.", "Correct it, or take the line out.") from None
+            action = error.action or "Correct it, or take the line out."
+            raise UserError(f"{path}, {reader.unit} {line}: {error}.", action) from None
         yield line, row
 
 
-def read_comparisons(path: str | Path, skip_bad: bool = False) -> Loaded[Choice]:
+def read_comparisons(path: str | Path, skip_bad: bool = False, **options: Any) -> Loaded[Choice]:
     """Reads a file of comparisons in any shape."""
-    return read(path, "comparisons", skip_bad=skip_bad)  # type: ignore[return-value]
+    return read(path, "comparisons", skip_bad=skip_bad, **options)  # type: ignore[return-value]
 
 
-def read_demonstrations(path: str | Path, skip_bad: bool = False) -> Loaded[Demonstration]:
+def read_demonstrations(path: str | Path, skip_bad: bool = False, **options: Any) -> Loaded[Demonstration]:
     """Reads a file of demonstrations in any shape."""
-    return read(path, "demonstrations", skip_bad=skip_bad)  # type: ignore[return-value]
+    return read(path, "demonstrations", skip_bad=skip_bad, **options)  # type: ignore[return-value]
 
 
-def read_prompts(path: str | Path, skip_bad: bool = False) -> Loaded[Prompt]:
+def read_prompts(path: str | Path, skip_bad: bool = False, **options: Any) -> Loaded[Prompt]:
     """Reads a file of prompts, or the prompts of a file of comparisons or demonstrations."""
-    return read(path, "prompts", skip_bad=skip_bad)  # type: ignore[return-value]
+    return read(path, "prompts", skip_bad=skip_bad, **options)  # type: ignore[return-value]
 
 
 def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, hex."""
-    with _explained(Path(path)), Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turns what the operating system says about a file into words for people."""
-    try:
-        yield
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path}: the compressed data is cut short or damaged ({error}).",
-                        "Copy or download the file again.") from None
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist.", "Check the name and the folder you are in.") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder.", "Name one file in it.") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}.",
-                        "Check its permissions and the disk.") from None
-
-
-def _parser(line: bytes) -> Callable[[], object]:
-    def parse() -> object:
-        try:
-            return json.loads(line.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise BadLine("not UTF-8 text", f"byte {error.start + 1} of the line") from None
-        except RecursionError:
-            raise BadLine("nested too deeply") from None
-        except ValueError as error:
-            if not line.endswith(b"\n"):
-                raise BadLine("the last line is cut short", COPY) from None
-            raise BadLine("not valid JSON", str(error)) from None
-    return parse
-
-
-def _array(data: bytes) -> Iterator[tuple[int, object]]:
-    """Elements of a JSON array with the line each starts on. What is broken ends the reading."""
-    def broken(reason: str, detail: str) -> Callable[[], object]:
-        def fail() -> object:
-            raise BadLine(reason, detail)
-        return fail
-
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        yield data.count(b"\n", 0, error.start) + 1, broken("not UTF-8 text", f"byte {error.start + 1}")
-        return
-    decode = json.JSONDecoder().raw_decode
-    at, line, counted = _skip_space(text, text.index("[") + 1), 1, 0
-    while text[at:at + 1] != "]":
-        line, counted = line + text.count("\n", counted, at), at
-        try:
-            row, at = decode(text, at)
-        except RecursionError:
-            yield line, broken("nested too deeply", "the rest of the array was not read")
-            return
-        except ValueError as error:
-            detail = getattr(error, "msg", str(error)) if at < len(text) else COPY
-            yield line, broken("the array is broken or cut short here", detail)
-            return
-        yield line, row
-        at = _skip_space(text, at)
-        if text[at:at + 1] == ",":
-            at = _skip_space(text, at + 1)
-        elif text[at:at + 1] != "]":
-            yield line, broken("the array is broken or cut short here", 'expected "," or "]" after this row')
-            return
-
-
-def _skip_space(text: str, at: int) -> int:
-    while text[at:at + 1] in (" ", "\t", "\n", "\r"):
-        at += 1
-    return at
-
-
-def json_line(row: Mapping[str, Any]) -> str:
-    """One row as one line of JSON, readable Unicode; broken Unicode (half a surrogate pair) is escaped."""
-    line = json.dumps(row, ensure_ascii=False)
-    try:
-        line.encode("utf-8")
-    except UnicodeEncodeError:
-        return json.dumps(row)
-    return line
-
-
-def write_jsonl(path: str | Path, rows: Iterable[Record | Mapping[str, Any]]) -> int:
-    """Writes rows (or records), one a line, and returns how many; gzip where the name ends in `.gz`.
-
-    A reader sees the old file or the whole new one: whatever fails, what was there stays.
-    """
-    def lines() -> Iterator[bytes]:
-        for row in rows:
-            yield json_line(row if isinstance(row, Mapping) else row.to_json()).encode("utf-8") + b"\n"
-    return write_atomically(Path(path), lines())
-
-
-def check_out(out: Path, source: str | Path = "", option: str = "--out") -> None:
-    """Refuses a file that cannot be written, before the work. One that is there already will be replaced."""
-    if not out.name or out.is_dir():
-        raise UserError(f"{option} {str(out)!r} is not the name of a file.", "Name a file, like out.jsonl.")
-    if out.exists() and not out.is_file():
-        raise UserError(f"{out} is not a file that can be replaced.", f"Choose another {option}.")
-    if not out.parent.is_dir():
-        raise UserError(f"There is no folder {out.parent}.", f"Create it first, or choose another {option}.")
-    if not os.access(out.parent, os.W_OK):
-        raise UserError(f"The folder {out.parent} cannot be written to.", f"Choose another {option}.")
-    if out.exists() and Path(source).exists() and out.samefile(source):
-        raise UserError(f"{option} {out} is the file that is read.", f"Choose another {option}, or it would be lost.")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all. Half a surrogate pair, which UTF-8 cannot hold, becomes \\ud83d, as JSON has it."""
-    write_atomically(path, [text.encode("utf-8", "backslashreplace")])
-
-
-def write_atomically(path: Path, lines: Iterable[bytes]) -> int:
-    """Writes to a file beside `path`, syncs it to the disk, then renames; returns the number of lines."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    count = 0
-    try:
-        with temporary.open("xb") as raw:
-            # mtime 0: equal rows give equal bytes
-            packed = path.suffix == ".gz"
-            with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if packed else nullcontext(raw) as file:
-                for line in lines:
-                    file.write(line)
-                    count += 1
-            raw.flush()
-            os.fsync(raw.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"{path} could not be written: {error.strerror or error}. What was there before is unchanged.",
-                        "Check that the folder exists, is writable, and has room on its disk.") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    return count
+    """SHA-256 of a file's bytes, hex; of a folder: of its files' names and bytes."""
+    path = Path(path)
+    with explained(path):
+        if path.is_dir():
+            inner = [(str(f.relative_to(path)), file_hash(f)) for f in sorted(path.rglob("*")) if f.is_file()]
+            return hashlib.sha256(json.dumps(inner).encode()).hexdigest()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()

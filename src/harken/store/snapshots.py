@@ -18,15 +18,19 @@ from pathlib import Path
 
 from sqlalchemy import ColumnElement, func, insert, select
 
-import harken
 from harken.core.errors import UserError
 from harken.core.records import Choice, repeats
+from harken.core.version import __version__
 from harken.store.database import COUNTS, Database, for_purpose, in_project
 from harken.store.files import KINDS, file_hash, json_line, write_atomically
 from harken.store.private import private_files
 from harken.store.schema import judgments
 from harken.store.shapes import Kind, Record
 from harken.store.studio_schema import items, projects, snapshots
+
+ANSWERS: tuple[Kind, ...] = ("ratings", "thumbs", "edits")
+JUDGED = {"comparisons": ("ranking", "edit"), "demonstrations": ("demonstration", "edit"), "ratings": ("rating", "ranking"),
+          "thumbs": ("thumb",), "edits": ("edit",)}
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ def snapshot(db: Database, kind: Kind, out: str | Path, *, project: int | None =
     if where and kind == "prompts":
         raise UserError("A snapshot of prompts holds all of them.", "Leave --project and --purpose away.")
     everything: dict[Kind, Iterable[Record]] = {
-        "comparisons": db.comparisons(where), "demonstrations": db.demonstrations(where), "prompts": db.prompts()}
+        "comparisons": db.comparisons(where), "demonstrations": db.demonstrations(where), "prompts": db.prompts(),
+        **{name: db.answers(name, where) for name in ANSWERS}}
     told = _Told()
     lines = sorted(_lines(everything[kind], told))
     if not lines:
@@ -89,7 +94,7 @@ def snapshot(db: Database, kind: Kind, out: str | Path, *, project: int | None =
 
 def _asked(db: Database, kind: Kind, where: Sequence[ColumnElement[bool]]) -> dict[str, dict[str, int]]:
     """How many judgments were given for which purpose, under which instructions and form; imported ones say nothing."""
-    kinds = judgments.c.kind.in_(("demonstration", "edit") if kind == "demonstrations" else ("ranking", "edit"))
+    kinds = judgments.c.kind.in_(JUDGED[kind])
     source = (judgments.join(items, items.c.id == judgments.c.item_id).join(projects, projects.c.id == items.c.project_id))
     found = {}
     with db.link.reading() as connection:
@@ -147,6 +152,6 @@ def _write_meta(info: SnapshotInfo, kind: Kind, asked: dict[str, dict[str, int]]
     meta = {"kind": kind, "rows": info.rows, "labelers": info.labelers, "rows_without_labeler": info.unnamed,
             **{words: found for words, found in asked.items() if found}, "sha256": info.hash,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "harken": harken.__version__}
+            "harken": __version__}
     with private_files():
         write_atomically(path, [(json.dumps(meta, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")])

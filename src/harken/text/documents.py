@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harken.core.errors import UserError
-from harken.core.protocols import Tree
-from harken.text.template import Template
+from harken.core.protocols import Template, Tree
 
 
 def read_documents(path: str | Path, option: str = "--data") -> list[str]:
@@ -43,6 +42,6 @@ def windows(template: Template, documents: Sequence[str], length: int) -> list[T
     ids: list[int] = []
     end = template.tokenizer.eos_token_id
     for text in documents:
-        ids += [*template.tokenizer(text, add_special_tokens=False).input_ids, template.end_id if end is None else end]
+        ids += [*template.text_ids(text), template.end_id if end is None else end]
     cut = [tuple(ids[at:at + length]) for at in range(0, len(ids), length)]
     return [Tree(w[:1], (w[1:],)) for w in cut if len(w) > 1]

@@ -1,154 +1,243 @@
 """Messages to token ids, and completions to the tokens that are learnt.
 
-The prompt is the tokenizer's own chat template with its generation prompt; a completion is its
-text tokenised alone plus the end-of-turn token, which is learnt like any other (P12). The two are
-never re-tokenised together, so sampled ids and trained ids are the same ids (P20).
+The prompt is the chat template with its generation prompt, as it stands. A completion is its text and what ends the answer's
+turn in the template; where the template writes a blank or a channel between the two, the completion begins with it. They are
+never re-tokenised together, so sampled ids and trained ids are the same ids (P20). What people write is never control (P34).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from datetime import date
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from harken.core.errors import UserError
 from harken.core.protocols import Tree
-from harken.core.records import Choice, Message, Prompt, content_hash
+from harken.core.records import Prompt, content_hash
+from harken.text.calls import readable
+from harken.text.control import Ids, Tokens, check_unicode
+from harken.text.provenance import trace
+from harken.text.rendering import compile_template
+from harken.text.turn import ANSWER, QUESTION, Turn, find_turn, in_context, said, text_end
 
-_MARK = "\u2063answer\u2063"
+Messages = Sequence[Mapping[str, Any]]
+NO_TEMPLATE = ("The model has no chat template: messages are joined by line breaks, without their roles. Name one with "
+               "--template (chatml, vicuna, alpaca, … or a file).")
+COUNTED = {"end": "Answers with an end marker of their own: {n}; it was taken off, since the template writes one.",
+           "system": "Conversations with a system turn, which the template does not know: {n}; its text opens the user's."}
+TODAY: ContextVar[date | None] = ContextVar("today", default=None)
+
+
+def fix_date(day: date | None) -> None:
+    """The day that templates print from now on, unless a model was saved with its own; None is the clock's (P35)."""
+    TODAY.set(day)
+
+
+def shipped_templates() -> list[str]:
+    """Names of the templates that ship."""
+    return sorted(f.name.removesuffix(".jinja") for f in files("harken.text").joinpath("templates").iterdir()
+                  if f.name.endswith(".jinja"))
+
+
+def read_template(name: str) -> str:
+    """A template that ships, or a file's. Raises `UserError` where it is neither."""
+    if name in shipped_templates():
+        return files("harken.text").joinpath("templates", f"{name}.jinja").read_text(encoding="utf-8")
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, ValueError):
+        raise UserError(f"There is no chat template {name!r}.",
+                        f"--template takes {', '.join(shipped_templates())}, or a file of Jinja.") from None
 
 
 class Template:
-    """A tokenizer seen as prompts in, completions out."""
+    """A tokenizer seen as prompts in, completions out. `day` is the date it prints, if a run has fixed one.
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
+    Raises `UserError` (on first use, or by `check`) for a template that writes no answer or whose answers nothing ends.
+    """
+
+    def __init__(self, tokenizer: Any, *, day: date | None = None) -> None:
+        self.tokenizer, self.own_day = tokenizer, day
         self.chat = getattr(tokenizer, "chat_template", None) is not None
-        self.end_id = self._end_of_turn()
-        self.stop_ids = tuple(sorted({self.end_id} | ({tokenizer.eos_token_id} - {None})))
+        self.tokens = Tokens(tokenizer)
+        self._counted: dict[str, set[int]] = defaultdict(set)
 
-    def _render(self, messages: Sequence[Message], opened: bool) -> str:
+    def using(self, source: str) -> Template:
+        """The same tokenizer under another template, which it is saved with."""
+        self.tokenizer.chat_template = source
+        return Template(self.tokenizer, day=self.own_day)
+
+    # --- the template --------------------------------------------------------------------------------
+
+    @property
+    def day(self) -> date:
+        """The date it prints."""
+        return self.own_day or TODAY.get() or date.today()
+
+    @cached_property
+    def dated(self) -> bool:
+        """Whether what it renders depends on the day."""
+        days = (date(2001, 1, 1), date(2022, 12, 31))
+        return self.chat and len({self._render([said("user", QUESTION)], (), True, day=day) for day in days}) > 1
+
+    def _render(self, messages: Messages, tools: Messages, opened: bool, day: date | None = None) -> str:
+        # gpt-oss reads a message's thoughts by another name
+        given = [{"thinking": m["reasoning_content"], **m} if "reasoning_content" in m else m for m in messages]
         try:
-            text = self.tokenizer.apply_chat_template([m.to_json() for m in messages], tokenize=False,
-                                                      add_generation_prompt=opened)
+            described = list(tools) or None
+            render = compile_template(self.tokenizer.get_chat_template(tools=described))
+            return render(given, tools=described, opened=opened, day=day or self.day, **self.tokenizer.special_tokens_map)
         except Exception as error:  # Jinja templates raise whatever their author chose
-            raise UserError(f"The model's chat template refuses this conversation: {error}.",
-                            "Check the order of roles, or use a model with another template.") from None
-        return str(text)
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise UserError(f"The model's chat template refuses this conversation: {reason}.",
+                            "Check the order of roles, or give another with --template.") from None
 
-    def _end_of_turn(self) -> int:
-        eos = self.tokenizer.eos_token_id
-        if not self.chat:
-            if eos is None:
-                raise UserError("The tokenizer has neither a chat template nor an end-of-text token.",
-                                "Use a model whose tokenizer has one of them.")
-            return int(eos)
-        user = Message("user", "question")
-        opened = self._render([user], True)
-        whole = self._render([user, Message("assistant", _MARK)], False)
-        head, found, tail = whole.partition(_MARK)
-        if not found or head != opened:
-            raise UserError("The model's chat template does not open the assistant's turn as it renders it.",
-                            "Without that the answer's tokens cannot be told apart; use another template (P12).")
-        ids = self.tokenizer(tail, add_special_tokens=False).input_ids
-        special = set(self.tokenizer.all_special_ids)
-        ends = [i for i in ids if i in special]
-        if not ends and eos is None:
-            raise UserError("The model's chat template ends a turn with no special token.",
-                            "The model could not learn to stop; use another template (P12).")
-        return int(ends[0] if ends else eos)
+    @cached_property
+    def _takes_system(self) -> bool:
+        try:
+            return ANSWER in self._render([said("system", ANSWER), said("user", QUESTION)], (), True)
+        except UserError:
+            return False
+
+    def _conversation(self, prompt: Prompt) -> list[dict[str, Any]]:
+        """A prompt's messages as the template takes them: where it knows no system turn, that opens the user's."""
+        messages = [m.to_json() for m in prompt.messages]
+        if messages[0]["role"] != "system" or len(messages) == 1 or messages[1]["role"] != "user" or self._takes_system:
+            return messages
+        self._counted["system"].add(hash(prompt.id))
+        return [{**messages[1], "content": messages[0]["content"] + "\n\n" + messages[1]["content"]}, *messages[2:]]
 
     @property
     def hash(self) -> str:
-        return content_hash([self.tokenizer.chat_template if self.chat else None, self.end_id])[:16]
+        """Of what it renders: probe conversations, and how an answer opens and ends."""
+        probes = [[said("user", QUESTION)], [said("system", "Be brief."), said("user", QUESTION)],
+                  [said("user", QUESTION), said("assistant", ANSWER), said("user", "next")]]
+        rendered: list[str | None] = []
+        for probe in probes if self.chat else []:
+            try:
+                rendered.append(self._render(probe, (), True))
+            except UserError:
+                rendered.append(None)
+        turn = self.turn
+        return content_hash([rendered, turn.scaffold, turn.blank, turn.gap, turn.end])[:16]
 
-    def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
+    # --- the answer's turn ---------------------------------------------------------------------------
+
+    @cached_property
+    def turn(self) -> Turn:
+        if not self.chat:
+            end = text_end(self.tokens, "The tokenizer has neither a chat template nor an end-of-text token.")
+            return Turn("", "", "", end, notes=(NO_TEMPLATE,))
+        return find_turn(lambda messages, opened: self._render(messages, (), opened), self.tokens)
+
+    def check(self) -> None:
+        """Raises `UserError` where answers cannot be told apart or never end."""
+        assert self.stop_ids
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What its user should know of it."""
+        return self.turn.notes
+
+    @property
+    def end_id(self) -> int:
+        return self.turn.end
+
+    @cached_property
+    def stop_ids(self) -> Ids:
+        return tuple(sorted({self.end_id} | ({self.tokenizer.eos_token_id} - {None})))
+
+    @cached_property
+    def _before(self) -> Ids | None:
+        return in_context(self.turn, self.tokens) if self.chat else None
+
+    # --- ids -----------------------------------------------------------------------------------------
+
+    def prompt_ids(self, prompt: Prompt) -> Ids:
         """The conversation up to and including the opening of the assistant's turn; one BOS at most (P15)."""
         if self.chat:
-            text = self._render(prompt.messages, True)
-            return self._ids(text)
-        ids = self._ids("\n".join(m.content for m in prompt.messages), special=True)
+            return self._rendered_ids(self._conversation(prompt), prompt.tools, True)
+        return self._joined_ids("\n".join(m.content for m in prompt.messages))
+
+    def _rendered_ids(self, messages: Messages, tools: Messages, opened: bool) -> Ids:
+        given = readable(messages, lambda m: self._render(m, tools, opened))
+        if not _any_text([given, list(tools)], self.tokens.risky):
+            return self.tokens.parse(self._render(given, tools, opened))
+        check_unicode(self._render(given, tools, opened))
+        control = list(self.tokens.control.values())
+        text, written = trace(lambda m, t: self._render(m, t, opened), given, tools, self.tokens.risky, control)
+        return self.tokens.encode(text, written)
+
+    def _joined_ids(self, text: str) -> Ids:
+        """A text with the tokens that the tokenizer puts around every text."""
+        check_unicode(text)
+        ids, bare, own = tuple(self.tokenizer(text).input_ids), self.tokens.parse(text), self.tokens.encode_written(text)
+        if own != bare:
+            at = next(i for i in range(len(ids) + 1) if ids[i:i + len(bare)] == bare)
+            ids = (*ids[:at], *own, *ids[at + len(bare):])
         # Some tokenizers close every text; an answer cannot follow the end.
         return ids[:-1] if len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id else ids
 
-    def completion_ids(self, text: str) -> tuple[int, ...]:
-        """The text's tokens and the end-of-turn token."""
-        return (*self._ids(text), self.end_id)
+    def completion_ids(self, text: str) -> Ids:
+        """The text's tokens and what ends the turn; an end marker that the text brings is taken off, once, and counted."""
+        turn, text = self.turn, self._without_end(text)
+        return (*self._scaffold_ids, *self._body_ids(turn.blank + text + turn.gap), turn.end)
 
-    def _ids(self, text: str, special: bool = False) -> tuple[int, ...]:
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            around = text[max(0, error.start - 20):error.start + 20]
-            raise UserError(f"A text holds broken Unicode (half a surrogate pair) in {around!r}.",
-                            "Correct it in the data, or leave that line out.") from None
-        return tuple(self.tokenizer(text, add_special_tokens=special).input_ids)
+    @cached_property
+    def _scaffold_ids(self) -> Ids:
+        return self.tokens.parse(self.turn.scaffold)
+
+    def _body_ids(self, body: str) -> Ids:
+        if (before := self._before) is not None:
+            text = self.turn.before
+            ids = self.tokens.encode(text + body, [False] * len(text) + [True] * len(body))
+            if ids[:len(before)] == before:
+                return ids[len(before):]
+        return self.tokens.encode_written(body)
+
+    def _without_end(self, text: str) -> str:
+        bare = text.rstrip()
+        for token in self.stop_ids:
+            marker = self.tokens.control.get(token, "")
+            if marker and bare.endswith(marker):
+                self._counted["end"].add(len(self._counted["end"]))
+                return bare.removesuffix(marker).removesuffix(self.turn.gap)
+        return text
+
+    def text_ids(self, text: str) -> Ids:
+        """A text by itself, as people write it: documents, not turns."""
+        return self.tokens.encode_written(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of sampled ids, the stop token left out."""
-        kept = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
-        return str(self.tokenizer.decode(kept, skip_special_tokens=True))
+        """Text of sampled ids, without what opens and ends the turn; control tokens amid it are shown."""
+        finished = bool(ids) and ids[-1] in self.stop_ids
+        kept, scaffold = tuple(ids[:-1] if finished else ids), self._scaffold_ids
+        if scaffold and kept[:len(scaffold)] == scaffold:
+            kept = kept[len(scaffold):]
+        before = self.tokenizer.decode(self._before or ())
+        text = str(self.tokenizer.decode((*(self._before or ()), *kept)))
+        text = text[len(before):] if text.startswith(before) else str(self.tokenizer.decode(kept))
+        text = text.removeprefix(self.turn.blank)
+        return text.removesuffix(self.turn.gap) if finished else text
 
     def tree(self, prompt: Prompt, completions: Sequence[str]) -> Tree:
         return Tree(self.prompt_ids(prompt), tuple(self.completion_ids(c) for c in completions))
 
-
-@dataclass
-class Fitted:
-    """Trees that fit, and what happened to those that did not (P29): read = kept + dropped."""
-
-    trees: list[Tree]
-    kept: list[int]
-    dropped: int = 0
-    truncated: int = 0
-
-    def describe(self, what: str, limit: int) -> str | None:
-        cut = [f"dropped {self.dropped}" if self.dropped else "", f"truncated {self.truncated}" if self.truncated else ""]
-        cut = [c for c in cut if c]
-        if not cut:
-            return None
-        return f"Over {limit} tokens: {' and '.join(cut)} of {len(self.kept) + self.dropped} {what}."
+    def counted(self) -> list[str]:
+        """What was changed in what people gave, since last asked."""
+        found = [COUNTED[name].format(n=len(texts)) for name, texts in self._counted.items()]
+        self._counted.clear()
+        return found
 
 
-def fit(trees: Sequence[Tree], limit: int, overlong: str) -> Fitted:
-    """Applies the length limit to prompt + each completion: drop, truncate or fail.
-
-    Truncation keeps the prompt's end (the question and the opened turn) and the completion's start,
-    and never the end-of-turn token of a cut completion: the model must not learn to stop there.
-    """
-    if overlong not in ("drop", "truncate", "fail"):
-        raise UserError(f"--overlong {overlong!r} is unknown.", "Use drop, truncate or fail.")
-    if limit < 2:
-        raise UserError(f"--max-length {limit} leaves no room for a prompt and an answer.", "Give it 2 or more.")
-    result = Fitted([], [])
-    for i, tree in enumerate(trees):
-        longest = max(map(len, tree.completions), default=0)
-        total = len(tree.prompt) + longest
-        if total > limit:
-            if overlong == "fail":
-                raise UserError(f"Example {i + 1} has {total} tokens, over max_length {limit}.",
-                                "Raise --max-length, or choose --overlong drop or truncate.")
-            if overlong == "drop":
-                result.dropped += 1
-                continue
-            keep = max(limit - longest, limit // 2)
-            prompt = tree.prompt[-keep:]
-            tree = Tree(prompt, tuple(c[: limit - len(prompt)] for c in tree.completions))
-            result.truncated += 1
-        result.trees.append(tree)
-        result.kept.append(i)
-    return result
-
-
-def by_options(rankings: Sequence[tuple[Choice, Tree]]) -> list[tuple[Tree, list[Choice]]]:
-    """Each set of completions once, with everybody's rankings of it, put into the order of the first: what several people
-    judged is computed once."""
-    found: dict[Any, tuple[Tree, list[int], list[Choice]]] = {}
-    for choice, tree in rankings:
-        order = sorted(range(len(tree.completions)), key=lambda i: tree.completions[i])
-        key = (tree.prompt, tuple(tree.completions[i] for i in order))
-        _, place, choices = found.setdefault(key, (tree, order, []))
-        moved = dict(zip(place, order))
-        choices.append(replace(choice, options=tuple(choice.options[moved[i]] for i in range(len(order))),
-                               ranks=tuple(choice.ranks[moved[i]] for i in range(len(order)))))
-    return [(tree, choices) for tree, _, choices in found.values()]
+def _any_text(value: Any, test: Callable[[str], bool]) -> bool:
+    if isinstance(value, str):
+        return test(value)
+    if isinstance(value, Mapping):
+        return any(_any_text(k, test) or _any_text(v, test) for k, v in value.items())
+    return isinstance(value, list | tuple) and any(_any_text(v, test) for v in value)

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
-import harken
+from harken.core.version import __version__
 from harken.store.database import Database
 from harken.web.accounts import User
 from harken.web.errors import CODES, ApiError, not_found
@@ -197,7 +197,7 @@ class Api:
             paths.setdefault(op.path, {})[op.method.lower()] = _describe(op)
         return {
             "openapi": "3.1.0",
-            "info": {"title": self.title, "version": harken.__version__, "description": self.description},
+            "info": {"title": self.title, "version": __version__, "description": self.description},
             "servers": [{"url": "/"}],
             "paths": paths,
             "components": {"schemas": {"Error": ERROR}, "securitySchemes": {

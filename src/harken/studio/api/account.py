@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import select, update
 
-import harken
+from harken.core.version import __version__
 from harken.store import events
 from harken.store.events import stamp
 from harken.store.studio_schema import projects, tokens, users
@@ -34,7 +34,7 @@ DONE: Schema = obj({"done": BOOLEAN})
            answer=obj({"status": enum("ok"), "version": text(40)}))
 def health(call: Call) -> Json:
     call.tx.execute(select(1))
-    return {"status": "ok", "version": harken.__version__}
+    return {"status": "ok", "version": __version__}
 
 
 @operation("GET", "/api/openapi.json", "anyone", summary="This description", answer=mapping(ANY, 20))

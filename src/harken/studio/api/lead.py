@@ -13,7 +13,7 @@ from harken.core.records import Prompt
 from harken.store import events
 from harken.store.connection import StorageError
 from harken.store.events import stamp
-from harken.store.files import KINDS, Reader, json_line
+from harken.store.files import KINDS, UNPACKED, Reader, json_line
 from harken.store.names import name_key
 from harken.store.schema import judgments
 from harken.store.snapshots import snapshot
@@ -159,11 +159,11 @@ async def import_judgments(call: Call) -> Json:
 
 
 def _store(call: Call, path: Path) -> Json:
-    for n, record in enumerate(Reader(path)):
+    for n, record in enumerate(Reader(path, unpacked_limit=UNPACKED)):
         if n == 0 and isinstance(record, Prompt):
             raise UserError("The file holds prompts that nobody has judged.", "Add them to a project as items.")
         check_texts(record)
-    result = call.site.db.import_file(path)
+    result = call.site.db.import_file(path, unpacked_limit=UNPACKED)
     return {"kind": result.kind, "added": result.added, "already": result.already, "repeats_an_answer": result.repeating}
 
 

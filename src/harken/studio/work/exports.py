@@ -15,10 +15,10 @@ from typing import Any, Literal
 from harken.core.errors import UserError
 from harken.core.records import Choice, Judgment, Prompt
 from harken.store.database import Database, for_purpose, in_project
-from harken.store.files import json_line, write_jsonl
+from harken.store.files import json_line, write_jsonl, write_table
 
-What = Literal["comparisons", "demonstrations", "ratings", "edits", "prompts"]
-WHATS: tuple[What, ...] = ("comparisons", "demonstrations", "ratings", "edits", "prompts")
+What = Literal["comparisons", "demonstrations", "ratings", "thumbs", "edits", "prompts"]
+WHATS: tuple[What, ...] = ("comparisons", "demonstrations", "ratings", "thumbs", "edits", "prompts")
 SHAPES = ("harken", "trl", "trl_ties")
 Row = dict[str, Any]
 
@@ -34,8 +34,8 @@ def export_rows(db: Database, what: What, shape: str = "harken", *, project: int
     if what not in WHATS or shape not in SHAPES:
         raise UserError(f"No export of {what} in the shape {shape}.", f"Choose of {', '.join(WHATS)}; {', '.join(SHAPES)}.")
     where = [*([in_project(project)] if project else ()), *([for_purpose(purpose)] if purpose else ())]
-    make = {"comparisons": _comparisons, "demonstrations": _demonstrations, "ratings": _ratings, "edits": _edits,
-            "prompts": _prompts}[what]
+    make = {"comparisons": _comparisons, "demonstrations": _demonstrations, "ratings": _ratings, "thumbs": _thumbs,
+            "edits": _edits, "prompts": _prompts}[what]
     for judgment in db.judgments(where):
         for row in make(judgment, shape):
             yield row | {k: v for k, v in (("form_version", judgment.form_version),
@@ -47,7 +47,7 @@ def _comparisons(judgment: Judgment, shape: str) -> Iterator[Row]:
     if choice is None:
         return
     if shape == "harken":
-        yield choice.to_json() | ({"strength": judgment.payload["strength"]} if "strength" in judgment.payload else {})
+        yield choice.to_json()
         return
     yield from trl_pairs(choice, ties=shape == "trl_ties")
 
@@ -75,12 +75,12 @@ def _demonstrations(judgment: Judgment, shape: str) -> Iterator[Row]:
 
 def _ratings(judgment: Judgment, shape: str) -> Iterator[Row]:
     """One row for each completion that was rated: the overall score and the flags."""
-    if "score" in judgment.payload:
-        yield {**judgment.prompt.to_json(), "completion": judgment.payload["completion"], "score": judgment.payload["score"],
-               **_who(judgment.labeler, judgment.group)}
-    for text, rating in zip(judgment.payload.get("completions", []), judgment.payload.get("ratings", [])):
-        yield {**judgment.prompt.to_json(), "completion": text, "score": rating["overall"], "flags": rating["flags"],
-               "prompt_flags": judgment.payload["prompt_flags"], **_who(judgment.labeler, judgment.group)}
+    yield from (rating.to_json() for rating in judgment.ratings())
+
+
+def _thumbs(judgment: Judgment, shape: str) -> Iterator[Row]:
+    if judgment.kind == "thumb":
+        yield judgment.to_json()
 
 
 def _edits(judgment: Judgment, shape: str) -> Iterator[Row]:
@@ -108,10 +108,13 @@ def _who(labeler: str | None, group: Any) -> Row:
 
 
 def write_rows(path: Path, rows: Iterator[Row]) -> int:
-    """Writes rows as `.jsonl`, `.jsonl.gz` or `.parquet` and returns how many. Nested values stay nested in Parquet."""
+    """Writes rows as `.jsonl`, `.jsonl.gz`, `.csv` or `.parquet` and returns how many. Nested values stay nested in Parquet
+    and are JSON text in CSV."""
+    if path.suffix == ".csv":
+        return write_table(path, rows)
     if path.suffix != ".parquet":
         if not path.name.endswith((".jsonl", ".jsonl.gz")):
-            raise UserError(f"{path.name} ends in none of .jsonl, .jsonl.gz, .parquet.", "Give --out such a name.")
+            raise UserError(f"{path.name} ends in none of .jsonl, .jsonl.gz, .csv, .parquet.", "Give --out such a name.")
         return write_jsonl(path, rows)
     try:
         import pyarrow
@@ -151,5 +154,8 @@ def _arrow_type(kind: Any, name: str) -> Any:
 def _for_parquet(row: Row) -> Row:
     """A column has one type: prompts are always lists of messages, free-form fields are JSON."""
     prompt = row.get("prompt")
-    row = row | ({"prompt": [{"role": "user", "content": prompt}]} if isinstance(prompt, str) else {})
-    return row | ({"meta": json_line(row["meta"])} if "meta" in row else {})
+    row = row | {"prompt": [{"role": "user", "content": prompt}]} if isinstance(prompt, str) else dict(row)
+    for name in ("prompt", "messages"):
+        if name in row:
+            row[name] = [m | {"tool_calls": json_line(m["tool_calls"])} if "tool_calls" in m else m for m in row[name]]
+    return row | {name: json_line(row[name]) for name in ("meta", "tools") if name in row}

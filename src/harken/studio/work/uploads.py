@@ -13,7 +13,6 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import math
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,13 +22,12 @@ from typing import Any, TypeVar
 
 from harken.core.errors import UserError
 from harken.core.records import content_hash
-from harken.store.files import Reader
+from harken.store.files import UNPACKED, Reader
+from harken.store.parsing import parse
 from harken.studio.work.projects import ITEM, LONGEST, items_of
 
 Row = dict[str, Any]
 T = TypeVar("T")
-UNPACKED_BYTES = 64 << 20
-"""What an upload may hold once it is unpacked."""
 LINE_BYTES = 16 << 20
 """The longest line of an upload, and the largest JSON array."""
 # Names that only an item has; what other shapes have too does not tell them apart.
@@ -55,7 +53,7 @@ def _items(path: Path) -> Iterator[Row]:
     array = _array(path)
     first = _first_row(path) if array is None else next(iter(array), None)
     if not isinstance(first, dict) or not first.keys() & OWN or "ranks" in first:
-        yield from map(items_of, Reader(path))
+        yield from map(items_of, Reader(path, unpacked_limit=UNPACKED))
         return
     if array is not None:
         yield from own_rows((json.dumps(row).encode() for row in array), str(path), "row")
@@ -70,24 +68,13 @@ def own_rows(lines: Iterable[bytes], name: str, unit: str = "line") -> Iterator[
         if not line.strip():
             continue
         try:
-            row = json.loads(line, parse_constant=_no_constant, parse_float=_finite)
-        except (ValueError, RecursionError):
-            raise UserError(f"{name}, {unit} {n}: not valid JSON.", "Correct it; none was added.") from None
+            row = parse(line.decode("utf-8"))
+        except ValueError as error:
+            raise UserError(f"{name}, {unit} {n}: {error}.", "Correct it; none was added.") from None
         if not isinstance(row, dict):
             raise UserError(f"{name}, {unit} {n}: a row must be an object, found {type(row).__name__}.",
                             "Correct it; none was added.")
         yield _sampled(row)
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _finite(digits: str) -> float:
-    value = float(digits)
-    if not math.isfinite(value):
-        raise ValueError(f"{digits[:40]} is too large a number")
-    return value
 
 
 def _sampled(row: Row) -> Row:
@@ -128,7 +115,7 @@ def _first_row(path: Path) -> Row | None:
 
 
 def _unpack(data: bytes, path: Path) -> None:
-    """Writes an upload to the disk, unpacked, and stops where it grows beyond `UNPACKED_BYTES`."""
+    """Writes an upload to the disk, unpacked, and stops where it grows beyond `UNPACKED`."""
     if data[:2] != b"\x1f\x8b":
         path.write_bytes(data)
         return
@@ -137,8 +124,8 @@ def _unpack(data: bytes, path: Path) -> None:
         with gzip.open(io.BytesIO(data)) as packed, path.open("wb") as out:
             while part := packed.read(1 << 16):
                 size += len(part)
-                if size > UNPACKED_BYTES:
-                    raise UserError(f"{path} holds more than {UNPACKED_BYTES >> 20} MB once it is unpacked.",
+                if size > UNPACKED:
+                    raise UserError(f"{path} holds more than {UNPACKED >> 20} MB once it is unpacked.",
                                     "Split it and send the parts, or import it on the server: harken import FILE.")
                 out.write(part)
     except (OSError, EOFError, zlib.error):
@@ -149,6 +136,10 @@ def _check_lines(path: Path) -> None:
     """Refuses a line, or a file that is one array, which would fill the memory when it is read."""
     line, most = 0, LINE_BYTES
     with path.open("rb") as file:
+        head = file.read(1000).lstrip()[:1]
+        if head not in (b"[", b"{"):
+            return  # another container: the reader has bounds of its own
+        file.seek(0)
         while part := file.read(1 << 16):
             first, *rest = part.split(b"\n")
             line += len(first)
@@ -156,8 +147,7 @@ def _check_lines(path: Path) -> None:
                 raise UserError(f"{path} has a line of more than {most >> 20} MB.",
                                 "Send JSON Lines, one object a line; a text may have 200,000 characters.")
             line = len(rest[-1]) if rest else line
-        file.seek(0)
-        if file.read(1000).lstrip()[:1] == b"[" and path.stat().st_size > most:
+        if head == b"[" and path.stat().st_size > most:
             raise UserError(f"{path} is one JSON array of more than {most >> 20} MB.", "Send JSON Lines, one object a line.")
 
 

@@ -1,0 +1,192 @@
+"""The shapes of feedback files: a row is read by the first line of `SHAPES` whose fields it has.
+
+    read_row({"prompt": "Hi", "chosen": "Hello.", "rejected": "Go."})      # Found(records=[Choice(…)], unread=[])
+
+An adapter is one function, `Row` -> records: it takes what it reads out of the row and raises `ValueError` with the reason
+alone. What it leaves is looked at by name (`fields.check_unread`). A new shape is a function and a line of `SHAPES`; a
+shape of your own needs neither: `Reader(path, adapter=my_lab.shapes.read)`, `harken import FILE --shape my_lab.shapes:read`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from harken.core.errors import UserError
+from harken.core.formats import is_dialogue
+from harken.core.records import Choice, Demonstration, Judgment, Prompt
+from harken.store.shapes.answers import conversation, edited, prompt_answer
+from harken.store.shapes.fields import Row, check_unread
+from harken.store.shapes.pairs import A_AND_B, PAIRS, a_and_b, chosen_rejected, openai_preference, own_comparison
+from harken.store.shapes.parts import CONVERSATIONS
+from harken.store.shapes.published import (
+    arena,
+    fine_grained,
+    helpsteer2,
+    helpsteer3,
+    kaggle,
+    listed,
+    nectar,
+    oasst_flat,
+    oasst_tree,
+    scored,
+    shp,
+    summaries,
+    webgpt,
+)
+
+Kind = Literal["comparisons", "demonstrations", "prompts", "ratings", "thumbs", "edits"]
+Record = Choice | Demonstration | Prompt | Judgment
+Adapter = Callable[[Row], Sequence[Record]]
+Condition = Callable[[Row], bool] | None
+KIND_OF = {"rating": "ratings", "thumb": "thumbs", "edit": "edits", "prompt": "prompts"}
+
+SHAPES: tuple[tuple[tuple[tuple[str, ...], ...], Condition, Adapter], ...] = (
+    ((("replies",), ("message_tree_id", "prompt")), None, oasst_tree),
+    ((("message_tree_id", "parent_id"), ("message_tree_id", "message_id")), None, oasst_flat),
+    ((("prediction 1", "preference"),), None, fine_grained),
+    ((("human_ref_A", "human_ref_B"),), None, shp),
+    ((("answer_0", "answer_1", "score_0", "score_1"),), None, webgpt),
+    ((("info", "summaries"),), None, summaries),
+    ((("conversation_a", "conversation_b"),), None, arena),
+    ((("winner_model_a", "winner_model_b"),), None, kaggle),
+    ((("response1", "response2", "overall_preference"),), None, helpsteer3),
+    ((("response_1", "response_2", "preference_strength"),), None, helpsteer2),
+    ((("answers",),), lambda row: listed(row, "answers", "rank"), nectar),
+    ((("completions",),), lambda row: listed(row, "completions", "overall_score"), scored),
+    ((("completions",), ("ranks",)), None, own_comparison),
+    ((("input", "preferred_output"),), lambda row: not isinstance(row["input"], str), openai_preference),
+    (tuple((name,) for pair in PAIRS for name in pair), None, chosen_rejected),
+    (A_AND_B, None, a_and_b),
+    ((("prompt", "original", "completion"),), None, edited),
+    (tuple((name,) for name in CONVERSATIONS), None, conversation),
+    ((("completion",), ("instruction",), ("question", "answer"), ("question", "response"), ("query", "response"),
+      ("input", "output"), ("prompt",)), None, prompt_answer),
+)
+PLAIN = frozenset(("prompt", "completions", "ranks", "labeler", "group"))
+_known: dict[tuple[str, ...], list[tuple[Condition, Adapter]]] = {}
+
+
+@dataclass
+class Found:
+    """What a row held: its records, the fields that were not read, and what is worth a note."""
+
+    records: list[Record]
+    unread: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    written: bool = True
+    """Whether a labeler that the row names wrote its prompt."""
+
+
+def adapters(row: Row) -> list[tuple[Condition, Adapter]]:
+    """The functions that may read a row with these fields, in order."""
+    names = tuple(row)
+    if names not in _known:
+        have = {*row, *row.nulls}
+        if len(_known) > 1000:
+            _known.clear()
+        _known[names] = [(condition, adapter) for fields, condition, adapter in SHAPES
+                         if any(set(group) <= set(row) for group in fields)]
+        if not _known[names] and "prompt" in have:
+            raise ValueError('"prompt" is null: there is no prompt')
+    return _known[names]
+
+
+def adapter_for(row: Row) -> Adapter:
+    """The function that reads a row. Raises `ValueError` naming the fields where none does."""
+    for condition, adapter in adapters(row):
+        if condition is None or condition(row):
+            return adapter
+    found = ", ".join(sorted(map(str, row))[:8]) or "none"
+    raise ValueError(f"no known shape has these fields: {found}")
+
+
+def read_row(given: Mapping[str, Any], *, asked: Kind | None = None, ignore: Collection[str] = (),
+             adapter: Adapter | None = None) -> Found:
+    """The records of one parsed row. `asked` is the kind that somebody asked for, if anybody did; `ignore` names fields
+    that may stay unread."""
+    if adapter is None and not ignore and (plain := _plain_comparison(given)):
+        return plain
+    row = Row(given)
+    if ignore:
+        for name in ignore:
+            row.pop(name, None)
+    if adapter is not None:
+        return Found(_checked(adapter(row)))
+    records = list(adapter_for(row)(row))
+    for name in ("form_version", "instruction_hash"):  # an export of the studio's says under which form it was given
+        row.take(name)
+    if row.keys() <= row.used:
+        return Found(records, [], row.notes)
+    if asked == "prompts":
+        judged = "asked"
+    else:
+        judged = "prompt" if any(isinstance(r, Prompt) for r in records) else \
+            "comparison" if any(isinstance(r, Choice) for r in records) else "answer"
+    unread = check_unread(row, judged=judged, said=_texts(records))
+    if ignore:
+        unread = sorted({*unread, *(name for name in ignore if name in given)})
+    return Found(records, unread, row.notes)
+
+
+def _plain_comparison(given: Mapping[str, Any]) -> Found | None:
+    """Harken's own comparison with nothing beside it, the row that is read most; any other goes the long way."""
+    asked = given.get("prompt")
+    if not given.keys() <= PLAIN or "ranks" not in given or not isinstance(asked, str) or is_dialogue(asked):
+        return None
+    try:
+        return Found([Choice.from_json(given)])
+    except ValueError:
+        return None
+
+
+def _checked(made: Record | Iterable[Record]) -> list[Record]:
+    records = [made] if isinstance(made, Record) else list(made)
+    for record in records:
+        if not isinstance(record, Record):
+            raise UserError(f"The shape's function returned a {type(record).__name__}.",
+                            "Return records: Choice, Demonstration, Prompt or Judgment (harken.core.records).")
+    return records
+
+
+def _texts(records: Iterable[Record]) -> set[str]:
+    """Every text that was read of a row."""
+    found: set[str] = set()
+    for record in records:
+        asked = record if isinstance(record, Prompt) else record.prompt
+        found |= {m.content.strip() for m in asked.messages}
+        if isinstance(record, Choice):
+            found |= {o.strip() for o in record.options}
+        elif isinstance(record, Demonstration):
+            found.add(record.completion.strip())
+        elif isinstance(record, Judgment):
+            found.add(str(record.payload.get("completion", "")).strip())
+    return found
+
+
+def kind_of(record: Record) -> Kind:
+    """Which file a record belongs in."""
+    if isinstance(record, Choice):
+        return "comparisons"
+    if isinstance(record, Judgment):
+        return KIND_OF[record.kind]  # type: ignore[return-value]
+    return "prompts" if isinstance(record, Prompt) else "demonstrations"
+
+
+def named_adapter(name: str) -> Adapter:
+    """A function given as `my_lab.shapes:read`; the working folder is on the path."""
+    module, _, function = name.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Adapter | None = getattr(importlib.import_module(module), function, None) if function else None
+    except ImportError as error:
+        raise UserError(f"--shape {name}: {error}.",
+                        "Name it module:function, like my_lab.shapes:read, from its folder.") from None
+    if not callable(found):
+        raise UserError(f"--shape {name} names no function.", "Name it module:function, like my_lab.shapes:read.")
+    return found

@@ -1,0 +1,161 @@
+"""One answer or none: demonstrations, ratings, thumbs, edits, prompts.
+
+A row with a verdict on its answer is a rating (a number, higher is better) or a thumb (yes or no), never a demonstration.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from harken.core.formats import HUMAN_TURN
+from harken.core.records import Demonstration, Judgment, Prompt
+from harken.store.shapes.dialogue import answer_of, messages
+from harken.store.shapes.fields import Row
+from harken.store.shapes.parts import (
+    CONVERSATIONS,
+    Turns,
+    answer,
+    begun,
+    demonstration,
+    judged,
+    number,
+    parsed,
+    prompt,
+    question,
+    string,
+    turns,
+    without_prompt,
+)
+
+ANSWERS = ("completion", "output", "response", "answer")
+THUMBS = ("label", "kto_tag", "thumb", "thumbs", "feedback", "liked")
+RATINGS = ("score", "rating")
+YES = frozenset(("true", "1", "up", "thumbs_up", "thumbs up", "thumbsup", "👍", "like", "liked", "good", "positive", "desirable"))
+NO = frozenset(("false", "0", "down", "thumbs_down", "thumbs down", "thumbsdown", "👎", "dislike", "disliked", "bad", "negative",
+                "undesirable"))
+One = Demonstration | Judgment | Prompt
+
+
+def edited(row: Row) -> list[Judgment]:
+    """`{"prompt", "original", "completion", "spans"}`: Harken's edits. The edited answer is preferred to the original."""
+    original, completion = string(row, "original"), string(row, "completion")
+    payload: dict[str, Any] = {"completion": completion, "original": original, "spans": parsed(row.take("spans")), **_flags(row)}
+    if not isinstance(payload["spans"], list):
+        raise ValueError('"spans" must be a list')
+    if completion != original:
+        payload |= {"completions": [completion, original], "ranks": [1, 2]}
+    return [judged(row, _asked(row), "edit", payload)]
+
+
+def prompt_answer(row: Row) -> list[One]:
+    """A prompt (`prompt`, `instruction` + `input`, `question`, messages) and an answer (`completion`, `output`, `response`,
+    `answer`), or the prompt alone. Self-Instruct's `instances` are several inputs and outputs of one instruction."""
+    if isinstance(row.get("instances"), list):
+        return _instances(row)
+    name = _answer_name(row)
+    if name is None:
+        return [_alone(row)]
+    given = row.get("prompt")
+    asked = _asked(row)
+    value = row.take(name)
+    if isinstance(value, list) and len(value) > 1:
+        found = messages(value, name)
+        if found[:len(asked)] == asked:
+            found = found[len(asked):]
+        text = answer_of(found, name)
+    elif isinstance(value, (str, list, Mapping)):
+        text = answer(value, name)
+    else:
+        raise ValueError(f'"{name}" must be a string, found {type(value).__name__}')
+    if isinstance(given, str) and HUMAN_TURN.match(given):
+        asked, (text,) = begun(asked, without_prompt(given, [text]) or [text])
+    return [_with_verdict(row, asked, text)]
+
+
+def _answer_name(row: Row) -> str | None:
+    if "completion" in row:
+        return "completion"
+    if "prompt" in row:  # an `answer` beside a prompt is what its answers are checked against
+        return row.first("response", "output")
+    return row.first(*ANSWERS[1:])
+
+
+def _alone(row: Row) -> Prompt:
+    null = next((name for name in ("completion", "output", "response") if name in row.nulls), None)
+    if null:
+        raise ValueError(f'"{null}" is null')
+    row.used |= {"labeler", "group"}  # whoever wrote it: `Reader.judgments` keeps them
+    return prompt(row, _asked(row))
+
+
+def _asked(row: Row) -> Turns:
+    asked = question(row)
+    if asked is None:
+        raise ValueError('"prompt" is missing')
+    return asked
+
+
+def conversation(row: Row) -> list[One]:
+    """Messages (OpenAI, ShareGPT): a last turn of the assistant is the answer to all before it; else all are a prompt."""
+    name = next(n for n in CONVERSATIONS if n in row)
+    found = turns(parsed(row.take(name)), name)
+    if "completion" in row or found[-1].role != "assistant":
+        row.used.discard(name)
+        return prompt_answer(row)
+    if len(found) == 1:
+        raise ValueError("the conversation begins with the assistant: there is no prompt")
+    last = parsed(row[name])[-1] if not isinstance(row[name], str) or row[name].strip()[:1] == "[" else {}
+    if isinstance(last, Mapping) and (last.get("weight", 1) in (0, False) or last.get("train", True) is False):
+        raise ValueError("the last answer has the weight 0: it is no example to learn from")
+    return [_with_verdict(row, found[:-1], answer_of(found[-1:], name))]
+
+
+def _with_verdict(row: Row, asked: Turns, text: str) -> One:
+    """A rating where the row has a score, a thumb where it has a label, else a demonstration."""
+    rating = next((n for n in RATINGS if n in row or n in row.nulls), None)
+    if rating is not None:
+        return judged(row, asked, "rating", {"completion": text, "score": _score(row, rating), **_flags(row)})
+    thumb = row.first(*THUMBS)
+    if thumb is not None:
+        payload: dict[str, Any] = {"completion": text, "label": _thumb(row.take(thumb), thumb)}
+        weight = number(row.take("weight"))
+        return judged(row, asked, "thumb", payload | ({} if weight is None else {"weight": weight}))
+    null = next((name for name in THUMBS if name in row.nulls), None)
+    if null:
+        raise ValueError(f'"{null}" is null: nobody judged the answer')
+    return demonstration(row, asked, text)
+
+
+def _score(row: Row, name: str) -> float | None:
+    score = number(row.take(name))
+    if score is not None and (isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score)):
+        raise ValueError(f'"{name}" must be a number, found {type(row[name]).__name__}')
+    return score
+
+
+def _flags(row: Row) -> dict[str, Any]:
+    found = {name: parsed(row.take(name)) for name in ("flags", "prompt_flags") if name in row}
+    if not isinstance(found.get("flags", {}), Mapping) or not isinstance(found.get("prompt_flags", []), list):
+        raise ValueError('"flags" must be an object and "prompt_flags" a list')
+    return found
+
+
+def _thumb(value: object, name: str) -> bool:
+    said = str(number(value)).strip().lower()
+    if said in YES or said in NO:
+        return said in YES
+    raise ValueError(f'"{name}" {str(value)[:40]!r} is neither yes nor no')
+
+
+def _instances(row: Row) -> list[One]:
+    instances = row.take("instances")
+    if not instances or not all(isinstance(i, Mapping) and "output" in i for i in instances):
+        raise ValueError('"instances" must be a list of objects with an "output"')
+    found: list[One] = []
+    for instance in instances:
+        inner = Row({**{k: v for k, v in row.items() if k != "instances"}, **instance})
+        found += prompt_answer(inner)
+        row.used |= inner.used
+    return found

@@ -1,0 +1,183 @@
+"""Conversations: lists of messages in the forms people use, and dialogues written as one text.
+
+A string that begins with `Human:` (Anthropic), holds ChatML, or is JSON of messages is read as the turns it holds, in
+every kind of file; a dialogue in another chat format is refused: as one user's message it would teach the markers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harken.core.formats import CHATML_MARK, HUMAN_TURN, JSON_MESSAGES, foreign_format
+from harken.core.records import EXTRA, Message, Role
+from harken.store.shapes.fields import means_verdict
+
+ROLES: dict[str, Role] = {
+    "user": "user", "human": "user", "prompter": "user", "system": "system", "developer": "system", "assistant": "assistant",
+    "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant", "model": "assistant", "ai": "assistant",
+    "chatbot": "assistant", "tool": "tool", "function": "tool", "observation": "tool", "function_response": "tool",
+    "tool_response": "tool", "ipython": "tool"}
+CALLS = ("function_call", "tool_call")
+TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):|\A\s*(System):")
+CHATML = re.compile(r"<\|im_start\|>([A-Za-z_]+)\n(.*?)(?:<\|im_end\|>\n?|\Z)", re.S)
+KNOWN = frozenset(("role", "content", "from", "value", "text", *EXTRA, "function_call", "weight", "train", "id", "loss"))
+MEDIA = ("images", "image", "videos", "video", "audios", "audio", "attachments")
+
+
+def messages(value: object, name: str) -> tuple[Message, ...]:
+    """Messages in OpenAI's form, ShareGPT's (`from`, `value`) or content blocks of text; one object is one message."""
+    if isinstance(value, Mapping):
+        value = [value]
+    if not isinstance(value, (list, tuple)) or not value:
+        found = "an empty list" if value == [] else type(value).__name__
+        raise ValueError(f'"{name}" must be a list of messages, found {found}')
+    return tuple(_message(m) for m in value)
+
+
+def _message(given: object) -> Message:
+    if not isinstance(given, Mapping):
+        raise ValueError(f"a message must be an object, found {type(given).__name__}")
+    if given.keys() - KNOWN:
+        _check_rest(given)
+    role: Any = given.get("role", given.get("from"))
+    content: Any = next((given[n] for n in ("content", "value", "text") if given.get(n) is not None), None)
+    extra = {key: given[key] for key in EXTRA if given.get(key)}
+    if role in CALLS:
+        return Message("assistant", "", {"tool_calls": _calls(content)})
+    if given.get("function_call"):
+        extra["tool_calls"] = [{"type": "function", "function": given["function_call"]}]
+    if isinstance(extra.get("tool_calls"), str):
+        extra["tool_calls"] = json.loads(extra["tool_calls"])
+    if isinstance(content, list):
+        content = "".join(_part(part) for part in content)
+    if content is None and "tool_calls" not in extra:
+        raise ValueError('"content" of a message is null')
+    return Message.from_json({"role": ROLES.get(role, role) if isinstance(role, str) else role, "content": content, **extra})
+
+
+def _check_rest(given: Mapping[str, Any]) -> None:
+    for name in given.keys() - KNOWN:
+        if name in MEDIA and given[name]:
+            raise ValueError(f'"{name}" of a message cannot be read: only text can')
+        if means_verdict(name) and given[name] not in (None, "", [], {}):
+            raise ValueError(f'"{name}" of a message holds a verdict, which is not read there')
+
+
+def _part(part: object) -> str:
+    if isinstance(part, str):
+        return part
+    if isinstance(part, Mapping) and part.get("type", "text") in ("text", "input_text", "output_text"):
+        text = next((part[n] for n in ("text", "value", "content") if part.get(n) is not None), None)
+        if isinstance(text, str):
+            return text
+    kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+    raise ValueError(f"a message holds a part of the type {kind}, and only text can be read")
+
+
+def _calls(content: object) -> list[dict[str, Any]]:
+    """ShareGPT's turn `function_call`: JSON text of one call or a list of them."""
+    try:
+        found = json.loads(content) if isinstance(content, str) else content
+    except ValueError:
+        found = None
+    calls = found if isinstance(found, list) else [found]
+    if not calls or not all(isinstance(c, Mapping) and "name" in c for c in calls):
+        raise ValueError("a function call must be JSON with a name and arguments")
+    return [{"type": "function", "function": c} for c in calls]
+
+
+def json_messages(text: str, name: str) -> tuple[Message, ...] | None:
+    """Messages that a table holds as JSON text; None where the text is none."""
+    if not JSON_MESSAGES.match(text):
+        return None
+    try:
+        found = json.loads(text)
+    except ValueError:
+        raise ValueError(f'"{name}" looks like a list of messages written as text, and is not JSON') from None
+    return messages(found, name)
+
+
+def prompt_turns(text: str, name: str = "prompt") -> tuple[Message, ...]:
+    """A prompt given as text: the turns it holds, or itself as the user's message."""
+    if HUMAN_TURN.match(text):
+        return transcript(text)
+    return json_messages(text, name) or chatml(text) or (Message("user", refuse_formats(text, name)),)
+
+
+def refuse_formats(text: str, name: str) -> str:
+    """The text, if it is not a dialogue in a chat format that is not read."""
+    if foreign_format(text):
+        raise ValueError(f'"{name}" is a dialogue in a model\'s chat format; give its turns as messages (role, content)')
+    return text
+
+
+def chatml(text: str) -> tuple[Message, ...] | None:
+    """`<|im_start|>role … <|im_end|>` as messages. An empty last assistant turn only says whose turn it is."""
+    if CHATML_MARK not in text:
+        return None
+    found = list(CHATML.finditer(text))
+    if not found or "".join(m[0] for m in found).strip() != text.strip():
+        raise ValueError("the text holds ChatML marks that do not make up a dialogue")
+    turns = [Message.from_json({"role": ROLES.get(m[1], m[1]), "content": m[2]}) for m in found]
+    if turns[-1].role == "assistant" and not turns[-1].content.strip():
+        turns.pop()
+    return tuple(turns)
+
+
+def turns_of(text: str) -> list[tuple[Role, int, str]]:
+    """Turns of an Anthropic transcript: role, where its text starts, the text."""
+    marks = list(TURN.finditer(text))
+    ends = [m.start() for m in marks[1:]] + [len(text)]
+    roles: dict[str, Role] = {"Human": "user", "Assistant": "assistant", "System": "system"}
+    return [(roles[m[1] or m[2]], m.end(), text[m.end():end].strip(" \n")) for m, end in zip(marks, ends, strict=True)]
+
+
+def transcript(text: str) -> tuple[Message, ...]:
+    """A transcript as messages.
+
+    A last turn "Assistant:" without text only says whose turn it is; one that goes on with "Human:"
+    in the middle of a line (1 of 1,987 in the helpful set) is parted there.
+    """
+    found = [Message(role, content) for role, _, content in turns_of(text)]
+    if found[-1].role == "assistant":
+        answer, marker, question = found.pop().content.rpartition(" Human:")
+        if marker or question:
+            found.append(Message("assistant", (answer if marker else question).strip(" \n")))
+        if marker:
+            found.append(Message("user", question.strip(" \n")))
+    return tuple(found)
+
+
+def with_system(turns: Sequence[Message], system: str) -> tuple[Message, ...]:
+    """The turns after a system message; one that they begin with already must be the same."""
+    if turns and turns[0].role == "system":
+        if turns[0].content.strip() != system.strip():
+            raise ValueError("the row has a system prompt, and its messages begin with another one")
+        return tuple(turns)
+    return (Message("system", system), *turns)
+
+
+def history_turns(value: object) -> tuple[Message, ...]:
+    """Alpaca's `history`: pairs of question and answer."""
+    if not isinstance(value, list) or not all(
+            isinstance(p, (list, tuple)) and len(p) == 2 and all(isinstance(t, str) for t in p) for p in value):
+        raise ValueError('"history" must be a list of [question, answer]')
+    return tuple(m for question, answer in value for m in (Message("user", question), Message("assistant", answer)))
+
+
+def answer_of(turns: Sequence[Message], name: str) -> str:
+    """The text of one assistant message."""
+    if len(turns) != 1 or turns[0].role != "assistant":
+        raise ValueError(f'"{name}" must end in exactly one assistant message after the prompt, found '
+                         f'{", ".join(m.role for m in turns) or "none"}')
+    if turns[0].extra:
+        raise ValueError(f'the answer in "{name}" holds {", ".join(turns[0].extra)}, and only its text can be judged or learnt')
+    return turns[0].content
+
+
+def shared(one: Sequence[object], other: Sequence[object]) -> int:
+    """How many items two sequences have in common from the start."""
+    return next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))

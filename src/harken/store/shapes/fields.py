@@ -1,0 +1,180 @@
+"""What a field's name means, and which of a row's fields were read.
+
+An adapter takes fields out of a `Row` with `take`; what it leaves is unread. `check_unread` refuses a row whose unread
+fields hold a verdict, a part of the prompt or another answer, and returns the others, to be counted. docs/data.md has
+the table of names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+from typing import Any
+
+VERDICT_WORDS = frozenset(
+    ["label", "labels", "labelled", "labeled", "rating", "ratings", "rated", "score", "scores", "scored", "rank", "ranks",
+     "ranking", "rankings", "ranked", "preference", "preferences", "preferred", "prefer", "prefers", "winner", "winners", "won",
+     "win", "wins", "loser", "tie", "ties", "tied", "better", "best", "worse", "worst", "thumb", "thumbs", "thumbsup",
+     "thumbsdown", "feedback", "feedbacks", "vote", "votes", "voted", "upvote", "upvotes", "upvoted", "downvote", "downvotes",
+     "downvoted", "like", "likes", "liked", "dislike", "disliked", "reward", "rewards", "verdict", "verdicts", "judgement",
+     "judgements", "judgment", "judgments", "choice", "choices", "accept", "accepted", "approve", "approved", "rejected",
+     "chosen", "selected", "selection", "kto", "flip", "flipped", "swap", "swapped", "reversed", "reverse", "inverted", "status",
+     "quality", "helpfulness", "helpful", "unhelpful", "harmlessness", "harmless", "harmful", "harmfulness", "safe", "safer",
+     "unsafe", "safety", "correctness", "correct", "incorrect", "coherence", "coherent", "complexity", "verbosity", "honesty",
+     "honest", "truthfulness", "truthful", "toxicity", "toxic", "relevance", "stars", "star", "grade", "grades", "good", "bad",
+     "desirable", "undesirable", "evaluation", "evaluations", "annotation", "annotations", "satisfaction", "satisfied",
+     "overall"])
+"""A field with one of these words in its name is a verdict: `is_response_0_safe`, `kto_tag`, `winner_model_a`."""
+
+ABOUT = frozenset(["source", "sources", "model", "models", "type", "types", "version", "url", "time", "timestamp", "date", "by",
+                   "rationale", "rationales", "reason", "reasons", "reasoning", "explanation", "comment", "comments", "statement",
+                   "elaboration", "template", "dataset", "confidence", "generator"])
+"""A name that ends with one of these only tells about a verdict: `label_source`, `feedback_model`."""
+
+ANSWER_WORDS = frozenset(["completion", "completions", "response", "responses", "output", "outputs", "answer", "answers", "reply",
+                          "replies", "generation", "generations", "candidate", "candidates", "prediction", "predictions",
+                          "summary", "summaries", "chosen", "rejected"])
+REFERENCE_WORDS = frozenset(["reference", "correct", "gold", "golden", "ground", "expected", "true", "final", "target"])
+"""`answer`, or an answer with one of these words, is what a prompt's answers are checked against: no judgment."""
+
+PROMPT_NAMES = frozenset(
+    ["prompt", "prompts", "instruction", "instructions", "question", "questions", "query", "queries", "input", "inputs", "system",
+     "sys", "history", "context", "contexts", "messages", "conversation", "conversations", "dialog", "dialogue", "dialogues",
+     "chat", "post", "tools", "functions", "image", "images", "img", "video", "videos", "audio", "audios", "tool_calls",
+     "function_call", "attachments", "files"])
+PROMPT_ENDS = ("_prompt", "_instruction", "_question", "_query", "_history", "_context", "_message", "_messages",
+               "_conversation", "_image", "_images", "_audio", "_video")
+SYSTEM_NAMES = ("system", "system_prompt", "system_message")
+LABELER_NAMES = ("labeler", "labeller", "labeler_id", "annotator", "annotator_id", "annotator_name", "worker", "worker_id",
+                 "worker_name", "workerid", "rater", "rater_id", "judge", "evaluator", "evaluator_id",
+                 "user_id", "user", "username")
+"""Who judged, the first of these that a row has. The last three name the labeler only where something is judged."""
+ASKERS = LABELER_NAMES[-3:]
+
+PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+
+class UnreadField(ValueError):
+    """A field whose loss would change what the row says. Leaving the row out would choose among the judgments."""
+
+    def __init__(self, reason: str, action: str) -> None:
+        self.action = action
+        super().__init__(reason)
+
+
+class Row(dict[str, Any]):
+    """A row without its null fields; `nulls` names those, `used` what an adapter took, `aside` what it knows and leaves
+    unread, `notes` what is worth saying."""
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        super().__init__(given)
+        self.used: set[str] = set()
+        self.aside: set[str] = set()
+        self.notes: list[str] = []
+        self.nulls: frozenset[str] = frozenset()
+        if None in self.values():
+            self.nulls = frozenset(k for k, v in given.items() if v is None)
+            for name in self.nulls:
+                del self[name]
+
+    def take(self, name: str, default: Any = None) -> Any:
+        """A field's value; it counts as read."""
+        self.used.add(name)
+        return self.get(name, default)
+
+    def first(self, *names: str) -> str | None:
+        """The first of the names that the row has."""
+        return next((name for name in names if name in self), None)
+
+
+@lru_cache(4096)
+def _words(name: str) -> tuple[str, ...]:
+    return tuple(word.lower() for word in PARTS.findall(name))
+
+
+@lru_cache(4096)
+def means_verdict(name: str) -> bool:
+    words = _words(name)
+    return any(word in VERDICT_WORDS for word in words) and words[-1] not in ABOUT and not means_reference(name)
+
+
+@lru_cache(4096)
+def means_reference(name: str) -> bool:
+    words = [w for w in _words(name) if len(w) > 1]
+    held = [w for w in words if w in ANSWER_WORDS]
+    return words == ["answer"] or (bool(held) and any(w in REFERENCE_WORDS for w in words))
+
+
+@lru_cache(4096)
+def means_answer(name: str) -> bool:
+    words = [w for w in _words(name) if len(w) > 1]
+    return bool(words) and words[-1] in ANSWER_WORDS and not means_reference(name)
+
+
+@lru_cache(4096)
+def means_prompt(name: str) -> bool:
+    low = name.lower()
+    return low in PROMPT_NAMES or low.endswith(PROMPT_ENDS)
+
+
+def check_unread(row: Row, *, judged: str, said: Collection[str] = ()) -> list[str]:
+    """The unread fields' names, or `UnreadField`.
+
+    `judged`: "comparison", "answer" or "prompt" (what the row was read as), or "asked" (only its prompt was asked for).
+    `said`: the texts that were read; a field that repeats them loses nothing.
+    """
+    left = row.keys() - row.used
+    if not left:
+        return []
+    held = sorted(name for name in left if _holds_something(row[name]))
+    lost: dict[str, list[str]] = {"prompt": [], "verdict": [], "answer": []}
+    for name in held:
+        meaning = None if name in row.aside else _meaning(name, row[name], judged)
+        if meaning and not (meaning != "verdict" and _repeats(row[name], said)):
+            lost[meaning].append(name)
+    for meaning, names in lost.items():
+        if names:
+            raise _refusal(meaning, names, row)
+    return held
+
+
+def _meaning(name: str, value: Any, judged: str) -> str | None:
+    """What would be lost with a field: part of the prompt, a verdict, an answer; or nothing of these."""
+    said = isinstance(value, (str, list, Mapping, bytes))
+    if means_prompt(name) and said:
+        return "prompt"
+    if judged == "asked":
+        return None
+    if means_verdict(name) and value is not False:
+        return "verdict"
+    one_more = judged != "comparison" or _words(name)[:1] in (("chosen",), ("rejected",))
+    return "answer" if one_more and means_answer(name) and said else None
+
+
+def _refusal(meaning: str, names: list[str], row: Row) -> UnreadField:
+    quoted, ignored = ", ".join(f'"{name}"' for name in names[:6]), ",".join(names)
+    one, beside = len(names) == 1, ", ".join(sorted(row.used & row.keys())[:4]) or "the other fields"
+    if meaning == "verdict":
+        return UnreadField(f"{quoted} {'holds a verdict that is' if one else 'hold verdicts that are'} not read beside {beside}",
+                           f"Name it as what it is (--field label={names[0]}, score={names[0]} or preference={names[0]}), "
+                           f"or leave it unread on purpose: --ignore {ignored}.")
+    if meaning == "prompt":
+        return UnreadField(f"{quoted} {'belongs' if one else 'belong'} to the prompt and cannot be read beside {beside}",
+                           f"Put it into the prompt, name the prompt (--field prompt={names[0]}), or leave it unread on "
+                           f"purpose: --ignore {ignored}.")
+    return UnreadField(f"{quoted} {'holds' if one else 'hold'} answers, which are not read beside {beside}",
+                       f"Import the prompts alone (--as prompts), name the answer (--field completion={names[0]}), or leave "
+                       f"it unread on purpose: --ignore {ignored}.")
+
+
+def _holds_something(value: Any) -> bool:
+    return not (value is None or value == "" or value == [] or value == {})
+
+
+def _repeats(value: Any, said: Collection[str]) -> bool:
+    """Whether every text in a value was read already."""
+    if isinstance(value, str):
+        return value.strip() in said
+    if isinstance(value, Mapping):
+        return _repeats(value.get("content", value.get("value", 0)), said)
+    return isinstance(value, list) and all(_repeats(v, said) for v in value)

@@ -1,0 +1,148 @@
+"""`harken rank`, `aggregate` and `agreement --judge`: stored votes in others' layouts, as a stranger would give them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from harken.cli import main as cli
+from harken.core.errors import UserError
+from harken.store.verdicts import read_votes
+
+THETA = {"base": -1.0, "sft": 0.0, "rloo": 1.0}
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return str(path)
+
+
+def planted(n=400, seed=0):
+    """Comparisons of three models with a planted order, as {"completions", "ranks", "model"}."""
+    rng, names = np.random.default_rng(seed), list(THETA)
+    for i in range(n):
+        a, b = rng.choice(names, 2, replace=False)
+        won = rng.random() < 1 / (1 + np.exp(THETA[b] - THETA[a]))
+        yield {"prompt": f"p{i // 4}", "completions": [f"{a} {i} " + "x" * int(rng.integers(50)), f"{b} {i}"],
+               "ranks": [1, 2] if won else [2, 1], "model": [str(a), str(b)], "labeler": f"l{i % 5}"}
+
+
+def run(capsys, *words):
+    status = cli.main(list(words))
+    done = capsys.readouterr()
+    return status, done.out, done.err
+
+
+def test_rank_finds_the_planted_order(tmp_path, capsys):
+    file = write(tmp_path / "votes.jsonl", planted())
+    status, out, _ = run(capsys, "rank", file, "--by", "model", "--against", "base", "--json")
+    result = json.loads(out)
+    assert status == 0 and [m["name"] for m in result["models"]] == ["rloo", "sft", "base"]
+    assert result["models"][0]["places"] == [1, 1] and result["prompts"] == 100 and result["votes"] == 400
+    gap = result["models"][0]["elo"]["value"] - result["models"][2]["elo"]["value"]
+    assert gap == pytest.approx(2 * 173.7178, rel=0.25) and result["models"][0]["standard_error"] > 0
+    rate = result["against"]["rates"]["rloo"]
+    assert rate["raw"]["value"] > 0.75 and rate["length_controlled"]["low"] < rate["raw"]["value"]
+    text = run(capsys, "rank", file, "--anchor", "base", "--against", "base")[1]
+    assert "row preferred to column" in text and " 1000 " in text and "at equal lengths" in text
+
+
+def test_layouts_of_others(tmp_path):
+    arena = write(tmp_path / "a.jsonl", [
+        {"question_id": 1, "model_a": "x", "model_b": "y", "winner": "model_a"},
+        {"question_id": 1, "model_a": "x", "model_b": "y", "winner": "tie (bothbad)"},
+        {"question_id": 2, "model_a": "y", "model_b": "x", "winner": "x"},
+        {"question_id": 3, "model_a": "y", "model_b": "x", "winner": None}])
+    votes = read_votes(arena)
+    assert votes.won == [1, 0, -1] and votes.missing == 1 and votes.prompts == ["1", "1", "2"]
+    bench = write(tmp_path / "m.jsonl", [
+        {"question_id": 1, "model_1": "x", "model_2": "y", "g1_winner": "model_1", "g2_winner": "model_1"},
+        {"question_id": 2, "model_1": "x", "model_2": "y", "g1_winner": "model_1", "g2_winner": "model_2"},
+        {"question_id": 3, "model_1": "x", "model_2": "y", "g1_winner": "error", "g2_winner": "model_2"}])
+    votes = read_votes(bench)
+    assert votes.won == [1, 0] and votes.inconsistent == 1 and votes.missing == 1
+    alpaca = tmp_path / "annotations.json"
+    alpaca.write_text(json.dumps([{"instruction": "q", "generator_1": "b", "generator_2": "m", "output_1": "one",
+                                   "output_2": "three", "preference": p} for p in (2.0, 1.25, 0, 1.5, None)]))
+    votes = read_votes(alpaca)
+    assert votes.preference == [1.0, 0.25, 0.5, 0.5] and votes.missing == 1 and votes.length_b[0] == 5
+    pairs = write(tmp_path / "p.jsonl", [
+        {"prompt": "q", "chosen": "s", "rejected": "s", "chosen_model": "x", "rejected_model": "y"},
+        {"prompt": "q", "chosen": "s", "rejected": "t", "chosen_model": "x", "rejected_model": "x"}])
+    votes = read_votes(pairs)
+    assert votes.won == [1] and votes.identical == 1 and votes.same_model == 1
+
+
+@pytest.mark.parametrize("rows, words", [
+    ([{"prompt": "q", "completions": ["a", "b"], "ranks": [1, 2]}], 'line 1: "model" must be a list'),
+    ([{"prompt": "q", "completions": ["a", "b"], "ranks": [1], "model": ["x", "y"]}], "have 2, 1 and 2 entries"),
+    ([{"model_a": "x", "model_b": "y", "winner": "tie"}], "no prompt, question_id"),
+    ([{"prompt": "q", "model_a": "x", "model_b": "y", "winner": None}], "holds no vote between two models"),
+    ([{"prompt": "q", "score": 1}], 'neither "model" nor a pair like model_a')])
+def test_what_is_no_vote_is_said(tmp_path, rows, words):
+    with pytest.raises(UserError) as error:
+        read_votes(write(tmp_path / "v.jsonl", rows))
+    assert words in str(error.value)
+
+
+def test_rank_says_why_there_are_no_scores(tmp_path, capsys):
+    row = {"prompt": "q", "winner": "model_a"}
+    apart = write(tmp_path / "v.jsonl", [{**row, "model_a": a, "model_b": b} for a, b in ("ab", "ba", "cd", "dc")])
+    status, _, err = run(capsys, "rank", apart)
+    assert status == 2 and "2 groups with none between them" in err and "[a, b]" in err
+    beaten = write(tmp_path / "w.jsonl", [{**row, "model_a": "a", "model_b": "b"}] * 3)
+    assert "pass --prior 0.1" in run(capsys, "rank", beaten)[2]
+    assert run(capsys, "rank", beaten, "--prior", "0.5")[0] == 0
+    assert "no vote is about that model" in run(capsys, "rank", beaten, "--against", "z")[2]
+
+
+def labels(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(60):
+        truth = "yes" if i % 2 else "no"
+        for who, right in (("ana", 0.95), ("bo", 0.9), ("cy", 0.8), ("dee", 0.5)):
+            wrong = "no" if truth == "yes" else "yes"
+            rows.append({"item": i, "label": truth if rng.random() < right else wrong, "labeler": who})
+    return write(tmp_path / "labels.jsonl", rows)
+
+
+@pytest.mark.parametrize("method", ["majority", "dawid_skene", "glad"])
+def test_aggregate(tmp_path, capsys, method):
+    out = tmp_path / "out.jsonl"
+    status, text, _ = run(capsys, "aggregate", labels(tmp_path), "--method", method, "--out", str(out))
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert status == 0 and len(rows) == 60 and [r["item"] for r in rows] == list(range(60))
+    right = [r["label"] == ("yes" if r["item"] % 2 else "no") for r in rows if r["label"] is not None]
+    assert np.mean(right) > 0.9
+    if method == "majority":
+        draws = [r for r in rows if r["label"] is None]
+        assert all(r["draw"] == ["no", "yes"] for r in draws) and f"{len(draws)} draws have no label" in text
+        assert rows[0]["sure"]["low"] < rows[0]["sure"]["value"]
+    else:
+        assert "dee" in text.split("least reliable")[1].splitlines()[1]
+
+
+def test_agreement_of_a_judge_with_people(tmp_path, capsys):
+    """The judge answers half of the pairs in both orders, and changes its mind on one of them."""
+    rows = []
+    for i in range(12):
+        options = [f"one {i}", f"two {i}"]
+        rows += [{"prompt": f"p{i}", "completions": options, "ranks": [1, 2], "labeler": who} for who in ("ana", "bo")]
+        rows.append({"prompt": f"p{i}", "completions": options, "ranks": [1, 2] if i < 9 else [2, 1], "labeler": "judge"})
+        if i < 6:
+            rows.append({"prompt": f"p{i}", "completions": options[::-1], "ranks": [2, 1] if i else [1, 2], "labeler": "judge"})
+    file = write(tmp_path / "c.jsonl", rows)
+    status, out, _ = run(capsys, "agreement", file, "--judge", "judge", "--json")
+    result = json.loads(out)
+    assert status == 0 and result["couples"]["with_ties"]["over_couples"]["value"] == 1
+    judge = result["judge"]
+    assert judge["asked_twice"] == 6 and judge["inconsistent"] == 1
+    assert judge["with_ties"]["over_couples"]["value"] == pytest.approx(8 / 12)
+    assert judge["without_ties"]["over_couples"]["value"] == pytest.approx(8 / 11)
+    assert judge["three_way"]["table"] == [[16, 2, 6], [0, 0, 0], [0, 0, 0]]
+    text = run(capsys, "agreement", file, "--judge", "judge")[1]
+    assert "1 of 6 asked twice changed" in text and "ties left out (setup 2)" in text
+    assert "nobody is called" in run(capsys, "agreement", file, "--judge", "nobody")[2]
