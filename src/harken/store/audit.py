@@ -10,29 +10,24 @@ another end: that shows only where an earlier end was kept (`expect`).
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, func, select, text
 
 from harken.core.errors import UserError
 from harken.core.records import content_hash
-from harken.store import events
+from harken.store.audit_notes import LINES, USER, digest_of, entry_of, items_digest, least, stream
 from harken.store.schema import imports, judgments, metadata, prompts
-from harken.store.studio_schema import assignments, items, projects, retractions, users
+from harken.store.studio_schema import assignments, items, retractions, users
 from harken.store.studio_schema import events as event_table
 
-PAGE = 500
 MOST_PROBLEMS = 50
 """Told at most; a database with more is not looked at further."""
 SAID = ("prompt_key", "kind", "payload", "labeler", "labeler_group", "shown_order", "seconds", "instruction_hash",
         "form_version")
-USER = ("name", "role", "state", "held_out", "labeler_group")
 
 
 @dataclass(frozen=True)
@@ -89,106 +84,6 @@ class _Item:
     events: set[int] = field(default_factory=set)
 
 
-# --- what goes into events, so that it can be checked later ---
-
-def here(connection: Connection) -> tuple[int, int]:
-    """The last judgment and prompt stored, before an import."""
-    return (int(connection.execute(select(func.max(judgments.c.seq))).scalar() or 0),
-            int(connection.execute(select(func.max(prompts.c.seq))).scalar() or 0))
-
-
-def note_import(connection: Connection, since: tuple[int, int], import_seq: int | None) -> None:
-    """Adds the event that covers all that was stored `since`. Call it in the same transaction."""
-    now = here(connection)
-    if now == since and import_seq is None:
-        return
-    body: dict[str, Any] = {"import": import_seq}
-    if import_seq is not None:
-        body["entry"] = _entry(connection.execute(select(imports).where(imports.c.seq == import_seq)).mappings().one())
-    for name, before, last in (("judgments", since[0], now[0]), ("prompts", since[1], now[1])):
-        if last > before:
-            body[name] = [before + 1, last, *_digest_of(connection, name, before + 1, last)]
-    events.add(connection, "import", datetime.now(UTC), body=body)
-
-
-def new_items(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the event of new items holds, so that they are covered: what never changes as a hash, and their warnings."""
-    rows = list(rows)
-    warned = {row["content"]: row["warnings"] for row in rows if row["warnings"]}
-    return {"hash": _items_digest(rows), **({"warnings": warned} if warned else {})}
-
-
-def _items_digest(rows: Iterable[Mapping[str, Any]]) -> str:
-    fixed = ("project_id", "role", "kind", "prompt_key", "content", "created_at")
-    return _digest([row[c] for c in fixed] for row in sorted(rows, key=lambda row: str(row["content"])))
-
-
-def everything(connection: Connection) -> dict[str, Any] | None:
-    """All that is stored, for the event that covers a database of before; None for an empty one."""
-    body: dict[str, Any] = {}
-    for name, key in (("judgments", "seq"), ("prompts", "seq"), ("items", "id"), ("events", "seq")):
-        last = connection.execute(text(f"SELECT max({key}) FROM {name}")).scalar()
-        if last:
-            body[name] = [0, int(last), *_digest_of(connection, name, 0, int(last))]
-    entries = connection.execute(select(imports).order_by(imports.c.seq)).mappings()
-    body["imports"] = {str(row["seq"]): _entry(row) for row in entries}
-    columns = [users.c[name] for name in ("id", *USER)]
-    body["users"] = {str(row["id"]): {name: row[name] for name in USER}
-                     for row in connection.execute(select(*columns)).mappings()}
-    usual = {row.id: _least(row.settings) for row in connection.execute(select(projects.c.id, projects.c.settings))}
-    body |= {"wanted": {}, "warnings": {}, "aside": []}
-    c = items.c
-    for row in _stream(connection, select(c.id, c.project_id, c.wanted, c.warnings, c.state).order_by(c.id)):
-        if row.wanted != usual[row.project_id]:
-            body["wanted"][str(row.id)] = row.wanted
-        if row.warnings:
-            body["warnings"][str(row.id)] = row.warnings
-        if row.state == "set_aside":
-            body["aside"].append(row.id)
-    return body if any(body.values()) else None
-
-
-def _entry(row: Mapping[str, Any]) -> str:
-    return content_hash([row[c] for c in ("seq", "file_hash", "file_name", "kind", "rows", "skipped", "created_at")])
-
-
-LINES: dict[str, tuple[Any, Any]] = {
-    "judgments": (judgments.c.seq, [judgments.c[c] for c in ("seq", "content", "client_id", "import_seq", "item_id", "role",
-                                                            "created_at")]),
-    "prompts": (prompts.c.seq, [prompts.c[c] for c in ("seq", "key", "id", "created_at")]),
-    "items": (items.c.id, [items.c[c] for c in ("id", "project_id", "role", "kind", "prompt_key", "content", "created_at")]),
-    "events": (event_table.c.seq, [event_table.c.seq, event_table.c.hash]),
-}
-
-
-def _digest_of(connection: Connection, table: str, first: int, last: int) -> tuple[int, str]:
-    key, columns = LINES[table]
-    rows = _stream(connection, select(*columns).where(key >= first, key <= last).order_by(key))
-    count = 0
-
-    def lines() -> Iterator[list[Any]]:
-        nonlocal count
-        for row in rows:
-            count += 1
-            yield list(row)
-
-    digest = _digest(lines())
-    return count, digest
-
-
-def _digest(lines: Iterable[list[Any]]) -> str:
-    digest = hashlib.sha256()
-    for line in lines:
-        digest.update(json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n")
-    return digest.hexdigest()
-
-
-def _stream(connection: Connection, query: Any) -> Iterator[Any]:
-    yield from connection.execute(query.execution_options(yield_per=PAGE))
-
-
-# --- the check ---
-
 def verify(connection: Connection, name: str) -> Report:
     """`check`, as a `UserError` where anything is wrong."""
     report = check(connection)
@@ -205,9 +100,9 @@ def check(connection: Connection, expect: str | None = None) -> Report:
     rows = {t.name: int(connection.execute(select(func.count()).select_from(t)).scalar() or 0) for t in metadata.sorted_tables}
     end = ""
     try:
-        for row in _stream(connection, select(assignments.c.id, assignments.c.turn).where(assignments.c.turn != 0)):
+        for row in stream(connection, select(assignments.c.id, assignments.c.turn).where(assignments.c.turn != 0)):
             state.turns[row.id] = row.turn
-        for row in _stream(connection, select(items).order_by(items.c.id)):
+        for row in stream(connection, select(items).order_by(items.c.id)):
             state.items[row.id] = _Item({k: v for k, v in row._mapping.items() if k != "body"})
             state.groups[row.project_id, row.created_at].append(row.id)
         end = _events(connection, state, expect)
@@ -226,7 +121,7 @@ def check(connection: Connection, expect: str | None = None) -> Report:
 def _events(connection: Connection, state: _State, expect: str | None) -> str:
     """Walks the chain, and works out what the events say."""
     before, after, seen = "", 0, expect is None
-    for found in _stream(connection, select(event_table).order_by(event_table.c.seq)):
+    for found in stream(connection, select(event_table).order_by(event_table.c.seq)):
         row = found._mapping
         name = f"event {row['seq']} ({row['kind']})"
         content = {k: v for k, v in row.items() if k not in ("seq", "hash")}
@@ -280,7 +175,7 @@ def _replay_covers(state: _State, body: Mapping[str, Any]) -> None:
     last = body["items"][1] if "items" in body else 0
     for number, item in state.items.items():
         if number <= last:
-            item.wanted = body["wanted"].get(str(number), _least(state.settings[item.row["project_id"]]))
+            item.wanted = body["wanted"].get(str(number), least(state.settings[item.row["project_id"]]))
             item.warnings = body["warnings"].get(str(number))
             item.aside = number in body["aside"]
 
@@ -291,7 +186,7 @@ def _replay_added(state: _State, row: Mapping[str, Any]) -> None:
     state.digests[key].append(body.get("hash", ""))
     for number in state.groups.get(key, ()):
         item = state.items[number]
-        item.wanted = _least(state.settings[key[0]])
+        item.wanted = least(state.settings[key[0]])
         item.warnings = body.get("warnings", {}).get(item.row["content"], item.warnings)
 
 
@@ -303,7 +198,7 @@ def _replay_settings(state: _State, row: Mapping[str, Any]) -> None:
         state.opened[project].add(row["seq"])
         for item in state.items.values():
             if item.row["project_id"] == project and item.row["role"] == "task":
-                item.wanted = _least(state.settings[project])
+                item.wanted = least(state.settings[project])
 
 
 def _replay_user(state: _State, row: Mapping[str, Any]) -> None:
@@ -341,7 +236,7 @@ def _numbers(connection: Connection, state: _State) -> None:
     """SQLite keeps the highest number it ever gave: where a table ends below it, its last rows are gone."""
     if connection.dialect.name != "sqlite":
         return
-    given = dict(connection.execute(text("SELECT name, seq FROM sqlite_sequence")).tuples().all())
+    given: dict[str, int] = dict(connection.execute(text("SELECT name, seq FROM sqlite_sequence")).tuples().all())
     for name, column in (("events", event_table.c.seq), ("judgments", judgments.c.seq), ("items", items.c.id),
                          ("imports", imports.c.seq), ("users", users.c.id)):
         last = connection.execute(select(func.max(column))).scalar() or 0
@@ -350,7 +245,7 @@ def _numbers(connection: Connection, state: _State) -> None:
 
 
 def _prompts(connection: Connection, state: _State) -> None:
-    for row in _stream(connection, select(prompts)):
+    for row in stream(connection, select(prompts)):
         if content_hash(row.body)[:32] != row.key:
             state.wrong(f"Prompt {row.seq} was changed: it does not match its key.")
 
@@ -358,12 +253,12 @@ def _prompts(connection: Connection, state: _State) -> None:
 def _ranges(connection: Connection, state: _State) -> None:
     """Rows that an event covers as they were stored."""
     for table, first, last, count, digest in state.ranges:
-        found, now = _digest_of(connection, table, first, last)
+        found, now = digest_of(connection, table, first, last)
         if found != count:
             state.wrong(f"Of the {table} {first} to {last} there were {count}, now there are {found}.")
         elif now != digest:
             state.wrong(f"One of the {table} {first} to {last} was changed.")
-    stored = {row["seq"]: _entry(row) for row in connection.execute(select(imports)).mappings()}
+    stored = {row["seq"]: entry_of(row) for row in connection.execute(select(imports)).mappings()}
     for number in stored.keys() | state.imports.keys():
         if stored.get(number) != state.imports.get(number):
             state.wrong(f"Import {number} is not what its event says.")
@@ -377,7 +272,7 @@ def _judgments(connection: Connection, state: _State) -> None:
                     e.c.created_at.label("e_at"), e.c.body.label("e_body"), assignments.c.turn)
              .outerjoin(e, (e.c.judgment_seq == judgments.c.seq) & (e.c.kind == "submit"))
              .outerjoin(assignments, assignments.c.id == e.c.assignment_id).order_by(judgments.c.seq))
-    for found in _stream(connection, query):
+    for found in stream(connection, query):
         row = found._mapping
         name = f"Judgment {row['seq']}"
         if content_hash({c: row[c] for c in SAID}) != row["content"]:
@@ -388,7 +283,7 @@ def _judgments(connection: Connection, state: _State) -> None:
             state.wrong(f"{name} stands in no event.")
     lost = select(e.c.seq, e.c.judgment_seq).outerjoin(judgments, judgments.c.seq == e.c.judgment_seq).where(
         e.c.kind == "submit", judgments.c.seq.is_(None))
-    for row in _stream(connection, lost):
+    for row in stream(connection, lost):
         state.wrong(f"Judgment {row.judgment_seq} is missing: event {row.seq} stored it.")
 
 
@@ -410,7 +305,7 @@ def _retractions(connection: Connection, state: _State) -> None:
     undone = dict(state.undone)
     by_time: dict[str, list[tuple[int, str | None]]] = defaultdict(list)
     query = select(retractions, judgments.c.labeler).outerjoin(judgments, judgments.c.seq == retractions.c.judgment_seq)
-    for row in _stream(connection, query.order_by(retractions.c.judgment_seq)):
+    for row in stream(connection, query.order_by(retractions.c.judgment_seq)):
         if row.reason == "withdrawal":
             by_time[row.created_at].append((row.judgment_seq, row.labeler))
         elif row.reason != "undo" or undone.pop(row.judgment_seq, None) != row.created_at:
@@ -446,10 +341,10 @@ def _users(connection: Connection, state: _State) -> None:
 def _items(connection: Connection, state: _State) -> None:
     """What of an item never changes against its content and its event; its counters against answers, leases and events."""
     said = _counted(connection)
-    held = dict(connection.execute(select(assignments.c.item_id, func.count()).where(
+    held: dict[int, int] = dict(connection.execute(select(assignments.c.item_id, func.count()).where(
         assignments.c.state == "leased", assignments.c.turn == 0).group_by(assignments.c.item_id)).tuples().all())
     query = select(items.c.id, items.c.kind, items.c.role, items.c.body, items.c.content, prompts.c.body.label("asked"))
-    for row in _stream(connection, query.outerjoin(prompts, prompts.c.key == items.c.prompt_key).order_by(items.c.id)):
+    for row in stream(connection, query.outerjoin(prompts, prompts.c.key == items.c.prompt_key).order_by(items.c.id)):
         if content_hash([row.kind, row.role, row.asked, row.body])[:32] != row.content:
             state.wrong(f"Item {row.id} was changed: it does not match its content hash.")
     places: dict[int, list[int]] = defaultdict(list)
@@ -460,7 +355,7 @@ def _items(connection: Connection, state: _State) -> None:
         group = [state.items[number].row for number in state.groups.get(key, ())]
         if len(group) != state.added[key]:
             state.wrong(f"Project {key[0]} has {len(group)} items of {key[1]}, by the audit {state.added[key]}.")
-        elif len(state.digests[key]) == 1 and state.digests[key][0] not in ("", _items_digest(group)):
+        elif len(state.digests[key]) == 1 and state.digests[key][0] not in ("", items_digest(group)):
             state.wrong(f"One of the items of {key[1]} in project {key[0]} was changed.")
     for project, where in places.items():
         if sorted(where) != list(range(1, len(where) + 1)):
@@ -487,8 +382,3 @@ def _counters(state: _State, item: _Item, said: int, held: int) -> None:
             state.wrong(f"Item {row['id']}: its {name} is {row[name]!r}, by the audit {value!r}.")
     if row["again"] and row["again"] not in item.events | state.opened[row["project_id"]]:
         state.wrong(f"Item {row['id']}: its mark {row['again']} is no event that could have opened it again.")
-
-
-def _least(settings: Mapping[str, Any]) -> int:
-    overlap = settings.get("overlap", 1)
-    return int(overlap if isinstance(overlap, int) else overlap["min"])

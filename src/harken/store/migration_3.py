@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from harken.store import audit, events
+from harken.store import audit_notes, events
 from harken.store.names import name_key
 
 
@@ -22,7 +22,7 @@ def safe_tables(connection: Connection) -> None:
     connection.execute(text("CREATE UNIQUE INDEX ix_users_name_key ON users (name_key)"))
     connection.execute(text("UPDATE sessions SET seen_at = created_at"))
     _makers(connection)
-    if (covered := audit.everything(connection)) is not None:
+    if (covered := audit_notes.everything(connection)) is not None:
         events.add(connection, "covers", now, body=covered)
 
 

@@ -148,8 +148,8 @@ class Site:
                    path: dict[str, Any], query: dict[str, Any], body: Any, address: str, device: str | None = None) -> Any:
         """Runs an operation for a caller who may; what it needs was checked."""
         def call(tx: Connection | None) -> Call:
-            return Call(tx, user, path, query, body, self.clock(), self, secret, csrf, scopes, address,
-                        device)  # type: ignore[arg-type]
+            return Call(tx, user, path, query, body, self.clock(), self,  # type: ignore[arg-type]
+                        secret, csrf, scopes, address, device)
 
         if asyncio.iscoroutinefunction(op.handler):
             return await op.handler(call(None))

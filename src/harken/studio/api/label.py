@@ -101,7 +101,7 @@ def _opaque(item: int, project: int) -> int:
 
 def _about(n: int) -> int:
     """A count in steps of `STEP` and more, rounded up: the step does not tell which of many answers made it."""
-    step = max(STEP, 10 ** (len(str(n)) - 1))
+    step = max(STEP, int(10 ** (len(str(n)) - 1)))
     return -(-n // step) * step
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, insert, select, update
 
 from harken.core.records import Choice, Completion, Demonstration, Prompt, content_hash, repeats
-from harken.store import audit, events
+from harken.store import audit_notes, events
 from harken.store.events import stamp
 from harken.store.rows import prompt_key, prompt_row
 from harken.store.schema import completions, prompts
@@ -161,7 +161,7 @@ def add_items(tx: Connection, project: int, rows: Iterable[Mapping[str, Any]], n
     added, already, tasks, unblinded, repeating = _sum(total, _store(tx, owner, batch, place + total[0], new))
     tx.execute(update(projects).where(projects.c.id == project).values(items_total=projects.c.items_total + tasks))
     events.add(tx, "items", now, user_id=user_id, project_id=project,
-               body={"added": added, "already": already, **audit.new_items(new)})
+               body={"added": added, "already": already, **audit_notes.new_items(new)})
     return {"added": added, "already": already, "names_its_maker": unblinded, "repeats_an_answer": repeating}
 
 
