@@ -81,7 +81,9 @@ class _Item:
     warnings: str | None = None
     skips: int = 0
     flags: int = 0
-    events: set[int] = field(default_factory=set)
+    freed: dict[int, bool] = field(default_factory=dict)
+    """Events that may have freed a place of it; whether one surely did, unless a lead had a hand in it."""
+    by_hand: bool = False
 
 
 def verify(connection: Connection, name: str) -> Report:
@@ -214,9 +216,12 @@ def _replay_user(state: _State, row: Mapping[str, Any]) -> None:
 def _replay_item(state: _State, item: _Item, row: Mapping[str, Any]) -> None:
     """Skips, refusals, what a lead set, and how many answers an unsettled item asked for."""
     kind, body = row["kind"], row["body"]
-    item.events.add(row["seq"])
     undone = body.get("undone") if kind == "undo" else None
     own = item.row["role"] == "task" and not state.turns.get(row["assignment_id"])
+    item.by_hand = item.by_hand or kind == "item" or "aside" in body
+    older = kind == "submit" and "role" not in body  # of a database of before, whose events said less
+    if own and (kind in ("expire", "release", "skip", "unsafe", "item") or "wanted" in body or older):
+        item.freed[row["seq"]] = kind in ("expire", "release") or "wanted" in body
     if own and (kind in ("skip", "unsafe") or undone in ("skip", "unsafe")):
         by = -1 if undone else 1
         item.skips += by
@@ -380,5 +385,7 @@ def _counters(state: _State, item: _Item, said: int, held: int) -> None:
     for name, value in right.items():
         if row[name] != value:
             state.wrong(f"Item {row['id']}: its {name} is {row[name]!r}, by the audit {value!r}.")
-    if row["again"] and row["again"] not in item.events | state.opened[row["project_id"]]:
+    opened = state.opened[row["project_id"]]
+    surely = [] if opened or item.by_hand else [seq for seq, freed in item.freed.items() if freed]
+    if row["again"] not in item.freed.keys() | opened | {0} or row["again"] < max(surely, default=0):
         state.wrong(f"Item {row['id']}: its mark {row['again']} is no event that could have opened it again.")
