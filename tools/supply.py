@@ -45,7 +45,8 @@ def normal(name: str) -> str:
 def lock(packages: Iterable[dict[str, Any]]) -> str:
     """A requirements file that pip takes with `--require-hashes`."""
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    head = f"# Made by tools/supply.py for CPython {python} on {sys.platform}.\n# pip install --require-hashes -r requirements.lock\n"
+    head = (f"# Made by tools/supply.py for CPython {python} on {sys.platform}.\n"
+            "# pip install --require-hashes -r requirements.lock\n")
     return head + "".join(f"{p['name']}=={p['version']} \\\n    --hash=sha256:{p['sha256']}\n" for p in packages)
 
 
