@@ -11,7 +11,7 @@ import stat
 import threading
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -532,6 +532,23 @@ def test_uploads_are_bounded_unpacked_by_line_and_by_text(monkeypatch):
                         (gzip.compress(row)[:-9], "damaged gzip")):
         with pytest.raises(UserError, match=words):
             uploads.read_upload(data)
+
+
+ROWS = st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+                        st.sampled_from(["prompt", "completions", "ranks", "labeler", "meta", "warnings", "source", "gold",
+                                         "text", "chosen", "rejected", "messages", "role", "content"]), inner, max_size=4),
+                    max_leaves=15)
+
+
+@given(st.one_of(st.binary(max_size=200), st.lists(ROWS, min_size=1, max_size=3).map(
+    lambda rows: "\n".join(json.dumps(row) for row in rows).encode()), ROWS.map(lambda row: json.dumps([row] * 2).encode())),
+    st.booleans())
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+def test_whatever_is_uploaded_is_read_or_refused_in_words(data, packed):
+    with suppress(UserError):
+        for row in uploads.read_upload(gzip.compress(data) if packed else data):
+            assert isinstance(row, dict)
 
 
 @contextmanager
