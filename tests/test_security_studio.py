@@ -254,6 +254,17 @@ def test_a_browser_is_known_again_after_a_login(tmp_path):
             assert rows == [accounts.digest(device)]  # the secret itself is not stored
 
 
+def test_an_account_is_known_by_a_bounded_number_of_browsers(tmp_path):
+    now = datetime(2026, 1, 5, tzinfo=UTC)
+    with open_template(tmp_path) as db:
+        user = make_user(db, "ada", "lead")
+        with db.link.writing() as tx:
+            secrets = [accounts.remember_device(tx, user, None, now + timedelta(hours=n)) for n in range(30)]
+            assert [accounts.known_device(tx, "Ada", s) for s in secrets] == [n >= 10 for n in range(30)]
+            assert accounts.remember_device(tx, user, secrets[-1], now) == secrets[-1]
+            assert not accounts.known_device(tx, "eve", secrets[-1])
+
+
 def request(url, method, path, body=None, headers=()):
     connection = http.client.HTTPConnection(url.split("//")[1], timeout=20)
     data = None if body is None else body if isinstance(body, bytes) else json.dumps(body)
@@ -646,5 +657,8 @@ def test_named_hosts_are_checked_on_every_address(monkeypatch, tmp_path, capsys)
     made = config_of(monkeypatch, tmp_path, "--host", "127.0.0.2", "--public-name", "judge.example")
     assert "judge.example" in made["options"]["hosts"] and "evil.example" not in made["options"]["hosts"]
     assert made["config"].limit_concurrency == patience.MOST_CONNECTIONS and made["config"].http is patience.Patient
+    assert capsys.readouterr().err == ""
+    (tmp_path / "h.db").chmod(0o644)
     config_of(monkeypatch, tmp_path, "--host", "127.0.0.2")
-    assert "any host name are answered" in capsys.readouterr().err
+    words = capsys.readouterr().err
+    assert "any host name are answered" in words and "can be read by other accounts" in words

@@ -153,7 +153,8 @@ def serve(args: argparse.Namespace) -> int:
         print(f"The database was brought up to date; as it was before: {db.backup}")
         _tell_shared_names(db)
     # Names are checked wherever somebody gave them; on an open address without names, whatever name is used must do.
-    hosts = (*studio_app.LOOPBACK, args.host, *args.public_name) if loopback or args.public_name else None
+    own = f"[{args.host}]" if ":" in args.host else args.host  # as a Host header has it
+    hosts = (*studio_app.LOOPBACK, own, *args.public_name) if loopback or args.public_name else None
     if hosts is None:
         print(f"--host {args.host} without --public-name: requests under any host name are answered. Name the one that people "
               "use, so that pages of others cannot reach the studio under theirs.", file=sys.stderr)

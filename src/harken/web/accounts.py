@@ -27,6 +27,8 @@ ROLES = ("lead", "labeler", "viewer")
 SCOPES = ("read", "label", "lead")
 LOCAL = "me"
 SESSION_DAYS = 14
+MOST_DEVICES = 20
+"""Browsers by which one account is known; the oldest is forgotten first."""
 IDLE_HOURS = 72
 """A session unused for so long ends; `--idle-hours` sets it."""
 ALLOWED = {"lead": frozenset(SCOPES), "labeler": frozenset({"label"}), "viewer": frozenset({"read"})}
@@ -208,6 +210,10 @@ def remember_device(tx: Connection, user: User, secret: str | None, now: datetim
         return secret
     secret = secrets.token_urlsafe(32)
     tx.execute(insert(devices), {"hash": digest(secret), "user_id": user.id, "created_at": stamp(now)})
+    known = select(devices.c.hash).where(devices.c.user_id == user.id).order_by(devices.c.created_at.desc(), devices.c.hash)
+    forgotten = list(tx.scalars(known.offset(MOST_DEVICES)))  # a program that logs in anew each time must not fill the table
+    if forgotten:
+        tx.execute(delete(devices).where(devices.c.hash.in_(forgotten)))
     return secret
 
 
