@@ -141,7 +141,8 @@ def _execute(tx: Connection, sql: str, said: Any) -> Any:
         cursor = tx.connection.cursor()
         cursor.execute(sql, said)
     except tx.dialect.loaded_dbapi.Error as error:
-        raise DBAPIError.instance(sql, said, error, tx.dialect.loaded_dbapi.Error, dialect=tx.dialect) from error
+        raise DBAPIError.instance(sql, said, error, tx.dialect.loaded_dbapi.Error, hide_parameters=True,
+                                  dialect=tx.dialect) from error
     return cursor
 
 

@@ -23,6 +23,7 @@ from harken.core.records import Choice, repeats
 from harken.core.version import __version__
 from harken.store.database import COUNTS, Database, for_purpose, in_project
 from harken.store.files import KINDS, file_hash, json_line, write_atomically
+from harken.store.private import private_files
 from harken.store.schema import judgments
 from harken.store.shapes import Kind, Record
 from harken.store.studio_schema import items, projects, snapshots
@@ -76,7 +77,8 @@ def snapshot(db: Database, kind: Kind, out: str | Path, *, project: int | None =
                         f"Collect some, or import a file: harken import FILE --db {db.name}")
     digest = _digest(lines)
     if not path.exists():
-        write_atomically(path, lines)
+        with private_files():
+            write_atomically(path, lines)
     elif _digest_of(path) != digest:
         raise UserError(f"{path} exists and holds other rows. A snapshot is never overwritten.",
                         "Give --out another name, or remove the old one if no run needs it.")
@@ -151,4 +153,5 @@ def _write_meta(info: SnapshotInfo, kind: Kind, asked: dict[str, dict[str, int]]
             **{words: values for words, values in asked.items() if values}, "sha256": info.hash,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "harken": __version__}
-    write_atomically(path, [(json.dumps(meta, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")])
+    with private_files():
+        write_atomically(path, [(json.dumps(meta, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")])
