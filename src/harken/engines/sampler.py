@@ -120,15 +120,20 @@ class Batch:
                                                dtype=torch.float64).to(engine.device)
             for g, row in enumerate(rows):
                 self.owners[row] = index, g
-        prompts = [self.prompts[i] for i in indices]
+        filled = torch.tensor([row for rows in rows_PG for row in rows], device=engine.device)
+        logits_PV = self._prefill(rows_PG, [self.prompts[i] for i in indices])
+        self.said_B[filled] = 0
+        self._say(filled, logits_PV.repeat_interleave(self.n, 0))
+
+    def _prefill(self, rows_PG: Sequence[Sequence[int]], prompts: Sequence[tuple[int, ...]]) -> Tensor:
+        """Computes prompts once each, packed, into their rows of the cache; the logits of what follows each, [P, V]."""
+        engine = self.engine
         self.cache.admit(rows_PG, [len(p) for p in prompts])
         row = row_of([Tree(p, ((0,),)) for p in prompts], engine.device, keep_last=False)
         with using(row, self.cache):
             hidden = engine.model.base_model(input_ids=row.ids, position_ids=row.positions, use_cache=False).last_hidden_state
         computed_row(engine, row, len(row.sources))
-        filled = torch.tensor([row for rows in rows_PG for row in rows], device=engine.device)
-        self.said_B[filled] = 0
-        self._say(filled, self._logits(hidden[0, row.sources]).repeat_interleave(self.n, 0))
+        return self._logits(hidden[0, row.sources])
 
     @timed("decode")
     def _decode(self, live: Tensor) -> None:
