@@ -142,7 +142,7 @@ def serve(args: argparse.Namespace) -> int:
     config = uvicorn.Config(studio_app.create_app(studio), host=args.host, port=args.port, log_level="warning", access_log=False,
                             server_header=False, ws="none", lifespan="on", timeout_graceful_shutdown=5,
                             h11_max_incomplete_event_size=32_768, proxy_headers=bool(args.public_name))
-    sock = _bind(config, args)
+    sock = bind(config, args)
     port = sock.getsockname()[1]
     shown = "localhost" if loopback else args.host
     print(f"Harken studio: http://{shown}:{port}\n  database: {db.name}")
@@ -154,7 +154,7 @@ def serve(args: argparse.Namespace) -> int:
     return 0
 
 
-def _bind(config: Any, args: argparse.Namespace) -> Any:
+def bind(config: Any, args: argparse.Namespace) -> Any:
     """Listens before anything is printed: whoever reads the address can call it."""
     import socket
     sock = socket.socket(socket.AF_INET6 if ":" in args.host else socket.AF_INET)
