@@ -80,7 +80,7 @@ def _operation(name: str, summary: str, answer: Json, body: Json | None = None, 
                stream: bool = False, open_to_all: bool = False) -> Json:
     content: Json = {"application/json": {"schema": answer}}
     if stream:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {}
     failure = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}, "description": "An error."}
     operation: Json = {"operationId": name, "summary": summary, "parameters": parameters or [], "responses": {
         "200": {"description": "Done.", "content": content},
