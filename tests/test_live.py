@@ -5,7 +5,9 @@ import time
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
+
+import torch
 
 from harken.core.protocols import Tree
 from harken.core.records import Prompt

@@ -2,12 +2,13 @@
 
 import pytest
 
-pytestmark = pytest.mark.slow
 pytest.importorskip("torch")
 pytest.importorskip("uvicorn")
 
 from serve_site import Served, toy_sampler, weights
 from studio_browser import PHONE, Watched, until
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_thumbs_toggle_and_are_taken_back(watched, chat, options):
     assert thumb.prompt.text == "Hello" and thumb.seconds is not None
     page.locator("#mine").press("Enter")
     page.get_by_role("button", name="Take back: Bad answer").first.press("Enter")
-    page.locator("#given p.gone").first.wait_for()
+    page.locator("#given li:first-child p.gone").wait_for()
     assert kept(chat, since) == []
     page.keyboard.press("Escape")
     until(page, "!document.querySelector('[aria-pressed=true]')")
@@ -176,4 +177,5 @@ def test_axe_finds_nothing(watched, options):
     page.locator("#compare").check()
     ask(page, "Two")
     found = axe.run(page).response["violations"]
-    assert [(v["id"], [n["target"] for n in v["nodes"]]) for v in found] == []
+    faults = [f"{v['id']}: {[(n['target'], n['failureSummary']) for n in v['nodes']]}" for v in found]
+    assert faults == []

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from harken.cli.main import main
 from harken.core.errors import UserError
 from harken.core.records import Choice, Prompt
-from harken.store import backup, migrations
+from harken.store import backup
 from harken.store.database import open_database
 from harken.store.files import read_comparisons, read_demonstrations, write_jsonl
 from harken.store.migrations import first_tables

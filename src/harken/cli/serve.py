@@ -23,10 +23,10 @@ examples:
 
 def add_commands(commands: Any) -> None:
     """Adds the command; it sets `handler`."""
-    p = commands.add_parser("serve", help="serve a model behind OpenAI's API, with a chat page", description=HELP, epilog=EXAMPLES,
-                            formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--model", action="append", required=True, metavar="MODEL", help="a run, a folder, a hub id, or the address of "
-                   "an OpenAI-compatible server; may be given more than once, and as NAME=MODEL")
+    p = commands.add_parser("serve", help="serve a model behind OpenAI's API, with a chat page", description=HELP,
+                            epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--model", action="append", required=True, metavar="MODEL", help="a run, a folder, a hub id, or the address "
+                   "of an OpenAI-compatible server; may be given more than once, and as NAME=MODEL")
     p.add_argument("--weights", default="", help="shares of the models, like 0.9,0.1: all answer under one name, and nobody is "
                    "told which")
     p.add_argument("--name", default="", help="the name they share (default: harken)")
@@ -40,8 +40,8 @@ def add_commands(commands: Any) -> None:
     p.add_argument("--context", type=int, default=0, help="most tokens of prompt and answer (default: the model's)")
     p.add_argument("--max-tokens", type=int, default=512, help="longest answer where a request names none (default: 512)")
     p.add_argument("--timeout", type=float, default=300.0, help="seconds an answer may take (default: 300)")
-    p.add_argument("--keep-hours", type=float, default=24.0, help="how long an answer may be judged (default: 24); one that nobody "
-                   "judged is then deleted")
+    p.add_argument("--keep-hours", type=float, default=24.0, help="how long an answer may be judged (default: 24); one that "
+                   "nobody judged is then deleted")
     p.add_argument("--dtype", default="float32", help="float32, bfloat16 or auto (default: float32)")
     p.add_argument("--template", default="", help="another chat template than the model's own")
     p.add_argument("--log-text", action="store_true", help="put prompts and answers into the log")

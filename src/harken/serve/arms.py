@@ -7,8 +7,10 @@ each comes from another model as far as there are: two answers side by side comp
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from harken.core.records import content_hash
 from harken.serve.backends import Backend
@@ -58,11 +60,8 @@ class Arms:
         for turn in range(len(self.weights)):
             digest = hashlib.sha256(content_hash([asker, first, turn]).encode()).digest()
             at = int.from_bytes(digest[:8], "big") / 2**64 * sum(left.values())
-            chosen = next(iter(left))
-            for chosen, weight in left.items():
-                at -= weight
-                if at < 0:
-                    break
+            bounds = list(accumulate(left.values()))
+            chosen = list(left)[min(bisect_right(bounds, at), len(left) - 1)]
             order.append(chosen)
             del left[chosen]
         return order

@@ -56,7 +56,7 @@ def description(model: str) -> Json:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Harken serve", "version": __version__, "description":
-                 "OpenAI's chat and text completions, and feedback on their answers. Fields that are not named here are refused."},
+                 "OpenAI's chat and text completions, and feedback on their answers. Other fields than these are refused."},
         "servers": [{"url": "/"}], "security": [{"key": []}],
         "paths": {
             "/v1/chat/completions": {"post": _operation("chat", "Answer a conversation", answer, chat, stream=True)},

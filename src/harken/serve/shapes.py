@@ -68,7 +68,7 @@ class Fields:
         for name in sorted(self.body.keys() - known):
             if name in NEUTRAL:
                 value = self.body.pop(name)
-                if not any(value == neutral and type(value) is not bool or value is neutral for neutral in NEUTRAL[name]):
+                if not any((value == neutral and type(value) is not bool) or value is neutral for neutral in NEUTRAL[name]):
                     raise bad(f"{name} is not supported by this server.", name, "unsupported_parameter")
             else:
                 raise bad(f"Unrecognized request argument: {name[:80]}.", name[:80], "unknown_parameter")
@@ -235,7 +235,8 @@ def _prompts(value: Any) -> Sequence[Mapping[str, Any]]:
 
     if isinstance(value, str) or whole(value):
         value = [value]
-    if not isinstance(value, list) or not 0 < len(value) <= MOST_PROMPTS or not all(isinstance(v, str) or whole(v) for v in value):
+    several = isinstance(value, list) and 0 < len(value) <= MOST_PROMPTS
+    if not several or not all(isinstance(v, str) or whole(v) for v in value):
         raise bad(f"prompt must be a string, a list of token ids, or up to {MOST_PROMPTS} of either.", "prompt", "invalid_type")
     for one in value:
         if isinstance(one, str):

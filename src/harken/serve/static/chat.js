@@ -118,7 +118,7 @@ function watchEnd(turn, node) {
 function pairTurn(node) {
   const sides = node.order.map((choice, place) => {
     const text = el("div", { class: "prose" }, render(node.pair[choice]));
-    return el("section", { class: `card${node.writing ? " writing" : ""}`, "aria-label": `Answer ${place + 1}` }, el("h3", {}, `Answer ${place + 1}`), text);
+    return el("section", { class: `card${node.writing ? " writing" : ""}`, "aria-label": `Answer ${place + 1}` }, el("h2", {}, `Answer ${place + 1}`), text);
   });
   node.view = () => node.order.forEach((choice, place) => sides[place].lastElementChild.replaceChildren(render(node.pair[choice])));
   const turn = el("div", { class: "turn assistant", "aria-busy": Boolean(node.writing) }, el("div", { class: "pair" }, sides));
