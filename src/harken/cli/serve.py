@@ -144,21 +144,18 @@ def open_backend(name: str, word: str, args: argparse.Namespace) -> Any:
     from harken.engines.policies import Prompted
     from harken.launch.policies import open_sampler
     sampler = open_sampler(word, dtype=args.dtype, template=args.template)
-    engine = getattr(sampler, "engine", None)
     if parsed.kind == "named":
         from harken.engines.sampler import HFSampler
-        if isinstance(sampler, HFSampler | Prompted):
+        base = sampler
+        while isinstance(base, Prompted):
+            base = base.base
+        if isinstance(base, HFSampler):
             from harken.serve.weights import Weights
-            base = sampler
-            while isinstance(base, Prompted):
-                base = base.base
-            if isinstance(base, HFSampler):
-                sampler.engine.template.check()
-                for note in engine.template.notes:
-                    print(note, file=sys.stderr)
-                most = context(engine)
-                return Weights(name, sampler, rows=args.rows, context=min(args.context or most, most, 1 << 20),
-                               max_tokens=args.max_tokens)
+            base.engine.template.check()
+            for note in base.engine.template.notes:
+                print(note, file=sys.stderr)
+            most = min(context(base.engine), 1 << 20)
+            return Weights(name, sampler, rows=args.rows, context=min(args.context or most, most), max_tokens=args.max_tokens)
     return Whole(name, sampler, args.max_tokens)
 
 

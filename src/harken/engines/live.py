@@ -177,7 +177,8 @@ class LiveBatch(Batch):
     @timed("prefill")
     def admit(self, asks: Sequence[Ask]) -> None:
         """Computes the prompts, and says the first token of each choice."""
-        first, rows_PG, owners = len(self.rows), [], []
+        first, rows_PG = len(self.rows), []
+        owners: list[Owner] = []
         for ask in asks:
             ask.draw_numbers()
             rows_PG.append(list(range(first + len(owners), first + len(owners) + ask.n)))

@@ -41,7 +41,7 @@ def head(exchange: Exchange, kind: str, fingerprint: str) -> Json:
 def chat(exchange: Exchange, fingerprint: str) -> Json:
     """chat.completion."""
     def one(index: int, choice: Choice) -> Json:
-        message = {"role": "assistant", "content": choice.text, "refusal": None, "annotations": []}
+        message: Json = {"role": "assistant", "content": choice.text, "refusal": None, "annotations": []}
         logged = chat_logprobs(choice.tokens) if choice.part.job.top is not None else None
         return {"index": index, "message": message, "logprobs": logged, "finish_reason": choice.end}
     return head(exchange, "chat.completion", fingerprint) | {

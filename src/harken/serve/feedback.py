@@ -142,8 +142,10 @@ def _shown(payload: Mapping[str, Any]) -> Json:
 def _checked(said: Any) -> Json:
     if not isinstance(said, dict):
         raise bad("The body must be a JSON object.", None)
-    if "inference_id" in said or "metric_name" in said:
-        said = _of_tensorzero(said)
+    return _checked_fields(_of_tensorzero(said) if "inference_id" in said or "metric_name" in said else said)
+
+
+def _checked_fields(said: Json) -> Json:
     for name in sorted(said.keys() - FIELDS):
         raise bad(f"Unrecognized request argument: {name[:80]}.", name[:80], "unknown_parameter")
     if said.get("kind") not in KINDS:

@@ -68,5 +68,8 @@ class Metrics:
 def _labels(labels: Labels) -> str:
     if not labels:
         return ""
-    escape = lambda text: text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")  # noqa: E731
-    return "{" + ",".join(f'{name}="{escape(value)}"' for name, value in labels) + "}"
+    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels) + "}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

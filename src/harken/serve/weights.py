@@ -31,7 +31,10 @@ class Weights:
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
-        self._live = Live(self.sampler, lambda events: loop.call_soon_threadsafe(self._hear, events), self.rows)
+
+        def deliver(events: list[Event]) -> None:
+            loop.call_soon_threadsafe(self._hear, events)
+        self._live = Live(self.sampler, deliver, self.rows)
 
     def close(self) -> None:
         if self._live is not None:
