@@ -149,7 +149,7 @@ def serve(args: argparse.Namespace) -> int:
                             server_header=False, ws="none", lifespan="on", timeout_graceful_shutdown=5,
                             h11_max_incomplete_event_size=32_768, http=Patient,
                             limit_concurrency=MOST_CONNECTIONS, proxy_headers=bool(args.public_name))
-    sock = _bind(config, args)
+    sock = bind(config, args)
     port = sock.getsockname()[1]
     shown = "localhost" if loopback else args.host
     print(f"Harken studio: http://{shown}:{port}\n  database: {db.name}")
@@ -171,7 +171,7 @@ def _tell_shared_names(db: Any) -> None:
             print(f"  Two accounts were named {one_line(body['name'])}: one now signs in as \"{one_line(body['signs_in_as'])}\".")
 
 
-def _bind(config: Any, args: argparse.Namespace) -> Any:
+def bind(config: Any, args: argparse.Namespace) -> Any:
     """Listens before anything is printed: whoever reads the address can call it."""
     import socket
     sock = socket.socket(socket.AF_INET6 if ":" in args.host else socket.AF_INET)

@@ -154,15 +154,21 @@ class Batch:
                                                dtype=torch.float64).to(engine.device)
             for g, row in enumerate(rows):
                 self.owners[row] = index, g
-        prompts = [self.prompts[i] for i in indices]
+        filled = torch.tensor([row for rows in rows_PG for row in rows], device=engine.device)
+        logits_PV = self._prefill(rows_PG, [self.prompts[i] for i in indices])
+        self.said_B[filled] = 0
+        self._say(filled, logits_PV.repeat_interleave(self.n, 0))
+
+    def _prefill(self, rows_PG: Sequence[Sequence[int]], prompts: Sequence[tuple[int, ...]]) -> Tensor:
+        """Computes prompts once each, packed, into their rows of the cache; the logits of what follows each, [P, V]."""
+        engine = self.engine
         self.cache.admit(rows_PG, [len(p) for p in prompts])
         packed = row_of([Tree(p, ((0,),)) for p in prompts], engine.device, keep_last=False)
         with using(packed, self.cache):
             hidden = state_of(body_of(engine.model)(input_ids=packed.ids, position_ids=packed.positions, use_cache=False))
         computed_row(engine, packed, len(packed.sources))
-        filled = torch.tensor([row for rows in rows_PG for row in rows], device=engine.device)
-        self.said_B[filled] = 0
-        self._say(filled, engine.logits(hidden[0, packed.sources]).repeat_interleave(self.n, 0))
+        logits: Tensor = engine.logits(hidden[0, packed.sources])
+        return logits
 
     @timed("decode")
     def _decode(self, live: Tensor) -> None:

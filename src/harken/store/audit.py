@@ -308,14 +308,20 @@ def _with_event(state: _State, name: str, row: Mapping[str, Any]) -> None:
 def _retractions(connection: Connection, state: _State) -> None:
     """Each retraction has its undo or withdrawal, and each of these its retractions."""
     undone = dict(state.undone)
+    e = event_table
+    # A judgment on a served answer is taken back one by one, by its rater.
+    taken_back = {row.judgment_seq: row.created_at for row in connection.execute(
+        select(e.c.judgment_seq, e.c.created_at).where(e.c.kind == "retract"))}
     by_time: dict[str, list[tuple[int, str | None]]] = defaultdict(list)
     query = select(retractions, judgments.c.labeler).outerjoin(judgments, judgments.c.seq == retractions.c.judgment_seq)
     for row in stream(connection, query.order_by(retractions.c.judgment_seq)):
-        if row.reason == "withdrawal":
+        if row.reason == "withdrawal" and taken_back.get(row.judgment_seq) == row.created_at:
+            del taken_back[row.judgment_seq]
+        elif row.reason == "withdrawal":
             by_time[row.created_at].append((row.judgment_seq, row.labeler))
         elif row.reason != "undo" or undone.pop(row.judgment_seq, None) != row.created_at:
             state.wrong(f"The retraction of judgment {row.judgment_seq} is not what an event says.")
-    for seq in undone:
+    for seq in [*undone, *taken_back]:
         state.wrong(f"The retraction of judgment {seq} is missing: an event took it back.")
     for row in state.withdrawals:
         body = row["body"]

@@ -20,7 +20,7 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, and
 
 from harken.core.errors import UserError
 from harken.core.records import Choice, Completion, Demonstration, Judgment, Prompt, content_hash, repeats
-from harken.store import audit_notes, backup, migrations
+from harken.store import audit_notes, backup, migrations, serve_schema  # noqa: F401  its tables are part of the database
 from harken.store.connection import Link
 from harken.store.files import Reader, file_hash
 from harken.store.rows import Row, judgment_of, judgment_row, prompt_row

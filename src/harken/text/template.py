@@ -209,6 +209,10 @@ class Template:
                 return bare.removesuffix(marker).removesuffix(self.turn.gap)
         return text
 
+    def continued_ids(self, text: str) -> Ids:
+        """A text that a model is to continue, with what the tokenizer puts before every text; the end token where it is empty."""
+        return self._joined_ids(text) or (self.end_id,)
+
     def text_ids(self, text: str) -> Ids:
         """A text by itself, as people write it: documents, not turns."""
         return self.tokens.encode_written(text)
