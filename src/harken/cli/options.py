@@ -37,6 +37,15 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message[:1].upper()}{message[1:]}.", f"{self.prog} --help shows what it takes.")
 
 
+class Joined(argparse.Action):
+    """An option that may be given several times: its values with commas between."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option: str | None = None) -> None:
+        before = getattr(namespace, self.dest, "")
+        setattr(namespace, self.dest, f"{before},{values}" if before else values)
+
+
 def add_config(parser: argparse.ArgumentParser, config: type, required: Sequence[str] = (), besides: Sequence[str] = ()) -> None:
     """One option per field of a Config; its docstring is the help."""
     docs = field_docs(config)
@@ -46,6 +55,9 @@ def add_config(parser: argparse.ArgumentParser, config: type, required: Sequence
         declared = getattr(field.type, "__name__", str(field.type))
         if declared == "bool":
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+            continue
+        if field.metadata.get("repeats"):
+            parser.add_argument(flag, action=Joined, default=argparse.SUPPRESS, metavar="NAME=COLUMN", help=text)
             continue
         kind = {"int": int, "float": float}.get(declared, str)
         default = "" if field.default in ("", dataclasses.MISSING) else f" (default {field.default})"

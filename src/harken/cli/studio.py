@@ -333,7 +333,7 @@ def generated(args: argparse.Namespace, kind: str) -> list[dict[str, Any]]:
         raise UserError(f'"{kind}" takes no answers of a model.' if not most else
                         f'"{kind}" takes {f"{fewest} to {most}" if fewest < most else most} answers to a prompt, --n says {n}.',
                         "Leave --model away." if not most else "Give another --n, or none.")
-    prompts = [prompt for path in args.files for prompt in read_prompts(path).records]
+    prompts = [prompt for path in args.files for prompt in read_prompts(path, further=False).records]
     source = f"{args.model}{f' at {args.endpoint}' if args.endpoint else ''}, temperature {args.temperature}, " \
              f"max_tokens {args.max_tokens}"
     items, empty = [], 0

@@ -28,12 +28,14 @@ NAMES = ("file", "model", "reward")
 
 
 def setting(default: Any, *, least: float | None = None, above: float | None = None, most: float | None = None,
-            below: float | None = None, one_of: Sequence[str] = (), names: str = "", required: bool = False) -> Any:
+            below: float | None = None, one_of: Sequence[str] = (), names: str = "", required: bool = False,
+            repeats: bool = False) -> Any:
     """A field with its bounds: a number between them, or one of the words. `names` says that it names a file, a model or a
-    reward (empty: none is used); `required`, that it must be given."""
+    reward (empty: none is used); `required`, that it must be given; `repeats`, that its option may be given several times,
+    which is the same as commas."""
     assert not names or names in NAMES, names
     bounds = {"least": least, "above": above, "most": most, "below": below, "one_of": tuple(one_of), "names": names,
-              "required": required or None}
+              "required": required or None, "repeats": repeats or None}
     return dataclasses.field(default=default, metadata={k: v for k, v in bounds.items() if v not in (None, (), "")})
 
 
@@ -50,7 +52,9 @@ class RunConfig:
     model: str = setting("smollm2", names="model")
     """Model to start from: smollm2 (embedded default), toy, a run directory, a local folder, a .gguf file or a hub id."""
     data: str = setting("", names="file")
-    """JSON Lines file to learn from."""
+    """Data to learn from: JSON Lines, CSV, Parquet, a folder of Arrow, a hub id (owner/name or owner/name:split), …"""
+    field: str = setting("", repeats=True)
+    """Columns of --data under other names: prompt=question, one option each, or with commas."""
     out: str = ""
     """Run directory to write. The same command continues an unfinished run."""
     seed: int = setting(0, least=0, most=MOST_SEED)
@@ -65,6 +69,20 @@ class RunConfig:
     """Write a checkpoint when this long has passed since the last; 0 writes one every step."""
     skip_bad: bool = False
     """Skip malformed lines of the data, and count them, instead of stopping."""
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How --data is read: keywords of the readers in `store.files`."""
+        return {"skip_bad": self.skip_bad, "fields": columns(self.field)}
+
+
+def columns(text: str) -> dict[str, str]:
+    """`prompt=question,chosen=good` as {"prompt": "question", "chosen": "good"}."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    named = {name.strip(): column.strip() for name, _, column in (part.partition("=") for part in parts)}
+    if len(named) < len(parts) or not all(name and column for name, column in named.items()):
+        raise UserError(f"--field {text!r} does not name columns.", "Write --field prompt=question, once for each field.")
+    return named
 
 
 @dataclass(frozen=True)

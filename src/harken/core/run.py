@@ -34,7 +34,9 @@ from harken.core.protocols import Watch
 from harken.core.terminal import visible
 from harken.core.version import PACKAGE, __version__
 
-FREE_TO_CHANGE = frozenset({"out", "checkpoint_seconds", "shard", "profile"})
+FREE_TO_CHANGE = frozenset({"out", "checkpoint_seconds", "shard", "profile", "report_to"})
+NEW = {"field": "", "report_to": "", "eval_every": 0, "patience": 0}
+"""Settings that runs of before did not have: their value there."""
 LOGS = ("metrics.jsonl", "samples.jsonl", "audits.jsonl")
 BEFORE = ("lineage.json", "inputs")
 """What may lie in a run's directory before it has begun: rows given in Python among them."""
@@ -142,7 +144,8 @@ class Run:
             raise UserError(f"{self.path} holds another run: of harken {known.get('command')}, not of harken "
                             f"{self.config.get('command')}.", "Choose another --out.")
         changed = [f"{k}: {known.get(k)!r} there, {self.config.get(k)!r} now"
-                   for k in sorted({*known, *self.config} - FREE_TO_CHANGE) if known.get(k) != self.config.get(k)]
+                   for k in sorted({*known, *self.config} - FREE_TO_CHANGE)
+                   if known.get(k, NEW.get(k)) != self.config.get(k, NEW.get(k))]
         before = read_json(self.path / "lineage.json")
         changed += [f"{k} has changed since it began" for k in sorted(lineage) if before.get(k) != lineage[k]]
         if changed:

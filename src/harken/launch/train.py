@@ -13,7 +13,7 @@ from harken.core import processes
 from harken.core.config import RunConfig, SampleConfig, named
 from harken.core.errors import UserError
 from harken.core.extras import import_extra
-from harken.core.files import file_hash, write_json
+from harken.core.files import write_json
 from harken.core.records import content_hash
 from harken.core.run import Run
 from harken.core.settings import check_settings
@@ -22,6 +22,8 @@ from harken.launch.policies import open_sampler
 from harken.launch.rewards import RewardWord, open_reward, parse_reward
 from harken.launch.templates import dated, given_template, note_template
 from harken.stats.drift import parse_rules
+from harken.store.files import file_hash
+from harken.store.tables import HUB_ID, hub_revision
 
 
 def train(method: ModuleType, config: RunConfig, *, quiet: bool | None = None, rewards: Mapping[str, Any] | None = None) -> Run:
@@ -41,7 +43,7 @@ def together() -> AbstractContextManager[None]:
 def _open_and_train(method: ModuleType, config: RunConfig, quiet: bool | None, given: Mapping[str, Any]) -> Run:
     check_settings(config)
     if not config.data and asks(method, "needs_data", config, True):
-        raise UserError("No data was given.", "Add --data FILE.jsonl.")
+        raise UserError("No data was given.", "Add --data FILE (JSON Lines, CSV, Parquet, …).")
     if not config.out:
         raise UserError("No run directory was given.", "Add --out runs/NAME.")
     rewards = _rewards(method, config, given)
@@ -94,10 +96,17 @@ def _files(method: ModuleType, config: RunConfig) -> dict[str, Any]:
     hashes = {}
     for option, path in {**named(config, "file"), **(further(config) if further else {})}.items():
         if path:
-            if not Path(path).is_file():
-                raise UserError(f"There is no file {path}.", f"Check --{option.partition(' ')[0].replace('_', '-')}.")
-            hashes[option] = {"path": path, "sha256": file_hash(Path(path))}
+            hashes[option] = _identity(path, option.partition(" ")[0].replace("_", "-"))
     return hashes
+
+
+def _identity(path: str, option: str) -> dict[str, Any]:
+    """A file's or a folder's hash; of a data set on a hub its revision, where the hub says it."""
+    if Path(path).exists():
+        return {"path": path, "sha256": file_hash(Path(path))}
+    if HUB_ID.fullmatch(path) and not Path(path).suffix and not Path(path).parent.exists():
+        return {"path": path, "revision": hub_revision(path)}
+    raise UserError(f"There is no file {path}.", f"Check --{option}.")
 
 
 def check_watch(config: Any, lineage: dict[str, Any]) -> None:

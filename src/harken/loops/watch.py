@@ -125,6 +125,9 @@ class Watch:
                 for name, value in self._kept()[1].items():
                     self.learner.trainable[name].copy_(value)
             found = {"steps": self.stopped["step"], "stopped": self.stopped}
+        if unscored := int(sum(row.get("unscored", 0) for row in read_jsonl(self.run.path / "metrics.jsonl"))):
+            found["unscored"] = unscored
+            self.run.note(f"{unscored} completions had no score; their prompts taught nothing in those steps.")
         if self.audits:
             places = range(len(self.audits))
             best = max(places, key=lambda i: smoothed(self.audits, i))

@@ -68,7 +68,7 @@ def needs_reference(config: Config) -> bool:
 
 def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) -> None:
     """Trains `learner` on rankings; `sampler` and `reward` are not used."""
-    loaded = read_comparisons(config.data, skip_bad=config.skip_bad)
+    loaded = read_comparisons(config.data, **config.reading)
     fitted = fit([learner.template.tree(c.prompt, c.options) for c in loaded.records], config.max_length, config.overlong)
     for note in (loaded.describe(), fitted.describe("rankings", config.max_length), *learner.template.counted()):
         if note:

@@ -158,7 +158,7 @@ def check(config: Config) -> None:
 
 def read_split(config: Config, name: str, learner: Engine, run: Run) -> Split:
     """A file's demonstrations that fit; held out are those of a prompt that falls into the share, in whichever file."""
-    loaded = read_demonstrations(name, skip_bad=config.skip_bad)
+    loaded = read_demonstrations(name, **(config.reading if name == config.data else {"skip_bad": config.skip_bad}))
     examples = [dialogue(learner.template, d, config.turns) for d in loaded.records]
     fitted = fit([e.tree for e in examples], config.max_length, config.overlong)
     fitted.keep([examples[i].cut(tree).tokens > 0 for i, tree in zip(fitted.kept, fitted.trees)])
