@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from harken.core.errors import UserError
+from harken.core.find import nearest
 from harken.core.seeds import MOST_SEED
 
 NAMES = ("file", "model", "reward")
@@ -67,6 +68,8 @@ class RunConfig:
     """Longest prompt plus completion in tokens; at most the model's context."""
     checkpoint_seconds: float = setting(120.0, least=0)
     """Write a checkpoint when this long has passed since the last; 0 writes one every step."""
+    report_to: str = ""
+    """Trackers that get every row of metrics.jsonl too: tensorboard, wandb, trackio, mlflow, with commas between."""
     skip_bad: bool = False
     """Skip malformed lines of the data, and count them, instead of stopping."""
 
@@ -112,6 +115,16 @@ class TrainConfig(RunConfig):
 
 
 @dataclass(frozen=True)
+class HeldOutConfig(TrainConfig):
+    """What every method takes that can hold out a part of its data."""
+
+    eval_every: int = setting(0, least=0)
+    """Steps from one measurement of the held-out loss to the next; 0 measures as the method does by itself."""
+    patience: int = setting(0, least=0)
+    """End after so many measurements without a lower held-out loss, and keep the weights of the lowest; 0 never does."""
+
+
+@dataclass(frozen=True)
 class SampleConfig(TrainConfig):
     """What every method takes that learns from its own completions."""
 
@@ -149,6 +162,8 @@ class RolloutConfig(SampleConfig):
     """Steps from one audit to the next."""
     monitor_prompts: int = setting(32, least=8)
     """Prompts of --data kept out of training for the audits (at most half)."""
+    patience: int = setting(0, least=0)
+    """End after so many audits without a higher held-out reward, and keep the weights of the highest; 0 never does."""
     stop_when: str = ""
     """Rules that end the run, with commas between them: hacking (reward up, held-out reward down), kl>10, length>200, ..."""
 
@@ -174,6 +189,6 @@ def from_dict(config: type, values: dict[str, Any], source: Path | str) -> Any:
     names = {f.name for f in dataclasses.fields(config)}
     unknown = sorted(set(values) - names)
     if unknown:
-        raise UserError(f"{source}: unknown setting {', '.join(unknown)}.",
+        raise UserError(f"{source}: unknown setting {', '.join(unknown)}.{nearest(unknown[0], sorted(names))}",
                         f"Known settings: {', '.join(sorted(names))}.")
     return config(**values)

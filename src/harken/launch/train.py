@@ -21,6 +21,7 @@ from harken.launch.models import context, open_learner, parse_model
 from harken.launch.policies import open_sampler
 from harken.launch.rewards import RewardWord, open_reward, parse_reward
 from harken.launch.templates import dated, given_template, note_template
+from harken.loops import trackers
 from harken.stats.drift import parse_rules
 from harken.store.files import file_hash
 from harken.store.tables import HUB_ID, hub_revision
@@ -51,6 +52,7 @@ def _open_and_train(method: ModuleType, config: RunConfig, quiet: bool | None, g
     if template := given_template(getattr(config, "template", "")):
         lineage["template"] = content_hash(template)
     import_extra("harken.engines.loading")
+    reporting = trackers.check(config.report_to) if config.report_to else []
     for name, model in named(config, "model").items():
         parse_model(model).check()
         if name != "model":
@@ -69,6 +71,8 @@ def _open_and_train(method: ModuleType, config: RunConfig, quiet: bool | None, g
         if run.done:
             run.say(f"{run.path} is finished; nothing to do.")
             return run
+        if reporting and run.group.rank == 0:
+            run.trackers = trackers.FanOut(reporting, run)
         with dated(run):
             _train(method, config, run, rewards)
     return run
@@ -113,6 +117,8 @@ def check_watch(config: Any, lineage: dict[str, Any]) -> None:
     """Refuses stop rules that are none, and a held-out reward that is the one climbed."""
     held_out, rules = getattr(config, "held_out_reward", ""), getattr(config, "stop_when", "")
     hacking, _ = parse_rules(rules)
+    if getattr(config, "patience", 0) and hasattr(config, "stop_when") and not held_out:
+        raise UserError("--patience waits for a held-out reward to rise, and there is none.", "Add --held-out-reward RUN.")
     if hacking and not held_out:
         raise UserError("--stop-when hacking compares the reward with one that is not climbed, and there is none.",
                         "Add --held-out-reward RUN: a reward model fitted on other judgments.")

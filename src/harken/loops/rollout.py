@@ -189,7 +189,7 @@ def score(reward: Reward, prompts: list[Prompt], samples_PG: list[list[Sample]],
     scores_PG = torch.tensor([[math.nan if r is None or not math.isfinite(r) else r for r in group] for group in scores],
                              dtype=torch.float32)
     if not bool((~scores_PG.isnan()).all(1).any()):
-        raise UserError("The reward gave no prompt of this step a finite score for each of its completions.",
+        raise UserError("The reward gave no score, or none that is finite, for a completion of every prompt of this step.",
                         "Lower --max-tokens, correct the function, or use a reward of greater length.")
     if config.reward_clip > 0:
         scores_PG = scores_PG.clamp(-config.reward_clip, config.reward_clip)

@@ -25,11 +25,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harken.core.config import TrainConfig, setting
+from harken.core.config import HeldOutConfig, setting
 from harken.core.protocols import Datum, Tree
 from harken.core.records import Choice
 from harken.core.run import Run
 from harken.engines.hf import Engine, Outputs
+from harken.loops.held_out import HeldOut, choice_loss
 from harken.loops.schedule import Order, learning_rate
 from harken.objectives.direct import LOSSES, REFERENCE_FREE, kto, orpo, pairwise, sequence_logps, simpo
 from harken.objectives.preference import pair_indices, repeat
@@ -39,7 +40,7 @@ from harken.text.fitting import by_options, describe_same, distinguishes, fit
 
 
 @dataclass(frozen=True)
-class Config(TrainConfig):
+class Config(HeldOutConfig):
     loss: str = setting("dpo", one_of=LOSSES)
     """dpo, cdpo, robust, ipo, hinge, simpo, orpo or kto."""
     beta: float = setting(0.1, above=0)
@@ -83,6 +84,7 @@ def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) 
     outside = [(c, t) for c, t in told if in_share(c.prompt.id, config.holdout, config.seed)]
     elements = by_options(kept)
     order = Order(len(elements), config.batch_size, config.epochs, config.seed)
+    run.watch = HeldOut(config, learner, run, (lambda: heldout_figures(config, learner, outside)) if outside else None)
 
     resumed = run.resume()
     start = resumed[0] if resumed else 0
@@ -171,14 +173,23 @@ def mismatched_kl(learner: Engine, trees: Sequence[Tree]) -> float:
     return max(0.0, sum(float(p.sum() - q.sum()) for (p,), (q,) in zip(policy, reference)) / len(others))
 
 
+def heldout_figures(config: Config, learner: Engine, held: Sequence[tuple[Choice, Tree]]) -> dict[str, float]:
+    """Bradley-Terry's loss of held-out choices, under β times the implicit reward."""
+    scores = implicit_scores(config, learner, held)
+    return {"heldout_loss": choice_loss([choice for choice, _ in held], [[config.beta * s for s in row] for row in scores])}
+
+
 def implicit_accuracy(config: Config, learner: Engine, held: Sequence[tuple[Choice, Tree]]) -> dict[str, Any]:
     """How often the policy's implicit reward puts the better completion first, with interval and null baselines."""
     from harken.stats.pairs import evaluate_pairs
+    return evaluate_pairs([choice for choice, _ in held], implicit_scores(config, learner, held)).to_json()["accuracy"]
+
+
+def implicit_scores(config: Config, learner: Engine, held: Sequence[tuple[Choice, Tree]]) -> list[list[float]]:
+    """Log-ratios to the reference, or without one the mean log-probs, [choice][option]."""
     trees = [tree for _, tree in held]
     policy = learner.logprobs(trees)
     if needs_reference(config):
         reference = learner.logprobs(trees, reference=True)
-        scores = [[float(p.sum() - r.sum()) for p, r in zip(a, b)] for a, b in zip(policy, reference)]
-    else:
-        scores = [[float(p.mean()) for p in tree] for tree in policy]
-    return evaluate_pairs([choice for choice, _ in held], scores).to_json()["accuracy"]
+        return [[float(p.sum() - r.sum()) for p, r in zip(a, b)] for a, b in zip(policy, reference)]
+    return [[float(p.mean()) for p in tree] for tree in policy]

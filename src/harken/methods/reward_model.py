@@ -24,13 +24,14 @@ from typing import Any
 
 import torch
 
-from harken.core.config import TrainConfig, setting
+from harken.core.config import HeldOutConfig, setting
 from harken.core.errors import UserError
 from harken.core.protocols import Datum, Tree
 from harken.core.records import Choice
 from harken.core.run import Run
 from harken.engines.hf import Engine
 from harken.labelers.models.given import BETA_SD, LENGTH_SD, Ranked, fit_traits
+from harken.loops.held_out import HeldOut, choice_loss
 from harken.loops.schedule import Order, learning_rate
 from harken.objectives.feedback import felt, labeler_prior
 from harken.objectives.preference import TIES, k_wise, repeat
@@ -41,7 +42,7 @@ from harken.text.fitting import by_options, describe_same, distinguishes, fit
 
 
 @dataclass(frozen=True)
-class Config(TrainConfig):
+class Config(HeldOutConfig):
     epochs: float = setting(1.0, above=0)
     """Passes over the rankings."""
     batch_size: int = setting(16, least=1)
@@ -96,6 +97,8 @@ def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) 
     groups = _groups(config, learner, kept) if config.labelers == "groups" else {}
     zero = _zero(config, learner, run)
     order = Order(len(elements), config.batch_size, config.epochs, config.seed)
+    preferred = [(choice, tree) for choice, tree in prompts_out if choice.has_preference]
+    run.watch = HeldOut(config, learner, run, (lambda: heldout_figures(learner, preferred)) if preferred else None)
 
     resumed = run.resume()
     start = resumed[0] if resumed else 0
@@ -265,6 +268,12 @@ def _zero(config: Config, learner: Engine, run: Run) -> list[Tree]:
         raise UserError(f"No demonstration of {config.demonstrations} fits --max-length {config.max_length}.",
                         "Raise it, or leave --demonstrations out.")
     return fitted.trees
+
+
+def heldout_figures(learner: Engine, held: list[tuple[Choice, Tree]]) -> dict[str, float]:
+    """Bradley-Terry's loss of held-out choices, and how many pairs are ranked as people did."""
+    choices, scores = [choice for choice, _ in held], [s.tolist() for s in learner.scores([tree for _, tree in held])]
+    return {"heldout_loss": choice_loss(choices, scores), "heldout_accuracy": evaluate_pairs(choices, scores).accuracy.value}
 
 
 def _figures(learner: Engine, held: list[tuple[Choice, Tree]]) -> PairScores | None:

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from harken.core.config import TrainConfig, setting
+from harken.core.config import HeldOutConfig, setting
 from harken.core.errors import UserError
 from harken.core.files import read_json, read_jsonl, write_json
 from harken.core.protocols import Datum, Reward
@@ -35,6 +35,7 @@ from harken.core.seeds import derive_seed
 from harken.engines.hf import Engine
 from harken.engines.policies import penalised
 from harken.engines.sampler import HFSampler
+from harken.loops.held_out import HeldOut
 from harken.loops.replay import learn_text, open_replay
 from harken.loops.schedule import Order, learning_rate
 from harken.objectives.supervised import nll
@@ -46,7 +47,7 @@ from harken.text.turns import Example, describe, dialogue
 
 
 @dataclass(frozen=True)
-class Config(TrainConfig):
+class Config(HeldOutConfig):
     epochs: float = setting(2.0, above=0)
     """Passes over the data."""
     batch_size: int = setting(16, least=1)
@@ -119,6 +120,7 @@ def train(config: Config, learner: Engine, sampler: HFSampler, reward: Reward | 
     order = Order(len(kept), config.batch_size, config.epochs, config.seed, [(len(s.kept), w) for s, w in zip(splits, weights)])
     replay = open_replay(config, learner)
     judge = Judge(config, learner, sampler, reward, splits[0])
+    run.watch = HeldOut(config, learner, run, (lambda: {"heldout_nll": mean_nll(learner, outside)}) if outside else None)
 
     resumed = run.resume()
     start = resumed[0] if resumed else 0
