@@ -44,7 +44,7 @@ def test_a_run_in_use_is_refused_where_locks_exist(tmp_path):
 
 @pytest.mark.slow
 def test_the_base_installs_tests_pass_without_fcntl():
-    names = ("files", "database", "snapshots", "agreement", "cases", "containers", "votes", "studio_api")
+    names = ("files", "database", "snapshots", "agreement", "containers", "votes", "studio_api")
     options = ["-q", "-x", "-p", "hide_fcntl", "-p", "no:cacheprovider", "-m", "not slow"]
     done = subprocess.run([sys.executable, "-m", "pytest", *options, *(f"test_{name}.py" for name in names)], cwd=HERE,
                           capture_output=True, text=True, env=hidden())
