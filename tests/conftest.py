@@ -16,6 +16,26 @@ DATA = Path(os.environ.get("HARKEN_DATA") or Path(__file__).parents[1].parent / 
 
 
 @pytest.fixture
+def files(tmp_path):
+    """Prompts name a word; good answers repeat it, bad ones name another. Six labelers. A path for each of trials.FILES."""
+    import random
+
+    from trials import WORDS, write
+    rng = random.Random(0)
+    prompts = [f"Say {a} {b}." for a in WORDS for b in WORDS]
+    rng.shuffle(prompts)
+
+    def ranking(i, p):
+        good, bad = p[4:-1], " ".join(rng.sample(WORDS, 3))
+        return {"prompt": p, "completions": [bad, good, bad, good], "ranks": [2, 1, 2, 1], "labeler": f"l{i % 6}"}
+
+    return {"demonstrations": write(tmp_path / "d.jsonl", [{"prompt": p, "completion": p[4:-1]} for p in prompts]),
+            "comparisons": write(tmp_path / "c.jsonl", [ranking(i, p) for i, p in enumerate(prompts * 2)]),
+            "prompts": write(tmp_path / "p.jsonl", [{"prompt": p} for p in prompts]),
+            "examples": write(tmp_path / "e.jsonl", [{"prompt": f"Tell {a}.", "completion": a} for a in WORDS])}
+
+
+@pytest.fixture
 def real_data():
     if not DATA.is_dir():
         pytest.skip(f"real data is not at {DATA}; set HARKEN_DATA")

@@ -41,7 +41,11 @@ class BestOfN:
     def __init__(self, base: Any, reward: Reward, n: int, missing_eos_penalty: float = 1.0,
                  lineage: Mapping[str, Any] | None = None) -> None:
         self.base, self.reward, self.n, self.penalty = base, reward, n, missing_eos_penalty
-        self.engine, self.lineage = base.engine, dict(lineage or {})
+        self.lineage = dict(lineage or {})
+
+    @property
+    def engine(self) -> Any:
+        return self.base.engine
 
     def seen(self, prompt: Prompt) -> Prompt:
         found: Prompt = self.base.seen(prompt)
@@ -76,8 +80,13 @@ class BestOfN:
 def penalised(reward: Reward, prompts: Sequence[Prompt], samples: Sequence[Sequence[Sample]], penalty: float) -> Scores:
     """Scores of every sample [P][N], less the penalty where the token limit cut it; None where there is none (NaN is none)."""
     raw = reward.score(prompts, [[s.text for s in group] for group in samples])
-    return [[None if r is None or r != r else r - penalty * (not s.finished) for r, s in zip(row, group)]
+    return [[None if r is None or r != r else less_penalty(r, not s.finished, penalty) for r, s in zip(row, group)]
             for row, group in zip(raw, samples)]
+
+
+def less_penalty(score: Any, cut: Any, penalty: float) -> Any:
+    """A score less the penalty of an answer that the token limit `cut` (P14); or tensors of both."""
+    return score - penalty * cut
 
 
 def best(scores: Sequence[float | None]) -> int:
@@ -90,7 +99,11 @@ class Prompted:
 
     def __init__(self, base: Any, messages: Sequence[Message], lineage: Mapping[str, Any] | None = None) -> None:
         self.base, self.messages = base, tuple(messages)
-        self.engine, self.lineage = base.engine, dict(lineage or {})
+        self.lineage = dict(lineage or {})
+
+    @property
+    def engine(self) -> Any:
+        return self.base.engine
 
     def seen(self, prompt: Prompt) -> Prompt:
         found: Prompt = self.base.seen(under(self.messages, prompt))

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 from harken.engines.attention import Cache, Row
+from harken.engines.form import text_config
 
 SECTIONS = {"prefill": "sampling: prefill", "decode": "sampling: decode", "scoring": "scoring", "reference": "reference",
             "values": "values", "forward": "forward", "backward": "backward", "optimizer": "optimiser", "audit": "audits",
@@ -46,12 +47,12 @@ class Cost:
     @classmethod
     def of(cls, engine: Any) -> Cost:
         """With the adapters that the engine uses now."""
-        model, config, last = engine.model, engine.model.config, engine.model.get_output_embeddings().weight
+        model, config, last = engine.model, text_config(engine.model), engine.model.get_output_embeddings().weight
         weights = [m.weight for n, m in model.base_model.named_modules()
                    if (isinstance(m, torch.nn.Linear) or type(m).__name__ == "Conv1D")
                    and ("lora_" not in n or n.rpartition(".")[2] in engine.names)]
-        heads = config.num_attention_heads
-        width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+        heads = getattr(config, "num_attention_heads", 0) or 0  # a model of states alone has none
+        width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads) if heads else 0
         return cls(sum(w.numel() for w in weights), sum(w.numel() for w in weights if w.requires_grad), last.numel(),
                    last.numel() * last.requires_grad, 4 * width * config.num_hidden_layers)
 
@@ -163,6 +164,12 @@ def computed_row(engine: Any, row: Row, predicted: int) -> None:
     if _ACTIVE is not None:
         pairs = sum(prompt * (prompt + 1) / 2 + sum(c * prompt + c * (c + 1) / 2 for c in rest) for prompt, *rest in row.branches)
         _ACTIVE.computed(engine, row.ids.shape[1], pairs, predicted)
+
+
+def computed_sequence(engine: Any, tokens: int, predicted: int, times: int = 1) -> None:
+    """Counts a forward pass of the plain path."""
+    if _ACTIVE is not None:
+        _ACTIVE.computed(engine, tokens * times, tokens * (tokens + 1) / 2 * times, predicted * times)
 
 
 def computed_token(engine: Any, cache: Cache, live: torch.Tensor) -> None:

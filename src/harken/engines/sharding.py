@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor, Shard
 
 from harken.core import processes
 from harken.core.errors import UserError
+from harken.engines.form import body_of
 
 
 def shard(model: Any, device: torch.device) -> list[FSDPModule]:
@@ -34,7 +35,7 @@ def shard(model: Any, device: torch.device) -> list[FSDPModule]:
         fully_shard(layer, mesh=mesh)
         layer.set_gradient_divide_factor(1.0)
         layer.set_force_sum_reduction_for_comms(True)  # gloo has no other
-    fully_shard(model.base_model, mesh=mesh, ignored_params=set(model.parameters()) - inside)
+    fully_shard(body_of(model), mesh=mesh, ignored_params=set(model.parameters()) - inside)
     return layers
 
 

@@ -18,9 +18,9 @@ import torch
 
 from harken.core.errors import UserError
 from harken.core.files import read_json, write_json
+from harken.core.protocols import Learner
 from harken.core.records import Choice
 from harken.core.run import Run
-from harken.engines.hf import Engine
 
 STATE, WEIGHTS = "held_out.json", "held_out.pt"
 
@@ -28,7 +28,7 @@ STATE, WEIGHTS = "held_out.json", "held_out.pt"
 class HeldOut:
     """A `Watch` of methods that learn from a file."""
 
-    def __init__(self, config: Any, learner: Engine, run: Run, measure: Callable[[], dict[str, float]] | None) -> None:
+    def __init__(self, config: Any, learner: Learner, run: Run, measure: Callable[[], dict[str, float]] | None) -> None:
         self.every, self.patience = config.eval_every, config.patience
         self.learner, self.run, self.measure = learner, run, measure
         if self.patience and not self.every:
@@ -55,7 +55,7 @@ class HeldOut:
         if ends and self.patience and self.weights:
             with torch.no_grad():
                 for name, weight in self.weights.items():
-                    self.learner.trainable[name].copy_(weight)
+                    self.learner.parts[name].copy_(weight)
         return not self.stopped
 
     def _measure(self, step: int) -> None:
@@ -67,7 +67,7 @@ class HeldOut:
         name, loss = next(iter(figures.items()))
         if not self.best or loss < self.best["loss"]:
             self.best = {"step": step, "loss": loss, "since": 0}
-            self.weights = {n: p.detach().clone() for n, p in self.learner.trainable.items()}
+            self.weights = {n: p.detach().clone() for n, p in self.learner.parts.items()}
             return
         self.best["since"] += 1
         if self.best["since"] >= self.patience:
@@ -82,13 +82,13 @@ class HeldOut:
     def save(self, folder: Path) -> None:
         if self.best:
             write_json(folder / STATE, self.best)
-            torch.save(self.weights, folder / WEIGHTS)
+            torch.save(self.learner.whole(self.weights), folder / WEIGHTS)
 
     def load(self, folder: Path | None) -> None:
         self._forget()
         if folder is not None and (folder / STATE).exists():
             self.best = read_json(folder / STATE)
-            self.weights = torch.load(folder / WEIGHTS, map_location=self.learner.device, weights_only=True)
+            self.weights = self.learner.cut(torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True))
 
     def finish(self) -> dict[str, Any]:
         if self.stopped:

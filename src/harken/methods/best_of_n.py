@@ -24,7 +24,7 @@ from typing import Any
 from harken.core.config import RunConfig, setting
 from harken.core.errors import UserError
 from harken.core.files import read_jsonl
-from harken.core.protocols import Reward, Sample
+from harken.core.protocols import Learner, PolicySampler, Reward, Sample
 from harken.core.run import Run
 from harken.core.seeds import derive_seed
 from harken.engines.policies import BestOfN, Scores, best, save_policy
@@ -53,7 +53,10 @@ class Config(RunConfig):
     """Prompts between two checkpoints."""
 
 
-def train(config: Config, learner: Any, sampler: Any, reward: Reward, run: Run) -> None:
+TRIAL = {"data": "prompts", "reward": "gold", "n": 4, "max_tokens": 8, "prompts_per_step": 8}
+
+
+def train(config: Config, learner: Learner, sampler: PolicySampler, reward: Reward, run: Run) -> None:
     """Measures what choosing is worth, and writes the policy; `learner` is not trained."""
     if config.n < 2 or config.temperature <= 0:
         raise UserError(f"There is nothing to choose: --n {config.n}, --temperature {config.temperature}.",
@@ -112,7 +115,7 @@ def worth(scores: Scores, n: int, run: Run) -> dict[str, Any]:
             "kl_bounds": {str(k): round(float(kl), 6) for k, kl in zip(ks, kl_best_of_n(ks))}}
 
 
-def save(folder: Path, config: Config, sampler: Any, run: Run) -> None:
+def save(folder: Path, config: Config, sampler: PolicySampler, run: Run) -> None:
     save_policy(folder, "best_of_n", run.config["base"], sampler, reward=run.config["reward_base"], aggregate=config.aggregate,
                 n=config.n, missing_eos_penalty=config.missing_eos_penalty)
 

@@ -28,7 +28,7 @@ import numpy as np
 from harken.core.config import RunConfig, setting
 from harken.core.errors import UserError
 from harken.core.files import read_jsonl
-from harken.core.protocols import Reward
+from harken.core.protocols import Learner, PolicySampler, Reward
 from harken.core.records import Demonstration, Message, Prompt
 from harken.core.run import Run
 from harken.core.seeds import derive_seed
@@ -74,6 +74,10 @@ class Config(RunConfig):
     """Subtracted from the score of an answer that the token limit cut."""
 
 
+TRIAL = {"data": "prompts", "shots": "examples", "n_shots": 2, "search": "greedy", "pool": 3, "budget": 6, "reward": "gold",
+         "n": 1, "max_tokens": 8}
+
+
 def needs_reward(config: Config) -> bool:
     return config.search != "none"
 
@@ -91,7 +95,7 @@ def names(config: Config) -> list[str]:
     return [name for name in dict.fromkeys(p.strip() for p in config.prompt.split(",")) if name and name != NONE]
 
 
-def train(config: Config, learner: Any, sampler: Any, reward: Reward | None, run: Run) -> None:
+def train(config: Config, learner: Learner, sampler: PolicySampler, reward: Reward | None, run: Run) -> None:
     """Chooses a prompt, or takes the one given, and writes the policy; `learner` is not trained."""
     if read_policy(config.model):
         raise UserError(f"{config.model} is a policy, not a model with weights.", "Prompt the model that it stands on.")
@@ -125,7 +129,7 @@ def train(config: Config, learner: Any, sampler: Any, reward: Reward | None, run
         "gains": {book.label(s): gain(x, report[bare]) for s, x in report.items() if s != bare}}, sampler, run)
 
 
-def finish(config: Config, book: Book, chosen: State, result: dict[str, Any], sampler: Any, run: Run) -> None:
+def finish(config: Config, book: Book, chosen: State, result: dict[str, Any], sampler: PolicySampler, run: Run) -> None:
     messages = [m.to_json() for m in book.messages(chosen)]
     run.finish({"prompt": book.label(chosen), "messages": len(messages), **result}, lambda folder: save_policy(
         folder, "prompting", run.config["base"], sampler, prompt=book.label(chosen), messages=messages))
@@ -171,7 +175,7 @@ class Trial:
     """Scores candidates on the prompts that choose, or on those that report. What a killed run scored is not scored again:
     trials come in an order that follows from their own results."""
 
-    def __init__(self, config: Config, book: Book, learner: Any, sampler: Any, reward: Reward, run: Run,
+    def __init__(self, config: Config, book: Book, learner: Learner, sampler: PolicySampler, reward: Reward, run: Run,
                  prompts: Sequence[Prompt]) -> None:
         self.config, self.book, self.learner, self.sampler, self.reward, self.run = config, book, learner, sampler, reward, run
         held = [in_share(p.id, config.holdout, config.seed) for p in prompts]

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harken.core.errors import UserError
-from harken.core.protocols import Tree
-from harken.text.template import Template
+from harken.core.protocols import Template, Tree
 
 
 def read_documents(path: str | Path, option: str = "--data") -> list[str]:
