@@ -89,10 +89,11 @@ def test_an_evaluation_and_one_seed(lab, capsys):
 
 def test_mistakes_are_said_before_the_first_run(lab, capsys):
     whole = YAML.format(out="runs/s")
-    for text, message in ((whole.replace("grid:", "grids:"), "Did you mean grid"), (whole.replace("beta: [0.0, 0.1]", "beta: 0.1"),
-                          "no list of values"), (whole.replace("beta:", "betta:"), "Did you mean beta"),
-                          (whole.replace("method: rloo\n", ""), "says no method"),
-                          (whole.replace("seeds: 2", "seeds: [1, 1]"), "different numbers"), (whole.replace("1e-3", "-1.0"), "out of range")):
+    mistakes = {whole.replace("grid:", "grids:"): "Did you mean grid",
+                whole.replace("beta: [0.0, 0.1]", "beta: 0.1"): "no list of",
+                whole.replace("beta:", "betta:"): "Did you mean beta", whole.replace("method: rloo\n", ""): "says no method",
+                whole.replace("seeds: 2", "seeds: [1, 1]"): "different numbers", whole.replace("1e-3", "-1.0"): "out of range"}
+    for text, message in mistakes.items():
         (lab / "s.yaml").write_text(text)
         assert main(["sweep", "s.yaml"]) == 2
         assert message in capsys.readouterr().err and not (lab / "runs").exists()
