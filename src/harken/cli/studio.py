@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from harken.core.config import MAX_TOKENS
 from harken.core.errors import UserError
 from harken.core.terminal import one_line
 
@@ -112,7 +113,7 @@ def _ask_options(p: argparse.ArgumentParser) -> None:
                    "--endpoint its name there")
     p.add_argument("--endpoint", metavar="URL", help="ask the model at this OpenAI-compatible /v1 address")
     p.add_argument("--n", type=int, help="answers to each prompt (default: 4; of a comparison 2, to improve 1)")
-    p.add_argument("--max-tokens", type=int, default=512, help="longest answer in tokens (default: 512)")
+    p.add_argument("--max-tokens", type=int, default=MAX_TOKENS, help=f"longest answer in tokens (default: {MAX_TOKENS})")
     p.add_argument("--temperature", type=float, default=1.0, help="of sampling (default: 1.0)")
     _db(p)
 

@@ -24,19 +24,22 @@ from harken.core.errors import UserError
 from harken.core.find import nearest
 from harken.core.seeds import MOST_SEED
 
+MAX_TOKENS = 256
+"""Longest completion where nothing is said, of every command."""
 NAMES = ("file", "model", "reward")
 """What a setting may name: the launcher checks it before anything is loaded, and its identity joins the run's lineage."""
 
 
 def setting(default: Any, *, least: float | None = None, above: float | None = None, most: float | None = None,
             below: float | None = None, one_of: Sequence[str] = (), names: str = "", required: bool = False,
-            repeats: bool = False) -> Any:
+            repeats: bool = False, full: float | None = None) -> Any:
     """A field with its bounds: a number between them, or one of the words. `names` says that it names a file, a model or a
     reward (empty: none is used); `required`, that it must be given; `repeats`, that its option may be given several times,
-    which is the same as commas."""
+    which is the same as commas; `full`, the default where every parameter is trained."""
     assert not names or names in NAMES, names
     bounds = {"least": least, "above": above, "most": most, "below": below, "one_of": tuple(one_of), "names": names,
-              "required": required or None, "repeats": repeats or None}
+              "required": required or None, "repeats": repeats or None,
+              "full": full}
     return dataclasses.field(default=default, metadata={k: v for k, v in bounds.items() if v not in (None, (), "")})
 
 
@@ -92,8 +95,8 @@ def columns(text: str) -> dict[str, str]:
 class TrainConfig(RunConfig):
     """What every method takes that trains."""
 
-    learning_rate: float = setting(1e-4, least=0)
-    """Peak learning rate of AdamW."""
+    learning_rate: float = setting(1e-4, least=0, full=1e-6)
+    """Peak learning rate of AdamW; 1e-6 by default where every parameter is trained (--lora-rank 0)."""
     warmup: float = setting(0.0, least=0, most=1)
     """Share of the steps over which the learning rate rises linearly."""
     schedule: str = setting("cosine", one_of=("cosine", "linear", "constant"))
@@ -134,7 +137,7 @@ class SampleConfig(TrainConfig):
     """Prompts sampled in one step."""
     completions_per_prompt: int = setting(4, least=1)
     """Completions of each prompt (G)."""
-    max_tokens: int = setting(64, least=1)
+    max_tokens: int = setting(MAX_TOKENS, least=1)
     """Longest completion in tokens."""
     temperature: float = setting(1.0, least=0)
     """Sampling temperature, the same for scoring."""
@@ -191,4 +194,12 @@ def from_dict(config: type, values: dict[str, Any], source: Path | str) -> Any:
     if unknown:
         raise UserError(f"{source}: unknown setting {', '.join(unknown)}.{nearest(unknown[0], sorted(names))}",
                         f"Known settings: {', '.join(sorted(names))}.")
-    return config(**values)
+    return config(**following(config, values))
+
+
+def following(config: type, given: dict[str, Any]) -> dict[str, Any]:
+    """The settings given, and with --lora-rank 0 those defaults that follow it."""
+    if given.get("lora_rank") != 0:
+        return given
+    full = {f.name: f.metadata["full"] for f in dataclasses.fields(config) if "full" in f.metadata}
+    return {**full, **given}

@@ -73,9 +73,19 @@ def _open_and_train(method: ModuleType, config: RunConfig, quiet: bool | None, g
             return run
         if reporting and run.group.rank == 0:
             run.trackers = trackers.FanOut(reporting, run)
+        note_rate(config, run)
         with dated(run):
             _train(method, config, run, rewards)
     return run
+
+
+def note_rate(config: RunConfig, run: Run) -> None:
+    """Says that the learning rate is that of training everything, where it is its default."""
+    field = {f.name: f for f in dataclasses.fields(config)}.get("learning_rate")
+    full = field.metadata.get("full") if field else None
+    if full and getattr(config, "lora_rank", None) == 0 and getattr(config, "learning_rate", None) == full:
+        run.note(f"Every parameter is trained: the learning rate is {full:g}, the default for that "
+                 f"(with adapters {field.default:g}).")
 
 
 def asks(method: ModuleType, what: str, config: RunConfig, unless_said: bool) -> bool:

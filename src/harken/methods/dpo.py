@@ -54,8 +54,8 @@ class Config(HeldOutConfig):
     """Passes over the rankings."""
     batch_size: int = setting(16, least=1)
     """Sets of completions in one optimiser step, with all their rankings."""
-    learning_rate: float = setting(5e-5, least=0)
-    """Peak learning rate of AdamW; about 5e-7 when training every parameter (--lora-rank 0)."""
+    learning_rate: float = setting(5e-5, least=0, full=5e-7)
+    """Peak learning rate of AdamW; 5e-7 by default where every parameter is trained (--lora-rank 0)."""
     warmup: float = setting(0.1, least=0, most=1)
     """Share of the steps over which the learning rate rises linearly."""
     holdout: float = setting(0.1, least=0, most=1)

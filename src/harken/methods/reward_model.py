@@ -57,6 +57,8 @@ class Config(HeldOutConfig):
     """The tag that says who belongs together, like age; used by --labelers groups."""
     group_shrinkage: float = 1.0
     """How strongly each group's score is drawn to the shared one: the precision of a prior in units of a score."""
+    learning_rate: float = setting(1e-4, least=0, full=1e-5)
+    """Peak learning rate of AdamW; 1e-5 by default where every parameter is trained (--lora-rank 0)."""
     labeler_learning_rate: float = setting(0.02, least=0)
     """Peak learning rate of the labelers' own parameters; the schedule is the model's."""
     demonstrations: str = setting("", names="file")

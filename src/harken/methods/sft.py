@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from harken.core.config import HeldOutConfig, setting
+from harken.core.config import MAX_TOKENS, HeldOutConfig, setting
 from harken.core.errors import UserError
 from harken.core.files import read_json, read_jsonl, write_json
 from harken.core.protocols import Datum, Learner, Reward, Rollouts
@@ -51,8 +51,8 @@ class Config(HeldOutConfig):
     """Passes over the data."""
     batch_size: int = setting(16, least=1)
     """Demonstrations in one optimiser step."""
-    learning_rate: float = setting(2e-4, least=0)
-    """Peak learning rate of AdamW; about 1e-5 when training every parameter (--lora-rank 0)."""
+    learning_rate: float = setting(2e-4, least=0, full=1e-5)
+    """Peak learning rate of AdamW; 1e-5 by default where every parameter is trained (--lora-rank 0)."""
     turns: str = setting("last", one_of=("last", "all"))
     """Which answers of a dialogue are learnt: the last, or all; what is not learnt is context."""
     holdout: float = setting(0.1, least=0, most=1)
@@ -71,7 +71,7 @@ class Config(HeldOutConfig):
     """How a reward model with groups makes one score: mean, group:NAME, worst or quantile:Q; empty is its shared head."""
     n: int = setting(1, least=1)
     """Answers to each held-out prompt after each epoch, with --select reward."""
-    max_tokens: int = setting(64, least=1)
+    max_tokens: int = setting(MAX_TOKENS, least=1)
     """Longest such answer in tokens."""
     missing_eos_penalty: float = setting(1.0, least=0)
     """Subtracted from the score of such an answer that the token limit cut."""
