@@ -127,6 +127,7 @@ def serve(args: argparse.Namespace) -> int:
     from harken.store.database import open_database
     from harken.studio import app as studio_app
     from harken.web import accounts
+    from harken.web.address import public_address
     db = open_database(args.db)
     loopback = args.host in LOOPBACK
     with db.link.reading() as tx:
@@ -145,8 +146,14 @@ def serve(args: argparse.Namespace) -> int:
                             h11_max_incomplete_event_size=32_768, proxy_headers=bool(args.public_name))
     sock = _bind(config, args)
     port = sock.getsockname()[1]
-    shown = "localhost" if loopback else args.host
-    print(f"Harken studio: http://{shown}:{port}\n  database: {db.name}")
+    address = public_address(args.host, port, tuple(args.public_name))
+    studio.address = "" if loopback and not args.public_name else address
+    print(f"Harken studio: {address}\n  database: {db.name}")
+    if not loopback and not args.public_name:
+        print("  Plain HTTP: whoever shares the network can read passwords and answers. For more than a trusted network put TLS\n"
+              "  in front (deploy/, docs/studio.md); other machines' firewalls must let this port in.")
+    elif loopback and not studio.single_user and not args.public_name:
+        print("  This machine alone: to let others in, --host 0.0.0.0 (a trusted network) or a proxy with TLS (deploy/).")
     print("  One person, no login. To invite labelers make your account first: on the page People, or "
           f"harken users add NAME --role lead --db {args.db}" if studio.single_user else
           "  Log in as a lead to invite labelers: the page People makes the links.")

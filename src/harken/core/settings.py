@@ -31,7 +31,8 @@ def check_settings(config: Any) -> None:
 def _check_bounds(field: dataclasses.Field[Any], value: Any) -> None:
     words = field.metadata.get("one_of")
     if words and value not in words:
-        raise UserError(f"{_flag(field)} {value!r} is unknown.{nearest(str(value), list(words))}", f"Use one of {', '.join(words)}.")
+        raise UserError(f"{_flag(field)} {value!r} is unknown.{nearest(str(value), list(words))}",
+                        f"Use one of {', '.join(words)}.")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
     given = {name: field.metadata[name] for name in BOUNDS if name in field.metadata}

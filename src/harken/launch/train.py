@@ -116,6 +116,8 @@ def _files(method: ModuleType, config: RunConfig) -> dict[str, Any]:
 
 def _identity(path: str, option: str) -> dict[str, Any]:
     """A file's or a folder's hash; of a data set on a hub its revision, where the hub says it."""
+    if Path(path).is_dir() and not any(p.suffix in (".arrow", ".parquet") for p in Path(path).rglob("*")):
+        raise UserError(f"There is no file {path}: it is a folder without Arrow or Parquet files.", f"Check --{option}.")
     if Path(path).exists():
         return {"path": path, "sha256": file_hash(Path(path))}
     if HUB_ID.fullmatch(path) and not Path(path).suffix and not Path(path).parent.exists():

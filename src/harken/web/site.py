@@ -45,6 +45,8 @@ class Site:
         self._callers: dict[str, tuple[float, Any]] = {}
         self._local_csrf = secrets.token_urlsafe(32)
         self._local: User | None = None
+        self.address = ""
+        """Where others reach it (web/address.py); empty where nobody said."""
         if single_user:
             self._local = self.writer.submit(lambda tx: accounts.local_user(tx, self.clock())).result()
 
