@@ -66,3 +66,12 @@ def test_full_weights_have_a_rate_of_their_own_and_the_run_says_so(tmp_path):
     assert own.config["learning_rate"] == 1e-3 and not any("learning rate" in n for n in own.result["notes"])
     rates = {name: getattr(find_method(name).Config, "learning_rate", None) for name in method_names()}
     assert (rates["sft"], rates["dpo"], rates["reward_model"], rates["rloo"]) == (2e-4, 5e-5, 1e-4, 1e-4)
+
+
+def test_the_conversions_bar_stays_out_of_logs(capsys):
+    reader = pytest.importorskip("transformers.modeling_gguf_pytorch_utils")
+    from harken.engines.loading import _no_bar
+    before = reader.tqdm
+    with _no_bar():
+        assert list(reader.tqdm([1, 2], desc="Converting")) == [1, 2]
+    assert reader.tqdm is before and "\r" not in capsys.readouterr().err

@@ -178,12 +178,12 @@ class Run:
         now, then = self.config[name], known[name] or (result.get("steps") if name == "steps" else None)
         if not then or not now > then:
             return False
-        flag = f"--{name} {now}"
+        short = f"{self.path} holds a run that cannot go on ({name}: {known[name]!r} there, {now!r} now)"
         if reason := not_longer(self.config, result):
-            raise UserError(f"{self.path} cannot go on to {flag}: {reason}.",
+            raise UserError(f"{short}: {reason}.",
                             f"Start anew with another --out, or from its model: --model {self.path}.")
         if self.done and self.latest_checkpoint() is None:
-            raise UserError(f"{self.path} cannot go on to {flag}: its optimiser's state was not kept.",
+            raise UserError(f"{short}: its optimiser's state was not kept.",
                             f"Start anew with another --out, or from its model: --model {self.path}.")
         longer = {"setting": name, "from": then, "to": now, "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "code": code_version()}
         # Killed between two of these lines, the same command finds the run unfinished and does the rest.
