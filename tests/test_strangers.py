@@ -99,7 +99,7 @@ def test_a_lead_with_friends(shell):
         code = (f"from harken.studio.client import Client\nlead = Client({url!r}); lead.login('ada', 'a long enough secret')\n"
                 "made = lead.call('POST', '/api/invitations', {'uses': 5})\nprint(made['url'])\n"
                 f"friend = Client({url!r}); friend.join(made['token'], 'bob', 'another long secret')\n"
-                "task = friend.next(1)['tasks'][0]\nfriend.submit(task, {'completion': 'Hello there.'}, seconds=3)\n")
+                "task = friend.next(1)['tasks'][0]\nfriend.submit(task, {'text': 'Hello there.'}, seconds=3)\n")
         (shell.folder / "friends.py").write_text(code)
         assert f"{url}/join#" in shell("python friends.py")
     finally:

@@ -41,7 +41,7 @@ def _yaml(path: Path, text: str) -> Any:
         raise UserError(f"{path} is YAML, which needs the package pyyaml.",
                         "pip install 'harken[yaml]', or write TOML.") from None
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # type: ignore[misc,unused-ignore]
         pass
 
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+0123456789."))

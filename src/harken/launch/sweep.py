@@ -161,7 +161,7 @@ def figures_of(run: Run) -> dict[str, float]:
             found[name] = sum(last) / len(last)
     for name, value in run.result.items():
         number = value.get("value") if isinstance(value, Mapping) else value
-        if _is_number(number):
+        if number is not None and _is_number(number):
             found[name] = float(number)
     return found
 

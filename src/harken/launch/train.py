@@ -83,7 +83,7 @@ def note_rate(config: RunConfig, run: Run) -> None:
     """Says that the learning rate is that of training everything, where it is its default."""
     field = {f.name: f for f in dataclasses.fields(config)}.get("learning_rate")
     full = field.metadata.get("full") if field else None
-    if full and getattr(config, "lora_rank", None) == 0 and getattr(config, "learning_rate", None) == full:
+    if field and full and getattr(config, "lora_rank", None) == 0 and getattr(config, "learning_rate", None) == full:
         run.note(f"Every parameter is trained: the learning rate is {full:g}, the default for that "
                  f"(with adapters {field.default:g}).")
 

@@ -106,7 +106,7 @@ def identity(run: Run) -> str:
 def figures(result: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a result, an estimate's value under its name."""
     values = {name: value.get("value") if isinstance(value, Mapping) else value for name, value in result.items()}
-    return {f"result/{name}": value for name, value in values.items() if _is_number(value)}
+    return {f"result/{name}": float(value) for name, value in values.items() if _is_number(value) and value is not None}
 
 
 def _is_number(value: Any) -> bool:
