@@ -8,7 +8,7 @@ READY := $(VENV)/ready
 # worksteal: each of the two begins with its own half of the files, so that a file's fixtures are made once
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: quickstart test fast check setup docs clean lock audit
+.PHONY: quickstart test fast check setup docs site clean lock audit
 
 quickstart: $(READY)
 	$(BIN)/harken quickstart
@@ -36,6 +36,11 @@ audit: $(READY)
 
 docs: $(READY)
 	$(BIN)/python docs/build.py
+
+# The pages as a site in site/; in an environment of its own, since mkdocs has nothing to do with the rest.
+site:
+	test -x .site/bin/mkdocs || { $(PYTHON) -m venv .site && .site/bin/pip install -q 'mkdocs-material>=9.6' 'mkdocstrings[python]>=0.29'; }
+	.site/bin/mkdocs build -q -d site
 
 setup: $(READY)
 

@@ -6,7 +6,7 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from sqlalchemy import select
 
+from harken.core.config import columns
 from harken.core.errors import UserError
 from harken.core.terminal import visible
 from harken.store.connection import masked
@@ -92,7 +93,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
 
 def run_import(args: argparse.Namespace) -> int:
     """`harken import`."""
-    fields = columns(args.field)
+    fields = columns(",".join(args.field))
     ignore = [name for names in args.ignore for name in names.split(",")]
     adapter = named_adapter(args.shape) if args.shape else None
     if "://" in args.db or Path(args.db).exists():
@@ -121,17 +122,6 @@ def run_snapshot(args: argparse.Namespace) -> int:
         name = shlex.quote(str(info.path))
         print(f"Next: harken train {NEXT[args.kind]} --data {name} --out runs/{NEXT[args.kind]}")
     return 0
-
-
-def columns(given: Sequence[str]) -> dict[str, str]:
-    """`--field prompt=question` as {"prompt": "question"}."""
-    found: dict[str, str] = {}
-    for text in given:
-        name, mark, column = text.partition("=")
-        if not mark or not name or not column or name in found:
-            raise UserError(f"--field {text!r} does not name a column.", "Write it once a field, like --field prompt=question.")
-        found[name] = column
-    return found
 
 
 def project_number(db: Database, name: str | None) -> int | None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from harken.core.config import MAX_TOKENS
 from harken.core.errors import UserError
 from harken.core.terminal import one_line, visible
 from harken.store.connection import masked
@@ -108,7 +109,7 @@ def _ask_options(p: argparse.ArgumentParser) -> None:
                    "--endpoint its name there")
     p.add_argument("--endpoint", metavar="URL", help="ask the model at this OpenAI-compatible /v1 address")
     p.add_argument("--n", type=int, help="answers to each prompt (default: 4; of a comparison 2, to improve 1)")
-    p.add_argument("--max-tokens", type=int, default=512, help="longest answer in tokens (default: 512)")
+    p.add_argument("--max-tokens", type=int, default=MAX_TOKENS, help=f"longest answer in tokens (default: {MAX_TOKENS})")
     p.add_argument("--temperature", type=float, default=1.0, help="of sampling (default: 1.0)")
     _db(p)
 
@@ -122,6 +123,7 @@ def serve(args: argparse.Namespace) -> int:
     from harken.store.database import open_database
     from harken.studio import app as studio_app
     from harken.web import accounts
+    from harken.web.address import public_address
     from harken.web.patience import MOST_CONNECTIONS, Patient
     db = open_database(args.db)
     loopback = args.host in LOOPBACK
@@ -151,8 +153,14 @@ def serve(args: argparse.Namespace) -> int:
                             limit_concurrency=MOST_CONNECTIONS, proxy_headers=bool(args.public_name))
     sock = bind(config, args)
     port = sock.getsockname()[1]
-    shown = "localhost" if loopback else args.host
-    print(f"Harken studio: http://{shown}:{port}\n  database: {db.name}")
+    address = public_address(args.host, port, tuple(args.public_name))
+    studio.address = "" if loopback and not args.public_name else address
+    print(f"Harken studio: {address}\n  database: {db.name}")
+    if not loopback and not args.public_name:
+        print("  Plain HTTP: whoever shares the network can read passwords and answers. For more than a trusted network put TLS\n"
+              "  in front (deploy/, docs/studio.md); other machines' firewalls must let this port in.")
+    elif loopback and not studio.single_user and not args.public_name:
+        print("  This machine alone: to let others in, --host 0.0.0.0 (a trusted network) or a proxy with TLS (deploy/).")
     print("  One person, no login. To invite labelers make your account first: on the page People, or "
           f"harken users add NAME --role lead --db {masked(args.db)}" if studio.single_user else
           "  Log in as a lead to invite labelers: the page People makes the links.")
@@ -332,7 +340,7 @@ def generated(args: argparse.Namespace, kind: str) -> list[dict[str, Any]]:
         raise UserError(f'"{kind}" takes no answers of a model.' if not most else
                         f'"{kind}" takes {f"{fewest} to {most}" if fewest < most else most} answers to a prompt, --n says {n}.',
                         "Leave --model away." if not most else "Give another --n, or none.")
-    prompts = [prompt for path in args.files for prompt in read_prompts(path).records]
+    prompts = [prompt for path in args.files for prompt in read_prompts(path, further=False).records]
     source = f"{args.model}{f' at {args.endpoint}' if args.endpoint else ''}, temperature {args.temperature}, " \
              f"max_tokens {args.max_tokens}"
     items, empty = [], 0

@@ -75,7 +75,7 @@ def imported(path: str, absent: str, action: str) -> Any:
     return value
 
 
-def nearest(word: str, known: Sequence[str]) -> str:
+def nearest(word: str, known: Sequence[str], cutoff: float = 0.6) -> str:
     """ " Did you mean X?", where a known word is near; else nothing."""
-    close = difflib.get_close_matches(word, [k for k in known if not k.startswith("_")], 1)
+    close = difflib.get_close_matches(word, [k for k in known if not k.startswith("_")], 1, cutoff)
     return f" Did you mean {close[0]}?" if close else ""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from harken.core.errors import UserError
+from harken.core.find import nearest
 
 GREATEST = sys.float_info.max
 """A file of settings may hold whole numbers that no float can."""
@@ -32,7 +33,8 @@ def check_settings(config: Any) -> None:
 def _check_bounds(field: dataclasses.Field[Any], value: Any) -> None:
     words = field.metadata.get("one_of")
     if words and value not in words:
-        raise UserError(f"{_flag(field)} {value!r} is unknown.", f"Use one of {', '.join(words)}.")
+        raise UserError(f"{_flag(field)} {value!r} is unknown.{nearest(str(value), list(words))}",
+                        f"Use one of {', '.join(words)}.")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
     given = {name: field.metadata[name] for name in BOUNDS if name in field.metadata}

@@ -9,10 +9,11 @@ import socket
 import sys
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -286,6 +287,21 @@ def _tokenizer(path: Path) -> Any:
         raise UserError(f"The tokenizer of {path} cannot be loaded: {_reason(error)}", "Copy or download it again.") from None
 
 
+@contextmanager
+def _no_bar() -> Iterator[None]:
+    """Off a terminal, transformers' own bar for GGUF files would fill a log with carriage returns; it heeds no setting."""
+    from transformers import modeling_gguf_pytorch_utils as reader
+    bar = getattr(reader, "tqdm", None)
+    if bar is None or sys.stderr.isatty():
+        yield
+        return
+    reader.tqdm = partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        reader.tqdm = bar
+
+
 def _gguf(file: Path) -> Loaded:
     """Dequantises once into the cache: transformers refuses to save a GGUF-loaded model as it is."""
     digest = file_hash(file)
@@ -293,8 +309,9 @@ def _gguf(file: Path) -> Loaded:
     if not (folder / "harken.json").exists():
         if sys.stderr.isatty():
             print(f"Converting {file.name} into {cache_folder()}, once; this takes some 20 seconds.", file=sys.stderr)
-        loaded = _from_pretrained(str(file.parent), str(file), "Is it a whole GGUF file of a language model? Download it again.",
-                                  gguf_file=file.name)
+        with _no_bar():
+            loaded = _from_pretrained(str(file.parent), str(file),
+                                      "Is it a whole GGUF file of a language model? Download it again.", gguf_file=file.name)
         config = loaded.model.config
         if hasattr(config, "quantization_config"):
             del config.quantization_config

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harken.core.config import RunConfig, setting
+from harken.core.config import MAX_TOKENS, RunConfig, setting
 from harken.core.errors import UserError
 from harken.core.files import read_jsonl
 from harken.core.protocols import Learner, PolicySampler, Reward, Sample
@@ -45,7 +45,7 @@ class Config(RunConfig):
     """Candidates of every answer (at least 2)."""
     missing_eos_penalty: float = setting(1.0, least=0)
     """Subtracted from the score of a candidate that the token limit cut."""
-    max_tokens: int = setting(64, least=1)
+    max_tokens: int = setting(MAX_TOKENS, least=1)
     """Longest candidate in tokens, of the estimate; whoever samples from the run chooses anew."""
     temperature: float = setting(1.0, least=0)
     """Sampling temperature of the estimate (above 0)."""

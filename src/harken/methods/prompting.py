@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from harken.core.config import RunConfig, setting
+from harken.core.config import MAX_TOKENS, RunConfig, setting
 from harken.core.errors import UserError
 from harken.core.files import read_jsonl
 from harken.core.protocols import Learner, PolicySampler, Reward
@@ -66,7 +66,7 @@ class Config(RunConfig):
     """Share of the prompts of --data that choose nothing: the figures are theirs."""
     n: int = setting(2, least=1)
     """Answers to each prompt under each candidate."""
-    max_tokens: int = setting(64, least=1)
+    max_tokens: int = setting(MAX_TOKENS, least=1)
     """Longest answer in tokens."""
     temperature: float = setting(1.0, least=0)
     """Sampling temperature."""

@@ -25,13 +25,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harken.core.config import TrainConfig, setting
+from harken.core.config import HeldOutConfig, setting
 from harken.core.errors import UserError
 from harken.core.protocols import Datum, Loss, Outputs, RewardLearner, Tree
 from harken.core.records import Choice
 from harken.core.run import Run
 from harken.labelers.models.given import BETA_SD, LENGTH_SD, Ranked, fit_traits
 from harken.loops.examples import fitting, held_out
+from harken.loops.held_out import HeldOut, choice_loss
 from harken.loops.steps import Steps
 from harken.objectives.feedback import felt, labeler_prior
 from harken.objectives.preference import TIES, k_wise, repeat
@@ -42,7 +43,7 @@ from harken.text.fitting import by_options, describe_same, distinguishes
 
 
 @dataclass(frozen=True)
-class Config(TrainConfig):
+class Config(HeldOutConfig):
     epochs: float = setting(1.0, above=0)
     """Passes over the rankings."""
     batch_size: int = setting(16, least=1)
@@ -56,6 +57,8 @@ class Config(TrainConfig):
     """The tag that says who belongs together, like age; used by --labelers groups."""
     group_shrinkage: float = 1.0
     """How strongly each group's score is drawn to the shared one: the precision of a prior in units of a score."""
+    learning_rate: float = setting(1e-4, least=0, full=1e-5)
+    """Peak learning rate of AdamW; 1e-5 by default where every parameter is trained (--lora-rank 0)."""
     labeler_learning_rate: float = setting(0.02, least=0)
     """Peak learning rate of the labelers' own parameters; the schedule is the model's."""
     demonstrations: str = setting("", names="file")
@@ -75,7 +78,7 @@ def head(config: Config) -> str:
 
 def train(config: Config, learner: RewardLearner, sampler: Any, reward: Any, run: Run) -> None:
     """Trains `learner` (with a reward head) on comparisons; `sampler` and `reward` are not used."""
-    every = fitting(read_comparisons(config.data, skip_bad=config.skip_bad), lambda c: learner.template.tree(c.prompt, c.options),
+    every = fitting(read_comparisons(config.data, **config.reading), lambda c: learner.template.tree(c.prompt, c.options),
                     learner.template, config, run, "rankings")
     telling = [(choice, tree) for choice, tree in every if distinguishes(choice) or not choice.has_preference]
     if note := describe_same(len(every) - len(telling)):
@@ -88,6 +91,8 @@ def train(config: Config, learner: RewardLearner, sampler: Any, reward: Any, run
     people = _people(config, learner, used) if config.labelers == "reliability" else {}
     groups = _groups(config, learner, used) if config.labelers == "groups" else {}
     zero = _zero(config, learner, run)
+    preferred = [(choice, tree) for choice, tree in prompts_out if choice.has_preference]
+    run.watch = HeldOut(config, learner, run, (lambda: heldout_figures(learner, preferred)) if preferred else None)
     steps = Steps(run, learner, elements, config, "reward model", size=config.batch_size, epochs=config.epochs)
 
     for step, batch in steps:
@@ -265,6 +270,12 @@ def _zero(config: Config, learner: RewardLearner, run: Run) -> list[Tree]:
         raise UserError(f"No demonstration of {config.demonstrations} fits --max-length {config.max_length}.",
                         "Raise it, or leave --demonstrations out.")
     return [tree for _, tree in examples]
+
+
+def heldout_figures(learner: RewardLearner, held: list[tuple[Choice, Tree]]) -> dict[str, float]:
+    """Bradley-Terry's loss of held-out choices, and how many pairs are ranked as people did."""
+    choices, scores = [choice for choice, _ in held], [s.tolist() for s in learner.scores([tree for _, tree in held])]
+    return {"heldout_loss": choice_loss(choices, scores), "heldout_accuracy": evaluate_pairs(choices, scores).accuracy.value}
 
 
 def _figures(learner: RewardLearner, held: list[tuple[Choice, Tree]]) -> PairScores | None:

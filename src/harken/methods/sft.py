@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from harken.core.config import TrainConfig, setting
+from harken.core.config import MAX_TOKENS, HeldOutConfig, setting
 from harken.core.errors import UserError
 from harken.core.files import read_json, read_jsonl, write_json
 from harken.core.protocols import Datum, Learner, Reward, Rollouts
@@ -33,6 +33,7 @@ from harken.core.records import Prompt
 from harken.core.run import Run
 from harken.core.seeds import derive_seed
 from harken.engines.policies import penalised
+from harken.loops.held_out import HeldOut
 from harken.loops.replay import learn_text, open_replay
 from harken.loops.rollout import awake
 from harken.loops.steps import Steps
@@ -45,13 +46,13 @@ from harken.text.turns import Example, describe, dialogue
 
 
 @dataclass(frozen=True)
-class Config(TrainConfig):
+class Config(HeldOutConfig):
     epochs: float = setting(2.0, above=0)
     """Passes over the data."""
     batch_size: int = setting(16, least=1)
     """Demonstrations in one optimiser step."""
-    learning_rate: float = setting(2e-4, least=0)
-    """Peak learning rate of AdamW; about 1e-5 when training every parameter (--lora-rank 0)."""
+    learning_rate: float = setting(2e-4, least=0, full=1e-5)
+    """Peak learning rate of AdamW; 1e-5 by default where every parameter is trained (--lora-rank 0)."""
     turns: str = setting("last", one_of=("last", "all"))
     """Which answers of a dialogue are learnt: the last, or all; what is not learnt is context."""
     holdout: float = setting(0.1, least=0, most=1)
@@ -70,7 +71,7 @@ class Config(TrainConfig):
     """How a reward model with groups makes one score: mean, group:NAME, worst or quantile:Q; empty is its shared head."""
     n: int = setting(1, least=1)
     """Answers to each held-out prompt after each epoch, with --select reward."""
-    max_tokens: int = setting(64, least=1)
+    max_tokens: int = setting(MAX_TOKENS, least=1)
     """Longest such answer in tokens."""
     missing_eos_penalty: float = setting(1.0, least=0)
     """Subtracted from the score of such an answer that the token limit cut."""
@@ -120,6 +121,8 @@ def train(config: Config, learner: Learner, sampler: Rollouts, reward: Reward | 
     weights = [1.0, *(weight for _, weight in mixed(config))]
     replay = open_replay(config, learner)
     judge = Judge(config, learner, sampler, reward, splits[0], run)
+    held = splits[0].held
+    run.watch = watch = HeldOut(config, learner, run, (lambda: {"heldout_nll": mean_nll(learner, held)}) if held else None)
     steps = Steps(run, learner, kept, config, "sft", size=config.batch_size, epochs=config.epochs,
                   parts=[(len(s.kept), w) for s, w in zip(splits, weights)], state=judge, begin=judge.begin)
     per_epoch = steps.order.per_epoch
@@ -142,7 +145,7 @@ def train(config: Config, learner: Learner, sampler: Rollouts, reward: Reward | 
     result: dict[str, Any] = {"demonstrations": len(kept), "heldout": len(splits[0].held)}
     if config.mix:
         result["files"] = {name: len(s.kept) for name, s in zip((config.data, *(n for n, _ in mixed(config))), splits)}
-    steps.finish(**result, **judge.conclude(steps.total))
+    steps.finish(**result, **judge.conclude(watch.stopped.get("step", steps.total)))
 
 
 def check(config: Config) -> None:
@@ -152,7 +155,7 @@ def check(config: Config) -> None:
 
 def read_split(config: Config, name: str, learner: Learner, run: Run) -> Split:
     """A file's demonstrations that fit; held out are those of a prompt that falls into the share, in whichever file."""
-    loaded = read_demonstrations(name, skip_bad=config.skip_bad)
+    loaded = read_demonstrations(name, **(config.reading if name == config.data else {"skip_bad": config.skip_bad}))
     examples = [dialogue(learner.template, d, config.turns) for d in loaded.records]
     fitted = fit([e.tree for e in examples], config.max_length, config.overlong)
     fitted.keep([examples[i].cut(tree).tokens > 0 for i, tree in zip(fitted.kept, fitted.trees)])

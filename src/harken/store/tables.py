@@ -229,6 +229,15 @@ def hub(name: str) -> Rows:
         yield number, plain(row)
 
 
+def hub_revision(name: str) -> str | None:
+    """The commit of a data set on a hub; None where the hub does not say it."""
+    try:
+        from huggingface_hub import HfApi
+        return HfApi().dataset_info(name.partition(":")[0]).sha
+    except Exception:  # offline, or no such package: reading it says what is wrong
+        return None
+
+
 def _pyarrow(path: Path) -> tuple[Any, Any, Any]:
     try:
         import pyarrow

@@ -52,6 +52,8 @@ class Site:
         self._noted: dict[str, str] = {}
         self._local_csrf = secrets.token_urlsafe(32)
         self._local: User | None = None
+        self.address = ""
+        """Where others reach it (web/address.py); empty where nobody said."""
         if single_user:
             self._local = self.writer.submit(lambda tx: accounts.local_user(tx, self.clock())).result()
 
