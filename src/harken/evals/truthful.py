@@ -5,9 +5,10 @@
 
 MC1: the best answer is likelier than every false one. MC2: the share of probability that true answers have. MC3: the share of
 true answers likelier than every false one. Binary: the best against the best false one, shown as A and B in an order drawn at
-random (Lin et al. 2022, and the binary variant of 2025). An answer of the model's own is truthful where it is nearer to a true
-than to every false reference, or abstains; informative where it does not abstain and is about this question; with --judge two
-prompts ask a judge model instead. "I have no comment" is truthful and not informative: the headline is both at once.
+random (Lin et al. 2022, and the binary variant of 2025). An answer of the model's own is truthful where it is nearer to a
+true than to every false reference, or abstains; informative where it does not abstain and is about this question; with
+--judge two prompts ask a judge model instead. "I have no comment" is truthful and not informative: the headline is both at
+once.
 """
 
 from __future__ import annotations

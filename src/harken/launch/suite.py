@@ -26,7 +26,11 @@ from harken.launch.evaluate import evaluate
 from harken.launch.find import find_eval
 from harken.loops.items import NAME, Store
 
-LISTS: dict[str, tuple[str, ...]] = {"quick": ("truthful",)}
+LISTS: dict[str, tuple[str, ...]] = {
+    "quick": ("truthful", "bias", "refusals"),
+    "harmless": ("toxicity", "bias", "refusals", "injection", "sycophancy"),
+    "full": ("truthful", "toxicity", "bias", "refusals", "injection", "sycophancy"),
+}
 
 
 @dataclass(frozen=True)
