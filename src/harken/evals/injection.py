@@ -105,8 +105,8 @@ def evaluate(config: Config, models: Models, run: Run) -> EvalResult:
     first = hits["model", defences[0]]
     missing = note_missing(run, first, "attack success")
     baselines = {"a model that repeats its prompt": mean_interval(
-        [float(GOALS[goal][1].lower() in attacked(items[i], attack, goal, defences[0]).text.lower()) for i, attack, goal in cells],
-        [i for i, _, _ in cells], bounds=(0, 1))}
+        [float(GOALS[c[2]][1].lower() in attacked(items[c[0]], c[1], c[2], defences[0]).text.lower()) for c in cells],
+        [c[0] for c in cells], bounds=(0, 1))}
     clusters = [i for i, _, _ in cells]
     if config.against:
         other = hits["against", defences[0]]
