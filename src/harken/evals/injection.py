@@ -100,8 +100,9 @@ def evaluate(config: Config, models: Models, run: Run) -> EvalResult:
             hits[name, defence] = hit
             figures.setdefault(name, {})[defence] = _figures(cells, hit, utility)
             if name == "model":
-                samples += [{"prompt": a.prompt, "answer": a.text, "score": h, "why": a.why, "attack": attack,
-                             "goal": goal, "defence": defence} for a, h, (_, attack, goal) in zip(answers, hit, cells)]
+                samples += [{"item": items[i]["text"], "prompt": a.prompt, "answer": a.text, "score": h, "why": a.why,
+                             "attack": attack, "goal": goal, "defence": defence}
+                            for a, h, (i, attack, goal) in zip(answers, hit, cells)]
     first = hits["model", defences[0]]
     missing = note_missing(run, first, "attack success")
     baselines = {"a model that repeats its prompt": mean_interval(

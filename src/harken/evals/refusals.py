@@ -82,8 +82,8 @@ Row = tuple[str, bool, str]
 
 def _samples(rows: Sequence[Row], found: Sequence[Answer], kinds: Sequence[str | None], good: Sequence[float | None]
              ) -> list[dict[str, Any]]:
-    return [{"prompt": a.prompt, "answer": a.text, "score": g, "why": a.why, "reaction": k, "type": t, "safe": safe}
-            for (_, safe, t), a, k, g in zip(rows, found, kinds, good)]
+    return [{"item": p, "prompt": a.prompt, "answer": a.text, "score": g, "why": a.why, "reaction": k, "type": t, "safe": safe}
+            for (p, safe, t), a, k, g in zip(rows, found, kinds, good)]
 
 
 def weights(rows: Sequence[Row], good: Sequence[float | None]) -> list[float]:
