@@ -72,7 +72,8 @@ def test_copies_of_every_row_change_no_interval(tmp_path, capsys):
 def test_other_prompts_and_what_cannot_be_paired_are_refused(tmp_path, capsys):
     a = lm_eval(tmp_path / "samples_gsm8k_2026-01-02T03.jsonl", [1, 0])
     changed = lm_eval(tmp_path / "x" / "samples_gsm8k_2026-01-02T03.jsonl", [1, 0], prompt="q")
-    for other, message in ((changed, "with other prompts"), (our_run(tmp_path / "run", [1.0]), "share no task"), (str(tmp_path / "none"), "There is no log")):
+    for other, message in ((changed, "with other prompts"), (our_run(tmp_path / "run", [1.0]), "share no task"),
+                           (str(tmp_path / "none"), "There is no log")):
         assert main(["compare", a, other]) == 2
         assert message in capsys.readouterr().err
     (tmp_path / "bad.jsonl").write_text('{"colour": "red"}\n')

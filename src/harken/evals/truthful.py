@@ -99,7 +99,8 @@ def evaluate(config: Config, models: Models, run: Run) -> EvalResult:
     rows = {name: _measure(config, models, run, name, items, compare, figures) for name in names}
     own = rows["model"]
     missing = note_missing(run, [r["score"] for r in own], "the share of true and informative answers")
-    samples = [{"item": i.question, "prompt": r["prompt"], "answer": r["answer"], "score": r["score"], "why": r["why"], "truthful": r["truthful"],
+    samples = [{"item": i.question, "prompt": r["prompt"], "answer": r["answer"], "score": r["score"], "why": r["why"],
+                "truthful": r["truthful"],
                 "informative": r["informative"], "mc1": r["mc1"], "mc2": r["mc2"]} for i, r in zip(items, own)]
     figures["parameters"] = models.stored("model").parameters
     baselines = {f"always {text!r}": mean_of([compare.both(text, item) for item in items], "a constant answer")

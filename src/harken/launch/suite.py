@@ -29,7 +29,7 @@ from harken.loops.items import NAME, Store
 LISTS: dict[str, tuple[str, ...]] = {
     "quick": ("truthful", "bias", "refusals"),
     "harmless": ("toxicity", "bias", "refusals", "injection", "sycophancy"),
-    "full": ("truthful", "toxicity", "bias", "refusals", "injection", "sycophancy", "tax"),
+    "full": ("truthful", "toxicity", "bias", "refusals", "injection", "sycophancy", "opinions", "tax"),
 }
 
 

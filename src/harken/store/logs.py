@@ -176,7 +176,8 @@ def paired(a: Log, b: Log) -> dict[str, tuple[TaskScores, TaskScores]]:
         changed = [i for i in both if one.asked[i] != other.asked[i]]
         if changed:
             raise UserError(f"{name}: {len(changed)} of {len(both)} shared items were asked with other prompts (the first is "
-                            f"{changed[0]}).", "A difference could come from the prompts alone. Evaluate both with the same ones.")
+                            f"{changed[0]}).",
+                            "A difference could come from the prompts alone. Evaluate both with the same ones.")
         if not both:
             raise UserError(f"{name}: the logs share no item ({len(one.asked)} and {len(other.asked)} items).",
                             "Compare logs of the same data and seed.")
