@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harken import cli
+from harken.cli import main as cli
 from harken.core.errors import UserError
 from harken.core.records import Choice, Judgment
 from harken.store.database import open_database

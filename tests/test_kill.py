@@ -16,15 +16,15 @@ import pytest
 import torch
 
 from harken.core import run as run_module
-from harken.core.files import read_jsonl
 from harken.core.run import Run
 from harken.engines.hf import Engine
 from harken.engines.sampler import Batch
-from test_methods import ROLLOUTS, SETTINGS, assert_bit_equal, files, run  # noqa: F401
+from trials import LEARNING, assert_bit_equal, rows, run, trial
 
 TWICE = {"epochs_per_step": 2, "minibatches": 2}
-CASES = {name: (name, settings) for name, settings in SETTINGS.items()} | {
-    "dpo-kto": ("dpo", {**SETTINGS["dpo"], "loss": "kto", "lora_rank": 0}),
+ROLLOUTS = trial("rloo")
+CASES = {name: (name, trial(name)) for name in LEARNING} | {
+    "dpo-kto": ("dpo", {**trial("dpo"), "loss": "kto", "lora_rank": 0}),
     "grpo-gspo": ("grpo", {**ROLLOUTS, **TWICE, "ratio": "sequence", "clip": 3e-4, "lora_rank": 0}),
     "reinforce-none": ("reinforce", {**ROLLOUTS, "baseline": "none"}),
     "expert_iteration-twice": ("expert_iteration", {**ROLLOUTS, **TWICE, "keep": 2}),
@@ -80,11 +80,14 @@ def moments(operations, rng):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_p22_sigkill_at_any_operation_ends_bit_for_bit(files, tmp_path, case):  # noqa: F811
-    """One run is killed at work and again as it resumes, another as it writes, two more of the main methods anywhere; all
-    then run on to the end."""
-    method, settings = CASES[case]
-    short = {"steps": 5} if "steps" in settings else {"epochs": 0.4}
+def test_p22_sigkill_at_any_operation_ends_bit_for_bit(files, tmp_path, case):
+    assert_survives_kills(*CASES[case], case, files, tmp_path, further=2 if case in ("sft", "reward_model", "rloo") else 0)
+
+
+def assert_survives_kills(method, settings, case, files, tmp_path, further=0):
+    """One run is killed at work and again as it resumes, another as it writes, `further` ones anywhere; all then run on to the
+    end."""
+    short = {"steps": 5} if "steps" in settings else {"epochs": 0.4} if "epochs" in settings else {}
     settings = {"lora_rank": 4, "checkpoint_seconds": 0.0, **settings, **short}
     if "ptx_data" in settings:
         (tmp_path / "text.txt").write_text("the old house is red\n\n" * 40)
@@ -93,14 +96,12 @@ def test_p22_sigkill_at_any_operation_ends_bit_for_bit(files, tmp_path, case):  
         whole = run(method, files, tmp_path / "whole", **settings)
     rng = random.Random(case)
     at_work, at_writing = moments(operations, rng)
-    further = [[rng.randrange(len(operations))] for _ in range(2)] if case in ("sft", "reward_model", "rloo") else []
-    for k, kills in enumerate([[at_work, rng.randrange(8)], [at_writing], *further]):
+    anywhere = [[rng.randrange(len(operations))] for _ in range(further)]
+    for k, kills in enumerate([[at_work, rng.randrange(8)], [at_writing], *anywhere]):
         out = tmp_path / f"killed{k}"
         for at in kills:
             assert killed_child(lambda out=out: run(method, files, out, **settings), at) == -signal.SIGKILL, operations[at]
         again = run(method, files, out, **settings)
         assert_bit_equal(whole.path, again.path)
         for name in ("metrics.jsonl", "samples.jsonl"):
-            timeless = [[{n: v for n, v in row.items() if n != "seconds"} for row in read_jsonl(r.path / name)]
-                        for r in (whole, again)]
-            assert timeless[0] == timeless[1], name
+            assert rows(whole.path, name) == rows(again.path, name), name

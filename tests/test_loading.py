@@ -212,6 +212,9 @@ def half(path):
     ("rm", "adapter_model.safetensors", half, "adapter of the run .* cannot be loaded"),
     ("rm", "adapter_model.safetensors", os.remove, "lacks model/adapter_model"),
     ("rm", "adapter_config.json", half, "cannot be loaded"),
+    ("rm", "own/adapter_model.safetensors", half, "adapter of the run .* cannot be loaded"),
+    ("rm", "own/adapter_model.safetensors", os.remove, "lacks model/own/adapter_model"),
+    ("rm", "own/adapter_config.json", half, "cannot be loaded"),
     ("rm", "head.pt", half, "reward head of the run .* cannot be loaded"),
     ("rm", "head.pt", lambda p: p.write_bytes(b""), "reward head of the run .* cannot be loaded"),
     ("rm", "harken.json", half, "damaged"),
@@ -286,24 +289,3 @@ def test_the_gguf_cache_is_by_content(tmp_path, monkeypatch):
     monkeypatch.setenv("HARKEN_CACHE", str(tmp_path / "blocked"))
     with pytest.raises(UserError, match="set HARKEN_CACHE"):
         load(str(file))
-
-
-def test_an_architecture_that_mixes_completions_is_refused():
-    """Mamba carries a state along the row; Cohere rescales its logits."""
-    from transformers import CohereConfig, CohereForCausalLM, MambaConfig, MambaForCausalLM
-
-    from harken.engines.attention import NAME
-    from harken.engines.loading import check_rows
-    from harken.engines.toy import toy_model
-    mamba = MambaForCausalLM(MambaConfig(vocab_size=40, hidden_size=16, num_hidden_layers=2, state_size=4)).eval()
-    with pytest.raises(UserError, match="see each other"):
-        check_rows(mamba)
-    cohere = CohereForCausalLM(CohereConfig(vocab_size=40, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
-                                            num_attention_heads=2, num_key_value_heads=2, logit_scale=0.1)).eval()
-    cohere.config._attn_implementation = NAME
-    with pytest.raises(UserError, match="logit_scale"):
-        check_rows(cohere)
-    for architecture in ("llama", "gpt2"):
-        model = toy_model(architecture).eval()
-        model.config._attn_implementation = NAME
-        check_rows(model)

@@ -22,60 +22,10 @@ from harken.core.settings import check_settings
 from harken.launch.find import find_method, method_names
 from harken.launch.models import open_engine
 from harken.launch.rewards import open_reward
-from harken.launch.train import train as launch_train
 from harken.methods import dpo, ppo, reward_model, rloo, sft
 from harken.text.fitting import by_options
 from stopping import stopped_after
-
-DATA = {"sft": "demos", "reward_model": "comparisons", "dpo": "comparisons"}  # the others take prompts
-WORDS = ["red", "blue", "green", "old", "new", "warm", "cold", "tall"]
-
-
-def write(path, rows):
-    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    return str(path)
-
-
-@pytest.fixture
-def files(tmp_path):
-    """Prompts name a word; good answers repeat it, bad ones name another. Six labelers."""
-    rng = random.Random(0)
-    prompts = [f"Say {a} {b}." for a in WORDS for b in WORDS]
-    rng.shuffle(prompts)
-
-    def ranking(i, p):
-        good, bad = p[4:-1], " ".join(rng.sample(WORDS, 3))
-        return {"prompt": p, "completions": [bad, good, bad, good], "ranks": [2, 1, 2, 1], "labeler": f"l{i % 6}"}
-
-    return {"demos": write(tmp_path / "d.jsonl", [{"prompt": p, "completion": p[4:-1]} for p in prompts]),
-            "comparisons": write(tmp_path / "c.jsonl", [ranking(i, p) for i, p in enumerate(prompts * 2)]),
-            "prompts": write(tmp_path / "p.jsonl", [{"prompt": p} for p in prompts])}
-
-
-def config(method, files, out, **settings):
-    return find_method(method).Config(model="toy", data=files[DATA.get(method, "prompts")], out=str(out), **settings)
-
-
-def run(method, *args, **settings):
-    return launch_train(find_method(method), config(method, *args, **settings), quiet=True)
-
-
-def weights(path):
-    from safetensors.torch import load_file
-    found = {}
-    for file in sorted((Path(path) / "model").glob("*.safetensors")):
-        found |= load_file(file)
-    for file in (Path(path) / "model").glob("head.pt"):
-        found |= torch.load(file, weights_only=True)
-    assert found
-    return found
-
-
-def assert_bit_equal(a, b):
-    a, b = weights(a), weights(b)
-    assert a.keys() == b.keys()
-    for name in a:
-        assert torch.equal(a[name], b[name]), name
+from trials import FILES, WORDS, assert_bit_equal, assert_resumes_exactly, run, trial, write
 
 
 def test_every_method_is_a_method():
@@ -86,6 +36,7 @@ def test_every_method_is_a_method():
         documented = field_docs(module.Config)
         assert [f.name for f in dataclasses.fields(module.Config) if f.name not in documented] == []
         assert Path(f"docs/methods/{name}.md").exists(), f"docs/methods/{name}.md is missing"
+        assert module.TRIAL["data"] in FILES and trial(name).keys() <= {f.name for f in dataclasses.fields(module.Config)}, name
 
 
 @pytest.mark.parametrize("lora", [0, 8])
@@ -101,7 +52,7 @@ def test_sft_learns(files, tmp_path, lora):
 
 
 def test_reward_model_learns_for_new_prompts_and_new_people(files, tmp_path):
-    demos = {"demonstrations": files["demos"]}
+    demos = {"demonstrations": files["demonstrations"]}
     done = run("reward_model", files, tmp_path / "r", lora_rank=0, learning_rate=5e-3, epochs=4, batch_size=8, **demos)
     result = done.result
     assert result["accuracy"]["value"] > 0.95 and result["accuracy"]["low"] > 0.7
@@ -111,10 +62,10 @@ def test_reward_model_learns_for_new_prompts_and_new_people(files, tmp_path):
 
 
 def test_p16_demonstrations_average_zero(files, tmp_path):
-    done = run("reward_model", files, tmp_path / "r", lora_rank=0, epochs=1, demonstrations=files["demos"])
+    done = run("reward_model", files, tmp_path / "r", lora_rank=0, epochs=1, demonstrations=files["demonstrations"])
     from harken.store.files import read_demonstrations
     reward = open_reward(str(done.path))
-    demos = read_demonstrations(files["demos"]).records
+    demos = read_demonstrations(files["demonstrations"]).records
     scores = reward.score([d.prompt for d in demos], [[d.completion] for d in demos])
     assert sum(s for (s,) in scores) / len(scores) == pytest.approx(0, abs=1e-5)
 
@@ -345,40 +296,16 @@ def test_p33_defaults_are_written_down_and_unchanged(files, tmp_path):
 
 # --- resuming ----------------------------------------------------------------------------------------
 
-ROLLOUTS = {"reward": "gold", "max_tokens": 16, "steps": 7, "prompts_per_step": 4, "learning_rate": 1e-3}
-SETTINGS = {
-    "sft": {"epochs": 0.5, "batch_size": 4, "learning_rate": 1e-3},
-    "reward_model": {"epochs": 0.5, "batch_size": 6, "learning_rate": 1e-3, "labelers": "reliability"},
-    "dpo": {"epochs": 0.5, "batch_size": 6, "learning_rate": 1e-3},
-    "rloo": ROLLOUTS,
-    "reinforce": ROLLOUTS,
-    "grpo": {**ROLLOUTS, "epochs_per_step": 2, "minibatches": 2},
-    "ppo": {**ROLLOUTS, "epochs_per_step": 2, "minibatches": 2, "critic": "separate", "ema": 0.9, "kl_target": 1.0},
-    "expert_iteration": ROLLOUTS,
-    "distill": {"teacher_system": "Be brief.", **{k: v for k, v in ROLLOUTS.items() if k != "reward"}},
-}
-
-
-@pytest.mark.parametrize("method", SETTINGS)
-def test_p22_stopped_between_any_steps_ends_the_same(files, tmp_path, monkeypatch, method):
-    """In process: an exception after the first step, then the same command until the next, and so on to the end."""
-    settings = {"lora_rank": 4, "checkpoint_seconds": 0.0, **SETTINGS[method]}
-    whole = run(method, files, tmp_path / "whole", **settings)
-    for k in (1, 3, 6):
-        with stopped_after(k):
-            run(method, files, tmp_path / "cut", **settings)
-    resumed = run(method, files, tmp_path / "cut", **settings)
-    assert_bit_equal(whole.path, resumed.path)
-    strip = [[{n: v for n, v in row.items() if n != "seconds"} for row in read_jsonl(r.path / "metrics.jsonl")]
-             for r in (whole, resumed)]
-    assert strip[0] == strip[1] and max(row["step"] for row in strip[0]) > 6
+@pytest.mark.parametrize("method", method_names())
+def test_p22_stopped_between_any_steps_ends_the_same(files, tmp_path, method):
+    assert_resumes_exactly(method, files, tmp_path)
 
 
 def test_p22_changed_data_or_settings_are_refused(files, tmp_path):
     run("sft", files, tmp_path / "r", epochs=1)
     with pytest.raises(UserError, match="epochs: 1 there, 2 now"):
         run("sft", files, tmp_path / "r", epochs=2)
-    Path(files["demos"]).write_text('{"prompt": "x", "completion": "y"}\n')
+    Path(files["demonstrations"]).write_text('{"prompt": "x", "completion": "y"}\n')
     with pytest.raises(UserError, match="data has changed"):
         run("sft", files, tmp_path / "r", epochs=1)
 
@@ -395,7 +322,7 @@ def test_p22_the_same_command_goes_on_after_a_kill(files, tmp_path):
     kills every method, at chosen operations.)"""
     command = [sys.executable, "-m", "harken", "train", "rloo", "--model", "toy", "--lora-rank", "4", "--checkpoint-seconds", "0",
                "--data", files["prompts"]]
-    for name, value in {**SETTINGS["rloo"], "steps": 120}.items():
+    for name, value in {**trial("rloo"), "steps": 120}.items():
         command += ["--" + name.replace("_", "-"), str(value)]
     rng = random.Random(7)
     subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, capture_output=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from harken.core.files import read_json, read_jsonl
-from test_methods import ROLLOUTS, SETTINGS, files, run, write  # noqa: F401
+from harken.launch.find import method_names
+from trials import run, shortened, trial, write
 
 PAGES = Path(__file__).parents[1] / "docs" / "methods"
 VARIANTS = {
@@ -19,28 +20,35 @@ VARIANTS = {
 }
 
 
-def defined(name):
+
+
+def defined(name, pages=PAGES):
     """Names in the first column of a page's table of metrics; and those of them that another page explains."""
-    table = re.search(r"\| metric \| meaning \|\n\|[-|]+\|\n((?:\|.*\n)+)", (PAGES / f"{name}.md").read_text(encoding="utf-8"))
+    table = re.search(r"\| metric \| meaning \|\n\|[-|]+\|\n((?:\|.*\n)+)", (pages / f"{name}.md").read_text(encoding="utf-8"))
     assert table, f"docs/methods/{name}.md has no table of metrics"
     rows = [(re.findall(r"`(\w+)`", row.split("|")[1]), "](../" in row) for row in table[1].splitlines()]
     return {n for names, _ in rows for n in names}, {n for names, elsewhere in rows if elsewhere for n in names}
 
 
-@pytest.mark.parametrize("method", SETTINGS)
-def test_every_metric_is_defined_on_its_page_and_every_page_is_true(files, tmp_path, method):  # noqa: F811
+def assert_page_is_true(method, files, folder, pages=PAGES):
+    """What the method logs in its trial, and in further ones, is what its page and the common one define."""
     rows = [r | {"group": {"style": "a" if r["labeler"] < "l3" else "b"}} for r in read_jsonl(Path(files["comparisons"]))]
-    files["comparisons"] = write(tmp_path / "groups.jsonl", rows)
+    files["comparisons"] = write(folder / "groups.jsonl", rows)
     logged = set()
     for i, own in enumerate(VARIANTS.get(method, [{}])):
-        settings = {**SETTINGS[method], **own, **({"steps": 2} if "steps" in SETTINGS[method] else {"epochs": 0.2})}
+        settings = shortened({**trial(method), **own})
         for name in {"ptx_data", "replay"} & own.keys():
-            (tmp_path / "text.txt").write_text("the old house is red\n\n" * 9)
-            settings[name] = str(tmp_path / "text.txt")
-        done = run(method, files, tmp_path / f"r{i}", **settings)
+            (folder / "text.txt").write_text("the old house is red\n\n" * 9)
+            settings[name] = str(folder / "text.txt")
+        done = run(method, files, folder / f"r{i}", **settings)
         logged |= {name for row in read_jsonl(done.path / "metrics.jsonl") for name in row}
         logged |= read_json(done.path / "result.json").keys()
-    page, elsewhere = defined(method)
+    page, elsewhere = defined(method, pages)
     undefined = ", ".join(sorted(logged - page - defined("metrics")[0]))
     never = ", ".join(sorted(page - elsewhere - logged))
     assert (undefined, never) == ("", ""), f"logged, but not defined: {undefined}; defined, but never logged: {never}"
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_every_metric_is_defined_on_its_page_and_every_page_is_true(files, tmp_path, method):
+    assert_page_is_true(method, files, tmp_path)

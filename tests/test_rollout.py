@@ -14,7 +14,7 @@ from harken.core.records import Prompt
 from harken.engines.sampler import HFSampler
 from harken.launch.find import find_method, method_names
 from harken.loops.rollout import Gap, score
-from test_methods import files, run  # noqa: F401
+from trials import run
 
 SETTINGS = {"reward": "gold", "lora_rank": 0, "max_tokens": 8, "steps": 1, "prompts_per_step": 3}
 
@@ -35,7 +35,7 @@ def test_p4_the_gap_by_hand():
 
 
 @pytest.mark.parametrize("method", ["reinforce", "rloo", "grpo", "ppo", "distill"])
-def test_p4_a_perturbed_sampler_stops_the_run(files, tmp_path, monkeypatch, method):  # noqa: F811
+def test_p4_a_perturbed_sampler_stops_the_run(files, tmp_path, monkeypatch, method):
     """A sampler that is off by 0.01 nats a token, as one of other weights or precision would be."""
     original = HFSampler.sample_ids
 
@@ -49,7 +49,7 @@ def test_p4_a_perturbed_sampler_stops_the_run(files, tmp_path, monkeypatch, meth
         run(method, files, tmp_path / "r", **settings)
 
 
-def test_p3_no_method_samples_from_a_truncated_distribution(files, tmp_path, monkeypatch):  # noqa: F811
+def test_p3_no_method_samples_from_a_truncated_distribution(files, tmp_path, monkeypatch):
     """None has a setting for it, and a rollout asks for none."""
     for name in method_names():
         config = find_method(name).Config
@@ -81,7 +81,7 @@ def test_p14_scores_are_clipped_then_lowered_where_the_end_is_missing():
 
 @pytest.mark.parametrize(("method", "settings"), [("rloo", {}), ("grpo", {}), ("grpo", {"kl": "k2"}),
                                                   ("grpo", {"scale": "batch"})])
-def test_p25_equal_rewards_are_counted_and_teach_nothing(files, tmp_path, monkeypatch, method, settings):  # noqa: F811
+def test_p25_equal_rewards_are_counted_and_teach_nothing(files, tmp_path, monkeypatch, method, settings):
     """At the reference the KL's own gradient is 0 too: nothing moves, nothing is NaN, and the flat groups are said."""
     monkeypatch.setattr("harken.launch.train.open_reward", lambda *a, **k: Constant())
     done = run(method, files, tmp_path / "r", **{**SETTINGS, "missing_eos_penalty": 0.0, **settings})
@@ -89,7 +89,7 @@ def test_p25_equal_rewards_are_counted_and_teach_nothing(files, tmp_path, monkey
     assert row["flat_groups"] == 3 and row["reward_std"] == 0 and row["grad_norm"] < 1e-4
 
 
-def test_p5_the_kl_of_grpo_is_in_one_place(files, tmp_path, monkeypatch):  # noqa: F811
+def test_p5_the_kl_of_grpo_is_in_one_place(files, tmp_path, monkeypatch):
     """With --kl reward nothing of a huge β is left in the loss, at ρ = 1 -Σ w A = 0 whatever the KL; with k3 it is there."""
     monkeypatch.setattr("harken.launch.train.open_reward", lambda *a, **k: Constant())
     rows = {}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from harken.studio.exports import WHATS, export_rows, write_rows
 
 from harken.core.records import Choice, Demonstration, Judgment, Message, Prompt
 from harken.store.database import open_database
 from harken.store.files import read, write_jsonl, write_table
 from harken.store.snapshots import snapshot
+from harken.studio.work.exports import WHATS, export_rows, write_rows
 from studio_site import Desk, open_template
 
 TOOLS = ({"type": "function", "function": {"name": "w", "parameters": {"properties": {"city": {"type": "string"}}}}},)

@@ -326,7 +326,7 @@ def test_a_database_of_format_1_is_copied_and_brought_up_to_date(tmp_path, monke
             assert before.execute("SELECT count(*) FROM judgments").fetchone() == (1,)
             assert before.execute("SELECT max(version) FROM harken_schema").fetchone() == (1,)
     with open_database(path) as db:
-        assert db.backup is None and len(migrations.MIGRATIONS) == 2
+        assert db.backup is None and len(migrations.MIGRATIONS) == 3
 
 
 @pytest.mark.slow

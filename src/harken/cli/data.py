@@ -18,6 +18,7 @@ from sqlalchemy import select
 
 from harken.core.errors import UserError
 from harken.core.terminal import visible
+from harken.store.connection import masked
 from harken.store.database import Database, ImportResult, open_database, read_import
 from harken.store.files import KINDS, counted
 from harken.store.shapes import named_adapter
@@ -138,10 +139,10 @@ def project_number(db: Database, name: str | None) -> int | None:
     if name is None:
         return None
     with db.link.reading() as connection:
-        known = dict(connection.execute(select(projects.c.name, projects.c.id)).tuples().all())
-    if name not in known:
-        raise UserError(f"{db.name} has no project {name!r}.", f"It has: {', '.join(sorted(known)) or 'none'}.")
-    return known[name]  # type: ignore[no-any-return]
+        ids = dict(connection.execute(select(projects.c.name, projects.c.id)).tuples().all())
+    if name not in ids:
+        raise UserError(f"{db.name} has no project {name!r}.", f"It has: {', '.join(sorted(ids)) or 'none'}.")
+    return ids[name]  # type: ignore[no-any-return]
 
 
 def import_summary(result: ImportResult, file: str, db: str) -> str:
@@ -149,7 +150,7 @@ def import_summary(result: ImportResult, file: str, db: str) -> str:
     if result.before:
         lines = [f"{file} was imported on {result.before[:10]}: nothing new to store."]
     else:
-        lines = [f"Stored {_count(result.added, result.kind)} in {db}"]
+        lines = [f"Stored {_count(result.added, result.kind)} in {masked(db)}"]
         if result.already:
             lines.append(f"  {result.already:,} stored before, not stored again")
     if result.repeating:
@@ -160,7 +161,7 @@ def import_summary(result: ImportResult, file: str, db: str) -> str:
     if result.unread:
         lines.append(f"  Fields not read: {counted(result.unread)}")
     lines += [f"  {note} ({n:,})" for note, n in sorted(result.notes.items())]
-    lines.append(f"Next: harken snapshot {result.kind} --db {shlex.quote(str(db))} --out {result.kind}.jsonl")
+    lines.append(f"Next: harken snapshot {result.kind} --db {shlex.quote(masked(db))} --out {result.kind}.jsonl")
     return "\n".join(lines)
 
 

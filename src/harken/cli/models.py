@@ -33,7 +33,7 @@ def sample(args: argparse.Namespace) -> int:
     from harken.core.progress import progress
     from harken.core.settings import check_settings
     from harken.launch.models import check_context, parse_model
-    from harken.launch.policies import open_sampler
+    from harken.launch.policies import open_sampler, steer
     from harken.store.files import check_out, read_prompts, write_jsonl
     settings = make_config(SampleSettings, args)
     check_settings(settings)
@@ -44,6 +44,7 @@ def sample(args: argparse.Namespace) -> int:
     if parse_model(settings.model).kind == "named":
         import_extra("harken.engines.sampler")
     sampler = open_sampler(settings.model, dtype=settings.dtype, template=settings.template)
+    steer(sampler, settings.model, settings.mode, settings.tag)
     check_context(sampler, loaded.records, settings.max_tokens)
     template = getattr(getattr(sampler, "engine", None), "template", None)  # a server has none of ours
     for note in template.notes if template else ():
@@ -52,6 +53,8 @@ def sample(args: argparse.Namespace) -> int:
         groups = sampler.sample(loaded.records, settings.n, max_tokens=settings.max_tokens, temperature=settings.temperature,
                                 top_p=settings.top_p, seed=settings.seed, advance=advance)
     source = {name: getattr(settings, name) for name in ("model", "temperature", "top_p", "seed")}
+    if getattr(sampler, "guide", None):
+        source |= {"mode": settings.mode or "own", "tag": settings.tag}
     if template is not None and template.dated:
         source["template_date"] = str(template.day)
     write_jsonl(out, ({**p.to_json(), "completions": [s.text for s in group], "finished": [s.finished for s in group],

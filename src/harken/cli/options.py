@@ -21,7 +21,7 @@ class Parser(argparse.ArgumentParser):
 
     def filled(self) -> Parser:
         if self.fill is not None:
-            self.fill, fill = None, self.fill
+            fill, self.fill = self.fill, None
             fill(self)
         return self
 

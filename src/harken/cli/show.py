@@ -28,7 +28,7 @@ def show_result(path: Path, result: dict[str, Any]) -> None:
         if isinstance(value, dict) and {"value", "low", "high", "n"} <= value.keys():
             print(f"  {name}: {Estimate.from_json(value)}")
         elif name == "labelers" and isinstance(value, dict):
-            print(f"  {name}: " + ", ".join(f"{one_line(who)} beta {found['beta']:.2f}" for who, found in list(value.items())[:8])
+            print(f"  {name}: " + ", ".join(f"{one_line(who)} beta {row['beta']:.2f}" for who, row in list(value.items())[:8])
                   + (f" and {len(value) - 8} more" if len(value) > 8 else ""))
         elif isinstance(value, dict) and any(isinstance(v, dict) and "value" not in v for v in value.values()):
             for part, inner in value.items():

@@ -36,10 +36,10 @@ def find(kind: str, name: str, package: ModuleType) -> ModuleType:
             return importlib.import_module(f"{package.__name__}.{name}")
         except ImportError as error:
             raise missing_extra(error) from None
-    known = f"{kind.capitalize()}s: {', '.join(ours)}; or the dotted path of your own module."
+    choices = f"{kind.capitalize()}s: {', '.join(ours)}; or the dotted path of your own module."
     if not is_dotted(name) or ":" in name:
-        raise UserError(f"There is no {kind} {name!r}.{nearest(name, ours)}", known)
-    module = imported(name, f"There is no {kind} {name!r}.{nearest(name, ours)}", known)
+        raise UserError(f"There is no {kind} {name!r}.{nearest(name, ours)}", choices)
+    module = imported(name, f"There is no {kind} {name!r}.{nearest(name, ours)}", choices)
     assert isinstance(module, ModuleType)
     return module
 

@@ -1,6 +1,8 @@
 """The verbs: what an engine, a reward and an evaluation can do. No torch here.
 
-Shape suffixes: `P` prompts, `G` completions a prompt, `T` tokens.
+Methods and loops use nothing of a learner or a sampler but what stands here; tests/fake_engine.py is an engine of that alone.
+Shape suffixes: `P` prompts, `G` completions a prompt, `T` tokens, `N` completion tokens of all trees, `C` completions of all
+trees, `K` completions of one tree, `D` width of the last layer's state.
 """
 
 from __future__ import annotations
@@ -9,9 +11,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from harken.core.records import Choice, Prompt
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Sample:
 
     `logps` are of the distribution sampled from (temperature, top-p); `model_logps` of the model
     at temperature 1 without truncation. One number a token, the end-of-turn token included.
-    `finished` is False when the token limit cut it.
+    `finished` is False when the token limit cut it. `version` is that of the weights it was drawn from (`Rollouts.update`).
     """
 
     ids: tuple[int, ...]
@@ -58,27 +64,208 @@ class Sample:
     logps: tuple[float, ...]
     model_logps: tuple[float, ...]
     finished: bool
+    version: int = 0
 
 
-class Learner(Protocol):
+@dataclass
+class Outputs:
+    """What an objective sees: `logps_N`, `entropy_N` (no gradient), and `scores_C` or `values_N` of a head; with a reward
+    head also `ends_CD`, the state after each completion that the head reads.
+
+    `lengths` counts the tokens of each completion, `sizes` the completions of each tree.
+    """
+
+    logps_N: Tensor
+    entropy_N: Tensor
+    scores_C: Tensor | None
+    values_N: Tensor | None
+    ends_CD: Tensor | None
+    lengths: list[int]
+    sizes: list[int]
+
+
+Loss: TypeAlias = "tuple[Tensor, Mapping[str, Tensor]]"
+"""A scalar with a gradient, and metrics without one. Both are summed over micro-batches."""
+Objective: TypeAlias = "Callable[[Any, Any], Loss]"
+"""(`Outputs`, the data's inputs as float32 tensors by name) -> `Loss`. Its weights are fixed before the first call (P7)."""
+
+
+class Template(Protocol):
+    """Text to token ids."""
+
+    tokenizer: Any
+    end_id: int
+
+    @property
+    def hash(self) -> str:
+        """The same for the same tokens of the same text."""
+        ...
+
+    def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]: ...
+    def completion_ids(self, text: str) -> tuple[int, ...]: ...
+    def tree(self, prompt: Prompt, completions: Sequence[str]) -> Tree: ...
+    def text_ids(self, text: str) -> tuple[int, ...]:
+        """A document: text that is no turn."""
+        ...
+
+    def counted(self) -> list[str]:
+        """What it changed in the texts it was given since this was last asked, as notes for people."""
+        ...
+
+
+class Resumable(Protocol):
+    """What a checkpoint holds of a method: `load_state` of a folder that `save_state` filled goes on bit for bit."""
+
+    def save_state(self, folder: Path) -> None: ...
+    def load_state(self, folder: Path) -> None: ...
+
+
+class Learner(Resumable, Protocol):
     """A model that learns. Gradients of successive `forward_backward` calls add up until `step`."""
 
-    def forward_backward(self, data: Sequence[Datum], objective: Callable[..., Any]) -> dict[str, float]: ...
-    def step(self, learning_rate: float) -> dict[str, float]: ...
-    def save(self, path: Path) -> None: ...
+    @property
+    def template(self) -> Template: ...
+    @property
+    def lineage(self) -> Mapping[str, Any]:
+        """What names the weights it began with."""
+        ...
+
+    @property
+    def compute(self) -> torch.dtype: ...
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that it gives a probability."""
+        ...
+
+    @property
+    def parts(self) -> Mapping[str, Tensor]:
+        """The trained parameters by name, to be read and copied into; of several processes each may hold a part."""
+        ...
+
+    def whole(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors like `parts`, put together on the first process; all must call it."""
+        ...
+
+    def cut(self, whole: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """This process's parts of what `whole` put together."""
+        ...
+
+    def forward_backward(self, data: Sequence[Datum], objective: Objective, *, temperature: float = 1.0, entropy: bool = False,
+                         logps: bool = True) -> dict[str, float]:
+        """Adds the gradient of the objective over `data`; its metrics, `loss` first. `logps=False` where only a head learns.
+
+        Raises `UserError` for a loss that is not finite.
+        """
+        ...
+
+    def step(self, learning_rate: float) -> dict[str, float]:
+        """One optimiser step, after which the gradient is zero: `grad_norm` before clipping, and `learning_rate`."""
+        ...
+
+    def logprobs(self, trees: Sequence[Tree], *, temperature: float = 1.0, reference: bool = False) -> list[list[Tensor]]:
+        """log p of every completion token, float32 without gradient: [tree][completion] -> [T]; of the model as it was before
+        training, with `reference`."""
+        ...
+
+    def save(self, folder: Path, *, base: str = "") -> None:
+        """The model, for others to load; `base` is what an adapter stands on."""
+        ...
+
+    def beside(self, model: str, template: str = "") -> Learner:
+        """Another model on the same hardware, that does not learn; it shares what it can. `template` names another chat
+        template than its own."""
+        ...
+
+    def critic(self, model: str, *, lora_rank: int, seed: int) -> ValueLearner:
+        """Another model on the same hardware, that learns values; a reward model's scores are the first of them."""
+        ...
+
+
+class ValueLearner(Learner, Protocol):
+    """A learner with a value head."""
+
+    def values(self, trees: Sequence[Tree]) -> list[Tensor]:
+        """The value of the state before every completion token: [tree] -> [N of the tree]."""
+        ...
+
+
+class RewardLearner(Learner, Protocol):
+    """A learner with a reward head, and numbers of its own that an objective may use."""
+
+    shift: float
+    """Added to every score."""
+
+    @property
+    def width(self) -> int:
+        """D of `Outputs.ends_CD`."""
+        ...
+
+    @property
+    def scalars(self) -> Any:
+        """Further trained tensors by name; `tie` from the start, where the method's settings have ties."""
+        ...
+
+    def add_scalars(self, values: Mapping[str, Sequence[Any]], ratio: float) -> None:
+        """More of them, learnt at `ratio` times the learning rate."""
+        ...
+
+    def scores(self, trees: Sequence[Tree]) -> list[Tensor]:
+        """[tree] -> [K], shift included."""
+        ...
+
+    def group_scores(self, trees: Sequence[Tree]) -> list[Tensor]:
+        """Every group's, with the scalars `group_head` [G, D] and `group_shift` [G]: [tree] -> [K, G]."""
+        ...
 
 
 class Sampler(Protocol):
     """Text from a model."""
 
     def sample(self, prompts: Sequence[Prompt], n: int, *, max_tokens: int, temperature: float = 1.0,
-               top_p: float = 1.0, seed: int = 0) -> list[list[Sample]]: ...
+               top_p: float = 1.0, seed: int = 0) -> list[list[Sample]]:
+        """`n` completions of each prompt, the same for the same seed: [P][n]."""
+        ...
+
+
+class PolicySampler(Sampler, Protocol):
+    """Text from weights that can be named, perhaps under a prompt or the best of many."""
+
+    @property
+    def lineage(self) -> Mapping[str, Any]: ...
+    def seen(self, prompt: Prompt) -> Prompt:
+        """What the weights are given for a prompt."""
+        ...
+
+
+class Rollouts(PolicySampler, Protocol):
+    """Completions to learn from. They may be sampled elsewhere than the learner is: on a server, or another GPU."""
+
+    def sample_ids(self, prompts: Sequence[tuple[int, ...]], n: int, *, max_tokens: int, temperature: float = 1.0,
+                   top_p: float = 1.0, seed: int = 0) -> list[list[Sample]]:
+        """As `sample`, of prompts as token ids. `Sample.version` is that of the weights that spoke."""
+        ...
+
+    def update(self, version: int) -> None:
+        """From now on the learner's present weights speak, which are `version`."""
+        ...
+
+    def wake(self) -> None:
+        """Before it samples."""
+        ...
+
+    def sleep(self) -> None:
+        """Before the learner learns: memory may be given back."""
+        ...
+
+    def of(self, learner: Any) -> Rollouts:
+        """The same for another model, which `Learner.beside` gave."""
+        ...
 
 
 class Reward(Protocol):
     """Turns completions into numbers; None where there is no score, never 0 for missing."""
 
-    def score(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]]) -> list[list[float | None]]:
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]]) -> Sequence[Sequence[float | None]]:
         """`prompts` [P], `completions` [P][G] -> scores [P][G]."""
         ...
 

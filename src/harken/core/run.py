@@ -215,13 +215,13 @@ class Run:
 
     def _checkpoints(self) -> list[tuple[int, Path]]:
         """Complete checkpoints, the newest last."""
-        found = [p for p in (self.path / "checkpoints").glob("step-*") if p.name[5:].isdecimal() and _complete(p)]
-        return sorted((int(p.name[5:]), p) for p in found)
+        complete = [p for p in (self.path / "checkpoints").glob("step-*") if p.name[5:].isdecimal() and _complete(p)]
+        return sorted((int(p.name[5:]), p) for p in complete)
 
     def latest_checkpoint(self) -> tuple[int, Path] | None:
         """Newest complete checkpoint, as (steps done, path)."""
-        found = self._checkpoints()
-        return found[-1] if found else None
+        checkpoints = self._checkpoints()
+        return checkpoints[-1] if checkpoints else None
 
     def resume(self) -> tuple[int, Path] | None:
         """The checkpoint to continue from. Cuts the logs back to what they were when it was written."""
@@ -231,18 +231,18 @@ class Run:
         return found
 
     def _resume(self) -> tuple[int, Path] | None:
-        found = self.latest_checkpoint()
-        sizes = read_json(found[1] / "manifest.json")["logs"] if found else {}
+        checkpoint = self.latest_checkpoint()
+        sizes = read_json(checkpoint[1] / "manifest.json")["logs"] if checkpoint else {}
         for name in LOGS:
             path = self.path / name
             if path.exists():
                 os.truncate(path, min(sizes.get(name, 0), path.stat().st_size))
         for torn in (self.path / "checkpoints").glob("*"):
-            if found is None or torn != found[1]:
+            if checkpoint is None or torn != checkpoint[1]:
                 shutil.rmtree(torn, ignore_errors=True)
-        if found:
-            self.say(f"Continuing {self.path} after step {found[0]}.")
-        return found
+        if checkpoint:
+            self.say(f"Continuing {self.path} after step {checkpoint[0]}.")
+        return checkpoint
 
     def checkpoint(self, step: int, save: Callable[[Path], None], *, force: bool = False) -> bool:
         """Lets `save` fill a new checkpoint if one is due; the previous one goes after it is complete."""

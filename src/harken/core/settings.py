@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from harken.core.errors import UserError
@@ -11,8 +12,9 @@ from harken.core.errors import UserError
 GREATEST = sys.float_info.max
 """A file of settings may hold whole numbers that no float can."""
 KINDS: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "bool": bool}
-BOUNDS = {"above": (lambda x, bound: x > bound, "above"), "least": (lambda x, bound: x >= bound, "at least"),
-          "below": (lambda x, bound: x < bound, "below"), "most": (lambda x, bound: x <= bound, "at most")}
+BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
+    "above": (lambda x, bound: x > bound, "above"), "least": (lambda x, bound: x >= bound, "at least"),
+    "below": (lambda x, bound: x < bound, "below"), "most": (lambda x, bound: x <= bound, "at most")}
 
 
 def check_settings(config: Any) -> None:

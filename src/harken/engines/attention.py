@@ -24,7 +24,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from harken.core.errors import UserError
 from harken.core.protocols import Tree
 
 NAME = "harken_tree"
@@ -85,7 +84,16 @@ def row_of(trees: Sequence[Tree], device: torch.device, *, keep_last: bool) -> R
     cut = 0 if keep_last else 1
     ids: list[int] = []
     positions: list[int] = []
-    spans, branches, sources, targets, ends, lengths = [], [], [], [], [], []
+    spans: list[tuple[int, int]] = []
+    branches: list[list[int]] = []
+    sources: list[int] = []
+    targets: list[int] = []
+    ends: list[int] = []
+    lengths: list[int] = []
+
+    def tensor(numbers: Any) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.long, device=device)
+
     for tree in trees:
         assert tree.prompt and tree.completions and all(tree.completions), "a tree has a prompt and non-empty completions"
         start, width = len(ids), len(tree.prompt)
@@ -93,18 +101,17 @@ def row_of(trees: Sequence[Tree], device: torch.device, *, keep_last: bool) -> R
         positions += range(width)
         branch = [width]
         for completion in tree.completions:
-            at, kept = len(ids), len(completion) - cut
-            ids += completion[:kept]
-            positions += range(width, width + kept)
+            at, computed = len(ids), len(completion) - cut
+            ids += completion[:computed]
+            positions += range(width, width + computed)
             sources.append(start + width - 1)
             sources += range(at, at + len(completion) - 1)
             targets += completion
-            ends.append(at + kept - 1)
+            ends.append(at + computed - 1)
             lengths.append(len(completion))
-            branch.append(kept)
+            branch.append(computed)
         spans.append((start, len(ids)))
         branches.append(branch)
-    tensor = lambda x: torch.tensor(x, dtype=torch.long, device=device)  # noqa: E731
     return Row(tensor([ids]), tensor([positions]), spans, branches, tensor(sources), tensor(targets), tensor(ends),
                lengths, [len(t.completions) for t in trees])
 
@@ -130,10 +137,9 @@ class Cache:
 
     def prefill(self, layer: int, k_KRD: Tensor, v_KRD: Tensor, spans: Sequence[tuple[int, int]]) -> None:
         """Stores each prompt's keys once computed, copied to its rows."""
-        K, _, D = k_KRD.shape
         for store, new in ((self.keys, k_KRD), (self.values, v_KRD)):
-            if layer not in store:
-                store[layer] = new.new_zeros(len(self.next), K, self.slots, D)
+            if layer not in store:  # values may be narrower than keys
+                store[layer] = new.new_zeros(len(self.next), len(new), self.slots, new.shape[-1])
             for rows, (start, end) in zip(self.filling, spans):
                 store[layer][rows, :, :end - start] = new[:, start:end]
 
@@ -189,37 +195,76 @@ def using(row: Row | None, cache: Cache | None = None) -> Iterator[None]:
         _CACHE.reset(tokens[1])
 
 
+_HEARD: ContextVar[list[tuple[int, int | None]] | None] = ContextVar("heard", default=None)
+
+
+@contextmanager
+def heard() -> Iterator[list[tuple[int, int | None]]]:
+    """Collects (layer, sliding window) of every call of the attention function inside."""
+    calls: list[tuple[int, int | None]] = []
+    token = _HEARD.set(calls)
+    try:
+        yield calls
+    finally:
+        _HEARD.reset(token)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a layer's attention does beside the product: scaling, its window, a cap on scores, a sink a head."""
+
+    scaling: float | None
+    window: int | None
+    cap: float | None
+    sinks: Tensor | None
+
+
 def _attention(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *,
                scaling: float | None = None, dropout: float = 0.0, sliding_window: int | None = None,
                softcap: float | None = None, s_aux: Tensor | None = None, **_: Any) -> tuple[Tensor, None]:
-    if softcap is not None or s_aux is not None:
-        raise UserError("This model's attention has logit caps or sinks, which shared-prefix rows do not compute.",
-                        "Use a model of the Llama, Qwen, Mistral, SmolLM, Pythia or GPT-2 kind.")
+    if (calls := _HEARD.get()) is not None:
+        calls.append((module.layer_idx, sliding_window))
+    kind = _Kind(scaling, sliding_window, softcap, s_aux)
     if query.device.type == "cpu" and query.dtype is torch.bfloat16:
         # PyTorch's bfloat16 attention on a CPU is 2 to 7 times slower than its float32 one, and less exact.
         with torch.autocast("cpu", enabled=False):
-            out, _ = _attend(module.layer_idx, query.float(), key.float(), value.float(), scaling, sliding_window)
-        return out.bfloat16(), None
-    return _attend(module.layer_idx, query, key, value, scaling, sliding_window)
+            return _attend(module.layer_idx, query.float(), key.float(), value.float(), kind).bfloat16(), None
+    return _attend(module.layer_idx, query, key, value, kind), None
 
 
-def _attend(layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None,
-            window: int | None) -> tuple[Tensor, None]:
+def _attend(layer: int, query: Tensor, key: Tensor, value: Tensor, kind: _Kind) -> Tensor:
+    """[1, H, R, D] -> [1, R, H, D]; contiguous, as models that reshape it in place expect."""
     row, cache = _ROW.get(), _CACHE.get()
-    gqa = query.shape[1] != key.shape[1]
     if row is None:
         assert cache is not None, "no row and no cache: call the model inside `using(...)`"
         keys, values = cache.append(layer, key, value)
-        out = F.scaled_dot_product_attention(query, keys, values, cache.mask(window), scale=scaling, enable_gqa=gqa)
-        return out.transpose(1, 2), None
+        return _product(query, keys, values, cache.mask(kind.window), kind, causal=False).transpose(1, 2).contiguous()
     if cache is not None:
         cache.prefill(layer, key[0], value[0], row.spans)
     parts = []
-    for (start, end), mask in zip(row.spans, row.span_masks(window, query.device)):
-        parts.append(F.scaled_dot_product_attention(
-            query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], mask,
-            is_causal=mask is None, scale=scaling, enable_gqa=gqa))
-    return torch.cat(parts, dim=2).transpose(1, 2), None
+    for (start, end), mask in zip(row.spans, row.span_masks(kind.window, query.device)):
+        parts.append(_product(query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], mask, kind,
+                              causal=mask is None))
+    return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
+
+
+def _product(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kind: _Kind, *, causal: bool) -> Tensor:
+    gqa = query.shape[1] != key.shape[1]
+    if kind.cap is None and kind.sinks is None:
+        return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal, scale=kind.scaling, enable_gqa=gqa)
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    scores = (query @ key.transpose(-1, -2)).float() * (query.shape[-1] ** -0.5 if kind.scaling is None else kind.scaling)
+    if kind.cap is not None:
+        scores = kind.cap * (scores / kind.cap).tanh()
+    if causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    if kind.sinks is not None:  # a sink takes probability and gives nothing
+        sink = kind.sinks.float().reshape(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
+        return torch.cat((scores, sink), -1).softmax(-1)[..., :-1].to(value.dtype) @ value
+    return scores.softmax(-1).to(value.dtype) @ value
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, _attention)

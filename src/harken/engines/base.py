@@ -15,7 +15,9 @@ from typing import Any
 
 from torch import nn
 
-from harken.engines import cpu
+from harken.core.errors import UserError
+from harken.engines import adapters, cpu
+from harken.engines.form import Form
 
 OWN = "default"
 """The first adapter's name: peft saves it without a folder of its own."""
@@ -24,8 +26,10 @@ OWN = "default"
 class Base:
     """A model that engines share, loaded by `name`; `peft` is it with its adapters, once it has any."""
 
-    def __init__(self, model: Any, template: Any, lineage: dict[str, Any], name: str = "") -> None:
+    def __init__(self, model: Any, template: Any, lineage: dict[str, Any], name: str = "",
+                 form: Form | None = None) -> None:
         self.model, self.template, self.lineage, self.name = model, template, lineage, name
+        self.form = form or Form()
         self.peft: Any = None
         self.layers: list[Any] = []
         self.parameters: list[tuple[str, nn.Parameter]] = []
@@ -36,7 +40,8 @@ class Base:
     def add(self, rank: int, name: str = OWN) -> str:
         """A new adapter on all linear layers, to be trained: its second factors 0, so that it changes nothing yet."""
         from peft import LoraConfig, get_peft_model
-        config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+        config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=adapters.targets(self.model),
+                            task_type="CAUSAL_LM")
         config.fan_in_fan_out = any(type(m).__name__ == "Conv1D" for m in self.model.modules())
         with cpu.quiet():
             if self.peft is None:
@@ -49,13 +54,19 @@ class Base:
         self._settle()
         return name
 
-    def read(self, folder: Path) -> str:
-        """A saved adapter, not to be trained; read once however many ask for it. Needs `add` first."""
+    def read(self, folder: Path, what: str = "The adapter") -> str:
+        """A saved adapter, not to be trained; read once however many ask for it. Needs `add` first.
+
+        Raises `UserError` where a tensor of the file does not arrive."""
         key = str(folder.resolve())
         if key not in self.folders:
-            name = f"read{len(self.folders)}"
-            with cpu.quiet():
-                self.peft.load_adapter(str(folder), adapter_name=name)
+            name, saved = f"read{len(self.folders)}", adapters.read_tensors(folder, what)
+            try:
+                with cpu.quiet():
+                    self.peft.add_adapter(name, adapters.own_config(folder))
+            except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+                raise UserError(f"{what} cannot be loaded: {' '.join(str(error).split())[:200]}", "Copy it again.") from None
+            adapters.fill(self.peft, name, saved, what)
             self.folders[key] = name
             self._settle()
         return self.folders[key]

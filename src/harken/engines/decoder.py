@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harken.engines.attention import Cache
+from harken.engines.form import body_of
 from harken.engines.hf import Engine
 
 KNOWN = {"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer"}
@@ -29,10 +30,15 @@ KNOWN = {"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer"}
 def product(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
     """x → x Wᵀ + b for many small x: on a CPU the weight is laid out once as oneDNN's kernels read it, which the framework
     otherwise does, or does without, at every call."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available() or not _packs(weight.dtype):
         return lambda x: F.linear(x.to(weight.dtype), weight, bias)
     packed = torch.ops.mkldnn._reorder_linear_weight(weight)
     return lambda x: torch.ops.mkldnn._linear_pointwise(x.to(weight.dtype), packed, bias, "none", [], "")
+
+
+def _packs(dtype: torch.dtype) -> bool:
+    """oneDNN lays out bfloat16 weights only for processors that it multiplies them on."""
+    return dtype is not torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 class Joined:
@@ -75,7 +81,7 @@ class Decoder:
     def of(cls, engine: Engine) -> Decoder | None:
         """A decoder of the engine's present weights, or None where the model is not of a known kind."""
         engine.base.use(engine.names)
-        body = engine.model.base_model
+        body = body_of(engine.model)
         layers = getattr(body, "layers", ())
         if not layers or not all(_known(layer) and _plain(layer) for layer in layers):
             return None
@@ -116,7 +122,8 @@ class Decoder:
             hidden = hidden + layer.out(mixed.reshape(B, -1).to(joined.dtype))
             gate, up = layer.gate_up(layer.norms[1](hidden)).chunk(2, -1)
             hidden = hidden + layer.down(F.silu(gate) * up)
-        return self.body.norm(hidden)
+        normed: Tensor = self.body.norm(hidden)
+        return normed
 
 
 def _factors(module: Any) -> tuple[Tensor, Tensor] | None:

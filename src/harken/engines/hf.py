@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -25,38 +24,20 @@ from torch import Tensor, nn
 from harken.core import processes
 from harken.core.errors import UserError
 from harken.core.progress import progress
-from harken.core.protocols import Datum, Tree
+from harken.core.protocols import Datum, Objective, Outputs, Tree
 from harken.core.seeds import derive_seed
-from harken.engines import cpu, distributed, sharding
+from harken.engines import cpu, distributed, plain, sharding, stacked
 from harken.engines.attention import Row, row_of, using
 from harken.engines.base import OWN, Base
-from harken.engines.loading import Loaded, save_with
+from harken.engines.form import body_of, context_of, float_logits, need_rows, rows_of, state_of, text_config
+from harken.engines.loading import Loaded, load, save_with, set_stops
 from harken.engines.logprobs import token_logprobs
 from harken.engines.profile import computed_row, timed
 from harken.text.packing import pack, shares
+from harken.text.template import read_template
 
 IDLE = Tree((0,), ((0,),))
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-@dataclass
-class Outputs:
-    """What an objective sees: `logps_N`, `entropy_N` (no gradient), and `scores_C` or `values_N` of a head; with a reward
-    head also `ends_CD`, the state after each completion that the head reads.
-
-    `lengths` counts the tokens of each completion, `sizes` the completions of each tree.
-    """
-
-    logps_N: Tensor
-    entropy_N: Tensor
-    scores_C: Tensor | None
-    values_N: Tensor | None
-    ends_CD: Tensor | None
-    lengths: list[int]
-    sizes: list[int]
-
-
-Objective = Callable[[Outputs, Mapping[str, Tensor]], tuple[Tensor, Mapping[str, Tensor]]]
 
 
 def resolve_dtype(name: str) -> torch.dtype:
@@ -71,7 +52,7 @@ def resolve_dtype(name: str) -> torch.dtype:
 
 def _has_bf16_instructions() -> bool:
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     try:
         return any(flag in Path("/proc/cpuinfo").read_text() for flag in ("avx512_bf16", "amx_bf16"))
     except OSError:
@@ -96,12 +77,17 @@ class Engine:
                  tokens_per_micro_batch: int = 2048, weight_decay: float = 0.0, max_grad_norm: float = 1.0,
                  seed: int = 0, train: bool = True, shard: bool = False, name: str = OWN) -> None:
         cpu.tune()
+        if loaded.classifier and (head is None or (train and head == "reward")):
+            raise UserError(f"{loaded.name} is a reward model of others: it scores, and has no words to learn or say.",
+                            "Give it as --reward.")
         self.template, self.lineage, self.shift = loaded.template, loaded.lineage, loaded.shift
         self.model, self.device = loaded.model, next(loaded.model.parameters()).device
         self.budget, self.max_grad_norm, self.head_kind = tokens_per_micro_batch, max_grad_norm, head
         self.compute = resolve_dtype(dtype)
         alone = loaded.base is None
-        self.base = loaded.base or Base(loaded.model, loaded.template, loaded.lineage, loaded.name)
+        self.base = loaded.base or Base(loaded.model, loaded.template, loaded.lineage, loaded.name, loaded.form)
+        self.form = self.base.form
+        self.width = self.form.width or int(text_config(self.model).hidden_size)
         self.read = self.names = loaded.adapters
         self._unembedding: tuple[Tensor, Tensor | None] | None = None
         self.reference: Engine | None = None
@@ -111,12 +97,14 @@ class Engine:
                 self.model.to(self.compute)
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(seed, "init"))
-            self.head = _head(loaded, self.model.config.hidden_size, self.device, head) if head else None
+            self.head = _head(loaded, self.width, self.device, head) if head else None
             if train and lora_rank:
                 self.names = (*self.read, self.base.add(lora_rank, name))
                 self.base.use(self.names)
         if train and not lora_rank:
             self.model.requires_grad_(True)
+        if shard and self.form.plain:
+            raise UserError(f"--shard needs packed rows; this model has none, as {self.form.plain}.", "Leave --shard out.")
         self.layers = sharding.shard(self.model, self.device) if shard and processes.group().size > 1 else []
         if self.head is not None:
             self.head.requires_grad_(train)
@@ -147,16 +135,48 @@ class Engine:
         """The base that further engines may stand on: one with adapters, whole in this process."""
         return self.base if self.base.peft is not None and not self.layers else None
 
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that the model gives a probability."""
+        return rows_of(self.model)
+
+    def beside(self, model: str, template: str = "") -> Engine:
+        """Another model on the same hardware, not to be trained, on the same base where it can stand on it. `template` names
+        another chat template than its own."""
+        return self._another(load(model, on=self.shared, template=read_template(template) if template else ""), train=False)
+
+    def critic(self, model: str, *, lora_rank: int, seed: int) -> Engine:
+        """Another model with a value head, to be trained. A reward model's head and shift come along: values start where
+        scores are."""
+        loaded = load(model, on=self.shared)
+        if loaded.head is not None:
+            loaded.head.bias.data += loaded.shift
+        return self._another(loaded, lora_rank=lora_rank, head="value", seed=seed, name="critic",
+                             max_grad_norm=self.max_grad_norm)
+
+    def _another(self, loaded: Loaded, **options: Any) -> Engine:
+        dtype = "float32" if self.compute is torch.float32 else "bfloat16"
+        return Engine(loaded, dtype=dtype, tokens_per_micro_batch=self.budget, shard=bool(self.layers), **options)
+
     def _head_parameters(self) -> list[tuple[str, nn.Parameter]]:
         return [] if self.head is None else [(f"head.{n}", p) for n, p in self.head.named_parameters()]
+
+    @property
+    def note(self) -> str:
+        """What people should know of how the model is computed; "" where there is nothing to say."""
+        return self.form.note(self.base.name or "This model", self.model.config.model_type)
+
+    @property
+    def context(self) -> int:
+        """The most tokens of a sequence; 0 where nothing limits them."""
+        return min((n for n in (context_of(self.model), self.form.longest) if n), default=0)
 
     # --- forward -----------------------------------------------------------------------------------
 
     def hidden(self, row: Row) -> Tensor:
         """Final hidden states of a row, [R, D]."""
         with using(row), self.precision():
-            out = self.model.base_model(input_ids=row.ids, position_ids=row.positions, use_cache=False)
-        return out.last_hidden_state[0]
+            return state_of(body_of(self.model)(input_ids=row.ids, position_ids=row.positions, use_cache=False))[0]
 
     def precision(self) -> Any:
         """Its own adapters and precision, for the passes inside."""
@@ -173,8 +193,47 @@ class Engine:
             self._unembedding = head.weight.float(), None if bias is None else bias.float()
         return self._unembedding
 
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """The last layer on final hidden states, float32 [N, V]; of packed rows."""
+        return float_logits(hidden_ND, *self.unembedding(), self.form)
+
+    def last_logits(self, tree: Tree, backs: Sequence[int]) -> list[Tensor]:
+        """For each of `backs` the logits [C, V] after all but so many of each completion's last tokens."""
+        if not self.form.plain:
+            row = row_of([tree], self.device, keep_last=True)
+            hidden = self.hidden(row)
+            return [self.logits(hidden[row.ends - back]) for back in backs]
+        rows = [torch.tensor([[*tree.prompt, *c]], device=self.device) for c in tree.completions]
+        with self.precision():
+            all_logits = [plain.whole(self.model, ids)[1][0].float() for ids in rows]
+        return [torch.stack([logits[-1 - back] for logits in all_logits]) for back in backs]
+
+    def _plain(self, trees: Sequence[Tree], temperature: float, entropy: bool, logps: bool) -> Outputs:
+        """What `forward` gives, a sequence a row."""
+        found_N, entropy_N, before_ND, ends_CD = plain.forward(self, trees, temperature, entropy, logps)
+        scores = values = ends = None
+        if self.head is not None and self.head_kind == "reward":
+            ends = ends_CD.float()
+            scores = self.head(ends)[:, 0]
+        elif self.head is not None:
+            values = self.head(before_ND.float())[:, 0]
+        return Outputs(found_N, entropy_N, scores, values, ends, [len(c) for t in trees for c in t.completions],
+                       [len(t.completions) for t in trees])
+
+    def _allowed(self, trees: Sequence[Tree]) -> None:
+        """Raises `UserError` for tokens and lengths that would not be computed exactly."""
+        for tree in trees:
+            need_rows(self.model, tree.prompt + sum(tree.completions, ()), "A text")
+            length = len(tree.prompt) + max(map(len, tree.completions))
+            if self.form.longest and length > self.form.longest:
+                raise UserError(f"A text has {length} tokens; past {self.form.longest} this model's rotary factors change with "
+                                "the longest text of a row.", f"Lower --max-length to {self.form.longest}.")
+
     def forward(self, trees: Sequence[Tree], *, temperature: float = 1.0, entropy: bool = False, logps: bool = True) -> Outputs:
-        """One packed row. Log-probs are skipped for a model that only scores."""
+        """One packed row, or on the plain path a row a sequence. Log-probs are skipped for a model that only scores."""
+        self._allowed(trees)
+        if self.form.plain:
+            return self._plain(trees, temperature, entropy, logps)
         row = row_of(trees, self.device, keep_last=self.head_kind == "reward")
         hidden = self.hidden(row)
         computed_row(self, row, len(row.sources) if logps else 0)
@@ -185,18 +244,23 @@ class Engine:
             scores = self.head(ends)[:, 0]
         elif self.head is not None:
             values = self.head(hidden[row.sources].float())[:, 0]
-        found = (none, none)
+        read = (none, none)
         if logps:
-            found = token_logprobs(hidden[row.sources], *self.unembedding(), row.targets, temperature, with_entropy=entropy)
-        return Outputs(*found, scores, values, ends, row.lengths, row.sizes)
+            read = token_logprobs(hidden[row.sources], *self.unembedding(), row.targets, temperature, with_entropy=entropy,
+                                   scale=self.form.scale, cap=self.form.cap)
+        return Outputs(*read, scores, values, ends, row.lengths, row.sizes)
 
     def rows(self, trees: Sequence[Tree]) -> list[list[int]]:
         """The rows of this process: indices of `trees`. Split layers need as many from all: empty ones make up for it."""
-        sizes, group = [t.size for t in trees], processes.group()
+        sizes, group = [self._size(t) for t in trees], processes.group()
         packed = [[[share[i] for i in row] for row in pack([sizes[i] for i in share], self.budget)]
                   for share in shares(sizes, group.size)]
         mine = packed[group.rank]
         return mine + [[]] * (max(map(len, packed)) - len(mine)) if self.layers else mine
+
+    def _size(self, tree: Tree) -> int:
+        """Tokens that a tree costs."""
+        return sum(len(tree.prompt) + len(c) for c in tree.completions) if self.form.plain else tree.size
 
     def idle(self) -> Tensor:
         """A pass that learns nothing and says nothing; its loss, 0."""
@@ -231,8 +295,8 @@ class Engine:
     @timed("scoring")
     def _scored(self, trees: Sequence[Tree], score: Callable[[Any], Tensor]) -> list[Tensor]:
         assert self.head_kind == "reward", "this engine has no reward head"
-        found = self._read(trees, "scoring", lambda out: [[part] for part in score(out).cpu().split(out.sizes)], logps=False)
-        return [part for (part,) in found]
+        parts = self._read(trees, "scoring", lambda out: [[part] for part in score(out).cpu().split(out.sizes)], logps=False)
+        return [part for (part,) in parts]
 
     @timed("values")
     def values(self, trees: Sequence[Tree]) -> list[Tensor]:
@@ -248,16 +312,16 @@ class Engine:
     def _read(self, trees: Sequence[Tree], label: str, split: Callable[[Outputs], list[list[Tensor]]],
               **options: Any) -> list[list[Tensor]]:
         """What `split` finds for each tree of a row, for all trees: each process reads its share."""
-        found: dict[int, list[Tensor]] = {}
+        results: dict[int, list[Tensor]] = {}
         rows = self.rows(trees)
         with progress(label, len(rows)) as advance:
             for row in rows:
                 if row:
-                    found |= zip(row, split(self.forward([trees[i] for i in row], **options)))
+                    results |= zip(row, split(self.forward([trees[i] for i in row], **options)))
                 else:
                     self.idle()
                 advance(1)
-        return distributed.collect_tensors(found, len(trees))
+        return distributed.collect_tensors(results, len(trees))
 
     @contextmanager
     def adapters_off(self) -> Iterator[None]:
@@ -306,11 +370,11 @@ class Engine:
         limit = self.max_grad_norm if self.max_grad_norm > 0 else math.inf
         distributed.sum_gradients([p for p in self.trainable.values() if not sharding.is_split(p)])
         sharding.take_gradients(self.parts, self.trainable)
-        found = sharding.gradient_norm(self.parts, self.trainable)
-        norm = float(found)
+        norm_tensor = sharding.gradient_norm(self.parts, self.trainable)
+        norm = float(norm_tensor)
         if not math.isfinite(norm):
             raise UserError(f"The gradient's norm became {norm}.", "Lower --learning-rate; the last checkpoint is intact.")
-        nn.utils.clip_grads_with_norm_(self.parts.values(), limit, found)
+        nn.utils.clip_grads_with_norm_(self.parts.values(), limit, norm_tensor)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group.get("ratio", 1.0)
         self.optimizer.step()
@@ -357,6 +421,8 @@ class Engine:
             return
 
         def write(to: Path) -> None:
+            if not adapter:
+                set_stops(model, self.template)
             model.save_pretrained(to, **options)
             self.template.tokenizer.save_pretrained(to)
             if self.head is not None and self.head_kind == "reward":
@@ -365,6 +431,8 @@ class Engine:
         about = {"kind": "adapter" if adapter else "full", "base": base, "base_weights": self.lineage.get("weights"),
                  "template": self.template.hash, **({"date": str(self.template.day)} if self.template.dated else {})}
         save_with(write, folder, about)
+        if adapter:
+            stacked.settle(folder, folder.parent)
 
 
 def _head(loaded: Loaded, width: int, device: torch.device, kind: str) -> nn.Linear:

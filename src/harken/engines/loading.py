@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import pickle
 import shutil
 import socket
 import sys
@@ -23,25 +22,27 @@ from torch import nn
 
 from harken.core.errors import UserError
 from harken.core.files import file_hash, read_json, write_json
-from harken.core.protocols import Tree
-from harken.engines import cpu
-from harken.engines.attention import NAME, row_of, using
+from harken.core.records import Prompt
+from harken.engines import adapters
 from harken.engines.base import Base
+from harken.engines.form import Form, need_rows, text_config
+from harken.engines.heads import classifier_head, is_classifier, read_head, tail_ids
+from harken.engines.modelfiles import OWN_CODE, check_config, hashes, weight_files
 from harken.engines.policies import beside, read_policy
+from harken.engines.selfcheck import examine
+from harken.engines.stacked import CONFIG, WEIGHTS, own_adapter
 from harken.text.template import Template
 
-ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+ADAPTER = (CONFIG, WEIGHTS)
 AGAIN = "Copy the run again, or train it again."
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
-UNREADABLE = (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError,
-              SafetensorError)
-"""What transformers, peft, torch and safetensors raise for files that are missing, damaged or of another kind."""
 
 
 @dataclass
 class Loaded:
     """A causal language model with its tokenizer; `head` is a reward model's scalar head, if it has one, `groups` the
-    heads and shifts of groups beside it. Loaded onto a `base`, the model is that one's, under `adapters`."""
+    heads and shifts of groups beside it. Loaded onto a `base`, the model is that one's, under `adapters`. `classifier`: a
+    reward model of others, which has a head in place of words; `tail` are the tokens it wants after a completion's end."""
 
     model: Any
     template: Template
@@ -52,6 +53,9 @@ class Loaded:
     name: str = ""
     base: Base | None = None
     adapters: tuple[str, ...] = ()
+    form: Form = field(default_factory=Form)
+    classifier: bool = False
+    tail: tuple[int, ...] = ()
 
 
 def cache_folder() -> Path:
@@ -70,7 +74,7 @@ def smollm2_file() -> Path:
 
 
 def locate(name: str) -> str:
-    """What kind of model a name is: toy, smollm2, gguf, run, folder or hub.
+    """What kind of model a name is: toy, smollm2, gguf, run, folder, adapter or hub.
 
     Raises `UserError` for what can be seen to be wrong without loading it.
     """
@@ -95,6 +99,8 @@ def locate(name: str) -> str:
     if path.is_dir():
         if (path / "harken.json").is_file() and (path.parent / "lineage.json").is_file():
             raise UserError(f"{name} is the inside of a run.", f"Give the run itself: {path.parent}")
+        if (path / adapters.CONFIG).is_file() and not (path / "config.json").is_file():
+            return "adapter"
         if not (path / "config.json").is_file():
             raise UserError(f"{name} is a folder without a model (no config.json).", "Give a model folder or a run directory.")
         return "folder"
@@ -104,7 +110,8 @@ def locate(name: str) -> str:
 
 
 def locate_reward(name: str) -> None:
-    """Raises `UserError` unless `name` is gold or a finished run with a reward head."""
+    """Raises `UserError` unless `name` is gold, a finished run with a reward head, or a folder with a sequence-classification
+    model of one label."""
     if not name:
         raise UserError("No reward was given.", "Add --reward (or --judge) runs/rm, or gold in the sandbox.")
     if name == "gold":
@@ -112,8 +119,12 @@ def locate_reward(name: str) -> None:
     if not Path(name).is_dir():
         raise UserError(f"There is no reward model at {name}.",
                         "Train one with harken train reward_model, or use gold (the sandbox's).")
-    if locate(name) != "run" or not (Path(name) / "model" / "head.pt").is_file():
-        raise UserError(f"{name} is a model without a reward head.", "Give a run of harken train reward_model.")
+    kind = locate(name)
+    if kind == "folder" and is_classifier(Path(name)):
+        return
+    if kind != "run" or not (Path(name) / "model" / "head.pt").is_file():
+        raise UserError(f"{name} is a model without a reward head.",
+                        "Give a run of harken train reward_model, or a folder with a sequence-classification model.")
 
 
 def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device | None = None,
@@ -131,10 +142,9 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.d
     if on is not None and on.name == name:
         same = Loaded(on.model, on.template, on.lineage, name=name, base=on)
         return _with_head(same, Path(name)) if kind == "run" else same
-    if on is not None and kind == "run" and (found := _onto(on, Path(name))):
-        return found
-    loaded = {"toy": lambda _: _toy(), "smollm2": lambda _: _gguf(smollm2_file()), "gguf": lambda n: _gguf(Path(n)),
-              "run": lambda n: _run(Path(n)), "folder": _folder, "hub": _hub}[kind](name)
+    if on is not None and kind == "run" and (shared := _onto(on, Path(name))):
+        return shared
+    loaded = _open(name, kind)
     loaded.name = name
     if template:
         loaded.template = loaded.template.using(template)
@@ -142,48 +152,53 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.d
     off = _dropout_off(loaded.model)
     if off:
         loaded.lineage["dropout_turned_off"] = off
-    loaded.model.config._attn_implementation = NAME
     loaded.model.to(device=device, dtype=dtype).eval()
     if loaded.head is not None:
         loaded.head.to(device)
-    check_rows(loaded.model, name)
+    loaded.form = examine(loaded.model, name, loaded.head if loaded.classifier else None)
+    _check_words(loaded)
+    if kind == "run":
+        _with_head(loaded, Path(name))
     return loaded
 
 
-@torch.no_grad()
-def check_rows(model: Any, name: str = "this model") -> None:
-    """Two completions in one row must be what each is alone, and logits a plain product with the last layer.
-
-    A model with state besides attention, or with attention that does not go through transformers' interface,
-    would mix them; raises `UserError` for it.
-    """
-    scaled = [a for a in ("final_logit_softcapping", "logit_scale", "logits_scaling") if getattr(model.config, a, None)]
-    device, size = model.device, model.config.vocab_size
-    a, b, c, d, e = (i % size for i in (5, 6, 7, 8, 9))
-    ends = []
-    for completions in (((c, d, c), (d, e)), ((d, e),)):
-        row = row_of([Tree((a, b), completions)], device, keep_last=True)
-        with using(row):
-            out = model.base_model(input_ids=row.ids, position_ids=row.positions, use_cache=False).last_hidden_state[0]
-        ends.append(out[row.ends[-1]].float())
-    difference = float((ends[0] - ends[1]).norm() / ends[1].norm().clamp_min(1e-9))
-    if scaled or not difference < 0.02:
-        why = f"it rescales its logits ({scaled[0]})" if scaled else "completions in one row see each other"
-        raise UserError(f"The architecture of {name} ({model.config.model_type}) is not supported: {why}.",
-                        "Use a model of the Llama, Qwen, Mistral, SmolLM, Pythia or GPT-2 kind.")
+def _open(name: str, kind: str, above: tuple[str, ...] = ()) -> Loaded:
+    """The model as its files have it, on the CPU. `above` are the adapters that stand on it."""
+    if name in above:
+        raise UserError(f"The adapter {above[0]} stands on itself.", f"Correct base_model_name_or_path in its {adapters.CONFIG}.")
+    if kind == "adapter":
+        return _adapter(Path(name), above)
+    make: dict[str, Callable[[], Loaded]] = {
+        "toy": _toy, "smollm2": lambda: _gguf(smollm2_file()), "gguf": lambda: _gguf(Path(name)), "run": lambda: _run(Path(name)),
+        "folder": lambda: _classifier(name) if is_classifier(Path(name)) else _folder(name), "hub": lambda: _hub(name)}
+    return make[kind]()
 
 
-def _from_pretrained(folder: str, name: str, action: str, **options: Any) -> Loaded:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def _check_words(loaded: Loaded) -> None:
+    """Raises `UserError` where the tokenizer makes tokens that the model has no row for: of a text, the template or the end."""
+    template = loaded.template
+    ids = (*template.prompt_ids(Prompt.of("Hello")), *template.completion_ids("Hello"), *template.stop_ids)
+    need_rows(loaded.model, ids, f"The tokenizer of {loaded.name} knows {len(template.tokenizer)} tokens; its chat template")
+
+
+def _from_pretrained(folder: str, name: str, action: str, auto: str = "AutoModelForCausalLM", **options: Any) -> Loaded:
+    import transformers
     from transformers.utils import logging
     logging.disable_progress_bar()
     if Path(folder).is_dir():
         options["local_files_only"] = True  # or a file that is missing here would be asked of the hub
+        if "gguf_file" not in options:
+            check_config(Path(folder), name)
+            weight_files(Path(folder), name)
+    options["trust_remote_code"] = False  # or transformers would ask, and run it after one "y"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        model, report = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **options)
-    except UNREADABLE as error:
-        raise UserError(f"The model {name} cannot be loaded: {_reason(error)}", action) from None
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
+        model, report = getattr(transformers, auto).from_pretrained(folder, dtype=torch.float32, output_loading_info=True,
+                                                                    **options)
+    except Exception as error:  # foreign files fail in as many ways as they can be damaged
+        why = OWN_CODE if "trust_remote_code" in str(error) else f"cannot be loaded: {_reason(error)}"
+        raise UserError(f"The model {name} {why}.".replace("..", "."),
+                        action if why is not OWN_CODE else "Use a model of a kind that transformers knows itself.") from None
     lost = sorted({*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])})
     if lost:  # transformers would draw them at random
         raise UserError(f"The model {name} lacks {len(lost)} of its weights ({lost[0]}, …).", action)
@@ -229,10 +244,46 @@ def _hub_answers(seconds: float = 5.0) -> bool:
 def _folder(name: str, action: str = "Is the folder complete? Copy or download it again.", **options: Any) -> Loaded:
     loaded = _from_pretrained(name, name, action, **options)
     here = Path(name)
-    weights = sorted(here.glob("*.safetensors")) or sorted(here.glob("pytorch_model*.bin")) if here.is_dir() else []
     commit = getattr(loaded.model.config, "_commit_hash", None)
-    loaded.lineage = {"name": name, "weights": [file_hash(w) for w in weights] or commit}
+    loaded.lineage = {"name": name, "weights": (hashes(here, name) if here.is_dir() else []) or commit}
     return loaded
+
+
+def _classifier(name: str) -> Loaded:
+    """A sequence-classification model of others: its body, and its one label's layer as the head."""
+    loaded = _from_pretrained(name, name, "Copy or download it again.", "AutoModelForSequenceClassification")
+    loaded.lineage = {"name": name, "weights": hashes(Path(name), name)}
+    loaded.head, loaded.classifier = classifier_head(loaded.model, name), True
+    loaded.tail = tail_ids(loaded.template)
+    return loaded
+
+
+def _adapter(path: Path, above: tuple[str, ...]) -> Loaded:
+    """A LoRA folder of others, merged into the base that it names; its own tokenizer where it brings one."""
+    base = str(adapters.read_config(path)["base_model_name_or_path"])
+    here = next((str(p) for p in (path / base, Path(base)) if p.exists()), base)
+    try:
+        loaded = _open(here, locate(here), (*above, str(path)))
+    except UserError as error:
+        raise UserError(f"{path} is a LoRA adapter of {base}, which cannot be loaded: {error.fact}",
+                        f"Put its base there, or write where it is into {adapters.CONFIG}.") from None
+    if (path / "tokenizer_config.json").is_file():
+        loaded.template = Template(_tokenizer(path))
+    rows = len(loaded.template.tokenizer)
+    saved = adapters.read_tensors(path, f"The adapter {path}")
+    if any("embed" in key or "lm_head" in key for key in saved) and rows > loaded.model.get_input_embeddings().weight.shape[0]:
+        loaded.model.resize_token_embeddings(rows)  # trained with tokens added
+    loaded.model = adapters.merged(loaded.model, path, f"The adapter {path}", own=False)
+    loaded.lineage = adapters.lineage(path, loaded.lineage)
+    return loaded
+
+
+def _tokenizer(path: Path) -> Any:
+    from transformers import AutoTokenizer
+    try:
+        return AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # as in _from_pretrained
+        raise UserError(f"The tokenizer of {path} cannot be loaded: {_reason(error)}", "Copy or download it again.") from None
 
 
 def _gguf(file: Path) -> Loaded:
@@ -283,17 +334,12 @@ def _run(path: Path) -> Loaded:
         if loaded.lineage.get("weights") != saved.get("base_weights"):
             raise UserError(f"The base model {saved.get('base')} is not the one {path} was trained from.",
                             "Restore that base, or train the run again.")
-        from peft import PeftModel
-        try:
-            with cpu.quiet():
-                loaded.model = PeftModel.from_pretrained(loaded.model, str(folder)).merge_and_unload()
-        except UNREADABLE as error:
-            raise UserError(f"The adapter of the run {path} cannot be loaded: {_reason(error)}", AGAIN) from None
+        loaded.model = adapters.merged(loaded.model, own_adapter(folder), f"The adapter of the run {path}", own=True)
     else:
         loaded = _from_pretrained(str(folder), str(path), AGAIN)
     _as_saved(loaded, folder, saved)
     loaded.lineage = _lineage(path, loaded.lineage)
-    return _with_head(loaded, path)
+    return loaded
 
 
 def _as_saved(loaded: Loaded, folder: Path, saved: dict[str, Any]) -> None:
@@ -307,8 +353,18 @@ def _as_saved(loaded: Loaded, folder: Path, saved: dict[str, Any]) -> None:
 
 def _check_files(path: Path, wanted: Sequence[str]) -> None:
     """Raises `UserError` where a run's model lacks a file, which peft would look for on the hub."""
-    if lost := [name for name in wanted if not (path / "model" / name).is_file()]:
-        raise UserError(f"The run {path} lacks model/{lost[0]}.", AGAIN)
+    folder = path / "model"
+    own = own_adapter(folder)
+    files = [folder / name for name in wanted] + [own / name for name in ADAPTER if own != folder]
+    if lost := [file for file in files if not file.is_file()]:
+        raise UserError(f"The run {path} lacks {lost[0].relative_to(path)}.", AGAIN)
+    if own != folder:  # the sum for others is not loaded here, and a damaged copy should not wait to be noticed there
+        what = f"The adapter of the run {path}"
+        adapters.read_tensors(folder, what)
+        try:
+            read_json(folder / CONFIG)
+        except UserError as error:
+            raise UserError(f"{what} cannot be loaded: {error.fact}", AGAIN) from None
 
 
 def _onto(base: Base, path: Path) -> Loaded | None:
@@ -321,10 +377,7 @@ def _onto(base: Base, path: Path) -> Loaded | None:
             or saved.get("template") != base.template.hash):
         return None
     _check_files(path, ADAPTER)
-    try:
-        name = base.read(folder)
-    except UNREADABLE as error:
-        raise UserError(f"The adapter of the run {path} cannot be loaded: {_reason(error)}", AGAIN) from None
+    name = base.read(own_adapter(folder), f"The adapter of the run {path}")
     return _with_head(Loaded(base.model, base.template, _lineage(path, base.lineage), base=base, adapters=(name,)), path)
 
 
@@ -338,20 +391,17 @@ def _with_head(loaded: Loaded, path: Path) -> Loaded:
     folder = path / "model"
     loaded.head, loaded.shift = None, 0.0
     if (folder / "head.pt").exists():
-        try:
-            head = torch.load(folder / "head.pt", weights_only=True)
-            loaded.head = nn.Linear(head["weight"].shape[1], 1, device=loaded.model.device)
-            loaded.head.load_state_dict({"weight": head["weight"], "bias": head["bias"]})
-            loaded.shift = float(head["shift"])
-            loaded.groups = {n: head[n] for n in ("group_head", "group_shift") if n in head}
-        except UNREADABLE as error:
-            raise UserError(f"The reward head of the run {path} cannot be loaded: {_reason(error)}", AGAIN) from None
+        form = loaded.base.form if loaded.base is not None else loaded.form
+        width = form.width or int(text_config(loaded.model).hidden_size)
+        loaded.head, loaded.shift, loaded.groups = read_head(folder / "head.pt", width, f"the run {path}", AGAIN)
+        loaded.head.to(loaded.model.device)
     return loaded
 
 
 def _base(path: Path, name: str) -> Loaded:
     """The model a run's adapter belongs to; a relative name is relative to the run."""
-    return load(beside(path, name))
+    base = beside(path, name)
+    return _open(base, locate(base))
 
 
 def _toy() -> Loaded:
@@ -374,6 +424,16 @@ def _dropout_off(model: nn.Module) -> int:
 def relative_base(name: str, out: Path) -> str:
     """How a run at `out` names its base: relative to itself when the base is a path, so that both can move."""
     return os.path.relpath(name, out) if Path(name).exists() and name not in ("toy", "smollm2") else name
+
+
+def set_stops(model: Any, template: Template) -> None:
+    """transformers' generation as Harken samples: it ends where Harken ends, and draws from the whole distribution."""
+    from transformers import GenerationConfig
+    tokenizer = template.tokenizer
+    pad = tokenizer.pad_token_id
+    model.generation_config = GenerationConfig(do_sample=True, top_k=0, eos_token_id=sorted(template.stop_ids),
+                                               bos_token_id=tokenizer.bos_token_id,
+                                               pad_token_id=template.end_id if pad is None else pad)
 
 
 def save_with(save: Callable[[Path], None], folder: Path, about: dict[str, Any]) -> None:

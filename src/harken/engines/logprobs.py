@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harken.engines.form import shaped
+
 CHUNK_BYTES = 64 << 20
 KEEP_BYTES = 512 << 20
 
@@ -20,16 +22,16 @@ class _Logprobs(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor,
-                temperature: float, with_entropy: bool) -> tuple[Tensor, Tensor]:
+                temperature: float, with_entropy: bool, scale: float, cap: float) -> tuple[Tensor, Tensor]:
         N, V = hidden_ND.shape[0], weight_VD.shape[0]
         needs_grad = any(ctx.needs_input_grad[:3])
-        keep = needs_grad and N * V * 4 <= KEEP_BYTES
+        keep = needs_grad and N * V * 4 <= KEEP_BYTES and not cap
         size = max(1, CHUNK_BYTES // (V * 4))
         logps = hidden_ND.new_empty(N, dtype=torch.float32)
         entropy = torch.zeros_like(logps)
         ctx.probs = []
         for i in range(0, N, size):
-            logits = _logits(hidden_ND[i:i + size], weight_VD, bias_V, temperature)
+            logits = _logits(hidden_ND[i:i + size], weight_VD, bias_V, temperature, scale, cap)
             lse = logits.logsumexp(-1)
             logps[i:i + size] = logits.gather(-1, targets_N[i:i + size, None])[:, 0] - lse
             if with_entropy:  # H = lse - E[logit]
@@ -40,12 +42,12 @@ class _Logprobs(torch.autograd.Function):
             if keep:
                 ctx.probs.append(probs)
         ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N)
-        ctx.temperature, ctx.size, ctx.kept = temperature, size, keep
+        ctx.temperature, ctx.size, ctx.kept, ctx.scale, ctx.cap = temperature, size, keep, scale, cap
         ctx.mark_non_differentiable(entropy)
         return logps, entropy
 
     @staticmethod
-    def backward(ctx: Any, grad_N: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_N: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
@@ -53,10 +55,21 @@ class _Logprobs(torch.autograd.Function):
         ctx.probs.reverse()
         for i in range(0, hidden.shape[0], ctx.size):
             part = slice(i, i + ctx.size)
-            probs = ctx.probs.pop() if ctx.kept else _logits(hidden[part], weight, bias, ctx.temperature).softmax(-1)
+            slope = None
+            if ctx.kept:
+                probs = ctx.probs.pop()
+            else:
+                probs = _logits(hidden[part], weight, bias, ctx.temperature, ctx.scale, ctx.cap)
+                if ctx.cap:  # d cap·tanh(x / cap) / dx = 1 - tanh²
+                    slope = 1 - (probs * (ctx.temperature / ctx.cap)).square()
+                probs = probs.softmax(-1)
             scale = grad_N[part, None] / ctx.temperature
+            if ctx.scale != 1.0:
+                scale = scale * ctx.scale
             grad_logits = probs.mul_(-scale)  # in place: a second backward through the same graph is not supported
             grad_logits.scatter_add_(-1, targets[part, None], scale)
+            if slope is not None:
+                grad_logits *= slope
             grad_logits = grad_logits.to(weight.dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = (grad_logits @ weight).to(hidden.dtype)
@@ -64,21 +77,24 @@ class _Logprobs(torch.autograd.Function):
                 grad_weight.addmm_(grad_logits.T, hidden[part].to(weight.dtype))
             if grad_bias is not None:
                 grad_bias += grad_logits.sum(0)
-        return grad_hidden, grad_weight, grad_bias, None, None, None
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None, None
 
 
-def _logits(hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, temperature: float) -> Tensor:
-    logits = torch.nn.functional.linear(hidden_ND.to(weight_VD.dtype), weight_VD, bias_V).float()
+def _logits(hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, temperature: float, scale: float, cap: float) -> Tensor:
+    logits = shaped(torch.nn.functional.linear(hidden_ND.to(weight_VD.dtype), weight_VD, bias_V).float(), scale, cap)
     return logits.div_(temperature) if temperature != 1.0 else logits
 
 
 def token_logprobs(hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor,
-                   temperature: float = 1.0, *, with_entropy: bool = False) -> tuple[Tensor, Tensor]:
-    """(log p(target) [N], entropy in nats [N]) of softmax(hidden @ weight.T / temperature), in float32.
+                   temperature: float = 1.0, *, with_entropy: bool = False, scale: float = 1.0,
+                   cap: float = 0.0) -> tuple[Tensor, Tensor]:
+    """(log p(target) [N], entropy in nats [N]) of softmax(logits / temperature), in float32; logits are
+    `scale · (hidden @ weight.T + bias)`, and of that `cap · tanh(· / cap)` where there is a cap.
 
     Differentiable in hidden, weight and bias through the log-probs; the entropy carries no gradient and is 0
     unless asked for.
     """
     with torch.autocast(hidden_ND.device.type, enabled=False):
-        logps, entropy = _Logprobs.apply(hidden_ND, weight_VD, bias_V, targets_N, temperature, with_entropy)
+        apply: Any = _Logprobs.apply
+        logps, entropy = apply(hidden_ND, weight_VD, bias_V, targets_N, temperature, with_entropy, scale, cap)
     return logps, entropy

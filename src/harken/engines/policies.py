@@ -41,26 +41,30 @@ class BestOfN:
     def __init__(self, base: Any, reward: Reward, n: int, missing_eos_penalty: float = 1.0,
                  lineage: Mapping[str, Any] | None = None) -> None:
         self.base, self.reward, self.n, self.penalty = base, reward, n, missing_eos_penalty
-        self.engine, self.lineage = base.engine, dict(lineage or {})
+        self.lineage = dict(lineage or {})
+
+    @property
+    def engine(self) -> Any:
+        return self.base.engine
 
     def seen(self, prompt: Prompt) -> Prompt:
-        found: Prompt = self.base.seen(prompt)
-        return found
+        shown: Prompt = self.base.seen(prompt)
+        return shown
 
     def sample(self, prompts: Sequence[Prompt], n: int, *, max_tokens: int, temperature: float = 1.0, top_p: float = 1.0,
                seed: int = 0, advance: Callable[[int], None] | None = None) -> list[list[Sample]]:
         """`n` answers to each prompt, each the best of its own `self.n` candidates: [P][n]."""
         drawn = 1 if temperature == 0 else self.n
-        block, found = max(1, PART // (n * drawn)), []
+        block, chosen = max(1, PART // (n * drawn)), []
         for at in range(0, len(prompts), block):
             part = prompts[at:at + block]
             samples, scores = self.candidates(part, n * drawn, max_tokens=max_tokens, temperature=temperature, top_p=top_p,
                                               seed=derive_seed(seed, "best of n", at))
             for group, row in zip(samples, scores):
-                found.append([group[i + best(row[i:i + drawn])] for i in range(0, n * drawn, drawn)])
+                chosen.append([group[i + best(row[i:i + drawn])] for i in range(0, n * drawn, drawn)])
             if advance:
                 advance(len(part))
-        return found
+        return chosen
 
     def candidates(self, prompts: Sequence[Prompt], count: int, *, seed: int,
                    **sampling: Any) -> tuple[list[list[Sample]], Scores]:
@@ -76,8 +80,13 @@ class BestOfN:
 def penalised(reward: Reward, prompts: Sequence[Prompt], samples: Sequence[Sequence[Sample]], penalty: float) -> Scores:
     """Scores of every sample [P][N], less the penalty where the token limit cut it; None where there is none (NaN is none)."""
     raw = reward.score(prompts, [[s.text for s in group] for group in samples])
-    return [[None if r is None or r != r else r - penalty * (not s.finished) for r, s in zip(row, group)]
+    return [[None if r is None or r != r else less_penalty(r, not s.finished, penalty) for r, s in zip(row, group)]
             for row, group in zip(raw, samples)]
+
+
+def less_penalty(score: Any, cut: Any, penalty: float) -> Any:
+    """A score less the penalty of an answer that the token limit `cut` (P14); or tensors of both."""
+    return score - penalty * cut
 
 
 def best(scores: Sequence[float | None]) -> int:
@@ -90,15 +99,19 @@ class Prompted:
 
     def __init__(self, base: Any, messages: Sequence[Message], lineage: Mapping[str, Any] | None = None) -> None:
         self.base, self.messages = base, tuple(messages)
-        self.engine, self.lineage = base.engine, dict(lineage or {})
+        self.lineage = dict(lineage or {})
+
+    @property
+    def engine(self) -> Any:
+        return self.base.engine
 
     def seen(self, prompt: Prompt) -> Prompt:
-        found: Prompt = self.base.seen(under(self.messages, prompt))
-        return found
+        shown: Prompt = self.base.seen(under(self.messages, prompt))
+        return shown
 
     def sample(self, prompts: Sequence[Prompt], n: int, **sampling: Any) -> list[list[Sample]]:
-        found: list[list[Sample]] = self.base.sample([under(self.messages, p) for p in prompts], n, **sampling)
-        return found
+        samples: list[list[Sample]] = self.base.sample([under(self.messages, p) for p in prompts], n, **sampling)
+        return samples
 
 
 def under(messages: Sequence[Message], prompt: Prompt) -> Prompt:
@@ -162,11 +175,11 @@ def weights_of(name: str) -> str:
 
 def beside(run: Path, name: str) -> str:
     """A name that is relative to a run, as this process can open it; words and ids stay as they are."""
-    found = os.path.normpath(run / name)
-    if name.startswith("..") or (not Path(name).is_absolute() and Path(found).exists()):
-        if not Path(found).exists():
-            raise UserError(f"The run {run} was trained from {found}, which is not there.",
+    path = os.path.normpath(run / name)
+    if name.startswith("..") or (not Path(name).is_absolute() and Path(path).exists()):
+        if not Path(path).exists():
+            raise UserError(f"The run {run} was trained from {path}, which is not there.",
                             "Move both together: a run without weights of its own needs what it was made from.")
-        return found
+        return path
     return name
 

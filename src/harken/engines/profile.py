@@ -26,11 +26,13 @@ from typing import Any
 import torch
 
 from harken.engines.attention import Cache, Row
+from harken.engines.form import text_config
 
 SECTIONS = {"prefill": "sampling: prefill", "decode": "sampling: decode", "scoring": "scoring", "reference": "reference",
             "values": "values", "forward": "forward", "backward": "backward", "optimizer": "optimiser", "audit": "audits",
             "other": "other"}
-WHOLE = ("scoring", "reference", "audit")
+UNDIVIDED = ("scoring", "reference", "audit")
+"""Sections that keep all their time: what runs inside them is not counted under its own name."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,12 @@ class Cost:
     @classmethod
     def of(cls, engine: Any) -> Cost:
         """With the adapters that the engine uses now."""
-        model, config, last = engine.model, engine.model.config, engine.model.get_output_embeddings().weight
+        model, config, last = engine.model, text_config(engine.model), engine.model.get_output_embeddings().weight
         weights = [m.weight for n, m in model.base_model.named_modules()
                    if (isinstance(m, torch.nn.Linear) or type(m).__name__ == "Conv1D")
                    and ("lora_" not in n or n.rpartition(".")[2] in engine.names)]
-        heads = config.num_attention_heads
-        width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+        heads = getattr(config, "num_attention_heads", 0) or 0  # a model of states alone has none
+        width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads) if heads else 0
         return cls(sum(w.numel() for w in weights), sum(w.numel() for w in weights if w.requires_grad), last.numel(),
                    last.numel() * last.requires_grad, 4 * width * config.num_hidden_layers)
 
@@ -71,7 +73,7 @@ class Profile:
         self.seconds, self.flops = dict.fromkeys(SECTIONS, 0.0), dict.fromkeys(SECTIONS, 0.0)
         self.tokens: dict[str, int] = defaultdict(int)
         self.stack = ["other"]
-        self.costs: dict[int, Cost] = {}
+        self.costs: dict[tuple[int, Any], Cost] = {}
         self.last: tuple[Cost, int, float, int] | None = None
         self.since = time.perf_counter()
 
@@ -85,14 +87,14 @@ class Profile:
 
     def enter(self, name: str) -> None:
         self._turn()
-        self.stack.append(self.stack[-1] if self.stack[-1] in WHOLE else name)
+        self.stack.append(self.stack[-1] if self.stack[-1] in UNDIVIDED else name)
 
     def leave(self) -> None:
         self._turn()
         name = self.stack.pop()
         if name == "backward" and self.last is not None:
-            cost, *work = self.last
-            self.flops[name] += cost.backward(*work)
+            cost, tokens, pairs, predicted = self.last
+            self.flops[name] += cost.backward(tokens, pairs, predicted)
 
     def computed(self, engine: Any, tokens: int, pairs: float, predicted: int) -> None:
         key = id(engine), engine.names
@@ -134,10 +136,14 @@ _ACTIVE: Profile | None = None
 
 
 @contextmanager
-def profiling(on: bool, device: torch.device, dtype: torch.dtype) -> Iterator[Profile | None]:
+def profiling(on: bool, device: torch.device | None, dtype: torch.dtype | None) -> Iterator[Profile | None]:
     """Profiles what happens inside, if `on`; one at a time."""
     global _ACTIVE
-    _ACTIVE = Profile(device, dtype) if on else None
+    if on:
+        assert device is not None and dtype is not None, "only what learns is profiled"
+        _ACTIVE = Profile(device, dtype)
+    else:
+        _ACTIVE = None
     try:
         yield _ACTIVE
     finally:
@@ -163,6 +169,12 @@ def computed_row(engine: Any, row: Row, predicted: int) -> None:
     if _ACTIVE is not None:
         pairs = sum(prompt * (prompt + 1) / 2 + sum(c * prompt + c * (c + 1) / 2 for c in rest) for prompt, *rest in row.branches)
         _ACTIVE.computed(engine, row.ids.shape[1], pairs, predicted)
+
+
+def computed_sequence(engine: Any, tokens: int, predicted: int, times: int = 1) -> None:
+    """Counts a forward pass of the plain path."""
+    if _ACTIVE is not None:
+        _ACTIVE.computed(engine, tokens * times, tokens * (tokens + 1) / 2 * times, predicted * times)
 
 
 def computed_token(engine: Any, cache: Cache, live: torch.Tensor) -> None:

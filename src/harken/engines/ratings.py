@@ -20,7 +20,6 @@ from torch import Tensor
 from harken.core.errors import UserError
 from harken.core.protocols import Tree
 from harken.core.records import Prompt
-from harken.engines.attention import row_of
 from harken.engines.hf import Engine
 
 LEAST_MASS = 0.5
@@ -55,21 +54,15 @@ class ExpectedRatings:
     @torch.no_grad()
     def _row(self, questions: Sequence[Prompt]) -> list[float | None]:
         ids = [self.engine.template.prompt_ids(q) + self.lead for q in questions]
-        limit = getattr(self.engine.model.config, "max_position_embeddings", None)
+        limit = self.engine.context
         if limit and max(map(len, ids)) + 1 > limit:
             return [None] * len(ids)
         shared = 0
         while shared < min(map(len, ids)) - 1 and len({q[shared] for q in ids}) == 1:
             shared += 1
         tree = Tree(ids[0][:shared], tuple((*q[shared:], self.digits[1]) for q in ids))
-        row = row_of([tree], self.engine.device, keep_last=True)
-        hidden = self.engine.hidden(row)
-        after, then = (self._probabilities(hidden[row.ends - back]) for back in (1, 0))
+        after, then = (logits.softmax(-1) for logits in self.engine.last_logits(tree, (1, 0)))
         return self._expected(after, then)
-
-    def _probabilities(self, hidden_AD: Tensor) -> Tensor:
-        weight, bias = self.engine.unembedding()
-        return torch.nn.functional.linear(hidden_AD.to(weight.dtype), weight, bias).float().softmax(-1)
 
     def _expected(self, after_AV: Tensor, then_AV: Tensor) -> list[float | None]:
         p = torch.zeros(len(after_AV), 11)

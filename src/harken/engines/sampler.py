@@ -21,8 +21,13 @@ from harken.core.seeds import derive_seed
 from harken.engines.attention import Cache, row_of, using
 from harken.engines.decoder import Decoder
 from harken.engines.distributed import collect
+from harken.engines.draw import draw
+from harken.engines.form import body_of, need_rows, shaped, state_of
 from harken.engines.hf import Engine
+from harken.engines.plain import PlainBatch
 from harken.engines.profile import computed_row, computed_token, timed
+from harken.engines.steering import Guide
+from harken.text.tags import Steering, end_of_text
 
 IDLE_SHARE = 8
 """One row in so many may stand idle before it is refilled or given up: prompts are prefilled together, rows given up together."""
@@ -33,6 +38,26 @@ class HFSampler:
 
     def __init__(self, engine: Engine, max_batch: int = 96) -> None:
         self.engine, self.max_batch, self.lineage = engine, max_batch, engine.lineage
+        self.guide: Guide | None = None
+        self.version = 0
+
+    def steer(self, steering: Steering | None) -> None:
+        """From now on prompts and samples get control tokens as `steering` says; None steers no more."""
+        template = self.engine.template
+        self.guide = None if steering is None else Guide(steering, template.tokenizer, end_of_text(template), self.engine.device)
+
+    def of(self, learner: Engine) -> HFSampler:
+        return HFSampler(learner, self.max_batch)
+
+    def update(self, version: int) -> None:
+        """The engine's weights are the learner's: there is nothing to bring."""
+        self.version = version
+
+    def wake(self) -> None:
+        """Nothing to bring back: it keeps no memory between calls."""
+
+    def sleep(self) -> None:
+        """Nothing to give back."""
 
     def seen(self, prompt: Prompt) -> Prompt:
         """What the model is given for a prompt: the prompt itself."""
@@ -51,23 +76,31 @@ class HFSampler:
         if temperature < 0 or not 0 < top_p <= 1 or max_tokens < 1 or n < 1:
             raise UserError(f"Sampling needs temperature >= 0, 0 < top-p <= 1, at least 1 token and 1 sample; found "
                             f"temperature {temperature}, top-p {top_p}, {max_tokens} tokens, n {n}.")
-        limit = getattr(self.engine.model.config, "max_position_embeddings", None)
-        if limit:
-            for i, prompt in enumerate(prompts):
-                if len(prompt) + max_tokens > limit:
-                    raise UserError(f"Prompt {i + 1} has {len(prompt)} tokens; with {max_tokens} new ones it exceeds the "
-                                    f"model's context of {limit}.", "Shorten the prompt or lower --max-tokens.")
+        if self.guide:
+            prompts = [self.guide.opened(p) for p in prompts]
+        for i, prompt in enumerate(prompts):
+            self._check(f"Prompt {i + 1}", prompt, max_tokens)
         group = processes.group()
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))[group.rank::group.size]  # alike lengths run together
         results: dict[int, list[Sample]] = {}
         with self.engine.gathered(), self.engine.precision():  # held open: autocast keeps its casts of adapters till it ends
             # Without a prompt of its own a process still takes part in gathering.
-            batch = Batch(self, order, prompts, n, max_tokens, temperature, top_p, min_tokens, seed).run() if order else ()
+            kind = PlainBatch if self.engine.form.plain else Batch
+            batch = kind(self, order, prompts, n, max_tokens, temperature, top_p, min_tokens, seed).run() if order else ()
             for i, samples in batch:
                 results[i] = samples
                 if advance:
                     advance(group.size)
         return collect(results, len(prompts))
+
+    def _check(self, what: str, prompt: tuple[int, ...], max_tokens: int) -> None:
+        need_rows(self.engine.model, prompt, what)
+        limit = self.engine.context
+        if limit and len(prompt) + max_tokens > limit:
+            fixed = limit == self.engine.form.longest
+            why = "length up to which its rotary factors are fixed," if fixed else "model's context of"
+            raise UserError(f"{what} has {len(prompt)} tokens; with {max_tokens} new ones it exceeds the {why} {limit}.",
+                            "Shorten the prompt or lower --max-tokens.")
 
 
 class Batch:
@@ -78,7 +111,8 @@ class Batch:
 
     def __init__(self, sampler: HFSampler, order: Sequence[int], prompts: Sequence[tuple[int, ...]], n: int, max_tokens: int,
                  temperature: float, top_p: float, min_tokens: int, seed: int) -> None:
-        self.engine, device = sampler.engine, sampler.engine.device
+        self.engine, self.version, device = sampler.engine, sampler.version, sampler.engine.device
+        self.guide = sampler.guide
         self.waiting, self.prompts, self.n = deque(order), prompts, n
         self.temperature, self.top_p, self.seed = temperature, top_p, seed
         self.max_tokens, self.min_tokens = max_tokens, min_tokens
@@ -122,13 +156,13 @@ class Batch:
                 self.owners[row] = index, g
         prompts = [self.prompts[i] for i in indices]
         self.cache.admit(rows_PG, [len(p) for p in prompts])
-        row = row_of([Tree(p, ((0,),)) for p in prompts], engine.device, keep_last=False)
-        with using(row, self.cache):
-            hidden = engine.model.base_model(input_ids=row.ids, position_ids=row.positions, use_cache=False).last_hidden_state
-        computed_row(engine, row, len(row.sources))
+        packed = row_of([Tree(p, ((0,),)) for p in prompts], engine.device, keep_last=False)
+        with using(packed, self.cache):
+            hidden = state_of(body_of(engine.model)(input_ids=packed.ids, position_ids=packed.positions, use_cache=False))
+        computed_row(engine, packed, len(packed.sources))
         filled = torch.tensor([row for rows in rows_PG for row in rows], device=engine.device)
         self.said_B[filled] = 0
-        self._say(filled, self._logits(hidden[0, row.sources]).repeat_interleave(self.n, 0))
+        self._say(filled, engine.logits(hidden[0, packed.sources]).repeat_interleave(self.n, 0))
 
     @timed("decode")
     def _decode(self, live: Tensor) -> None:
@@ -139,12 +173,13 @@ class Batch:
         if self.decoder is not None:
             hidden = self.decoder.step(token_B, cache.next, cache)
             with torch.autocast(hidden.device.type, enabled=False):
-                logits = self.decoder.logits((hidden if every else hidden[live]).float())
+                logits = shaped(self.decoder.logits((hidden if every else hidden[live]).float()), engine.form.scale,
+                                engine.form.cap)
         else:
             with using(None, cache):
-                hidden = engine.model.base_model(input_ids=token_B[:, None], position_ids=cache.next[:, None],
-                                                 use_cache=False).last_hidden_state[:, 0]
-            logits = self._logits(hidden if every else hidden[live])
+                hidden = state_of(body_of(engine.model)(input_ids=token_B[:, None], position_ids=cache.next[:, None],
+                                                        use_cache=False))[:, 0]
+            logits = engine.logits(hidden if every else hidden[live])
         cache.step(live)
         self._say(live, logits)
 
@@ -154,7 +189,11 @@ class Batch:
         if self.min_tokens:
             early = at < self.min_tokens
             logits[early.nonzero(), self.stop] = -torch.inf
+        if self.guide:
+            logits = self.guide.ban(logits)
         token, *logps = draw(logits, self.uniform_BT[rows, at], self.temperature, self.top_p)
+        if self.guide:
+            token, logps = self.guide.put(token, logps, self.ids_BT[rows], at)
         self.ids_BT[rows, at] = token
         self.logps_BT[:, rows, at] = torch.stack(logps)
         self.said_B[rows] = at + 1
@@ -170,7 +209,8 @@ class Batch:
         count = int(self.said_B[row])
         tokens = tuple(self.ids_BT[row, :count].tolist())
         sampled, model = self.logps_BT[:, row, :count].tolist()
-        return Sample(tokens, self.engine.template.decode(tokens), tuple(sampled), tuple(model), finished)
+        untagged = tokens if self.guide is None else self.guide.untagged(tokens)
+        return Sample(tokens, self.engine.template.decode(untagged), tuple(sampled), tuple(model), finished, self.version)
 
     def _shrink(self, live: Tensor) -> Tensor:
         """Nobody is waiting: gives up the rows that have ended. Returns the live rows' new numbers."""
@@ -179,47 +219,3 @@ class Batch:
         self.logps_BT = self.logps_BT[:, live]
         self.owners = [self.owners[row] for row in live.tolist()]
         return torch.arange(len(live), device=live.device)
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        weight, bias = self.engine.unembedding()
-        with torch.autocast(hidden.device.type, enabled=False):
-            return torch.nn.functional.linear(hidden.to(weight.dtype), weight, bias).float()
-
-
-def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor, Tensor]:
-    """(token, its log-prob under the sampling distribution, its log-prob under the model), each [B].
-
-    Sampling inverts the cumulative distribution; temperature 0 takes the best token with log-prob 0.
-    Top-p keeps the smallest set of most likely tokens whose mass reaches `top_p`.
-    """
-    model = logits_BV.logsumexp(-1)
-    if temperature == 0:
-        token = logits_BV.argmax(-1)
-        return token, torch.zeros_like(model), logits_BV.gather(-1, token[:, None])[:, 0] - model
-    scaled = logits_BV if temperature == 1 else logits_BV / temperature
-    if top_p < 1:
-        ordered, index = scaled.softmax(-1).sort(-1, descending=True)
-        outside = ordered.cumsum(-1) - ordered >= top_p
-        scaled = scaled.masked_fill(outside.scatter(-1, index, outside), -torch.inf)
-    normal = model if scaled is logits_BV else scaled.logsumexp(-1)
-    token = _invert((scaled - normal[:, None]).exp_(), uniform_B)
-    sampled = scaled.gather(-1, token)[:, 0] - normal
-    return token[:, 0], sampled, logits_BV.gather(-1, token)[:, 0] - model
-
-
-def _invert(probs_BV: Tensor, uniform_B: Tensor, width: int = 256) -> Tensor:
-    """The token [B, 1] at which each row's cumulative probability passes uniform · total.
-
-    In two levels, blocks of tokens and then tokens of one block: a cumulative sum over the whole
-    vocabulary would cost more than the model's last layer.
-    """
-    B, V = probs_BV.shape
-    padded = torch.nn.functional.pad(probs_BV, (0, -V % width)).view(B, -1, width)
-    blocks = padded.sum(-1, dtype=torch.float64).cumsum(-1)
-    at = uniform_B[:, None] * blocks[:, -1:]
-    block = torch.searchsorted(blocks, at, right=True).clamp_(max=blocks.shape[-1] - 1)
-    inside = padded[torch.arange(B, device=block.device), block[:, 0]].double().cumsum(-1)
-    rest = at - torch.where(block > 0, blocks.gather(-1, (block - 1).clamp_(min=0)), 0.0)
-    # Rounding may put `rest` past the block's own sum: then its last token with any probability is meant.
-    last = (inside < inside[:, -1:]).sum(-1, keepdim=True)
-    return block * width + torch.minimum(torch.searchsorted(inside, rest, right=True), last)

@@ -57,4 +57,5 @@ def evaluate(config: Config, models: Models, run: Run) -> EvalResult:
 
 
 def context(engine: Any) -> int | None:
-    return getattr(engine.model.config, "max_position_embeddings", None)
+    limit: int | None = engine.context
+    return limit

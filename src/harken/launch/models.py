@@ -73,7 +73,9 @@ class ModelWord:
         from harken.engines.hf import Engine
         from harken.engines.loading import load
         loaded = load(self.word, template=given_template(template))
-        return Engine(loaded, dtype=dtype, train=False, tokens_per_micro_batch=tokens_per_micro_batch)
+        engine = Engine(loaded, dtype=dtype, train=False, tokens_per_micro_batch=tokens_per_micro_batch)
+        import_extra("harken.engines.form").say_once(engine.note)
+        return engine
 
     def open_sampler(self, model: str = "") -> Any:
         """An endpoint's sampler; `model` is the name it goes by there, where the word names none."""
@@ -120,10 +122,7 @@ def open_engine(model: Any, *, dtype: str = "float32", tokens_per_micro_batch: i
 
 def context(engine: Any) -> int:
     """The most tokens a model can take at once."""
-    limit = getattr(engine, "context", None)
-    if limit is None:
-        limit = getattr(getattr(getattr(engine, "model", None), "config", None), "max_position_embeddings", None)
-    return int(limit or sys.maxsize)
+    return int(getattr(engine, "context", None) or sys.maxsize)
 
 
 def open_learner(method: ModuleType, config: Any, run: Run) -> HFSampler:
@@ -150,6 +149,8 @@ def open_learner(method: ModuleType, config: Any, run: Run) -> HFSampler:
                      scalars={"tie": 0.0} if ties != "drop" else None, weight_decay=config.weight_decay,
                      tokens_per_micro_batch=config.tokens_per_micro_batch, max_grad_norm=config.max_grad_norm,
                      shard=config.shard)
+    if learner.note:
+        run.note(learner.note)
     if config.lora_rank == 0 and getattr(method, "needs_reference", lambda config: False)(config):
         learner.reference = Engine(load(config.model), dtype=config.dtype, train=False, shard=config.shard,
                                    tokens_per_micro_batch=config.tokens_per_micro_batch)
@@ -158,7 +159,7 @@ def open_learner(method: ModuleType, config: Any, run: Run) -> HFSampler:
 
 def check_context(sampler: Any, prompts: Sequence[Prompt], max_tokens: int) -> None:
     """Refuses prompts too long for the model before the first answer is sampled; a server knows its own limit."""
-    engine = getattr(sampler, "engine", None)
+    engine: Any = getattr(sampler, "engine", None)
     if getattr(engine, "template", None) is None:
         return
     for i, prompt in enumerate(prompts):

@@ -12,6 +12,7 @@ from harken.core.files import read_json
 from harken.engines.policies import BestOfN, Policy, Prompted, beside, read_policy
 from harken.launch.models import parse_model
 from harken.launch.rewards import open_reward, parse_reward, same_reward
+from harken.text.tags import Control, steering
 
 
 def open_sampler(model: Any, *, dtype: str = "float32", tokens_per_micro_batch: int = 2048, template: str = "") -> Any:
@@ -29,8 +30,10 @@ def open_sampler(model: Any, *, dtype: str = "float32", tokens_per_micro_batch: 
     options: Any = {"dtype": dtype, "tokens_per_micro_batch": tokens_per_micro_batch}
     word.check()
     if (policy := read_policy(model)) is None:
-        engine = word.open_engine(template=template, **options)
-        return import_extra("harken.engines.sampler").HFSampler(engine)
+        sampler = import_extra("harken.engines.sampler").HFSampler(word.open_engine(template=template, **options))
+        if control := read_control(model):
+            sampler.steer(steering(control))
+        return sampler
     reward = reward_of(policy, model) if policy.kind == "best_of_n" else ""
     base = open_sampler(policy.base, template=template, **options)
     policy.check_base(model, base.lineage)
@@ -40,6 +43,22 @@ def open_sampler(model: Any, *, dtype: str = "float32", tokens_per_micro_batch: 
         return Prompted(base, policy.messages, policy.lineage)
     opened = open_reward(reward, aggregate=policy.aggregate, **options)
     return BestOfN(base, opened, policy.n, policy.missing_eos_penalty, policy.lineage)
+
+
+def read_control(model: Any) -> Control | None:
+    """The control tokens that a model's folder or run knows."""
+    path = Path(model)
+    return Control.read(path / "model" if (path / "model").is_dir() else path)
+
+
+def steer(sampler: Any, model: str, mode: str, tag: str) -> None:
+    """Steers a sampler of `model`: `mode` is good, bad or untagged, "" its own; `tag` is each (segment) or once (the start).
+    Raises `UserError` where a mode is asked of a model that knows no control tokens."""
+    if control := read_control(model):
+        sampler.steer(steering(control, mode, tag == "each"))
+    elif mode:
+        raise UserError(f"{model} knows no control tokens, so it has no {mode} mode.",
+                        "Train one: harken train phf --objective conditional; or leave --mode out.")
 
 
 def reward_of(policy: Policy, run: str) -> str:

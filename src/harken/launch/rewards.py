@@ -166,7 +166,10 @@ class FittedRun(RewardWord):
     def identity(self) -> Any:
         folder = Path(self.word) / "model"
         if not folder.is_dir():
-            return self.word
+            if not (Path(self.word) / "config.json").is_file():
+                return self.word
+            # a sequence-classification model of others
+            return {"run": self.word, "weights": import_extra("harken.engines.modelfiles").hashes(Path(self.word), self.word)}
         files = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".pt") or p.name == FILE)
         return {"run": self.word, "weights": [file_hash(f) for f in files]}
 

@@ -26,6 +26,10 @@ class SampleSettings:
     """Sampling temperature; 0 is greedy."""
     top_p: float = setting(1.0, above=0, most=1)
     """Nucleus sampling mass; 1 is off."""
+    mode: str = setting("", one_of=("", "good", "bad", "untagged"))
+    """Of a model with control tokens: good, bad or untagged; empty is its own."""
+    tag: str = setting("each", one_of=("each", "once"))
+    """Put the mode's token before each segment, or once at the start."""
     seed: int = setting(0, least=0, most=MOST_SEED)
     """Seed of sampling."""
     dtype: str = setting("float32", one_of=("float32", "bfloat16", "auto"))

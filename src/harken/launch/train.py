@@ -44,8 +44,12 @@ def _open_and_train(method: ModuleType, config: RunConfig, quiet: bool | None, g
         raise UserError("No data was given.", "Add --data FILE.jsonl.")
     if not config.out:
         raise UserError("No run directory was given.", "Add --out runs/NAME.")
+    if prepare := getattr(method, "prepare", None):  # makes the model to start from, where the method does
+        config = prepare(config)
     rewards = _rewards(method, config, given)
     lineage: dict[str, Any] = {"model": parse_model(config.model).identity(), **_files(method, config)}
+    if identity := getattr(method, "identity", None):  # of data that is no file
+        lineage["data"] = identity(config)
     if template := given_template(getattr(config, "template", "")):
         lineage["template"] = content_hash(template)
     import_extra("harken.engines.loading")
@@ -119,7 +123,7 @@ def _train(method: ModuleType, config: RunConfig, run: Run, rewards: Mapping[str
     from harken.loops.watch import Watch
     options: dict[str, Any] = {"dtype": config.dtype, "tokens_per_micro_batch": config.tokens_per_micro_batch}
     sampler = open_learner(method, config, run) if learns(method) else open_sampler(config.model, **options)
-    engine = getattr(sampler, "engine", sampler)
+    engine: Any = getattr(sampler, "engine", sampler)
     if (template := getattr(engine, "template", None)) is not None:
         note_template(template, run)
     base = getattr(engine, "shared", None)

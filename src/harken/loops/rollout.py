@@ -1,5 +1,14 @@
 """One step's experience: completions sampled from the learner, scored, and compared with the reference.
 
+    steps = PromptSteps(config, learner, run, "rloo")
+    for step, batch in steps:
+        rolled = rollout(config, learner, sampler, reward, batch, step)
+        data = weighted(rolled.data(leave_one_out(rolled.scores_PG)), "sequence_sum")
+        gap = Gap()
+        metrics = learn(learner, data, loss, config, gap) | learner.step(steps.rate(step))
+        steps.log(step, rolled, metrics, **gap.check(learner.compute))
+    steps.finish()
+
 Shape suffixes: P prompts, G completions a prompt, N completion tokens of all of them.
 """
 
@@ -7,7 +16,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -17,15 +27,15 @@ from scipy.stats import t
 from torch import Tensor
 
 from harken.core import processes
-from harken.core.config import RolloutConfig
+from harken.core.config import RolloutConfig, SampleConfig
 from harken.core.errors import UserError
-from harken.core.protocols import Datum, Ensemble, Reward, Sample, Tree
+from harken.core.protocols import Datum, Ensemble, Learner, Loss, Resumable, Reward, Rollouts, Sample, Tree
 from harken.core.records import Prompt
 from harken.core.run import Run
 from harken.core.seeds import derive_seed
-from harken.engines.hf import Engine
+from harken.engines.policies import less_penalty
 from harken.engines.profile import timed
-from harken.engines.sampler import HFSampler
+from harken.loops.steps import Steps
 from harken.objectives.policy_gradient import token_weights
 from harken.store.files import read_prompts
 
@@ -54,6 +64,10 @@ class Rollout:
         return [len(s.ids) for s in self.samples]
 
     @property
+    def mean_length(self) -> float:
+        return sum(self.lengths) / len(self.samples)
+
+    @property
     def old_N(self) -> Tensor:
         """The sampler's log-probs of its tokens."""
         return torch.tensor([logp for s in self.samples for logp in s.logps])
@@ -65,7 +79,7 @@ class Rollout:
             advantages = advantages.reshape(-1).repeat_interleave(torch.tensor(self.lengths))
         flat = {"old": self.old_N, "advantages": advantages, **tokens}
         sizes = [sum(len(s.ids) for s in group) for group in self.samples_PG]
-        parts = {name: value.split(sizes) for name, value in flat.items()}
+        parts = {name: torch.split(value, sizes) for name, value in flat.items()}
         return [Datum(tree, {name: part[i].tolist() for name, part in parts.items()}) for i, tree in enumerate(self.trees)]
 
     def describe(self) -> dict[str, float]:
@@ -83,7 +97,7 @@ class Rollout:
         spread = self.scores_PG.std() if self.scores_PG.numel() > 1 else torch.zeros(())
         flat = (self.scores_PG == self.scores_PG[:, :1]).all(1) if self.scores_PG.shape[1] > 1 else torch.zeros(1)
         return {"reward": float(self.scores_PG.mean()), "reward_std": float(spread), "kl": float(kl.mean()),
-                "length": sum(self.lengths) / len(samples), "eos_rate": sum(s.finished for s in samples) / len(samples),
+                "length": self.mean_length, "eos_rate": sum(s.finished for s in samples) / len(samples),
                 "repetition": sum(map(repetition, samples)) / len(samples), "flat_groups": float(flat.sum()),
                 "flat_share": float(flat.float().mean()), **self._beside_reward()}
 
@@ -130,7 +144,7 @@ def repetition(sample: Sample) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-def fitting_prompts(config: Any, learner: Engine, run: Run, seen: Callable[[Prompt], Prompt] = lambda p: p) -> list[Tokenised]:
+def fitting_prompts(config: Any, learner: Learner, run: Run, seen: Callable[[Prompt], Prompt] = lambda p: p) -> list[Tokenised]:
     """The prompts of `config.data` that leave room for `config.max_tokens` more, with the ids of what the model sees of
     them; what was dropped is said (P29)."""
     loaded = read_prompts(config.data, skip_bad=config.skip_bad)
@@ -139,19 +153,47 @@ def fitting_prompts(config: Any, learner: Engine, run: Run, seen: Callable[[Prom
     every = [(p, learner.template.prompt_ids(seen(p))) for p in loaded.records]
     for note in learner.template.counted():
         run.note(note)
-    kept = [(p, ids) for p, ids in every if len(ids) + config.max_tokens <= config.max_length]
-    if len(kept) < len(every):
-        run.note(f"Dropped {len(every) - len(kept)} of {len(every)} prompts: with {config.max_tokens} new tokens they exceed "
+    fitting = [(p, ids) for p, ids in every if len(ids) + config.max_tokens <= config.max_length]
+    if len(fitting) < len(every):
+        run.note(f"Dropped {len(every) - len(fitting)} of {len(every)} prompts: with {config.max_tokens} new tokens they exceed "
                  f"--max-length {config.max_length}.")
-    return run.watch.set_aside(kept) if run.watch else kept
+    return run.watch.set_aside(fitting) if run.watch else fitting
 
 
-def rollout(config: RolloutConfig, learner: Engine, sampler: HFSampler, reward: Reward, batch: Sequence[Tokenised],
+def need_groups(config: SampleConfig, method: str) -> None:
+    """Raises `UserError` where a prompt's completions have nothing to be compared with, or are all the same."""
+    if config.completions_per_prompt < 2 or config.temperature <= 0:
+        raise UserError(f"{method} needs at least 2 completions a prompt and a temperature above 0; found "
+                        f"{config.completions_per_prompt} and {config.temperature}.",
+                        "Raise --completions-per-prompt or --temperature.")
+
+
+@contextmanager
+def awake(sampler: Rollouts, version: int) -> Iterator[Rollouts]:
+    """The sampler, ready to speak with the learner's present weights, which have learnt `version` steps."""
+    sampler.wake()
+    sampler.update(version)
+    yield sampler
+    sampler.sleep()
+
+
+def sample_step(config: SampleConfig, sampler: Rollouts, prompts: Sequence[tuple[int, ...]], n: int, version: int,
+                seed: int) -> list[list[Sample]]:
+    """`n` completions of each prompt at the temperature that the learner scores them at (P2). Raises `UserError` where older
+    weights than those of `version` spoke: their log-probs are not the learner's (P4)."""
+    with awake(sampler, version):
+        samples_PG = sampler.sample_ids(prompts, n, max_tokens=config.max_tokens, temperature=config.temperature, seed=seed)
+    if stale := [s.version for group in samples_PG for s in group if s.version != version]:
+        raise UserError(f"{len(stale)} completions are of the weights after step {stale[0]}, and the learner is at {version}.",
+                        "Training on would be silently off-policy: report this.")
+    return samples_PG
+
+
+def rollout(config: RolloutConfig, learner: Learner, sampler: Rollouts, reward: Reward, batch: Sequence[Tokenised],
             step: int) -> Rollout:
     """Samples, scores, and takes the reference's log-probs, at one temperature throughout (P2)."""
     prompts, ids = [p for p, _ in batch], [i for _, i in batch]
-    samples_PG = sampler.sample_ids(ids, config.completions_per_prompt, max_tokens=config.max_tokens,
-                                    temperature=config.temperature, seed=derive_seed(config.seed, "rollout", step))
+    samples_PG = sample_step(config, sampler, ids, config.completions_per_prompt, step, derive_seed(config.seed, "rollout", step))
     trees = [Tree(p, tuple(s.ids for s in group)) for p, group in zip(ids, samples_PG)]
     ref = [x.cpu() for tree in learner.logprobs(trees, temperature=config.temperature, reference=True) for x in tree]
     kl = [sum(s.logps) - float(x.sum()) for s, x in zip((s for g in samples_PG for s in g), ref)]
@@ -164,6 +206,7 @@ def score(reward: Reward, prompts: list[Prompt], samples_PG: list[list[Sample]],
           config: RolloutConfig) -> tuple[Tensor, Tensor | None]:
     """Scores [P, G], clipped if asked, less the penalty of completions without an end (P14); and an ensemble's disagreement."""
     texts = [[s.text for s in group] for group in samples_PG]
+    scores: Sequence[Sequence[float | None]]
     if isinstance(reward, Ensemble):
         scores, spread = processes.group().agree(reward.score_and_disagreement(prompts, texts))
     else:
@@ -175,7 +218,8 @@ def score(reward: Reward, prompts: list[Prompt], samples_PG: list[list[Sample]],
     if config.reward_clip > 0:
         scores_PG = scores_PG.clamp(-config.reward_clip, config.reward_clip)
     cut_PG = torch.tensor([[not s.finished for s in group] for group in samples_PG])
-    return scores_PG - config.missing_eos_penalty * cut_PG, None if spread is None else torch.tensor(spread, dtype=torch.float32)
+    spread_PG = None if spread is None else torch.tensor(spread, dtype=torch.float32)
+    return less_penalty(scores_PG, cut_PG, config.missing_eos_penalty), spread_PG
 
 
 class Gap:
@@ -188,8 +232,8 @@ class Gap:
         self.parts.append(difference_N.cpu())
 
     def check(self, dtype: torch.dtype) -> dict[str, float]:
-        found = torch.cat(processes.group().gather(torch.cat([torch.empty(0), *self.parts])))
-        ratio, gap = found.exp(), found.abs()
+        gap_N = torch.cat(processes.group().gather(torch.cat([torch.empty(0), *self.parts])))
+        ratio, gap = gap_N.exp(), gap_N.abs()
         allowed = 1e-3 if dtype is torch.float32 else 0.1
         mean = float(gap.mean())
         if mean > allowed:
@@ -197,3 +241,37 @@ class Gap:
                             "Training on would be silently off-policy. Use --dtype float32, and report this.")
         return {"logprob_gap": mean, "logprob_gap_max": float(gap.max()),
                 "ratio_outside": float(((ratio > 1.1) | (ratio < 0.9)).float().mean())}
+
+
+PolicyLoss = Callable[[Any, Any], Loss]
+
+
+def learn(learner: Learner, data: Sequence[Datum], loss: PolicyLoss, config: SampleConfig, gap: Gap | None = None
+          ) -> dict[str, float]:
+    """Adds the gradient of a policy's loss over sampled completions, at the temperature of sampling. Further metrics: the
+    weighted sum of the tokens' `entropy`; and `gap` hears how far the log-probs are from the sampler's."""
+    def objective(out: Any, x: Any) -> Loss:
+        if gap is not None:
+            gap.add(out.logps_N.detach() - x["old"])
+        value, metrics = loss(out, x)
+        return value, {**metrics, "entropy": (x["weights"] * out.entropy_N).sum()}
+
+    return learner.forward_backward(data, objective, temperature=config.temperature, entropy=True)
+
+
+class PromptSteps(Steps[Tokenised]):
+    """Steps over the prompts of --data that fit: (step, [(prompt, the ids of what the model sees of it)])."""
+
+    def __init__(self, config: SampleConfig, learner: Learner, run: Run, label: str, *, state: Resumable | None = None,
+                 seen: Callable[[Prompt], Prompt] = lambda p: p) -> None:
+        super().__init__(run, learner, fitting_prompts(config, learner, run, seen), config, label, size=config.prompts_per_step,
+                         state=state)
+        self.samples_per_step = config.samples_per_step
+
+    def log(self, step: int, rolled: Rollout, metrics: dict[str, float], **further: float) -> None:
+        """The row of a step, and some of its completions."""
+        self.run.log(step + 1, **metrics, **rolled.describe(), **further)
+        self.run.log_samples(step + 1, rolled.rows(self.samples_per_step))
+
+    def finish(self, **result: Any) -> None:
+        super().finish(prompts=len(self.items), **result)

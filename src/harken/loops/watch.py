@@ -19,13 +19,12 @@ from torch import Tensor
 from harken.core.config import SampleConfig
 from harken.core.errors import UserError
 from harken.core.files import read_jsonl
-from harken.core.protocols import Reward, Tree
+from harken.core.protocols import Learner, Reward, Rollouts, Tree
 from harken.core.records import Prompt
 from harken.core.run import Run
 from harken.core.seeds import derive_seed
-from harken.engines.hf import Engine
 from harken.engines.profile import timed
-from harken.engines.sampler import HFSampler
+from harken.loops.rollout import sample_step
 from harken.stats.drift import SLOPE, Audit, Drift, change, hacking, parse_rules, slope, smoothed
 
 LEAST_PROMPTS = 8
@@ -40,7 +39,7 @@ class Watch:
     """Watches `run`. Audits need a `held_out` reward: they sample prompts that were set aside, always the same with the same
     random numbers, so that each prompt is compared with itself."""
 
-    def __init__(self, config: SampleConfig, learner: Engine, sampler: HFSampler, run: Run, reward: Reward | None = None,
+    def __init__(self, config: SampleConfig, learner: Learner, sampler: Rollouts, run: Run, reward: Reward | None = None,
                  held_out: Reward | None = None) -> None:
         self.config, self.learner, self.sampler, self.run = config, learner, sampler, run
         self.reward, self.held_out = reward, held_out
@@ -123,7 +122,7 @@ class Watch:
         if self.stopped:
             with torch.no_grad():
                 for name, value in self._kept()[1].items():
-                    self.learner.trainable[name].copy_(value)
+                    self.learner.parts[name].copy_(value)
             found = {"steps": self.stopped["step"], "stopped": self.stopped}
         if self.audits:
             places = range(len(self.audits))
@@ -136,7 +135,7 @@ class Watch:
     # -----------------------------------------------------------------------------------------------
 
     def _weights(self) -> dict[str, Tensor]:
-        return {n: p.detach().to("cpu", copy=True) for n, p in self.learner.trainable.items()}
+        return {n: p.detach().to("cpu", copy=True) for n, p in self.learner.parts.items()}
 
     def _kept(self) -> tuple[int, dict[str, Tensor]]:
         kept = self.best if self.stopped["rule"] == "hacking" else self.within
@@ -157,8 +156,7 @@ class Watch:
         """Samples the prompts set aside, scores them twice, and looks at the slopes."""
         prompts, ids = [p for p, _ in self.prompts], [i for _, i in self.prompts]
         config, rewards = self.config, {"proxy": self.reward, "held_out": self.held_out}
-        groups = self.sampler.sample_ids(ids, 1, max_tokens=config.max_tokens, temperature=config.temperature,
-                                         seed=derive_seed(config.seed, "audit"))
+        groups = sample_step(config, self.sampler, ids, 1, step, derive_seed(config.seed, "audit"))
         trees = [Tree(i, (g[0].ids,)) for i, g in zip(ids, groups)]
         ref = self.learner.logprobs(trees, temperature=config.temperature, reference=True)
         kl = sum(sum(g[0].logps) - float(r[0].sum()) for g, r in zip(groups, ref)) / len(groups)

@@ -24,7 +24,7 @@ from typing import Any
 from harken.core.config import RunConfig, setting
 from harken.core.errors import UserError
 from harken.core.files import read_jsonl
-from harken.core.protocols import Reward, Sample
+from harken.core.protocols import Learner, PolicySampler, Reward, Sample
 from harken.core.run import Run
 from harken.core.seeds import derive_seed
 from harken.engines.policies import BestOfN, Scores, best, save_policy
@@ -53,21 +53,24 @@ class Config(RunConfig):
     """Prompts between two checkpoints."""
 
 
-def train(config: Config, learner: Any, sampler: Any, reward: Reward, run: Run) -> None:
+TRIAL = {"data": "prompts", "reward": "gold", "n": 4, "max_tokens": 8, "prompts_per_step": 8}
+
+
+def train(config: Config, learner: Learner, sampler: PolicySampler, reward: Reward, run: Run) -> None:
     """Measures what choosing is worth, and writes the policy; `learner` is not trained."""
     if config.n < 2 or config.temperature <= 0:
         raise UserError(f"There is nothing to choose: --n {config.n}, --temperature {config.temperature}.",
                         "Choose of two or more, sampled above temperature 0.")
     policy = BestOfN(sampler, reward, config.n, config.missing_eos_penalty)
-    kept = [p for p, _ in fitting_prompts(config, learner, run, sampler.seen)]
+    prompts = [p for p, _ in fitting_prompts(config, learner, run, sampler.seen)]
     size = config.prompts_per_step
-    total = -(-len(kept) // size)
+    total = -(-len(prompts) // size)
     if not total:
         raise UserError("There is nothing left to sample for.", "See the count of dropped prompts above.")
 
     resumed = run.resume()
     for step in run.track(resumed[0] if resumed else 0, total, "best of n"):
-        part = kept[step * size:(step + 1) * size]
+        part = prompts[step * size:(step + 1) * size]
         samples, scores = policy.candidates(part, config.n, max_tokens=config.max_tokens, temperature=config.temperature,
                                             seed=derive_seed(config.seed, "best of n", step))
         chosen = [best(row) for row in scores]
@@ -86,8 +89,8 @@ def describe(samples: list[list[Sample]], scores: Scores, chosen: Sequence[int])
     taken = [group[i] for group, i in zip(samples, chosen)]
     every = [r for row in scores for r in row if r is not None]
     top = [row[i] for row, i in zip(scores, chosen) if row[i] is not None]
-    found = {"reward": sum(every) / len(every), "reward_best": sum(top) / len(top)} if every else {}  # type: ignore[arg-type]
-    return {**found, "length": mean(len(s.ids) for s in flat), "length_best": mean(len(s.ids) for s in taken),
+    rewards = {"reward": sum(every) / len(every), "reward_best": sum(top) / len(top)} if every else {}  # type: ignore[arg-type]
+    return {**rewards, "length": mean(len(s.ids) for s in flat), "length_best": mean(len(s.ids) for s in taken),
             "eos_rate": mean(s.finished for s in flat), "repetition": mean(map(repetition, flat)),
             "repetition_best": mean(map(repetition, taken)),
             "distinct": mean(len({s.text for s in group}) / len(group) for group in samples)}
@@ -112,7 +115,7 @@ def worth(scores: Scores, n: int, run: Run) -> dict[str, Any]:
             "kl_bounds": {str(k): round(float(kl), 6) for k, kl in zip(ks, kl_best_of_n(ks))}}
 
 
-def save(folder: Path, config: Config, sampler: Any, run: Run) -> None:
+def save(folder: Path, config: Config, sampler: PolicySampler, run: Run) -> None:
     save_policy(folder, "best_of_n", run.config["base"], sampler, reward=run.config["reward_base"], aggregate=config.aggregate,
                 n=config.n, missing_eos_penalty=config.missing_eos_penalty)
 

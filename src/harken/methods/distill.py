@@ -30,20 +30,16 @@ import torch
 
 from harken.core.config import SampleConfig, setting
 from harken.core.errors import UserError
-from harken.core.protocols import Datum, Tree
+from harken.core.protocols import Datum, Learner, Loss, Rollouts, Tree
 from harken.core.records import Message
 from harken.core.run import Run
 from harken.core.seeds import derive_seed
-from harken.engines.hf import Engine
-from harken.engines.loading import load, locate
+from harken.engines.loading import locate
 from harken.engines.policies import read_policy, under
-from harken.engines.sampler import HFSampler
 from harken.loops.replay import learn_text, open_replay
-from harken.loops.rollout import Gap, Rollout, fitting_prompts, weighted
-from harken.loops.schedule import Order, learning_rate
+from harken.loops.rollout import Gap, PromptSteps, Rollout, learn, sample_step, weighted
 from harken.objectives.policy_gradient import clipped, less_the_others
 from harken.objectives.supervised import nll
-from harken.text.template import read_template
 
 
 @dataclass(frozen=True)
@@ -66,84 +62,72 @@ class Config(SampleConfig):
     """Share of each step's tokens that are text, with --replay."""
 
 
-def train(config: Config, learner: Engine, sampler: HFSampler, reward: Any, run: Run) -> None:
+TRIAL = {"data": "prompts", "teacher_system": "Be brief.", "max_tokens": 8, "steps": 7, "prompts_per_step": 4,
+         "learning_rate": 1e-3}
+
+
+def train(config: Config, learner: Learner, sampler: Rollouts, reward: Any, run: Run) -> None:
     """Trains `learner` towards the teacher; `reward` is not used."""
     teacher, context = open_teacher(config, learner)
-    kept = fitting_prompts(config, learner, run, lambda p: under(context, p))
-    seen = [ids for _, ids in kept]
-    asked = [learner.template.prompt_ids(p) for p, _ in kept]
+    steps = PromptSteps(config, learner, run, "distill", seen=lambda prompt: under(context, prompt))
     forward = config.direction == "forward"
-    source, seen_by_source = (HFSampler(teacher), seen) if forward else (sampler, asked)
-    other, seen_by_other = (learner, asked) if forward else (teacher, seen)
+    source, other = (sampler.of(teacher), learner) if forward else (sampler, teacher)
     replay = open_replay(config, learner)
-    order = Order(len(kept), config.prompts_per_step, 1, config.seed)
-    total = config.steps or order.total
 
-    resumed = run.resume()
-    start = resumed[0] if resumed else 0
-    if resumed:
-        learner.load_state(resumed[1])
-
-    for step in run.track(start, total, "distill"):
-        index = order(step)
-        samples_PG = source.sample_ids([seen_by_source[i] for i in index], config.completions_per_prompt,
-                                       max_tokens=config.max_tokens, temperature=config.temperature,
-                                       seed=derive_seed(config.seed, "rollout", step))
+    for step, batch in steps:
+        asked = [learner.template.prompt_ids(prompt) for prompt, _ in batch]
+        seen = [ids for _, ids in batch]
+        seen_by_source, seen_by_other = (seen, asked) if forward else (asked, seen)
+        samples_PG = sample_step(config, source, seen_by_source, config.completions_per_prompt, step,
+                                 derive_seed(config.seed, "rollout", step))
         answers = [tuple(s.ids for s in group) for group in samples_PG]
-        found = other.logprobs([Tree(seen_by_other[i], a) for i, a in zip(index, answers)], temperature=config.temperature)
-        other_N = torch.cat([x.cpu() for tree in found for x in tree])
+        logps = other.logprobs([Tree(ids, a) for ids, a in zip(seen_by_other, answers)], temperature=config.temperature)
+        other_N = torch.cat([x.cpu() for tree in logps for x in tree])
         kl = torch.tensor([sum(s.logps) - float(x.sum()) for s, x in zip((s for g in samples_PG for s in g),
-                                                                      (x for tree in found for x in tree))])
-        kl_PG = kl.view(len(index), -1)
-        rolled = Rollout([kept[i][0] for i in index], [Tree(asked[i], a) for i, a in zip(index, answers)], samples_PG,
+                                                                      (x for tree in logps for x in tree))])
+        kl_PG = kl.view(len(batch), -1)
+        rolled = Rollout([prompt for prompt, _ in batch], [Tree(ids, a) for ids, a in zip(asked, answers)], samples_PG,
                          -kl_PG, other_N, kl_PG)
         text = replay.batch(step, len(other_N)) if replay else []
         share = config.replay_share if text else 0.0
         metrics = (forward_loss if forward else reverse_loss)(learner, rolled, config, 1 - share)
         metrics |= learn_text(learner, text, share) if text else {}
-        rate = learning_rate(step, total, config.learning_rate, schedule=config.schedule, warmup=config.warmup)
-        metrics |= learner.step(rate)
-        run.log(step + 1, **metrics, **rolled.describe(), kl_token=float(kl.sum()) / len(other_N))
-        run.log_samples(step + 1, rolled.rows(config.samples_per_step))
-        run.checkpoint(step + 1, learner.save_state)
-
-    run.finish({"steps": total, "prompts": len(kept)}, lambda folder: learner.save(folder, base=run.config["base"]))
+        metrics |= learner.step(steps.rate(step))
+        steps.log(step, rolled, metrics, kl_token=float(kl.sum()) / len(other_N))
+    steps.finish()
 
 
-def reverse_loss(learner: Engine, rolled: Rollout, config: Config, scale: float) -> dict[str, float]:
+def reverse_loss(learner: Learner, rolled: Rollout, config: Config, scale: float) -> dict[str, float]:
     """Adds the gradient on the student's samples: the advantage of a token is its own log-ratio to the teacher,
     less the mean of the other completions' tokens."""
     data = weighted(rolled.data(less_the_others(rolled.ref_N - rolled.old_N, rolled.lengths)), "token_mean")
     gap = Gap()
 
-    def objective(out: Any, x: Any) -> Any:
-        gap.add(out.logps_N.detach() - x["old"])
-        loss, _ = clipped(out.logps_N, x["old"], x["advantages"], x["weights"], config.clip)
-        return scale * loss, {"entropy": (x["weights"] * out.entropy_N).sum()}
+    def loss(out: Any, x: Any) -> Loss:
+        return scale * clipped(out.logps_N, x["old"], x["advantages"], x["weights"], config.clip)[0], {}
 
-    metrics = learner.forward_backward(data, objective, temperature=config.temperature, entropy=True)
-    return metrics | gap.check(learner.compute)
+    return learn(learner, data, loss, config, gap) | gap.check(learner.compute)
 
 
-def forward_loss(learner: Engine, rolled: Rollout, config: Config, scale: float) -> dict[str, float]:
+def forward_loss(learner: Learner, rolled: Rollout, config: Config, scale: float) -> dict[str, float]:
     """Adds the gradient on the teacher's samples: their mean negative log-likelihood under the student."""
     weight = 1 / len(rolled.ref_N)
     data = [Datum(t, {"weights": [weight] * sum(map(len, t.completions))}) for t in rolled.trees]
 
-    def objective(out: Any, x: Any) -> Any:
+    def objective(out: Any, x: Any) -> Loss:
         loss, metrics = nll(out.logps_N, x["weights"])
         return scale * loss, metrics
 
     return learner.forward_backward(data, objective, temperature=config.temperature)
 
 
-def open_teacher(config: Config, learner: Engine) -> tuple[Engine, tuple[Message, ...]]:
-    """The teacher's engine, and the messages that it alone sees. Raises `UserError` if there is nothing to learn from it,
+def open_teacher(config: Config, learner: Learner) -> tuple[Learner, tuple[Message, ...]]:
+    """The teacher, and the messages that it alone sees. Raises `UserError` if there is nothing to learn from it,
     or its tokenizer is another."""
     if config.temperature <= 0:
         raise UserError(f"--temperature {config.temperature} is out of range.", "Distillation samples at one above 0.")
     name = config.teacher or config.model
-    context = (Message("system", config.teacher_system),) if config.teacher_system else ()
+    context: tuple[Message, ...] = (Message("system", config.teacher_system),) if config.teacher_system else ()
     locate(name)
     if policy := read_policy(name):
         if policy.kind != "prompting":
@@ -154,11 +138,10 @@ def open_teacher(config: Config, learner: Engine) -> tuple[Engine, tuple[Message
         name, context = policy.base, policy.messages
     if name == config.model and not context:
         raise UserError("The teacher is the student: there is nothing to learn.", "Give --teacher, or --teacher-system.")
-    loaded = load(name, on=learner.shared, template=read_template(config.template) if config.template else "")
+    teacher = learner.beside(name, template=config.template)
     if policy:
-        policy.check_base(config.teacher, loaded.lineage)
-    if loaded.template.hash != learner.template.hash or loaded.model.config.vocab_size != learner.model.config.vocab_size:
+        policy.check_base(config.teacher, teacher.lineage)
+    if teacher.template.hash != learner.template.hash or teacher.vocabulary != learner.vocabulary:
         raise UserError(f"The teacher {name} has another tokenizer or template than {config.model}.",
                         "Token by token only models that share both can be compared.")
-    return Engine(loaded, dtype=config.dtype, train=False, tokens_per_micro_batch=config.tokens_per_micro_batch,
-                  shard=config.shard), context
+    return teacher, context

@@ -26,16 +26,15 @@ import torch
 from torch import Tensor
 
 from harken.core.config import TrainConfig, setting
-from harken.core.protocols import Datum, Tree
+from harken.core.protocols import Datum, Learner, Loss, Outputs, Tree
 from harken.core.records import Choice
 from harken.core.run import Run
-from harken.engines.hf import Engine, Outputs
-from harken.loops.schedule import Order, learning_rate
+from harken.loops.examples import fitting, held_out
+from harken.loops.steps import Steps
 from harken.objectives.direct import LOSSES, REFERENCE_FREE, kto, orpo, pairwise, sequence_logps, simpo
 from harken.objectives.preference import pair_indices, repeat
 from harken.store.files import read_comparisons
-from harken.store.splits import in_share
-from harken.text.fitting import by_options, describe_same, distinguishes, fit
+from harken.text.fitting import by_options, describe_same, distinguishes
 
 
 @dataclass(frozen=True)
@@ -62,56 +61,44 @@ class Config(TrainConfig):
     """Share of prompts kept out of training to measure accuracy on; 0 trains on everything."""
 
 
+TRIAL = {"data": "comparisons", "epochs": 0.5, "batch_size": 6, "learning_rate": 1e-3}
+
+
 def needs_reference(config: Config) -> bool:
     return config.loss not in REFERENCE_FREE
 
 
-def train(config: Config, learner: Engine, sampler: Any, reward: Any, run: Run) -> None:
+def train(config: Config, learner: Learner, sampler: Any, reward: Any, run: Run) -> None:
     """Trains `learner` on rankings; `sampler` and `reward` are not used."""
-    loaded = read_comparisons(config.data, skip_bad=config.skip_bad)
-    fitted = fit([learner.template.tree(c.prompt, c.options) for c in loaded.records], config.max_length, config.overlong)
-    for note in (loaded.describe(), fitted.describe("rankings", config.max_length), *learner.template.counted()):
-        if note:
-            run.note(note)
-    ranked = [(loaded.records[i], tree) for i, tree in zip(fitted.kept, fitted.trees) if loaded.records[i].has_preference]
-    told = [(choice, tree) for choice, tree in ranked if distinguishes(choice)]
-    if len(ranked) < len(fitted.trees):
-        run.note(f"{len(fitted.trees) - len(ranked)} rankings are all ties and say nothing here.")
-    if note := describe_same(len(ranked) - len(told)):
+    every = fitting(read_comparisons(config.data, skip_bad=config.skip_bad), lambda c: learner.template.tree(c.prompt, c.options),
+                    learner.template, config, run, "rankings")
+    preferring = [(choice, tree) for choice, tree in every if choice.has_preference]
+    if len(preferring) < len(every):
+        run.note(f"{len(every) - len(preferring)} rankings are all ties and say nothing here.")
+    telling = [(choice, tree) for choice, tree in preferring if distinguishes(choice)]
+    if note := describe_same(len(preferring) - len(telling)):
         run.note(note)
-    kept = [(c, t) for c, t in told if not in_share(c.prompt.id, config.holdout, config.seed)]
-    outside = [(c, t) for c, t in told if in_share(c.prompt.id, config.holdout, config.seed)]
-    elements = by_options(kept)
-    order = Order(len(elements), config.batch_size, config.epochs, config.seed)
+    kept, outside = held_out(telling, config.holdout, config.seed)
+    steps = Steps(run, learner, by_options(kept), config, config.loss, size=config.batch_size, epochs=config.epochs)
 
-    resumed = run.resume()
-    start = resumed[0] if resumed else 0
-    if resumed:
-        learner.load_state(resumed[1])
-
-    for step in run.track(start, order.total, config.loss):
-        batch = [elements[i] for i in order(step)]
+    for step, batch in steps:
         data, zero = make_batch(config, learner, batch)
 
-        def objective(out: Outputs, x: Any, zero: float = zero) -> tuple[Tensor, dict[str, Tensor]]:
+        def objective(out: Outputs, x: Any, zero: float = zero) -> Loss:
             return ranked_loss(config, out, x, zero)
 
         metrics = learner.forward_backward(data, objective)
-        rate = learning_rate(step, order.total, config.learning_rate, schedule=config.schedule, warmup=config.warmup)
-        metrics |= learner.step(rate)
+        metrics |= learner.step(steps.rate(step))
         metrics["accuracy"] = metrics.pop("correct")
         if config.loss == "kto":
             metrics["kl_zero"] = zero
         run.log(step + 1, **metrics, rankings=sum(len(choices) for _, choices in batch))
-        run.checkpoint(step + 1, learner.save_state)
 
-    result: dict[str, Any] = {"steps": order.total, "rankings": len(kept), "heldout": len(outside)}
-    if outside:
-        result["heldout_accuracy"] = implicit_accuracy(config, learner, outside)
-    run.finish(result, lambda folder: learner.save(folder, base=run.config["base"]))
+    accuracy = {"heldout_accuracy": implicit_accuracy(config, learner, outside)} if outside else {}
+    steps.finish(rankings=len(kept), heldout=len(outside), **accuracy)
 
 
-def make_batch(config: Config, learner: Engine, batch: Sequence[tuple[Tree, list[Choice]]]) -> tuple[list[Datum], float]:
+def make_batch(config: Config, learner: Learner, batch: Sequence[tuple[Tree, list[Choice]]]) -> tuple[list[Datum], float]:
     """Data with `rankings` (their number, one a tree), `share` (one a ranking), `ranks` and `ref` (one a completion of each
     ranking), `weights` (one a token); KTO's z_0."""
     trees = [tree for tree, _ in batch]
@@ -137,8 +124,8 @@ def ranked_loss(config: Config, out: Outputs, x: Any, zero: float) -> tuple[Tens
     ranks, sizes = x["ranks"], torch.tensor(each, device=logps.device)
     lengths = torch.tensor(out.lengths, dtype=logps.dtype, device=logps.device)[index]
     if config.loss == "kto":
-        best = torch.cat([(part == part.min()) for part in ranks.split(each)])
-        good = torch.stack([part.sum() for part in best.split(each)])
+        best = torch.cat([(part == part.min()) for part in torch.split(ranks, each)])
+        good = torch.stack([part.sum() for part in torch.split(best, each)])
         halves = torch.where(best, (0.5 / good).repeat_interleave(sizes), (0.5 / (sizes - good)).repeat_interleave(sizes))
         loss, metrics = kto(logps, x["ref"], best, halves * x["share"].repeat_interleave(sizes), zero, beta=config.beta)
     else:
@@ -162,7 +149,7 @@ def ranked_loss(config: Config, out: Outputs, x: Any, zero: float) -> tuple[Tens
     return loss, metrics
 
 
-def mismatched_kl(learner: Engine, trees: Sequence[Tree]) -> float:
+def mismatched_kl(learner: Learner, trees: Sequence[Tree]) -> float:
     """KTO's z_0: mean log-ratio of completions under other prompts of the batch, at least 0 (2402.01306, section 4.1)."""
     if len(trees) < 2:
         return 0.0
@@ -171,7 +158,7 @@ def mismatched_kl(learner: Engine, trees: Sequence[Tree]) -> float:
     return max(0.0, sum(float(p.sum() - q.sum()) for (p,), (q,) in zip(policy, reference)) / len(others))
 
 
-def implicit_accuracy(config: Config, learner: Engine, held: Sequence[tuple[Choice, Tree]]) -> dict[str, Any]:
+def implicit_accuracy(config: Config, learner: Learner, held: Sequence[tuple[Choice, Tree]]) -> dict[str, Any]:
     """How often the policy's implicit reward puts the better completion first, with interval and null baselines."""
     from harken.stats.pairs import evaluate_pairs
     trees = [tree for _, tree in held]
@@ -181,4 +168,5 @@ def implicit_accuracy(config: Config, learner: Engine, held: Sequence[tuple[Choi
         scores = [[float(p.sum() - r.sum()) for p, r in zip(a, b)] for a, b in zip(policy, reference)]
     else:
         scores = [[float(p.mean()) for p in tree] for tree in policy]
-    return evaluate_pairs([choice for choice, _ in held], scores).to_json()["accuracy"]
+    accuracy: dict[str, Any] = evaluate_pairs([choice for choice, _ in held], scores).to_json()["accuracy"]
+    return accuracy

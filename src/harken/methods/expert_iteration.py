@@ -18,13 +18,10 @@ from dataclasses import dataclass
 
 from harken.core.config import RolloutConfig, setting
 from harken.core.errors import UserError
-from harken.core.protocols import Datum, Reward, Tree
+from harken.core.protocols import Datum, Learner, Reward, Rollouts, Tree
 from harken.core.run import Run
 from harken.core.seeds import derive_seed
-from harken.engines.hf import Engine
-from harken.engines.sampler import HFSampler
-from harken.loops.rollout import Rollout, fitting_prompts, mean_of, minibatches, rollout
-from harken.loops.schedule import Order, learning_rate
+from harken.loops.rollout import PromptSteps, Rollout, mean_of, minibatches, rollout
 from harken.objectives.supervised import nll
 
 
@@ -40,48 +37,46 @@ class Config(RolloutConfig):
     """Optimiser steps of each pass."""
 
 
+TRIAL = {"data": "prompts", "reward": "gold", "max_tokens": 8, "steps": 7, "prompts_per_step": 4, "learning_rate": 1e-3}
+
+
 def needs_reference(config: Config) -> bool:
     return True
 
 
-def train(config: Config, learner: Engine, sampler: HFSampler, reward: Reward, run: Run) -> None:
+def train(config: Config, learner: Learner, sampler: Rollouts, reward: Reward, run: Run) -> None:
     """Trains `learner` on the best of its own completions; `sampler` samples from the learner's weights."""
     if config.completions_per_prompt < 2 or not 1 <= config.keep < config.completions_per_prompt or config.temperature <= 0:
         raise UserError(f"There is nothing to choose: --completions-per-prompt {config.completions_per_prompt}, --keep "
                         f"{config.keep}, --temperature {config.temperature}.", "Sample more than are kept, above temperature 0.")
-    kept = fitting_prompts(config, learner, run)
-    order = Order(len(kept), config.prompts_per_step, 1, config.seed)
-    total = config.steps or order.total
 
-    resumed = run.resume()
-    start = resumed[0] if resumed else 0
-    if resumed:
-        learner.load_state(resumed[1])
-
-    for step in run.track(start, total, "expert iteration"):
-        rolled = rollout(config, learner, sampler, reward, [kept[i] for i in order(step)], step)
+    steps = PromptSteps(config, learner, run, "expert iteration")
+    for step, batch in steps:
+        rolled = rollout(config, learner, sampler, reward, batch, step)
         best = best_of(rolled, config.keep)
-        rate = learning_rate(step, total, config.learning_rate, schedule=config.schedule, warmup=config.warmup)
         updates = []
         for epoch in range(config.epochs_per_step if best else 0):
             for part in minibatches(len(best), config.minibatches, derive_seed(config.seed, "minibatch", step, epoch)):
-                tokens = sum(len(c) for i in part for c in best[i].completions)
-                data = [Datum(best[i], {"weights": [1 / tokens for c in best[i].completions for _ in c]}) for i in part]
-                updates.append(learner.forward_backward(data, lambda out, x: nll(out.logps_N, x["weights"])) | learner.step(rate))
-        run.log(step + 1, **mean_of(updates), **rolled.describe(), kept=sum(len(t.completions) for t in best))
-        run.log_samples(step + 1, rolled.rows(config.samples_per_step))
-        run.checkpoint(step + 1, learner.save_state)
+                data = imitation([best[i] for i in part])
+                metrics = learner.forward_backward(data, lambda out, x: nll(out.logps_N, x["weights"]))
+                updates.append(metrics | learner.step(steps.rate(step)))
+        steps.log(step, rolled, mean_of(updates), kept=sum(len(t.completions) for t in best))
+    steps.finish()
 
-    run.finish({"steps": total, "prompts": len(kept)}, lambda folder: learner.save(folder, base=run.config["base"]))
+
+def imitation(trees: list[Tree]) -> list[Datum]:
+    """The mean over all their tokens."""
+    tokens = sum(len(c) for tree in trees for c in tree.completions)
+    return [Datum(tree, {"weights": [1 / tokens for c in tree.completions for _ in c]}) for tree in trees]
 
 
 def best_of(rolled: Rollout, keep: int) -> list[Tree]:
     """Each prompt with its best completions: finished, scored above the prompt's mean, at most `keep`."""
-    found = []
+    chosen = []
     for tree, group, scores in zip(rolled.trees, rolled.samples_PG, rolled.scores_PG.tolist()):
         mean = sum(scores) / len(scores)
         ranked = sorted(range(len(scores)), key=lambda g: -scores[g])
         best = [g for g in ranked if scores[g] > mean and group[g].finished][:keep]
         if best:
-            found.append(Tree(tree.prompt, tuple(tree.completions[g] for g in best)))
-    return found
+            chosen.append(Tree(tree.prompt, tuple(tree.completions[g] for g in best)))
+    return chosen

@@ -30,14 +30,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from harken.core.config import RolloutConfig, setting
-from harken.core.errors import UserError
-from harken.core.protocols import Reward
+from harken.core.protocols import Learner, Loss, Reward, Rollouts
 from harken.core.run import Run
 from harken.core.seeds import derive_seed
-from harken.engines.hf import Engine
-from harken.engines.sampler import HFSampler
-from harken.loops.rollout import Gap, fitting_prompts, mean_of, minibatches, rollout, weighted
-from harken.loops.schedule import Order, learning_rate
+from harken.loops.rollout import Gap, PromptSteps, learn, mean_of, minibatches, need_groups, rollout, weighted
 from harken.objectives import kl
 from harken.objectives.policy_gradient import AGGREGATIONS, clipped, group_relative
 
@@ -68,56 +64,42 @@ class Config(RolloutConfig):
     """Optimiser steps of each pass."""
 
 
+TRIAL = {"data": "prompts", "reward": "gold", "max_tokens": 8, "steps": 7, "prompts_per_step": 4, "learning_rate": 1e-3,
+         "epochs_per_step": 2, "minibatches": 2}
+
+
 def needs_reference(config: Config) -> bool:
     return True
 
 
-def train(config: Config, learner: Engine, sampler: HFSampler, reward: Reward, run: Run) -> None:
+def train(config: Config, learner: Learner, sampler: Rollouts, reward: Reward, run: Run) -> None:
     """Trains `learner` to raise `reward` on the prompts; `sampler` samples from the learner's weights."""
     _check(config)
-    kept = fitting_prompts(config, learner, run)
-    order = Order(len(kept), config.prompts_per_step, 1, config.seed)
-    total = config.steps or order.total
 
-    resumed = run.resume()
-    start = resumed[0] if resumed else 0
-    if resumed:
-        learner.load_state(resumed[1])
+    def loss(out: Any, x: Any) -> Loss:
+        total, metrics = clipped(out.logps_N, x["old"], x["advantages"], x["weights"], config.clip, config.clip_high or None,
+                                 out.lengths if config.ratio == "sequence" else None)
+        if config.kl != "reward" and config.beta > 0:
+            total = total + config.beta * (x["weights"] * getattr(kl, config.kl)(out.logps_N, x["ref"])).sum()
+        return total, {**metrics, "weight": x["weights"].sum()}
 
-    for step in run.track(start, total, "grpo"):
-        rolled = rollout(config, learner, sampler, reward, [kept[i] for i in order(step)], step)
+    steps = PromptSteps(config, learner, run, "grpo")
+    for step, batch in steps:
+        rolled = rollout(config, learner, sampler, reward, batch, step)
         rewards_PG = rolled.scores_PG - (config.beta if config.kl == "reward" else 0.0) * rolled.kl_PG
         data = rolled.data(group_relative(rewards_PG, config.scale), ref=rolled.ref_N)
         finished = [[s.finished for s in group] for group in rolled.samples_PG]
-        rate = learning_rate(step, total, config.learning_rate, schedule=config.schedule, warmup=config.warmup)
-        gap, updates = Gap(), []
+        gap, updates = Gap(), list[dict[str, float]]()
         for epoch in range(config.epochs_per_step):
             for part in minibatches(len(data), config.minibatches, derive_seed(config.seed, "minibatch", step, epoch)):
                 keep = [f for i in part for f in finished[i]] if config.mask_truncated else None
-                batch = weighted([data[i] for i in part], config.aggregation, config.max_tokens, keep)
-
-                def objective(out: Any, x: Any, gap: Gap = gap, first: bool = not updates) -> Any:
-                    if first:
-                        gap.add(out.logps_N.detach() - x["old"])
-                    loss, metrics = clipped(out.logps_N, x["old"], x["advantages"], x["weights"], config.clip,
-                                            config.clip_high or None, out.lengths if config.ratio == "sequence" else None)
-                    if config.kl != "reward" and config.beta > 0:
-                        loss = loss + config.beta * (x["weights"] * getattr(kl, config.kl)(out.logps_N, x["ref"])).sum()
-                    return loss, {**metrics, "entropy": (x["weights"] * out.entropy_N).sum(), "weight": x["weights"].sum()}
-
-                found = learner.forward_backward(batch, objective, temperature=config.temperature, entropy=True)
-                found |= learner.step(rate)
-                weight = found.pop("weight") or 1.0
-                updates.append({**found, **{n: found[n] / weight for n in ("clip_fraction", "entropy")}})
-        run.log(step + 1, **mean_of(updates), **rolled.describe(), **gap.check(learner.compute))
-        run.log_samples(step + 1, rolled.rows(config.samples_per_step))
-        run.checkpoint(step + 1, learner.save_state)
-
-    run.finish({"steps": total, "prompts": len(kept)}, lambda folder: learner.save(folder, base=run.config["base"]))
+                weighed = weighted([data[i] for i in part], config.aggregation, config.max_tokens, keep)
+                metrics = learn(learner, weighed, loss, config, None if updates else gap) | learner.step(steps.rate(step))
+                weight = metrics.pop("weight") or 1.0
+                updates.append({**metrics, **{n: metrics[n] / weight for n in ("clip_fraction", "entropy")}})
+        steps.log(step, rolled, mean_of(updates), **gap.check(learner.compute))
+    steps.finish()
 
 
 def _check(config: Config) -> None:
-    if config.completions_per_prompt < 2 or config.temperature <= 0:
-        raise UserError(f"GRPO needs at least 2 completions a prompt and a temperature above 0; found "
-                        f"{config.completions_per_prompt} and {config.temperature}.",
-                        "Raise --completions-per-prompt or --temperature.")
+    need_groups(config, "GRPO")

@@ -33,14 +33,11 @@ from torch import Tensor
 from harken.core.config import RolloutConfig, setting
 from harken.core.errors import UserError
 from harken.core.files import read_json, write_json
-from harken.core.protocols import Datum, Reward, Tree
+from harken.core.protocols import Datum, Learner, Loss, Reward, Rollouts, Tree, ValueLearner
 from harken.core.run import Run
 from harken.core.seeds import derive_seed
-from harken.engines.hf import Engine
-from harken.engines.loading import load, locate_reward
-from harken.engines.sampler import HFSampler
-from harken.loops.rollout import Gap, Rollout, fitting_prompts, mean_of, minibatches, rollout, weighted
-from harken.loops.schedule import Order, learning_rate
+from harken.engines.loading import locate_reward
+from harken.loops.rollout import Gap, PromptSteps, Rollout, mean_of, minibatches, rollout, weighted
 from harken.objectives.kl import k3
 from harken.objectives.policy_gradient import clipped
 from harken.objectives.supervised import nll
@@ -92,6 +89,9 @@ class Config(RolloutConfig):
     """Decay of the moving average of the weights, an optimiser step (InstructGPT: 0.992); 0 saves the last weights."""
 
 
+TRIAL = {"data": "prompts", "reward": "gold", "max_tokens": 8, "steps": 7, "prompts_per_step": 4, "learning_rate": 1e-3,
+         "epochs_per_step": 2, "minibatches": 2, "critic": "separate", "ema": 0.9, "kl_target": 1.0}
+OPTIMUM = {"minibatches": 2}
 PRESETS: dict[str, dict[str, Any]] = {
     # 2203.02155, App. C.4. Sizes are for a cluster. Unreported there: λ, the normalisation behind γ, and the policy's learning
     # rate, scanned from 2.55e-6 to 2.55e-5 (above 8.05e-6 it diverged without ptx).
@@ -116,42 +116,31 @@ def head(config: Config) -> str | None:
     return "value" if config.critic == "shared" else None
 
 
-def train(config: Config, learner: Engine, sampler: HFSampler, reward: Reward, run: Run) -> None:
+def train(config: Config, learner: ValueLearner, sampler: Rollouts, reward: Reward, run: Run) -> None:
     """Trains `learner` to raise `reward` on the prompts; `sampler` samples from the learner's weights."""
-    kept = fitting_prompts(config, learner, run)
-    order = Order(len(kept), config.prompts_per_step, 1, config.seed)
-    total = config.steps or order.total
     state = State(config, learner, open_critic(config, learner))
+    steps = PromptSteps(config, learner, run, "ppo", state=state)
     text = pretraining_text(config, learner, run)
 
-    resumed = run.resume()
-    start = resumed[0] if resumed else 0
-    if resumed:
-        state.load(resumed[1])
-
-    for step in run.track(start, total, "ppo"):
-        rolled = rollout(config, learner, sampler, reward, [kept[i] for i in order(step)], step)
+    for step, batch in steps:
+        rolled = rollout(config, learner, sampler, reward, batch, step)
         rewards_N = token_rewards(rolled, state.beta, config.whiten_rewards)
         values_N = torch.cat((state.critic or learner).values(rolled.trees))
         advantages_N, returns_N = gae(rewards_N, values_N, rolled.lengths, 1.0, config.lam)
         data = rolled.data(whiten(advantages_N), values=values_N, returns=returns_N)
-        scale = learning_rate(step, total, 1.0, schedule=config.schedule, warmup=config.warmup)
-        gap, updates = Gap(), []
+        scale = steps.rate(step, peak=1.0)
+        gap, updates = Gap(), list[dict[str, float]]()
         for epoch in range(config.epochs_per_step):
             for part in minibatches(len(data), config.minibatches, derive_seed(config.seed, "minibatch", step, epoch)):
-                batch = weighted([data[i] for i in part], "token_mean")
-                ptx = pretraining_batch(config, text, batch, derive_seed(config.seed, "ptx", step, len(updates)))
-                updates.append(update(config, state, batch, ptx, scale, None if updates else gap))
-        described = rolled.describe()
-        run.log(step + 1, **mean_of(updates), **described, **gap.check(learner.compute), beta=state.beta,
-                value=float(values_N.mean()), explained_variance=explained_variance(values_N, returns_N))
-        state.adapt(described["kl"], len(rolled.lengths))
-        run.log_samples(step + 1, rolled.rows(config.samples_per_step))
-        run.checkpoint(step + 1, state.save)
+                weighed = weighted([data[i] for i in part], "token_mean")
+                ptx = pretraining_batch(config, text, weighed, derive_seed(config.seed, "ptx", step, len(updates)))
+                updates.append(update(config, state, weighed, ptx, scale, None if updates else gap))
+        steps.log(step, rolled, mean_of(updates), **gap.check(learner.compute), beta=state.beta, value=float(values_N.mean()),
+                  explained_variance=explained_variance(values_N, returns_N))
+        state.adapt(float(rolled.kl_PG.mean()), len(rolled.lengths))
 
     state.use_average()
-    run.finish({"steps": total, "prompts": len(kept), "beta": state.beta},
-               lambda folder: learner.save(folder, base=run.config["base"]))
+    steps.finish(beta=state.beta)
 
 
 def token_rewards(rolled: Rollout, beta: float, whitened: bool = False) -> Tensor:
@@ -164,7 +153,7 @@ def token_rewards(rolled: Rollout, beta: float, whitened: bool = False) -> Tenso
 
 def update(config: Config, state: State, batch: list[Datum], ptx: list[Datum], scale: float, gap: Gap | None) -> dict[str, float]:
     """One optimiser step of the policy, its value function, and, in PPO-ptx, the pretraining text; `gap` at the first."""
-    def policy(out: Any, x: Any) -> Any:
+    def policy(out: Any, x: Any) -> Loss:
         if gap is not None:
             gap.add(out.logps_N.detach() - x["old"])
         loss, metrics = clipped(out.logps_N, x["old"], x["advantages"], x["weights"], config.clip)
@@ -172,34 +161,34 @@ def update(config: Config, state: State, batch: list[Datum], ptx: list[Datum], s
                    "approx_kl": (x["weights"] * k3(x["old"], out.logps_N.detach())).sum()}
         if out.values_N is None:
             return loss, metrics
-        error, found = value(out, x)
-        return loss + config.value_weight * error, {**metrics, **found}
+        error, value_metrics = value(out, x)
+        return loss + config.value_weight * error, {**metrics, **value_metrics}
 
-    def value(out: Any, x: Any) -> Any:
+    def value(out: Any, x: Any) -> Loss:
         return value_loss(out.values_N, x["values"], x["returns"], x["weights"], config.value_clip)
 
     learner, critic = state.learner, state.critic
-    found = learner.forward_backward(batch, policy, temperature=config.temperature, entropy=True)
+    figures = learner.forward_backward(batch, policy, temperature=config.temperature, entropy=True)
     if ptx:
         text = learner.forward_backward(ptx, lambda out, x: nll(out.logps_N, x["weights"]))
-        found["ptx_nll"] = text["nll"] / config.ptx_coef
-    found |= learner.step(config.learning_rate * scale)
+        figures["ptx_nll"] = text["nll"] / config.ptx_coef
+    figures |= learner.step(config.learning_rate * scale)
     if critic is not None:
-        found |= critic.forward_backward(batch, value, logps=False) | {"loss": found["loss"]}
-        found["critic_grad_norm"] = critic.step(config.critic_learning_rate * scale)["grad_norm"]
+        figures |= critic.forward_backward(batch, value, logps=False) | {"loss": figures["loss"]}
+        figures["critic_grad_norm"] = critic.step(config.critic_learning_rate * scale)["grad_norm"]
     state.average()
-    return found
+    return figures
 
 
-def pretraining_text(config: Config, learner: Engine, run: Run) -> list[Tree]:
+def pretraining_text(config: Config, learner: Learner, run: Run) -> list[Tree]:
     """PPO-ptx's windows of text; none without --ptx-data."""
     if not config.ptx_data or config.ptx_coef == 0:
         return []
-    found = windows(learner.template, read_documents(config.ptx_data, "--ptx-data"), min(config.ptx_length, config.max_length))
-    if not found:
+    texts = windows(learner.template, read_documents(config.ptx_data, "--ptx-data"), min(config.ptx_length, config.max_length))
+    if not texts:
         raise UserError(f"{config.ptx_data} is too short to learn from.", "Give --ptx-data more text.")
-    run.note(f"PPO-ptx: {len(found)} windows of at most {config.ptx_length} tokens, gradient weight {config.ptx_coef}.")
-    return found
+    run.note(f"PPO-ptx: {len(texts)} windows of at most {config.ptx_length} tokens, gradient weight {config.ptx_coef}.")
+    return texts
 
 
 def pretraining_batch(config: Config, text: Sequence[Tree], batch: Sequence[Datum], seed: int) -> list[Datum]:
@@ -212,7 +201,7 @@ def pretraining_batch(config: Config, text: Sequence[Tree], batch: Sequence[Datu
     return [Datum(t, {"weights": [config.ptx_coef / tokens] * len(t.completions[0])}) for t in drawn]
 
 
-def open_critic(config: Config, learner: Engine) -> Engine | None:
+def open_critic(config: Config, learner: Learner) -> ValueLearner | None:
     """A value network of its own, or None where the policy carries the head."""
     if config.critic == "shared":
         return None
@@ -220,20 +209,18 @@ def open_critic(config: Config, learner: Engine) -> Engine | None:
         locate_reward(config.reward)
         if config.reward == "gold":
             raise UserError("--critic reward needs a reward model's run; gold is none.", "Use --critic shared or separate.")
-    loaded = load(config.reward if config.critic == "reward" else config.model, on=learner.shared)
-    if loaded.template.hash != learner.template.hash or loaded.model.config.vocab_size != learner.model.config.vocab_size:
+    critic = learner.critic(config.reward if config.critic == "reward" else config.model, lora_rank=config.lora_rank,
+                            seed=config.seed)
+    if critic.template.hash != learner.template.hash or critic.vocabulary != learner.vocabulary:
         raise UserError(f"The reward model {config.reward} has another tokenizer than {config.model}.",
                         "Use --critic shared or separate.")
-    if loaded.head is not None:
-        loaded.head.bias.data += loaded.shift  # values start where scores are
-    return Engine(loaded, lora_rank=config.lora_rank, dtype=config.dtype, head="value", seed=config.seed, name="critic",
-                  tokens_per_micro_batch=config.tokens_per_micro_batch, max_grad_norm=config.max_grad_norm, shard=config.shard)
+    return critic
 
 
 class State:
     """What changes beside the policy's weights: the critic, β, and the moving average. Saved with every checkpoint."""
 
-    def __init__(self, config: Config, learner: Engine, critic: Engine | None) -> None:
+    def __init__(self, config: Config, learner: ValueLearner, critic: ValueLearner | None) -> None:
         self.config, self.learner, self.critic, self.beta = config, learner, critic, config.beta
         self.shadow = {n: p.detach().clone() for n, p in learner.parts.items()} if config.ema > 0 else {}
 
@@ -253,7 +240,7 @@ class State:
         for name, mean in self.shadow.items():
             self.learner.parts[name].copy_(mean)
 
-    def save(self, folder: Path) -> None:
+    def save_state(self, folder: Path) -> None:
         self.learner.save_state(folder)
         write_json(folder / "ppo.json", {"beta": self.beta})
         if self.critic is not None:
@@ -262,10 +249,11 @@ class State:
         if self.shadow:
             torch.save(self.learner.whole(self.shadow), folder / "average.pt")
 
-    def load(self, folder: Path) -> None:
+    def load_state(self, folder: Path) -> None:
         self.learner.load_state(folder)
         self.beta = read_json(folder / "ppo.json")["beta"]
         if self.critic is not None:
             self.critic.load_state(folder / "critic")
         if self.shadow:
-            self.shadow = self.learner.cut(torch.load(folder / "average.pt", map_location=self.learner.device, weights_only=True))
+            saved = self.learner.cut(torch.load(folder / "average.pt", map_location="cpu", weights_only=True))
+            self.shadow = {name: mean.to(self.learner.parts[name].device) for name, mean in saved.items()}

@@ -28,7 +28,7 @@ import numpy as np
 from harken.core.config import RunConfig, setting
 from harken.core.errors import UserError
 from harken.core.files import read_jsonl
-from harken.core.protocols import Reward
+from harken.core.protocols import Learner, PolicySampler, Reward
 from harken.core.records import Demonstration, Message, Prompt
 from harken.core.run import Run
 from harken.core.seeds import derive_seed
@@ -74,6 +74,10 @@ class Config(RunConfig):
     """Subtracted from the score of an answer that the token limit cut."""
 
 
+TRIAL = {"data": "prompts", "shots": "examples", "n_shots": 2, "search": "greedy", "pool": 3, "budget": 6, "reward": "gold",
+         "n": 1, "max_tokens": 8}
+
+
 def needs_reward(config: Config) -> bool:
     return config.search != "none"
 
@@ -91,7 +95,7 @@ def names(config: Config) -> list[str]:
     return [name for name in dict.fromkeys(p.strip() for p in config.prompt.split(",")) if name and name != NONE]
 
 
-def train(config: Config, learner: Any, sampler: Any, reward: Reward | None, run: Run) -> None:
+def train(config: Config, learner: Learner, sampler: PolicySampler, reward: Reward | None, run: Run) -> None:
     """Chooses a prompt, or takes the one given, and writes the policy; `learner` is not trained."""
     if read_policy(config.model):
         raise UserError(f"{config.model} is a policy, not a model with weights.", "Prompt the model that it stands on.")
@@ -119,13 +123,13 @@ def train(config: Config, learner: Any, sampler: Any, reward: Reward | None, run
     shown = (bare, winner) if config.search == "greedy" else means
     report = {s: trial(s, "report") for s in dict.fromkeys(shown) if means[s] > -math.inf}
     finish(config, book, winner, {
-        "prompts": {part: len(found) for part, found in trial.parts.items()}, "tried": len(means),
+        "prompts": {part: len(rows) for part, rows in trial.parts.items()}, "tried": len(means),
         "chosen_at": means[winner], "reward": interval(report[winner]), "gain": gain(report[winner], report[bare]),
         "candidates": {book.label(s): interval(x) for s, x in report.items()},
         "gains": {book.label(s): gain(x, report[bare]) for s, x in report.items() if s != bare}}, sampler, run)
 
 
-def finish(config: Config, book: Book, chosen: State, result: dict[str, Any], sampler: Any, run: Run) -> None:
+def finish(config: Config, book: Book, chosen: State, result: dict[str, Any], sampler: PolicySampler, run: Run) -> None:
     messages = [m.to_json() for m in book.messages(chosen)]
     run.finish({"prompt": book.label(chosen), "messages": len(messages), **result}, lambda folder: save_policy(
         folder, "prompting", run.config["base"], sampler, prompt=book.label(chosen), messages=messages))
@@ -158,20 +162,20 @@ def shots_of(config: Config, prompts: Sequence[Prompt], run: Run) -> list[Demons
         return []
     loaded = read_demonstrations(config.shots, skip_bad=config.skip_bad)
     asked = {p.text for p in prompts}
-    kept = [d for d in loaded.records if d.prompt.text not in asked]
-    if len(kept) < len(loaded.records):
-        run.note(f"{len(loaded.records) - len(kept)} demonstrations answer prompts of --data: they are no examples.")
-    if not kept:
+    usable = [d for d in loaded.records if d.prompt.text not in asked]
+    if len(usable) < len(loaded.records):
+        run.note(f"{len(loaded.records) - len(usable)} demonstrations answer prompts of --data: they are no examples.")
+    if not usable:
         raise UserError(f"{config.shots} has no demonstration left to take as an example.", "Give others than those of --data.")
-    random.Random(derive_seed(config.seed, "shots")).shuffle(kept)
-    return kept
+    random.Random(derive_seed(config.seed, "shots")).shuffle(usable)
+    return usable
 
 
 class Trial:
     """Scores candidates on the prompts that choose, or on those that report. What a killed run scored is not scored again:
     trials come in an order that follows from their own results."""
 
-    def __init__(self, config: Config, book: Book, learner: Any, sampler: Any, reward: Reward, run: Run,
+    def __init__(self, config: Config, book: Book, learner: Learner, sampler: PolicySampler, reward: Reward, run: Run,
                  prompts: Sequence[Prompt]) -> None:
         self.config, self.book, self.learner, self.sampler, self.reward, self.run = config, book, learner, sampler, reward, run
         held = [in_share(p.id, config.holdout, config.seed) for p in prompts]
@@ -196,18 +200,18 @@ class Trial:
         config, prompts, run = self.config, self.parts[part], self.run
         if self.step not in self.known:
             sampler = Prompted(self.sampler, self.book.messages(state))
-            found = sampler.sample(prompts, config.n, max_tokens=config.max_tokens, temperature=config.temperature,
+            samples = sampler.sample(prompts, config.n, max_tokens=config.max_tokens, temperature=config.temperature,
                                    seed=derive_seed(config.seed, "prompting", part))
-            scores = penalised(self.reward, prompts, found, config.missing_eos_penalty)
+            scores = penalised(self.reward, prompts, samples, config.missing_eos_penalty)
             means = [mean([r for r in row if r is not None]) for row in scores]
             given = [m for m in means if m is not None]
             if not given:
                 raise UserError("The reward gave none of the answers a score.", "Lower --max-tokens, or use another reward.")
-            flat = [s for group in found for s in group]
+            flat = [s for group in samples for s in group]
             run.log(self.step, **{f"reward_{part}": sum(given) / len(given)}, length=sum(len(s.ids) for s in flat) / len(flat),
                     eos_rate=sum(s.finished for s in flat) / len(flat))
             run.log_samples(self.step, ({**p.to_json(), "candidate": self.book.label(state), "completion": group[0].text,
-                                         "reward": m} for p, group, m in zip(prompts, found, means)))
+                                         "reward": m} for p, group, m in zip(prompts, samples, means)))
             run.checkpoint(self.step, lambda folder: None)  # the logs are all there is to keep
             self.known[self.step] = means
         return np.array([math.nan if m is None else m for m in self.known[self.step]])
@@ -233,9 +237,9 @@ def greedy(config: Config, book: Book, trial: Trial) -> tuple[State, dict[State,
         changed = False
         for place in range(places + 1):
             options = neighbours(current, place, list(book.contexts), min(config.pool, len(book.shots)))
-            found = max([current, *options], key=value)  # the first of equals: what is there stays
-            changed = changed or found != current
-            current = found
+            best = max([current, *options], key=value)  # the first of equals: what is there stays
+            changed = changed or best != current
+            current = best
     return current, means
 
 

@@ -17,14 +17,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from harken.core.config import RolloutConfig, setting
 from harken.core.errors import UserError
-from harken.core.protocols import Reward
+from harken.core.protocols import Learner, Loss, Reward, Rollouts
 from harken.core.run import Run
-from harken.engines.hf import Engine
-from harken.engines.sampler import HFSampler
-from harken.loops.rollout import Gap, fitting_prompts, rollout, weighted
-from harken.loops.schedule import Order, learning_rate
+from harken.loops.rollout import Gap, PromptSteps, learn, rollout, weighted
 from harken.objectives.policy_gradient import clipped, leave_one_out
 
 
@@ -40,45 +39,38 @@ class Config(RolloutConfig):
     """Weight of the KL to the starting model, per token, in the reward."""
 
 
+TRIAL = {"data": "prompts", "reward": "gold", "max_tokens": 8, "steps": 7, "prompts_per_step": 4, "learning_rate": 1e-3}
+
+
 def needs_reference(config: Config) -> bool:
     return True
 
 
-def train(config: Config, learner: Engine, sampler: HFSampler, reward: Reward, run: Run) -> None:
+def train(config: Config, learner: Learner, sampler: Rollouts, reward: Reward, run: Run) -> None:
     """Trains `learner` to raise `reward` on the prompts; `sampler` samples from the learner's weights."""
     if config.temperature <= 0:
         raise UserError(f"--temperature {config.temperature} is out of range.", "REINFORCE needs one above 0.")
-    kept = fitting_prompts(config, learner, run)
-    order = Order(len(kept), config.prompts_per_step, 1, config.seed)
-    total = config.steps or order.total
 
-    resumed = run.resume()
-    start = resumed[0] if resumed else 0
-    if resumed:
-        learner.load_state(resumed[1])
-
-    for step in run.track(start, total, "reinforce"):
-        rolled = rollout(config, learner, sampler, reward, [kept[i] for i in order(step)], step)
+    steps = PromptSteps(config, learner, run, "reinforce")
+    for step, batch in steps:
+        rolled, gap = rollout(config, learner, sampler, reward, batch, step), Gap()
         returns_PG = rolled.scores_PG - config.beta * rolled.kl_PG
-        advantages_PG = returns_PG
-        if config.baseline == "batch" and returns_PG.numel() > 1:
-            advantages_PG = leave_one_out(returns_PG.reshape(1, -1)).view_as(returns_PG)
+        advantages_PG = less_baseline(returns_PG, config.baseline)
         data = weighted(rolled.data(advantages_PG), "sequence_sum")
-        gap = Gap()
+        metrics = learn(learner, data, surrogate, config, gap) | learner.step(steps.rate(step))
+        metrics["entropy"] /= rolled.mean_length  # from a sum over tokens to their mean
+        metrics["advantage_std"] = float(advantages_PG.std()) if advantages_PG.numel() > 1 else 0.0
+        steps.log(step, rolled, metrics, **gap.check(learner.compute))
+    steps.finish()
 
-        def objective(out: Any, x: Any, gap: Gap = gap) -> Any:
-            gap.add(out.logps_N.detach() - x["old"])
-            loss, _ = clipped(out.logps_N, out.logps_N.detach(), x["advantages"], x["weights"], 0.0)
-            return loss, {"entropy": (x["weights"] * out.entropy_N).sum()}
 
-        metrics = learner.forward_backward(data, objective, temperature=config.temperature, entropy=True)
-        rate = learning_rate(step, total, config.learning_rate, schedule=config.schedule, warmup=config.warmup)
-        metrics |= learner.step(rate)
-        described = rolled.describe()
-        metrics["entropy"] /= described["length"]  # from sums over tokens to means
-        run.log(step + 1, **metrics, advantage_std=float(advantages_PG.std()) if advantages_PG.numel() > 1 else 0.0,
-                **described, **gap.check(learner.compute))
-        run.log_samples(step + 1, rolled.rows(config.samples_per_step))
-        run.checkpoint(step + 1, learner.save_state)
+def less_baseline(returns_PG: Tensor, baseline: str) -> Tensor:
+    """The returns themselves, or each less the mean of all others of the step."""
+    if baseline == "none" or returns_PG.numel() < 2:
+        return returns_PG
+    return leave_one_out(returns_PG.reshape(1, -1)).view_as(returns_PG)
 
-    run.finish({"steps": total, "prompts": len(kept)}, lambda folder: learner.save(folder, base=run.config["base"]))
+
+def surrogate(out: Any, x: Any) -> Loss:
+    """A loss whose gradient is -A ∇ Σ_t log π(y_t): the ratio to the policy itself is 1."""
+    return clipped(out.logps_N, out.logps_N.detach(), x["advantages"], x["weights"], 0.0)[0], {}

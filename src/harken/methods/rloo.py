@@ -21,16 +21,11 @@ Leaves out: several epochs a rollout, asynchronous rollouts, an adaptive beta.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from harken.core.config import RolloutConfig, setting
-from harken.core.errors import UserError
-from harken.core.protocols import Reward
+from harken.core.protocols import Learner, Reward, Rollouts
 from harken.core.run import Run
-from harken.engines.hf import Engine
-from harken.engines.sampler import HFSampler
-from harken.loops.rollout import Gap, fitting_prompts, rollout, weighted
-from harken.loops.schedule import Order, learning_rate
+from harken.loops.rollout import Gap, PromptSteps, learn, need_groups, rollout, weighted
 from harken.objectives.policy_gradient import clipped, leave_one_out
 
 
@@ -44,44 +39,25 @@ class Config(RolloutConfig):
     """Clip range of the importance ratio; 0 does not clip."""
 
 
+TRIAL = {"data": "prompts", "reward": "gold", "max_tokens": 8, "steps": 7, "prompts_per_step": 4, "learning_rate": 1e-3}
+
+
 def needs_reference(config: Config) -> bool:
     return True
 
 
-def train(config: Config, learner: Engine, sampler: HFSampler, reward: Reward, run: Run) -> None:
+def train(config: Config, learner: Learner, sampler: Rollouts, reward: Reward, run: Run) -> None:
     """Trains `learner` to raise `reward` on the prompts; `sampler` samples from the learner's weights."""
-    if config.completions_per_prompt < 2 or config.temperature <= 0:
-        raise UserError(f"RLOO needs at least 2 completions a prompt and a temperature above 0; found "
-                        f"{config.completions_per_prompt} and {config.temperature}.",
-                        "Raise --completions-per-prompt or --temperature.")
-    kept = fitting_prompts(config, learner, run)
-    order = Order(len(kept), config.prompts_per_step, 1, config.seed)
-    total = config.steps or order.total
-
-    resumed = run.resume()
-    start = resumed[0] if resumed else 0
-    if resumed:
-        learner.load_state(resumed[1])
-
-    for step in run.track(start, total, "rloo"):
-        rolled = rollout(config, learner, sampler, reward, [kept[i] for i in order(step)], step)
+    need_groups(config, "RLOO")
+    steps = PromptSteps(config, learner, run, "rloo")
+    for step, batch in steps:
+        rolled = rollout(config, learner, sampler, reward, batch, step)
         advantages_PG = leave_one_out(rolled.scores_PG - config.beta * rolled.kl_PG)
-        data = weighted(rolled.data(advantages_PG), "sequence_sum")
         gap = Gap()
-
-        def objective(out: Any, x: Any, gap: Gap = gap) -> Any:
-            gap.add(out.logps_N.detach() - x["old"])
-            loss, metrics = clipped(out.logps_N, x["old"], x["advantages"], x["weights"], config.clip)
-            return loss, {**metrics, "entropy": (x["weights"] * out.entropy_N).sum()}
-
-        metrics = learner.forward_backward(data, objective, temperature=config.temperature, entropy=True)
-        rate = learning_rate(step, total, config.learning_rate, schedule=config.schedule, warmup=config.warmup)
-        metrics |= learner.step(rate)
-        described = rolled.describe()
-        metrics["clip_fraction"] /= described["length"]  # from sums over tokens to means
-        metrics["entropy"] /= described["length"]
-        run.log(step + 1, **metrics, **described, **gap.check(learner.compute))
-        run.log_samples(step + 1, rolled.rows(config.samples_per_step))
-        run.checkpoint(step + 1, learner.save_state)
-
-    run.finish({"steps": total, "prompts": len(kept)}, lambda folder: learner.save(folder, base=run.config["base"]))
+        metrics = learn(learner, weighted(rolled.data(advantages_PG), "sequence_sum"),
+                        lambda out, x: clipped(out.logps_N, x["old"], x["advantages"], x["weights"], config.clip), config, gap)
+        metrics |= learner.step(steps.rate(step))
+        for name in ("clip_fraction", "entropy"):
+            metrics[name] /= rolled.mean_length  # from sums over tokens to means
+        steps.log(step, rolled, metrics, **gap.check(learner.compute))
+    steps.finish()

@@ -28,15 +28,14 @@ import torch
 from harken.core.config import TrainConfig, setting
 from harken.core.errors import UserError
 from harken.core.files import read_json, read_jsonl, write_json
-from harken.core.protocols import Datum, Reward
+from harken.core.protocols import Datum, Learner, Reward, Rollouts
 from harken.core.records import Prompt
 from harken.core.run import Run
 from harken.core.seeds import derive_seed
-from harken.engines.hf import Engine
 from harken.engines.policies import penalised
-from harken.engines.sampler import HFSampler
 from harken.loops.replay import learn_text, open_replay
-from harken.loops.schedule import Order, learning_rate
+from harken.loops.rollout import awake
+from harken.loops.steps import Steps
 from harken.objectives.supervised import nll
 from harken.stats.intervals import mean_interval
 from harken.store.files import read_demonstrations
@@ -77,7 +76,10 @@ class Config(TrainConfig):
     """Subtracted from the score of such an answer that the token limit cut."""
 
 
-@dataclass
+TRIAL = {"data": "demonstrations", "epochs": 0.5, "batch_size": 4, "learning_rate": 1e-3}
+
+
+@dataclass(frozen=True)
 class Split:
     """A file's demonstrations: to learn from, and held out with their prompts."""
 
@@ -97,7 +99,7 @@ def files(config: Config) -> dict[str, str]:
 
 def mixed(config: Config) -> list[tuple[str, float]]:
     """(file, weight) of --mix. Raises `UserError` for a weight that is none."""
-    found = []
+    mixture = []
     for part in filter(None, (p.strip() for p in config.mix.split(","))):
         name, colon, weight = part.rpartition(":")
         try:
@@ -106,29 +108,23 @@ def mixed(config: Config) -> list[tuple[str, float]]:
             name, value = part, 1.0
         if not 0 < value < math.inf:
             raise UserError(f"--mix {part}: the weight must be above 0.", "Write FILE:WEIGHT, like more.jsonl:0.5.")
-        found.append((name if colon and name else part, value))
-    return found
+        mixture.append((name if colon and name else part, value))
+    return mixture
 
 
-def train(config: Config, learner: Engine, sampler: HFSampler, reward: Reward | None, run: Run) -> None:
+def train(config: Config, learner: Learner, sampler: Rollouts, reward: Reward | None, run: Run) -> None:
     """Trains `learner` on demonstrations; `sampler` answers and `reward` scores where the reward selects."""
     check(config)
     splits = [read_split(config, name, learner, run) for name in (config.data, *(name for name, _ in mixed(config)))]
-    kept, outside = [t for s in splits for t in s.kept], splits[0].held
+    kept = [tree for split in splits for tree in split.kept]
     weights = [1.0, *(weight for _, weight in mixed(config))]
-    order = Order(len(kept), config.batch_size, config.epochs, config.seed, [(len(s.kept), w) for s, w in zip(splits, weights)])
     replay = open_replay(config, learner)
-    judge = Judge(config, learner, sampler, reward, splits[0])
+    judge = Judge(config, learner, sampler, reward, splits[0], run)
+    steps = Steps(run, learner, kept, config, "sft", size=config.batch_size, epochs=config.epochs,
+                  parts=[(len(s.kept), w) for s, w in zip(splits, weights)], state=judge, begin=judge.begin)
+    per_epoch = steps.order.per_epoch
 
-    resumed = run.resume()
-    start = resumed[0] if resumed else 0
-    if resumed:
-        judge.load(resumed[1])
-    elif outside:
-        run.log(0, **judge.measure())
-
-    for step in run.track(start, order.total, "sft"):
-        batch = [kept[i] for i in order(step)]
+    for step, batch in steps:
         tokens = sum(e.tokens for e in batch)
         text = replay.batch(step, tokens) if replay else []
         share = config.replay_share if text else 0.0
@@ -138,17 +134,15 @@ def train(config: Config, learner: Engine, sampler: HFSampler, reward: Reward | 
         if text:
             metrics = {"loss": metrics["loss"], "nll": metrics["nll"] / (1 - share), **learn_text(learner, text, share)}
             metrics["loss"] += share * metrics["replay_nll"]
-        rate = learning_rate(step, order.total, config.learning_rate, schedule=config.schedule, warmup=config.warmup)
-        metrics |= learner.step(rate)
+        metrics |= learner.step(steps.rate(step))
         run.log(step + 1, **metrics, tokens=tokens)
-        if config.select != "last" and (step + 1 == order.total or (step + 1) % order.per_epoch == 0):
-            judge.offer(step + 1, (step + 1) / order.per_epoch, run)
-        run.checkpoint(step + 1, judge.save)
+        if config.select != "last" and (step + 1 == steps.total or (step + 1) % per_epoch == 0):
+            judge.offer(step + 1, (step + 1) / per_epoch)
 
-    result: dict[str, Any] = {"steps": order.total, "demonstrations": len(kept), "heldout": len(outside)}
+    result: dict[str, Any] = {"demonstrations": len(kept), "heldout": len(splits[0].held)}
     if config.mix:
         result["files"] = {name: len(s.kept) for name, s in zip((config.data, *(n for n, _ in mixed(config))), splits)}
-    run.finish({**result, **judge.conclude(order.total, run)}, lambda folder: learner.save(folder, base=run.config["base"]))
+    steps.finish(**result, **judge.conclude(steps.total))
 
 
 def check(config: Config) -> None:
@@ -156,7 +150,7 @@ def check(config: Config) -> None:
         raise UserError(f"--reward does nothing with --select {config.select}.", "Add --select reward, or leave --reward out.")
 
 
-def read_split(config: Config, name: str, learner: Engine, run: Run) -> Split:
+def read_split(config: Config, name: str, learner: Learner, run: Run) -> Split:
     """A file's demonstrations that fit; held out are those of a prompt that falls into the share, in whichever file."""
     loaded = read_demonstrations(name, skip_bad=config.skip_bad)
     examples = [dialogue(learner.template, d, config.turns) for d in loaded.records]
@@ -180,8 +174,10 @@ def read_split(config: Config, name: str, learner: Engine, run: Run) -> Split:
 class Judge:
     """Measures the held-out prompts of --data, and keeps the weights of the epoch that --select likes best."""
 
-    def __init__(self, config: Config, learner: Engine, sampler: HFSampler, reward: Reward | None, split: Split) -> None:
-        self.config, self.learner, self.sampler, self.reward, self.held = config, learner, sampler, reward, split.held
+    def __init__(self, config: Config, learner: Learner, sampler: Rollouts, reward: Reward | None, split: Split,
+                 run: Run) -> None:
+        self.config, self.learner, self.sampler, self.reward = config, learner, sampler, reward
+        self.held, self.run = split.held, run
         room = config.max_length - config.max_tokens
         once = {p.id: p for p in split.prompts if len(learner.template.prompt_ids(p)) <= room}
         self.prompts = list(once.values())
@@ -190,63 +186,70 @@ class Judge:
         if config.select != "last" and not (self.prompts if reward is not None else self.held):
             raise UserError("No prompt is held out to select the epoch by.", "Raise --holdout, or give more demonstrations.")
 
-    def measure(self) -> dict[str, Any]:
-        """`heldout_nll`, and of a reward the mean score of sampled answers, which all epochs draw by the same numbers."""
-        found: dict[str, Any] = {"heldout_nll": mean_nll(self.learner, self.held)}
+    def begin(self) -> None:
+        """Measures the model before its first step."""
+        if self.held:
+            self.run.log(0, **self.measure(0))
+
+    def measure(self, step: int) -> dict[str, Any]:
+        """`heldout_nll` after `step` steps, and of a reward the mean score of sampled answers, which all epochs draw by the same
+        numbers."""
+        figures: dict[str, Any] = {"heldout_nll": mean_nll(self.learner, self.held)}
         if self.reward is None:
-            return found
-        samples = self.sampler.sample(self.prompts, self.config.n, max_tokens=self.config.max_tokens,
-                                      seed=derive_seed(self.config.seed, "select"))
+            return figures
+        with awake(self.sampler, step) as sampler:
+            samples = sampler.sample(self.prompts, self.config.n, max_tokens=self.config.max_tokens,
+                                     seed=derive_seed(self.config.seed, "select"))
         scores = penalised(self.reward, self.prompts, samples, self.config.missing_eos_penalty)
         means = [sum(row) / len(row) for group in scores if (row := [r for r in group if r is not None])]
         if not means:
             raise UserError("The reward gave none of the answers to held-out prompts a score.", "Lower --max-tokens.")
         self.estimate = mean_interval(means).to_json()
-        return {**found, "heldout_reward": self.estimate["value"]}
+        return {**figures, "heldout_reward": self.estimate["value"]}
 
-    def offer(self, step: int, epoch: float, run: Run) -> None:
+    def offer(self, step: int, epoch: float) -> None:
         """Measures the epoch that ended, and keeps its weights if none was better."""
-        found = self.measure()
-        run.log(step, epoch=epoch, **found)
-        value = found["heldout_reward"] if self.config.select == "reward" else -found["heldout_nll"]
+        figures = self.measure(step)
+        self.run.log(step, epoch=epoch, **figures)
+        value = figures["heldout_reward"] if self.config.select == "reward" else -figures["heldout_nll"]
         if not self.best or value > self.best["value"]:
-            self.best = {"value": value, "epoch": epoch, "heldout_nll": found["heldout_nll"]}
+            self.best = {"value": value, "epoch": epoch, "heldout_nll": figures["heldout_nll"]}
             if self.reward is not None:
                 self.best["heldout_reward"] = self.estimate
-            self.weights = {n: p.detach().clone() for n, p in self.learner.trainable.items()}
+            self.weights = {n: p.detach().clone() for n, p in self.learner.parts.items()}
 
-    def conclude(self, step: int, run: Run) -> dict[str, Any]:
+    def conclude(self, step: int) -> dict[str, Any]:
         """The held-out figures of the weights that are kept; puts the best epoch's back."""
         if self.config.select == "last":
             if self.held:
-                run.log(step, heldout_nll=(after := mean_nll(self.learner, self.held)))
+                self.run.log(step, heldout_nll=(after := mean_nll(self.learner, self.held)))
             return {"heldout_nll": after if self.held else None}
         with torch.no_grad():
             for name, weight in self.weights.items():
-                self.learner.trainable[name].copy_(weight)
-        rows = [r for r in read_jsonl(run.path / "metrics.jsonl") if "epoch" in r]
+                self.learner.parts[name].copy_(weight)
+        rows = [r for r in read_jsonl(self.run.path / "metrics.jsonl") if "epoch" in r]
         epochs = {f"{r['epoch']:g}": {k: r[k] for k in ("heldout_nll", "heldout_reward") if k in r} for r in rows}
         return {**{k: v for k, v in self.best.items() if k != "value"}, "epochs": epochs}
 
-    def save(self, folder: Path) -> None:
+    def save_state(self, folder: Path) -> None:
         self.learner.save_state(folder)
         if self.best:
             write_json(folder / "best.json", self.best)
-            torch.save(self.weights, folder / "best.pt")
+            torch.save(self.learner.whole(self.weights), folder / "best.pt")
 
-    def load(self, folder: Path) -> None:
+    def load_state(self, folder: Path) -> None:
         self.learner.load_state(folder)
         if (folder / "best.json").exists():
             self.best = read_json(folder / "best.json")
-            self.weights = torch.load(folder / "best.pt", map_location=self.learner.device, weights_only=True)
+            self.weights = self.learner.cut(torch.load(folder / "best.pt", map_location="cpu", weights_only=True))
 
 
-def mean_nll(learner: Engine, examples: list[Example]) -> float:
+def mean_nll(learner: Learner, examples: list[Example]) -> float:
     """Mean negative log-likelihood per learnt token, in nats."""
     logps = learner.logprobs([e.tree for e in examples])
     masked = [(x, mask) for tree, e in zip(logps, examples) for x, mask in zip(tree, e.learnt)]
     parts = [x if all(mask) else x[torch.tensor(mask, device=x.device)] for x, mask in masked]
-    found = -float(sum(x.sum() for x in parts)) / sum(map(len, parts))
-    if not math.isfinite(found):
-        raise UserError(f"The held-out loss is {found}.", "The model is broken: lower --learning-rate, or check --model.")
-    return found
+    loss = -float(sum(x.sum() for x in parts)) / sum(map(len, parts))
+    if not math.isfinite(loss):
+        raise UserError(f"The held-out loss is {loss}.", "The model is broken: lower --learning-rate, or check --model.")
+    return loss

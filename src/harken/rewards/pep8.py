@@ -10,8 +10,10 @@ blocks only these are checked; otherwise the whole text is taken for code. It sa
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 from harken.core.errors import UserError
 from harken.core.records import Prompt
@@ -24,6 +26,11 @@ def code_of(text: str) -> str:
     """The fenced blocks, one after another; without any the text itself."""
     blocks = FENCE.findall(text)
     return "\n\n".join(blocks) if blocks else text
+
+
+def lines_of(code: str) -> list[str]:
+    """Lines with their line feeds, which alone end a line."""
+    return re.findall(r"[^\n]*\n|[^\n]+$", code)
 
 
 class PEP8(TextReward):
@@ -40,11 +47,27 @@ class PEP8(TextReward):
     def violations(self, code: str) -> Counter[str]:
         """How often each of pycodestyle's codes (E501, W291, …) was found."""
         import pycodestyle
-        lines = [line + "\n" for line in code.split("\n")]
-        lines = lines[:-1] if lines[-1] == "\n" else [*lines[:-1], lines[-1][:-1]]
         report = pycodestyle.BaseReport(self._style.options)
-        pycodestyle.Checker("answer.py", lines, options=self._style.options, report=report).check_all()
+        pycodestyle.Checker("answer.py", lines_of(code), options=self._style.options, report=report).check_all()
         return Counter({k: n for k, n in report.counters.items() if re.fullmatch(r"[EW]\d+", k)})
+
+    def rate_segments(self, text: str, ends: Sequence[int]) -> list[float | None]:
+        """The violations of whole code, per 100 characters of the segment in which each stands: a line by itself would be
+        blamed for its indentation."""
+        import pycodestyle
+        broken: list[int] = []
+
+        class Lines(pycodestyle.BaseReport):  # type: ignore[misc]
+            def error(self, line_number: int, offset: int, text: str, check: object) -> None:
+                if re.fullmatch(r"[EW]\d+", super().error(line_number, offset, text, check) or ""):
+                    broken.append(line_number)
+
+        lines = lines_of(text)
+        report = Lines(self._style.options)
+        pycodestyle.Checker("answer.py", lines, options=self._style.options, report=report).check_all()
+        starts = [0, *accumulate(map(len, lines))]
+        counts = Counter(bisect_right(ends, starts[min(max(n, 1), len(lines)) - 1]) for n in broken)
+        return [-100.0 * counts[i] / (b - a) for i, (a, b) in enumerate(zip([0, *ends], ends))]
 
     def rate(self, text: str) -> float:
         code = code_of(text)

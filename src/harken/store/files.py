@@ -52,13 +52,13 @@ class Loaded(Generic[R]):
 
     def describe(self) -> str | None:
         """One line on what was left out and why, or None."""
-        said = []
+        sentences = []
         if self.skipped:
             reasons = "; ".join(f"{n} × {reason}" for reason, n in self.skipped.items())
-            said.append(f"Skipped {sum(self.skipped.values())} malformed lines: {reasons}.")
+            sentences.append(f"Skipped {sum(self.skipped.values())} malformed lines: {reasons}.")
         if self.unread:
-            said.append(f"Fields not read: {counted(self.unread)}.")
-        return " ".join([*said, *(f"{note} ({n:,})." for note, n in self.notes.items())]) or None
+            sentences.append(f"Fields not read: {counted(self.unread)}.")
+        return " ".join([*sentences, *(f"{note} ({n:,})." for note, n in self.notes.items())]) or None
 
 
 def counted(fields: Mapping[str, int]) -> str:
@@ -106,7 +106,7 @@ class Reader:
         for line, raw in rows:
             try:
                 row = self._row(raw)
-                found = self._found(row)
+                reading = self._found(row)
             except ValueError as error:
                 action = getattr(error, "action", "")
                 if not self.skip_bad or action:
@@ -114,14 +114,14 @@ class Reader:
                 self.skipped[error.reason if isinstance(error, BadLine) else str(error)] += 1
                 bad += 1
                 continue
-            if not found.records:
+            if not reading.records:
                 self.skipped[EMPTY_TREE] += 1
-            if found.unread:
-                self.unread.update(found.unread)
-            if found.notes:
-                self.notes.update(found.notes)
+            if reading.unread:
+                self.unread.update(reading.unread)
+            if reading.notes:
+                self.notes.update(reading.notes)
             good += 1
-            yield from ((record, row if found.written else {}) for record in found.records)
+            yield from ((record, row if reading.written else {}) for record in reading.records)
         if not good - self.skipped[EMPTY_TREE]:
             self._nothing()
         unused = sorted({column for name, column in self.fields.items() if name not in self._mapped})

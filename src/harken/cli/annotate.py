@@ -1,0 +1,77 @@
+"""`harken annotate`: scores a corpus once, for every training that follows."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from harken.core.errors import UserError
+from harken.core.terminal import one_line
+
+SUGGESTED = (("document", 0.25), ("segment", 0.05), ("segment", 0.5))
+"""Shares to call good: the authors filter to the best quarter of documents, and condition on the best 5 % of sentences."""
+
+
+def add_commands(commands: Any) -> None:
+    """Registers `annotate`; it sets `handler(args) -> exit status`."""
+    p = commands.add_parser(
+        "annotate", help="score a corpus's sentences or lines once, for pretraining with feedback",
+        description="Cuts text of any size into segments, scores each distinct one once, and writes shards that every harken "
+                    "train phf reads. The same command continues an unfinished annotation. docs/annotate.md tells more.",
+        epilog="harken annotate src/ --scorer pep8 --segment line --out annotated")
+    p.add_argument("corpus", nargs="+", help="text, JSON Lines (also .gz, .zst), Parquet, a folder, or a dataset on disk")
+    p.add_argument("--scorer", required=True, help="toxicity, pii, pep8, a reward's run, or my.module:Scorer")
+    p.add_argument("--out", required=True, type=Path, help="folder to write")
+    p.add_argument("--segment", default="sentence", help="what is scored: sentence, line or document (default sentence)")
+    p.add_argument("--documents", default="auto", metavar="HOW",
+                   help="how plain text divides into documents: file, paragraph (blank lines), line (default: .txt by "
+                        "paragraph, other files whole)")
+    p.add_argument("--text-field", default="text", metavar="NAME", help="field or column that holds the text (default text)")
+    p.add_argument("--workers", type=int, default=1, metavar="N", help="processes; the result is the same (default 1)")
+    p.add_argument("--split-mb", type=float, default=64, metavar="MB", help="about how much text one shard holds (default 64)")
+    p.set_defaults(handler=annotate)
+
+
+def annotate(args: argparse.Namespace) -> int:
+    """`harken annotate`."""
+    from harken.core.progress import progress
+    from harken.launch.scorers import open_scorer
+    from harken.loops.annotate import annotate as run
+    from harken.loops.annotate import malformed_of
+    if not 1 <= args.workers <= 1024 or not 1e-6 <= args.split_mb <= 1e6:
+        raise UserError("--workers and --split-mb must be above 0.", "Leave them out for their defaults.")
+    result = run(args.corpus, args.out, partial(open_scorer, args.scorer), segmenter=args.segment, field=args.text_field,
+                documents=args.documents, workers=args.workers, shown=progress,
+                split_bytes=max(1, int(args.split_mb * (1 << 20))))
+    print(f"{args.out}: {result.documents:,} documents, {result.segments:,} segments, scored by {result.scorer}")
+    missing: dict[str, int] = {}
+    for row in result.rows.values():
+        for reason, count in row["missing"].items():
+            missing[reason] = missing.get(reason, 0) + count
+    for reason, count in sorted(missing.items()):
+        print(f"  {count:,} segments have no score: {one_line(reason)}")
+    for reason, part in sorted(malformed_of(result.texts.rows().values()).items()):
+        print(f"  {part['count']:,} left out: {one_line(reason)} ({', '.join(map(one_line, part['places']))}"
+              f"{', …' if part['count'] > len(part['places']) else ''})")
+    show_scores(result)
+    return 0
+
+
+def show_scores(result: Any) -> None:
+    """Histograms, and thresholds by share."""
+    from harken.stats.histogram import draw, histogram, reached_by, share_reaching
+    for level in ("segment", "document"):
+        scores = result.sample(level)
+        print(f"\nscores of {level}s (higher is better; {len(scores):,} looked at)\n{draw(histogram(scores))}")
+    print("\nthresholds that a share reaches")
+    for level, share in SUGGESTED:
+        scores = result.sample(level)
+        threshold = reached_by(scores, share)
+        use = "filter" if level == "document" else "conditional"
+        print(f"  the best {share:.0%} of {level}s: --threshold {threshold:.6g}   (for --objective {use}; "
+              f"{share_reaching(scores, threshold):.1%} reach it)")
+    print("harken train phf --help lists presets with the published thresholds.")
+    sys.stdout.flush()

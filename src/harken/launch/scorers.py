@@ -1,0 +1,42 @@
+"""From a word to what scores a corpus: a scorer that ships, any reward, one's own class as my.module:Scorer, or Dolma's
+attributes as dolma:FOLDER=KEY."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from harken.core.errors import UserError
+from harken.core.records import content_hash
+from harken.launch.rewards import open_reward, parse_reward, scorer_names
+from harken.store.dolma import DolmaScores
+
+
+def open_scorer(spec: str) -> Any:
+    """A reward with an `id` that names it and its version. Raises `UserError` where there is none."""
+    name, _, attribute = spec.partition(":")
+    if name == "dolma":
+        folder, _, key = attribute.rpartition("=")
+        if not folder or not key.lstrip("-"):
+            raise UserError(f"{spec} names no attribute.", "Write dolma:FOLDER=KEY, or dolma:FOLDER=-KEY where higher is worse.")
+        return DolmaScores(folder, key.lstrip("-"), -1 if key.startswith("-") else 1)
+    if attribute.isidentifier() and name not in scorer_names() and all(p.isidentifier() for p in name.split(".")):
+        return _own(name, attribute)
+    reward = open_reward(spec)
+    if not getattr(reward, "id", ""):
+        reward.id = "reward/" + content_hash(parse_reward(spec).identity())[:16]  # type: ignore[attr-defined]
+    return reward
+
+
+def _own(name: str, attribute: str) -> Any:
+    try:
+        maker = getattr(importlib.import_module(name), attribute)
+    except ImportError as error:
+        raise UserError(f"{name} cannot be imported: {error}.", "Is it on PYTHONPATH?") from None
+    except AttributeError:
+        raise UserError(f"{name} has no {attribute}.", "Name a class, or a function that gives a scorer.") from None
+    scorer = maker()
+    if not getattr(scorer, "id", "") or not any(hasattr(scorer, n) for n in ("rate", "score", "rate_segments", "rate_document")):
+        raise UserError(f"{name}:{attribute} is no scorer: it needs an id, and rate(text) or score(prompts, completions).",
+                        "harken.text.scorer.TextReward is a base for one.")
+    return scorer

@@ -1,0 +1,105 @@
+"""Control tokens: <|good|> or <|bad|> before each segment, and text that can never become one.
+
+A folder of a model that knows them holds `control.json`: their ids, and the segmenter whose segments they stand before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harken.core.errors import UserError
+from harken.text.segments import check_segmenter, ends_segment
+
+GOOD, BAD = "<|good|>", "<|bad|>"
+FILE = "control.json"
+
+
+@dataclass(frozen=True)
+class Control:
+    """The two tokens' ids, what they stand before, and the mode to sample in unless told otherwise."""
+
+    good: int
+    bad: int
+    segmenter: str
+    mode: str = "untagged"
+
+    @property
+    def ids(self) -> tuple[int, int]:
+        return self.good, self.bad
+
+    def save(self, folder: Path) -> None:
+        (folder / FILE).write_text(json.dumps(asdict(self)) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Control | None:
+        """What a model's folder says; None where it knows no control tokens."""
+        if not (folder / FILE).is_file():
+            return None
+        try:
+            control = cls(**json.loads((folder / FILE).read_text()))
+            check_segmenter(control.segmenter)
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{folder / FILE} is damaged: {error}.", "Copy the model again, or train it again.") from None
+        return control
+
+
+def end_of_text(template: Any) -> int:
+    """The token that closes every document, and opens a text: the tokenizer's own, else the end of a turn."""
+    own = template.tokenizer.eos_token_id
+    return int(template.end_id if own is None else own)
+
+
+def add_tokens(tokenizer: Any) -> tuple[int, int]:
+    """Ids of the two tokens, which the tokenizer gets if it has not. Special: decoding leaves them out."""
+    tokenizer.add_special_tokens({"additional_special_tokens": [GOOD, BAD]}, replace_extra_special_tokens=False)
+    good, bad = tokenizer.convert_tokens_to_ids([GOOD, BAD])
+    return int(good), int(bad)
+
+
+def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text by itself. What looks like a special token is plain text: content cannot steer."""
+    if not texts:
+        return []
+    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True,
+                                       return_attention_mask=False).input_ids
+    return ids
+
+
+@dataclass(frozen=True)
+class Steering:
+    """How a sampler steers by control tokens: which it never draws, and which it puts after a segment's end.
+
+    `start` follows the prompt's first token, `each` every segment that the sampled text completes; None puts none.
+    """
+
+    banned: tuple[int, ...]
+    start: int | None
+    each: int | None
+    segmenter: str
+
+    def after_prompt(self, ids: tuple[int, ...], begin: int, text: str) -> tuple[int, ...]:
+        """A prompt's ids with its tags. `begin` is the end-of-text token that opens a text, `text` what the prompt says."""
+        head = ids if ids[:1] == (begin,) else (begin, *ids)
+        tagged = head[:1] + (() if self.start is None else (self.start,)) + head[1:]
+        return (*tagged, self.each) if self.each is not None and text and self.ends(text) else tagged
+
+    @property
+    def ends(self) -> Callable[[str], bool]:
+        return ends_segment(self.segmenter)
+
+
+MODES = ("good", "bad", "untagged")
+
+
+def steering(control: Control, mode: str = "", each: bool = True) -> Steering:
+    """Steers into a mode (the model's own unless given): its tag at the start, and with `each` before every further segment.
+    Neither tag is ever drawn."""
+    mode = mode or control.mode
+    if mode not in MODES:
+        raise UserError(f"--mode {mode!r} is unknown.", f"Use one of {', '.join(MODES)}.")
+    tag: Mapping[str, int | None] = {"good": control.good, "bad": control.bad, "untagged": None}
+    return Steering(control.ids, tag[mode], tag[mode] if each else None, control.segmenter)

@@ -1,0 +1,127 @@
+"""Sampling in good or bad mode: no tag is ever drawn, one is put where a segment ends, and the cache stays exact."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from harken.core.protocols import Tree
+from harken.core.records import Message, Prompt
+from harken.engines.hf import Engine
+from harken.engines.loading import load
+from harken.engines.sampler import HFSampler
+from harken.engines.scratch import make_new
+from harken.text.segments import ends_segment
+from harken.text.tags import Control, steering
+
+TEXT = "One two. Three four five! Six?\n\nSeven e.g. eight. " * 40
+EMPTY = [Prompt((Message("user", ""),))]
+
+
+@pytest.fixture(scope="module", params=[("llama", "line"), ("gpt2", "sentence"), ("llama", "sentence")], ids="-".join)
+def made(request, tmp_path_factory):
+    architecture, segmenter = request.param
+    folder = tmp_path_factory.mktemp("steer") / "model"
+    make_new(folder, [TEXT], architecture=architecture, size="60K", vocabulary=280, context=160, seed=1, segmenter=segmenter)
+    return HFSampler(Engine(load(str(folder)), train=False)), Control.read(folder)
+
+
+def sample(made, mode, each, n=6, max_tokens=80, seed=0, prompts=EMPTY):
+    sampler, control = made
+    sampler.steer(steering(control, mode, each))
+    return [s for group in sampler.sample(prompts, n, max_tokens=max_tokens, seed=seed) for s in group]
+
+
+
+
+@pytest.fixture
+def talkative(made):
+    """A model that would love to say tags and ends of segments: its last layer leans towards them."""
+    sampler, control = made
+    engine = sampler.engine
+    original = engine.unembedding
+    tokenizer = engine.template.tokenizer
+    bias = torch.zeros(engine.model.config.vocab_size)
+    bias[list(control.ids)] = 6.0
+    for text in (".", " ", "\n"):
+        bias[tokenizer(text).input_ids] = 4.0
+    bias[list(engine.template.stop_ids)] = -20.0
+    engine.unembedding = lambda: (original()[0], bias)
+    sampler.max_batch = 4
+    yield made
+    engine.unembedding = original
+
+
+@pytest.fixture(autouse=True)
+def no_decoder(monkeypatch):
+    """The lean of `talkative` must reach decoding too."""
+    from harken.engines.decoder import Decoder
+    monkeypatch.setattr(Decoder, "of", classmethod(lambda cls, engine: None))
+
+
+@pytest.mark.parametrize("mode", ["good", "bad", "untagged"])
+@pytest.mark.parametrize("each", [True, False])
+def test_tags_are_never_drawn_and_put_where_segments_end(talkative, mode, each):
+    sampler, control = talkative
+    tag = {"good": control.good, "bad": control.bad, "untagged": None}[mode]
+    tokenizer, seen = sampler.engine.template.tokenizer, 0
+    for s in sample(talkative, mode, each):
+        ids = list(s.ids)
+        assert not set(ids) & (set(control.ids) - {tag})
+        if not each or tag is None:
+            assert tag not in ids
+            continue
+        said = []
+        for before, after in pairwise([None, *ids]):
+            if before is not None and before != tag:
+                said.append(before)
+            complete = bool(said) and before != tag and ends_segment(control.segmenter)(tokenizer.decode(said))
+            assert (after == tag) == complete
+            seen += complete
+        assert all(lp == 0 for i, lp in zip(ids, s.logps) if i == tag)
+    assert seen > 10 or not each or tag is None
+
+
+def test_the_cache_is_exact_with_tags_in_it(talkative):
+    """Log-probs while sampling are those of a fresh pass over the same tokens, the tags banned."""
+    sampler, control = talkative
+    engine = sampler.engine
+    start = (engine.template.stop_ids[0], control.good)
+    for s in sample(talkative, "good", True, n=3):
+        with torch.no_grad():
+            hidden = engine.forward([Tree(start, (s.ids,))]).logps_N  # with the tags not banned
+            weight, bias = engine.unembedding()
+            from harken.engines.attention import row_of
+            row = row_of([Tree(start, (s.ids,))], engine.device, keep_last=False)
+            logits = torch.nn.functional.linear(engine.hidden(row)[row.sources], weight, bias)
+            logits[:, list(control.ids)] = -torch.inf
+            exact = logits.log_softmax(-1).gather(-1, row.targets[:, None])[:, 0]
+        assert len(hidden) == len(s.ids)
+        for i, token in enumerate(s.ids):
+            if token not in control.ids:
+                assert s.model_logps[i] == pytest.approx(float(exact[i]), abs=2e-4)
+
+
+def test_a_prompt_gets_the_tag_at_its_start_and_after_its_last_segment(made):
+    sampler, control = made
+    sampler.steer(steering(control, "good"))
+    end, tokenizer = sampler.engine.template.stop_ids[0], sampler.engine.template.tokenizer
+    closed, opened = (tuple(tokenizer(t).input_ids) for t in ("One two.\n", "One two"))
+    assert sampler.guide.opened(()) == (end, control.good)
+    assert sampler.guide.opened(opened) == (end, control.good, *opened)
+    assert sampler.guide.opened(closed) == (end, control.good, *closed, control.good)
+    sampler.steer(steering(control, "good", each=False))
+    assert sampler.guide.opened(closed) == (end, control.good, *closed)
+    sampler.steer(steering(control, "untagged"))
+    assert sampler.guide.opened(closed) == (end, *closed)
+
+
+def test_who_shares_a_batch_changes_nothing(talkative):
+    """P23: a sample is its prompt's own, whatever the rows beside it say and however early they end."""
+    prompts = [Prompt((Message("user", t),)) for t in ("One two.\n", "Six?\n\n", "Three", "")]
+    sampler, _ = talkative
+    sampler.max_batch = 3
+    few = sample(talkative, "good", True, n=1, prompts=prompts)
+    sampler.max_batch = 96
+    many = sample(talkative, "good", True, n=1, prompts=prompts)
+    assert [s.ids for s in few] == [s.ids for s in many]
