@@ -146,6 +146,9 @@ def options(words):
         name = words[1]
         if name.startswith("my_lab."):  # a stranger's, which brings its own options
             return {word.partition("=")[0] for word in words if word.startswith("--")}
+        if name == "suite":  # the settings of all that it may run
+            configs = [importlib.import_module(f"harken.evals.{n}").Config for n in eval_names()]
+            return {"--list"} | {"--" + f.name.replace("_", "-") for config in configs for f in dataclasses.fields(config)}
         module = find_method(name) if words[0] == "train" else importlib.import_module(f"harken.evals.{name}")
         return {"--" + f.name.replace("_", "-") for f in dataclasses.fields(module.Config)} | {"--config", "--preset", "--help"}
     parser = build_parser()

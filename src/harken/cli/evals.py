@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from harken.cli.options import Parser, add_config, make_config, summary
 from harken.cli.show import show_result
 from harken.core.errors import UserError
 from harken.core.extras import import_extra
+from harken.core.protocols import Estimate
 
 
 def add_commands(commands: Any) -> None:
@@ -16,22 +21,74 @@ def add_commands(commands: Any) -> None:
     commands.add_parser("eval", help="judge a model (harken eval --help lists the evaluations)", add_help=False)
 
 
+USAGE = """\
+usage: harken eval EVAL [options]
+       harken eval EVAL EVAL … --model RUN[,RUN…] --out DIR [options]     several, each model loaded once
+       harken eval suite --list quick --model RUN[,RUN…] --out DIR        a list: quick, full, harmless, or a file
+
+evaluations:"""
+
+
 def run(argv: list[str]) -> int:
     """`harken eval NAME …`."""
     from harken.launch.evaluate import evaluate
     from harken.launch.find import eval_names, find_eval
     if not argv or argv[0] in ("-h", "--help"):
-        print("usage: harken eval EVAL [options]\n\nevaluations:")
+        print(USAGE)
         for name in eval_names():
             print(f"  {name:14} {summary('evals', name)}")
         print("\nharken eval EVAL --help shows its options. EVAL may also be your own module, like my_lab.idea.")
         return 0
     if argv[0].startswith("-"):
         raise UserError(f"The evaluation comes first; found {argv[0]}.", "harken eval EVAL --model … (harken eval --help)")
+    names = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
+    if names == ["suite"] or len(names) > 1:
+        return _run_several(names, argv[len(names):])
     module = find_eval(argv[0])
+    if _several_models(argv[1:]):
+        return _run_several(names, argv[1:])
     import_extra("harken.engines.loading")
     parser = Parser(f"harken eval {argv[0]}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config(parser, module.Config)
     finished = evaluate(argv[0], module, make_config(module.Config, parser.parse_args(argv[1:])))
     show_result(finished.path, {k: v for k, v in finished.result.items() if k not in ("samples", "better")})
     return 0
+
+
+def _several_models(argv: Sequence[str]) -> bool:
+    values = [*argv[argv.index("--model") + 1:][:1]] if "--model" in argv else []
+    values += [word.partition("=")[2] for word in argv if word.startswith("--model=")]
+    return any("," in value and not Path(value).exists() for value in values)
+
+
+def _run_several(names: list[str], argv: list[str]) -> int:
+    """Several evaluations, or a list of them, of one model or several."""
+    from harken.launch.find import find_eval
+    from harken.launch.suite import LISTS, Entry, labelled, read_list, run_suite
+    import_extra("harken.engines.loading")
+    suite = names == ["suite"]
+    parser = Parser(f"harken eval {' '.join(names)}", description=__doc__)
+    if suite:
+        parser.add_argument("--list", required=True, help=f"{', '.join(LISTS)}, or a file with an evaluation a line")
+    chosen, _ = parser.parse_known_args([w for w in argv if suite or w not in ("-h", "--help")])
+    entries = read_list(chosen.list) if suite else labelled([Entry(name) for name in names])
+    known: set[str] = set()
+    for module in {entry.name: find_eval(entry.name) for entry in entries}.values():
+        add_config(parser, module.Config, besides=sorted(known), optional=True)
+        known |= {f.name for f in dataclasses.fields(module.Config)}
+    given = {k: v for k, v in vars(parser.parse_args(argv)).items() if k != "list"}
+    models = [m for m in str(given.pop("model", "")).split(",") if m]
+    if not models or not given.get("out"):
+        raise UserError("A suite needs --model and --out.", "harken eval suite --list quick --model runs/sft --out runs/suite")
+    rows = run_suite(entries, models, given, given.pop("out"), done=_show_row)
+    missing = sum(row["missing"] for row in rows)
+    runs = " ".join(dict.fromkeys(row["run"] for row in rows))
+    print(f"{len(rows)} evaluations done; {missing} items have no score. harken report {runs} --out report.html")
+    return 0
+
+
+def _show_row(row: dict[str, Any]) -> None:
+    least = row["least_detectable"]
+    tail = f"; could show a difference of {least:.3f}" if least else ""
+    missing = f"; {row['missing']} missing" if row["missing"] else ""
+    print(f"  {row['model']:24} {row['eval']:14} {Estimate.from_json(row['value'])}{tail}{missing}", flush=True)

@@ -70,8 +70,9 @@ class Joined(argparse.Action):
         setattr(namespace, self.dest, f"{before},{values}" if before else values)
 
 
-def add_config(parser: argparse.ArgumentParser, config: type, required: Sequence[str] = (), besides: Sequence[str] = ()) -> None:
-    """One option per field of a Config; its docstring is the help."""
+def add_config(parser: argparse.ArgumentParser, config: type, required: Sequence[str] = (), besides: Sequence[str] = (),
+               optional: bool = False) -> None:
+    """One option per field of a Config; its docstring is the help. `optional` asks for none of them."""
     docs = field_docs(config)
     for field in (f for f in dataclasses.fields(config) if f.name not in besides):
         flag = "--" + field.name.replace("_", "-")
@@ -86,7 +87,7 @@ def add_config(parser: argparse.ArgumentParser, config: type, required: Sequence
         kind = {"int": int, "float": float}.get(declared, str)
         default = "" if field.default in ("", dataclasses.MISSING) else f" (default {field.default})"
         parser.add_argument(flag, type=kind, default=argparse.SUPPRESS,
-                            required=field.name in required or bool(field.metadata.get("required")),
+                            required=not optional and (field.name in required or bool(field.metadata.get("required"))),
                             metavar="TEXT" if kind is str else kind.__name__.upper(), help=text + default)
 
 

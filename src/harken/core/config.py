@@ -92,6 +92,24 @@ def columns(text: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
+class EvalConfig:
+    """What most evaluations take."""
+
+    model: str = setting("", names="model", required=True)
+    """The model in question: a run directory, a folder, smollm2, a hub id or a server's address."""
+    against: str = setting("", names="model")
+    """A model to compare it with, item by item; empty compares with none."""
+    out: str = setting("", required=True)
+    """Run directory to write."""
+    limit: int = setting(200, least=0)
+    """Most items, drawn at random with the seed; 0 is all."""
+    seed: int = setting(0, least=0, most=MOST_SEED)
+    """Seed of what is drawn: items, orders, samples."""
+    dtype: str = setting("float32", one_of=("float32", "bfloat16", "auto"))
+    """Precision: float32, bfloat16 or auto."""
+
+
+@dataclass(frozen=True)
 class TrainConfig(RunConfig):
     """What every method takes that trains."""
 

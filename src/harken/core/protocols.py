@@ -374,6 +374,10 @@ class Models(Protocol):
         """Weights, to read log-probs from. Raises `UserError` for a server."""
         ...
 
+    def stored(self, setting: str) -> Any:
+        """A model whose answers and log-probs are kept, and read back (loops.items.StoredModel)."""
+        ...
+
     def reward(self, setting: str) -> Reward: ...
 
     def check_context(self, setting: str, prompts: Sequence[Prompt], max_tokens: int) -> None:

@@ -4,6 +4,7 @@
     lineage.json     hashes of data, base model, reward run and code
     metrics.jsonl    one object a step            samples.jsonl   what the model wrote
     audits.jsonl     scores of held-out prompts   profile.json    where the time went, if asked
+    items.jsonl      what an evaluation's models said, by weights and exact prompt
     checkpoints/     step-000120/, the newest complete one, with a manifest of what it holds
     model/           the result, written last     result.json     final figures: the run is done
 
@@ -35,9 +36,9 @@ from harken.core.terminal import visible
 from harken.core.version import PACKAGE, __version__
 
 FREE_TO_CHANGE = frozenset({"out", "checkpoint_seconds", "shard", "profile", "report_to"})
-NEW = {"field": "", "report_to": "", "eval_every": 0, "patience": 0}
+NEW = {"field": "", "report_to": "", "eval_every": 0, "patience": 0, "template": ""}
 """Settings that runs of before did not have: their value there."""
-LOGS = ("metrics.jsonl", "samples.jsonl", "audits.jsonl")
+LOGS = ("metrics.jsonl", "samples.jsonl", "audits.jsonl", "items.jsonl")
 BEFORE = ("lineage.json", "inputs")
 """What may lie in a run's directory before it has begun: rows given in Python among them."""
 WRITERS = ("inline_container", "os error")

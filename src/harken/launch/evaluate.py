@@ -20,22 +20,28 @@ from harken.launch.models import parse_model
 from harken.launch.policies import open_sampler, reward_of
 from harken.launch.rewards import open_reward, parse_reward, same_reward
 from harken.launch.templates import dated
+from harken.loops import items
 
 
 class OpenedModels:
-    """What an evaluation's settings name, opened once each (core.protocols.Models). `given` are Python objects by setting."""
+    """What an evaluation's settings name (core.protocols.Models). `given` are Python objects by setting; `opened` holds what is
+    loaded, by name and precision, so that evaluations of one process load each model once; `store` is their common store."""
 
-    def __init__(self, config: Any, run: Run, given: Mapping[str, Any]) -> None:
+    def __init__(self, config: Any, run: Run, given: Mapping[str, Any], opened: dict[Any, Any] | None = None,
+                 store: Path | None = None) -> None:
         self.config, self.run, self.given = config, run, given
-        self.opened: dict[tuple[str, str], Any] = {}
+        self.opened: dict[Any, Any] = {} if opened is None else opened
+        self.store = store or run.path / items.NAME
 
     def _named(self, setting: str) -> Any:
         return self.given.get(setting) or getattr(self.config, setting)
 
-    def _once(self, kind: str, setting: str, opening: Any) -> Any:
-        if (kind, setting) not in self.opened:
-            self.opened[kind, setting] = opening()
-        return self.opened[kind, setting]
+    def _once(self, kind: str, setting: str, opening: Any, *more: Any) -> Any:
+        value = self._named(setting)
+        key = (kind, value if isinstance(value, str) else id(value), self._dtype, *more)
+        if key not in self.opened:
+            self.opened[key] = opening()
+        return self.opened[key]
 
     @property
     def _dtype(self) -> str:
@@ -49,23 +55,57 @@ class OpenedModels:
         name = self._named(setting)
         if isinstance(name, str) and parse_model(name).kind == "named" and (base := weights_of(name)) != name:
             self.run.note(f"{name} has no weights of its own: those of {base} are measured.")
-            name = base
-        return self._once("engine", setting, lambda: parse_model(name).open_engine(dtype=self._dtype))
+            return self._once("engine", setting, lambda: parse_model(base).open_engine(dtype=self._dtype))
+        parse_model(name).need_weights("this")
+        sampler: Any = self.sampler(setting)
+        return getattr(sampler, "engine", None) or sampler
+
+    def stored(self, setting: str) -> items.StoredModel:
+        def opening() -> items.StoredModel:
+            sampler: Any = self.sampler(setting)
+            identity = [_weights(self._named(setting), sampler), self._dtype]
+            return items.StoredModel(sampler, self._opened_store(), identity, name=str(getattr(self.config, setting)),
+                                     quiet=self.run.quiet)
+        stored: items.StoredModel = self._once("stored", setting, opening, self.store)
+        return stored
+
+    def _opened_store(self) -> items.Store:
+        key = ("store", self.store)
+        if key not in self.opened:
+            self.opened[key] = items.Store(self.store)
+        store: items.Store = self.opened[key]
+        return store
 
     def reward(self, setting: str) -> Reward:
         aggregate = getattr(self.config, "aggregate", "") if setting in ("judge", "reward") else ""
         reward: Reward = self._once("reward", setting, lambda: open_reward(self._named(setting), dtype=self._dtype,
-                                                                           aggregate=aggregate))
+                                                                           aggregate=aggregate), aggregate)
         return reward
 
     def check_context(self, setting: str, prompts: Sequence[Prompt], max_tokens: int) -> None:
         launch_models.check_context(self.sampler(setting), prompts, max_tokens)
 
+    def close(self) -> None:
+        """Lets go of the stores."""
+        for key in [k for k in self.opened if k[0] == "store"]:
+            self.opened.pop(key).close()
+
+
+def _weights(model: Any, sampler: Any) -> Any:
+    """What names a model's weights in the store: their hashes, wherever they lie; else the model's name (E1)."""
+    word = parse_model(model)
+    named, lineage = word.identity(), getattr(sampler, "lineage", None) or {}
+    own = named["weights"] if isinstance(named, dict) else None
+    weights = lineage.get("weights")
+    if own or weights:
+        return {"own": own, "weights": weights, "base": lineage.get("base_weights")}
+    return {"name": word.word, "endpoint": lineage.get("endpoint")}
+
 
 def evaluate(name: str, module: ModuleType, config: Any, *, quiet: bool | None = None,
-             given: Mapping[str, Any] | None = None) -> Run:
+             given: Mapping[str, Any] | None = None, opened: dict[Any, Any] | None = None, store: Path | None = None) -> Run:
     """Checks all that the settings name, then evaluates; a finished evaluation is left as it is. `given` are Python objects in
-    the place of words, by setting."""
+    the place of words, by setting; `opened` and `store` are shared by the evaluations of a suite."""
     given = given or {}
     check_settings(config)
     lineage: dict[str, Any] = {}
@@ -91,7 +131,12 @@ def evaluate(name: str, module: ModuleType, config: Any, *, quiet: bool | None =
             run.say(f"{run.path} is finished; nothing to do.")
             return run
         _note_own_judges(models, rewards, lineage, run)
-        result = module.evaluate(config, OpenedModels(config, run, given), run)
+        models_opened = OpenedModels(config, run, given, opened, store)
+        try:
+            result = module.evaluate(config, models_opened, run)
+        finally:
+            if store is None:
+                models_opened.close()
         about = {option: getattr(config, option) for option in [*models, *rewards]}
         run.finish({"name": name, **about, **result.to_json()})
     return run

@@ -3,6 +3,7 @@ is missing."""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ RATES = (0.0, 1.0)
 def evals(runs: Sequence[RunData]) -> str:
     """A table an evaluation run."""
     shown = [run for run in runs if is_eval(run) and run.kind != "win_rate" and estimate((run.result or {}).get("value"))]
-    return "".join(map(_table, shown))
+    return "".join(_table(run) + _tasks(run) for run in shown)
 
 
 def is_eval(run: RunData) -> bool:
@@ -37,11 +38,26 @@ def _table(run: RunData) -> str:
                            lambda name: name in beside)
 
 
+def _tasks(run: RunData) -> str:
+    """A table of tasks by model, before and after, as InstructGPT's Table 14 is laid out; the verdicts under it, in words."""
+    tasks = (run.result or {}).get("tasks")
+    rows = {str(name): row for name, row in tasks.items() if isinstance(row, Mapping)} if isinstance(tasks, Mapping) else {}
+    if not rows:
+        return ""
+    names = {"against": "Before", "model": "After", "difference": "Difference"}
+    columns = tuple(Column(key, label, "higher is better") for key, label in names.items())
+    cells = {f"{name} ({row.get('metric', '')})": {key: estimate(row.get(key)) for key in names} for name, row in rows.items()}
+    table = estimates_table(f"{run.name}: each task before and after, the paired difference with its 95% interval", "Task", cells,
+                            columns, lambda name: False)
+    words = "".join(f"<li>{html.escape(name)}: {html.escape(str(row.get('verdict', '')))}</li>" for name, row in rows.items())
+    return f"{table}<ul>{words}</ul>"
+
+
 def estimates(result: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Estimate]]:
     """(name, estimate) of every estimate in a result, those of groups under "group: name"; baselines and samples apart."""
     pairs: list[tuple[str, Estimate]] = []
     for key, value in result.items():
-        if key in ("baselines", "samples", "notes"):
+        if key in ("baselines", "samples", "notes", "tasks"):
             continue
         name = f"{prefix}{key.replace('_', ' ')}"
         if found := estimate(value):

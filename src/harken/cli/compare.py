@@ -1,0 +1,69 @@
+"""`harken compare A B`: is A better than B, on logs of ours and of others?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from harken.core.errors import UserError
+
+HELP = """\
+Pairs two logs item by item and says in words: better, worse, tied (where --margin was given and the difference is shown to be
+smaller) or inconclusive, with about how many more items would tell. Repeats of an item are averaged first; intervals are over
+the clusters that --cluster names; several tasks are corrected by Holm. A missing score is counted and bounded, never 0.
+
+  runs        a finished `harken eval` run
+  lm-eval     samples_TASK_DATE.jsonl (--log_samples), or a folder of them
+  Inspect     an .eval file, where inspect_ai is installed"""
+
+EXAMPLES = """\
+examples:
+  harken compare runs/truthful-rloo runs/truthful-sft
+  harken compare out/after out/before --metric acc --margin 0.02
+  harken compare after.eval before.eval --cluster passage --json"""
+
+
+def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `compare`; it sets `handler`."""
+    command = subparsers.add_parser("compare", help="is one run better than another?", description=HELP, epilog=EXAMPLES,
+                                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    command.add_argument("a", metavar="A", help="a run, an lm-eval samples file or folder, or an .eval file")
+    command.add_argument("b", metavar="B", help="the log it is compared with")
+    command.add_argument("--metric", default="", help="the score, where items have several")
+    command.add_argument("--cluster", default="", metavar="FIELD", help="the field that names what items come from together")
+    command.add_argument("--margin", type=float, default=0.0, help="smallest difference that matters: shows ties")
+    command.add_argument("--level", type=float, default=0.95, help="level of the intervals (default 0.95)")
+    command.add_argument("--json", action="store_true", help="print everything as one JSON object")
+    command.set_defaults(handler=run_compare)
+
+
+def run_compare(args: argparse.Namespace) -> int:
+    """`harken compare`."""
+    if not 0 < args.level < 1 or args.margin < 0:
+        raise UserError("--level lies between 0 and 1, and --margin is not negative.", "harken compare --help shows more.")
+    results = comparisons(args.a, args.b, metric=args.metric, cluster=args.cluster, margin=args.margin or None, level=args.level)
+    if args.json:
+        print(json.dumps({name: c.to_json() for name, c in results.items()}, ensure_ascii=False))
+        return 0
+    for name, c in results.items():
+        print(f"{name}: {c.words(args.a, args.b)}")
+    return 0
+
+
+def comparisons(a: str, b: str, *, metric: str = "", cluster: str = "", margin: float | None = None,
+                level: float = 0.95) -> dict[str, Any]:
+    """A `stats.compare.Comparison` a task that both logs hold, Holm-corrected over them. Raises `UserError`."""
+    from harken.stats.compare import compare, corrected
+    from harken.store.logs import paired, read_log
+    pairs = paired(read_log(a, metric=metric, cluster=cluster), read_log(b, metric=metric, cluster=cluster))
+    found = {}
+    for name, (one, other) in pairs.items():
+        known = [x for t in (one, other) for row in t.scores.values() for x in row if x is not None]
+        bounds = (0.0, 1.0) if known and min(known) >= 0 and max(known) <= 1 else None
+        clusters = {**other.clusters, **one.clusters} if cluster else None
+        try:
+            found[name] = compare(one.scores, other.scores, clusters=clusters, bounds=bounds, margin=margin, level=level)
+        except ValueError as error:
+            raise UserError(f"{name} cannot be compared: {error}.", "Check --cluster, and that both logs have scores.") from None
+    return corrected(found)

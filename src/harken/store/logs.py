@@ -1,0 +1,184 @@
+"""Scores by item from evaluation logs: our own runs, lm-eval's samples files, Inspect's `.eval`. No torch.
+
+    log = read_log("runs/truthful")                   # Log.tasks["truthful"].scores: item -> [score, …], None where missing
+    task, other = paired(log, read_log("runs/base"))["truthful"]
+
+An item's repeats are a list. Each item keeps a hash of what was asked: two logs whose prompts differ are not compared.
+Inspect's logs are read by its own library, where it is installed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harken.core.errors import UserError
+from harken.core.files import read_json
+from harken.core.records import content_hash
+
+ASKED = ("task", "instruction", "defence", "attack", "goal")
+"""What tells items of one prompt apart in our runs' samples."""
+LM_EVAL = re.compile(r"samples_(.+?)_\d{4}-\d\d-\d\dT.*\.jsonl$")
+
+
+@dataclass
+class TaskScores:
+    """`scores` item -> repeats, `asked` item -> hash of the exact prompt, `clusters` item -> cluster, where the log names one."""
+
+    metric: str
+    scores: dict[str, list[float | None]] = field(default_factory=dict)
+    asked: dict[str, str] = field(default_factory=dict)
+    clusters: dict[str, str] = field(default_factory=dict)
+
+    def add(self, item: str, score: Any, asked: str, cluster: Any) -> None:
+        self.scores.setdefault(item, []).append(number(score))
+        self.asked.setdefault(item, asked)
+        if cluster is not None:
+            self.clusters.setdefault(item, str(cluster))
+
+
+@dataclass(frozen=True)
+class Log:
+    name: str
+    tasks: Mapping[str, TaskScores]
+
+
+def number(value: Any) -> float | None:
+    """A score; None for what is no number, NaN (Inspect's unscored) included. Inspect's letters: C is 1, I is 0, P is a half."""
+    if isinstance(value, str):
+        value = {"C": 1.0, "I": 0.0, "P": 0.5}.get(value)
+    if value is None or not isinstance(value, bool | int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def read_log(path: str, *, metric: str = "", cluster: str = "") -> Log:
+    """Any of the known logs. `metric` names the score where there are several, `cluster` the field that names an item's cluster.
+
+    Raises `UserError` for what is none of them, and where it holds no scores.
+    """
+    place = Path(path)
+    if not place.exists():
+        raise UserError(f"There is no log {path!r}.", "Name a run, an lm-eval samples file or its folder, or an .eval file.")
+    if place.suffix == ".eval":
+        tasks = _inspect(place, metric, cluster)
+    elif (place / "result.json").is_file():
+        tasks = _run(place, metric, cluster)
+    else:
+        tasks = _lm_eval(place, metric, cluster)
+    tasks = {name: t for name, t in tasks.items() if t.scores}
+    if not tasks:
+        raise UserError(f"{path} holds no scores by item{f' of {metric!r}' if metric else ''}.",
+                        "Name a finished run, lm-eval's samples (--log_samples), or an .eval file; check --metric.")
+    return Log(path, tasks)
+
+
+def _run(folder: Path, metric: str, cluster: str) -> dict[str, TaskScores]:
+    """A finished evaluation of ours: the samples of result.json."""
+    result = read_json(folder / "result.json")
+    rows = [r for r in result.get("samples") or [] if isinstance(r, dict)]
+    key = metric or next((k for k in ("score", "model_score") if any(k in r for r in rows)), "score")
+    tasks: dict[str, TaskScores] = {}
+    for row in (r for r in rows if key in r):
+        task = tasks.setdefault(str(row.get("task") or result.get("name", folder.name)), TaskScores(key))
+        question = row.get("item") or row.get("prompt")
+        asked = content_hash([question, *(row.get(name) for name in ASKED)])[:16]
+        task.add(asked, row[key], asked, row.get(cluster) if cluster else None)
+    return tasks
+
+
+def _lm_eval(place: Path, metric: str, cluster: str) -> dict[str, TaskScores]:
+    """lm-eval's samples_TASK_DATE.jsonl, or a folder of them (the latest of each task)."""
+    files = sorted(place.rglob("samples_*.jsonl")) if place.is_dir() else [place]
+    latest = {_task_name(file): file for file in files}
+    tasks: dict[str, TaskScores] = {}
+    for name, file in latest.items():
+        for line, row in _rows(file):
+            known = [m for m in row.get("metrics") or [] if isinstance(row.get(m), bool | int | float) or row.get(m) is None]
+            key = metric or (known[0] if known else "")
+            if "doc_hash" not in row or not key:
+                raise UserError(f"{file}, line {line} is no sample of lm-eval (no doc_hash, or no metric).",
+                                "Name a file that lm-eval wrote with --log_samples.")
+            if key not in row:
+                raise UserError(f"{file} has no metric {key!r}.", f"Metrics: {', '.join(row.get('metrics') or [])}.")
+            label = name if row.get("filter") in (None, "none") else f"{name} ({row['filter']})"
+            doc = row.get("doc") if isinstance(row.get("doc"), dict) else {}
+            task = tasks.setdefault(label, TaskScores(key))
+            where = (doc or {}).get(cluster) if cluster else None
+            task.add(str(row["doc_hash"]), row[key], str(row.get("prompt_hash", "")), where)
+    return tasks
+
+
+def _task_name(file: Path) -> str:
+    found = LM_EVAL.search(file.name)
+    return found[1] if found else file.stem
+
+
+def _rows(file: Path) -> Iterable[tuple[int, dict[str, Any]]]:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read: {error}.", "Check the path.") from None
+    for number_, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if not isinstance(row, dict):
+                raise UserError(f"{file}, line {number_} is no JSON object.", "Is the file whole?")
+            yield number_, row
+
+
+def _inspect(file: Path, metric: str, cluster: str) -> dict[str, TaskScores]:
+    """An Inspect log, through its own library."""
+    try:
+        from inspect_ai.log import read_eval_log
+    except ImportError:
+        raise UserError(f"{file} is a log of Inspect, whose library is not installed.", "pip install inspect_ai") from None
+    try:
+        log = read_eval_log(str(file))
+    except Exception as error:  # whatever its library raises for a damaged file
+        raise UserError(f"{file} cannot be read by Inspect: {error}.", "Is the file whole?") from None
+    tasks: dict[str, TaskScores] = {}
+    for sample in log.samples or []:
+        for scorer, score in (sample.scores or {}).items():
+            if metric and scorer != metric:
+                continue
+            task = tasks.setdefault(log.eval.task if metric else f"{log.eval.task} ({scorer})", TaskScores(scorer))
+            given = sample.input if isinstance(sample.input, str) else [m.model_dump(include={"role", "content"})
+                                                                        for m in sample.input]
+            where = (sample.metadata or {}).get(cluster) if cluster else None
+            task.add(str(sample.id), score.value, content_hash(given)[:16], where)
+    return tasks
+
+
+def paired(a: Log, b: Log) -> dict[str, tuple[TaskScores, TaskScores]]:
+    """The tasks both logs hold. Raises `UserError` where there is none, where prompts of shared items differ, or metrics do."""
+    shared = [name for name in a.tasks if name in b.tasks]
+    if not shared and len(a.tasks) == len(b.tasks) == 1:
+        ((first, one),), ((second, other),) = a.tasks.items(), b.tasks.items()
+        if one.scores.keys() & other.scores.keys():
+            return {f"{first} / {second}": (one, other)}
+    if not shared:
+        raise UserError(f"{a.name} and {b.name} share no task: {', '.join(a.tasks)} there, {', '.join(b.tasks)} here.",
+                        "Compare logs of the same evaluation.")
+    for name in shared:
+        one, other = a.tasks[name], b.tasks[name]
+        if one.metric != other.metric:
+            raise UserError(f"{name} was scored by {one.metric} there and by {other.metric} here.", "Name one with --metric.")
+        both = [i for i in one.asked if i in other.asked]
+        changed = [i for i in both if one.asked[i] != other.asked[i]]
+        if changed:
+            raise UserError(f"{name}: {len(changed)} of {len(both)} shared items were asked with other prompts (the first is "
+                            f"{changed[0]}).",
+                            "A difference could come from the prompts alone. Evaluate both with the same ones.")
+        if not both:
+            raise UserError(f"{name}: the logs share no item ({len(one.asked)} and {len(other.asked)} items).",
+                            "Compare logs of the same data and seed.")
+    return {name: (a.tasks[name], b.tasks[name]) for name in shared}

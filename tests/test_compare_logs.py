@@ -1,0 +1,110 @@
+"""`harken compare` on logs of ours, of lm-eval and of Inspect: paired by item, clustered, in words; never on other prompts."""
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from harken.cli.main import main
+from harken.core.errors import UserError
+from harken.store.logs import number, read_log
+
+
+def our_run(folder, scores):
+    folder.mkdir()
+    rows = [{"item": f"q{i}", "prompt": f"<chat>q{i}", "score": s} for i, s in enumerate(scores)]
+    (folder / "result.json").write_text(json.dumps({"name": "truthful", "samples": rows}))
+    return str(folder)
+
+
+def lm_eval(path, scores, prompt="p", task="gsm8k", **fields):
+    rows = [{"doc_id": i, "doc": {"passage": i // 2}, "doc_hash": f"d{i}", "prompt_hash": f"{prompt}{i}", "filter": "none",
+             "metrics": ["exact_match"], "exact_match": s, **fields} for i, s in enumerate(scores)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return str(path)
+
+
+def test_better_worse_and_inconclusive_in_words(tmp_path, capsys):
+    good, bad = our_run(tmp_path / "good", [1.0] * 40), our_run(tmp_path / "bad", [0.0] * 30 + [1.0] * 10)
+    assert main(["compare", good, bad]) == 0
+    assert f"{good} is better than {bad} (+0.750" in capsys.readouterr().out
+    assert main(["compare", bad, good]) == 0
+    assert "is worse than" in capsys.readouterr().out
+    few = our_run(tmp_path / "few", [0.0] * 2 + [1.0] * 38)
+    assert main(["compare", good, few]) == 0
+    assert "inconclusive: about" in capsys.readouterr().out
+    assert main(["compare", good, few, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["truthful"]["difference"]["value"] == pytest.approx(0.05)
+
+
+def test_missing_stays_missing_and_bounds_the_difference(tmp_path, capsys):
+    a, b = our_run(tmp_path / "a", [1.0, None, 1.0, 0.0]), our_run(tmp_path / "b", [0.0, 1.0, 0.0, 0.0])
+    assert main(["compare", a, b, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["truthful"]
+    assert found["missing"] == 1 and found["items"] == 3 and found["difference"]["value"] == pytest.approx(2 / 3)
+    assert (found["worst"], found["best"]) == pytest.approx((0.25, 0.5))
+
+
+def test_lm_eval_samples_are_paired_by_document_and_clustered(tmp_path, capsys):
+    a = lm_eval(tmp_path / "a" / "samples_gsm8k_2026-01-02T03-04-05.jsonl", [1, 1, 1, 1, 0, 0, 1, 1])
+    b = lm_eval(tmp_path / "b" / "samples_gsm8k_2026-02-02T03-04-05.jsonl", [0, 0, 1, 1, 0, 0, 0, 0])
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json"]) == 0
+    plain = json.loads(capsys.readouterr().out)["gsm8k"]
+    assert plain["difference"]["value"] == 0.5 and plain["difference"]["n"] == 8
+    assert main(["compare", a, b, "--cluster", "passage", "--json"]) == 0
+    clustered = json.loads(capsys.readouterr().out)["gsm8k"]
+    assert clustered["difference"]["n"] == 4 and clustered["difference"]["low"] < plain["difference"]["low"]
+
+
+def test_copies_of_every_row_change_no_interval(tmp_path, capsys):
+    one = [1, 0, 1, 1, 0, 1, 1, 0]
+    a, b = (lm_eval(tmp_path / n / "samples_t_2026-01-02T03.jsonl", s) for n, s in (("a", one), ("b", [0] * 8)))
+    for path in (a, b):
+        Path(path.replace("03.jsonl", "04.jsonl")).write_text(Path(path).read_text() * 3)  # the latest of each task is read
+    assert main(["compare", a, b, "--json"]) == main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json"]) == 0
+    once, thrice = capsys.readouterr().out.splitlines()
+    assert json.loads(once)["t"] == json.loads(thrice)["t"]
+
+
+def test_other_prompts_and_what_cannot_be_paired_are_refused(tmp_path, capsys):
+    a = lm_eval(tmp_path / "samples_gsm8k_2026-01-02T03.jsonl", [1, 0])
+    changed = lm_eval(tmp_path / "x" / "samples_gsm8k_2026-01-02T03.jsonl", [1, 0], prompt="q")
+    for other, message in ((changed, "with other prompts"), (our_run(tmp_path / "run", [1.0]), "share no task"),
+                           (str(tmp_path / "none"), "There is no log")):
+        assert main(["compare", a, other]) == 2
+        assert message in capsys.readouterr().err
+    (tmp_path / "bad.jsonl").write_text('{"colour": "red"}\n')
+    assert main(["compare", a, str(tmp_path / "bad.jsonl")]) == 2
+    assert "is no sample of lm-eval" in capsys.readouterr().err
+    assert main(["compare", a, a, "--metric", "acc"]) == 2
+    assert "has no metric 'acc'" in capsys.readouterr().err
+
+
+def test_several_tasks_are_corrected_by_holm(tmp_path, capsys):
+    for name, scores in (("a", [1] * 12), ("b", [0] * 8 + [1] * 4)):
+        for task in ("t1", "t2"):
+            lm_eval(tmp_path / name / f"samples_{task}_2026-01-02T03.jsonl", scores)
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    out = capsys.readouterr().out
+    assert out.count("(Holm, 2 tasks)") == 2
+
+
+def test_inspects_logs_are_read_by_its_library(tmp_path, monkeypatch):
+    file = tmp_path / "log.eval"
+    file.write_bytes(b"PK")
+    monkeypatch.setitem(sys.modules, "inspect_ai", None)
+    with pytest.raises(UserError, match="library is not installed"):
+        read_log(str(file))
+    samples = [SimpleNamespace(id=1, input="q1", scores={"match": SimpleNamespace(value="C")}, metadata={"topic": "x"}),
+               SimpleNamespace(id=1, input="q1", scores={"match": SimpleNamespace(value="I")}, metadata={"topic": "x"}),
+               SimpleNamespace(id=2, input="q2", scores={"match": SimpleNamespace(value=float("nan"))}, metadata=None)]
+    log = ModuleType("inspect_ai.log")
+    log.read_eval_log = lambda path: SimpleNamespace(samples=samples, eval=SimpleNamespace(task="arc"))
+    monkeypatch.setitem(sys.modules, "inspect_ai", ModuleType("inspect_ai"))
+    monkeypatch.setitem(sys.modules, "inspect_ai.log", log)
+    task = read_log(str(file), cluster="topic").tasks["arc (match)"]
+    assert task.scores == {"1": [1.0, 0.0], "2": [None]} and task.clusters == {"1": "x"}
+    assert [number(x) for x in ("P", True, None, "maybe", 0.25)] == [0.5, 1.0, None, None, 0.25]
