@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from harken.core.errors import UserError
-from harken.text.segments import check_segmenter, ends_segment
+from harken.core.protocols import Tree
+from harken.text.segments import check_segmenter, ends_segment, segments
 
 GOOD, BAD = "<|good|>", "<|bad|>"
 FILE = "control.json"
@@ -103,3 +104,44 @@ def steering(control: Control, mode: str = "", each: bool = True) -> Steering:
         raise UserError(f"--mode {mode!r} is unknown.", f"Use one of {', '.join(MODES)}.")
     tag: Mapping[str, int | None] = {"good": control.good, "bad": control.bad, "untagged": None}
     return Steering(control.ids, tag[mode], tag[mode] if each else None, control.segmenter)
+
+
+def steer(sampler: Any, model: str, mode: str, tag: str = "each") -> None:
+    """Steers a sampler whose `control` says what tokens its model knows: `mode` is good, bad or untagged, "" its own; `tag` is
+    each (segment) or once (the start). Raises `UserError` where a mode is asked of a model that knows no control tokens."""
+    if control := getattr(sampler, "control", None):
+        sampler.steer(steering(control, mode, tag == "each"))
+    elif mode:
+        raise UserError(f"{model} knows no control tokens, so it has no {mode} mode.",
+                        "Train one: harken train phf --objective conditional; or leave --mode out.")
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """A text as a model reads it: the end token, then each segment after its tag. `counted` says which of the tree's completion
+    tokens are the text's own."""
+
+    tree: Tree
+    counted: tuple[bool, ...]
+
+    def nll(self, logps: Any) -> float:
+        """Nats of the text's own tokens, from one log-prob a completion token."""
+        return -sum(float(x) for x, own in zip(logps, self.counted) if own)
+
+
+def tagged(template: Any, text: str, steering: Steering | None, *, finished: bool = False, most: int = 0) -> Tagged:
+    """A text under a steering, or without; `finished` counts the end token after it, `most` cuts the tokens off."""
+    end, counted = end_of_text(template), [False]
+    ids = [end]
+    parts = [text] if steering is None else segments(text, steering.segmenter)
+    for i, part in enumerate(encode(template.tokenizer, parts)):
+        if steering is not None and (tag := steering.each if i else steering.start) is not None:
+            ids.append(tag)
+            counted.append(False)
+        ids += part
+        counted += [True] * len(part)
+    if finished:
+        ids.append(end)
+        counted.append(True)
+    cut = most or len(ids)
+    return Tagged(Tree((end,), (tuple(ids[1:cut]),)), tuple(counted[1:cut]))
