@@ -1,13 +1,16 @@
 """Evaluations of pretrained models, on samplers with known answers and figures worked by hand."""
 
 import json
+import math
 import random
 
 import pytest
+import torch
 
 from harken.core.errors import UserError
 from harken.core.files import read_json
 from harken.core.protocols import Sample
+from harken.evals import bits_per_byte, diversity, kl_capability
 from harken.evals import misalignment as misaligned
 from harken.launch.evaluate import evaluate
 from harken.stats.misalignment import chunk_maximum, prompted_maximum
@@ -75,3 +78,68 @@ def test_a_mode_needs_control_tokens_and_k_samples(tmp_path):
         prompted_maximum([[1.0] * 30, [1.0] * 3])
     with pytest.raises(UserError, match="worst of 3"):
         chunk_maximum([1.0, 2.0], 3)
+
+
+class Reader:
+    """An engine whose characters a, b, … have given probabilities; ids are characters, 0 is the end."""
+
+    context = 8
+
+    def __init__(self, probabilities):
+        self.p = {ord(c): p for c, p in probabilities.items()}
+        self.template = self.tokenizer = self
+        self.eos_token_id = self.end_id = 0
+        self.unk_token_id, self.name, self.lineage, self.engine, self.control = None, "reader", {}, self, None
+
+    def __call__(self, texts, **options):
+        self.input_ids = [[ord(c) for c in t] for t in texts]
+        return self
+
+    def logprobs(self, trees):
+        assert all(len(t.prompt) + len(t.completions[0]) <= self.context for t in trees)
+        return [[torch.tensor([math.log(self.p[i]) for i in t.completions[0]])] for t in trees]
+
+    def sample(self, prompts, n, **options):
+        return [[Sample((), "ab" if i % 2 else "b", (), (), True) for i in range(n)] for _ in prompts]
+
+
+def test_bits_per_byte_by_hand(tmp_path):
+    """aab: 1 + 1 + 2 bits; a: 1 bit; together 5 bits of 4 bytes. In windows of 8 a longer document keeps every bit."""
+    reader = Reader({"a": 0.5, "b": 0.25})
+    (tmp_path / "t.txt").write_text("aab\n\na\n")
+    done = run(bits_per_byte, tmp_path / "a", {"model": reader}, data=str(tmp_path / "t.txt"))
+    assert done.result["value"]["value"] == pytest.approx(1.25) and done.result["bytes"] == 4
+    (tmp_path / "t.txt").write_text("a" * 40 + "\n\n" + "b" * 10)
+    done = run(bits_per_byte, tmp_path / "b", {"model": reader, "against": Reader({"a": 0.25, "b": 0.25})},
+               data=str(tmp_path / "t.txt"), against="given")
+    assert done.result["value"]["value"] == pytest.approx(60 / 50)
+    assert done.result["against_bits_per_byte"]["value"] == pytest.approx(2)
+    assert done.result["change"]["value"] == pytest.approx(-0.8)
+
+
+def test_kl_capability_by_hand(tmp_path):
+    """Half of the reference's texts are "ab", half "b": log ratios ln(2) + ln(1/2) and ln(1/2)."""
+    given = {"model": Reader({"a": 0.25, "b": 0.5}), "reference": Reader({"a": 0.5, "b": 0.25})}
+    done = run(kl_capability, tmp_path / "a", given, reference="given", samples=64)
+    assert done.result["value"]["value"] == pytest.approx(-math.log(2) / 2)
+    assert done.result["kl_per_byte"]["value"] == pytest.approx(-math.log(2) / 3)
+    same = run(kl_capability, tmp_path / "b", given | {"model": given["reference"]}, reference="given", samples=64)
+    assert same.result["value"]["value"] == 0
+
+
+def test_diversity_by_hand():
+    """a b | a b: 2 of 4 words differ, bigrams 1 of 2, each is all of the other. a b c | a d: precisions 1/3 and 0."""
+    same, other = [["a", "b"], ["a", "b"]], [["a", "b", "c"], ["a", "d"]]
+    assert diversity.distinct(same, 1) == 0.5 and diversity.distinct(same, 2) == 0.5
+    assert diversity.entropy(other, 1) == pytest.approx(-(2 / 5 * math.log(2 / 5) + 3 / 5 * math.log(1 / 5)))
+    assert diversity.self_bleu(same) == pytest.approx([1, 1])
+    assert diversity.self_bleu(other) == [0, 0]
+    # "a a b" beside "a b c d": 1-grams 2/3 (a once), 2-grams 1/2, times exp(1 - 4/3)
+    bleu = diversity.self_bleu([["a", "a", "b"], ["a", "b", "c", "d"]], 2)[0]
+    assert bleu == pytest.approx(math.sqrt(1 / 3) * math.exp(-1 / 3))
+
+
+def test_diversity_of_a_known_sampler(tmp_path):
+    done = run(diversity, tmp_path / "a", {"model": Speaker(["one two three"])}, samples=128)
+    assert done.result["value"]["value"] == pytest.approx(1 / 64) and done.result["self_bleu_5"]["value"] == 1
+    assert done.result["repeats"]["value"] == 1 and done.result["loops"]["value"] == 0

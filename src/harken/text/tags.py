@@ -128,11 +128,16 @@ class Tagged:
         """Nats of the text's own tokens, from one log-prob a completion token."""
         return -sum(float(x) for x, own in zip(logps, self.counted) if own)
 
+    def windows(self, most: int) -> list[Tagged]:
+        """Pieces of at most `most` tokens, the one that is given included: every token is predicted once, from its own piece."""
+        ids = (*self.tree.prompt, *self.tree.completions[0])
+        return [Tagged(Tree(ids[at:at + 1], (ids[at + 1:at + most],)), self.counted[at:at + most - 1])
+                for at in range(0, len(ids) - 1, most - 1)]
 
-def tagged(template: Any, text: str, steering: Steering | None, *, finished: bool = False, most: int = 0) -> Tagged:
-    """A text under a steering, or without; `finished` counts the end token after it, `most` cuts the tokens off."""
-    end, counted = end_of_text(template), [False]
-    ids = [end]
+
+def tagged(template: Any, text: str, steering: Steering | None) -> Tagged:
+    """A text under a steering, or without."""
+    ids, counted = [end_of_text(template)], []
     parts = [text] if steering is None else segments(text, steering.segmenter)
     for i, part in enumerate(encode(template.tokenizer, parts)):
         if steering is not None and (tag := steering.each if i else steering.start) is not None:
@@ -140,8 +145,12 @@ def tagged(template: Any, text: str, steering: Steering | None, *, finished: boo
             counted.append(False)
         ids += part
         counted += [True] * len(part)
-    if finished:
-        ids.append(end)
-        counted.append(True)
-    cut = most or len(ids)
-    return Tagged(Tree((end,), (tuple(ids[1:cut]),)), tuple(counted[1:cut]))
+    return Tagged(Tree(tuple(ids[:1]), (tuple(ids[1:]),)), tuple(counted))
+
+
+def text_nll(engine: Any, texts: Sequence[str], steering: Steering | None, most: int = 0) -> list[float]:
+    """Nats of each whole text under a model, the tags not counted; read in windows of `most` tokens, at most the context."""
+    limit = min(n for n in (most, engine.context, 1 << 30) if n)
+    pieces = [tagged(engine.template, text, steering).windows(limit) for text in texts]
+    logps = iter(engine.logprobs([p.tree for some in pieces for p in some]))
+    return [sum(p.nll(next(logps)[0]) for p in some) for some in pieces]
