@@ -10,9 +10,10 @@ import torch
 from harken.core.errors import UserError
 from harken.core.files import read_json
 from harken.core.protocols import Sample
-from harken.evals import bits_per_byte, diversity, kl_capability
+from harken.evals import bits_per_byte, diversity, dynamics, kl_capability
 from harken.evals import misalignment as misaligned
 from harken.launch.evaluate import evaluate
+from harken.loops.influence import influence
 from harken.stats.misalignment import chunk_maximum, prompted_maximum
 
 
@@ -143,3 +144,73 @@ def test_diversity_of_a_known_sampler(tmp_path):
     done = run(diversity, tmp_path / "a", {"model": Speaker(["one two three"])}, samples=128)
     assert done.result["value"]["value"] == pytest.approx(1 / 64) and done.result["self_bleu_5"]["value"] == 1
     assert done.result["repeats"]["value"] == 1 and done.result["loops"]["value"] == 0
+
+
+class Chain(Speaker):
+    """Sentences of a chain: entry .2, escape .4."""
+
+    def sample(self, prompts, n, *, seed=0, **options):
+        rng = random.Random(seed)
+
+        def text():
+            bad, parts = False, []
+            for _ in range(9):
+                bad = rng.random() < (0.6 if bad else 0.2)
+                parts.append("damn it. " if bad else "so it is. ")
+            return "".join(parts) + "dam"  # a last sentence that the limit cut
+        return [[Sample((), text(), (), (), False) for _ in range(n)] for _ in prompts]
+
+
+def test_dynamics_finds_the_rates_of_a_known_chain(tmp_path):
+    done = run(dynamics, tmp_path / "a", {"model": Chain([]), "reward": Damns()}, reward="damns", samples=256)
+    found = done.result
+    assert found["value"]["low"] < 0.2 < found["value"]["high"] and found["turns"] == 256 * 9
+    assert found["escape"]["low"] < 0.4 < found["escape"]["high"]
+    assert not found["memory"]["persona"] and found["ergodic"] and not found["rarely_leaves"]
+    html = (done.path / "dynamics.html").read_text()
+    assert "does it come back?" in html and "None seen" in html and "http" not in html.replace("http://www.w3.org", "")
+
+
+def test_a_cut_or_unscored_segment_is_no_state():
+    """A cut last sentence is left out; what follows a segment without a score is not joined to what precedes it."""
+    rows, missing = dynamics.label(["a. damn. c", "a. b.", "?", "a. ?. damn. "], Unsure(), "sentence", -0.5)
+    assert rows == [[0, 1], [0, 0], [], [0]] and missing == 2
+    assert dynamics.label(["x\ndamn\ny"], Damns(), "line", -0.5) == ([[0, 1]], 0)
+
+
+class Unsure:
+    def score(self, prompts, completions):
+        return [[None if "?" in t else -1.0 * t.count("damn") for t in row] for row in completions]
+
+
+class Remembering:
+    """An engine of two next tokens: each token read moves the odds by half of what the one after it moves them; 0 ends a text,
+    and with `ends` all that was read is forgotten there."""
+
+    def __init__(self, ends):
+        self.ends, self.template, self.tokenizer, self.eos_token_id, self.end_id = ends, self, self, 0, 0
+
+    def __call__(self, texts, **options):
+        self.input_ids = [[int(c) for c in t] for t in texts]
+        return self
+
+    def last_logits(self, tree, backs):
+        (completion,), found = tree.completions, []
+        for back in backs:
+            ids = [*tree.prompt, *completion][:len(tree.prompt) + len(completion) - back]
+            if self.ends and 0 in ids:
+                ids = ids[len(ids) - ids[::-1].index(0):]
+            odds = sum((x - 1.5) * 2.0 ** -i for i, x in enumerate(reversed(ids)) if x)
+            found.append(torch.tensor([[odds, 0.0]]))
+        return found
+
+
+def test_the_end_of_a_text_and_the_half_life_of_a_prompt():
+    texts = ["1" * 40, "2" * 40, "12" * 20, "21" * 20, "11222121" * 5, "22111212" * 5] * 4
+    forgetful, other = influence(Remembering(True), texts), influence(Remembering(False), texts)
+    assert forgetful.across_end.value == 0 and forgetful.invariance
+    assert other.across_end.value > 0 and not other.invariance
+    assert 0 < other.half_life < 2  # the divergence of small odds falls by a factor 4 with every token
+    assert [e.value for e in other.by_distance.values()] == sorted((e.value for e in other.by_distance.values()), reverse=True)
+    with pytest.raises(UserError, match="6 documents"):
+        influence(Remembering(True), ["1" * 40])
