@@ -31,7 +31,7 @@ harken quickstart runs all of it on a small real model, offline."""
 
 
 COMMANDS = ("data", "studio", "agreement", "aggregate", "rank", "labelers", "goals", "next", "disagree", "rewards", "annotate",
-            "models", "evals", "report", "doctor", "quickstart")
+            "surgery", "models", "evals", "report", "doctor", "quickstart")
 """The files of the commands, in the order of `harken --help`; each has `add_commands`."""
 
 

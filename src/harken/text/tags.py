@@ -21,19 +21,22 @@ FILE = "control.json"
 
 @dataclass(frozen=True)
 class Control:
-    """The two tokens' ids, what they stand before, and the mode to sample in unless told otherwise."""
+    """The two tokens' ids, what they stand before, and the mode to sample in unless told otherwise. A `deleted` bad token has
+    an id that means nothing, and is never drawn."""
 
     good: int
     bad: int
     segmenter: str
     mode: str = "untagged"
+    deleted: bool = False
 
     @property
     def ids(self) -> tuple[int, int]:
         return self.good, self.bad
 
     def save(self, folder: Path) -> None:
-        (folder / FILE).write_text(json.dumps(asdict(self)) + "\n")
+        saved = {k: v for k, v in asdict(self).items() if k != "deleted" or v}
+        (folder / FILE).write_text(json.dumps(saved) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Control | None:
@@ -102,6 +105,8 @@ def steering(control: Control, mode: str = "", each: bool = True) -> Steering:
     mode = mode or control.mode
     if mode not in MODES:
         raise UserError(f"--mode {mode!r} is unknown.", f"Use one of {', '.join(MODES)}.")
+    if mode == "bad" and control.deleted:
+        raise UserError("The model has no bad mode: its token was deleted.", "Sample the model it was cut from.")
     tag: Mapping[str, int | None] = {"good": control.good, "bad": control.bad, "untagged": None}
     return Steering(control.ids, tag[mode], tag[mode] if each else None, control.segmenter)
 
