@@ -65,7 +65,7 @@ def _bits(nats: Sequence[float], texts: Sequence[str]) -> Estimate:
 
 
 def rises(before: dict[str, Row], after: dict[str, Row]) -> dict[str, float]:
-    """"mode figure" -> relative rise of fluency's and capability's bits in the modes that are used; no text at all is infinite."""
+    """"mode figure" -> relative rise of fluency's and capability's bits in the modes that are used; no text is infinite."""
     found = {}
     for mode in USED:
         for figure in ("fluency", "capability"):
