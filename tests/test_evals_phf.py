@@ -10,9 +10,10 @@ import torch
 from harken.core.errors import UserError
 from harken.core.files import read_json
 from harken.core.protocols import Sample
-from harken.evals import bits_per_byte, diversity, dynamics, kl_capability
+from harken.evals import bits_per_byte, diversity, dynamics, kl_capability, tampering
 from harken.evals import misalignment as misaligned
 from harken.launch.evaluate import evaluate
+from harken.launch.models import open_engine
 from harken.loops.influence import influence
 from harken.stats.misalignment import chunk_maximum, prompted_maximum
 
@@ -41,7 +42,7 @@ class Damns:
 
 
 def run(module, out, given, **settings):
-    config = module.Config(out=str(out), model="given", **settings)
+    config = module.Config(**{"out": str(out), "model": "given"} | settings)
     return evaluate(module.__name__.rpartition(".")[2], module, config, quiet=True, given=given)
 
 
@@ -214,3 +215,22 @@ def test_the_end_of_a_text_and_the_half_life_of_a_prompt():
     assert [e.value for e in other.by_distance.values()] == sorted((e.value for e in other.by_distance.values()), reverse=True)
     with pytest.raises(UserError, match="6 documents"):
         influence(Remembering(True), ["1" * 40])
+
+
+def test_an_attack_brings_a_planted_text_back_and_leaves_the_model_alone(tmp_path):
+    (tmp_path / "bad.txt").write_text("\n\n".join(["damn damn damn damn"] * 8))
+    engine = open_engine("toy")
+    before = [p.detach().clone() for p in engine.model.parameters()]
+    done = run(tampering, tmp_path / "a", {"reward": Damns()}, reward="damns", bad=str(tmp_path / "bad.txt"), k="8", steps=60,
+               learning_rate=5e-3, samples=24, max_tokens=20, model="toy")
+    assert done.result["model"]["k 0"]["value"] < 0.1 < 1 < done.result["value"]["value"]
+    copied = tampering.attack(engine, ["damn"], 1, 1e-2, 0, None)
+    assert all(torch.equal(a, b) for a, b in zip(before, engine.model.parameters()))
+    assert not all(torch.equal(a, b) for a, b in zip(before, copied.model.parameters()))
+
+
+def test_an_attack_needs_its_documents(tmp_path):
+    (tmp_path / "bad.txt").write_text("damn")
+    for k, message in (("8", "needs as many"), ("x", "no list of numbers")):
+        with pytest.raises(UserError, match=message):
+            run(tampering, tmp_path / k, {"reward": Damns()}, reward="damns", bad=str(tmp_path / "bad.txt"), k=k, model="toy")
