@@ -8,7 +8,7 @@ READY := $(VENV)/ready
 # worksteal: each of the two begins with its own half of the files, so that a file's fixtures are made once
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: quickstart test fast check setup docs clean
+.PHONY: quickstart test fast check setup docs site clean lock audit
 
 quickstart: $(READY)
 	$(BIN)/harken quickstart
@@ -24,8 +24,23 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# What a server is installed from, by hash, and its bill of materials.
+lock: $(READY)
+	$(BIN)/python tools/supply.py lock
+	$(BIN)/python tools/supply.py sbom
+
+# Known faults of what is installed: needs the network (or a mirror that has pip-audit and its data); says so where it has neither.
+audit: $(READY)
+	$(BIN)/python -m pip install -q pip-audit && $(BIN)/python -m pip_audit -r requirements.lock --no-deps --disable-pip || \
+	  echo "pip-audit found faults, or could not reach its data: read the lines above."
+
 docs: $(READY)
 	$(BIN)/python docs/build.py
+
+# The pages as a site in site/; in an environment of its own, since mkdocs has nothing to do with the rest.
+site:
+	test -x .site/bin/mkdocs || { $(PYTHON) -m venv .site && .site/bin/pip install -q 'mkdocs-material>=9.6' 'mkdocstrings[python]>=0.29'; }
+	.site/bin/mkdocs build -q -d site
 
 setup: $(READY)
 

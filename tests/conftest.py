@@ -15,6 +15,15 @@ import pytest
 DATA = Path(os.environ.get("HARKEN_DATA") or Path(__file__).parents[1].parent / "shared" / "data")
 
 
+class Rude:
+    """Scores a sentence by its rude words."""
+
+    id = "rude/1"
+
+    def rate(self, text):
+        return -float(text.count("damn"))
+
+
 @pytest.fixture
 def files(tmp_path):
     """Prompts name a word; good answers repeat it, bad ones name another. Six labelers. A path for each of trials.FILES."""
@@ -29,10 +38,22 @@ def files(tmp_path):
         good, bad = p[4:-1], " ".join(rng.sample(WORDS, 3))
         return {"prompt": p, "completions": [bad, good, bad, good], "ranks": [2, 1, 2, 1], "labeler": f"l{i % 6}"}
 
-    return {"demonstrations": write(tmp_path / "d.jsonl", [{"prompt": p, "completion": p[4:-1]} for p in prompts]),
+    class Files(dict):
+        def __missing__(self, name):
+            """The annotated corpus, made when a method asks for it: sentences, some of them rude."""
+            assert name == "annotated", name
+            from harken.loops.annotate import annotate
+            lines = [" ".join(f"The {rng.choice(WORDS)} {rng.choice(['door', 'damn sea'])} is {w}." for w in WORDS)
+                     for _ in range(60)]
+            write(tmp_path / "corpus.jsonl", [{"id": f"d{i}", "text": line} for i, line in enumerate(lines)])
+            annotate([tmp_path / "corpus.jsonl"], tmp_path / "annotated", Rude)
+            self[name] = str(tmp_path / "annotated")
+            return self[name]
+
+    return Files({"demonstrations": write(tmp_path / "d.jsonl", [{"prompt": p, "completion": p[4:-1]} for p in prompts]),
             "comparisons": write(tmp_path / "c.jsonl", [ranking(i, p) for i, p in enumerate(prompts * 2)]),
             "prompts": write(tmp_path / "p.jsonl", [{"prompt": p} for p in prompts]),
-            "examples": write(tmp_path / "e.jsonl", [{"prompt": f"Tell {a}.", "completion": a} for a in WORDS])}
+            "examples": write(tmp_path / "e.jsonl", [{"prompt": f"Tell {a}.", "completion": a} for a in WORDS])})
 
 
 @pytest.fixture

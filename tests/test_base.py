@@ -109,9 +109,9 @@ def test_only_the_policys_own_adapter_is_saved(runs, tmp_path):
     Engine(load(sft, on=engine.shared), lora_rank=4, head="value", name="critic")
     engine.save(tmp_path / "model", base=sft)
     from safetensors import safe_open
-    with safe_open(tmp_path / "model" / "adapter_model.safetensors", "pt") as found:
+    with safe_open(tmp_path / "model" / "own" / "adapter_model.safetensors", "pt") as found:
         assert len(list(found.keys())) == len(engine.trainable)
-    assert sorted(p.name for p in (tmp_path / "model").iterdir() if p.is_dir()) == []
+    assert sorted(p.name for p in (tmp_path / "model").iterdir() if p.is_dir()) == ["own"]
 
 
 def test_a_policy_that_starts_from_the_reward_model_shares_it_head_and_all(runs):

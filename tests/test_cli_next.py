@@ -34,7 +34,7 @@ def run(files, *more):
 
 
 def test_options_are_the_modules_own():
-    assert cli_next.STRATEGIES == active.STRATEGIES and cli_next.MOST == active_sets.MOST_OPTIONS
+    assert cli_next.STRATEGIES == active.STRATEGIES and cli_next.MOST_OPTIONS == active_sets.MOST_OPTIONS
     assert len(features.PLAIN_FEATURES) == 10
 
 

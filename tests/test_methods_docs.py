@@ -33,7 +33,7 @@ def defined(name, pages=PAGES):
 def assert_page_is_true(method, files, folder, pages=PAGES):
     """What the method logs in its trial, and in further ones, is what its page and the common one define."""
     rows = [r | {"group": {"style": "a" if r["labeler"] < "l3" else "b"}} for r in read_jsonl(Path(files["comparisons"]))]
-    files = files | {"comparisons": write(folder / "groups.jsonl", rows)}
+    files["comparisons"] = write(folder / "groups.jsonl", rows)
     logged = set()
     for i, own in enumerate(VARIANTS.get(method, [{}])):
         settings = shortened({**trial(method), **own})

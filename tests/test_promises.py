@@ -201,6 +201,34 @@ def test_generated_pages_are_up_to_date(monkeypatch):
     assert ended.value.code == 0
 
 
+def functions(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def test_functions_fit_a_screen():
+    lengths = {f"{path.relative_to(SOURCE)}: {f.name}": f.end_lineno - f.lineno + 1
+               for path in SOURCE.rglob("*.py") for f in functions(path)}
+    assert len(lengths) > 1000
+    assert {name: length for name, length in lengths.items() if length > 60} == {}
+
+
+def prose(source):
+    """The strings of a file that are neither docstrings nor single words: what people may be shown."""
+    tree = ast.parse(source)
+    documented = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    return [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            and id(node) not in documented and " " in node.value]
+
+
+def test_messages_have_no_code_numbers():
+    code = re.compile(r"\b(?!F16\b|F32\b)[PFE][1-9]\d?\b")  # F16 and F32 are formats of weights
+    example = prose('def f():\n    """As (P1) says."""\n    note(f"{x} are dropped (F17).")\n')
+    assert [s for s in example if code.search(s)] == [" are dropped (F17)."]
+    shown = [(path.name, s) for path in SOURCE.rglob("*.py") for s in prose(path.read_text(encoding="utf-8"))]
+    assert [(name, s) for name, s in shown if code.search(s)] == []
+
+
 def test_nothing_names_a_workplace():
     if not (ROOT / ".git").exists():
         pytest.skip("not a checkout")

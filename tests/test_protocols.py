@@ -35,7 +35,7 @@ class Letters:
 def fake_run(method, files, out, **settings):
     """The method's own `train`, on the fake engine."""
     module = find_method(method)
-    config = trials.config(method, files, out, checkpoint_seconds=0.0, max_length=512, **settings)
+    config = trials.config(method, files, out, **{"checkpoint_seconds": 0.0, "max_length": 512, **settings})
     learner, sampler = fake_engine.engine(module, config)
     with Run.open(out, {"base": "toy", "reward_base": "gold"}, {}, checkpoint_seconds=0.0, quiet=True) as run:
         module.train(config, learner, sampler, Letters(), run)

@@ -237,7 +237,7 @@ def test_hostile_and_odd_text_is_only_text(tmp_path):
 
 def test_one_run_alone(tmp_path):
     html, _ = page([sft_run(tmp_path / "sft")], tmp_path)
-    assert "SFT: NLL fell from" in html and "Nobody has judged it yet" in html
+    assert "SFT: NLL over" in html and "nobody has judged it yet" in html
     assert 'id="results"' not in html and 'id="training"' in html and "Blue, like the evening." in html
     assert "5 runs" not in html and "1 run ·" in html
 

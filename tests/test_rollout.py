@@ -63,7 +63,7 @@ def test_p3_no_method_samples_from_a_truncated_distribution(files, tmp_path, mon
 
 
 def test_p14_scores_are_clipped_then_lowered_where_the_end_is_missing():
-    """Scores 5 and -0.5, clipped to ±2; the first has no end: 2 - 1. A completion without a score is refused, never 0."""
+    """Scores 5 and -0.5, clipped to ±2; the first has no end: 2 - 1. Of one without a score nothing is learnt, it is never 0."""
     class Fixed:
         def __init__(self, *scores):
             self.scores = scores

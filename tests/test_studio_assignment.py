@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from harken.store import events
+from harken.store import audit
 from harken.store.database import open_database
 from harken.studio.work import leases, projects
 from harken.web.errors import ApiError
@@ -112,7 +112,7 @@ class Assignment(RuleBasedStateMachine):
         assert left == [], "starved"
         self.rules_hold()
         with self.db.link.reading() as connection:
-            events.verify(connection)
+            assert audit.check(connection).problems == ()
         self.kept.close()
 
 

@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import text
 
 from harken.core.records import Choice, Prompt
-from harken.store import events
+from harken.store import audit
 from harken.store.database import open_database
 from harken.store.files import write_jsonl
 from studio_site import FREE, SOURCE, broken_rules, in_session, make_user, open_template, served, start_process
@@ -114,7 +114,7 @@ def check_killed(name, acknowledged):
         with db.link.reading() as connection:
             stored = list(connection.scalars(text("SELECT client_id FROM judgments")))
             assert connection.execute(text("PRAGMA integrity_check")).scalar() == "ok"
-            events.verify(connection)
+            assert audit.check(connection).problems == ()
         assert len(stored) == len(set(stored)) and acknowledged <= set(stored)
         assert broken_rules(db) == []
         with db.link.writing() as tx:
@@ -158,6 +158,8 @@ def test_f4_labelers_work_on_while_another_process_imports(tmp_path):
                 waits.append(time.monotonic() - started)
         assert importing.wait(120) == 0 and len(waits) == 120
         assert len(list(db.judgments())) == 20_120 and broken_rules(db) == []
+        with db.link.reading() as connection:
+            assert audit.check(connection).problems == ()
 
 
 def test_it_ends_cleanly_when_asked_and_its_address_is_true(tmp_path):
@@ -202,7 +204,7 @@ def test_it_starts_within_a_second_of_cpu_and_stays_small(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("role", ["lead", "labeler", None])
+@pytest.mark.parametrize("role", ["lead", "labeler", "viewer", None])
 def test_schemathesis_finds_no_server_error_and_no_undocumented_answer(tmp_path, role):
     """Every operation, called with what the description allows and with what it forbids."""
     schemathesis = pytest.importorskip("schemathesis")
@@ -223,8 +225,10 @@ def test_schemathesis_finds_no_server_error_and_no_undocumented_answer(tmp_path,
             site.ana.next(site.open, 2)
             made = site.lead.call("POST", "/api/tokens", {"name": "all", "scopes": ["read", "label", "lead"]})
             own = site.ana.call("POST", "/api/tokens", {"name": "mine", "scopes": ["label"]})
+            looks = site.viewer.call("POST", "/api/tokens", {"name": "looks", "scopes": ["read"]})
             headers = {"lead": {"Authorization": f"Bearer {made['token']}"},
                        "labeler": {"Authorization": f"Bearer {own['token']}"},
+                       "viewer": {"Authorization": f"Bearer {looks['token']}"},
                        None: {}}[role]
             schema = schemathesis.openapi.from_url(f"{url}/api/openapi.json")
             calls = 0
@@ -242,3 +246,5 @@ def test_schemathesis_finds_no_server_error_and_no_undocumented_answer(tmp_path,
                 with suppress(Unsatisfiable):  # what takes no input cannot be called wrongly
                     call()
             assert calls > (300 if role else 100) and broken_rules(db) == []
+            with db.link.reading() as connection:
+                assert audit.check(connection).problems == ()

@@ -14,8 +14,8 @@ from harken.launch.find import find_method, method_names
 from harken.launch.train import train as launch_train
 from stopping import stopped_after
 
-FILES = ("prompts", "demonstrations", "comparisons", "examples")
-"""Examples are demonstrations of other prompts."""
+FILES = ("prompts", "demonstrations", "comparisons", "examples", "annotated")
+"""Examples are demonstrations of other prompts; annotated is a corpus with scores."""
 WORDS = ["red", "blue", "green", "old", "new", "warm", "cold", "tall"]
 
 

@@ -9,7 +9,7 @@ from harken.core.version import __version__
 
 _WHERE = {
     "load": "launch.python", "train": "launch.python", "sample": "launch.python", "score": "launch.python",
-    "evaluate": "launch.python", "next_questions": "launch.python", "open_reward": "launch.rewards",
+    "evaluate": "launch.python", "export": "launch.export", "next_questions": "launch.python", "open_reward": "launch.rewards",
     "read_comparisons": "store.files", "read_demonstrations": "store.files", "read_prompts": "store.files",
     "write_jsonl": "store.files", "open_database": "store.database", "Run": "core.run", "UserError": "core.errors",
     "Prompt": "core.records", "Message": "core.records",
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from harken.labelers.rankings import rankings_of as rankings_of
     from harken.labelers.ratings import ratings_of as ratings_of
     from harken.labelers.votes import votes_of as votes_of
+    from harken.launch.export import export as export
     from harken.launch.python import evaluate as evaluate
     from harken.launch.python import load as load
     from harken.launch.python import next_questions as next_questions

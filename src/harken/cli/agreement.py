@@ -41,7 +41,8 @@ SCALES = ("nominal", "linear", "ordinal", "interval", "ratio", "quadratic")
 FIELDS = ("score", "rating", "label", "value")
 OVERLAP = "Give some of the same prompts to two or more people: four hundred shared pairs tell kappa to about ±0.1."
 NAMELESS = 'Add "labeler": "a7" (any name or number) to each row.'
-FEW = 20
+FEW_ITEMS = 20
+"""With fewer items, or prompts, intervals are called rough."""
 SHOWN = 12
 
 
@@ -103,25 +104,25 @@ def _summary(args: argparse.Namespace, extra: dict[str, Any]) -> Summary:
     return _comparisons(read_comparisons(name).records, args, extra)
 
 
-def _comparisons(said: Any, args: argparse.Namespace, extra: dict[str, Any]) -> Summary:
+def _comparisons(judgments: Any, args: argparse.Namespace, extra: dict[str, Any]) -> Summary:
     from harken.cli.couples import by_couples, by_judge
     from harken.labelers.agreement.summary import summary_of_comparisons
-    if not any(one.labeler for one in said):
+    if not any(one.labeler for one in judgments):
         raise UserError(f"{args.file} names no labeler: two people who differ look like one who changes his mind.",
                         NAMELESS)
     if args.scale != "nominal" or args.field:
         raise UserError(f"{args.file} holds comparisons, which have no scale and no field.", "Leave --scale and --field out.")
-    people = {one.labeler for one in said if one.labeler}
+    people = {one.labeler for one in judgments if one.labeler}
     if args.judge:
-        extra["judge"] = by_judge(said, args.judge, str(args.file))
-        said = [one for one in said if one.labeler != args.judge]
+        extra["judge"] = by_judge(judgments, args.judge, str(args.file))
+        judgments = [one for one in judgments if one.labeler != args.judge]
         people.discard(args.judge)
-    extra["couples"] = by_couples(said)
+    extra["couples"] = by_couples(judgments)
     try:
-        return summary_of_comparisons(said, seed=args.seed)
+        return summary_of_comparisons(judgments, seed=args.seed)
     except ValueError:
         if len(people) == 1:
-            raise UserError(f"{args.file}: all {len(said):,} judgments are by {people.pop()}: agreement takes two people.",
+            raise UserError(f"{args.file}: all {len(judgments):,} judgments are by {people.pop()}: agreement takes two people.",
                             OVERLAP) from None
         raise
 
@@ -141,8 +142,8 @@ def _ratings(name: str, rows: Any, field: str | None) -> Ratings:
 def read_ratings(name: str, rows: Any, field: str | None, items: list[dict[str, Any]] | None = None) -> Ratings:
     """Ratings of a file's rows; rows without a value (null) are left out. Each unit's item is appended to `items`."""
     from harken.labelers.ratings import ratings_of
-    known: set[Any] = set()
-    found: list[tuple[Any, str, float | str]] = []
+    people: set[Any] = set()
+    rated: list[tuple[Any, str, float | str]] = []
     clusters: list[str] = []
     unnamed = 0
     for line, row in rows:
@@ -162,17 +163,17 @@ def read_ratings(name: str, rows: Any, field: str | None, items: list[dict[str, 
             unnamed += 1
             continue
         prompt = json.dumps(item, sort_keys=True)
-        if items is not None and (prompt, row.get("completion")) not in known:
-            known.add((prompt, row.get("completion")))
+        if items is not None and (prompt, row.get("completion")) not in people:
+            people.add((prompt, row.get("completion")))
             items.append({k: row[k] for k in ("item", "prompt", "completion") if k in row})
-        found.append(((prompt, row.get("completion")), str(row["labeler"]), value if isinstance(value, str) else _finite(value)))
+        rated.append(((prompt, row.get("completion")), str(row["labeler"]), value if isinstance(value, str) else _finite(value)))
         clusters.append(prompt)
-    if not found:
+    if not rated:
         if not unnamed:
             raise UserError(f"{name} holds no ratings and no rankings.", "Collect some, or name another file.")
         raise UserError(f"{name}: none of its {unnamed:,} ratings names a labeler.", NAMELESS)
     try:
-        return ratings_of(found, clusters=clusters)
+        return ratings_of(rated, clusters=clusters)
     except ValueError as error:
         raise UserError(f"{name}: {error}.", "Give all ratings on one scale.") from None
 
@@ -202,9 +203,9 @@ def text_of(summary: Summary, name: str) -> str:
     for title, table in sections:
         if table:
             lines += ["", f"{title:26} value  95 % interval     chance  n"]
-            lines += [_line(NAMES[key], found) for key, found in table.items()]
-    clusters = min((a.value.n for a in summary.measures.values() if a), default=FEW)
-    if clusters < FEW:
+            lines += [_line(NAMES[key], agreement) for key, agreement in table.items()]
+    clusters = min((a.value.n for a in summary.measures.values() if a), default=FEW_ITEMS)
+    if clusters < FEW_ITEMS:
         lines.append(f"\n  Only {clusters} independent prompts or items: read the intervals as rough.")
     if summary.measures and ties is not None:
         lines += ["", *_published()]
@@ -213,11 +214,11 @@ def text_of(summary: Summary, name: str) -> str:
     return "\n".join(lines)
 
 
-def _line(name: str, found: Agreement | None) -> str:
-    if found is None:
+def _line(name: str, agreement: Agreement | None) -> str:
+    if agreement is None:
         return f"  {name:24} undefined: every answer is the same"
-    e = found.value
-    return f"  {name:24} {_number(e.value)}  [{_number(e.low)}, {_number(e.high)}]  {_number(found.chance)}  {e.n:,}"
+    e = agreement.value
+    return f"  {name:24} {_number(e.value)}  [{_number(e.low)}, {_number(e.high)}]  {_number(agreement.chance)}  {e.n:,}"
 
 
 def _number(x: float) -> str:

@@ -43,32 +43,32 @@ def annotate(args: argparse.Namespace) -> int:
     from harken.loops.annotate import malformed_of
     if not 1 <= args.workers <= 1024 or not 1e-6 <= args.split_mb <= 1e6:
         raise UserError("--workers and --split-mb must be above 0.", "Leave them out for their defaults.")
-    found = run(args.corpus, args.out, partial(open_scorer, args.scorer), segmenter=args.segment, field=args.text_field,
+    result = run(args.corpus, args.out, partial(open_scorer, args.scorer), segmenter=args.segment, field=args.text_field,
                 documents=args.documents, workers=args.workers, shown=progress,
                 split_bytes=max(1, int(args.split_mb * (1 << 20))))
-    print(f"{args.out}: {found.documents:,} documents, {found.segments:,} segments, scored by {found.scorer}")
+    print(f"{args.out}: {result.documents:,} documents, {result.segments:,} segments, scored by {result.scorer}")
     missing: dict[str, int] = {}
-    for row in found.rows.values():
+    for row in result.rows.values():
         for reason, count in row["missing"].items():
             missing[reason] = missing.get(reason, 0) + count
     for reason, count in sorted(missing.items()):
         print(f"  {count:,} segments have no score: {one_line(reason)}")
-    for reason, part in sorted(malformed_of(found.texts.rows().values()).items()):
+    for reason, part in sorted(malformed_of(result.texts.rows().values()).items()):
         print(f"  {part['count']:,} left out: {one_line(reason)} ({', '.join(map(one_line, part['places']))}"
               f"{', …' if part['count'] > len(part['places']) else ''})")
-    show_scores(found)
+    show_scores(result)
     return 0
 
 
-def show_scores(found: Any) -> None:
+def show_scores(result: Any) -> None:
     """Histograms, and thresholds by share."""
     from harken.stats.histogram import draw, histogram, reached_by, share_reaching
     for level in ("segment", "document"):
-        scores = found.sample(level)
+        scores = result.sample(level)
         print(f"\nscores of {level}s (higher is better; {len(scores):,} looked at)\n{draw(histogram(scores))}")
     print("\nthresholds that a share reaches")
     for level, share in SUGGESTED:
-        scores = found.sample(level)
+        scores = result.sample(level)
         threshold = reached_by(scores, share)
         use = "filter" if level == "document" else "conditional"
         print(f"  the best {share:.0%} of {level}s: --threshold {threshold:.6g}   (for --objective {use}; "

@@ -6,7 +6,7 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from rich.markup import escape
 from rich.progress import Progress
 from sqlalchemy import select
 
+from harken.core.config import columns
 from harken.core.errors import UserError
 from harken.core.terminal import visible
+from harken.store.connection import masked
 from harken.store.database import Database, ImportResult, open_database, read_import
 from harken.store.files import KINDS, counted
 from harken.store.shapes import named_adapter
@@ -91,7 +93,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
 
 def run_import(args: argparse.Namespace) -> int:
     """`harken import`."""
-    fields = columns(args.field)
+    fields = columns(",".join(args.field))
     ignore = [name for names in args.ignore for name in names.split(",")]
     adapter = named_adapter(args.shape) if args.shape else None
     if "://" in args.db or Path(args.db).exists():
@@ -122,26 +124,15 @@ def run_snapshot(args: argparse.Namespace) -> int:
     return 0
 
 
-def columns(given: Sequence[str]) -> dict[str, str]:
-    """`--field prompt=question` as {"prompt": "question"}."""
-    found: dict[str, str] = {}
-    for text in given:
-        name, mark, column = text.partition("=")
-        if not mark or not name or not column or name in found:
-            raise UserError(f"--field {text!r} does not name a column.", "Write it once a field, like --field prompt=question.")
-        found[name] = column
-    return found
-
-
 def project_number(db: Database, name: str | None) -> int | None:
     """The id of a project by its name."""
     if name is None:
         return None
     with db.link.reading() as connection:
-        known = dict(connection.execute(select(projects.c.name, projects.c.id)).tuples().all())
-    if name not in known:
-        raise UserError(f"{db.name} has no project {name!r}.", f"It has: {', '.join(sorted(known)) or 'none'}.")
-    return known[name]  # type: ignore[no-any-return]
+        ids = dict(connection.execute(select(projects.c.name, projects.c.id)).tuples().all())
+    if name not in ids:
+        raise UserError(f"{db.name} has no project {name!r}.", f"It has: {', '.join(sorted(ids)) or 'none'}.")
+    return ids[name]  # type: ignore[no-any-return]
 
 
 def import_summary(result: ImportResult, file: str, db: str) -> str:
@@ -149,7 +140,7 @@ def import_summary(result: ImportResult, file: str, db: str) -> str:
     if result.before:
         lines = [f"{file} was imported on {result.before[:10]}: nothing new to store."]
     else:
-        lines = [f"Stored {_count(result.added, result.kind)} in {db}"]
+        lines = [f"Stored {_count(result.added, result.kind)} in {masked(db)}"]
         if result.already:
             lines.append(f"  {result.already:,} stored before, not stored again")
     if result.repeating:
@@ -160,7 +151,7 @@ def import_summary(result: ImportResult, file: str, db: str) -> str:
     if result.unread:
         lines.append(f"  Fields not read: {counted(result.unread)}")
     lines += [f"  {note} ({n:,})" for note, n in sorted(result.notes.items())]
-    lines.append(f"Next: harken snapshot {result.kind} --db {shlex.quote(str(db))} --out {result.kind}.jsonl")
+    lines.append(f"Next: harken snapshot {result.kind} --db {shlex.quote(masked(db))} --out {result.kind}.jsonl")
     return "\n".join(lines)
 
 

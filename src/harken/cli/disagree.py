@@ -66,22 +66,22 @@ def disagree(args: argparse.Namespace) -> int:
     if note:
         print(note)
     _check_names(votes, args.group_by, way, seats)
-    found = fit_disagreement(votes, group_by=args.group_by, most=args.most, permutations=args.permutations, seed=args.seed,
+    disagreement = fit_disagreement(votes, group_by=args.group_by, most=args.most, permutations=args.permutations, seed=args.seed,
                              watch=waiting)
-    print(describe(found, votes, args.group_by, args.show))
+    print(describe(disagreement, votes, args.group_by, args.show))
     if args.json:
-        model = found.model
+        model = disagreement.model
         weights = jury_group_weights(seats, args.group_by or "", model.names) if seats else model.shares
         scores = centred(model.scores(), votes.prompt)
         one = way(scores, model.names, weights)
-        row = to_json(found, votes) | {"aggregate": str(way), "jury": args.jury, "scores": [
+        row = to_json(disagreement, votes) | {"aggregate": str(way), "jury": args.jury, "scores": [
             {"prompt_id": item[0], "text": item[1], "aggregate": round(float(one[i]), 6),
              "groups": {name: round(float(s), 6) for name, s in zip(model.names, scores[:, i])}}
             for i, item in enumerate(votes.items)]}
         write_text(args.json, json.dumps(row, ensure_ascii=False, allow_nan=False, indent=1) + "\n")
         print(f"wrote {args.json}")
     if args.svg:
-        write_text(args.svg, picture(found, votes))
+        write_text(args.svg, picture(disagreement, votes))
         print(f"wrote {args.svg}")
     return 0
 
@@ -99,12 +99,12 @@ def _check_names(votes: Any, by: str | None, way: Any, seats: Any) -> None:
         raise UserError(f"--jury seats {tagged[0]}, and groups are looked for in the votes.", f"Add --group-by {tagged[0].tag}.")
 
 
-def describe(found: Any, votes: Any, by: str | None, show: int) -> str:
+def describe(result: Any, votes: Any, by: str | None, show: int) -> str:
     """The findings in words."""
     import numpy as np  # not above: it would be loaded for every command
 
     from harken.draw.disagreement import excerpt
-    model, cast = found.model, np.bincount(votes.labeler, minlength=len(votes.labelers))
+    model, cast = result.model, np.bincount(votes.labeler, minlength=len(votes.labelers))
     names = [one_line(n) for n in model.names]
     people = int((cast > 0).sum())
     fifth = float(np.sort(cast)[::-1][:max(1, people // 5)].sum() / cast.sum())
@@ -112,33 +112,34 @@ def describe(found: Any, votes: Any, by: str | None, show: int) -> str:
     if fifth > 0.6 and people >= 5:
         lines.append(f"  a fifth of the people cast {fifth:.0%} of the votes: they speak for the rest here")
     lines += [f"  {kind}: {share:.0%} of {n:,} couples of votes on one pair differ"
-              for kind, (share, n) in found.observed.items() if n]
-    if not any(n for _, n in found.observed.values()):
+              for kind, (share, n) in result.observed.items() if n]
+    if not any(n for _, n in result.observed.values()):
         lines.append("  no pair was judged by two people: what follows rests on the model alone")
     if len(model.names) == 1:
         lines.append("One group suffices: the votes show no kinds of people that would predict new votes better. "
                      "What people differ in is noise, or tastes too fine for these votes.")
     else:
-        kind = "Difference of values" if found.values else "No difference of values is established"
+        kind = "Difference of values" if result.values else "No difference of values is established"
         lines.append(f"{kind} between {', '.join(f'{n} ({s:.0%} of people)' for n, s in zip(names, model.shares))}.")
-        share = found.share
+        share = result.share
         lines.append(f"  of all disagreement {share.value:.1%} lies between groups ({share.level:.0%} interval "
                      f"{share.low:.1%} – {share.high:.1%}); {1 - share.value:.1%} is noise within them")
-    if found.p_value is not None:
-        lines.append(f"  chance of as much with groups dealt at random: p = {found.p_value:.3g} "
-                     f"({found.permutations} permutations)")
-    if found.gain is not None:
+    if result.p_value is not None:
+        lines.append(f"  chance of as much with groups dealt at random: p = {result.p_value:.3g} "
+                     f"({result.permutations} permutations)")
+    if result.gain is not None:
         what = "groups by " + by if by else f"{max(2, len(model.names))} groups found in the votes"
-        gain, judged = found.gain, "" if found.gain.low > 0 else ": no better prediction"
+        gain, judged = result.gain, "" if result.gain.low > 0 else ": no better prediction"
         lines.append(f"  {what} add {gain.value:+.4f} nats a held-out vote [{gain.low:+.4f}, {gain.high:+.4f}]{judged}")
-    for name in found.inverted:
+    for name in result.inverted:
         lines.append(f"  {one_line(name)} is another group upside down: a scale read the wrong way looks the same")
-    if found.items and show:
-        lines.append(f"Items on which groups differ ({len(found.items)} of {found.tested}; 5 % wrong signs expected among them):")
-        for one in found.items[:show]:
+    if result.items and show:
+        lines.append(f"Items on which groups differ ({len(result.items)} of {result.tested}; "
+                     "5 % wrong signs expected among them):")
+        for one in result.items[:show]:
             gap = one.gap
             lines.append(f"  {gap.value:.2f} [{gap.low:.2f}, {gap.high:.2f}]  higher with {one_line(one.high)} than "
                          f"{one_line(one.low)}: {excerpt(votes.items[one.item][1], 70)}")
-    elif len(model.names) > 1 and not found.items:
-        lines.append(f"No single item differs surely ({found.tested} looked at).")
+    elif len(model.names) > 1 and not result.items:
+        lines.append(f"No single item differs surely ({result.tested} looked at).")
     return "\n".join(lines)

@@ -22,7 +22,7 @@ from harken.core.seeds import derive_seed
 from harken.engines.hf import Engine, resolve_dtype
 from harken.engines.loading import locate
 from harken.engines.sampler import HFSampler
-from harken.evals.capability import document_nll, read_documents
+from harken.evals.capability import document_nll
 from harken.launch.find import find_method
 from harken.launch.models import open_engine
 from harken.launch.train import train as launch_train
@@ -32,6 +32,7 @@ from harken.stats.winrate import win_rate
 from harken.store.database import open_database
 from harken.store.files import write_jsonl
 from harken.store.snapshots import snapshot
+from harken.text.documents import read_documents
 
 MAX_TOKENS = 48
 PROMPTS = 168
@@ -59,14 +60,14 @@ class Quickstart:
             raise UserError(f"{self.out} is not a quickstart's folder.", "Choose another --out.")
         self.out.mkdir(parents=True, exist_ok=True)
         settings = {"command": "quickstart", "model": self.model, "seed": self.seed, "dtype": self.dtype}
-        known = self.out / "config.json"
-        if known.exists() and read_json(known) != settings:
+        config = self.out / "config.json"
+        if config.exists() and read_json(config) != settings:
             raise UserError(f"{self.out} holds a quickstart with other settings.", "Choose another --out, or remove it.")
-        if not known.exists():
+        if not config.exists():
             created = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             write_json(self.out / "lineage.json", {"model": self.model, "prompts, labelers, gold": "sandbox",
                                                    "code": code_version(), "created": created})
-            write_json(known, settings)
+            write_json(config, settings)
         if (self.out / "summary.json").exists():
             print(f"{self.out} is finished; here are its figures. Remove the folder to run it again.")
             return self._show(read_json(self.out / "summary.json"))
@@ -122,9 +123,9 @@ class Quickstart:
         prompts, options = [d.prompt for d in demonstrations], [[d.completion] for d in demonstrations]
         for name, count in SOURCES.items():
             with progress(f"answers of {name}", len(prompts)) as advance:
-                found = HFSampler(self._engine(name)).sample(prompts, count, max_tokens=MAX_TOKENS,
+                sampled = HFSampler(self._engine(name)).sample(prompts, count, max_tokens=MAX_TOKENS,
                                                              seed=derive_seed(self.seed, "feedback", name), advance=advance)
-            for row, samples in zip(options, found):
+            for row, samples in zip(options, sampled):
                 row += [s.text for s in samples]
         rng = np.random.default_rng(self.seed)
         judgments = make_judgments(prompts, options, crowd(self.seed), rng, overlap=OVERLAP)
@@ -142,29 +143,29 @@ class Quickstart:
         for name in ("base", "sft", "rloo"):
             sampler = HFSampler(self._engine(name))
             with progress(f"test answers of {name}", len(prompts)) as advance:
-                found = sampler.sample(prompts, ANSWERS, max_tokens=MAX_TOKENS, seed=derive_seed(self.seed, "test"),
+                sampled = sampler.sample(prompts, ANSWERS, max_tokens=MAX_TOKENS, seed=derive_seed(self.seed, "test"),
                                        advance=advance)
-            texts[name] = [[s.text for s in group] for group in found]
+            texts[name] = [[s.text for s in group] for group in sampled]
             if name == "rloo":
-                kl = self._kl(sampler, found, prompts)
+                kl = self._kl(sampler, sampled, prompts)
         scores = {name: gold.score(prompts, t) for name, t in texts.items()}
         nll = {name: document_nll(self._engine(name), read_documents(str(_prose()))) for name in texts}
         write_json(self.out / "evaluation.json", {"scores": scores, "nll": nll, "kl": kl})
         write_jsonl(target, ({**p.to_json(), **{n: texts[n][i][0] for n in texts},
                               "gold": {n: scores[n][i][0] for n in texts}} for i, p in enumerate(prompts)))
 
-    def _kl(self, sampler: HFSampler, found: Any, prompts: Any) -> list[list[float]]:
+    def _kl(self, sampler: HFSampler, samples: Any, prompts: Any) -> list[list[float]]:
         """log π(y) - log π_SFT(y) of every RLOO answer, in nats, both by the same forward pass."""
         from harken.core.protocols import Tree
         template = sampler.engine.template
-        trees = [Tree(template.prompt_ids(p), tuple(s.ids for s in group)) for p, group in zip(prompts, found)]
+        trees = [Tree(template.prompt_ids(p), tuple(s.ids for s in group)) for p, group in zip(prompts, samples)]
         ours, theirs = (e.logprobs(trees) for e in (sampler.engine, self._engine("sft")))
         return [[float((a - b).sum()) for a, b in zip(x, y)] for x, y in zip(ours, theirs)]
 
     def _summary(self) -> dict[str, Any]:
-        found = read_json(self.out / "evaluation.json")
+        evaluation = read_json(self.out / "evaluation.json")
         reward = read_json(self.out / "reward_model" / "result.json")
-        scores, nll = found["scores"], found["nll"]
+        scores, nll = evaluation["scores"], evaluation["nll"]
         summary: dict[str, Any] = {"reward_model": {k: reward[k] for k in ("accuracy", "accuracy_labelers", "baselines")},
                                    "base": {"gold": _mean(scores["base"])}}
         for name in ("sft", "rloo"):
@@ -172,7 +173,7 @@ class Quickstart:
                              "gold_win_rate": win_rate(scores[name], scores["base"]).value.to_json(),
                              "nll_change": paired_difference(nll[name], nll["base"]).to_json()}
         summary["rloo"]["gold_win_rate_over_sft"] = win_rate(scores["rloo"], scores["sft"]).value.to_json()
-        summary["rloo"]["kl"] = _mean(found["kl"])
+        summary["rloo"]["kl"] = _mean(evaluation["kl"])
         summary["seconds"] = round(sum(read_json(self.out / "stages.json").values()), 1)
         return summary
 
@@ -185,7 +186,9 @@ class Quickstart:
         return float(stages[label])
 
     def _show(self, summary: dict[str, Any]) -> dict[str, Any]:
-        line = lambda label, e: print(f"  {label:38} {Estimate.from_json(e)}")  # noqa: E731
+        def line(label: str, estimate: dict[str, Any]) -> None:
+            print(f"  {label:38} {Estimate.from_json(estimate)}")
+
         print("\nReward model")
         line("accuracy, held-out prompts", summary["reward_model"]["accuracy"])
         if summary["reward_model"]["accuracy_labelers"]:
@@ -207,7 +210,7 @@ class Quickstart:
         return summary
 
 
-def _mean(rows: list[list[float]]) -> dict[str, float]:
+def _mean(rows: list[list[float]]) -> dict[str, float | None]:
     return mean_interval([sum(row) / len(row) for row in rows]).to_json()
 
 

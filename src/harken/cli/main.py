@@ -30,8 +30,8 @@ the loop:
 harken quickstart runs all of it on a small real model, offline."""
 
 
-COMMANDS = ("data", "studio", "agreement", "aggregate", "rank", "labelers", "goals", "next", "disagree", "rewards", "annotate",
-            "surgery", "models", "evals", "report", "doctor", "quickstart")
+COMMANDS = ("data", "studio", "serve", "export", "agreement", "aggregate", "rank", "labelers", "goals", "next", "disagree",
+            "rewards", "annotate", "surgery", "models", "evals", "sweep", "report", "doctor", "quickstart")
 """The files of the commands, in the order of `harken --help`; each has `add_commands`."""
 
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return complain(str(error))
     except KeyboardInterrupt:
-        resumes = argv[:1] and argv[0] in ("train", "fit", "eval", "quickstart", "average", "annotate")
+        resumes = argv[:1] and argv[0] in ("train", "fit", "eval", "quickstart", "average", "annotate", "sweep")
         return complain(f"interrupted{'; the same command continues the run.' if resumes else '.'}", 130)
     except BrokenPipeError:  # the reader has seen enough (harken … | head)
         forget_output()

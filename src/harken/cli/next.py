@@ -22,7 +22,7 @@ examples:
   harken next --db feedback.db --assign --out queue.jsonl                              and whom to ask"""
 
 STRATEGIES = ("bald", "d_optimal", "random", "margin", "diversity", "thompson")
-MOST = 9
+MOST_OPTIONS = 9
 
 
 def add_commands(commands: Any) -> None:
@@ -34,7 +34,7 @@ def add_commands(commands: Any) -> None:
     p.add_argument("--candidates", help="JSON Lines of prompt and completions, as harken sample writes")
     p.add_argument("--out", required=True, type=Path, help="file to write: a question a line, the best first")
     p.add_argument("--n", type=int, default=20, help="questions (default 20)")
-    p.add_argument("--most", type=int, default=2, help=f"options of a question at most, to {MOST} (default 2: pairs)")
+    p.add_argument("--most", type=int, default=2, help=f"options of a question at most, to {MOST_OPTIONS} (default 2: pairs)")
     p.add_argument("--assign", action="store_true", help="choose for whom, too: at most twice an equal share each (pairs only)")
     p.add_argument("--strategy", choices=STRATEGIES, default="bald", help="how pairs are chosen (default bald)")
     p.add_argument("--explore", type=float, default=0.25, help="share of pairs picked at random, as a check (default 0.25)")
@@ -104,7 +104,7 @@ def read_samples(path: Path) -> Iterator[tuple[Prompt, list[str]]]:
 
 def _check(args: argparse.Namespace) -> None:
     from harken.store.files import check_out
-    for name, low, high in (("n", 1, 10**6), ("most", 2, MOST), ("dimensions", 11, 512)):
+    for name, low, high in (("n", 1, 10**6), ("most", 2, MOST_OPTIONS), ("dimensions", 11, 512)):
         if not low <= getattr(args, name) <= high:
             raise UserError(f"--{name} must lie between {low} and {high}, found {getattr(args, name)}.", "Choose another.")
     if not 0 <= args.explore <= 1:

@@ -156,21 +156,21 @@ def _matrix(ranking: Ranking, order: list[str]) -> list[str]:
 
 def _notes(ranking: Ranking, c: dict[str, int]) -> list[str]:
     """What a reader would take for something else."""
-    said = []
+    notes = []
     if c["missing"]:
-        said.append(f"{c['missing']:,} rows or pairs have no verdict and are left out, not counted as ties.")
+        notes.append(f"{c['missing']:,} rows or pairs have no verdict and are left out, not counted as ties.")
     if c["inconsistent"]:
-        said.append(f"{c['inconsistent']:,} verdicts changed with the order of the answers: counted as ties.")
+        notes.append(f"{c['inconsistent']:,} verdicts changed with the order of the answers: counted as ties.")
     if c["identical_texts"]:
-        said.append(f"{c['identical_texts']:,} votes are between models that gave the same text: they say nothing of either.")
+        notes.append(f"{c['identical_texts']:,} votes are between models that gave the same text: they say nothing of either.")
     if c["same_model"]:
-        said.append(f"{c['same_model']:,} pairs are by one model and are left out.")
+        notes.append(f"{c['same_model']:,} pairs are by one model and are left out.")
     if ranking.prompts < 30:
-        said.append(f"Only {ranking.prompts} prompts: read the intervals as rough.")
+        notes.append(f"Only {ranking.prompts} prompts: read the intervals as rough.")
     if cycles := ranking.cycles():
-        said.append(f"{len(cycles)} triples go round in a circle, like {' > '.join(map(one_line, cycles[0]))} > "
+        notes.append(f"{len(cycles)} triples go round in a circle, like {' > '.join(map(one_line, cycles[0]))} > "
                     f"{one_line(cycles[0][0])}: one score a model cannot say that.")
-    return ["", *(f"  {x}" for x in said)] if said else []
+    return ["", *(f"  {x}" for x in notes)] if notes else []
 
 
 def _some(names: list[str]) -> str:

@@ -142,20 +142,20 @@ def explain(reward: Reward, name: str, choices: Sequence[Choice], scores: Sequen
     if parts_of is None:
         raise UserError(f"{name} cannot explain its scores: they are one learnt number.",
                         "Fit a reward that can: harken fit compositional.")
-    found: list[Any] = parts_of([c.prompt for c in choices], [c.options for c in choices])
-    first = next((i for i, row in enumerate(found) if any(row)), None)
+    explained: list[Any] = parts_of([c.prompt for c in choices], [c.options for c in choices])
+    first = next((i for i, row in enumerate(explained) if any(row)), None)
     if first is None:
         print("  No completion has a score to explain.")
-        return found
+        return explained
     print(f"  {choices[first].prompt.text[:100]!r}")
-    given = [parts or {} for parts in found[first]]
+    given = [parts or {} for parts in explained[first]]
     names = sorted({n for parts in given for n in parts}, key=lambda n: -max(abs(parts.get(n, 0.0)) for parts in given))
     labels = [chr(ord("A") + i % 26) for i in range(len(given))]
     print(f"  {'':22}" + "".join(f"{label:>9}" for label in labels))
     for n in [*names, "score"]:
         cells = [score if n == "score" else parts.get(n) for score, parts in zip(scores[first], given)]
         print(f"  {one_line(n):22}" + "".join(f"{'–' if c is None else format(c, '+.3f'):>9}" for c in cells))
-    return found
+    return explained
 
 
 def average(args: argparse.Namespace) -> int:
@@ -164,8 +164,9 @@ def average(args: argparse.Namespace) -> int:
     import_extra("harken.engines.averaging")
     from harken.core.files import read_json
     from harken.engines.averaging import average as mean
-    from harken.engines.averaging import check_alike
+    from harken.engines.averaging import check_alike, check_once
     from harken.engines.hf import Engine
+    check_once(args.runs)
     check_alike(args.runs)
     members = [model_identity(r) for r in args.runs]
     first = read_json(Path(args.runs[0]) / "config.json")

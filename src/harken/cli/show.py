@@ -16,7 +16,7 @@ def show_result(path: Path, result: dict[str, Any]) -> None:
         if isinstance(value, dict) and {"value", "low", "high", "n"} <= value.keys():
             print(f"  {name}: {Estimate.from_json(value)}")
         elif name == "labelers" and isinstance(value, dict):
-            print(f"  {name}: " + ", ".join(f"{one_line(who)} beta {found['beta']:.2f}" for who, found in list(value.items())[:8])
+            print(f"  {name}: " + ", ".join(f"{one_line(who)} beta {row['beta']:.2f}" for who, row in list(value.items())[:8])
                   + (f" and {len(value) - 8} more" if len(value) > 8 else ""))
         elif isinstance(value, dict):
             parts = {k: f"{v['value']:.3f}" if isinstance(v, dict) and "value" in v else v for k, v in value.items()}

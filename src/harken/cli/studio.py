@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
+from harken.core.config import MAX_TOKENS
 from harken.core.errors import UserError
-from harken.core.terminal import one_line
+from harken.core.terminal import one_line, visible
+from harken.store.connection import masked
+from harken.store.private import readable_by_others
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 STUDIO_HELP = """\
@@ -21,15 +25,9 @@ examples:
   harken users add ada --role lead --db feedback.db    the first account; asks for a password
   harken studio --db feedback.db --host 0.0.0.0        for a team; put TLS in front (docs/studio-api.md)"""
 
-
-EXPORT_HELP = """\
-Writes what counts: undone and withdrawn judgments, gold questions and repeats are left out. For training take a snapshot
-instead (harken snapshot), which has a hash and is never overwritten; exports are for other tools."""
-EXPORT_EXAMPLES = """\
-examples:
-  harken export comparisons --out pairs.jsonl --shape trl       chosen and rejected, tied pairs left out
-  harken export comparisons --out pairs.parquet --shape trl_ties
-  harken export ratings --out ratings.jsonl --project helpful"""
+AUDIT_HELP = """\
+Works out anew what each answer's hash must be, and compares every answer, import, retraction, account and item with the
+events that made them, in both directions. Says where they differ; changes nothing. Ends with 1 if anything does."""
 ASK_HELP = """\
 Puts what is to be judged into a project. Items of the file that are there already are not added again. Each answer's
 source is kept in the database and never shown to labelers."""
@@ -51,6 +49,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     p.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)")
     p.add_argument("--public-name", action="append", default=[], metavar="HOST",
                    help="host name that browsers use for it behind a proxy; may be given more than once")
+    p.add_argument("--idle-hours", type=float, default=72.0, metavar="N",
+                   help="a login that was not used for so long ends (default: 72)")
     p.set_defaults(handler=serve)
 
     p = commands.add_parser("users", help="accounts of the studio: add, password, list, withdraw")
@@ -75,15 +75,6 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _db(a)
     a.set_defaults(handler=withdraw)
 
-    p = commands.add_parser("export", help="write what was said, in Harken's shapes or TRL's", description=EXPORT_HELP,
-                            epilog=EXPORT_EXAMPLES, formatter_class=layout)
-    p.add_argument("what", choices=("comparisons", "demonstrations", "ratings", "edits", "prompts"))
-    p.add_argument("--out", metavar="FILE", required=True, help=".jsonl, .jsonl.gz or .parquet")
-    p.add_argument("--shape", choices=("harken", "trl", "trl_ties"), default="harken")
-    p.add_argument("--project", metavar="NAME", help="only this project of the studio")
-    p.add_argument("--purpose", choices=("train", "eval"), help="only projects of this purpose; imports count as train")
-    _db(p)
-    p.set_defaults(handler=export)
     p = commands.add_parser("ask", help="put prompts and completions of a file into a project of the studio",
                             description=ASK_HELP, epilog=ASK_EXAMPLES, formatter_class=layout)
     p.fill = _ask_options  # type: ignore[attr-defined]  # every parser of `cli` has it
@@ -93,6 +84,12 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     p.add_argument("--out", metavar="FILE", required=True, help="new file")
     _db(p)
     p.set_defaults(handler=backup)
+    p = commands.add_parser("audit", help="check every row of a database against its audit", description=AUDIT_HELP,
+                            formatter_class=layout)
+    p.add_argument("--expect", metavar="HASH", help="how the audit ended at an earlier time, as a backup or the page Settings "
+                   "showed it: shows that nothing after it was removed")
+    _db(p)
+    p.set_defaults(handler=audit)
     p = commands.add_parser("restore", help="put a backup back into a new database")
     p.add_argument("file", metavar="FILE", help="a backup")
     _db(p)
@@ -112,7 +109,7 @@ def _ask_options(p: argparse.ArgumentParser) -> None:
                    "--endpoint its name there")
     p.add_argument("--endpoint", metavar="URL", help="ask the model at this OpenAI-compatible /v1 address")
     p.add_argument("--n", type=int, help="answers to each prompt (default: 4; of a comparison 2, to improve 1)")
-    p.add_argument("--max-tokens", type=int, default=512, help="longest answer in tokens (default: 512)")
+    p.add_argument("--max-tokens", type=int, default=MAX_TOKENS, help=f"longest answer in tokens (default: {MAX_TOKENS})")
     p.add_argument("--temperature", type=float, default=1.0, help="of sampling (default: 1.0)")
     _db(p)
 
@@ -126,6 +123,8 @@ def serve(args: argparse.Namespace) -> int:
     from harken.store.database import open_database
     from harken.studio import app as studio_app
     from harken.web import accounts
+    from harken.web.address import public_address
+    from harken.web.patience import MOST_CONNECTIONS, Patient
     db = open_database(args.db)
     loopback = args.host in LOOPBACK
     with db.link.reading() as tx:
@@ -133,28 +132,54 @@ def serve(args: argparse.Namespace) -> int:
         lead = accounts.has_lead(tx)
     if not loopback and not lead:
         raise UserError(f"--host {args.host} lets other machines in, and no lead has a password yet.",
-                        f"Make an account first: harken users add NAME --role lead --db {args.db}")
+                        f"Make an account first: harken users add NAME --role lead --db {masked(args.db)}")
     if db.backup:
         print(f"The database was brought up to date; as it was before: {db.backup}")
-    hosts = (*studio_app.LOOPBACK, *args.public_name) if loopback else None
+        _tell_shared_names(db)
+    # Names are checked wherever somebody gave them; on an open address without names, whatever name is used must do.
+    own = f"[{args.host}]" if ":" in args.host else args.host  # as a Host header has it
+    hosts = (*studio_app.LOOPBACK, own, *args.public_name) if loopback or args.public_name else None
+    if hosts is None:
+        print(f"--host {args.host} without --public-name: requests under any host name are answered. Name the one that people "
+              "use, so that pages of others cannot reach the studio under theirs.", file=sys.stderr)
+    if db.link.is_file and readable_by_others(Path(db.name)):
+        print(f"{db.name} can be read by other accounts of this machine: people's answers and password hashes are in it.\n"
+              f"  chmod 600 {shlex.quote(db.name)}*", file=sys.stderr)
     sys.setswitchinterval(0.001)  # the writer hands over after 1 ms, not 5: an answer is not kept waiting by the next one's work
-    studio = studio_app.Studio(db, single_user=alone and loopback, hosts=hosts)
+    studio = studio_app.Studio(db, single_user=alone and loopback, hosts=hosts, idle_hours=args.idle_hours)
     config = uvicorn.Config(studio_app.create_app(studio), host=args.host, port=args.port, log_level="warning", access_log=False,
                             server_header=False, ws="none", lifespan="on", timeout_graceful_shutdown=5,
-                            h11_max_incomplete_event_size=32_768, proxy_headers=bool(args.public_name))
-    sock = _bind(config, args)
+                            h11_max_incomplete_event_size=32_768, http=Patient,
+                            limit_concurrency=MOST_CONNECTIONS, proxy_headers=bool(args.public_name))
+    sock = bind(config, args)
     port = sock.getsockname()[1]
-    shown = "localhost" if loopback else args.host
-    print(f"Harken studio: http://{shown}:{port}\n  database: {db.name}")
+    address = public_address(args.host, port, tuple(args.public_name))
+    studio.address = "" if loopback and not args.public_name else address
+    print(f"Harken studio: {address}\n  database: {db.name}")
+    if not loopback and not args.public_name:
+        print("  Plain HTTP: whoever shares the network can read passwords and answers. For more than a trusted network put TLS\n"
+              "  in front (deploy/, docs/studio.md); other machines' firewalls must let this port in.")
+    elif loopback and not studio.single_user and not args.public_name:
+        print("  This machine alone: to let others in, --host 0.0.0.0 (a trusted network) or a proxy with TLS (deploy/).")
     print("  One person, no login. To invite labelers make your account first: on the page People, or "
-          f"harken users add NAME --role lead --db {args.db}" if studio.single_user else
+          f"harken users add NAME --role lead --db {masked(args.db)}" if studio.single_user else
           "  Log in as a lead to invite labelers: the page People makes the links.")
     sys.stdout.flush()
     uvicorn.Server(config).run(sockets=[sock])
     return 0
 
 
-def _bind(config: Any, args: argparse.Namespace) -> Any:
+def _tell_shared_names(db: Any) -> None:
+    """Accounts of before whose names differ in case or form only: both are kept."""
+    from sqlalchemy import select
+
+    from harken.store.studio_schema import events
+    with db.link.reading() as tx:
+        for body in tx.scalars(select(events.c.body).where(events.c.kind == "name_shared")):
+            print(f"  Two accounts were named {one_line(body['name'])}: one now signs in as \"{one_line(body['signs_in_as'])}\".")
+
+
+def bind(config: Any, args: argparse.Namespace) -> Any:
     """Listens before anything is printed: whoever reads the address can call it."""
     import socket
     sock = socket.socket(socket.AF_INET6 if ":" in args.host else socket.AF_INET)
@@ -178,12 +203,12 @@ def add_user(args: argparse.Namespace) -> int:
     from harken.web.errors import ApiError
     password = _password(args)
     try:
-        hashed = accounts.hash_password(password)
+        hashed = accounts.hash_password(password, args.name)
         with open_database(args.db) as db, db.link.writing() as tx:
             accounts.add_user(tx, args.name, hashed, args.role, datetime.now(UTC))
     except ApiError as error:
         raise UserError(error.message, error.hint) from None
-    print(f"{args.name} can log in as {args.role}.\nNext: harken studio --db {args.db}")
+    print(f"{args.name} can log in as {args.role}.\nNext: harken studio --db {masked(args.db)}")
     return 0
 
 
@@ -196,7 +221,7 @@ def change_password(args: argparse.Namespace) -> int:
     from harken.web.errors import ApiError
     password = _password(args)
     try:
-        hashed = accounts.hash_password(password)
+        hashed = accounts.hash_password(password, args.name)
         with open_database(args.db, create=False) as db, db.link.writing() as tx:
             accounts.set_password(tx, args.name, hashed, datetime.now(UTC))
     except ApiError as error:
@@ -207,6 +232,9 @@ def change_password(args: argparse.Namespace) -> int:
 
 def _password(args: argparse.Namespace) -> str:
     if args.password_file:
+        if readable_by_others(Path(args.password_file)):
+            print(f"{args.password_file} can be read by other accounts of this machine: chmod 600 it, and remove it "
+                  "afterwards.", file=sys.stderr)
         try:
             return Path(args.password_file).read_text(encoding="utf-8").split("\n")[0].rstrip("\r")
         except OSError as error:
@@ -225,12 +253,15 @@ def list_users(args: argparse.Namespace) -> int:
     from sqlalchemy import select
 
     from harken.store.database import open_database
+    from harken.store.names import name_key
     from harken.store.studio_schema import users
     with open_database(args.db, create=False) as db, db.link.reading() as tx:
         rows = tx.execute(select(users).order_by(users.c.id)).fetchall()
     for row in rows:
-        print(f"{one_line(row.name)}  {row.role}  {row.state}{'  held out' if row.held_out else ''}  since {row.created_at[:10]}")
-    print(f"{len(rows)} account{'s' * (len(rows) != 1)} in {args.db}")
+        shared = "" if row.name_key == name_key(row.name) else f"  signs in as {one_line(row.name_key)}"
+        held = "  held out" if row.held_out else ""
+        print(f"{one_line(row.name)}{shared}  {row.role}  {row.state}{held}  since {row.created_at[:10]}")
+    print(f"{len(rows)} account{'s' * (len(rows) != 1)} in {masked(args.db)}")
     return 0
 
 
@@ -251,30 +282,6 @@ def withdraw(args: argparse.Namespace) -> int:
     if touched and not used:
         print(f"  no run below {', '.join(args.runs)} used them")
     return 0
-
-
-def export(args: argparse.Namespace) -> int:
-    """`harken export`."""
-    from harken.cli.data import project_number
-    from harken.store.database import open_database
-    from harken.studio.work.exports import export_rows, write_rows
-    with open_database(args.db, create=False) as db:
-        project = project_number(db, args.project)
-        rows = write_rows(Path(args.out), export_rows(db, args.what, args.shape, project=project, purpose=args.purpose))
-        mixed = {} if args.purpose or project else _purposes(db)
-    print(f"Wrote {rows:,} rows to {args.out}")
-    if len(mixed) > 1:
-        print(f"  It mixes projects for training and for evaluation ({', '.join(mixed)}), which were asked with different "
-              "priorities. Take one with --purpose.", file=sys.stderr)
-    return 0
-
-
-def _purposes(db: Any) -> list[str]:
-    from sqlalchemy import select
-
-    from harken.store.studio_schema import projects
-    with db.link.reading() as tx:
-        return sorted(tx.scalars(select(projects.c.purpose).where(projects.c.items_done > 0).distinct()))
 
 
 def ask(args: argparse.Namespace) -> int:
@@ -312,14 +319,14 @@ def ask(args: argparse.Namespace) -> int:
         except ApiError as error:
             raise UserError(error.message, error.hint) from None
     new = "" if project else f", a new project ({args.kind})"
-    print(f"Added {result['added']:,} items to {args.project} in {args.db}{new}")
+    print(f"Added {result['added']:,} items to {args.project} in {masked(args.db)}{new}")
     if result["already"]:
         print(f"  {result['already']:,} were there already")
     if result["names_its_maker"]:
         print(f"  {result['names_its_maker']:,} have an answer that says which model wrote it: labelers are not blind to those")
     if result["repeats_an_answer"]:
         print(f"  {result['repeats_an_answer']:,} with the same completion twice: labelers will compare an answer with itself")
-    print(f"Next: harken studio --db {args.db}")
+    print(f"Next: harken studio --db {masked(args.db)}")
     return 0
 
 
@@ -333,7 +340,7 @@ def generated(args: argparse.Namespace, kind: str) -> list[dict[str, Any]]:
         raise UserError(f'"{kind}" takes no answers of a model.' if not most else
                         f'"{kind}" takes {f"{fewest} to {most}" if fewest < most else most} answers to a prompt, --n says {n}.',
                         "Leave --model away." if not most else "Give another --n, or none.")
-    prompts = [prompt for path in args.files for prompt in read_prompts(path).records]
+    prompts = [prompt for path in args.files for prompt in read_prompts(path, further=False).records]
     source = f"{args.model}{f' at {args.endpoint}' if args.endpoint else ''}, temperature {args.temperature}, " \
              f"max_tokens {args.max_tokens}"
     items, empty = [], 0
@@ -371,7 +378,27 @@ def backup(args: argparse.Namespace) -> int:
     from harken.store.database import open_database
     with open_database(args.db, create=False) as db:
         done = copies.backup(db.link, args.out)
-    print(f"Copied {args.db} to {done.path} and verified it: {_counts(done)}")
+    print(f"Copied {masked(args.db)} to {done.path} and verified it: {_counts(done)}")
+    return 0
+
+
+def audit(args: argparse.Namespace) -> int:
+    """`harken audit`."""
+    from harken.store import audit as audits
+    from harken.store.database import open_database
+    with open_database(args.db, create=False) as db, db.link.reading() as connection:
+        report = audits.check(connection, args.expect)
+    for problem in report.problems:
+        print(visible(problem))
+    if report.problems:
+        n = len(report.problems)
+        print(f"{masked(args.db)} does not hold what its audit says: {n}{' or more' if n == audits.MOST_PROBLEMS else ''} "
+              f"difference{'s' * (n != 1)}. Compare with a backup from before.")
+        return 1
+    rows = ", ".join(f"{report.rows[name]:,} {name}" for name in ("judgments", "retractions", "items", "users", "imports"))
+    print(f"{masked(args.db)} holds what its audit says: {rows}")
+    print(f"  its {report.rows['events']:,} events end in {report.end or 'nothing'}")
+    print("  Keep this hash: harken audit --expect shows later that nothing before it was removed.")
     return 0
 
 
@@ -385,7 +412,7 @@ def restore(args: argparse.Namespace) -> int:
 
 def _counts(done: Any) -> str:
     rows = ", ".join(f"{done.rows[name]:,} {name}" for name in ("judgments", "prompts", "items", "users"))
-    return f"{rows}\n  the audit of {done.rows['events']:,} events ends in {done.chain[:16] or 'nothing'}"
+    return f"{rows}\n  the audit of {done.rows['events']:,} events ends in {done.chain or 'nothing'}"
 
 
 def _db(command: argparse.ArgumentParser) -> None:

@@ -28,7 +28,8 @@ def run(argv: list[str]) -> int:
     method = find_method(argv[0])
     parser = Parser(f"harken train {argv[0]}", description=method.__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, help="config.json of a run to repeat; other options override it")
+    parser.add_argument("--config", type=Path,
+                        help="settings in YAML, TOML or JSON (a run's config.json repeats it); other options override it")
     presets: dict[str, dict[str, Any]] = getattr(method, "PRESETS", {})
     if presets:
         parser.add_argument("--preset", choices=presets, help="settings of a known run; other options override them")
@@ -36,8 +37,8 @@ def run(argv: list[str]) -> int:
     args = parser.parse_args(argv[1:])
     base: dict[str, Any] = {}
     if args.config:
-        from harken.core.files import read_json
-        base = {k: v for k, v in read_json(args.config).items() if k not in ("command", "base", "reward_base", "out")}
+        from harken.core.recipes import read_settings
+        base = {k: v for k, v in read_settings(args.config).items() if k not in ("command", "base", "reward_base", "out")}
     if presets and args.preset:
         base |= presets[args.preset]
     config: RunConfig = make_config(method.Config, args, base, str(args.config))

@@ -21,19 +21,25 @@ from pathlib import Path
 from typing import Any
 
 from harken.core.errors import UserError
+from harken.core.find import nearest
 from harken.core.seeds import MOST_SEED
 
+MAX_TOKENS = 256
+"""Longest completion where nothing is said, of every command."""
 NAMES = ("file", "model", "reward")
 """What a setting may name: the launcher checks it before anything is loaded, and its identity joins the run's lineage."""
 
 
 def setting(default: Any, *, least: float | None = None, above: float | None = None, most: float | None = None,
-            below: float | None = None, one_of: Sequence[str] = (), names: str = "", required: bool = False) -> Any:
+            below: float | None = None, one_of: Sequence[str] = (), names: str = "", required: bool = False,
+            repeats: bool = False, full: float | None = None) -> Any:
     """A field with its bounds: a number between them, or one of the words. `names` says that it names a file, a model or a
-    reward (empty: none is used); `required`, that it must be given."""
+    reward (empty: none is used); `required`, that it must be given; `repeats`, that its option may be given several times,
+    which is the same as commas; `full`, the default where every parameter is trained."""
     assert not names or names in NAMES, names
     bounds = {"least": least, "above": above, "most": most, "below": below, "one_of": tuple(one_of), "names": names,
-              "required": required or None}
+              "required": required or None, "repeats": repeats or None,
+              "full": full}
     return dataclasses.field(default=default, metadata={k: v for k, v in bounds.items() if v not in (None, (), "")})
 
 
@@ -50,7 +56,9 @@ class RunConfig:
     model: str = setting("smollm2", names="model")
     """Model to start from: smollm2 (embedded default), toy, a run directory, a local folder, a .gguf file or a hub id."""
     data: str = setting("", names="file")
-    """JSON Lines file to learn from."""
+    """Data to learn from: JSON Lines, CSV, Parquet, a folder of Arrow, a hub id (owner/name or owner/name:split), …"""
+    field: str = setting("", repeats=True)
+    """Columns of --data under other names: prompt=question, one option each, or with commas."""
     out: str = ""
     """Run directory to write. The same command continues an unfinished run."""
     seed: int = setting(0, least=0, most=MOST_SEED)
@@ -63,16 +71,32 @@ class RunConfig:
     """Longest prompt plus completion in tokens; at most the model's context."""
     checkpoint_seconds: float = setting(120.0, least=0)
     """Write a checkpoint when this long has passed since the last; 0 writes one every step."""
+    report_to: str = ""
+    """Trackers that get every row of metrics.jsonl too: tensorboard, wandb, trackio, mlflow, with commas between."""
     skip_bad: bool = False
     """Skip malformed lines of the data, and count them, instead of stopping."""
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How --data is read: keywords of the readers in `store.files`."""
+        return {"skip_bad": self.skip_bad, "fields": columns(self.field)}
+
+
+def columns(text: str) -> dict[str, str]:
+    """`prompt=question,chosen=good` as {"prompt": "question", "chosen": "good"}."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    named = {name.strip(): column.strip() for name, _, column in (part.partition("=") for part in parts)}
+    if len(named) < len(parts) or not all(name and column for name, column in named.items()):
+        raise UserError(f"--field {text!r} does not name columns.", "Write --field prompt=question, once for each field.")
+    return named
 
 
 @dataclass(frozen=True)
 class TrainConfig(RunConfig):
     """What every method takes that trains."""
 
-    learning_rate: float = setting(1e-4, least=0)
-    """Peak learning rate of AdamW."""
+    learning_rate: float = setting(1e-4, least=0, full=1e-6)
+    """Peak learning rate of AdamW; 1e-6 by default where every parameter is trained (--lora-rank 0)."""
     warmup: float = setting(0.0, least=0, most=1)
     """Share of the steps over which the learning rate rises linearly."""
     schedule: str = setting("cosine", one_of=("cosine", "linear", "constant"))
@@ -94,6 +118,16 @@ class TrainConfig(RunConfig):
 
 
 @dataclass(frozen=True)
+class HeldOutConfig(TrainConfig):
+    """What every method takes that can hold out a part of its data."""
+
+    eval_every: int = setting(0, least=0)
+    """Steps from one measurement of the held-out loss to the next; 0 measures as the method does by itself."""
+    patience: int = setting(0, least=0)
+    """End after so many measurements without a lower held-out loss, and keep the weights of the lowest; 0 never does."""
+
+
+@dataclass(frozen=True)
 class SampleConfig(TrainConfig):
     """What every method takes that learns from its own completions."""
 
@@ -103,7 +137,7 @@ class SampleConfig(TrainConfig):
     """Prompts sampled in one step."""
     completions_per_prompt: int = setting(4, least=1)
     """Completions of each prompt (G)."""
-    max_tokens: int = setting(64, least=1)
+    max_tokens: int = setting(MAX_TOKENS, least=1)
     """Longest completion in tokens."""
     temperature: float = setting(1.0, least=0)
     """Sampling temperature, the same for scoring."""
@@ -131,6 +165,8 @@ class RolloutConfig(SampleConfig):
     """Steps from one audit to the next."""
     monitor_prompts: int = setting(32, least=8)
     """Prompts of --data kept out of training for the audits (at most half)."""
+    patience: int = setting(0, least=0)
+    """End after so many audits without a higher held-out reward, and keep the weights of the highest; 0 never does."""
     stop_when: str = ""
     """Rules that end the run, with commas between them: hacking (reward up, held-out reward down), kl>10, length>200, ..."""
 
@@ -156,6 +192,14 @@ def from_dict(config: type, values: dict[str, Any], source: Path | str) -> Any:
     names = {f.name for f in dataclasses.fields(config)}
     unknown = sorted(set(values) - names)
     if unknown:
-        raise UserError(f"{source}: unknown setting {', '.join(unknown)}.",
+        raise UserError(f"{source}: unknown setting {', '.join(unknown)}.{nearest(unknown[0], sorted(names))}",
                         f"Known settings: {', '.join(sorted(names))}.")
-    return config(**values)
+    return config(**following(config, values))
+
+
+def following(config: type, given: dict[str, Any]) -> dict[str, Any]:
+    """The settings given, and with --lora-rank 0 those defaults that follow it."""
+    if given.get("lora_rank") != 0:
+        return given
+    full = {f.name: f.metadata["full"] for f in dataclasses.fields(config) if "full" in f.metadata}
+    return {**full, **given}

@@ -36,10 +36,10 @@ def find(kind: str, name: str, package: ModuleType) -> ModuleType:
             return importlib.import_module(f"{package.__name__}.{name}")
         except ImportError as error:
             raise missing_extra(error) from None
-    known = f"{kind.capitalize()}s: {', '.join(ours)}; or the dotted path of your own module."
+    choices = f"{kind.capitalize()}s: {', '.join(ours)}; or the dotted path of your own module."
     if not is_dotted(name) or ":" in name:
-        raise UserError(f"There is no {kind} {name!r}.{nearest(name, ours)}", known)
-    module = imported(name, f"There is no {kind} {name!r}.{nearest(name, ours)}", known)
+        raise UserError(f"There is no {kind} {name!r}.{nearest(name, ours)}", choices)
+    module = imported(name, f"There is no {kind} {name!r}.{nearest(name, ours)}", choices)
     assert isinstance(module, ModuleType)
     return module
 
@@ -75,7 +75,7 @@ def imported(path: str, absent: str, action: str) -> Any:
     return value
 
 
-def nearest(word: str, known: Sequence[str]) -> str:
+def nearest(word: str, known: Sequence[str], cutoff: float = 0.6) -> str:
     """ " Did you mean X?", where a known word is near; else nothing."""
-    close = difflib.get_close_matches(word, [k for k in known if not k.startswith("_")], 1)
+    close = difflib.get_close_matches(word, [k for k in known if not k.startswith("_")], 1, cutoff)
     return f" Did you mean {close[0]}?" if close else ""

@@ -33,7 +33,7 @@ class Group:
         """Replaces a tensor's numbers by their sums over all, the same bits on each."""
 
     def fails_first(self) -> bool:
-        """Whether no other process has failed yet: that one tells the user why."""
+        """Whether this process is the first to fail. Only the first one prints its error: the others fail because it did."""
         return started()[0] == 0
 
 

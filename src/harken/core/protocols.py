@@ -102,7 +102,15 @@ class Template(Protocol):
         ...
 
     def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]: ...
+    def completion_ids(self, text: str) -> tuple[int, ...]: ...
     def tree(self, prompt: Prompt, completions: Sequence[str]) -> Tree: ...
+    def text_ids(self, text: str) -> tuple[int, ...]:
+        """A document: text that is no turn."""
+        ...
+
+    def counted(self) -> list[str]:
+        """What it changed in the texts it was given since this was last asked, as notes for people."""
+        ...
 
 
 class Resumable(Protocol):
@@ -257,7 +265,7 @@ class Rollouts(PolicySampler, Protocol):
 class Reward(Protocol):
     """Turns completions into numbers; None where there is no score, never 0 for missing."""
 
-    def score(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]]) -> list[list[float | None]]:
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]]) -> Sequence[Sequence[float | None]]:
         """`prompts` [P], `completions` [P][G] -> scores [P][G]."""
         ...
 
@@ -287,6 +295,14 @@ class Watch(Protocol):
     def finish(self) -> dict[str, Any]:
         """Puts the weights to be saved in place, if they are not the last; returns further results."""
         ...
+
+
+class FanOut(Protocol):
+    """What gets every row of a run's metrics too (loops/trackers.py). A run calls it."""
+
+    def rewind(self, rows: int) -> None: ...
+    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
+    def close(self, result: Mapping[str, Any]) -> None: ...
 
 
 class FittedReward(Reward, Protocol):

@@ -173,8 +173,8 @@ class Prompt:
         elif isinstance(raw, list):
             messages = tuple(Message.from_json(m) for m in raw)
         else:
-            found = "nothing" if raw is None else type(raw).__name__
-            raise ValueError(f'"prompt" must be a string or a list of messages, found {found}')
+            kind = "nothing" if raw is None else type(raw).__name__
+            raise ValueError(f'"prompt" must be a string or a list of messages, found {kind}')
         return cls.checked(messages, row)
 
     @classmethod
@@ -277,8 +277,8 @@ class Choice:
             row["group"] = dict(self.group)
         if self.kind != "ranking":
             row["judgment_kind"] = self.kind
-        told = {"strength": self.strength, "weight": self.weight}
-        return row | {name: value for name, value in told.items() if value is not None}
+        optional = {"strength": self.strength, "weight": self.weight}
+        return row | {name: value for name, value in optional.items() if value is not None}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Choice:
@@ -320,9 +320,9 @@ class Judgment:
         """The preference it expresses, or None (a demonstration alone compares nothing)."""
         if "ranks" not in self.payload:
             return None
-        said = self.payload
-        return Choice(self.prompt, tuple(said["completions"]), tuple(said["ranks"]), self.labeler, dict(self.group), self.kind,
-                      said.get("strength"), said.get("weight"))
+        payload = self.payload
+        return Choice(self.prompt, tuple(payload["completions"]), tuple(payload["ranks"]), self.labeler,
+                      dict(self.group), self.kind, payload.get("strength"), payload.get("weight"))
 
     def demonstration(self) -> Demonstration | None:
         if self.kind not in ("demonstration", "edit") or "completion" not in self.payload:

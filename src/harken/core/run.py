@@ -14,7 +14,6 @@ Of several processes the first writes; the others call the same methods and lear
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -29,17 +28,35 @@ from typing import IO, Any
 from harken.core import processes
 from harken.core.errors import UserError
 from harken.core.files import read_json, read_jsonl, write_json
+from harken.core.locks import lock_file
 from harken.core.progress import progress
-from harken.core.protocols import Watch
+from harken.core.protocols import FanOut, Watch
 from harken.core.terminal import visible
 from harken.core.version import PACKAGE, __version__
 
-FREE_TO_CHANGE = frozenset({"out", "checkpoint_seconds", "shard", "profile"})
+FREE_TO_CHANGE = frozenset({"out", "checkpoint_seconds", "shard", "profile", "report_to"})
+NEW = {"field": "", "report_to": "", "eval_every": 0, "patience": 0}
+"""Settings that runs of before did not have: their value there."""
 LOGS = ("metrics.jsonl", "samples.jsonl", "audits.jsonl")
 BEFORE = ("lineage.json", "inputs")
 """What may lie in a run's directory before it has begun: rows given in Python among them."""
 WRITERS = ("inline_container", "os error")
 """Found in what torch.save and safetensors raise for a full disk: they hide the OSError they met."""
+
+
+LENGTHS = ("steps", "epochs")
+"""Settings of a run's length: raised, they make it go on."""
+
+
+def not_longer(config: Mapping[str, Any], result: Mapping[str, Any]) -> str | None:
+    """Why a run cannot be made longer exactly; None where it can: nothing it did depended on where it would end."""
+    if config.get("schedule") != "constant" or config.get("warmup"):
+        return "its learning rate was planned for the old length (only --schedule constant without --warmup can go on)"
+    if config.get("select", "last") != "last":
+        return "it chose among the weights at its old end (--select)"
+    if "stopped" in result:
+        return "a rule stopped it"
+    return None
 
 
 def code_version() -> str:
@@ -63,6 +80,8 @@ class Run:
         self.seconds_before = 0.0
         self.notes: list[str] = []
         self.watch: Watch | None = None
+        self.trackers: FanOut | None = None
+        self.total: int | None = None
         self._fresh = False
         self._lock_file: IO[str] | None = None
         self.group = processes.group()
@@ -91,7 +110,7 @@ class Run:
             if run._has_work():
                 run._refuse_other(lineage)
                 if run.done:  # it may have been killed just before its last line
-                    shutil.rmtree(path / "checkpoints", ignore_errors=True)
+                    run._drop_checkpoints()
                 last = read_jsonl(path / "metrics.jsonl")[-1:]
                 run.seconds_before = last[0].get("seconds", 0.0) if last else 0.0
             else:
@@ -119,12 +138,10 @@ class Run:
 
     def _lock(self) -> None:
         lock = (self.path / ".lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock_file(lock):
             lock.close()
             raise UserError(f"{self.path} is being written by another process.",
-                            "Wait for it to end, or choose another --out.") from None
+                            "Wait for it to end, or choose another --out.")
         self._lock_file = lock
 
     def _has_work(self) -> bool:
@@ -142,12 +159,54 @@ class Run:
             raise UserError(f"{self.path} holds another run: of harken {known.get('command')}, not of harken "
                             f"{self.config.get('command')}.", "Choose another --out.")
         changed = [f"{k}: {known.get(k)!r} there, {self.config.get(k)!r} now"
-                   for k in sorted({*known, *self.config} - FREE_TO_CHANGE) if known.get(k) != self.config.get(k)]
+                   for k in sorted({*known, *self.config} - FREE_TO_CHANGE)
+                   if known.get(k, NEW.get(k)) != self.config.get(k, NEW.get(k))]
         before = read_json(self.path / "lineage.json")
         changed += [f"{k} has changed since it began" for k in sorted(lineage) if before.get(k) != lineage[k]]
-        if changed:
+        if changed and not self._goes_on(known, before, [c.partition(":")[0] for c in changed]):
             raise UserError(f"{self.path} holds another run ({'; '.join(changed)}).",
                             f"Choose another --out, or remove {self.path} to start over.")
+
+    def _goes_on(self, known: Mapping[str, Any], lineage: Mapping[str, Any], changed: list[str]) -> bool:
+        """Makes the run a longer one, where only its length is raised; said in lineage.json. False where it is another run.
+
+        Raises `UserError` where the longer run would not be exactly what it had been if it had been asked for at once.
+        """
+        if len(changed) != 1 or (name := changed[0]) not in LENGTHS or "schedule" not in self.config:
+            return False
+        result = self.result if self.done else {}
+        now, then = self.config[name], known[name] or (result.get("steps") if name == "steps" else None)
+        if not then or not now > then:
+            return False
+        short = f"{self.path} holds a run that cannot go on ({name}: {known[name]!r} there, {now!r} now)"
+        if reason := not_longer(self.config, result):
+            raise UserError(f"{short}: {reason}.",
+                            f"Start anew with another --out, or from its model: --model {self.path}.")
+        if self.done and self.latest_checkpoint() is None:
+            raise UserError(f"{short}: its optimiser's state was not kept.",
+                            f"Start anew with another --out, or from its model: --model {self.path}.")
+        longer = {"setting": name, "from": then, "to": now, "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "code": code_version()}
+        # Killed between two of these lines, the same command finds the run unfinished and does the rest.
+        (self.path / "result.json").unlink(missing_ok=True)
+        shutil.rmtree(self.path / "model", ignore_errors=True)
+        write_json(self.path / "lineage.json", {**lineage, "longer": [*lineage.get("longer", []), longer]})
+        write_json(self.path / "config.json", self.config)
+        self.say(f"{self.path} goes on: {name} {then} before, {now} now.")
+        return True
+
+    def _drop_checkpoints(self) -> None:
+        """Takes the checkpoints away, but for the last of a run that can be made longer."""
+        newest = self.latest_checkpoint() if self._keeps_state() else None
+        for folder in (self.path / "checkpoints").glob("*"):
+            if newest is None or folder != newest[1]:
+                shutil.rmtree(folder, ignore_errors=True)
+        if newest is None:
+            shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+
+    def _keeps_state(self) -> bool:
+        """Whether the optimiser's state stays after the end: of adapters, where going on would be exact."""
+        return bool(self.config.get("lora_rank")) and any(name in self.config for name in LENGTHS) \
+            and not not_longer(self.config, {})
 
     def __enter__(self) -> Run:
         return self
@@ -181,6 +240,8 @@ class Run:
         self._append("metrics.jsonl", [{"step": step, "seconds": round(seconds, 3), **metrics}])
         if self.watch:
             self.watch.after(step, metrics)
+        if self.trackers:
+            self.trackers.log(step, metrics)
 
     def log_samples(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
         self._append("samples.jsonl", [{"step": step, **row} for row in rows])
@@ -214,37 +275,40 @@ class Run:
 
     def _checkpoints(self) -> list[tuple[int, Path]]:
         """Complete checkpoints, the newest last."""
-        found = [p for p in (self.path / "checkpoints").glob("step-*") if p.name[5:].isdecimal() and _complete(p)]
-        return sorted((int(p.name[5:]), p) for p in found)
+        complete = [p for p in (self.path / "checkpoints").glob("step-*") if p.name[5:].isdecimal() and _complete(p)]
+        return sorted((int(p.name[5:]), p) for p in complete)
 
     def latest_checkpoint(self) -> tuple[int, Path] | None:
         """Newest complete checkpoint, as (steps done, path)."""
-        found = self._checkpoints()
-        return found[-1] if found else None
+        checkpoints = self._checkpoints()
+        return checkpoints[-1] if checkpoints else None
 
     def resume(self) -> tuple[int, Path] | None:
         """The checkpoint to continue from. Cuts the logs back to what they were when it was written."""
         found = self.group.agree(self._resume() if self.group.rank == 0 else None)
         if self.watch:
             self.watch.load(found[1] if found else None)
+        if self.trackers:
+            self.trackers.rewind(len(read_jsonl(self.path / "metrics.jsonl")))
         return found
 
     def _resume(self) -> tuple[int, Path] | None:
-        found = self.latest_checkpoint()
-        sizes = read_json(found[1] / "manifest.json")["logs"] if found else {}
+        checkpoint = self.latest_checkpoint()
+        sizes = read_json(checkpoint[1] / "manifest.json")["logs"] if checkpoint else {}
         for name in LOGS:
             path = self.path / name
             if path.exists():
                 os.truncate(path, min(sizes.get(name, 0), path.stat().st_size))
         for torn in (self.path / "checkpoints").glob("*"):
-            if found is None or torn != found[1]:
+            if checkpoint is None or torn != checkpoint[1]:
                 shutil.rmtree(torn, ignore_errors=True)
-        if found:
-            self.say(f"Continuing {self.path} after step {found[0]}.")
-        return found
+        if checkpoint:
+            self.say(f"Continuing {self.path} after step {checkpoint[0]}.")
+        return checkpoint
 
     def checkpoint(self, step: int, save: Callable[[Path], None], *, force: bool = False) -> bool:
         """Lets `save` fill a new checkpoint if one is due; the previous one goes after it is complete."""
+        force = force or (step == self.total and self._keeps_state())
         if not self.group.agree(force or time.monotonic() - self.saved >= self.checkpoint_seconds):
             return False
         if self.group.rank:
@@ -302,11 +366,14 @@ class Run:
             return
         if save_model is not None:
             self._write_folder(self.path / "model", save_model)
+        if self.trackers:
+            self.trackers.close(result)
         write_json(self.path / "result.json", {**result, "notes": self.notes})
-        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+        self._drop_checkpoints()
 
     def track(self, start: int, total: int, label: str) -> Iterator[int]:
         """Yields `start` … `total - 1`, or fewer where a stop rule ends the run, under a progress bar; quiet off a terminal."""
+        self.total = total
         with progress(label, total, start, quiet=self.quiet or self.group.rank > 0) as advance:
             for step in range(start, total):
                 if self.watch and not self.watch.before(step, total):

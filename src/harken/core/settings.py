@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from harken.core.errors import UserError
+from harken.core.find import nearest
 
 GREATEST = sys.float_info.max
 """A file of settings may hold whole numbers that no float can."""
 KINDS: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "bool": bool}
-BOUNDS = {"above": (lambda x, bound: x > bound, "above"), "least": (lambda x, bound: x >= bound, "at least"),
-          "below": (lambda x, bound: x < bound, "below"), "most": (lambda x, bound: x <= bound, "at most")}
+BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
+    "above": (lambda x, bound: x > bound, "above"), "least": (lambda x, bound: x >= bound, "at least"),
+    "below": (lambda x, bound: x < bound, "below"), "most": (lambda x, bound: x <= bound, "at most")}
 
 
 def check_settings(config: Any) -> None:
@@ -30,7 +33,8 @@ def check_settings(config: Any) -> None:
 def _check_bounds(field: dataclasses.Field[Any], value: Any) -> None:
     words = field.metadata.get("one_of")
     if words and value not in words:
-        raise UserError(f"{_flag(field)} {value!r} is unknown.", f"Use one of {', '.join(words)}.")
+        raise UserError(f"{_flag(field)} {value!r} is unknown.{nearest(str(value), list(words))}",
+                        f"Use one of {', '.join(words)}.")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
     given = {name: field.metadata[name] for name in BOUNDS if name in field.metadata}

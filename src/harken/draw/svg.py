@@ -112,6 +112,12 @@ class Plot:
         else:
             self.dots(points, style, [3.0] * len(points))
 
+    def band(self, points: Sequence[tuple[float, float, float]], style: str) -> None:
+        """The area between (x, low, high)."""
+        upper = [f"{self._x(x)},{self._y(high)}" for x, _, high in points]
+        lower = [f"{self._x(x)},{self._y(low)}" for x, low, _ in reversed(points)]
+        self.parts.append(f'<polygon class="{style}" points="{" ".join(upper + lower)}"/>')
+
     def dots(self, points: Points, style: str, radii: Sequence[float], names: Sequence[str] = ()) -> None:
         for i, (a, b) in enumerate(points):
             title = f"<title>{text(names[i])}</title>" if names else ""

@@ -31,17 +31,17 @@ def adapter_file(folder: Path) -> Path | None:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The adapter's configuration. Raises `UserError` unless it is a LoRA adapter whose base is named."""
-    found = read_json(folder / CONFIG)
-    if not isinstance(found, dict) or found.get("peft_type") != "LORA":
-        kind = found.get("peft_type") if isinstance(found, dict) else None
+    config = read_json(folder / CONFIG)
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        kind = config.get("peft_type") if isinstance(config, dict) else None
         raise UserError(f"The adapter {folder} is of the kind {kind}; Harken reads LoRA adapters.",
                         "Merge it into its base with peft, and give the merged model.")
-    if not isinstance(found.get("base_model_name_or_path"), str) or not found["base_model_name_or_path"]:
+    if not isinstance(config.get("base_model_name_or_path"), str) or not config["base_model_name_or_path"]:
         raise UserError(f"The adapter {folder} does not name its base model.",
                         f"Write the base's folder or hub id into {CONFIG} as base_model_name_or_path.")
     if adapter_file(folder) is None:
         raise UserError(f"The adapter {folder} lacks {FILES[0]}.", "Copy or download it again.")
-    return found
+    return config
 
 
 def read_tensors(folder: Path, what: str) -> dict[str, Tensor]:
@@ -49,27 +49,29 @@ def read_tensors(folder: Path, what: str) -> dict[str, Tensor]:
     file = adapter_file(folder)
     try:
         if file is None:
-            found = {}
+            tensors = {}
         elif file.suffix == ".safetensors":
             from safetensors.torch import load_file
-            found = load_file(file)
+            tensors = load_file(file)
         else:
-            found = torch.load(file, map_location="cpu", weights_only=True)
+            tensors = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a foreign reader meets in a foreign file
         raise UserError(f"{what} cannot be loaded: {' '.join(str(error).split())[:200]}", "Copy it again.") from None
-    if not found or not all(isinstance(value, Tensor) for value in found.values()):
+    if not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise UserError(f"{what} cannot be loaded: its file has no tensors.", "Copy it again.")
-    for key, value in found.items():
+    for key, value in tensors.items():
         if not bool(torch.isfinite(value).all()):
             raise UserError(f"{what} is damaged: {key} holds numbers that are not finite.", "Copy it again.")
-    return found
+    return tensors
 
 
 def targets(model: Any) -> str | list[str]:
     """The layers that a new adapter stands on: all linear ones but the last. Left out are routers and layers in groups, which
     compute otherwise, towers that see or hear, and the output layer of Mamba's kinds, whose weight is read past any adapter."""
     from transformers import PreTrainedModel
-    text, left, found = text_config(model), [], []
+    text = text_config(model)
+    left: list[str] = []
+    linear: list[str] = []
     past = ("out_proj",) if model.config.model_type in MAMBAS else ()
     towers = [n for n, m in model.named_modules() if text is not model.config and n and isinstance(m, PreTrainedModel)
               and m.config is not model.config and m.config is not text]
@@ -77,18 +79,18 @@ def targets(model: Any) -> str | list[str]:
         if isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D":
             router = OTHERWISE.search(type(module).__name__)
             tower = any(name.startswith(f"{t}.") for t in towers)
-            (left if router or tower or name.rpartition(".")[2] in past else found).append(name)
+            (left if router or tower or name.rpartition(".")[2] in past else linear).append(name)
     last = model.get_output_embeddings()
-    return [n for n in found if model.get_submodule(n) is not last] if left else "all-linear"
+    return [n for n in linear if model.get_submodule(n) is not last] if left else "all-linear"
 
 
 @contextmanager
 def no_missing(what: str) -> Iterator[None]:
     """peft only warns of tensors that it does not find, and leaves them as they began. Raises `UserError` for it."""
-    with cpu.quiet(), warnings.catch_warnings(record=True) as found:
+    with cpu.quiet(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    for warning in found:
+    for warning in caught:
         if "missing adapter keys" in str(warning.message):
             raise UserError(f"{what} does not fit its model: {' '.join(str(warning.message).split())[:200]}",
                             "Its base is another model, or of another version of transformers.")
@@ -119,10 +121,10 @@ def merged(model: Any, folder: Path, what: str, *, own: bool) -> Any:
     saved = read_tensors(folder, what)
     try:
         with no_missing(what):
-            found = get_peft_model(model, own_config(folder)) if own else PeftModel.from_pretrained(model, str(folder))
+            adapted = get_peft_model(model, own_config(folder)) if own else PeftModel.from_pretrained(model, str(folder))
         if own:
-            fill(found, "default", saved, what)
-        return found.merge_and_unload()
+            fill(adapted, "default", saved, what)
+        return adapted.merge_and_unload()
     except UserError:
         raise
     except Exception as error:  # as above

@@ -84,7 +84,16 @@ def row_of(trees: Sequence[Tree], device: torch.device, *, keep_last: bool) -> R
     cut = 0 if keep_last else 1
     ids: list[int] = []
     positions: list[int] = []
-    spans, branches, sources, targets, ends, lengths = [], [], [], [], [], []
+    spans: list[tuple[int, int]] = []
+    branches: list[list[int]] = []
+    sources: list[int] = []
+    targets: list[int] = []
+    ends: list[int] = []
+    lengths: list[int] = []
+
+    def tensor(numbers: Any) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.long, device=device)
+
     for tree in trees:
         assert tree.prompt and tree.completions and all(tree.completions), "a tree has a prompt and non-empty completions"
         start, width = len(ids), len(tree.prompt)
@@ -92,18 +101,17 @@ def row_of(trees: Sequence[Tree], device: torch.device, *, keep_last: bool) -> R
         positions += range(width)
         branch = [width]
         for completion in tree.completions:
-            at, kept = len(ids), len(completion) - cut
-            ids += completion[:kept]
-            positions += range(width, width + kept)
+            at, computed = len(ids), len(completion) - cut
+            ids += completion[:computed]
+            positions += range(width, width + computed)
             sources.append(start + width - 1)
             sources += range(at, at + len(completion) - 1)
             targets += completion
-            ends.append(at + kept - 1)
+            ends.append(at + computed - 1)
             lengths.append(len(completion))
-            branch.append(kept)
+            branch.append(computed)
         spans.append((start, len(ids)))
         branches.append(branch)
-    tensor = lambda x: torch.tensor(x, dtype=torch.long, device=device)  # noqa: E731
     return Row(tensor([ids]), tensor([positions]), spans, branches, tensor(sources), tensor(targets), tensor(ends),
                lengths, [len(t.completions) for t in trees])
 

@@ -20,6 +20,15 @@ from harken.core.files import read_json
 from harken.engines.loading import Loaded, load, locate
 
 
+def check_once(runs: Sequence[str]) -> None:
+    """Raises `UserError` for a run named twice, under whatever path: it would count twice in the mean."""
+    places: list[Path] = []
+    for name in runs:
+        if Path(name).resolve() in places:
+            raise UserError(f"{name} is given twice: it would count twice in the mean.", "Name each run once.")
+        places.append(Path(name).resolve())
+
+
 def check_alike(runs: Sequence[str]) -> None:
     """Raises `UserError` unless all are finished runs from one base, with one template, all with or all without a head."""
     if len(runs) < 2:
@@ -29,9 +38,9 @@ def check_alike(runs: Sequence[str]) -> None:
         if locate(name) != "run":
             raise UserError(f"{name} is not a run.", "Give run directories of harken train.")
         about = read_json(Path(name) / "model" / "harken.json")
-        found = about.get("base_weights"), about.get("template"), (Path(name) / "model" / "head.pt").is_file()
-        first = first or found
-        for what, a, b in zip(("base model", "chat template", "reward head"), first, found):
+        facts = about.get("base_weights"), about.get("template"), (Path(name) / "model" / "head.pt").is_file()
+        first = first or facts
+        for what, a, b in zip(("base model", "chat template", "reward head"), first, facts):
             if a != b:
                 raise UserError(f"{runs[0]} and {name} differ in their {what}: a mean of their weights means nothing.",
                                 "Average runs of one method from one base, or use an ensemble (--reward a,b).")
@@ -45,13 +54,13 @@ def average(runs: Sequence[str]) -> Loaded:
     tensors, members = _tensors(mean), [mean.lineage]
     for count, name in enumerate(runs[1:], 2):
         other = load(name)
-        found = _tensors(other)
+        theirs = _tensors(other)
         members.append(other.lineage)
-        if found.keys() != tensors.keys() or any(found[k].shape != t.shape for k, t in tensors.items()):
+        if theirs.keys() != tensors.keys() or any(theirs[k].shape != t.shape for k, t in tensors.items()):
             raise UserError(f"{runs[0]} and {name} have weights of other shapes.", "Average runs from one base.")
         for key, tensor in tensors.items():
             if tensor.is_floating_point():
-                tensor += (found[key] - tensor) / count
+                tensor += (theirs[key] - tensor) / count
         mean.shift += (other.shift - mean.shift) / count
     mean.lineage = {"name": f"average:{','.join(runs)}", "weights": [m["weights"] for m in members], "members": members}
     return mean
@@ -59,7 +68,7 @@ def average(runs: Sequence[str]) -> Loaded:
 
 def _tensors(loaded: Loaded) -> dict[str, torch.Tensor]:
     """Every parameter and buffer once (tied weights share memory and must not be averaged twice)."""
-    found = dict(loaded.model.named_parameters()) | dict(loaded.model.named_buffers())
+    tensors = dict(loaded.model.named_parameters()) | dict(loaded.model.named_buffers())
     if loaded.head is not None:
-        found |= {f"head.{k}": v for k, v in loaded.head.named_parameters()}
-    return found
+        tensors |= {f"head.{k}": v for k, v in loaded.head.named_parameters()}
+    return tensors

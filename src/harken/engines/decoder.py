@@ -122,7 +122,8 @@ class Decoder:
             hidden = hidden + layer.out(mixed.reshape(B, -1).to(joined.dtype))
             gate, up = layer.gate_up(layer.norms[1](hidden)).chunk(2, -1)
             hidden = hidden + layer.down(F.silu(gate) * up)
-        return self.body.norm(hidden)
+        normed: Tensor = self.body.norm(hidden)
+        return normed
 
 
 def _factors(module: Any) -> tuple[Tensor, Tensor] | None:

@@ -36,14 +36,14 @@ class Processes(processes.Group):
         self.store = dist.distributed_c10d._get_default_store()
 
     def agree(self, value: T) -> T:
-        found = [value]
-        dist.broadcast_object_list(found, src=0)
-        return found[0]
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
 
     def gather(self, value: T) -> list[T]:
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value)
-        return found
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
     def add(self, numbers: Tensor) -> None:
         dist.all_reduce(numbers)
@@ -94,28 +94,28 @@ def _join() -> None:
                         "Start them with torchrun (docs/processes.md), or unset RANK and WORLD_SIZE.") from None
 
 
-def collect(found: Mapping[int, T], count: int) -> list[T]:
+def collect(results: Mapping[int, T], count: int) -> list[T]:
     """Items 0 … count - 1, of which every process brings some."""
-    merged = {i: item for part in processes.group().gather(dict(found)) for i, item in part.items()}
+    merged = {i: item for part in processes.group().gather(dict(results)) for i, item in part.items()}
     return [merged[i] for i in range(count)]
 
 
-def collect_tensors(found: Mapping[int, Sequence[Tensor]], count: int) -> list[list[Tensor]]:
+def collect_tensors(results: Mapping[int, Sequence[Tensor]], count: int) -> list[list[Tensor]]:
     """`collect` for lists of float32 tensors, which come back on the CPU; a process on its own keeps them where they are."""
     if processes.group().size == 1:
-        return [list(found[i]) for i in range(count)]
+        return [list(results[i]) for i in range(count)]
     # As arrays: a pickled view of a tensor would bring the whole tensor along.
-    arrays = collect({i: [x.cpu().numpy() for x in part] for i, part in found.items()}, count)
+    arrays = collect({i: [x.cpu().numpy() for x in part] for i, part in results.items()}, count)
     return [[torch.from_numpy(x) for x in part] for part in arrays]
 
 
 def total(metrics: Mapping[str, float]) -> dict[str, float]:
     """The sum of every metric over the processes, added in the order of their ranks; not all have them all."""
-    found: dict[str, float] = {}
+    sums: dict[str, float] = {}
     for part in processes.group().gather(dict(metrics)):
         for name, value in part.items():
-            found[name] = found.get(name, 0.0) + value
-    return found
+            sums[name] = sums.get(name, 0.0) + value
+    return sums
 
 
 def sum_gradients(parameters: Sequence[Tensor]) -> None:
@@ -125,7 +125,7 @@ def sum_gradients(parameters: Sequence[Tensor]) -> None:
         return
     has = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32)
     group.add(has)
-    wanted = [p for p, found in zip(parameters, has.tolist()) if found]
+    wanted = [p for p, present in zip(parameters, has.tolist()) if present]
     for bucket in _buckets(wanted):
         flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in bucket])
         group.add(flat)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-NEAR = 0.02
+NEAR_SHARE = 0.02
 """Rows that differ by less than this share of their size were never trained apart: resizing puts new ones near the mean."""
 
 
@@ -23,7 +23,7 @@ def end_row_note(model: Any, template: Any) -> str | None:
     if size < 1e-6:
         return _note(names.get(end, str(end)), "is zero")
     others = [i for i in names if i != end and i < len(rows)]
-    alike = [names[i] for i in others if float((rows[i].float() - row).norm()) < NEAR * size]
+    alike = [names[i] for i in others if float((rows[i].float() - row).norm()) < NEAR_SHARE * size]
     return _note(names.get(end, str(end)), f"is that of {', '.join(alike[:3])}") if alike else None
 
 

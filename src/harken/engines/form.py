@@ -56,15 +56,15 @@ def body_of(model: Any) -> Any:
     if (body := model.base_model) is not model:
         return body.decoder if type(body).__name__.endswith("Wrapper") else body  # BART's kind, which calls past its wrapper
     for name in ("model", "transformer", "backbone", "decoder", "language_model"):
-        if isinstance(found := getattr(model, name, None), nn.Module):
-            return found
+        if isinstance(inner := getattr(model, name, None), nn.Module):
+            return inner
     return model
 
 
 def state_of(output: Any) -> Tensor:
     """The last hidden state [B, T, D] of a body's output."""
-    found = getattr(output, "last_hidden_state", None)
-    state: Tensor = output[0] if found is None else found
+    last = getattr(output, "last_hidden_state", None)
+    state: Tensor = output[0] if last is None else last
     return state
 
 
@@ -75,8 +75,8 @@ def text_config(model: Any) -> Any:
 
 def context_of(model: Any) -> int | None:
     """The most tokens that the model's configuration allows; None where it sets no limit."""
-    found = getattr(text_config(model), "max_position_embeddings", None)
-    return int(found) if isinstance(found, int) and found > 0 else None
+    length = getattr(text_config(model), "max_position_embeddings", None)
+    return int(length) if isinstance(length, int) and length > 0 else None
 
 
 def rows_of(model: Any) -> int:
@@ -92,13 +92,13 @@ def attention_configs(config: Any) -> list[Any]:
 @contextmanager
 def states(model: Any) -> Iterator[list[Tensor]]:
     """Collects the body's last hidden states of the forward passes inside, the last one last; OPT's kind calls past its body."""
-    found: list[Tensor] = []
+    collected: list[Tensor] = []
     body = body_of(model)
     inner = getattr(body, "decoder", None)
-    handles = [m.register_forward_hook(lambda module, args, output: found.append(state_of(output)))
+    handles = [m.register_forward_hook(lambda module, args, output: collected.append(state_of(output)))
                for m in (body, inner) if isinstance(m, nn.Module)]
     try:
-        yield found
+        yield collected
     finally:
         for handle in handles:
             handle.remove()

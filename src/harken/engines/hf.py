@@ -26,11 +26,11 @@ from harken.core.errors import UserError
 from harken.core.progress import progress
 from harken.core.protocols import Datum, Objective, Outputs, Tree
 from harken.core.seeds import derive_seed
-from harken.engines import cpu, distributed, plain, sharding
+from harken.engines import cpu, distributed, plain, sharding, stacked
 from harken.engines.attention import Row, row_of, using
 from harken.engines.base import OWN, Base
 from harken.engines.form import body_of, context_of, float_logits, need_rows, rows_of, state_of, text_config
-from harken.engines.loading import Loaded, load, save_with
+from harken.engines.loading import Loaded, load, save_with, set_stops
 from harken.engines.logprobs import token_logprobs
 from harken.engines.profile import computed_row, timed
 from harken.text.packing import pack, shares
@@ -52,7 +52,7 @@ def resolve_dtype(name: str) -> torch.dtype:
 
 def _has_bf16_instructions() -> bool:
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     try:
         return any(flag in Path("/proc/cpuinfo").read_text() for flag in ("avx512_bf16", "amx_bf16"))
     except OSError:
@@ -205,8 +205,8 @@ class Engine:
             return [self.logits(hidden[row.ends - back]) for back in backs]
         rows = [torch.tensor([[*tree.prompt, *c]], device=self.device) for c in tree.completions]
         with self.precision():
-            found = [plain.whole(self.model, ids)[1][0].float() for ids in rows]
-        return [torch.stack([logits[-1 - back] for logits in found]) for back in backs]
+            all_logits = [plain.whole(self.model, ids)[1][0].float() for ids in rows]
+        return [torch.stack([logits[-1 - back] for logits in all_logits]) for back in backs]
 
     def _plain(self, trees: Sequence[Tree], temperature: float, entropy: bool, logps: bool) -> Outputs:
         """What `forward` gives, a sequence a row."""
@@ -244,11 +244,11 @@ class Engine:
             scores = self.head(ends)[:, 0]
         elif self.head is not None:
             values = self.head(hidden[row.sources].float())[:, 0]
-        found = (none, none)
+        read = (none, none)
         if logps:
-            found = token_logprobs(hidden[row.sources], *self.unembedding(), row.targets, temperature, with_entropy=entropy,
+            read = token_logprobs(hidden[row.sources], *self.unembedding(), row.targets, temperature, with_entropy=entropy,
                                    scale=self.form.scale, cap=self.form.cap)
-        return Outputs(*found, scores, values, ends, row.lengths, row.sizes)
+        return Outputs(*read, scores, values, ends, row.lengths, row.sizes)
 
     def rows(self, trees: Sequence[Tree]) -> list[list[int]]:
         """The rows of this process: indices of `trees`. Split layers need as many from all: empty ones make up for it."""
@@ -295,8 +295,8 @@ class Engine:
     @timed("scoring")
     def _scored(self, trees: Sequence[Tree], score: Callable[[Any], Tensor]) -> list[Tensor]:
         assert self.head_kind == "reward", "this engine has no reward head"
-        found = self._read(trees, "scoring", lambda out: [[part] for part in score(out).cpu().split(out.sizes)], logps=False)
-        return [part for (part,) in found]
+        parts = self._read(trees, "scoring", lambda out: [[part] for part in score(out).cpu().split(out.sizes)], logps=False)
+        return [part for (part,) in parts]
 
     @timed("values")
     def values(self, trees: Sequence[Tree]) -> list[Tensor]:
@@ -312,16 +312,16 @@ class Engine:
     def _read(self, trees: Sequence[Tree], label: str, split: Callable[[Outputs], list[list[Tensor]]],
               **options: Any) -> list[list[Tensor]]:
         """What `split` finds for each tree of a row, for all trees: each process reads its share."""
-        found: dict[int, list[Tensor]] = {}
+        results: dict[int, list[Tensor]] = {}
         rows = self.rows(trees)
         with progress(label, len(rows)) as advance:
             for row in rows:
                 if row:
-                    found |= zip(row, split(self.forward([trees[i] for i in row], **options)))
+                    results |= zip(row, split(self.forward([trees[i] for i in row], **options)))
                 else:
                     self.idle()
                 advance(1)
-        return distributed.collect_tensors(found, len(trees))
+        return distributed.collect_tensors(results, len(trees))
 
     @contextmanager
     def adapters_off(self) -> Iterator[None]:
@@ -370,11 +370,11 @@ class Engine:
         limit = self.max_grad_norm if self.max_grad_norm > 0 else math.inf
         distributed.sum_gradients([p for p in self.trainable.values() if not sharding.is_split(p)])
         sharding.take_gradients(self.parts, self.trainable)
-        found = sharding.gradient_norm(self.parts, self.trainable)
-        norm = float(found)
+        norm_tensor = sharding.gradient_norm(self.parts, self.trainable)
+        norm = float(norm_tensor)
         if not math.isfinite(norm):
             raise UserError(f"The gradient's norm became {norm}.", "Lower --learning-rate; the last checkpoint is intact.")
-        nn.utils.clip_grads_with_norm_(self.parts.values(), limit, found)
+        nn.utils.clip_grads_with_norm_(self.parts.values(), limit, norm_tensor)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group.get("ratio", 1.0)
         self.optimizer.step()
@@ -421,6 +421,8 @@ class Engine:
             return
 
         def write(to: Path) -> None:
+            if not adapter:
+                set_stops(model, self.template)
             model.save_pretrained(to, **options)
             self.template.tokenizer.save_pretrained(to)
             if self.head is not None and self.head_kind == "reward":
@@ -429,6 +431,8 @@ class Engine:
         about = {"kind": "adapter" if adapter else "full", "base": base, "base_weights": self.lineage.get("weights"),
                  "template": self.template.hash, **({"date": str(self.template.day)} if self.template.dated else {})}
         save_with(write, folder, about)
+        if adapter:
+            stacked.settle(folder, folder.parent)
 
 
 def _head(loaded: Loaded, width: int, device: torch.device, kind: str) -> nn.Linear:

@@ -9,10 +9,11 @@ import socket
 import sys
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,10 @@ from harken.engines.heads import classifier_head, is_classifier, read_head, tail
 from harken.engines.modelfiles import OWN_CODE, check_config, hashes, weight_files
 from harken.engines.policies import beside, read_policy
 from harken.engines.selfcheck import examine
+from harken.engines.stacked import CONFIG, WEIGHTS, own_adapter
 from harken.text.template import Template
 
-ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+ADAPTER = (CONFIG, WEIGHTS)
 AGAIN = "Copy the run again, or train it again."
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -141,8 +143,8 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.d
     if on is not None and on.name == name:
         same = Loaded(on.model, on.template, on.lineage, name=name, base=on)
         return _with_head(same, Path(name)) if kind == "run" else same
-    if on is not None and kind == "run" and (found := _onto(on, Path(name))):
-        return found
+    if on is not None and kind == "run" and (shared := _onto(on, Path(name))):
+        return shared
     loaded = _open(name, kind)
     loaded.name = name
     if template:
@@ -285,6 +287,21 @@ def _tokenizer(path: Path) -> Any:
         raise UserError(f"The tokenizer of {path} cannot be loaded: {_reason(error)}", "Copy or download it again.") from None
 
 
+@contextmanager
+def _no_bar() -> Iterator[None]:
+    """Off a terminal, transformers' own bar for GGUF files would fill a log with carriage returns; it heeds no setting."""
+    from transformers import modeling_gguf_pytorch_utils as reader
+    bar = getattr(reader, "tqdm", None)
+    if bar is None or sys.stderr.isatty():
+        yield
+        return
+    reader.tqdm = partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        reader.tqdm = bar
+
+
 def _gguf(file: Path) -> Loaded:
     """Dequantises once into the cache: transformers refuses to save a GGUF-loaded model as it is."""
     digest = file_hash(file)
@@ -292,8 +309,9 @@ def _gguf(file: Path) -> Loaded:
     if not (folder / "harken.json").exists():
         if sys.stderr.isatty():
             print(f"Converting {file.name} into {cache_folder()}, once; this takes some 20 seconds.", file=sys.stderr)
-        loaded = _from_pretrained(str(file.parent), str(file), "Is it a whole GGUF file of a language model? Download it again.",
-                                  gguf_file=file.name)
+        with _no_bar():
+            loaded = _from_pretrained(str(file.parent), str(file),
+                                      "Is it a whole GGUF file of a language model? Download it again.", gguf_file=file.name)
         config = loaded.model.config
         if hasattr(config, "quantization_config"):
             del config.quantization_config
@@ -333,7 +351,7 @@ def _run(path: Path) -> Loaded:
         if loaded.lineage.get("weights") != saved.get("base_weights"):
             raise UserError(f"The base model {saved.get('base')} is not the one {path} was trained from.",
                             "Restore that base, or train the run again.")
-        loaded.model = adapters.merged(loaded.model, folder, f"The adapter of the run {path}", own=True)
+        loaded.model = adapters.merged(loaded.model, own_adapter(folder), f"The adapter of the run {path}", own=True)
     else:
         loaded = _from_pretrained(str(folder), str(path), AGAIN)
     _as_saved(loaded, folder, saved)
@@ -352,8 +370,18 @@ def _as_saved(loaded: Loaded, folder: Path, saved: dict[str, Any]) -> None:
 
 def _check_files(path: Path, wanted: Sequence[str]) -> None:
     """Raises `UserError` where a run's model lacks a file, which peft would look for on the hub."""
-    if lost := [name for name in wanted if not (path / "model" / name).is_file()]:
-        raise UserError(f"The run {path} lacks model/{lost[0]}.", AGAIN)
+    folder = path / "model"
+    own = own_adapter(folder)
+    files = [folder / name for name in wanted] + [own / name for name in ADAPTER if own != folder]
+    if lost := [file for file in files if not file.is_file()]:
+        raise UserError(f"The run {path} lacks {lost[0].relative_to(path)}.", AGAIN)
+    if own != folder:  # the sum for others is not loaded here, and a damaged copy should not wait to be noticed there
+        what = f"The adapter of the run {path}"
+        adapters.read_tensors(folder, what)
+        try:
+            read_json(folder / CONFIG)
+        except UserError as error:
+            raise UserError(f"{what} cannot be loaded: {error.fact}", AGAIN) from None
 
 
 def _onto(base: Base, path: Path) -> Loaded | None:
@@ -366,7 +394,7 @@ def _onto(base: Base, path: Path) -> Loaded | None:
             or saved.get("template") != base.template.hash):
         return None
     _check_files(path, ADAPTER)
-    name = base.read(folder, f"The adapter of the run {path}")
+    name = base.read(own_adapter(folder), f"The adapter of the run {path}")
     return _with_head(Loaded(base.model, base.template, _lineage(path, base.lineage), base=base, adapters=(name,)), path)
 
 
@@ -389,8 +417,8 @@ def _with_head(loaded: Loaded, path: Path) -> Loaded:
 
 def _base(path: Path, name: str) -> Loaded:
     """The model a run's adapter belongs to; a relative name is relative to the run."""
-    found = beside(path, name)
-    return _open(found, locate(found))
+    base = beside(path, name)
+    return _open(base, locate(base))
 
 
 def _toy() -> Loaded:
@@ -413,6 +441,16 @@ def _dropout_off(model: nn.Module) -> int:
 def relative_base(name: str, out: Path) -> str:
     """How a run at `out` names its base: relative to itself when the base is a path, so that both can move."""
     return os.path.relpath(name, out) if Path(name).exists() and name not in ("toy", "smollm2") else name
+
+
+def set_stops(model: Any, template: Template) -> None:
+    """transformers' generation as Harken samples: it ends where Harken ends, and draws from the whole distribution."""
+    from transformers import GenerationConfig
+    tokenizer = template.tokenizer
+    pad = tokenizer.pad_token_id
+    model.generation_config = GenerationConfig(do_sample=True, top_k=0, eos_token_id=sorted(template.stop_ids),
+                                               bos_token_id=tokenizer.bos_token_id,
+                                               pad_token_id=template.end_id if pad is None else pad)
 
 
 def save_with(save: Callable[[Path], None], folder: Path, about: dict[str, Any]) -> None:

@@ -47,7 +47,7 @@ class _Logprobs(torch.autograd.Function):
         return logps, entropy
 
     @staticmethod
-    def backward(ctx: Any, grad_N: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_N: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
@@ -95,5 +95,6 @@ def token_logprobs(hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, 
     unless asked for.
     """
     with torch.autocast(hidden_ND.device.type, enabled=False):
-        logps, entropy = _Logprobs.apply(hidden_ND, weight_VD, bias_V, targets_N, temperature, with_entropy, scale, cap)
+        apply: Any = _Logprobs.apply
+        logps, entropy = apply(hidden_ND, weight_VD, bias_V, targets_N, temperature, with_entropy, scale, cap)
     return logps, entropy

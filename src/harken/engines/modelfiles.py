@@ -57,8 +57,8 @@ def weight_files(folder: Path, name: str) -> list[Path]:
 
 
 def _indexed(folder: Path, index: str, name: str) -> list[Path]:
-    found = read_json(folder / index)
-    names = set(found["weight_map"].values()) if isinstance(found, dict) and isinstance(found.get("weight_map"), dict) else None
+    table = read_json(folder / index)
+    names = set(table["weight_map"].values()) if isinstance(table, dict) and isinstance(table.get("weight_map"), dict) else None
     if not names or not all(isinstance(n, str) for n in names):
         raise UserError(f"The model {name} cannot be loaded: {index} lists no files.", "Copy or download it again.")
     for part in sorted(names):

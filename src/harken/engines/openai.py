@@ -54,14 +54,14 @@ class EndpointSampler:
 
     def _samples(self, answer: Any, n: int) -> list[Sample]:
         try:
-            found = [Sample((), c["message"]["content"] or "", (), (), c.get("finish_reason") != "length")
+            samples = [Sample((), c["message"]["content"] or "", (), (), c.get("finish_reason") != "length")
                      for c in answer["choices"]]
         except (KeyError, TypeError, AttributeError):
             raise UserError(f"{self.url} gave an answer without choices: {str(answer)[:200]}",
                             "Is it an endpoint for chat completions?") from None
-        if len(found) != n:
-            raise UserError(f"{self.url} gave {len(found)} completions where {n} were asked for.", "Ask for one at a time.")
-        return found
+        if len(samples) != n:
+            raise UserError(f"{self.url} gave {len(samples)} completions where {n} were asked for.", "Ask for one at a time.")
+        return samples
 
     def _post(self, body: dict[str, Any]) -> Any:
         headers = {"Content-Type": "application/json"}

@@ -27,16 +27,16 @@ CACHES = ("past_key_values", "cache_params", "state", "mems")
 def whole(model: Any, ids_BT: Tensor, *, logits: bool = True) -> tuple[Tensor, Tensor]:
     """The body's last hidden states [B, T, D] and the model's logits [B, T, V] (empty unless asked for)."""
     module = model if logits else body_of(model)
-    with states(model) as found:
+    with states(model) as hidden:
         out = module(input_ids=ids_BT, **_options(module, use_cache=False))
-    return found[-1], (out.logits if logits else ids_BT.new_zeros(0))
+    return hidden[-1], (out.logits if logits else ids_BT.new_zeros(0))
 
 
 def _options(module: Any, **wanted: Any) -> dict[str, Any]:
     """Those of the arguments that the module's forward takes."""
-    known = inspect.signature(module.forward).parameters
-    free = any(p.kind is p.VAR_KEYWORD for p in known.values())
-    return {name: value for name, value in wanted.items() if free or name in known}
+    parameters = inspect.signature(module.forward).parameters
+    free = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return {name: value for name, value in wanted.items() if free or name in parameters}
 
 
 class Speaker:
@@ -51,18 +51,25 @@ class Speaker:
         """The logits [B, V] after these further tokens."""
         if not self.cached:
             self.read_BT = ids_BT if self.read_BT is None else torch.cat((self.read_BT, ids_BT), 1)
-            return self.model(input_ids=self.read_BT, **_options(self.model, use_cache=False)).logits[:, -1].float()
+            out = self.model(input_ids=self.read_BT, **_options(self.model, use_cache=False))
+            return last_logits(out)
         out = self.model(input_ids=ids_BT, use_cache=True, **self.cache)
         self.cache = {name: value for name in CACHES if (value := getattr(out, name, None)) is not None}
         assert self.cache, "the model returned no cache"
-        return out.logits[:, -1].float()
+        return last_logits(out)
+
+
+def last_logits(output: Any) -> Tensor:
+    """The logits [B, V] of each sequence's last token, in float32."""
+    logits: Tensor = output.logits[:, -1].float()
+    return logits
 
 
 def forward(engine: Any, trees: Sequence[Tree], temperature: float, entropy: bool, logps: bool) -> tuple[Tensor, ...]:
     """(log-probs [N], entropy [N], states that predict each token [N, D], states after each completion [C, D]): as one packed row
     would give them. Without `logps` the first two are empty."""
     none = torch.zeros(0, device=engine.device)
-    found, spread, before, ends = [none], [none], [], []
+    logps_parts, spread, before, ends = [none], [none], [], []
     for tree in trees:
         for completion in tree.completions:
             ids = torch.tensor([[*tree.prompt, *completion]], device=engine.device)
@@ -74,10 +81,10 @@ def forward(engine: Any, trees: Sequence[Tree], temperature: float, entropy: boo
             ends.append(hidden[0, -1])
             if logps:
                 logp_TV = (logits[0, at].float() / temperature).log_softmax(-1)
-                found.append(logp_TV.gather(-1, ids[0, len(tree.prompt):, None])[:, 0])
+                logps_parts.append(logp_TV.gather(-1, ids[0, len(tree.prompt):, None])[:, 0])
                 if entropy:
                     spread.append(-(logp_TV.exp() * logp_TV).sum(-1).detach())
-    logps_N = torch.cat(found)
+    logps_N = torch.cat(logps_parts)
     return logps_N, torch.cat(spread) if entropy else torch.zeros_like(logps_N), torch.cat(before), torch.stack(ends)
 
 

@@ -48,23 +48,23 @@ class BestOfN:
         return self.base.engine
 
     def seen(self, prompt: Prompt) -> Prompt:
-        found: Prompt = self.base.seen(prompt)
-        return found
+        shown: Prompt = self.base.seen(prompt)
+        return shown
 
     def sample(self, prompts: Sequence[Prompt], n: int, *, max_tokens: int, temperature: float = 1.0, top_p: float = 1.0,
                seed: int = 0, advance: Callable[[int], None] | None = None) -> list[list[Sample]]:
         """`n` answers to each prompt, each the best of its own `self.n` candidates: [P][n]."""
         drawn = 1 if temperature == 0 else self.n
-        block, found = max(1, PART // (n * drawn)), []
+        block, chosen = max(1, PART // (n * drawn)), []
         for at in range(0, len(prompts), block):
             part = prompts[at:at + block]
             samples, scores = self.candidates(part, n * drawn, max_tokens=max_tokens, temperature=temperature, top_p=top_p,
                                               seed=derive_seed(seed, "best of n", at))
             for group, row in zip(samples, scores):
-                found.append([group[i + best(row[i:i + drawn])] for i in range(0, n * drawn, drawn)])
+                chosen.append([group[i + best(row[i:i + drawn])] for i in range(0, n * drawn, drawn)])
             if advance:
                 advance(len(part))
-        return found
+        return chosen
 
     def candidates(self, prompts: Sequence[Prompt], count: int, *, seed: int,
                    **sampling: Any) -> tuple[list[list[Sample]], Scores]:
@@ -106,12 +106,12 @@ class Prompted:
         return self.base.engine
 
     def seen(self, prompt: Prompt) -> Prompt:
-        found: Prompt = self.base.seen(under(self.messages, prompt))
-        return found
+        shown: Prompt = self.base.seen(under(self.messages, prompt))
+        return shown
 
     def sample(self, prompts: Sequence[Prompt], n: int, **sampling: Any) -> list[list[Sample]]:
-        found: list[list[Sample]] = self.base.sample([under(self.messages, p) for p in prompts], n, **sampling)
-        return found
+        samples: list[list[Sample]] = self.base.sample([under(self.messages, p) for p in prompts], n, **sampling)
+        return samples
 
 
 def under(messages: Sequence[Message], prompt: Prompt) -> Prompt:
@@ -175,11 +175,11 @@ def weights_of(name: str) -> str:
 
 def beside(run: Path, name: str) -> str:
     """A name that is relative to a run, as this process can open it; words and ids stay as they are."""
-    found = os.path.normpath(run / name)
-    if name.startswith("..") or (not Path(name).is_absolute() and Path(found).exists()):
-        if not Path(found).exists():
-            raise UserError(f"The run {run} was trained from {found}, which is not there.",
+    path = os.path.normpath(run / name)
+    if name.startswith("..") or (not Path(name).is_absolute() and Path(path).exists()):
+        if not Path(path).exists():
+            raise UserError(f"The run {run} was trained from {path}, which is not there.",
                             "Move both together: a run without weights of its own needs what it was made from.")
-        return found
+        return path
     return name
 

@@ -31,7 +31,8 @@ from harken.engines.form import text_config
 SECTIONS = {"prefill": "sampling: prefill", "decode": "sampling: decode", "scoring": "scoring", "reference": "reference",
             "values": "values", "forward": "forward", "backward": "backward", "optimizer": "optimiser", "audit": "audits",
             "other": "other"}
-WHOLE = ("scoring", "reference", "audit")
+UNDIVIDED = ("scoring", "reference", "audit")
+"""Sections that keep all their time: what runs inside them is not counted under its own name."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Profile:
         self.seconds, self.flops = dict.fromkeys(SECTIONS, 0.0), dict.fromkeys(SECTIONS, 0.0)
         self.tokens: dict[str, int] = defaultdict(int)
         self.stack = ["other"]
-        self.costs: dict[int, Cost] = {}
+        self.costs: dict[tuple[int, Any], Cost] = {}
         self.last: tuple[Cost, int, float, int] | None = None
         self.since = time.perf_counter()
 
@@ -86,14 +87,14 @@ class Profile:
 
     def enter(self, name: str) -> None:
         self._turn()
-        self.stack.append(self.stack[-1] if self.stack[-1] in WHOLE else name)
+        self.stack.append(self.stack[-1] if self.stack[-1] in UNDIVIDED else name)
 
     def leave(self) -> None:
         self._turn()
         name = self.stack.pop()
         if name == "backward" and self.last is not None:
-            cost, *work = self.last
-            self.flops[name] += cost.backward(*work)
+            cost, tokens, pairs, predicted = self.last
+            self.flops[name] += cost.backward(tokens, pairs, predicted)
 
     def computed(self, engine: Any, tokens: int, pairs: float, predicted: int) -> None:
         key = id(engine), engine.names
@@ -135,10 +136,14 @@ _ACTIVE: Profile | None = None
 
 
 @contextmanager
-def profiling(on: bool, device: torch.device, dtype: torch.dtype) -> Iterator[Profile | None]:
+def profiling(on: bool, device: torch.device | None, dtype: torch.dtype | None) -> Iterator[Profile | None]:
     """Profiles what happens inside, if `on`; one at a time."""
     global _ACTIVE
-    _ACTIVE = Profile(device, dtype) if on else None
+    if on:
+        assert device is not None and dtype is not None, "only what learns is profiled"
+        _ACTIVE = Profile(device, dtype)
+    else:
+        _ACTIVE = None
     try:
         yield _ACTIVE
     finally:

@@ -45,7 +45,7 @@ class HFSampler:
     def steer(self, steering: Steering | None) -> None:
         """From now on prompts and samples get control tokens as `steering` says; None steers no more."""
         template = self.engine.template
-        self.guide = steering and Guide(steering, template.tokenizer, end_of_text(template), self.engine.device)
+        self.guide = None if steering is None else Guide(steering, template.tokenizer, end_of_text(template), self.engine.device)
 
     def of(self, learner: Engine) -> HFSampler:
         return HFSampler(learner, self.max_batch)
@@ -155,15 +155,21 @@ class Batch:
                                                dtype=torch.float64).to(engine.device)
             for g, row in enumerate(rows):
                 self.owners[row] = index, g
-        prompts = [self.prompts[i] for i in indices]
-        self.cache.admit(rows_PG, [len(p) for p in prompts])
-        row = row_of([Tree(p, ((0,),)) for p in prompts], engine.device, keep_last=False)
-        with using(row, self.cache):
-            hidden = state_of(body_of(engine.model)(input_ids=row.ids, position_ids=row.positions, use_cache=False))
-        computed_row(engine, row, len(row.sources))
         filled = torch.tensor([row for rows in rows_PG for row in rows], device=engine.device)
+        logits_PV = self._prefill(rows_PG, [self.prompts[i] for i in indices])
         self.said_B[filled] = 0
-        self._say(filled, engine.logits(hidden[0, row.sources]).repeat_interleave(self.n, 0))
+        self._say(filled, logits_PV.repeat_interleave(self.n, 0))
+
+    def _prefill(self, rows_PG: Sequence[Sequence[int]], prompts: Sequence[tuple[int, ...]]) -> Tensor:
+        """Computes prompts once each, packed, into their rows of the cache; the logits of what follows each, [P, V]."""
+        engine = self.engine
+        self.cache.admit(rows_PG, [len(p) for p in prompts])
+        packed = row_of([Tree(p, ((0,),)) for p in prompts], engine.device, keep_last=False)
+        with using(packed, self.cache):
+            hidden = state_of(body_of(engine.model)(input_ids=packed.ids, position_ids=packed.positions, use_cache=False))
+        computed_row(engine, packed, len(packed.sources))
+        logits: Tensor = engine.logits(hidden[0, packed.sources])
+        return logits
 
     @timed("decode")
     def _decode(self, live: Tensor) -> None:
@@ -210,8 +216,8 @@ class Batch:
         count = int(self.said_B[row])
         tokens = tuple(self.ids_BT[row, :count].tolist())
         sampled, model = self.logps_BT[:, row, :count].tolist()
-        said = tokens if self.guide is None else self.guide.untagged(tokens)
-        return Sample(tokens, self.engine.template.decode(said), tuple(sampled), tuple(model), finished, self.version)
+        untagged = tokens if self.guide is None else self.guide.untagged(tokens)
+        return Sample(tokens, self.engine.template.decode(untagged), tuple(sampled), tuple(model), finished, self.version)
 
     def _shrink(self, live: Tensor) -> Tensor:
         """Nobody is waiting: gives up the rows that have ended. Returns the live rows' new numbers."""

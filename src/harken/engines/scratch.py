@@ -22,7 +22,7 @@ from torch import nn
 from harken.core.errors import UserError
 from harken.core.files import write_json
 from harken.core.seeds import derive_seed
-from harken.engines.loading import Loaded
+from harken.engines.loading import load
 from harken.text.tags import BAD, GOOD, Control, add_tokens
 
 END = "<|endoftext|>"
@@ -61,10 +61,10 @@ def config_for(architecture: str, size: str, vocabulary: int, context: int) -> A
         raise UserError(f"--architecture {architecture!r} is unknown.", f"Use one of {', '.join(ARCHITECTURES)}.")
     budget, best = parse_size(size), None
     for width in range(32, 8193, 32):
-        found = _config(architecture, width, vocabulary, context)
-        if _parameters(found) > budget:
+        config = _config(architecture, width, vocabulary, context)
+        if _parameters(config) > budget:
             break
-        best = found
+        best = config
     if best is None:
         least = _parameters(_config(architecture, 32, vocabulary, context))
         raise UserError(f"--size {size} is less than the smallest model has with {vocabulary} tokens, {least}.",
@@ -107,8 +107,9 @@ def make_new(folder: Path, texts: Iterable[str], *, architecture: str, size: str
     _write(folder, model, tokenizer, segmenter, seed, {"name": f"new {architecture} {size}"})
 
 
-def add_control(folder: Path, loaded: Loaded, segmenter: str, seed: int) -> None:
-    """Writes a loaded model with the control tokens added."""
+def add_control(folder: Path, model: str, segmenter: str, seed: int) -> None:
+    """Writes a model with the control tokens added."""
+    loaded = load(model, device="cpu")
     tokenizer = loaded.template.tokenizer
     add_tokens(tokenizer)
     if len(tokenizer) > loaded.model.config.vocab_size:
@@ -123,7 +124,7 @@ def _write(folder: Path, model: Any, tokenizer: Any, segmenter: str, seed: int, 
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     from transformers.utils import logging
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()
     try:
         temporary.mkdir(parents=True)
         model.save_pretrained(temporary)

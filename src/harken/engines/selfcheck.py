@@ -39,11 +39,11 @@ def examine(model: Any, name: str, scores: Any = None) -> Form:
     if hasattr(model.config, "rescale_every"):
         model.config.rescale_every = 0  # RWKV divides its weights in place outside training: a saved model would be another
     check = _Check(model, name, scores)
-    found = check.packed()
-    if isinstance(found, str):
+    verdict = check.packed()
+    if isinstance(verdict, str):
         check.own_attention()
-        found = check.alone(found)
-    return found
+        verdict = check.alone(verdict)
+    return verdict
 
 
 def _finite(model: Any, name: str) -> None:
@@ -113,10 +113,10 @@ class _Check:
         """Masks that the attention function is not told of: a short check cannot see them."""
         config = text_config(self.model)
         kinds = getattr(config, "layer_types", None) or []
-        told = {layer for layer, window in windows if window}
+        windowed = {layer for layer, window in windows if window}
         if any("chunked" in kind for kind in kinds):
             return "it attends in chunks"
-        if any(kind == "sliding_attention" and layer not in told for layer, kind in enumerate(kinds)):
+        if any(kind == "sliding_attention" and layer not in windowed for layer, kind in enumerate(kinds)):
             return "its sliding windows are not told to the attention interface"
         return ""
 
@@ -195,11 +195,11 @@ class _Check:
         """Whether the prompt and then two tokens through the model's own cache have the whole sequences' logits."""
         try:
             speaker = plain.Speaker(self.model, cached=True)
-            found = [speaker.read(self.pair[:, :PROMPT])]
-            found += [speaker.read(self.pair[:, PROMPT + i:PROMPT + i + 1]) for i in range(2)]
+            logits = [speaker.read(self.pair[:, :PROMPT])]
+            logits += [speaker.read(self.pair[:, PROMPT + i:PROMPT + i + 1]) for i in range(2)]
         except Exception:  # as above
             return False
-        return self._same(self.logits[:, PROMPT - 1:PROMPT + 2], torch.stack(found, 1))
+        return self._same(self.logits[:, PROMPT - 1:PROMPT + 2], torch.stack(logits, 1))
 
 
 def _tokens(model: Any) -> tuple[int, ...]:
@@ -207,9 +207,9 @@ def _tokens(model: Any) -> tuple[int, ...]:
     size = min(rows_of(model), getattr(text_config(model), "vocab_size", None) or rows_of(model))
     marks = {v for c in attention_configs(model.config) for k, v in c.to_dict().items()
              if isinstance(v, int) and k.endswith(("token_id", "token_index"))}
-    found = [t for k in range(4 * PROMPT) if (t := (3 + k * max(1, size // 37)) % size) not in marks]
+    tokens = [t for k in range(4 * PROMPT) if (t := (3 + k * max(1, size // 37)) % size) not in marks]
     count = PROMPT + 2 * ANSWER + OTHER
-    return tuple((found * count)[:count]) if found else (0,) * count
+    return tuple((tokens * count)[:count]) if tokens else (0,) * count
 
 
 def _shapes(config: Any) -> list[tuple[float, float]]:
@@ -225,7 +225,7 @@ def _shapes(config: Any) -> list[tuple[float, float]]:
 
 def _longest(model: Any) -> int:
     """Past how many tokens rotary factors follow the longest sequence of a row (longrope, dynamic); 0 for never."""
-    found = []
+    bounds = []
     for module in model.modules():
         kinds = getattr(module, "rope_type", ())
         kinds = kinds.values() if isinstance(kinds, dict) else (kinds,)
@@ -233,7 +233,7 @@ def _longest(model: Any) -> int:
             config = getattr(module, "config", text_config(model))
             parameters = getattr(config, "rope_parameters", None) or {}
             nested = [parameters, *(p for p in parameters.values() if isinstance(p, dict))]
-            found += [n for p in nested if (n := p.get("original_max_position_embeddings"))]
+            bounds += [n for p in nested if (n := p.get("original_max_position_embeddings"))]
             limits = ("original_max_position_embeddings", "max_position_embeddings")
-            found += [n for name in limits if (n := getattr(config, name, None))]
-    return int(min(found, default=0))
+            bounds += [n for name in limits if (n := getattr(config, name, None))]
+    return int(min(bounds, default=0))

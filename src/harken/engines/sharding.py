@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,7 @@ def is_split(tensor: Tensor) -> bool:
 
 def own_part(tensor: Tensor) -> Tensor:
     """What this process keeps of a parameter: the same memory; a parameter that is not split, as it is."""
-    return tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor
+    return cast(DTensor, tensor.detach()).to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def cut(whole: Tensor, like: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ def cut(whole: Tensor, like: Tensor) -> Tensor:
 
 def joined_parts(parts: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The whole tensors, on the first process alone; every process must call it. `like` are the parameters by the same names."""
-    found = {}
+    joined = {}
     for name, part in parts.items():
         model = like[name]
         if isinstance(model, DTensor):
@@ -81,8 +81,8 @@ def joined_parts(parts: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dic
                                        stride=model.stride())
             part = split.full_tensor()
         if processes.group().rank == 0:
-            found[name] = part.cpu() if isinstance(model, DTensor) else part
-    return found
+            joined[name] = part.cpu() if isinstance(model, DTensor) else part
+    return joined
 
 
 def take_gradients(parts: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> None:
@@ -118,6 +118,6 @@ def cut_optimizer(state: dict[str, Any], like: Mapping[str, Tensor]) -> dict[str
 def _optimizer(state: dict[str, Any], like: Mapping[str, Tensor], change: Any) -> dict[str, Any]:
     """Changes the moments; the count of steps is a single number. States are numbered in the order of the parameters."""
     names = list(like)
-    moments = {i: {key: value if key == "step" else change(value, like[names[i]]) for key, value in found.items()}
-               for i, found in state["state"].items()}
+    moments = {i: {key: value if key == "step" else change(value, like[names[i]]) for key, value in slots.items()}
+               for i, slots in state["state"].items()}
     return {**state, "state": moments}

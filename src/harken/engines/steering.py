@@ -45,15 +45,15 @@ class Guide:
 
     def due(self, ids_BT: Tensor, said_B: Tensor) -> Tensor:
         """Which rows, having said so many tokens, have completed a segment: bool [B]."""
-        found = torch.zeros(len(said_B), dtype=torch.bool, device=said_B.device)
+        due_B = torch.zeros(len(said_B), dtype=torch.bool, device=said_B.device)
         if not len(self.closing) or not bool((said_B > 0).any()):
-            return found
+            return due_B
         last = ids_BT.gather(1, (said_B - 1).clamp(min=0)[:, None])[:, 0]
         for row in (torch.isin(last, self.closing) & (said_B > 0)).nonzero()[:, 0].tolist():
-            said = int(said_B[row])
-            text = self.tokenizer.decode(ids_BT[row, max(0, said - LOOK_BACK):said].tolist(), skip_special_tokens=True)
-            found[row] = self.steering.ends(text)
-        return found
+            count = int(said_B[row])
+            text = self.tokenizer.decode(ids_BT[row, max(0, count - LOOK_BACK):count].tolist(), skip_special_tokens=True)
+            due_B[row] = self.steering.ends(text)
+        return due_B
 
     def put(self, token_B: Tensor, logps: list[Tensor], ids_BT: Tensor, said_B: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The drawn tokens, and their log-probs, with the tag in place of those whose row has completed a segment; it was

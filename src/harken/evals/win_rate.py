@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harken.core.config import setting
+from harken.core.config import MAX_TOKENS, setting
 from harken.core.errors import UserError
 from harken.core.protocols import Estimate, EvalResult, Models
 from harken.core.run import Run
@@ -42,7 +42,7 @@ class Config:
     """Run directory to write."""
     n: int = setting(2, least=1)
     """Answers of each model to each prompt."""
-    max_tokens: int = setting(64, least=1)
+    max_tokens: int = setting(MAX_TOKENS, least=1)
     """Longest answer in tokens."""
     temperature: float = setting(1.0, least=0)
     """Sampling temperature."""

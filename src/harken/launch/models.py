@@ -159,7 +159,7 @@ def open_learner(method: ModuleType, config: Any, run: Run) -> HFSampler:
 
 def check_context(sampler: Any, prompts: Sequence[Prompt], max_tokens: int) -> None:
     """Refuses prompts too long for the model before the first answer is sampled; a server knows its own limit."""
-    engine = getattr(sampler, "engine", None)
+    engine: Any = getattr(sampler, "engine", None)
     if getattr(engine, "template", None) is None:
         return
     for i, prompt in enumerate(prompts):

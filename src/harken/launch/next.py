@@ -170,8 +170,8 @@ def _sets(pool: Pool, candidate: np.ndarray, belief: Belief,
     draws = []
     for k in range(RANDOM_DRAWS):
         rng = np.random.default_rng([settings.seed, k])
-        some = [rng.permutation(g)[:int(rng.integers(2, min(settings.most, len(g)) + 1))] for g in groups if len(g) > 1]
-        one = measure(belief, [some[i] for i in rng.permutation(len(some))[:settings.n]], pool.seconds, seed=settings.seed)
+        subsets = [rng.permutation(g)[:int(rng.integers(2, min(settings.most, len(g)) + 1))] for g in groups if len(g) > 1]
+        one = measure(belief, [subsets[i] for i in rng.permutation(len(subsets))[:settings.n]], pool.seconds, seed=settings.seed)
         draws.append((float(one.information.sum()), float(one.seconds.sum())))
     return [_row(pool, s.tolist(), i, t) for s, i, t in zip(got.items, got.information, got.seconds)], _mean(draws)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from harken.core.config import following
 from harken.core.errors import UserError
 from harken.core.find import nearest
 from harken.core.protocols import Reward, Sample
@@ -47,7 +48,8 @@ def train(method: Any, *, out: str | Path, model: Any = "smollm2", quiet: bool |
     """
     module = method if isinstance(method, ModuleType) else find_method(str(method))
     settings, given = _named_settings(module.Config, {"model": model, **settings}, Path(out), "reward")
-    return run_method(module, module.Config(out=str(out), **settings), quiet=quiet, rewards=given)
+    config = module.Config(**following(module.Config, {"out": str(out), **settings}))
+    return run_method(module, config, quiet=quiet, rewards=given)
 
 
 def evaluate(evaluation: Any, *, out: str | Path, quiet: bool | None = None, **settings: Any) -> Run:

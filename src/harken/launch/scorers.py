@@ -30,12 +30,12 @@ def open_scorer(spec: str) -> Any:
 
 def _own(name: str, attribute: str) -> Any:
     try:
-        found = getattr(importlib.import_module(name), attribute)
+        maker = getattr(importlib.import_module(name), attribute)
     except ImportError as error:
         raise UserError(f"{name} cannot be imported: {error}.", "Is it on PYTHONPATH?") from None
     except AttributeError:
         raise UserError(f"{name} has no {attribute}.", "Name a class, or a function that gives a scorer.") from None
-    scorer = found()
+    scorer = maker()
     if not getattr(scorer, "id", "") or not any(hasattr(scorer, n) for n in ("rate", "score", "rate_segments", "rate_document")):
         raise UserError(f"{name}:{attribute} is no scorer: it needs an id, and rate(text) or score(prompts, completions).",
                         "harken.text.scorer.TextReward is a base for one.")

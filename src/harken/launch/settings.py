@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harken.core.config import setting
+from harken.core.config import MAX_TOKENS, setting
 from harken.core.seeds import MOST_SEED
 
 
@@ -20,7 +20,7 @@ class SampleSettings:
     """File to write: a prompt a line with its completions."""
     n: int = setting(1, least=1)
     """Completions a prompt."""
-    max_tokens: int = setting(128, least=1)
+    max_tokens: int = setting(MAX_TOKENS, least=1)
     """Longest completion in tokens."""
     temperature: float = setting(1.0, least=0)
     """Sampling temperature; 0 is greedy."""

@@ -13,7 +13,7 @@ from harken.core import processes
 from harken.core.config import RunConfig, SampleConfig, named
 from harken.core.errors import UserError
 from harken.core.extras import import_extra
-from harken.core.files import file_hash, write_json
+from harken.core.files import write_json
 from harken.core.records import content_hash
 from harken.core.run import Run
 from harken.core.settings import check_settings
@@ -21,7 +21,10 @@ from harken.launch.models import context, open_learner, parse_model
 from harken.launch.policies import open_sampler
 from harken.launch.rewards import RewardWord, open_reward, parse_reward
 from harken.launch.templates import dated, given_template, note_template
+from harken.loops import trackers
 from harken.stats.drift import parse_rules
+from harken.store.files import file_hash
+from harken.store.tables import HUB_ID, hub_revision
 
 
 def train(method: ModuleType, config: RunConfig, *, quiet: bool | None = None, rewards: Mapping[str, Any] | None = None) -> Run:
@@ -41,7 +44,7 @@ def together() -> AbstractContextManager[None]:
 def _open_and_train(method: ModuleType, config: RunConfig, quiet: bool | None, given: Mapping[str, Any]) -> Run:
     check_settings(config)
     if not config.data and asks(method, "needs_data", config, True):
-        raise UserError("No data was given.", "Add --data FILE.jsonl.")
+        raise UserError("No data was given.", "Add --data FILE (JSON Lines, CSV, Parquet, …).")
     if not config.out:
         raise UserError("No run directory was given.", "Add --out runs/NAME.")
     if prepare := getattr(method, "prepare", None):  # makes the model to start from, where the method does
@@ -53,6 +56,7 @@ def _open_and_train(method: ModuleType, config: RunConfig, quiet: bool | None, g
     if template := given_template(getattr(config, "template", "")):
         lineage["template"] = content_hash(template)
     import_extra("harken.engines.loading")
+    reporting = trackers.check(config.report_to) if config.report_to else []
     for name, model in named(config, "model").items():
         parse_model(model).check()
         if name != "model":
@@ -71,9 +75,21 @@ def _open_and_train(method: ModuleType, config: RunConfig, quiet: bool | None, g
         if run.done:
             run.say(f"{run.path} is finished; nothing to do.")
             return run
+        if reporting and run.group.rank == 0:
+            run.trackers = trackers.FanOut(reporting, run)
+        note_rate(config, run)
         with dated(run):
             _train(method, config, run, rewards)
     return run
+
+
+def note_rate(config: RunConfig, run: Run) -> None:
+    """Says that the learning rate is that of training everything, where it is its default."""
+    field = {f.name: f for f in dataclasses.fields(config)}.get("learning_rate")
+    full = field.metadata.get("full") if field else None
+    if field and full and getattr(config, "lora_rank", None) == 0 and getattr(config, "learning_rate", None) == full:
+        run.note(f"Every parameter is trained: the learning rate is {full:g}, the default for that "
+                 f"(with adapters {field.default:g}).")
 
 
 def asks(method: ModuleType, what: str, config: RunConfig, unless_said: bool) -> bool:
@@ -98,16 +114,27 @@ def _files(method: ModuleType, config: RunConfig) -> dict[str, Any]:
     hashes = {}
     for option, path in {**named(config, "file"), **(further(config) if further else {})}.items():
         if path:
-            if not Path(path).is_file():
-                raise UserError(f"There is no file {path}.", f"Check --{option.partition(' ')[0].replace('_', '-')}.")
-            hashes[option] = {"path": path, "sha256": file_hash(Path(path))}
+            hashes[option] = _identity(path, option.partition(" ")[0].replace("_", "-"))
     return hashes
+
+
+def _identity(path: str, option: str) -> dict[str, Any]:
+    """A file's or a folder's hash; of a data set on a hub its revision, where the hub says it."""
+    if Path(path).is_dir() and not any(p.suffix in (".arrow", ".parquet") for p in Path(path).rglob("*")):
+        raise UserError(f"There is no file {path}: it is a folder without Arrow or Parquet files.", f"Check --{option}.")
+    if Path(path).exists():
+        return {"path": path, "sha256": file_hash(Path(path))}
+    if HUB_ID.fullmatch(path) and not Path(path).suffix and not Path(path).parent.exists():
+        return {"path": path, "revision": hub_revision(path)}
+    raise UserError(f"There is no file {path}.", f"Check --{option}.")
 
 
 def check_watch(config: Any, lineage: dict[str, Any]) -> None:
     """Refuses stop rules that are none, and a held-out reward that is the one climbed."""
     held_out, rules = getattr(config, "held_out_reward", ""), getattr(config, "stop_when", "")
     hacking, _ = parse_rules(rules)
+    if getattr(config, "patience", 0) and hasattr(config, "stop_when") and not held_out:
+        raise UserError("--patience waits for a held-out reward to rise, and there is none.", "Add --held-out-reward RUN.")
     if hacking and not held_out:
         raise UserError("--stop-when hacking compares the reward with one that is not climbed, and there is none.",
                         "Add --held-out-reward RUN: a reward model fitted on other judgments.")
@@ -123,7 +150,7 @@ def _train(method: ModuleType, config: RunConfig, run: Run, rewards: Mapping[str
     from harken.loops.watch import Watch
     options: dict[str, Any] = {"dtype": config.dtype, "tokens_per_micro_batch": config.tokens_per_micro_batch}
     sampler = open_learner(method, config, run) if learns(method) else open_sampler(config.model, **options)
-    engine = getattr(sampler, "engine", sampler)
+    engine: Any = getattr(sampler, "engine", sampler)
     if (template := getattr(engine, "template", None)) is not None:
         note_template(template, run)
     base = getattr(engine, "shared", None)

@@ -53,7 +53,7 @@ SPLIT_BYTES = 64 << 20
 NO_PROMPT = Prompt((Message("user", ""),))
 PLACES = 3
 """Places kept of each kind of malformed document."""
-HOPELESS = 200
+FAILURES_ALLOWED = 200
 """Segments that may all fail before a scorer is given up."""
 
 
@@ -112,15 +112,15 @@ class Rater:
                 new[key] = self._document(document, end)
         self.known.put(new)
         values |= new
-        found: list[list[float | str]] = []
+        rows: list[list[float | str]] = []
         for key, end in zip(keys, ends):
             value = values[key]
             if isinstance(value, bytes):
                 row = np.frombuffer(value, dtype="<f8").tolist()
-                found.append(["no score" if math.isnan(s) else s for s in row])
+                rows.append(["no score" if math.isnan(s) else s for s in row])
             else:
-                found.append([value] * len(end))
-        return found
+                rows.append([value] * len(end))
+        return rows
 
     def _document(self, document: Document, ends: Sequence[int]) -> Value:
         self.tried += 1
@@ -150,7 +150,7 @@ class Rater:
 
     def _fail(self, error: Exception) -> str:
         self.failed += 1
-        if self.failed == self.tried >= HOPELESS:
+        if self.failed == self.tried >= FAILURES_ALLOWED:
             raise UserError(f"The scorer fails on every segment: {type(error).__name__}: {error}.", "Mend the scorer.") from None
         return type(error).__name__
 
@@ -281,10 +281,10 @@ def _open(folder: Path, plan: Plan) -> Any:
     if not plan.splits:
         raise UserError("The corpus holds no text: every file is empty.", "Name other files.")
     if (folder / PLAN).is_file():
-        known = read_plan(folder)
-        if known.hash != plan.hash:
-            what = ("its corpus is another" if known.corpus.hash != plan.corpus.hash else "its segments are others"
-                    if known.segmenter != plan.segmenter else "its splits are of another size")
+        earlier = read_plan(folder)
+        if earlier.hash != plan.hash:
+            what = ("its corpus is another" if earlier.corpus.hash != plan.corpus.hash else "its segments are others"
+                    if earlier.segmenter != plan.segmenter else "its splits are of another size")
             raise UserError(f"{folder} holds another annotation: {what}.",
                             "Choose another --out, or give the command as before.")
     elif folder.is_dir() and any(p.name[0] != "." for p in folder.iterdir()):
@@ -323,9 +323,9 @@ def _check(texts: Iterable[Mapping[str, Any]], scores: Iterable[Mapping[str, Any
     texts, scores = list(texts), list(scores)
     malformed = malformed_of(texts)
     if not sum(r["documents"] for r in texts):
-        found: Any = max(malformed.items(), key=lambda x: x[1]["count"], default=("empty", {"count": 0, "places": []}))
-        reason, places = found[0], ", ".join(found[1]["places"])
-        raise UserError(f"Not one document of the corpus could be read; {found[1]['count']} are {reason} ({places}).",
+        commonest: Any = max(malformed.items(), key=lambda x: x[1]["count"], default=("empty", {"count": 0, "places": []}))
+        reason, places = commonest[0], ", ".join(commonest[1]["places"])
+        raise UserError(f"Not one document of the corpus could be read; {commonest[1]['count']} are {reason} ({places}).",
                         "Convert it to UTF-8, or check --text-field.")
     if not any(r["segments"] > sum(r["missing"].values()) for r in scores):
         raise UserError("The scorer gave not one segment a score.", "Check the scorer on a few texts: harken score.")
@@ -333,10 +333,10 @@ def _check(texts: Iterable[Mapping[str, Any]], scores: Iterable[Mapping[str, Any
 
 def malformed_of(texts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """reason -> count and the first places, over all splits."""
-    found: dict[str, Any] = {}
+    reasons: dict[str, Any] = {}
     for row in texts:
         for reason, part in row["malformed"].items():
-            whole = found.setdefault(reason, {"count": 0, "places": []})
+            whole = reasons.setdefault(reason, {"count": 0, "places": []})
             whole["count"] += part["count"]
             whole["places"] = (whole["places"] + part["places"])[:PLACES]
-    return found
+    return reasons

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from harken.core import processes
 from harken.core.errors import UserError
-from harken.core.protocols import Datum, Tree
+from harken.core.protocols import Datum, Learner, Objective, Outputs, Tree
 from harken.core.run import Run
-from harken.engines.hf import Engine, Objective, Outputs
 from harken.loops.stream import Stream, Tokens, Writer
 from harken.objectives import phf
 from harken.objectives.supervised import nll
@@ -25,7 +24,7 @@ from harken.stats.histogram import reached_by
 from harken.store.annotations import Annotated, Scored
 from harken.text.tags import Control
 
-DISGUISE = 1.5
+LEAST_WEIGHT_RATIO = 1.5
 """Weights whose largest is less than this many times the smallest learn as MLE does."""
 HELD = 200
 """Held-out documents measured at most."""
@@ -48,7 +47,7 @@ class Feedback:
             run.note(f"The best {config.best:.3g} of {self.level}s score at least {self.threshold:g}: that is the threshold.")
         if config.objective == "rwr":
             low, high = np.quantile(annotated.sample("segment"), [0.001, 1.0]) * config.unit / config.beta
-            if high - low < math.log(DISGUISE):
+            if high - low < math.log(LEAST_WEIGHT_RATIO):
                 run.note(f"rwr with beta {config.beta:g} weighs 99.9 % of segments between {math.exp(low):.3g} and "
                          f"{math.exp(high):.3g}: it learns as mle does. Lower --beta.")
 
@@ -96,12 +95,12 @@ class Feedback:
         inputs: dict[str, Any] = {"weights": [weight] * len(scores)}
         name = self.config.objective if active else "mle"
         if name in ("unlikelihood", "mask", "rwr", "awr"):
-            known = ~np.isnan(scores)
-            inputs["weights"] = np.where(known, weight, 0.0).tolist()
+            scored = ~np.isnan(scores)
+            inputs["weights"] = np.where(scored, weight, 0.0).tolist()
             if name in ("unlikelihood", "mask"):
                 inputs["good"] = (scores >= self.threshold).astype(float).tolist()
             else:
-                inputs["rewards"] = np.where(known, scores * self.config.unit, 0.0).tolist()
+                inputs["rewards"] = np.where(scored, scores * self.config.unit, 0.0).tolist()
         return Datum(Tree(tuple(ids[:1]), (tuple(ids[1:]),)), inputs)
 
     def objective(self, active: bool) -> Objective:
@@ -110,27 +109,27 @@ class Feedback:
         def loss(out: Outputs, x: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
             w = x["weights"]
             if name == "unlikelihood":
-                found = phf.unlikelihood(out.logps_N, x["good"], w, config.alpha)
+                value = phf.unlikelihood(out.logps_N, x["good"], w, config.alpha)
             elif name == "mask":
-                found = phf.masked(out.logps_N, x["good"], w)
+                value = phf.masked(out.logps_N, x["good"], w)
             elif name == "rwr":
                 self._range(phf.reward_weights(x["rewards"], config.beta)[w > 0])
-                found = phf.rwr(out.logps_N, x["rewards"], w, config.beta)
+                value = phf.rwr(out.logps_N, x["rewards"], w, config.beta)
             elif name == "awr":
                 assert out.values_N is not None
                 self._range(phf.reward_weights(x["rewards"] - phf.values_of(out.values_N.detach()), config.beta)[w > 0])
-                found = phf.awr(out.logps_N, x["rewards"], out.values_N, w, config.alpha, config.beta)
+                value = phf.awr(out.logps_N, x["rewards"], out.values_N, w, config.alpha, config.beta)
             else:
                 return nll(out.logps_N, w)
             plain = -(out.logps_N.detach() * w).sum()
-            return found[0], {**found[1], "nll": plain}
+            return value[0], {**value[1], "nll": plain}
         return loss
 
     def _range(self, weights: Tensor) -> None:
         if len(weights):
             self.weights = [min(self.weights[0], float(weights.min())), max(self.weights[1], float(weights.max()))]
 
-    def measure(self, learner: Engine, stream: Stream) -> dict[str, float]:
+    def measure(self, learner: Learner, stream: Stream) -> dict[str, float]:
         """`heldout_nll` a text token of the held-out documents: without control tokens, and of a model that knows them with
         <|good|> before each segment, and with the segments' own."""
         held = list(stream.held_out(HELD))
@@ -143,7 +142,7 @@ class Feedback:
                 None if (label := self.good(score)) is None else control.good if label else control.bad)}
         return {name: self._nll(learner, held, tag) for name, tag in modes.items()}
 
-    def _nll(self, learner: Engine, held: Sequence[tuple[Scored, list[list[int]]]], tag: Tag) -> float:
+    def _nll(self, learner: Learner, held: Sequence[tuple[Scored, list[list[int]]]], tag: Tag) -> float:
         trees, texts = [], []
         for document, parts in held:
             ids, text = [self.end], [False]
@@ -170,12 +169,12 @@ class Feedback:
         """Counts of segments as they were read, and the range of weights. All processes must call it."""
         ranges = processes.group().gather(tuple(self.weights))
         self.weights = [min(low for low, _ in ranges), max(high for _, high in ranges)]
-        found: dict[str, Any] = {"threshold": self.threshold, "segments": self.counts}
+        figures: dict[str, Any] = {"threshold": self.threshold, "segments": self.counts}
         if self.weights[0] <= self.weights[1]:
-            found["least_weight"], found["most_weight"] = self.weights
-            if self.weights[1] < DISGUISE * self.weights[0]:
-                found["mle_in_disguise"] = "yes: the weights hardly differ; lower --beta"
-        return found
+            figures["least_weight"], figures["most_weight"] = self.weights
+            if self.weights[1] < LEAST_WEIGHT_RATIO * self.weights[0]:
+                figures["mle_in_disguise"] = "yes: the weights hardly differ; lower --beta"
+        return figures
 
 
 def best_threshold(annotated: Annotated, level: str, share: float) -> float:

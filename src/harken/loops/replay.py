@@ -32,13 +32,13 @@ class Replay:
 
     def batch(self, step: int, tokens: int) -> list[Tree]:
         """Text whose tokens are `share` of the step's beside `tokens` others; the last window is cut to fit."""
-        rng, found = random.Random(derive_seed(self.seed, "replay", step)), []
+        rng, trees = random.Random(derive_seed(self.seed, "replay", step)), []
         left = max(1, round(tokens * self.share / (1 - self.share)))
         while left > 0:
             window = rng.choice(self.windows)
-            found.append(Tree(window.prompt, (window.completions[0][:left],)))
+            trees.append(Tree(window.prompt, (window.completions[0][:left],)))
             left -= len(window.completions[0])
-        return found
+        return trees
 
 
 def open_replay(config: Any, learner: Learner) -> Replay | None:
@@ -52,5 +52,5 @@ def learn_text(learner: Learner, text: Sequence[Tree], weight: float) -> dict[st
     """Adds the gradient of `weight` × the text's mean NLL; returns `replay_nll`, nats a token."""
     tokens = sum(len(t.completions[0]) for t in text)
     data = [Datum(t, {"weights": [weight / tokens] * len(t.completions[0])}) for t in text]
-    found = learner.forward_backward(data, lambda out, x: nll(out.logps_N, x["weights"]))
-    return {"replay_nll": found["nll"] / weight}
+    metrics = learner.forward_backward(data, lambda out, x: nll(out.logps_N, x["weights"]))
+    return {"replay_nll": metrics["nll"] / weight}

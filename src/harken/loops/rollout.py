@@ -54,6 +54,21 @@ class Rollout:
     ref_N: Tensor
     kl_PG: Tensor
     spread_PG: Tensor | None = None
+    unscored: int = 0
+    """Completions that the reward could not score: their prompts' groups are left out of the step."""
+
+    def only(self, whole: Tensor) -> Rollout:
+        """The groups where `whole` ([P], bool) is true. Of the others nothing is learnt: a comparison within a group needs every
+        score, and none is made up."""
+        index = whole.nonzero().flatten().tolist()
+        ref = self.ref_N.split([sum(len(s.ids) for s in group) for group in self.samples_PG])
+
+        def of(values: list[Any]) -> list[Any]:
+            return [values[i] for i in index]
+
+        return Rollout(of(self.prompts), of(self.trees), of(self.samples_PG), self.scores_PG[index],
+                       torch.cat(of(list(ref))), self.kl_PG[index], None if self.spread_PG is None else self.spread_PG[index],
+                       int(self.scores_PG.isnan().sum()))
 
     @property
     def samples(self) -> list[Sample]:
@@ -103,7 +118,7 @@ class Rollout:
 
     def _beside_reward(self) -> dict[str, float]:
         """What only some steps have: a correlation needs both to vary, disagreement an ensemble."""
-        found = {}
+        found: dict[str, float] = {"unscored": float(self.unscored)} if self.unscored else {}
         pair = torch.stack([self.scores_PG.reshape(-1).double(), torch.tensor(self.lengths).double()])
         if pair.shape[1] > 2 and bool((pair.std(1) > 0).all()):
             found["reward_length_r"] = float(torch.corrcoef(pair)[0, 1])
@@ -147,17 +162,17 @@ def repetition(sample: Sample) -> float:
 def fitting_prompts(config: Any, learner: Learner, run: Run, seen: Callable[[Prompt], Prompt] = lambda p: p) -> list[Tokenised]:
     """The prompts of `config.data` that leave room for `config.max_tokens` more, with the ids of what the model sees of
     them; what was dropped is said (P29)."""
-    loaded = read_prompts(config.data, skip_bad=config.skip_bad)
+    loaded = read_prompts(config.data, **config.reading)
     if note := loaded.describe():
         run.note(note)
     every = [(p, learner.template.prompt_ids(seen(p))) for p in loaded.records]
     for note in learner.template.counted():
         run.note(note)
-    kept = [(p, ids) for p, ids in every if len(ids) + config.max_tokens <= config.max_length]
-    if len(kept) < len(every):
-        run.note(f"Dropped {len(every) - len(kept)} of {len(every)} prompts: with {config.max_tokens} new tokens they exceed "
+    fitting = [(p, ids) for p, ids in every if len(ids) + config.max_tokens <= config.max_length]
+    if len(fitting) < len(every):
+        run.note(f"Dropped {len(every) - len(fitting)} of {len(every)} prompts: with {config.max_tokens} new tokens they exceed "
                  f"--max-length {config.max_length}.")
-    return run.watch.set_aside(kept) if run.watch else kept
+    return run.watch.set_aside(fitting) if run.watch else fitting
 
 
 def need_groups(config: SampleConfig, method: str) -> None:
@@ -198,26 +213,32 @@ def rollout(config: RolloutConfig, learner: Learner, sampler: Rollouts, reward: 
     ref = [x.cpu() for tree in learner.logprobs(trees, temperature=config.temperature, reference=True) for x in tree]
     kl = [sum(s.logps) - float(x.sum()) for s, x in zip((s for g in samples_PG for s in g), ref)]
     scores_PG, spread_PG = score(reward, prompts, samples_PG, config)
-    return Rollout(prompts, trees, samples_PG, scores_PG, torch.cat(ref), torch.tensor(kl).view_as(scores_PG), spread_PG)
+    whole = (~scores_PG.isnan()).all(1)
+    rolled = Rollout(prompts, trees, samples_PG, scores_PG, torch.cat(ref), torch.tensor(kl).view_as(scores_PG), spread_PG)
+    return rolled if bool(whole.all()) else rolled.only(whole)
 
 
 @timed("scoring")
 def score(reward: Reward, prompts: list[Prompt], samples_PG: list[list[Sample]],
           config: RolloutConfig) -> tuple[Tensor, Tensor | None]:
-    """Scores [P, G], clipped if asked, less the penalty of completions without an end (P14); and an ensemble's disagreement."""
+    """Scores [P, G], NaN where there is none, clipped if asked, less the penalty of completions without an end (P14); and an
+    ensemble's disagreement. Raises `UserError` where no prompt has all its scores."""
     texts = [[s.text for s in group] for group in samples_PG]
+    scores: Sequence[Sequence[float | None]]
     if isinstance(reward, Ensemble):
         scores, spread = processes.group().agree(reward.score_and_disagreement(prompts, texts))
     else:
         scores, spread = processes.group().agree(reward.score(prompts, texts)), None
-    if any(r is None or not math.isfinite(r) for group in scores for r in group):
-        raise UserError("The reward gave no score, or one that is not finite, for a completion.",
-                        "Lower --max-tokens, or use a reward of greater length.")
-    scores_PG = torch.tensor(scores, dtype=torch.float32)
+    scores_PG = torch.tensor([[math.nan if r is None or not math.isfinite(r) else r for r in group] for group in scores],
+                             dtype=torch.float32)
+    if not bool((~scores_PG.isnan()).all(1).any()):
+        raise UserError("The reward gave no score, or none that is finite, for a completion of every prompt of this step.",
+                        "Lower --max-tokens, correct the function, or use a reward of greater length.")
     if config.reward_clip > 0:
         scores_PG = scores_PG.clamp(-config.reward_clip, config.reward_clip)
     cut_PG = torch.tensor([[not s.finished for s in group] for group in samples_PG])
-    spread_PG = None if spread is None else torch.tensor(spread, dtype=torch.float32)
+    spread_PG = None if spread is None else torch.tensor([[math.nan if s is None else s for s in group] for group in spread],
+                                                         dtype=torch.float32)
     return less_penalty(scores_PG, cut_PG, config.missing_eos_penalty), spread_PG
 
 
@@ -231,8 +252,8 @@ class Gap:
         self.parts.append(difference_N.cpu())
 
     def check(self, dtype: torch.dtype) -> dict[str, float]:
-        found = torch.cat(processes.group().gather(torch.cat([torch.empty(0), *self.parts])))
-        ratio, gap = found.exp(), found.abs()
+        gap_N = torch.cat(processes.group().gather(torch.cat([torch.empty(0), *self.parts])))
+        ratio, gap = gap_N.exp(), gap_N.abs()
         allowed = 1e-3 if dtype is torch.float32 else 0.1
         mean = float(gap.mean())
         if mean > allowed:

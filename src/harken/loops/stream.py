@@ -78,10 +78,10 @@ class Stream:
         parts, size, want = [self._rest], len(self._rest), count * self.length + 1
         epoch, given = self.epoch, self.documents
         while size < want:
-            found = self._next(writer)
-            if found is not None:
-                parts.append(found)
-                size += len(found)
+            tokens = self._next(writer)
+            if tokens is not None:
+                parts.append(tokens)
+                size += len(tokens)
             elif self.epoch > epoch + 1 and self.documents == given:
                 raise UserError("Not one document is left to train on.", "Lower --threshold, or raise --best.")
         whole = joined(parts)
@@ -104,10 +104,10 @@ class Stream:
         document, copy = self._texts[self.at]
         self.at += 1
         rng = random.Random(derive_seed(self.seed, "write", self.epoch, copy, document.id))
-        found = writer(document, self._coded[place], copy, rng)
-        self.documents += found is not None
-        self.left_out += found is None
-        return found
+        tokens = writer(document, self._coded[place], copy, rng)
+        self.documents += tokens is not None
+        self.left_out += tokens is None
+        return tokens
 
     def coded(self, documents: Sequence[Scored]) -> list[list[list[int]]]:
         """Token ids of every segment of each document."""
@@ -121,16 +121,16 @@ class Stream:
         random.Random(derive_seed(self.seed, "groups", self.epoch)).shuffle(order)
         documents = (d for group in order[self.pool * POOL_GROUPS:(self.pool + 1) * POOL_GROUPS]
                      for d in self.annotated.read(*group) if not in_share(d.id, self.holdout, self.seed))
-        found = [(d, copy) for d in documents for copy in range(self.copies)]
-        random.Random(derive_seed(self.seed, "pool", self.epoch, self.pool)).shuffle(found)
-        return found
+        pool = [(d, copy) for d in documents for copy in range(self.copies)]
+        random.Random(derive_seed(self.seed, "pool", self.epoch, self.pool)).shuffle(pool)
+        return pool
 
     def held_out(self, count: int) -> Iterator[tuple[Scored, list[list[int]]]]:
         """Up to `count` of the documents held out."""
         for group in self.groups:
-            found = [d for d in self.annotated.read(*group) if in_share(d.id, self.holdout, self.seed)][:count]
-            yield from zip(found, self.coded(found))
-            count -= len(found)
+            documents = [d for d in self.annotated.read(*group) if in_share(d.id, self.holdout, self.seed)][:count]
+            yield from zip(documents, self.coded(documents))
+            count -= len(documents)
             if count <= 0:
                 return
 
@@ -138,9 +138,9 @@ class Stream:
         """Tokens of one pass over everything that is not held out, each document's end token included."""
         total = 0
         for group in self.groups:
-            kept = [d for d in self.annotated.read(*group) if not in_share(d.id, self.holdout, self.seed)]
-            for at in range(0, len(kept), AT_ONCE):
-                total += sum(sum(map(len, row)) + 1 for row in self.coded(kept[at:at + AT_ONCE]))
+            documents = [d for d in self.annotated.read(*group) if not in_share(d.id, self.holdout, self.seed)]
+            for at in range(0, len(documents), AT_ONCE):
+                total += sum(sum(map(len, row)) + 1 for row in self.coded(documents[at:at + AT_ONCE]))
         return total
 
     def state(self) -> dict[str, Any]:

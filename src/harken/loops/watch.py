@@ -45,6 +45,7 @@ class Watch:
         self.reward, self.held_out = reward, held_out
         self.every, self.count = getattr(config, "monitor_every", 1), getattr(config, "monitor_prompts", 0)
         self.hacking, self.bounds = parse_rules(getattr(config, "stop_when", ""))
+        self.patience = getattr(config, "patience", 0)
         self.prompts: list[Tokenised] = []
         self._forget()
 
@@ -124,6 +125,9 @@ class Watch:
                 for name, value in self._kept()[1].items():
                     self.learner.parts[name].copy_(value)
             found = {"steps": self.stopped["step"], "stopped": self.stopped}
+        if unscored := int(sum(row.get("unscored", 0) for row in read_jsonl(self.run.path / "metrics.jsonl"))):
+            found["unscored"] = unscored
+            self.run.note(f"{unscored} completions had no score; their prompts taught nothing in those steps.")
         if self.audits:
             places = range(len(self.audits))
             best = max(places, key=lambda i: smoothed(self.audits, i))
@@ -138,7 +142,7 @@ class Watch:
         return {n: p.detach().to("cpu", copy=True) for n, p in self.learner.parts.items()}
 
     def _kept(self) -> tuple[int, dict[str, Tensor]]:
-        kept = self.best if self.stopped["rule"] == "hacking" else self.within
+        kept = self.best if self.stopped["rule"] in ("hacking", "patience") else self.within
         assert kept is not None, "a rule stops the run after it has kept something"
         return kept
 
@@ -169,11 +173,20 @@ class Watch:
         self.run.log_audit(audit.to_json())
         means = {f"audit_{name}": audit.mean(name) for name in scores}
         self.run.log(step, audit_kl=kl, **{name: value for name, value in means.items() if math.isfinite(value)})
-        if self.hacking:
+        if self.hacking or self.patience:
             self._keep_best(step)
+        if self.patience and self._since_best() >= self.patience:
+            highest = smoothed(self.audits, len(self.audits) - 1 - self._since_best())
+            self._stop("patience", step, f"the held-out reward was highest, {highest:.3g}, {self.patience} audits ago")
+            return
         if hacking(self.audits) and not self.warned:
             self.warned = True
             self._report(step)
+
+    def _since_best(self) -> int:
+        """Audits after the one with the highest smoothed held-out reward; that of the newest is not known yet."""
+        done = len(self.audits) - 1
+        return len(self.audits) - 1 - max(range(done), key=lambda i: smoothed(self.audits, i)) if done > 0 else 0
 
     def _keep_best(self, step: int) -> None:
         """The audit before this one now has both neighbours: it is the best so far, or not."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harken.core.config import RunConfig, setting
+from harken.core.config import MAX_TOKENS, RunConfig, setting
 from harken.core.errors import UserError
 from harken.core.files import read_jsonl
 from harken.core.protocols import Learner, PolicySampler, Reward, Sample
@@ -45,7 +45,7 @@ class Config(RunConfig):
     """Candidates of every answer (at least 2)."""
     missing_eos_penalty: float = setting(1.0, least=0)
     """Subtracted from the score of a candidate that the token limit cut."""
-    max_tokens: int = setting(64, least=1)
+    max_tokens: int = setting(MAX_TOKENS, least=1)
     """Longest candidate in tokens, of the estimate; whoever samples from the run chooses anew."""
     temperature: float = setting(1.0, least=0)
     """Sampling temperature of the estimate (above 0)."""
@@ -62,15 +62,15 @@ def train(config: Config, learner: Learner, sampler: PolicySampler, reward: Rewa
         raise UserError(f"There is nothing to choose: --n {config.n}, --temperature {config.temperature}.",
                         "Choose of two or more, sampled above temperature 0.")
     policy = BestOfN(sampler, reward, config.n, config.missing_eos_penalty)
-    kept = [p for p, _ in fitting_prompts(config, learner, run, sampler.seen)]
+    prompts = [p for p, _ in fitting_prompts(config, learner, run, sampler.seen)]
     size = config.prompts_per_step
-    total = -(-len(kept) // size)
+    total = -(-len(prompts) // size)
     if not total:
         raise UserError("There is nothing left to sample for.", "See the count of dropped prompts above.")
 
     resumed = run.resume()
     for step in run.track(resumed[0] if resumed else 0, total, "best of n"):
-        part = kept[step * size:(step + 1) * size]
+        part = prompts[step * size:(step + 1) * size]
         samples, scores = policy.candidates(part, config.n, max_tokens=config.max_tokens, temperature=config.temperature,
                                             seed=derive_seed(config.seed, "best of n", step))
         chosen = [best(row) for row in scores]
@@ -89,8 +89,8 @@ def describe(samples: list[list[Sample]], scores: Scores, chosen: Sequence[int])
     taken = [group[i] for group, i in zip(samples, chosen)]
     every = [r for row in scores for r in row if r is not None]
     top = [row[i] for row, i in zip(scores, chosen) if row[i] is not None]
-    found = {"reward": sum(every) / len(every), "reward_best": sum(top) / len(top)} if every else {}  # type: ignore[arg-type]
-    return {**found, "length": mean(len(s.ids) for s in flat), "length_best": mean(len(s.ids) for s in taken),
+    rewards = {"reward": sum(every) / len(every), "reward_best": sum(top) / len(top)} if every else {}  # type: ignore[arg-type]
+    return {**rewards, "length": mean(len(s.ids) for s in flat), "length_best": mean(len(s.ids) for s in taken),
             "eos_rate": mean(s.finished for s in flat), "repetition": mean(map(repetition, flat)),
             "repetition_best": mean(map(repetition, taken)),
             "distinct": mean(len({s.text for s in group}) / len(group) for group in samples)}

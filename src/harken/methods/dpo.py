@@ -25,11 +25,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harken.core.config import TrainConfig, setting
+from harken.core.config import HeldOutConfig, setting
 from harken.core.protocols import Datum, Learner, Loss, Outputs, Tree
 from harken.core.records import Choice
 from harken.core.run import Run
 from harken.loops.examples import fitting, held_out
+from harken.loops.held_out import HeldOut, choice_loss
 from harken.loops.steps import Steps
 from harken.objectives.direct import LOSSES, REFERENCE_FREE, kto, orpo, pairwise, sequence_logps, simpo
 from harken.objectives.preference import pair_indices, repeat
@@ -38,7 +39,7 @@ from harken.text.fitting import by_options, describe_same, distinguishes
 
 
 @dataclass(frozen=True)
-class Config(TrainConfig):
+class Config(HeldOutConfig):
     loss: str = setting("dpo", one_of=LOSSES)
     """dpo, cdpo, robust, ipo, hinge, simpo, orpo or kto."""
     beta: float = setting(0.1, above=0)
@@ -53,8 +54,8 @@ class Config(TrainConfig):
     """Passes over the rankings."""
     batch_size: int = setting(16, least=1)
     """Sets of completions in one optimiser step, with all their rankings."""
-    learning_rate: float = setting(5e-5, least=0)
-    """Peak learning rate of AdamW; about 5e-7 when training every parameter (--lora-rank 0)."""
+    learning_rate: float = setting(5e-5, least=0, full=5e-7)
+    """Peak learning rate of AdamW; 5e-7 by default where every parameter is trained (--lora-rank 0)."""
     warmup: float = setting(0.1, least=0, most=1)
     """Share of the steps over which the learning rate rises linearly."""
     holdout: float = setting(0.1, least=0, most=1)
@@ -70,7 +71,7 @@ def needs_reference(config: Config) -> bool:
 
 def train(config: Config, learner: Learner, sampler: Any, reward: Any, run: Run) -> None:
     """Trains `learner` on rankings; `sampler` and `reward` are not used."""
-    every = fitting(read_comparisons(config.data, skip_bad=config.skip_bad), lambda c: learner.template.tree(c.prompt, c.options),
+    every = fitting(read_comparisons(config.data, **config.reading), lambda c: learner.template.tree(c.prompt, c.options),
                     learner.template, config, run, "rankings")
     preferring = [(choice, tree) for choice, tree in every if choice.has_preference]
     if len(preferring) < len(every):
@@ -79,6 +80,7 @@ def train(config: Config, learner: Learner, sampler: Any, reward: Any, run: Run)
     if note := describe_same(len(preferring) - len(telling)):
         run.note(note)
     kept, outside = held_out(telling, config.holdout, config.seed)
+    run.watch = HeldOut(config, learner, run, (lambda: heldout_figures(config, learner, outside)) if outside else None)
     steps = Steps(run, learner, by_options(kept), config, config.loss, size=config.batch_size, epochs=config.epochs)
 
     for step, batch in steps:
@@ -158,15 +160,25 @@ def mismatched_kl(learner: Learner, trees: Sequence[Tree]) -> float:
     return max(0.0, sum(float(p.sum() - q.sum()) for (p,), (q,) in zip(policy, reference)) / len(others))
 
 
+def heldout_figures(config: Config, learner: Learner, held: Sequence[tuple[Choice, Tree]]) -> dict[str, float]:
+    """Bradley-Terry's loss of held-out choices, under β times the implicit reward."""
+    scores = implicit_scores(config, learner, held)
+    return {"heldout_loss": choice_loss([choice for choice, _ in held], [[config.beta * s for s in row] for row in scores])}
+
+
 def implicit_accuracy(config: Config, learner: Learner, held: Sequence[tuple[Choice, Tree]]) -> dict[str, Any]:
     """How often the policy's implicit reward puts the better completion first, with interval and null baselines."""
     from harken.stats.pairs import evaluate_pairs
+    scores = implicit_scores(config, learner, held)
+    accuracy: dict[str, Any] = evaluate_pairs([choice for choice, _ in held], scores).to_json()["accuracy"]
+    return accuracy
+
+
+def implicit_scores(config: Config, learner: Learner, held: Sequence[tuple[Choice, Tree]]) -> list[list[float]]:
+    """Log-ratios to the reference, or without one the mean log-probs, [choice][option]."""
     trees = [tree for _, tree in held]
     policy = learner.logprobs(trees)
     if needs_reference(config):
         reference = learner.logprobs(trees, reference=True)
-        scores = [[float(p.sum() - r.sum()) for p, r in zip(a, b)] for a, b in zip(policy, reference)]
-    else:
-        scores = [[float(p.mean()) for p in tree] for tree in policy]
-    accuracy: dict[str, Any] = evaluate_pairs([choice for choice, _ in held], scores).to_json()["accuracy"]
-    return accuracy
+        return [[float(p.sum() - r.sum()) for p, r in zip(a, b)] for a, b in zip(policy, reference)]
+    return [[float(p.mean()) for p in tree] for tree in policy]

@@ -72,11 +72,11 @@ def imitation(trees: list[Tree]) -> list[Datum]:
 
 def best_of(rolled: Rollout, keep: int) -> list[Tree]:
     """Each prompt with its best completions: finished, scored above the prompt's mean, at most `keep`."""
-    found = []
+    chosen = []
     for tree, group, scores in zip(rolled.trees, rolled.samples_PG, rolled.scores_PG.tolist()):
         mean = sum(scores) / len(scores)
         ranked = sorted(range(len(scores)), key=lambda g: -scores[g])
         best = [g for g in ranked if scores[g] > mean and group[g].finished][:keep]
         if best:
-            found.append(Tree(tree.prompt, tuple(tree.completions[g] for g in best)))
-    return found
+            chosen.append(Tree(tree.prompt, tuple(tree.completions[g] for g in best)))
+    return chosen

@@ -24,13 +24,10 @@ from harken.core import processes
 from harken.core.config import TrainConfig, setting
 from harken.core.errors import UserError
 from harken.core.files import read_json, write_json
-from harken.core.protocols import Reward
+from harken.core.protocols import Learner, Reward, Rollouts
 from harken.core.records import content_hash
 from harken.core.run import Run
 from harken.engines import scratch
-from harken.engines.hf import Engine
-from harken.engines.loading import load
-from harken.engines.sampler import HFSampler
 from harken.loops.feedback import Feedback
 from harken.loops.schedule import learning_rate
 from harken.loops.stream import Stream
@@ -96,6 +93,9 @@ class Config(TrainConfig):
     """Rank of LoRA adapters; 0 trains every parameter, which control tokens need."""
 
 
+TRIAL = {"data": "annotated", "objective": "unlikelihood", "threshold": -0.5, "max_length": 32, "batch_size": 2, "tokens": 512,
+         "holdout": 0.1}
+
 _PAPER: dict[str, dict[str, dict[str, Any]]] = {
     "toxicity": {"mle": {}, "filter": {"threshold": -0.00078}, "conditional": {"threshold": -0.00056, "drop": 0.01},
                  "unlikelihood": {"threshold": -0.00078, "alpha": 1.0}, "rwr": {"beta": 10.0},
@@ -148,7 +148,7 @@ def prepare(config: Config) -> Config:
             scratch.make_new(folder, (d.text for d in annotated), architecture=config.architecture, size=config.size,
                              vocabulary=config.vocabulary, context=config.max_length, seed=config.seed, segmenter=segmenter)
         else:
-            scratch.add_control(folder, load(config.model, device="cpu"), segmenter, config.seed)
+            scratch.add_control(folder, config.model, segmenter, config.seed)
     processes.group().agree(str(folder))
     return dataclasses.replace(config, model=str(folder))
 
@@ -157,7 +157,7 @@ def _folder(model: str) -> Path:
     return Path(model) / "model" if (Path(model) / "model").is_dir() else Path(model)
 
 
-def train(config: Config, learner: Engine, sampler: HFSampler, reward: Reward | None, run: Run) -> None:
+def train(config: Config, learner: Learner, sampler: Rollouts, reward: Reward | None, run: Run) -> None:
     """Trains `learner` on the annotated corpus; `sampler` and `reward` are not used."""
     check(config)
     annotated = Annotated(config.data, config.scorer)
@@ -199,7 +199,7 @@ def train(config: Config, learner: Engine, sampler: HFSampler, reward: Reward | 
     def save(folder: Path) -> None:
         learner.save(folder, base=run.config["base"])
         if control is not None and processes.group().rank == 0:
-            known = config.objective == "conditional"
-            dataclasses.replace(control, mode="good" if known else "untagged").save(folder)
+            steerable = config.objective == "conditional"
+            dataclasses.replace(control, mode="good" if steerable else "untagged").save(folder)
     run.finish({"steps": total, "tokens": total * per_step, "epochs": stream.epoch + stream.pool / max(1, len(stream.groups)),
                 "documents": stream.documents, "documents_left_out": stream.left_out, **feedback.result(), **after}, save)

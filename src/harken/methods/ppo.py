@@ -161,34 +161,34 @@ def update(config: Config, state: State, batch: list[Datum], ptx: list[Datum], s
                    "approx_kl": (x["weights"] * k3(x["old"], out.logps_N.detach())).sum()}
         if out.values_N is None:
             return loss, metrics
-        error, found = value(out, x)
-        return loss + config.value_weight * error, {**metrics, **found}
+        error, value_metrics = value(out, x)
+        return loss + config.value_weight * error, {**metrics, **value_metrics}
 
     def value(out: Any, x: Any) -> Loss:
         return value_loss(out.values_N, x["values"], x["returns"], x["weights"], config.value_clip)
 
     learner, critic = state.learner, state.critic
-    found = learner.forward_backward(batch, policy, temperature=config.temperature, entropy=True)
+    figures = learner.forward_backward(batch, policy, temperature=config.temperature, entropy=True)
     if ptx:
         text = learner.forward_backward(ptx, lambda out, x: nll(out.logps_N, x["weights"]))
-        found["ptx_nll"] = text["nll"] / config.ptx_coef
-    found |= learner.step(config.learning_rate * scale)
+        figures["ptx_nll"] = text["nll"] / config.ptx_coef
+    figures |= learner.step(config.learning_rate * scale)
     if critic is not None:
-        found |= critic.forward_backward(batch, value, logps=False) | {"loss": found["loss"]}
-        found["critic_grad_norm"] = critic.step(config.critic_learning_rate * scale)["grad_norm"]
+        figures |= critic.forward_backward(batch, value, logps=False) | {"loss": figures["loss"]}
+        figures["critic_grad_norm"] = critic.step(config.critic_learning_rate * scale)["grad_norm"]
     state.average()
-    return found
+    return figures
 
 
 def pretraining_text(config: Config, learner: Learner, run: Run) -> list[Tree]:
     """PPO-ptx's windows of text; none without --ptx-data."""
     if not config.ptx_data or config.ptx_coef == 0:
         return []
-    found = windows(learner.template, read_documents(config.ptx_data, "--ptx-data"), min(config.ptx_length, config.max_length))
-    if not found:
+    texts = windows(learner.template, read_documents(config.ptx_data, "--ptx-data"), min(config.ptx_length, config.max_length))
+    if not texts:
         raise UserError(f"{config.ptx_data} is too short to learn from.", "Give --ptx-data more text.")
-    run.note(f"PPO-ptx: {len(found)} windows of at most {config.ptx_length} tokens, gradient weight {config.ptx_coef}.")
-    return found
+    run.note(f"PPO-ptx: {len(texts)} windows of at most {config.ptx_length} tokens, gradient weight {config.ptx_coef}.")
+    return texts
 
 
 def pretraining_batch(config: Config, text: Sequence[Tree], batch: Sequence[Datum], seed: int) -> list[Datum]:

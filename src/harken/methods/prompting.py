@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from harken.core.config import RunConfig, setting
+from harken.core.config import MAX_TOKENS, RunConfig, setting
 from harken.core.errors import UserError
 from harken.core.files import read_jsonl
 from harken.core.protocols import Learner, PolicySampler, Reward
@@ -66,7 +66,7 @@ class Config(RunConfig):
     """Share of the prompts of --data that choose nothing: the figures are theirs."""
     n: int = setting(2, least=1)
     """Answers to each prompt under each candidate."""
-    max_tokens: int = setting(64, least=1)
+    max_tokens: int = setting(MAX_TOKENS, least=1)
     """Longest answer in tokens."""
     temperature: float = setting(1.0, least=0)
     """Sampling temperature."""
@@ -123,7 +123,7 @@ def train(config: Config, learner: Learner, sampler: PolicySampler, reward: Rewa
     shown = (bare, winner) if config.search == "greedy" else means
     report = {s: trial(s, "report") for s in dict.fromkeys(shown) if means[s] > -math.inf}
     finish(config, book, winner, {
-        "prompts": {part: len(found) for part, found in trial.parts.items()}, "tried": len(means),
+        "prompts": {part: len(rows) for part, rows in trial.parts.items()}, "tried": len(means),
         "chosen_at": means[winner], "reward": interval(report[winner]), "gain": gain(report[winner], report[bare]),
         "candidates": {book.label(s): interval(x) for s, x in report.items()},
         "gains": {book.label(s): gain(x, report[bare]) for s, x in report.items() if s != bare}}, sampler, run)
@@ -162,13 +162,13 @@ def shots_of(config: Config, prompts: Sequence[Prompt], run: Run) -> list[Demons
         return []
     loaded = read_demonstrations(config.shots, skip_bad=config.skip_bad)
     asked = {p.text for p in prompts}
-    kept = [d for d in loaded.records if d.prompt.text not in asked]
-    if len(kept) < len(loaded.records):
-        run.note(f"{len(loaded.records) - len(kept)} demonstrations answer prompts of --data: they are no examples.")
-    if not kept:
+    usable = [d for d in loaded.records if d.prompt.text not in asked]
+    if len(usable) < len(loaded.records):
+        run.note(f"{len(loaded.records) - len(usable)} demonstrations answer prompts of --data: they are no examples.")
+    if not usable:
         raise UserError(f"{config.shots} has no demonstration left to take as an example.", "Give others than those of --data.")
-    random.Random(derive_seed(config.seed, "shots")).shuffle(kept)
-    return kept
+    random.Random(derive_seed(config.seed, "shots")).shuffle(usable)
+    return usable
 
 
 class Trial:
@@ -200,18 +200,18 @@ class Trial:
         config, prompts, run = self.config, self.parts[part], self.run
         if self.step not in self.known:
             sampler = Prompted(self.sampler, self.book.messages(state))
-            found = sampler.sample(prompts, config.n, max_tokens=config.max_tokens, temperature=config.temperature,
+            samples = sampler.sample(prompts, config.n, max_tokens=config.max_tokens, temperature=config.temperature,
                                    seed=derive_seed(config.seed, "prompting", part))
-            scores = penalised(self.reward, prompts, found, config.missing_eos_penalty)
+            scores = penalised(self.reward, prompts, samples, config.missing_eos_penalty)
             means = [mean([r for r in row if r is not None]) for row in scores]
             given = [m for m in means if m is not None]
             if not given:
                 raise UserError("The reward gave none of the answers a score.", "Lower --max-tokens, or use another reward.")
-            flat = [s for group in found for s in group]
+            flat = [s for group in samples for s in group]
             run.log(self.step, **{f"reward_{part}": sum(given) / len(given)}, length=sum(len(s.ids) for s in flat) / len(flat),
                     eos_rate=sum(s.finished for s in flat) / len(flat))
             run.log_samples(self.step, ({**p.to_json(), "candidate": self.book.label(state), "completion": group[0].text,
-                                         "reward": m} for p, group, m in zip(prompts, found, means)))
+                                         "reward": m} for p, group, m in zip(prompts, samples, means)))
             run.checkpoint(self.step, lambda folder: None)  # the logs are all there is to keep
             self.known[self.step] = means
         return np.array([math.nan if m is None else m for m in self.known[self.step]])
@@ -237,9 +237,9 @@ def greedy(config: Config, book: Book, trial: Trial) -> tuple[State, dict[State,
         changed = False
         for place in range(places + 1):
             options = neighbours(current, place, list(book.contexts), min(config.pool, len(book.shots)))
-            found = max([current, *options], key=value)  # the first of equals: what is there stays
-            changed = changed or found != current
-            current = found
+            best = max([current, *options], key=value)  # the first of equals: what is there stays
+            changed = changed or best != current
+            current = best
     return current, means
 
 

@@ -25,13 +25,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harken.core.config import TrainConfig, setting
+from harken.core.config import HeldOutConfig, setting
 from harken.core.errors import UserError
 from harken.core.protocols import Datum, Loss, Outputs, RewardLearner, Tree
 from harken.core.records import Choice
 from harken.core.run import Run
 from harken.labelers.models.given import BETA_SD, LENGTH_SD, Ranked, fit_traits
 from harken.loops.examples import fitting, held_out
+from harken.loops.held_out import HeldOut, choice_loss
 from harken.loops.steps import Steps
 from harken.objectives.feedback import felt, labeler_prior
 from harken.objectives.preference import TIES, k_wise, repeat
@@ -42,7 +43,7 @@ from harken.text.fitting import by_options, describe_same, distinguishes
 
 
 @dataclass(frozen=True)
-class Config(TrainConfig):
+class Config(HeldOutConfig):
     epochs: float = setting(1.0, above=0)
     """Passes over the rankings."""
     batch_size: int = setting(16, least=1)
@@ -56,6 +57,8 @@ class Config(TrainConfig):
     """The tag that says who belongs together, like age; used by --labelers groups."""
     group_shrinkage: float = 1.0
     """How strongly each group's score is drawn to the shared one: the precision of a prior in units of a score."""
+    learning_rate: float = setting(1e-4, least=0, full=1e-5)
+    """Peak learning rate of AdamW; 1e-5 by default where every parameter is trained (--lora-rank 0)."""
     labeler_learning_rate: float = setting(0.02, least=0)
     """Peak learning rate of the labelers' own parameters; the schedule is the model's."""
     demonstrations: str = setting("", names="file")
@@ -75,7 +78,7 @@ def head(config: Config) -> str:
 
 def train(config: Config, learner: RewardLearner, sampler: Any, reward: Any, run: Run) -> None:
     """Trains `learner` (with a reward head) on comparisons; `sampler` and `reward` are not used."""
-    every = fitting(read_comparisons(config.data, skip_bad=config.skip_bad), lambda c: learner.template.tree(c.prompt, c.options),
+    every = fitting(read_comparisons(config.data, **config.reading), lambda c: learner.template.tree(c.prompt, c.options),
                     learner.template, config, run, "rankings")
     telling = [(choice, tree) for choice, tree in every if distinguishes(choice) or not choice.has_preference]
     if note := describe_same(len(every) - len(telling)):
@@ -83,11 +86,13 @@ def train(config: Config, learner: RewardLearner, sampler: Any, reward: Any, run
     strangers = held_out_labelers([choice for choice, _ in telling], config.holdout_labelers, config.seed)
     labelers_out = [(choice, tree) for choice, tree in telling if choice.labeler in strangers]
     within, prompts_out = held_out([e for e in telling if e[0].labeler not in strangers], config.holdout, config.seed)
-    kept = [(choice, tree) for choice, tree in within if choice.has_preference or config.ties != "drop"]
-    elements = by_options(kept)
-    people = _people(config, learner, kept) if config.labelers == "reliability" else {}
-    groups = _groups(config, learner, kept) if config.labelers == "groups" else {}
+    used = [(choice, tree) for choice, tree in within if choice.has_preference or config.ties != "drop"]
+    elements = by_options(used)
+    people = _people(config, learner, used) if config.labelers == "reliability" else {}
+    groups = _groups(config, learner, used) if config.labelers == "groups" else {}
     zero = _zero(config, learner, run)
+    preferred = [(choice, tree) for choice, tree in prompts_out if choice.has_preference]
+    run.watch = HeldOut(config, learner, run, (lambda: heldout_figures(learner, preferred)) if preferred else None)
     steps = Steps(run, learner, elements, config, "reward model", size=config.batch_size, epochs=config.epochs)
 
     for step, batch in steps:
@@ -95,7 +100,7 @@ def train(config: Config, learner: RewardLearner, sampler: Any, reward: Any, run
         data = [_datum(tree, choices, people, groups, config.group_by) for tree, choices in batch]
 
         def objective(out: Outputs, x: Any, weight: float = 1 / rankings) -> Loss:
-            return ranked_loss(config, learner, out, x, weight, len(kept))
+            return ranked_loss(config, learner, out, x, weight, len(used))
 
         metrics = learner.forward_backward(data, objective)
         metrics["accuracy"] = metrics.pop("correct") / max(1.0, pairs := metrics.pop("pairs"))
@@ -105,7 +110,7 @@ def train(config: Config, learner: RewardLearner, sampler: Any, reward: Any, run
     learner.shift -= float(torch.cat(learner.scores(zero or [tree for tree, _ in elements])).double().mean())
     if groups:
         _centre_groups(learner, zero or [tree for tree, _ in elements])
-    result: dict[str, Any] = {"rankings": len(kept), "held_out_labelers": sorted(strangers)}
+    result: dict[str, Any] = {"rankings": len(used), "held_out_labelers": sorted(strangers)}
     if scores := _figures(learner, prompts_out):
         result |= scores.to_json()
     else:
@@ -115,7 +120,7 @@ def train(config: Config, learner: RewardLearner, sampler: Any, reward: Any, run
     if people:
         result["labelers"] = _who(learner, people, elements)
     if groups:
-        result |= _by_group(config, learner, groups, kept, prompts_out)
+        result |= _by_group(config, learner, groups, used, prompts_out)
     steps.finish(**result)
 
 
@@ -151,10 +156,10 @@ def _with_group(config: Config, learner: RewardLearner, scores_C: Tensor, ends_C
     return scores_C + torch.where(group_C >= 0, own_C, 0.0), prior
 
 
-def _people(config: Config, learner: RewardLearner, kept: list[tuple[Choice, Tree]]) -> dict[str, int]:
+def _people(config: Config, learner: RewardLearner, pairs: list[tuple[Choice, Tree]]) -> dict[str, int]:
     """The labelers whose parameters are learnt, by name."""
-    names = sorted({choice.labeler for choice, _ in kept if choice.labeler})
-    if len(names) < 2 or any(choice.labeler is None for choice, _ in kept):
+    names = sorted({choice.labeler for choice, _ in pairs if choice.labeler})
+    if len(names) < 2 or any(choice.labeler is None for choice, _ in pairs):
         raise UserError(f"--labelers {config.labelers} has to know who judged; {config.data} names {len(names)} labelers"
                         f"{' and leaves some rankings unsigned' if names else ''}.",
                         'Give every row its "labeler" (two or more of them), or use --labelers plain.')
@@ -163,13 +168,13 @@ def _people(config: Config, learner: RewardLearner, kept: list[tuple[Choice, Tre
     return {name: i for i, name in enumerate(names)}
 
 
-def _groups(config: Config, learner: RewardLearner, kept: list[tuple[Choice, Tree]]) -> dict[str, int]:
+def _groups(config: Config, learner: RewardLearner, pairs: list[tuple[Choice, Tree]]) -> dict[str, int]:
     """The groups that get a score of their own, by the value of their tag; rankings without the tag teach the shared one."""
-    names = sorted({choice.group[config.group_by] for choice, _ in kept if config.group_by in choice.group})
+    names = sorted({choice.group[config.group_by] for choice, _ in pairs if config.group_by in choice.group})
     if len(names) < 2:
-        tags = sorted({tag for choice, _ in kept for tag in choice.group})
-        found = f"the tag {config.group_by!r} names {len(names)} groups" if config.group_by else "no tag was given"
-        raise UserError(f"--labelers groups needs two groups or more; {found}.",
+        tags = sorted({tag for choice, _ in pairs for tag in choice.group})
+        tags_found = f"the tag {config.group_by!r} names {len(names)} groups" if config.group_by else "no tag was given"
+        raise UserError(f"--labelers groups needs two groups or more; {tags_found}.",
                         f"--group-by takes one of the tags in the file: {', '.join(tags) or 'there are none'}.")
     width = learner.width
     learner.add_scalars({"group_head": [[0.0] * width for _ in names]}, 1.0)
@@ -184,13 +189,13 @@ def _centre_groups(learner: RewardLearner, trees: list[Tree]) -> None:
     learner.scalars["group_shift"] = torch.nn.Parameter(-means.to(heads_GD.device), requires_grad=False)
 
 
-def _by_group(config: Config, learner: RewardLearner, groups: dict[str, int], kept: list[tuple[Choice, Tree]],
+def _by_group(config: Config, learner: RewardLearner, groups: dict[str, int], pairs: list[tuple[Choice, Tree]],
               held: list[tuple[Choice, Tree]]) -> dict[str, Any]:
     """Each group's rankings, and how well its own and the shared score predict its held-out choices."""
     result: dict[str, dict[str, Any]] = {}
     for name, g in groups.items():
         mine = [(c, t) for c, t in held if c.group.get(config.group_by) == name and c.has_preference]
-        row: dict[str, Any] = {"rankings": sum(c.group.get(config.group_by) == name for c, _ in kept)}
+        row: dict[str, Any] = {"rankings": sum(c.group.get(config.group_by) == name for c, _ in pairs)}
         if mine:
             choices, trees = [c for c, _ in mine], [t for _, t in mine]
             own = [s[:, g].tolist() for s in learner.group_scores(trees)]
@@ -210,7 +215,7 @@ def _apart(learner: RewardLearner, names: list[str], held: list[tuple[Choice, Tr
     scores = [s.tolist() for s in learner.group_scores([tree for tree, _ in asked])]
     options = [(choice.prompt.id, row) for (_, choice), row in zip(asked, scores)]
     couples = [(g, h) for g in range(len(names)) for h in range(g)]
-    found = {f"{names[h]} and {names[g]}": e.to_json() for g, h in couples
+    apart = {f"{names[h]} and {names[g]}": e.to_json() for g, h in couples
              if (e := ordered_apart([(p, [r[g] for r in row], [r[h] for r in row]) for p, row in options]))}
 
     def spread(at: int) -> float:
@@ -220,7 +225,7 @@ def _apart(learner: RewardLearner, names: list[str], held: list[tuple[Choice, Tr
     far = sorted(range(len(asked)), key=spread, reverse=True)[:3]
     shown = [{"prompt": asked[i][1].prompt.text, "answers": [{"text": text, "scores": dict(zip(names, row))}
                                                             for text, row in zip(asked[i][1].options, scores[i])]} for i in far]
-    return {"ordered_apart": found, "furthest_apart": shown}
+    return {"ordered_apart": apart, "furthest_apart": shown}
 
 
 def _datum(tree: Tree, choices: list[Choice], people: dict[str, int], groups: dict[str, int], tag: str) -> Datum:
@@ -240,11 +245,12 @@ def _who(learner: RewardLearner, people: dict[str, int],
     Not those that training ended with: its steps may have been too few for them, and they have no intervals.
     """
     scores = [s.tolist() for s in learner.scores([tree for tree, _ in elements])]
-    said = [Ranked(row, [math.log2(len(text) + 1) for text in c.options], c.ranks, people[c.labeler or ""])
+    ranked = [Ranked(row, [math.log2(len(text) + 1) for text in c.options], c.ranks, people[c.labeler or ""])
             for row, (_, choices) in zip(scores, elements) for c in choices]
-    count = Counter(one.labeler for one in said)
-    found = fit_traits(said, labelers=len(people), beta_sd=BETA_SD, length_sd=LENGTH_SD)
-    return {name: _interval("beta", found.beta[i], found.beta_sd[i]) | _interval("length", found.length[i], found.length_sd[i])
+    count = Counter(one.labeler for one in ranked)
+    traits = fit_traits(ranked, labelers=len(people), beta_sd=BETA_SD, length_sd=LENGTH_SD)
+    return {name: _interval("beta", traits.beta[i], traits.beta_sd[i])
+            | _interval("length", traits.length[i], traits.length_sd[i])
             | {"level": 0.9, "rankings": count[i]} for name, i in people.items()}
 
 
@@ -264,6 +270,12 @@ def _zero(config: Config, learner: RewardLearner, run: Run) -> list[Tree]:
         raise UserError(f"No demonstration of {config.demonstrations} fits --max-length {config.max_length}.",
                         "Raise it, or leave --demonstrations out.")
     return [tree for _, tree in examples]
+
+
+def heldout_figures(learner: RewardLearner, held: list[tuple[Choice, Tree]]) -> dict[str, float]:
+    """Bradley-Terry's loss of held-out choices, and how many pairs are ranked as people did."""
+    choices, scores = [choice for choice, _ in held], [s.tolist() for s in learner.scores([tree for _, tree in held])]
+    return {"heldout_loss": choice_loss(choices, scores), "heldout_accuracy": evaluate_pairs(choices, scores).accuracy.value}
 
 
 def _figures(learner: RewardLearner, held: list[tuple[Choice, Tree]]) -> PairScores | None:

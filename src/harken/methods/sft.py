@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from harken.core.config import TrainConfig, setting
+from harken.core.config import MAX_TOKENS, HeldOutConfig, setting
 from harken.core.errors import UserError
 from harken.core.files import read_json, read_jsonl, write_json
 from harken.core.protocols import Datum, Learner, Reward, Rollouts
@@ -33,6 +33,7 @@ from harken.core.records import Prompt
 from harken.core.run import Run
 from harken.core.seeds import derive_seed
 from harken.engines.policies import penalised
+from harken.loops.held_out import HeldOut
 from harken.loops.replay import learn_text, open_replay
 from harken.loops.rollout import awake
 from harken.loops.steps import Steps
@@ -45,13 +46,13 @@ from harken.text.turns import Example, describe, dialogue
 
 
 @dataclass(frozen=True)
-class Config(TrainConfig):
+class Config(HeldOutConfig):
     epochs: float = setting(2.0, above=0)
     """Passes over the data."""
     batch_size: int = setting(16, least=1)
     """Demonstrations in one optimiser step."""
-    learning_rate: float = setting(2e-4, least=0)
-    """Peak learning rate of AdamW; about 1e-5 when training every parameter (--lora-rank 0)."""
+    learning_rate: float = setting(2e-4, least=0, full=1e-5)
+    """Peak learning rate of AdamW; 1e-5 by default where every parameter is trained (--lora-rank 0)."""
     turns: str = setting("last", one_of=("last", "all"))
     """Which answers of a dialogue are learnt: the last, or all; what is not learnt is context."""
     holdout: float = setting(0.1, least=0, most=1)
@@ -70,7 +71,7 @@ class Config(TrainConfig):
     """How a reward model with groups makes one score: mean, group:NAME, worst or quantile:Q; empty is its shared head."""
     n: int = setting(1, least=1)
     """Answers to each held-out prompt after each epoch, with --select reward."""
-    max_tokens: int = setting(64, least=1)
+    max_tokens: int = setting(MAX_TOKENS, least=1)
     """Longest such answer in tokens."""
     missing_eos_penalty: float = setting(1.0, least=0)
     """Subtracted from the score of such an answer that the token limit cut."""
@@ -99,7 +100,7 @@ def files(config: Config) -> dict[str, str]:
 
 def mixed(config: Config) -> list[tuple[str, float]]:
     """(file, weight) of --mix. Raises `UserError` for a weight that is none."""
-    found = []
+    mixture = []
     for part in filter(None, (p.strip() for p in config.mix.split(","))):
         name, colon, weight = part.rpartition(":")
         try:
@@ -108,8 +109,8 @@ def mixed(config: Config) -> list[tuple[str, float]]:
             name, value = part, 1.0
         if not 0 < value < math.inf:
             raise UserError(f"--mix {part}: the weight must be above 0.", "Write FILE:WEIGHT, like more.jsonl:0.5.")
-        found.append((name if colon and name else part, value))
-    return found
+        mixture.append((name if colon and name else part, value))
+    return mixture
 
 
 def train(config: Config, learner: Learner, sampler: Rollouts, reward: Reward | None, run: Run) -> None:
@@ -120,6 +121,8 @@ def train(config: Config, learner: Learner, sampler: Rollouts, reward: Reward | 
     weights = [1.0, *(weight for _, weight in mixed(config))]
     replay = open_replay(config, learner)
     judge = Judge(config, learner, sampler, reward, splits[0], run)
+    held = splits[0].held
+    run.watch = watch = HeldOut(config, learner, run, (lambda: {"heldout_nll": mean_nll(learner, held)}) if held else None)
     steps = Steps(run, learner, kept, config, "sft", size=config.batch_size, epochs=config.epochs,
                   parts=[(len(s.kept), w) for s, w in zip(splits, weights)], state=judge, begin=judge.begin)
     per_epoch = steps.order.per_epoch
@@ -142,7 +145,7 @@ def train(config: Config, learner: Learner, sampler: Rollouts, reward: Reward | 
     result: dict[str, Any] = {"demonstrations": len(kept), "heldout": len(splits[0].held)}
     if config.mix:
         result["files"] = {name: len(s.kept) for name, s in zip((config.data, *(n for n, _ in mixed(config))), splits)}
-    steps.finish(**result, **judge.conclude(steps.total))
+    steps.finish(**result, **judge.conclude(watch.stopped.get("step", steps.total)))
 
 
 def check(config: Config) -> None:
@@ -152,7 +155,7 @@ def check(config: Config) -> None:
 
 def read_split(config: Config, name: str, learner: Learner, run: Run) -> Split:
     """A file's demonstrations that fit; held out are those of a prompt that falls into the share, in whichever file."""
-    loaded = read_demonstrations(name, skip_bad=config.skip_bad)
+    loaded = read_demonstrations(name, **(config.reading if name == config.data else {"skip_bad": config.skip_bad}))
     examples = [dialogue(learner.template, d, config.turns) for d in loaded.records]
     fitted = fit([e.tree for e in examples], config.max_length, config.overlong)
     fitted.keep([examples[i].cut(tree).tokens > 0 for i, tree in zip(fitted.kept, fitted.trees)])
@@ -194,9 +197,9 @@ class Judge:
     def measure(self, step: int) -> dict[str, Any]:
         """`heldout_nll` after `step` steps, and of a reward the mean score of sampled answers, which all epochs draw by the same
         numbers."""
-        found: dict[str, Any] = {"heldout_nll": mean_nll(self.learner, self.held)}
+        figures: dict[str, Any] = {"heldout_nll": mean_nll(self.learner, self.held)}
         if self.reward is None:
-            return found
+            return figures
         with awake(self.sampler, step) as sampler:
             samples = sampler.sample(self.prompts, self.config.n, max_tokens=self.config.max_tokens,
                                      seed=derive_seed(self.config.seed, "select"))
@@ -205,15 +208,15 @@ class Judge:
         if not means:
             raise UserError("The reward gave none of the answers to held-out prompts a score.", "Lower --max-tokens.")
         self.estimate = mean_interval(means).to_json()
-        return {**found, "heldout_reward": self.estimate["value"]}
+        return {**figures, "heldout_reward": self.estimate["value"]}
 
     def offer(self, step: int, epoch: float) -> None:
         """Measures the epoch that ended, and keeps its weights if none was better."""
-        found = self.measure(step)
-        self.run.log(step, epoch=epoch, **found)
-        value = found["heldout_reward"] if self.config.select == "reward" else -found["heldout_nll"]
+        figures = self.measure(step)
+        self.run.log(step, epoch=epoch, **figures)
+        value = figures["heldout_reward"] if self.config.select == "reward" else -figures["heldout_nll"]
         if not self.best or value > self.best["value"]:
-            self.best = {"value": value, "epoch": epoch, "heldout_nll": found["heldout_nll"]}
+            self.best = {"value": value, "epoch": epoch, "heldout_nll": figures["heldout_nll"]}
             if self.reward is not None:
                 self.best["heldout_reward"] = self.estimate
             self.weights = {n: p.detach().clone() for n, p in self.learner.parts.items()}
@@ -249,7 +252,7 @@ def mean_nll(learner: Learner, examples: list[Example]) -> float:
     logps = learner.logprobs([e.tree for e in examples])
     masked = [(x, mask) for tree, e in zip(logps, examples) for x, mask in zip(tree, e.learnt)]
     parts = [x if all(mask) else x[torch.tensor(mask, device=x.device)] for x, mask in masked]
-    found = -float(sum(x.sum() for x in parts)) / sum(map(len, parts))
-    if not math.isfinite(found):
-        raise UserError(f"The held-out loss is {found}.", "The model is broken: lower --learning-rate, or check --model.")
-    return found
+    loss = -float(sum(x.sum() for x in parts)) / sum(map(len, parts))
+    if not math.isfinite(loss):
+        raise UserError(f"The held-out loss is {loss}.", "The model is broken: lower --learning-rate, or check --model.")
+    return loss

@@ -60,8 +60,8 @@ def plackett_luce(u_NK: Tensor, ranks_NK: Tensor, log_nu: Tensor | None = None) 
             raise ValueError("a ranking has ties, and a Plackett–Luce without log_nu has none")
         gone = (~left[live]).to(u_NK.dtype) @ members.to(u_NK.dtype).T > 0  # sets of those still left only
         norm = values[live].masked_fill(gone, -torch.inf).logsumexp(1)
-        said = (u_NK[live] * top[live]).sum(1) / size + (0 if log_nu is None else log_nu * (size - 1))
-        total = total.index_add(0, live.nonzero()[:, 0], said - norm)
+        linear = (u_NK[live] * top[live]).sum(1) / size + (0 if log_nu is None else log_nu * (size - 1))
+        total = total.index_add(0, live.nonzero()[:, 0], linear - norm)
     return total
 
 

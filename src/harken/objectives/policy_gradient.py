@@ -23,9 +23,9 @@ def token_weights(lengths: Sequence[int], aggregation: str, max_tokens: int = 0,
 
     A completion left out by `keep` weighs 0 and is in neither sum (P9).
     """
-    kept = list(keep) if keep is not None else [True] * len(lengths)
-    count = max(1, sum(kept))
-    tokens = max(1, sum(n for n, k in zip(lengths, kept) if k))
+    mask = list(keep) if keep is not None else [True] * len(lengths)
+    count = max(1, sum(mask))
+    tokens = max(1, sum(n for n, k in zip(lengths, mask) if k))
     if aggregation == "constant" and max_tokens < 1:
         raise ValueError("the constant aggregation divides by max_tokens, which must be 1 or more")
     if aggregation not in AGGREGATIONS:
@@ -35,7 +35,7 @@ def token_weights(lengths: Sequence[int], aggregation: str, max_tokens: int = 0,
         return 1 / {"sequence_sum": count, "sequence_mean": count * max(1, length), "token_mean": tokens,
                     "constant": count * max_tokens}[aggregation]
 
-    return [weight(n) if k else 0.0 for n, k in zip(lengths, kept) for _ in range(n)]
+    return [weight(n) if k else 0.0 for n, k in zip(lengths, mask) for _ in range(n)]
 
 
 def leave_one_out(rewards_PG: Tensor) -> Tensor:

@@ -28,8 +28,8 @@ def gae(rewards_N: Tensor, values_N: Tensor, lengths: Sequence[int], gamma: floa
         for t in range(end - 1, end - length - 1, -1):
             after = rewards[t] + gamma * following - values[t] + gamma * lam * after
             advantages[t], following = after, values[t]
-    found = torch.tensor(advantages, dtype=values_N.dtype, device=values_N.device)
-    return found, found + values_N
+    advantages_N = torch.tensor(advantages, dtype=values_N.dtype, device=values_N.device)
+    return advantages_N, advantages_N + values_N
 
 
 def whiten(x_N: Tensor, *, shift_mean: bool = True, eps: float = 1e-8) -> Tensor:

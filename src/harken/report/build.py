@@ -12,7 +12,7 @@ from markupsafe import Markup
 from harken.core.errors import UserError
 from harken.core.version import __version__
 from harken.draw.page import page
-from harken.report import curves, evals, monitors, people, results, samples
+from harken.report import curves, evals, monitors, people, results, samples, seeds
 from harken.report.load import RunData, load_runs
 
 
@@ -40,11 +40,15 @@ def build_report(runs: Sequence[Path], out: Path) -> Path:
 
 def render(runs: Sequence[RunData]) -> str:
     """The page as text."""
+    together = seeds.grouped(runs)
+    alone = [run for run in runs if run.path not in together]
     sections = (
         ("results", "Results", results.tables(runs), "Each bar is an interval on its column's scale, the dot the "
          "estimate."),
         ("evaluations", "Evaluations", evals.evals(runs), "What was measured, beside what it was compared with."),
-        ("frontier", "Reward against KL", curves.reward_against_kl(runs), "What each step away from the start bought. "
+        ("seeds", "Over seeds", seeds.over_seeds(runs), "Runs that differ in their seed alone. Lines are means, bands 95% "
+         "intervals over seeds: what another seed would give."),
+        ("frontier", "Reward against KL", curves.reward_against_kl(alone), "What each step away from the start bought. "
          "A proxy that climbs while gold falls is being exploited."),
         ("monitors", "Monitors", monitors.monitors(runs), "An audit, not a guarantee: what no monitor looks at is not seen "
          "here."),
@@ -54,14 +58,15 @@ def render(runs: Sequence[RunData]) -> str:
          "scores fixed."),
         ("parts", "What the score is made of", people.parts(runs), "A compositional score is a sum: each bar is what one "
          "attribute adds, against the average training answer."),
-        ("training", "Training", curves.training(runs), "Faint: every step. Strong: a running mean, its last value "
+        ("training", "Training", curves.training(alone), "Faint: every step. Strong: a running mean, its last value "
          "in bold."),
         ("samples", "Samples", samples.samples(runs), ""),
         ("missing", "Missing and dropped", samples.missing(runs), "Missing items are counted here, never scored as "
          "zero."),
         ("lineage", "Lineage", samples.lineage(runs), "What these figures were made from."),
     )
+    verdict = results.verdict(runs) or seeds.headline(runs) or results.unjudged(runs)
     shown = [{"name": name, "title": title, "body": body, "lead": lead} for name, title, body, lead in sections if body]
     return page("report.html", title=f"Harken report: {runs[0].name}", count=f"{len(runs)} run{'s' * (len(runs) != 1)}",
-                date=time.strftime("%Y-%m-%d"), verdict=Markup(results.verdict(runs)), facts=Markup(results.facts(runs)),
+                date=time.strftime("%Y-%m-%d"), verdict=Markup(verdict), facts=Markup(results.facts(runs)),
                 sections=shown, version=__version__)

@@ -155,7 +155,7 @@ def _compare(who: str, against: str, e: Estimate, judge: str) -> str:
 
 
 def verdict(runs: Sequence[RunData]) -> str:
-    """One sentence, as HTML: the strongest claim that the runs support, with its interval."""
+    """One sentence, as HTML: the strongest claim that the runs support, with its interval; empty where none has one."""
     for run in summaries(runs):
         summary = run.summary or {}
         for key in [k for k in ("rloo", "sft", *summary) if isinstance(summary.get(k), Mapping)]:
@@ -188,14 +188,22 @@ def verdict(runs: Sequence[RunData]) -> str:
             return (f"{text(name_of(run.kind))}: the score of the reward that chose is "
                     f'<strong>{numbers.number(e.value)}</strong> <span class="range">{numbers.span(e)}</span> higher than '
                     "the model's own. Nobody else has judged it yet.")
+    return ""
+
+
+def unjudged(runs: Sequence[RunData]) -> str:
+    """What can be said where no figure has an interval: what was done, and no number that could be taken for a result."""
+    for run in runs:
+        if e := estimate((run.result or {}).get("proxy_change")):
+            return (f"{text(name_of(run.kind))}: the reward that it climbed changed by "
+                    f"<strong>{numbers.number(e.value)}</strong> "
+                    f'<span class="range">{numbers.span(e)}</span> on prompts kept out of training. Nobody has judged it yet.')
     for run in runs:
         for key, words in METRIC_WORDS.items():
             points, _ = series(run.metrics, key)
             if len(points) > 1:
-                move = "fell" if points[-1][1] < points[0][1] else "rose"
-                first, last = numbers.number(points[0][1]), numbers.number(points[-1][1])
-                return (f"{text(name_of(run.kind))}: {words} {move} from {first} to <strong>{last}</strong> in "
-                        f"{max(p[0] for p in points):,.0f} steps. Nobody has judged it yet.")
+                return (f"{text(name_of(run.kind))}: {words} over {max(p[0] for p in points):,.0f} steps is below. One seed, "
+                        "no interval: nobody has judged it yet.")
     return "These runs hold no figures yet."
 
 

@@ -170,10 +170,10 @@ def pairs_of(choices: Sequence[Choice], z: Mapping[tuple[str, str], Floats], tie
     rows, y, weights, prompts, information, missing = [], [], [], [], [], 0
     for choice in choices:
         K = len(choice.options)
-        found = [(i, j, 1.0) for i, j in choice.pairs()]
+        outcomes = [(i, j, 1.0) for i, j in choice.pairs()]
         if ties == "half":
-            found += [(i, j, 0.5) for i in range(K) for j in range(i) if choice.ranks[i] == choice.ranks[j]]
-        for i, j, outcome in found:
+            outcomes += [(i, j, 0.5) for i in range(K) for j in range(i) if choice.ranks[i] == choice.ranks[j]]
+        for i, j, outcome in outcomes:
             difference = z[choice.prompt.id, choice.options[i]] - z[choice.prompt.id, choice.options[j]]
             if np.isnan(difference).any():
                 missing += 1
@@ -221,11 +221,11 @@ def train(config: Config, panel: Panel, run: Run) -> None:
         run.note(note)
     cache = ScoreCache(run.path / "scores.sqlite")
     panel.known = cache
-    kept: list[Choice] = []
+    learnt: list[Choice] = []
     held: list[Choice] = []
     for c in loaded.records:
-        (held if in_share(c.prompt.id, config.holdout, config.seed) else kept).append(c)
-    items = {(c.prompt.id, t): (c.prompt, t) for c in kept for t in c.options}
+        (held if in_share(c.prompt.id, config.holdout, config.seed) else learnt).append(c)
+    items = {(c.prompt.id, t): (c.prompt, t) for c in learnt for t in c.options}
     if not items:
         raise UserError("No prompt is left to learn from.", "Lower --holdout, or give more comparisons.")
     ratings = panel.rate(list(items.values()))
@@ -233,15 +233,15 @@ def train(config: Config, panel: Panel, run: Run) -> None:
                         most_failures=config.max_failures, seed=config.seed)
     used = _usable(config, panel, quality, run)
     with waiting("choosing weights", 1):
-        found = combine(kept, [panel.attributes[k] for k in used], list(items), ratings[:, used], config)
-    if found.pairs.missing:
-        run.note(f"Left out {found.pairs.missing} of {found.pairs.missing + len(found.pairs.y)} pairs: a rating is missing.")
-    if not any(found.chosen.weights):
+        fit = combine(learnt, [panel.attributes[k] for k in used], list(items), ratings[:, used], config)
+    if fit.pairs.missing:
+        run.note(f"Left out {fit.pairs.missing} of {fit.pairs.missing + len(fit.pairs.y)} pairs: a rating is missing.")
+    if not any(fit.chosen.weights):
         run.note("No attribute told the preferred answers from the others: every score is 0.")
-    reward = CompositionalReward(found.terms, panel)
-    result = _result(panel, quality, found) | _held_out(reward, held, run) | _explained(reward, held or kept)
+    reward = CompositionalReward(fit.terms, panel)
+    result = _result(panel, quality, fit) | _held_out(reward, held, run) | _explained(reward, held or learnt)
     saved = {"judge": {"judge": config.judge, "judge_model": config.judge_model, "answers": config.answers},
-             "identity": panel.identity, "terms": [{**asdict(t), "attribute": t.attribute.to_json()} for t in found.terms]}
+             "identity": panel.identity, "terms": [{**asdict(t), "attribute": t.attribute.to_json()} for t in fit.terms]}
     run.finish(result, lambda folder: write_json(folder / FILE, saved))
     cache.close()
 
@@ -260,11 +260,11 @@ def _held_out(reward: CompositionalReward, held: Sequence[Choice], run: Run) -> 
 
 def _explained(reward: CompositionalReward, choices: Sequence[Choice]) -> dict[str, Any]:
     """Three rankings, the first of the data, with each score as the sum of its parts, for the report."""
-    some = list({c.prompt.id: c for c in choices}.values())[:EXPLAINED]
-    parts = reward.explain([c.prompt for c in some], [c.options for c in some])
+    shown = list({c.prompt.id: c for c in choices}.values())[:EXPLAINED]
+    parts = reward.explain([c.prompt for c in shown], [c.options for c in shown])
     return {"explained": [{"prompt": c.prompt.text, "answers": [{"text": text, "rank": rank, "parts": part}
                                                                for text, rank, part in zip(c.options, c.ranks, row)]}
-                          for c, row in zip(some, parts)]}
+                          for c, row in zip(shown, parts)]}
 
 
 def _usable(config: Config, panel: Panel, quality: Sequence[Quality], run: Run) -> list[int]:
@@ -284,11 +284,11 @@ def _usable(config: Config, panel: Panel, quality: Sequence[Quality], run: Run) 
     return used
 
 
-def _result(panel: Panel, quality: Sequence[Quality], found: Combined) -> dict[str, Any]:
+def _result(panel: Panel, quality: Sequence[Quality], combined: Combined) -> dict[str, Any]:
     """An attribute's `low` and `high` are the 95 % interval of the weight people give it; `weight`, in use, is shrunken."""
-    low, high = intervals(found.pairs.x, found.pairs.y, found.pairs.prompts, weights=found.pairs.information)
+    low, high = intervals(combined.pairs.x, combined.pairs.y, combined.pairs.prompts, weights=combined.pairs.information)
     weights = {t.attribute.name: {"weight": t.weight, "low": float(low[i]), "high": float(high[i])}
-               for i, t in enumerate(found.terms)}
+               for i, t in enumerate(combined.terms)}
     return {"attributes": {a.name: asdict(q) | weights.get(a.name, {}) for a, q in zip(panel.attributes, quality)},
-            "penalty": found.chosen.penalty, "C": found.chosen.C, "cross_validation": found.chosen.table,
-            "pairs": len(found.pairs.y), "missing_pairs": found.pairs.missing}
+            "penalty": combined.chosen.penalty, "C": combined.chosen.C, "cross_validation": combined.chosen.table,
+            "pairs": len(combined.pairs.y), "missing_pairs": combined.pairs.missing}

@@ -39,8 +39,8 @@ class EnsembleReward:
     def score_and_disagreement(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]]
                                ) -> tuple[list[list[float | None]], list[list[float | None]]]:
         """Both, from one pass over the members."""
-        found = self._members(prompts, completions)
-        return _shaped(self._combined(found), completions), _shaped(found.std(0, ddof=1), completions)
+        scores_MN = self._members(prompts, completions)
+        return _shaped(self._combined(scores_MN), completions), _shaped(scores_MN.std(0, ddof=1), completions)
 
     def disagreement(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]]) -> list[list[float | None]]:
         """The members' standard deviation on every completion."""
@@ -48,10 +48,10 @@ class EnsembleReward:
 
     def explain(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]]) -> list[list[Mapping[str, float] | None]]:
         """What each member says, and how far they disagree. These are not parts of a sum."""
-        found = self._members(prompts, completions)
+        scores_MN = self._members(prompts, completions)
         names = [*self.members, "disagreement"]
         rows = iter([None if np.isnan(row).any() else dict(zip(names, [*row.tolist(), float(row.std(ddof=1))]))
-                     for row in found.T])
+                     for row in scores_MN.T])
         return [[next(rows) for _ in texts] for texts in completions]
 
     def _members(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]]) -> NDArray[np.float64]:

@@ -55,18 +55,18 @@ class PEP8(TextReward):
         """The violations of whole code, per 100 characters of the segment in which each stands: a line by itself would be
         blamed for its indentation."""
         import pycodestyle
-        found: list[int] = []
+        broken: list[int] = []
 
         class Lines(pycodestyle.BaseReport):  # type: ignore[misc]
             def error(self, line_number: int, offset: int, text: str, check: object) -> None:
                 if re.fullmatch(r"[EW]\d+", super().error(line_number, offset, text, check) or ""):
-                    found.append(line_number)
+                    broken.append(line_number)
 
         lines = lines_of(text)
         report = Lines(self._style.options)
         pycodestyle.Checker("answer.py", lines, options=self._style.options, report=report).check_all()
         starts = [0, *accumulate(map(len, lines))]
-        counts = Counter(bisect_right(ends, starts[min(max(n, 1), len(lines)) - 1]) for n in found)
+        counts = Counter(bisect_right(ends, starts[min(max(n, 1), len(lines)) - 1]) for n in broken)
         return [-100.0 * counts[i] / (b - a) for i, (a, b) in enumerate(zip([0, *ends], ends))]
 
     def rate(self, text: str) -> float:

@@ -67,16 +67,16 @@ KINDS: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
 
 def find(text: str) -> dict[str, list[str]]:
     """What was found, by kind."""
-    found: dict[str, list[str]] = {}
+    finds: dict[str, list[str]] = {}
     for kind, (pattern, valid) in KINDS.items():
         def take(match: re.Match[str], kind: str = kind, valid: Callable[[str], bool] = valid) -> str:
             if not valid(match[0]):
                 return match[0]
-            found.setdefault(kind, []).append(match[0])
+            finds.setdefault(kind, []).append(match[0])
             return "\0"
 
         text = pattern.sub(take, text)
-    return found
+    return finds
 
 
 class PII(TextReward):

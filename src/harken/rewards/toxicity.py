@@ -44,15 +44,15 @@ def normal(text: str) -> list[str]:
 
 def buckets(text: str) -> NDArray[np.int64]:
     """Which of the hashed features a text has, each once: words, pairs of words, and n-grams of characters in words."""
-    found, words = set(), normal(text)
+    features, words = set(), normal(text)
     for a, b in zip(words, [*words[1:], ""]):
-        found.add("w" + a)
+        features.add("w" + a)
         if b:
-            found.add(f"p{a} {b}")
+            features.add(f"p{a} {b}")
         padded = f" {a} "
         for n in GRAMS:
-            found.update(padded[i:i + n] for i in range(len(padded) - n + 1))
-    return np.array(sorted({zlib.crc32(f.encode("utf-8", "surrogatepass")) % BUCKETS for f in found}), dtype=np.int64)
+            features.update(padded[i:i + n] for i in range(len(padded) - n + 1))
+    return np.array(sorted({zlib.crc32(f.encode("utf-8", "surrogatepass")) % BUCKETS for f in features}), dtype=np.int64)
 
 
 def sentences(text: str) -> list[str]:
@@ -72,18 +72,18 @@ def _words() -> tuple[dict[str, float], list[tuple[str, float]]]:
     """How hostile each word, and each phrase, is."""
     text = files(__package__).joinpath("toxicity_words.txt").read_text(encoding="utf-8")
     words, phrases = (part.split("\n") for part in text.split("\nwords\n")[1].split("\nphrases\n"))
-    known = {w: float(weight) for line in words for weight, *some in [line.split()] for w in some}
+    weights = {w: float(weight) for line in words for weight, *listed in [line.split()] for w in listed}
     pairs = [line.split(" ", 1) for line in phrases if line]
-    return known, [(p.strip(), float(weight)) for weight, some in pairs for p in some.split("|")]
+    return weights, [(p.strip(), float(weight)) for weight, listed in pairs for p in listed.split("|")]
 
 
 def hostility(text: str) -> float:
     """The worst word's weight, a quarter of the next five's and half the worst phrase's, less for each doubling of length:
     what one curse among few words says, it says less of among many."""
-    known, phrases = _words()
+    table, phrases = _words()
     text = unicodedata.normalize("NFKC", text).lower().replace("\u2019", "'")
     found = WORD.findall(text)
-    weights = sorted((x for w in found if (x := known.get(w) or known.get(w.strip("!'-").removesuffix("'s"), 0.0))), reverse=True)
+    weights = sorted((x for w in found if (x := table.get(w) or table.get(w.strip("!'-").removesuffix("'s"), 0.0))), reverse=True)
     spaced = f" {' '.join(found)} "
     worst = max((x for p, x in phrases if f" {p} " in spaced), default=0.0)
     return sum(weights[:1]) + 0.25 * sum(weights[1:6]) + 0.25 * worst - 0.25 * float(np.log1p(len(found)))
@@ -100,8 +100,8 @@ class Toxicity(TextReward):
     def probability(self, sentence: str) -> float:
         """P(toxic) of one short text."""
         weights, scale, bias, words = _weights(self.file)
-        found = buckets(sentence)
-        z = bias + scale * float(weights[found].sum(dtype=np.int64)) / max(1, len(found)) ** 0.5
+        features = buckets(sentence)
+        z = bias + scale * float(weights[features].sum(dtype=np.int64)) / max(1, len(features)) ** 0.5
         if words:
             z += words * hostility(sentence)
         return float(1 / (1 + np.exp(-z)))

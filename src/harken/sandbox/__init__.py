@@ -39,6 +39,6 @@ def load_prompts(split: str | None = None) -> list[Prompt]:
 
 def load_demonstrations() -> list[Demonstration]:
     """One written answer to each training prompt; the prompts carry the same `meta` as `load_prompts`."""
-    known = {p.id: p for p in load_prompts("train")}
+    prompts = {p.id: p for p in load_prompts("train")}
     rows = map(Demonstration.from_json, _rows("demonstrations.jsonl"))
-    return [Demonstration(known[d.prompt.id], d.completion, d.labeler, d.group) for d in rows]
+    return [Demonstration(prompts[d.prompt.id], d.completion, d.labeler, d.group) for d in rows]

@@ -102,9 +102,9 @@ def ramp(x: float, low: float, high: float) -> float:
     return min(1.0, max(0.0, (x - low) / (high - low)))
 
 
-def near(found: int, wanted: int) -> float:
+def near(count: int, wanted: int) -> float:
     """1 on the number, falling straight to 0 at nothing or at twice as many."""
-    return max(0.0, 1.0 - abs(found - wanted) / wanted)
+    return max(0.0, 1.0 - abs(count - wanted) / wanted)
 
 
 def label_named(text: str, labels: Sequence[str]) -> list[str]:
@@ -127,9 +127,9 @@ def constraint_checks(meta: Mapping[str, Any], text: str) -> dict[str, float]:
     if wanted := meta.get("items"):
         out["items"] = near(items(text), wanted)
     if wanted := meta.get("lines"):
-        found = [line for line in text.splitlines() if words(line)]
-        closing = len(found) == wanted + 1  # a friendly last line beside the poem is no fault
-        out["lines"] = 1.0 if closing else near(len(found), wanted)
+        lines = [line for line in text.splitlines() if words(line)]
+        closing = len(lines) == wanted + 1  # a friendly last line beside the poem is no fault
+        out["lines"] = 1.0 if closing else near(len(lines), wanted)
     if wanted := meta.get("must_include"):
         out["must_include"] = sum(mentions(text, w) for w in wanted) / len(wanted)
     if unwanted := meta.get("avoid"):
@@ -157,10 +157,10 @@ def repeated(text: str) -> float:
 
 def echoed(prompt: str, text: str) -> float:
     """0 for an answer in its own words, 1 where the text is the prompt over again (a short quotation is neither)."""
-    asked, said = words(prompt), words(text)
-    if len(asked) < 3 or len(said) < 3:
+    asked, answered = words(prompt), words(text)
+    if len(asked) < 3 or len(answered) < 3:
         return 0.0
-    a, b = set(zip(asked, asked[1:], asked[2:], strict=False)), set(zip(said, said[1:], said[2:], strict=False))
+    a, b = set(zip(asked, asked[1:], asked[2:], strict=False)), set(zip(answered, answered[1:], answered[2:], strict=False))
     both = len(a & b)
     return ramp(min(both / len(a), both / len(b)), 0.65, 0.9)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
 Floats = NDArray[np.float64]
-FAR = 40.0  # a score gap that no data supports: the likelihood has no maximum
+LARGEST_GAP = 40.0  # a score gap that no data supports: the likelihood has no maximum
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _newton(w: Floats, t: Floats, tolerance: float) -> BradleyTerry:
             scale /= 2
         x = x + scale * step
         x[:n] -= x[:n].mean()
-        if np.abs(x).max() > FAR:
+        if np.abs(x).max() > LARGEST_GAP:
             break
         if np.abs(scale * step).max() < tolerance:
             return BradleyTerry(x[:n], float(np.exp(x[n])) if davidson else 0.0, -loss(x))

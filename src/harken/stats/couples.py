@@ -73,16 +73,16 @@ def judge_agreement(verdicts: Mapping[Any, int], items: Sequence[Hashable], valu
     `ties="drop"` is MT-bench's setup 2: neither the judge nor the person tied. Raises ValueError where none is left.
     """
     value = np.asarray(values, dtype=np.int64)
-    kept = np.array([i in verdicts for i in items], dtype=np.bool_)
-    unit = cluster_index([i for i, k in zip(items, kept) if k], int(kept.sum()))
-    said = np.array([verdicts[i] for i, k in zip(items, kept) if k], dtype=np.int64)
-    value = value[kept]
-    group = _groups(unit, None if clusters is None else [c for c, k in zip(clusters, kept) if k])
+    judged = np.array([i in verdicts for i in items], dtype=np.bool_)
+    unit = cluster_index([i for i, k in zip(items, judged) if k], int(judged.sum()))
+    judge = np.array([verdicts[i] for i, k in zip(items, judged) if k], dtype=np.int64)
+    value = value[judged]
+    group = _groups(unit, None if clusters is None else [c for c, k in zip(clusters, judged) if k])
     if ties == "drop":
-        both = (said != 0) & (value != 0)
-        unit, said, value = unit[both], said[both], value[both]
+        both = (judge != 0) & (value != 0)
+        unit, judge, value = unit[both], judge[both], value[both]
     size = int(unit.max(initial=-1)) + 1
-    return _made(np.bincount(unit, said == value, size), np.bincount(unit, minlength=size), group, _chance(said, value), level)
+    return _made(np.bincount(unit, judge == value, size), np.bincount(unit, minlength=size), group, _chance(judge, value), level)
 
 
 def verdict(one_order: int | None, other_order: int | None) -> int | None:
@@ -142,9 +142,9 @@ class ThreeWay:
                 "table": self.table.tolist()}
 
 
-def three_way(predicted: ArrayLike, said: ArrayLike, items: Clusters | None = None, level: float = 0.95) -> ThreeWay:
+def three_way(predicted: ArrayLike, votes: ArrayLike, items: Clusters | None = None, level: float = 0.95) -> ThreeWay:
     """Predictions and votes as 1, 0 or -1, [N] each; intervals over `items`. Raises ValueError without votes."""
-    p, s = np.asarray(predicted, dtype=np.int64), np.asarray(said, dtype=np.int64)
+    p, s = np.asarray(predicted, dtype=np.int64), np.asarray(votes, dtype=np.int64)
     if p.shape != s.shape or not len(p) or not (np.isin(p, (-1, 0, 1)).all() and np.isin(s, (-1, 0, 1)).all()):
         raise ValueError(f"predictions and votes are 1, 0 or -1, as many of each; found {p.shape} and {s.shape}")
     table = np.zeros((3, 3), dtype=np.int64)

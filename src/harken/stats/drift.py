@@ -98,10 +98,10 @@ class Drift:
             self.last.setdefault(name, deque(maxlen=WINDOW)).append(value)
             self.steps[name] = self.steps.get(name, 0) + 1
         done = {a.monitor for a in self.alarms}
-        found = [Alarm(m, int(row.get("step", 0)), *self.compared(m.metric)) for m in MONITORS
+        alarms = [Alarm(m, int(row.get("step", 0)), *self.compared(m.metric)) for m in MONITORS
                  if m.metric in row and m not in done and self._passed(m)]
-        self.alarms += found
-        return found
+        self.alarms += alarms
+        return alarms
 
     def compared(self, metric: str) -> tuple[float, float]:
         """Means over the first and the last `WINDOW` steps."""
@@ -140,8 +140,8 @@ class Audit:
 
     def mean(self, which: str) -> float:
         """NaN where no prompt has a score."""
-        found = [s for s in getattr(self, which) if s is not None]
-        return float(np.mean(found)) if found else math.nan
+        scores = [s for s in getattr(self, which) if s is not None]
+        return float(np.mean(scores)) if scores else math.nan
 
 
 def slope(audits: Sequence[Audit], which: str, level: float = 0.95) -> Estimate:
@@ -150,11 +150,11 @@ def slope(audits: Sequence[Audit], which: str, level: float = 0.95) -> Estimate:
     Prompts are the independent units, and each is compared with itself (E12). Those without a score in an audit are left out.
     """
     x = np.array([a.step for a in audits], dtype=np.float64)
-    kept = [row for row in zip(*(getattr(a, which) for a in audits)) if None not in row]
-    if len(kept) < 2 or len(x) < 2:
-        return Estimate(math.nan, -math.inf, math.inf, len(kept), level)
+    complete = [row for row in zip(*(getattr(a, which) for a in audits)) if None not in row]
+    if len(complete) < 2 or len(x) < 2:
+        return Estimate(math.nan, -math.inf, math.inf, len(complete), level)
     centred = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
-    return mean_interval(100 * np.array(kept, dtype=np.float64) @ centred, level=level)
+    return mean_interval(100 * np.array(complete, dtype=np.float64) @ centred, level=level)
 
 
 def change(before: Audit, after: Audit, which: str) -> Estimate:

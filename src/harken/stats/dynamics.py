@@ -198,14 +198,14 @@ def _average(turns: int, start: float, entry: float, escape: float) -> tuple[flo
 
 def recovery(rows: Sequence[NDArray[np.int64]], horizon: int = 8, level: float = 0.95) -> list[Estimate]:
     """The share still, or again, bad 1, 2, … turns after a rollout's first bad turn; as far as at least 10 rollouts reach."""
-    found: list[Estimate] = []
+    shares: list[Estimate] = []
     after = [r[int(np.argmax(r == BAD)) + 1:] for r in rows if (r == BAD).any()]
     for turn in range(horizon):
         states = [int(r[turn]) for r in after if len(r) > turn]
         if len(states) < 10:
             break
-        found.append(wilson(sum(states), len(states), level))
-    return found
+        shares.append(wilson(sum(states), len(states), level))
+    return shares
 
 
 def js_divergence(p: Floats, q: Floats) -> Floats:

@@ -29,7 +29,8 @@ from harken.stats.testing import standard_error
 
 STRENGTHS: Floats = np.logspace(-4, 4, 10)
 FOLDS = 5
-GAMED = 0.2
+GAMED_WEIGHT = 0.2
+"""Weight of the two gamed baselines together on one instruction; the model's own comparison weighs 1."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _with_gamed(x: Floats, y: Floats, gamed: Gamed | None, hard: bool) -> tuple[
         return x, y, np.ones(len(y))
     p, d = finite(gamed.preference, "gamed preference"), finite(gamed.std_delta_len, "gamed std_delta_len")
     columns = [np.tanh(d), *([finite(gamed.difficulty, "gamed difficulty")] if hard else []), np.zeros(len(p))]
-    weight = np.r_[np.full(len(p), GAMED / 2), np.ones(len(y))]
+    weight = np.r_[np.full(len(p), GAMED_WEIGHT / 2), np.ones(len(y))]
     return np.vstack([np.column_stack(columns), x]), np.r_[p, y], weight
 
 
@@ -140,11 +141,11 @@ def _estimates(x: Floats, y: Floats, level_x: Floats, predicted: Floats, beta: F
     value = float(predicted.mean())
     units = int(index.max()) + 1
     t = float(special.stdtrit(max(units - 1, 1), 0.5 + level / 2))
-    found = []
+    estimates = []
     longer = -math.tanh(1.0)  # a model's answers a standard deviation longer: x is baseline less model
     for middle, each in ((value, (predicted - value) / len(y) + moved @ slope), (longer * float(beta[0]), longer * moved[:, 0])):
         sums = np.bincount(index, each)
         half = t * math.sqrt(units / max(units - 1, 1) * float(sums @ sums)) if units > 1 else math.inf
-        found.append(Estimate(middle, middle - half, middle + half, units, level))
-    rate = found[0]
-    return Estimate(rate.value, max(0.0, rate.low), min(1.0, rate.high), rate.n, level), found[1]
+        estimates.append(Estimate(middle, middle - half, middle + half, units, level))
+    rate = estimates[0]
+    return Estimate(rate.value, max(0.0, rate.low), min(1.0, rate.high), rate.n, level), estimates[1]

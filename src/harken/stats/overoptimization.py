@@ -116,10 +116,10 @@ def fit_curve(d: ArrayLike, gold: ArrayLike, form: Form, *, least: float = 0.0, 
     x, rows = np.asarray(d, dtype=np.float64), np.atleast_2d(np.asarray(gold, dtype=np.float64))
     if rows.shape[1:] != x.shape:
         raise ValueError(f"{x.shape} distances need as many gold scores, found {rows.shape}")
-    kept = x > least
-    if kept.sum() < 3 or not np.isfinite(rows[:, kept]).all():
-        raise ValueError(f"a curve needs 3 finite points beyond d = {least}, found {int(kept.sum())}")
-    x, rows = x[kept], rows[:, kept]
+    beyond = x > least
+    if beyond.sum() < 3 or not np.isfinite(rows[:, beyond]).all():
+        raise ValueError(f"a curve needs 3 finite points beyond d = {least}, found {int(beyond.sum())}")
+    x, rows = x[beyond], rows[:, beyond]
     design = np.column_stack([x, -x * (x if form == "bon" else np.log(x))])
     mean = rows.mean(0)
     solve = np.linalg.pinv(design)

@@ -18,7 +18,8 @@ import numpy as np
 from scipy import optimize, special
 
 LEVEL, POWER = 0.95, 0.8
-MOST = 1e12
+MOST_UNITS = 1e12
+"""A sample size above this is reported as infinite."""
 NODES, WEIGHTS = (x / 2 for x in np.polynomial.legendre.leggauss(96))
 NODES = NODES + 0.5
 
@@ -47,7 +48,7 @@ def needed(difference: float, sd: float, level: float = LEVEL, chance: float = P
 @cache
 def _needed(size: float, level: float, chance: float) -> float:
     guess = (special.ndtri(0.5 + level / 2) + special.ndtri(chance)) ** 2 / size**2
-    if guess > MOST:
+    if guess > MOST_UNITS:
         return math.inf
     return float(math.ceil(optimize.brentq(lambda n: power(size, 1.0, n, level) - chance, 2, 2 * guess + 20)))
 

@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse, special
 
 from harken.core.protocols import Estimate
-from harken.stats.bradley_terry import FAR, check_connected
+from harken.stats.bradley_terry import LARGEST_GAP, check_connected
 from harken.stats.intervals import Clusters, Floats, cluster_index, mean_interval
 
 TieModel = Literal["davidson", "rao_kupper", "half"]
@@ -257,7 +257,7 @@ def _fit(x: Ints, y: Ints, w: Ints, s: Floats, k: int, model: TieModel) -> tuple
                 break
             size /= 2
         theta, u, value = new - new.mean(), v, after
-        if np.abs(theta).max() > FAR:
+        if np.abs(theta).max() > LARGEST_GAP:
             break
         if np.abs(size * step).max() < 1e-10:
             return theta, tie(u)

@@ -83,15 +83,15 @@ class Column:
 
     def rows(self) -> dict[int, dict[str, Any]]:
         """The manifest's lines by split; a torn last line, and one whose shard is not there whole, are left out."""
-        found: dict[int, dict[str, Any]] = {}
+        rows: dict[int, dict[str, Any]] = {}
         path = self.folder / MANIFEST
         for line in path.read_bytes().split(b"\n") if path.exists() else []:
             with suppress(ValueError, KeyError):
                 row = json.loads(line)
                 shard = self.shard(row["split"])
                 if shard.exists() and shard.stat().st_size == row["size"]:
-                    found[row["split"]] = row
-        return found
+                    rows[row["split"]] = row
+        return rows
 
     def commit(self, row: Mapping[str, Any]) -> None:
         with (self.folder / MANIFEST).open("ab") as file:
@@ -182,8 +182,8 @@ class Scored:
     @property
     def mean(self) -> float | None:
         """Mean over the segments that have a score: what filtering goes by (the authors' `avg_score`)."""
-        known = [s for s in self.scores if s is not None]
-        return sum(known) / len(known) if known else None
+        scores = [s for s in self.scores if s is not None]
+        return sum(scores) / len(scores) if scores else None
 
 
 class Annotated:
@@ -198,14 +198,14 @@ class Annotated:
         if not (self.path / PLAN).is_file():
             raise UserError(f"{path} holds no annotated corpus.", again)
         self.plan = read_plan(self.path)
-        known = {json.loads((f / SCORER).read_text())["id"]: f for f in sorted((self.path / "scores").glob("*/"))
+        scorers = {json.loads((f / SCORER).read_text())["id"]: f for f in sorted((self.path / "scores").glob("*/"))
                  if (f / SCORER).is_file()}
-        chosen = [i for i, f in known.items() if scorer in ("", i, f.name)]
+        chosen = [i for i, f in scorers.items() if scorer in ("", i, f.name)]
         if len(chosen) != 1:
-            raise UserError(f"{path} has scores by {', '.join(known) or 'nobody'}" + (f", not by {scorer}." if scorer else "."),
-                            "Name one of them with --scorer." if known else again)
+            raise UserError(f"{path} has scores by {', '.join(scorers) or 'nobody'}" + (f", not by {scorer}." if scorer else "."),
+                            "Name one of them with --scorer." if scorers else again)
         self.scorer = chosen[0]
-        self.texts, self.column = Column(self.path / "text"), Column(known[self.scorer])
+        self.texts, self.column = Column(self.path / "text"), Column(scorers[self.scorer])
         done = self.column.rows()
         if missing := len(self.plan.splits) - len(done.keys() & self.texts.rows().keys()):
             raise UserError(f"{path} is not finished: {missing} of {len(self.plan.splits)} splits lack scores by {self.scorer}.",
@@ -237,12 +237,12 @@ class Annotated:
 
     def sample(self, level: str) -> NDArray[np.float64]:
         """About `SAMPLE` scores at most, of segments or (`level` "document") of documents: row groups evenly spread."""
-        groups, found = self.groups(), list[float]()
+        groups, scores = self.groups(), list[float]()
         stride = max(1, (self.documents if level == "document" else self.segments) // SAMPLE)
         for group in groups[::stride]:
             for document in self.read(*group):
-                found += [s for s in ([document.mean] if level == "document" else document.scores) if s is not None]
-        return np.array(found)
+                scores += [s for s in ([document.mean] if level == "document" else document.scores) if s is not None]
+        return np.array(scores)
 
     def __iter__(self) -> Iterator[Scored]:
         for split, group in self.groups():

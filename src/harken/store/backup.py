@@ -14,12 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, inspect, select, text
+from sqlalchemy import Connection, insert, inspect, select, text
 
 import harken.store.studio_schema  # noqa: F401  its tables are part of the metadata
 from harken.core.errors import UserError
-from harken.store import events, migrations
+from harken.store import audit, migrations
 from harken.store.connection import Link
+from harken.store.private import make_private
 from harken.store.schema import metadata
 
 ROWS = 500
@@ -81,7 +82,7 @@ def restore(source: str | Path, target: str | Path) -> Checked:
                             "Give a new file name or an empty PostgreSQL database; move the old one away first.")
     _copy_rows(Link(source, create=False), link)
     with link.reading() as connection:
-        restored = Checked(link.name, _counts(connection), events.verify(connection))
+        restored = _checked(connection, link.name)
     link.engine.dispose()
     if (restored.rows, restored.chain) != (wanted.rows, wanted.chain):
         raise UserError(f"{link.name} does not hold what {source} holds.", "Restore into an empty place once more.")
@@ -89,7 +90,7 @@ def restore(source: str | Path, target: str | Path) -> Checked:
 
 
 def verify(path: str | Path) -> Checked:
-    """Whether a SQLite database is whole: pages, references, the audit's chain of hashes."""
+    """Whether a SQLite database is whole: pages, references, and every row against the audit."""
     link = Link(path, create=False)
     try:
         with link.reading() as connection:
@@ -99,20 +100,21 @@ def verify(path: str | Path) -> Checked:
             broken = connection.execute(text("PRAGMA foreign_key_check")).fetchall()
             if said != "ok" or broken:
                 raise UserError(f"{path} is damaged: {said}; {len(broken)} broken references.", "Use another backup.")
-            return Checked(str(path), _counts(connection), events.verify(connection))
+            return _checked(connection, str(path))
     finally:
         link.engine.dispose()
 
 
-def _counts(connection: Connection) -> dict[str, int]:
-    return {t.name: int(connection.execute(select(func.count()).select_from(t)).scalar() or 0)
-            for t in metadata.sorted_tables}
+def _checked(connection: Connection, name: str) -> Checked:
+    report = audit.verify(connection, name)
+    return Checked(name, dict(report.rows), report.end)
 
 
 def _copy_file(link: Link, target: Path) -> None:
     """SQLite's online backup: pages as of one moment, while writers go on."""
     with link.reading() as connection:
         source: Any = connection.connection.driver_connection
+        make_private(target)
         copy = sqlite3.connect(target)
         try:
             source.backup(copy)

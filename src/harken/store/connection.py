@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import threading
 import time
@@ -14,6 +15,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, 
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, ProgrammingError
 
 from harken.core.errors import UserError
+from harken.store.private import make_private
 
 MAGIC = b"SQLite format 3\0"
 WRITERS_LOCK = 4_866_117  # any number that no other program uses for a PostgreSQL advisory lock
@@ -36,6 +38,10 @@ class StorageError(UserError):
     """The database could not be read or written. Nothing of the transaction is stored; trying again may help."""
 
 
+class RuleError(UserError):
+    """A rule of the database (a unique name, a reference) would be broken. Nothing is stored; the same again fails again."""
+
+
 class Link:
     """An engine with Harken's settings. `reading()` and `writing()` are its transactions."""
 
@@ -47,6 +53,8 @@ class Link:
                 path = Path(self.name).resolve()
                 if path not in _seen or not path.exists():
                     _check_file(Path(self.name), create)
+                    if create:
+                        _make_file(Path(self.name))
                 _seen.add(path)
         self._engine = _engine(self.url, busy_seconds)
         self._one_writer = threading.Lock()
@@ -79,7 +87,10 @@ class Link:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except (IntegrityError, ProgrammingError):
+        except IntegrityError as error:
+            raise RuleError(f"{self.name}: a rule of the database would be broken ({_rule(error)}).",
+                            "Nothing of it was stored. Somebody may have stored the same a moment ago: try again.") from None
+        except ProgrammingError:
             raise
         except (DatabaseError, sqlite3.OperationalError, sqlite3.DatabaseError) as error:
             raise explain(error, self.name) from error
@@ -88,22 +99,36 @@ class Link:
                             "Correct the labeler, client id or source it came with.") from None
 
 
+def _rule(error: IntegrityError) -> str:
+    """What the database says, without the values it was given."""
+    return str(error.orig).split("\n")[0]
+
+
+def masked(address: str | Path) -> str:
+    """An address as it may be shown and logged: without its password."""
+    return re.sub(r"(://[^:/@]*:).*@", r"\1***@", str(address))
+
+
 def explain(error: Exception, name: str) -> StorageError:
     """What a database error means and what to do."""
-    said = str(getattr(error, "orig", None) or error)
+    reason = str(getattr(error, "orig", None) or error)
     for sign, fact, action in EXPLAIN:
-        if sign in said.lower():
-            return StorageError(f"{name} {fact} ({said}).", action)
-    return StorageError(f"{name}: the database answered: {said}.", "Check the address, the server and your permissions.")
+        if sign in reason.lower():
+            return StorageError(f"{name} {fact} ({reason}).", action)
+    return StorageError(f"{name}: the database answered: {reason}.", "Check the address, the server and your permissions.")
 
 
 def _url(target: str | Path) -> URL:
+    if str(target).lower().startswith("file:"):
+        raise UserError(f"{target} is an address of SQLite's own.", ADDRESS)
     if "://" not in str(target):
         return URL.create("sqlite", database=str(target))
     try:
         url = make_url(str(target))
-    except ArgumentError:
-        raise UserError(f"{target} is no database address.", ADDRESS) from None
+    except (ArgumentError, ValueError):
+        raise UserError(f"{masked(target)} is no database address.", ADDRESS) from None
+    if url.get_backend_name() == "sqlite" and (url.query or (url.database or "").lower().startswith("file:")):
+        raise UserError(f"{target} holds more than a file's name.", ADDRESS)
     return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url
 
 
@@ -131,11 +156,19 @@ def _check_file(path: Path, create: bool) -> None:
         raise UserError(f"{path} is not a database.", "Choose another file for --db.")
 
 
+def _make_file(path: Path) -> None:
+    """A new database is its owner's alone; SQLite gives its side files the same mode."""
+    try:
+        make_private(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be made: {error.strerror}.", "Check its name and the folder's permissions.") from None
+
+
 def _engine(url: URL, busy_seconds: float) -> Engine:
     is_file = url.get_backend_name() == "sqlite"
     arguments: dict[str, Any] = {"connect_args": {"timeout": busy_seconds}} if is_file else {}
     try:
-        engine = create_engine(url, **arguments)
+        engine = create_engine(url, hide_parameters=True, **arguments)  # errors are logged: no answers, no password hashes
     except ModuleNotFoundError as error:
         raise UserError(f"A {url.get_backend_name()} database needs the package {error.name}.",
                         "pip install 'psycopg[binary]'") from None

@@ -102,8 +102,8 @@ def _files(given: Path) -> Iterator[tuple[str, Path]]:
         for row in json.loads((given / "state.json").read_text())["_data_files"]:
             yield row["filename"], given / row["filename"]
     elif given.is_dir():
-        found = [p for p in given.rglob("*") if p.is_file() and not any(x.startswith(".") for x in p.relative_to(given).parts)]
-        yield from sorted((p.relative_to(given).as_posix(), p) for p in found if "__pycache__" not in p.parts)
+        files = [p for p in given.rglob("*") if p.is_file() and not any(x.startswith(".") for x in p.relative_to(given).parts)]
+        yield from sorted((p.relative_to(given).as_posix(), p) for p in files if "__pycache__" not in p.parts)
     elif given.is_file():
         yield given.name, given
     else:
@@ -287,8 +287,8 @@ class Reader:
             text.encode("utf-8")
         except UnicodeEncodeError:
             return Document("", "", place, "broken Unicode (half a surrogate pair)")
-        known = row.get("id")
-        return Document(str(known) if isinstance(known, str | int) and known != "" else default, text, place)
+        own = row.get("id")
+        return Document(str(own) if isinstance(own, str | int) and own != "" else default, text, place)
 
     def _table(self, number: int, source: Source, start: int, end: int) -> Iterator[Document]:
         field = self.corpus.field

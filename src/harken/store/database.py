@@ -20,7 +20,7 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, and
 
 from harken.core.errors import UserError
 from harken.core.records import Choice, Completion, Demonstration, Judgment, Prompt, content_hash, repeats
-from harken.store import backup, migrations
+from harken.store import audit_notes, backup, migrations, serve_schema  # noqa: F401  its tables are part of the database
 from harken.store.connection import Link
 from harken.store.files import Reader, file_hash
 from harken.store.rows import Row, judgment_of, judgment_row, prompt_row
@@ -81,11 +81,11 @@ def read_import(path: str | Path, kind: Kind | None = None, skip_bad: bool = Fal
     records = list(reader.judgments())
     assert reader.kind is not None
     plain = [prompt_row(record, _now()) for record in records if isinstance(record, Prompt)]
-    said = [record for record in records if isinstance(record, Judgment)]
-    rows = _imported_rows(said)
+    judged = [record for record in records if isinstance(record, Judgment)]
+    rows = _imported_rows(judged)
     if digest is None:  # a data set of a hub: what it held is what it is
         digest = content_hash(sorted([*(row["content"] for row in rows), *(row["key"] for row in plain)]))
-    repeating = sum(repeats(j.payload["completions"]) for j in said if "ranks" in j.payload)
+    repeating = sum(repeats(j.payload["completions"]) for j in judged if "ranks" in j.payload)
     return Incoming(Path(path).name, digest, reader.kind, rows, plain, dict(+reader.skipped), repeating, dict(reader.unread),
                     dict(reader.notes))
 
@@ -120,13 +120,19 @@ class Database:
         a `client_id` that comes back with another answer is refused."""
         rows = [_judgment_row(answer) for answer in answers]
         with self.link.writing() as connection:
-            return _store_judgments(connection, rows)
+            since = audit_notes.here(connection)
+            result = _store_judgments(connection, rows)
+            audit_notes.note_import(connection, since, None)
+            return result
 
     def add_prompts(self, records: Iterable[Prompt]) -> Added:
         """Stores prompts; equal ones once."""
         rows = [prompt_row(prompt, _now()) for prompt in records]
         with self.link.writing() as connection:
-            return _store_new(connection, prompts, "key", rows)
+            since = audit_notes.here(connection)
+            result = _store_new(connection, prompts, "key", rows)
+            audit_notes.note_import(connection, since, None)
+            return result
 
     def add_completions(self, records: Iterable[Completion]) -> Added:
         """Stores completions; equal ones (prompt, text and source) once."""
@@ -152,12 +158,14 @@ class Database:
             before = _import_before(connection, file.digest, file.kind)
             if before:
                 return ImportResult(file.kind, 0, n, file.skipped, before, file.repeating, file.unread, file.notes)
+            since = audit_notes.here(connection)
             entry = {"file_hash": file.digest, "file_name": file.name, "kind": file.kind, "rows": n,
                      "skipped": dict(file.skipped), "created_at": _now()}
             key = connection.execute(insert(imports), entry).inserted_primary_key
             assert key is not None
             asked = _store_new(connection, prompts, "key", file.prompts)
             said = _store_judgments(connection, file.rows, key[0])
+            audit_notes.note_import(connection, since, key[0])
         return ImportResult(file.kind, asked.added + said.added, asked.already + said.already, file.skipped,
                             repeating=file.repeating, unread=file.unread, notes=file.notes)
 

@@ -29,9 +29,9 @@ def write_attributes(annotated: Annotated, folder: Path, key: str) -> int:
         rows = []
         for group in range(annotated.rows[split]["groups"]):
             for document in annotated.read(split, group):
-                found = [[a, b, s] for a, b, s in zip([0, *document.ends], document.ends, document.scores) if s is not None]
-                rows.append({"id": document.id, "attributes": {key: found}})
-                spans += len(found)
+                scored = [[a, b, s] for a, b, s in zip([0, *document.ends], document.ends, document.scores) if s is not None]
+                rows.append({"id": document.id, "attributes": {key: scored}})
+                spans += len(scored)
         write_jsonl(folder / f"{split:05d}.jsonl.gz", rows)
     return spans
 
@@ -48,7 +48,7 @@ class DolmaScores:
         files = sorted(p for p in root.rglob("*.jsonl*") if p.is_file()) if root.is_dir() else [root]
         if not files or not files[0].is_file():
             raise UserError(f"{folder} holds no attributes.", "Name a folder or file of Dolma's attributes (.jsonl, .jsonl.gz).")
-        self.sign, digest, found = sign, hashlib.sha256(f"{key}{sign}".encode()), 0
+        self.sign, digest, count = sign, hashlib.sha256(f"{key}{sign}".encode()), 0
         self._place = tempfile.TemporaryDirectory(prefix="harken-dolma-")
         self._db = sqlite3.connect(Path(self._place.name) / "spans.sqlite", isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA synchronous=OFF")
@@ -58,9 +58,9 @@ class DolmaScores:
             with open_unpacked(path) as file:
                 for number, line in enumerate(file, 1):
                     digest.update(line)
-                    found += self._add(line, key, f"{path}, line {number}")
+                    count += self._add(line, key, f"{path}, line {number}")
         self._db.execute("COMMIT")
-        if not found:
+        if not count:
             raise UserError(f"No document of {folder} has the attribute {key}.",
                             "Check its name; a minus before it turns its sign.")
         self.id = f"dolma/{'-' if sign < 0 else ''}{key}/{digest.hexdigest()[:16]}"
@@ -71,11 +71,11 @@ class DolmaScores:
             spans = row["attributes"].get(key)
             if spans is None:
                 return 0
-            kept = [(int(a), int(b), self.sign * float(s)) for a, b, s in spans]
+            signed = [(int(a), int(b), self.sign * float(s)) for a, b, s in spans]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{place} is no row of attributes: {type(error).__name__}: {error}.",
                             'Rows are like {"id": "d7", "attributes": {"KEY": [[0, 12, 0.9]]}}.') from None
-        self._db.execute("INSERT OR REPLACE INTO spans VALUES (?, ?)", (str(row["id"]), json.dumps(kept)))
+        self._db.execute("INSERT OR REPLACE INTO spans VALUES (?, ?)", (str(row["id"]), json.dumps(signed)))
         return 1
 
     def rate_document(self, name: str, text: str, ends: Sequence[int]) -> list[float | None]:

@@ -8,6 +8,7 @@ Which shapes of rows are understood: `harken.store.shapes`. What files may be pa
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections import Counter
@@ -20,7 +21,7 @@ from harken.core.errors import UserError
 from harken.core.records import Choice, Demonstration, Judgment, Prompt
 from harken.store.parsing import Array, BadLine, Decoder, Rows, lines
 from harken.store.shapes import Adapter, Found, Kind, Record, kind_of, read_row
-from harken.store.shapes.fields import Row
+from harken.store.shapes.fields import Row, means_prompt
 from harken.store.shapes.parts import who
 from harken.store.streams import FOREIGN, WANTED, explained, is_western, recoded, unpacked
 from harken.store.tables import HUB_ID, arrow, delimiter_of, excel, folder, hub, text_table
@@ -35,6 +36,8 @@ EMPTY_TREE = "a conversation tree without two ranked answers to one question"
 SKIP = "Correct it, or leave malformed lines out and have them counted with --skip-bad."
 UNKNOWN_SHAPE = ("Most rows of the file are like it, so it is the file's shape that is not read: name its columns with --field, "
                  "or see docs/data.md for the shapes that are.")
+OWN = frozenset(f.name for f in dataclasses.fields(Prompt))
+"""Fields of a row that are the prompt's own."""
 UNPACKED = 64 << 20  # bytes: what an uploaded file may hold once unpacked
 LOOK_AHEAD = 200  # rows read on after the first malformed one, to tell a damaged row from a shape that is not read
 
@@ -52,13 +55,13 @@ class Loaded(Generic[R]):
 
     def describe(self) -> str | None:
         """One line on what was left out and why, or None."""
-        said = []
+        sentences = []
         if self.skipped:
             reasons = "; ".join(f"{n} × {reason}" for reason, n in self.skipped.items())
-            said.append(f"Skipped {sum(self.skipped.values())} malformed lines: {reasons}.")
+            sentences.append(f"Skipped {sum(self.skipped.values())} malformed lines: {reasons}.")
         if self.unread:
-            said.append(f"Fields not read: {counted(self.unread)}.")
-        return " ".join([*said, *(f"{note} ({n:,})." for note, n in self.notes.items())]) or None
+            sentences.append(f"Fields not read: {counted(self.unread)}.")
+        return " ".join([*sentences, *(f"{note} ({n:,})." for note, n in self.notes.items())]) or None
 
 
 def counted(fields: Mapping[str, int]) -> str:
@@ -71,20 +74,21 @@ class Reader:
 
     Without `kind` the first good row decides, and a later row of another kind is malformed. With `kind="prompts"` the prompts
     of any file are read. `fields` maps Harken's names to the file's columns (`{"prompt": "question"}`), `ignore` names fields
-    that may stay unread, `adapter` is a function row -> records for a shape of your own, `encoding` an encoding that is not
+    that may stay unread, `further` puts the fields that are not the prompt's own into the prompts' `meta` (reference
+    answers, for rewards), `adapter` is a function row -> records for a shape of your own, `encoding` an encoding that is not
     recognised. `unpacked_limit` bounds the bytes that the file may hold once unpacked. `progress` hears (bytes read, of all).
     """
 
     def __init__(self, path: str | Path, kind: Kind | None = None, *, skip_bad: bool = False,
                  progress: Callable[[int, int], None] | None = None, fields: Mapping[str, str] | None = None,
-                 ignore: Collection[str] = (), adapter: Adapter | None = None, encoding: str | None = None,
+                 ignore: Collection[str] = (), adapter: Adapter | None = None, encoding: str | None = None, further: bool = False,
                  unpacked_limit: int | None = None) -> None:
         if kind is not None and kind not in KINDS:
             raise UserError(f"Unknown kind {kind!r}.", f"Choose one of {', '.join(KINDS)}.")
         self.name, self.path, self.asked, self.kind = str(path), Path(path), kind, kind
         self.skip_bad, self.progress = skip_bad, progress
         self.fields, self.ignore, self.adapter = dict(fields or {}), frozenset(ignore), adapter
-        self.encoding, self.limit = encoding, unpacked_limit
+        self.encoding, self.limit, self.further = encoding, unpacked_limit, further
         self.skipped: Counter[str] = Counter()
         self.unread: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
@@ -106,7 +110,7 @@ class Reader:
         for line, raw in rows:
             try:
                 row = self._row(raw)
-                found = self._found(row)
+                reading = self._found(row)
             except ValueError as error:
                 action = getattr(error, "action", "")
                 if not self.skip_bad or action:
@@ -114,14 +118,14 @@ class Reader:
                 self.skipped[error.reason if isinstance(error, BadLine) else str(error)] += 1
                 bad += 1
                 continue
-            if not found.records:
+            if not reading.records:
                 self.skipped[EMPTY_TREE] += 1
-            if found.unread:
-                self.unread.update(found.unread)
-            if found.notes:
-                self.notes.update(found.notes)
+            if reading.unread:
+                self.unread.update(reading.unread)
+            if reading.notes:
+                self.notes.update(reading.notes)
             good += 1
-            yield from ((record, row if found.written else {}) for record in found.records)
+            yield from ((record, row if reading.written else {}) for record in reading.records)
         if not good - self.skipped[EMPTY_TREE]:
             self._nothing()
         unused = sorted({column for name, column in self.fields.items() if name not in self._mapped})
@@ -169,10 +173,14 @@ class Reader:
             if self.asked == "prompts":
                 if not isinstance(record, Prompt):  # who judged the answers did not write the prompt
                     found.records[i], found.written = record.prompt, False
+                if self.further:
+                    found.records[i] = with_further(record, row, found.unread)
             elif self.kind is None:
                 self.kind = kind
             elif kind != self.kind:
                 raise self._mixed(kind)
+        if self.further and self.asked == "prompts":
+            found.unread = []
         return found
 
     def _mixed(self, kind: Kind) -> BadLine:
@@ -251,6 +259,14 @@ class Reader:
         yield from lines(stream, decoder)
 
 
+def with_further(record: Record, row: Mapping[str, Any], unread: Collection[str]) -> Prompt:
+    """A record's prompt with a row's further fields in its `meta`: those not read, and of a demonstration its answer too."""
+    prompt = record if isinstance(record, Prompt) else record.prompt
+    names = [n for n in row if not means_prompt(n) and n not in OWN] if isinstance(record, Demonstration | Prompt) else unread
+    found = {name: row[name] for name in names if row[name] is not None}
+    return dataclasses.replace(prompt, meta={**prompt.meta, **found}) if found else prompt
+
+
 def as_judgment(record: Record, row: Mapping[str, Any]) -> Judgment | Prompt:
     """A record as a judgment, or the prompt that it is."""
     told = {name: row[name] for name in ("form_version", "instruction_hash") if isinstance(row.get(name), str)}
@@ -299,8 +315,9 @@ def read_demonstrations(path: str | Path, skip_bad: bool = False, **options: Any
 
 
 def read_prompts(path: str | Path, skip_bad: bool = False, **options: Any) -> Loaded[Prompt]:
-    """Reads a file of prompts, or the prompts of a file of comparisons or demonstrations."""
-    return read(path, "prompts", skip_bad=skip_bad, **options)  # type: ignore[return-value]
+    """Reads a file of prompts, or the prompts of a file of comparisons or demonstrations. A row's further fields come into the
+    prompts' `meta`, where rewards find reference answers; not with `further=False`."""
+    return read(path, "prompts", skip_bad=skip_bad, **{"further": True, **options})  # type: ignore[return-value]
 
 
 def file_hash(path: str | Path) -> str:

@@ -42,16 +42,16 @@ class Known:
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Value]:
         """Those of `keys` (each once) that are known."""
-        found = {k: self._recent[k] for k in keys if k in self._recent}
-        rest = [k for k in keys if k not in found]
+        hits = {k: self._recent[k] for k in keys if k in self._recent}
+        rest = [k for k in keys if k not in hits]
         try:
             for at in range(0, len(rest), AT_ONCE):
                 part = rest[at:at + AT_ONCE]
                 marks = ",".join("?" * len(part))
-                found |= self._db.execute(f"SELECT key, value FROM known WHERE key IN ({marks})", part).fetchall()
+                hits |= self._db.execute(f"SELECT key, value FROM known WHERE key IN ({marks})", part).fetchall()
         except sqlite3.DatabaseError as error:
             raise _broken(self.path, error) from None
-        return found
+        return hits
 
     def put(self, values: Mapping[bytes, Value]) -> None:
         if not values:

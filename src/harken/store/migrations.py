@@ -14,6 +14,8 @@ from sqlalchemy import Connection, inspect, text
 
 from harken.core.errors import UserError
 from harken.store.migration_2 import studio_tables
+from harken.store.migration_3 import safe_tables
+from harken.store.migration_serve import serve_tables
 
 
 def first_tables(connection: Connection) -> None:
@@ -44,7 +46,7 @@ def first_tables(connection: Connection) -> None:
                 BEGIN SELECT RAISE(ABORT, 'judgments are never changed: a correction is a new one'); END"""))
 
 
-MIGRATIONS: list[Callable[[Connection], None]] = [first_tables, studio_tables]
+MIGRATIONS: list[Callable[[Connection], None]] = [first_tables, studio_tables, safe_tables, serve_tables]
 
 
 def version(connection: Connection, name: str) -> int:
@@ -55,19 +57,19 @@ def version(connection: Connection, name: str) -> int:
             raise UserError(f"{name} is a database of another program (its tables: {', '.join(sorted(tables)[:5])}).",
                             "Choose another file for --db.")
         return 0
-    found = int(connection.execute(text("SELECT max(version) FROM harken_schema")).scalar() or 0)
-    if found > len(MIGRATIONS):
-        raise UserError(f"{name} was written by a newer Harken: format {found}, known here up to {len(MIGRATIONS)}.",
+    newest = int(connection.execute(text("SELECT max(version) FROM harken_schema")).scalar() or 0)
+    if newest > len(MIGRATIONS):
+        raise UserError(f"{name} was written by a newer Harken: format {newest}, known here up to {len(MIGRATIONS)}.",
                         "Upgrade Harken: pip install --upgrade harken")
-    return found
+    return newest
 
 
 def migrate(connection: Connection, name: str) -> None:
     """Brings the database to the newest version, inside the caller's write transaction."""
-    found = version(connection, name)
-    if found == 0:
+    current = version(connection, name)
+    if current == 0:
         connection.execute(text("CREATE TABLE harken_schema (version INTEGER PRIMARY KEY, applied_at TEXT NOT NULL)"))
-    for number, change in enumerate(MIGRATIONS[found:], found + 1):
+    for number, change in enumerate(MIGRATIONS[current:], current + 1):
         change(connection)
         connection.execute(text("INSERT INTO harken_schema (version, applied_at) VALUES (:v, :at)"),
                            {"v": number, "at": datetime.now(UTC).isoformat(timespec="seconds")})

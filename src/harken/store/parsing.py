@@ -29,12 +29,12 @@ class BadLine(ValueError):
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise BadLine(f'the field "{twice[:40]}" stands twice in one object')
-    return found
+    return fields
 
 
 def _constant(name: str) -> Any:
@@ -81,7 +81,7 @@ def parse(text: str) -> object:
 
 def wrong_line(text: str, error: ValueError) -> BadLine:
     """What is wrong with a line that is no JSON, where that can be told."""
-    line, said = text.strip(), str(error)
+    line, reason = text.strip(), str(error)
     low = line[:200].lower()
     if low.startswith(("<!doctype", "<html", "<?xml", "<head", "<body")):
         return BadLine("this is a web page (HTML) and not data", "", "Download the data again; the page may say what went wrong.")
@@ -90,7 +90,7 @@ def wrong_line(text: str, error: ValueError) -> BadLine:
                        "Take the comma off each line's end, or put all rows into one array: [ … ].")
     if "\r" in line and _parses(line.split("\r")[0]):
         return BadLine("lines end with a carriage return alone", "", "Convert them: tr '\\r' '\\n' < FILE > NEW.jsonl")
-    if line == "{" or (line.startswith("{") and "Expecting property name" in said and line.endswith("{")):
+    if line == "{" or (line.startswith("{") and "Expecting property name" in reason and line.endswith("{")):
         return BadLine("an object goes over several lines", "",
                        "Write one object a line (jq -c . FILE > NEW.jsonl), or an array of them.")
     if line.startswith(("//", "#", "/*")):
@@ -99,7 +99,7 @@ def wrong_line(text: str, error: ValueError) -> BadLine:
         return BadLine("quotes are single, as Python shows objects: not JSON", "", "Write the rows with json.dumps, one a line.")
     if not text.endswith("\n"):
         return BadLine("the last line is cut short", COPY)
-    return BadLine("not valid JSON", said)
+    return BadLine("not valid JSON", reason)
 
 
 def _parses(text: str) -> bool:

@@ -52,14 +52,14 @@ class Prepared:
 
     def run(self, tx: Connection, **values: Any) -> Any:
         """Executes it; returns the driver's cursor. Raises what SQLAlchemy would raise."""
-        found = self.compiled(tx.dialect)
-        return _execute(tx, found.sql, found.values(values))
+        compiled = self.compiled(tx.dialect)
+        return _execute(tx, compiled.sql, compiled.values(values))
 
     def compiled(self, dialect: Dialect) -> _Compiled:
-        found = self._compiled.get(dialect.name)
-        if found is None:
-            found = self._compiled[dialect.name] = _compile(self.statement, dialect)
-        return found
+        compiled = self._compiled.get(dialect.name)
+        if compiled is None:
+            compiled = self._compiled[dialect.name] = _compile(self.statement, dialect)
+        return compiled
 
     def all(self, tx: Connection, **values: Any) -> list[Any]:
         cursor = self.run(tx, **values)
@@ -118,15 +118,15 @@ class Together:
 
     def run(self, tx: Connection, *values: dict[str, Any]) -> Any:
         if tx.dialect.name != "postgresql":
-            found = self.statements[0].scalar(tx, **values[0])
-            for statement, said in zip(self.statements[1:], values[1:], strict=True):
-                statement.run(tx, **said)
-            return found
+            returned = self.statements[0].scalar(tx, **values[0])
+            for statement, row in zip(self.statements[1:], values[1:], strict=True):
+                statement.run(tx, **row)
+            return returned
         if self._one is None:
             self._one = _as_one([statement.compiled(tx.dialect) for statement in self.statements])
         sql, parts = self._one
-        given = {f"{name}_{n}": value for n, (part, said) in enumerate(zip(parts, values, strict=True))
-                 for name, value in part.values(said).items()}
+        given = {f"{name}_{n}": value for n, (part, row) in enumerate(zip(parts, values, strict=True))
+                 for name, value in part.values(row).items()}
         return _execute(tx, sql, given).fetchone()[0]
 
 
@@ -141,7 +141,8 @@ def _execute(tx: Connection, sql: str, said: Any) -> Any:
         cursor = tx.connection.cursor()
         cursor.execute(sql, said)
     except tx.dialect.loaded_dbapi.Error as error:
-        raise DBAPIError.instance(sql, said, error, tx.dialect.loaded_dbapi.Error, dialect=tx.dialect) from error
+        raise DBAPIError.instance(sql, said, error, tx.dialect.loaded_dbapi.Error, hide_parameters=True,
+                                  dialect=tx.dialect) from error
     return cursor
 
 

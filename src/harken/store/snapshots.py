@@ -23,6 +23,7 @@ from harken.core.records import Choice, repeats
 from harken.core.version import __version__
 from harken.store.database import COUNTS, Database, for_purpose, in_project
 from harken.store.files import KINDS, file_hash, json_line, write_atomically
+from harken.store.private import private_files
 from harken.store.schema import judgments
 from harken.store.shapes import Kind, Record
 from harken.store.studio_schema import items, projects, snapshots
@@ -69,22 +70,23 @@ def snapshot(db: Database, kind: Kind, out: str | Path, *, project: int | None =
     everything: dict[Kind, Iterable[Record]] = {
         "comparisons": db.comparisons(where), "demonstrations": db.demonstrations(where), "prompts": db.prompts(),
         **{name: db.answers(name, where) for name in ANSWERS}}
-    told = _Told()
-    lines = sorted(_lines(everything[kind], told))
+    counts = _Told()
+    lines = sorted(_lines(everything[kind], counts))
     if not lines:
         raise UserError(f"{db.name} holds no {kind}.",
                         f"Collect some, or import a file: harken import FILE --db {db.name}")
     digest = _digest(lines)
     if not path.exists():
-        write_atomically(path, lines)
+        with private_files():
+            write_atomically(path, lines)
     elif _digest_of(path) != digest:
         raise UserError(f"{path} exists and holds other rows. A snapshot is never overwritten.",
                         "Give --out another name, or remove the old one if no run needs it.")
-    named = {name for name in told.names if name is not None}
+    named = {name for name in counts.names if name is not None}
     asked = _asked(db, kind, where) if kind != "prompts" else {}
-    warnings = tuple(f"It mixes {len(found)} {words}: {', '.join(f'{k} ({n:,})' for k, n in found.items())}."
-                     for words, found in asked.items() if len(found) > 1)
-    info = SnapshotInfo(path, len(lines), digest, len(named), told.names.count(None), warnings, told.repeating)
+    warnings = tuple(f"It mixes {len(tally)} {words}: {', '.join(f'{k} ({n:,})' for k, n in tally.items())}."
+                     for words, tally in asked.items() if len(tally) > 1)
+    info = SnapshotInfo(path, len(lines), digest, len(named), counts.names.count(None), warnings, counts.repeating)
     _write_meta(info, kind, asked)
     _remember(db, info, kind, sorted(named), project)
     return info
@@ -94,14 +96,14 @@ def _asked(db: Database, kind: Kind, where: Sequence[ColumnElement[bool]]) -> di
     """How many judgments were given for which purpose, under which instructions and form; imported ones say nothing."""
     kinds = judgments.c.kind.in_(JUDGED[kind])
     source = (judgments.join(items, items.c.id == judgments.c.item_id).join(projects, projects.c.id == items.c.project_id))
-    found = {}
+    values = {}
     with db.link.reading() as connection:
         for words, column in (("purposes", projects.c.purpose), ("instructions", judgments.c.instruction_hash),
                               ("forms", judgments.c.form_version)):
             query = select(column, func.count()).select_from(source).where(COUNTS, kinds,
                                                                            *where).group_by(column).order_by(column)
-            found[words] = {str(value): int(n) for value, n in connection.execute(query)}
-    return found
+            values[words] = {str(value): int(n) for value, n in connection.execute(query)}
+    return values
 
 
 def _remember(db: Database, info: SnapshotInfo, kind: Kind, labelers: list[str], project: int | None) -> None:
@@ -121,10 +123,10 @@ class _Told:
     repeating: int = 0
 
 
-def _lines(records: Iterable[Record], told: _Told) -> Iterator[bytes]:
+def _lines(records: Iterable[Record], counts: _Told) -> Iterator[bytes]:
     for record in records:
-        told.names.append(getattr(record, "labeler", None))
-        told.repeating += isinstance(record, Choice) and repeats(record.options)
+        counts.names.append(getattr(record, "labeler", None))
+        counts.repeating += isinstance(record, Choice) and repeats(record.options)
         yield json_line(record.to_json()).encode("utf-8") + b"\n"
 
 
@@ -148,7 +150,8 @@ def _write_meta(info: SnapshotInfo, kind: Kind, asked: dict[str, dict[str, int]]
     if path.exists():
         return
     meta = {"kind": kind, "rows": info.rows, "labelers": info.labelers, "rows_without_labeler": info.unnamed,
-            **{words: found for words, found in asked.items() if found}, "sha256": info.hash,
+            **{words: values for words, values in asked.items() if values}, "sha256": info.hash,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "harken": __version__}
-    write_atomically(path, [(json.dumps(meta, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")])
+    with private_files():
+        write_atomically(path, [(json.dumps(meta, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")])

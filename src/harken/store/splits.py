@@ -12,8 +12,8 @@ def in_share(key: str, share: float, seed: int = 0) -> bool:
 
 def held_out_labelers(choices: list[Choice], share: float, seed: int = 0) -> set[str]:
     """Labelers to hold out: a share of the known ones, at least one if there are five or more, else none."""
-    known = sorted({c.labeler for c in choices if c.labeler is not None})
-    if share <= 0 or len(known) < 5:
+    labelers = sorted({c.labeler for c in choices if c.labeler is not None})
+    if share <= 0 or len(labelers) < 5:
         return set()
-    ordered = sorted(known, key=lambda k: content_hash([seed, k]))
-    return set(ordered[: max(1, round(share * len(known)))])
+    ordered = sorted(labelers, key=lambda k: content_hash([seed, k]))
+    return set(ordered[: max(1, round(share * len(labelers)))])

@@ -136,8 +136,8 @@ def _unpack(stream: io.BufferedReader, path: Path, stack: ExitStack) -> IO[bytes
             stream.seek(0)
             return None
         if len(names) != 1:
-            found = ", ".join(names[:5]) or "none"
-            raise UserError(f"{path} is a zip archive of {len(names)} files ({found}).", "Unpack it, and name one of them.")
+            shown = ", ".join(names[:5]) or "none"
+            raise UserError(f"{path} is a zip archive of {len(names)} files ({shown}).", "Unpack it, and name one of them.")
         if held[0].flag_bits & 1:
             raise UserError(f"{path} is a zip archive with a password.", "Unpack it, and name the file in it.")
         return archive.open(held[0])
@@ -157,20 +157,20 @@ def _zstandard(stream: IO[bytes], path: Path) -> IO[bytes]:
 def recoded(stream: io.BufferedReader, encoding: str | None, name: str) -> tuple[Any, str | None]:
     """The stream as UTF-8 without its mark, and the encoding it had where that was not UTF-8."""
     head = stream.peek(HEAD)[:HEAD]
-    found = encoding or _encoding(head)
-    if found is None:
+    codec = encoding or _encoding(head)
+    if codec is None:
         if head.startswith(BOM):
             stream.read(len(BOM))
         return stream, None
     try:
-        codecs.lookup(found)
+        codecs.lookup(codec)
     except LookupError:
-        raise UserError(f"{found!r} is no encoding that is known here.",
+        raise UserError(f"{codec!r} is no encoding that is known here.",
                         "Name one like utf-16, windows-1252 or gb18030.") from None
-    again = io.BufferedReader(Recoded(stream, found, name), 1 << 16)
+    again = io.BufferedReader(Recoded(stream, codec, name), 1 << 16)
     if again.peek(HEAD).startswith(BOM):
         again.read(len(BOM))
-    return again, found
+    return again, codec
 
 
 def _encoding(head: bytes) -> str | None:

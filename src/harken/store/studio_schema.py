@@ -30,6 +30,7 @@ users = Table(
     Column("state", Text, nullable=False),
     Column("consent", Text),
     Column("created_at", Text, nullable=False),
+    Column("name_key", Text, nullable=False, unique=True),  # `names.name_key`, by which names are compared
 )
 
 sessions = Table(
@@ -39,6 +40,15 @@ sessions = Table(
     Column("csrf", Text, nullable=False),
     Column("created_at", Text, nullable=False),
     Column("expires_at", Text, nullable=False),
+    Column("seen_at", Text, nullable=False),
+)
+
+# Browsers that somebody logged in from before: a flood of guesses elsewhere does not shut them out.
+devices = Table(
+    "devices", metadata,
+    Column("hash", Text, primary_key=True),
+    Column("user_id", Serial, ForeignKey("users.id"), nullable=False, index=True),
+    Column("created_at", Text, nullable=False),
 )
 
 tokens = Table(
@@ -64,6 +74,7 @@ invitations = Table(
     Column("created_at", Text, nullable=False),
     Column("expires_at", Text, nullable=False),
     Column("revoked_at", Text),
+    Column("made_by", Serial),
 )
 
 instructions = Table(

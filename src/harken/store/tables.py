@@ -42,10 +42,10 @@ def delimiter_of(line: str, certain: bool) -> str | None:
     if best is None:
         return None
     names = [n.strip().lower() for n in next(csv.reader([line], delimiter=best[1]))]
-    known = {n for n in names if n in {k.lower() for k in KNOWN}}
+    recognised = {n for n in names if n in {k.lower() for k in KNOWN}}
     if certain:
         return best[1]
-    return best[1] if best[0] > 1 and known else None
+    return best[1] if best[0] > 1 and recognised else None
 
 
 def text_table(stream: io.BufferedReader, decoder: Decoder, delimiter: str) -> Rows:
@@ -196,8 +196,8 @@ def folder(path: Path, limit: int | None) -> Rows:
     if not files:
         raise UserError(f"{path} is a folder without Arrow or Parquet files.", "Name one file in it.")
     if len(places) > 1 or len(splits) > 1:
-        found = ", ".join(str(p.relative_to(path)) for p in places) if len(places) > 1 else ", ".join(splits)
-        raise UserError(f"{path} is a folder of several parts: {found}.", "Name one of them.")
+        parts = ", ".join(str(p.relative_to(path)) for p in places) if len(places) > 1 else ", ".join(splits)
+        raise UserError(f"{path} is a folder of several parts: {parts}.", "Name one of them.")
     number = 0
     for file in files:
         with file.open("rb") as stream:
@@ -227,6 +227,15 @@ def hub(name: str) -> Rows:
                         "Check the name and the network, or download its files and name one.") from None
     for number, row in enumerate(rows, 1):
         yield number, plain(row)
+
+
+def hub_revision(name: str) -> str | None:
+    """The commit of a data set on a hub; None where the hub does not say it."""
+    try:
+        from huggingface_hub import HfApi
+        return HfApi().dataset_info(name.partition(":")[0]).sha
+    except Exception:  # offline, or no such package: reading it says what is wrong
+        return None
 
 
 def _pyarrow(path: Path) -> tuple[Any, Any, Any]:

@@ -142,11 +142,11 @@ def _verdict(votes: Votes, row: Mapping[str, Any], first: str, second: str) -> f
         return 0.5 if value == 0 else float(value) - 1  # AlpacaEval writes a draw as 0 or 1.5
     orders = [_side(row[name], row, first, second) for name in ("g1_winner", "g2_winner") if name in row]
     if orders:
-        known = [o for o in orders if o is not None]
-        if len(known) < len(orders):
+        sides = [o for o in orders if o is not None]
+        if len(sides) < len(orders):
             return None
-        votes.inconsistent += len(set(known)) > 1
-        return known[0] if len(set(known)) == 1 else 0.5
+        votes.inconsistent += len(set(sides)) > 1
+        return sides[0] if len(set(sides)) == 1 else 0.5
     return _side(row.get("winner"), row, first, second)
 
 

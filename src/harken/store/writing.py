@@ -47,11 +47,11 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
 
     A cell that a spreadsheet would run gets an apostrophe before it, which `harken import` takes off again.
     """
-    kept = list(rows)
-    names = list({name: None for row in kept for name in row})
+    every = list(rows)
+    names = list({name: None for row in every for name in row})
 
     def lines() -> Iterator[bytes]:
-        for cells in (names, *([_cell(name, row.get(name)) for name in names] for row in kept)):
+        for cells in (names, *([_cell(name, row.get(name)) for name in names] for row in every)):
             text = io.StringIO()
             csv.writer(text, lineterminator="\r\n").writerow(cells)
             yield text.getvalue().encode("utf-8-sig" if cells is names else "utf-8", "backslashreplace")

@@ -68,12 +68,12 @@ def load_attributes(path: str | Path = "") -> list[Attribute]:
     if not isinstance(rows, list) or not rows:
         raise UserError(f"{source} holds no list of attributes.", 'Write {"attributes": [{"name": …, "description": …, …}]}.')
     try:
-        found = [Attribute.from_json(row) for row in rows]
+        attributes = [Attribute.from_json(row) for row in rows]
     except ValueError as error:
         raise UserError(f"{source}: {error}.", "Correct it; docs/rewards/compositional.md shows the form.") from None
-    if twice := [name for name, n in Counter(a.name for a in found).items() if n > 1]:
+    if twice := [name for name, n in Counter(a.name for a in attributes).items() if n > 1]:
         raise UserError(f"{source}: two attributes are called {twice[0]!r}.", "Give each its own name.")
-    return found
+    return attributes
 
 
 def question(prompt: Prompt, text: str, attribute: Attribute, wording: int = 0) -> Prompt:

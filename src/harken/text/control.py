@@ -24,7 +24,7 @@ from harken.core.errors import UserError
 Ids = tuple[int, ...]
 INERT = "\uf8ff"
 """Stands for what a person wrote while the template's own tokens are looked for."""
-PLAIN = ("Prepend", "Replace")
+BLANK_NORMALIZERS = ("Prepend", "Replace")
 """Normalisers that change blanks alone."""
 
 
@@ -45,9 +45,9 @@ class Tokens:
     def normalizes(self) -> bool:
         """Whether the tokenizer changes letters, so that other characters may become a control token."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        found = json.loads(backend.to_str())["normalizer"] if backend is not None else None
-        parts = found.get("normalizers", [found]) if found else []
-        return any(p["type"] not in PLAIN or (p["type"] == "Replace" and p["content"] != "▁") for p in parts)
+        normalizer = json.loads(backend.to_str())["normalizer"] if backend is not None else None
+        parts = normalizer.get("normalizers", [normalizer]) if normalizer else []
+        return any(p["type"] not in BLANK_NORMALIZERS or (p["type"] == "Replace" and p["content"] != "▁") for p in parts)
 
     def first_control(self, text: str) -> tuple[int, int, int] | None:
         """(id, start, end) of the first control token in a template's own words."""
@@ -96,9 +96,9 @@ class Tokens:
             names = {t: i for i, t in self.control.items()}
             spelled = re.compile("|".join(re.escape(t) for t in sorted(names, key=len, reverse=True)) or "(?!)")
             return self.parse(text), [(names[m[0]], *m.span()) for m in spelled.finditer(text)]
-        found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         unknown = self.control.get(self.unknown)
-        return tuple(found.input_ids), [(i, a, b) for i, (a, b) in zip(found.input_ids, found.offset_mapping)
+        return tuple(encoded.input_ids), [(i, a, b) for i, (a, b) in zip(encoded.input_ids, encoded.offset_mapping)
                                         if i in self.control and (i != self.unknown or text[a:b].strip() == unknown)]
 
     def _plain(self, text: str, first: bool) -> Ids:
@@ -110,8 +110,8 @@ class Tokens:
                                 "Take them out of the data, or use a model with a tokenizer.json.")
             return ids
         copy, anchor, names = self._copy
-        found = copy.encode(text if first else anchor + text, add_special_tokens=False).ids
-        return tuple(names.get(i, i) for i in (found if first else found[1:]))
+        encoded = copy.encode(text if first else anchor + text, add_special_tokens=False).ids
+        return tuple(names.get(i, i) for i in (encoded if first else encoded[1:]))
 
     @cached_property
     def _copy(self) -> tuple[Any, str, dict[int, int]]:
@@ -119,14 +119,14 @@ class Tokens:
         what comes first); and the ids that differ from the tokenizer's."""
         from tokenizers import Tokenizer
         state, anchor = json.loads(self.tokenizer.backend_tokenizer.to_str()), "a" + secrets.token_hex(8)
-        kept = [t for t in state["added_tokens"] if not t["content"].strip()]
+        blank = [t for t in state["added_tokens"] if not t["content"].strip()]
         new = {"lstrip": False, "rstrip": False, "normalized": False, "single_word": False, "special": True}
         last = max(self.tokenizer.get_vocab().values())
         state |= {"post_processor": None, "truncation": None, "padding": None,
-                  "added_tokens": [*kept, {"id": last + 1, "content": anchor, **new}]}
+                  "added_tokens": [*blank, {"id": last + 1, "content": anchor, **new}]}
         _rename(state["model"], {t: f"{anchor}{i}" for i, t in self.control.items()})
         copy = Tokenizer.from_str(json.dumps(state))
-        names: dict[int, int] = {copy.token_to_id(t["content"]): t["id"] for t in kept}  # type: ignore[misc]
+        names: dict[int, int] = {copy.token_to_id(t["content"]): t["id"] for t in blank}  # type: ignore[misc]
         unknown = self.control.get(self.unknown)
         if unknown is not None and (own := copy.token_to_id(f"{anchor}{self.unknown}")) is not None:
             names[own] = self.unknown

@@ -16,8 +16,8 @@ def read_documents(path: str | Path, option: str = "--data") -> list[str]:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as text: {error}.", f"Check {option}.") from None
-    found = _rows(text, path) if Path(path).suffix in (".jsonl", ".json") else text.replace("\r\n", "\n").split("\n\n")
-    documents = [d.strip() for d in found if d.strip()]
+    parts = _rows(text, path) if Path(path).suffix in (".jsonl", ".json") else text.replace("\r\n", "\n").split("\n\n")
+    documents = [d.strip() for d in parts if d.strip()]
     if not documents:
         raise UserError(f"{path} holds no text.", "Documents are separated by blank lines.")
     return documents

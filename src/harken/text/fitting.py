@@ -78,12 +78,12 @@ def describe_same(count: int) -> str | None:
 def by_options(rankings: Sequence[tuple[Choice, Tree]]) -> list[tuple[Tree, list[Choice]]]:
     """Each set of completions once, with everybody's rankings of it, put into the order of the first: what several people
     judged is computed once."""
-    found: dict[Any, tuple[Tree, list[int], list[Choice]]] = {}
+    merged: dict[Any, tuple[Tree, list[int], list[Choice]]] = {}
     for choice, tree in rankings:
         order = sorted(range(len(tree.completions)), key=lambda i: tree.completions[i])
         key = (tree.prompt, tuple(tree.completions[i] for i in order))
-        _, place, choices = found.setdefault(key, (tree, order, []))
+        _, place, choices = merged.setdefault(key, (tree, order, []))
         moved = dict(zip(place, order))
         choices.append(replace(choice, options=tuple(choice.options[moved[i]] for i in range(len(order))),
                                ranks=tuple(choice.ranks[moved[i]] for i in range(len(order)))))
-    return [(tree, choices) for tree, _, choices in found.values()]
+    return [(tree, choices) for tree, _, choices in merged.values()]

@@ -31,10 +31,10 @@ def shares(sizes: Sequence[int], parts: int) -> list[list[int]]:
 
     At most 4/3 of the best split's load (Graham 1969). A function of the sizes alone, so every process finds the same.
     """
-    found: list[list[int]] = [[] for _ in range(parts)]
+    bins: list[list[int]] = [[] for _ in range(parts)]
     load = [0] * parts
     for index in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
         least = load.index(min(load))
-        found[least].append(index)
+        bins[least].append(index)
         load[least] += sizes[index]
-    return [sorted(part) for part in found]
+    return [sorted(part) for part in bins]

@@ -119,7 +119,7 @@ def qualities(panel: Panel, items: Sequence[tuple[Prompt, str]], ratings_N_A: Fl
         asked = Panel([a for a in panel.attributes if not a.scorer], panel.judge, {}, panel.identity, panel.known)
         second = asked.rate([items[i] for i in chosen], wording=1)
         again = {a.name: (chosen, second[:, k]) for k, a in enumerate(asked.attributes)}
-    found = []
+    rows = []
     for k, a in enumerate(panel.attributes):
         column = ratings_N_A[:, k]
         seen = column[~np.isnan(column)]
@@ -129,8 +129,8 @@ def qualities(panel: Panel, items: Sequence[tuple[Prompt, str]], ratings_N_A: Fl
         correlation = _correlation(column[repeated[0]], repeated[1]) if repeated else None
         weak = f"entropy {entropy:.2f} bit" if entropy < least_entropy else ""
         weak = f"no rating for {failures:.0%}" if failures > most_failures else weak
-        found.append(Quality(entropy, failures, correlation, weak))
-    return found
+        rows.append(Quality(entropy, failures, correlation, weak))
+    return rows
 
 
 def _correlation(a: Floats, b: Floats) -> float | None:

@@ -24,8 +24,8 @@ NONE = "none"
 
 def shipped() -> dict[str, Any]:
     """Name -> {about, messages} of the prompts that ship."""
-    found: dict[str, Any] = json.loads(files("harken.text").joinpath("prompts.json").read_text(encoding="utf-8"))
-    return found
+    prompts: dict[str, Any] = json.loads(files("harken.text").joinpath("prompts.json").read_text(encoding="utf-8"))
+    return prompts
 
 
 def read_context(name: str) -> tuple[Message, ...]:
@@ -35,12 +35,12 @@ def read_context(name: str) -> tuple[Message, ...]:
     """
     if name == NONE:
         return ()
-    known = shipped()
-    if name in known:
-        return _messages(known[name], name)
+    ours = shipped()
+    if name in ours:
+        return _messages(ours[name], name)
     path = Path(name)
     if not path.is_file():
-        raise UserError(f"There is no prompt {name!r}.", f"Shipped: {', '.join(known)}; or name a .txt or .json file.")
+        raise UserError(f"There is no prompt {name!r}.", f"Shipped: {', '.join(ours)}; or name a .txt or .json file.")
     try:
         text = path.read_text(encoding="utf-8")
         row = json.loads(text) if path.suffix == ".json" else {"messages": [{"role": "system", "content": text.strip()}]}
@@ -51,18 +51,18 @@ def read_context(name: str) -> tuple[Message, ...]:
 
 def _messages(row: Any, name: str) -> tuple[Message, ...]:
     try:
-        found = tuple(Message.from_json(m) for m in row["messages"])
+        messages = tuple(Message.from_json(m) for m in row["messages"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{name} holds no messages: {error}.",
                         'Write {"messages": [{"role": "system", "content": "…"}]}.') from None
-    if not found or not all(m.content.strip() for m in found):
+    if not messages or not all(m.content.strip() for m in messages):
         raise UserError(f"{name} is empty.", "Write what the model should be told.")
-    roles = [m.role for m in found]
+    roles = [m.role for m in messages]
     turns = roles[1:] if roles[0] == "system" else roles
     if turns != ["user", "assistant"] * (len(turns) // 2):
         raise UserError(f"{name} is not a system message and whole examples.",
                         "After at most one system message, user and assistant take turns, the assistant last.")
-    return found
+    return messages
 
 
 def examples(demonstrations: Sequence[Demonstration]) -> tuple[Message, ...]:

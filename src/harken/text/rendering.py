@@ -5,8 +5,8 @@
 
 The dialect is transformers' (trimmed blocks, loop controls, `tojson` without HTML escapes, `raise_exception`, `strftime_now`,
 `generation` blocks); the day is given, not read from the clock. What every rendering may take: `SECONDS` of processor time,
-`MOST` characters in one value and `TOTAL` in all. Loops, macros, sums, products, filters and calls are counted where they
-happen, so that neither nested ranges nor 'a' * 10**10 begin.
+`MOST_CHARACTERS` characters in one value and `TOTAL` in all. Loops, macros, sums, products, filters and calls are counted
+where they happen, so that neither nested ranges nor 'a' * 10**10 begin.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
 SECONDS = 3.0
-MOST, MOST_ITEMS, TOTAL = 10_000_000, 500_000, 100_000_000
+MOST_CHARACTERS, MOST_ITEMS, TOTAL = 10_000_000, 500_000, 100_000_000
 MOST_NUMBER, MOST_BITS, MOST_SOURCE = 100_000, 4096, 1_000_000
 GROWING = {"replace", "join", "ljust", "rjust", "center", "zfill", "expandtabs", "format", "format_map", "indent",
            "wordwrap", "tojson"}
@@ -63,7 +63,7 @@ METER: ContextVar[Meter | None] = ContextVar("meter", default=None)
 
 
 def charge(size: int) -> None:
-    if size > MOST:
+    if size > MOST_CHARACTERS:
         raise TooMuch(f"it makes a text of {size:,} characters")
     if meter := METER.get():
         meter.charge(size)
@@ -75,7 +75,7 @@ def weigh(value: Any) -> int:
     while waiting:
         part = waiting.pop()
         total, items = total + 1, items + 1
-        if items > MOST_ITEMS or total > MOST:
+        if items > MOST_ITEMS or total > MOST_CHARACTERS:
             raise TooMuch("it makes too long a list")
         if isinstance(part, str):
             total += len(part)
@@ -97,7 +97,7 @@ def _check(name: str, args: Sequence[Any]) -> None:
     sizes = sorted((len(a) if isinstance(a, str) else weigh(a) for a in args if isinstance(a, SIZED)), reverse=True)
     if name in GROWING:
         first = sizes[0] if sizes else 1
-        if first * max([1, *numbers, *sizes[1:]]) > MOST * 10 or first > MOST:
+        if first * max([1, *numbers, *sizes[1:]]) > MOST_CHARACTERS * 10 or first > MOST_CHARACTERS:
             raise TooMuch(f"it makes a text of {first * max([1, *numbers, *sizes[1:]]):,} characters")
         if "format" in name and any(isinstance(a, str) and re.search(r"\d{5,}|\*", a) for a in args):
             raise TooMuch("it formats to a width of five digits")
@@ -249,7 +249,7 @@ def compile_template(source: str) -> Callable[..., str]:
             for part in compiled.generate(messages=messages, tools=tools, documents=None, add_generation_prompt=opened,
                                           strftime_now=moment.strftime, **tokens):
                 size += len(part)
-                charge(0 if size <= MOST else size)
+                charge(0 if size <= MOST_CHARACTERS else size)
                 parts.append(part)
             return "".join(parts)
         finally:

@@ -44,11 +44,11 @@ class Control:
         if not (folder / FILE).is_file():
             return None
         try:
-            found = cls(**json.loads((folder / FILE).read_text()))
-            check_segmenter(found.segmenter)
+            control = cls(**json.loads((folder / FILE).read_text()))
+            check_segmenter(control.segmenter)
         except (OSError, ValueError, TypeError) as error:
             raise UserError(f"{folder / FILE} is damaged: {error}.", "Copy the model again, or train it again.") from None
-        return found
+        return control
 
 
 def end_of_text(template: Any) -> int:
@@ -68,9 +68,9 @@ def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of each text by itself. What looks like a special token is plain text: content cannot steer."""
     if not texts:
         return []
-    found: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True,
+    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True,
                                        return_attention_mask=False).input_ids
-    return found
+    return ids
 
 
 @dataclass(frozen=True)

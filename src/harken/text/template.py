@@ -209,6 +209,10 @@ class Template:
                 return bare.removesuffix(marker).removesuffix(self.turn.gap)
         return text
 
+    def continued_ids(self, text: str) -> Ids:
+        """A text that a model is to continue, with what the tokenizer puts before every text; the end token where it is empty."""
+        return self._joined_ids(text) or (self.end_id,)
+
     def text_ids(self, text: str) -> Ids:
         """A text by itself, as people write it: documents, not turns."""
         return self.tokens.encode_written(text)
@@ -216,12 +220,12 @@ class Template:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of sampled ids, without what opens and ends the turn; control tokens amid it are shown."""
         finished = bool(ids) and ids[-1] in self.stop_ids
-        kept, scaffold = tuple(ids[:-1] if finished else ids), self._scaffold_ids
-        if scaffold and kept[:len(scaffold)] == scaffold:
-            kept = kept[len(scaffold):]
+        body, scaffold = tuple(ids[:-1] if finished else ids), self._scaffold_ids
+        if scaffold and body[:len(scaffold)] == scaffold:
+            body = body[len(scaffold):]
         before = self.tokenizer.decode(self._before or ())
-        text = str(self.tokenizer.decode((*(self._before or ()), *kept)))
-        text = text[len(before):] if text.startswith(before) else str(self.tokenizer.decode(kept))
+        text = str(self.tokenizer.decode((*(self._before or ()), *body)))
+        text = text[len(before):] if text.startswith(before) else str(self.tokenizer.decode(body))
         text = text.removeprefix(self.turn.blank)
         return text.removesuffix(self.turn.gap) if finished else text
 
@@ -230,9 +234,9 @@ class Template:
 
     def counted(self) -> list[str]:
         """What was changed in what people gave, since last asked."""
-        found = [COUNTED[name].format(n=len(texts)) for name, texts in self._counted.items()]
+        notes = [COUNTED[name].format(n=len(texts)) for name, texts in self._counted.items()]
         self._counted.clear()
-        return found
+        return notes
 
 
 def _any_text(value: Any, test: Callable[[str], bool]) -> bool:

@@ -16,7 +16,7 @@ from harken.text.control import Ids, Tokens
 ANSWER, QUESTION = "Answer", "question"
 THOUGHTS = re.compile("think|thought|reason|analysis", re.I)
 """How templates name what a model says to itself."""
-OTHER = "Give another with --template, or use another model (P12)."
+OTHER = "Give another with --template, or use another model."
 Render = Callable[[Sequence[Mapping[str, Any]], bool], str]
 
 
@@ -47,8 +47,8 @@ def find_turn(render: Render, tokens: Tokens) -> Turn:
         within = render([said("user", QUESTION), said("assistant", ANSWER), said("user", QUESTION)], True)
     except UserError:
         within = ""
-    head, found, tail = last.rpartition(ANSWER)
-    if not found:
+    head, answered, tail = last.rpartition(ANSWER)
+    if not answered:
         raise UserError("The model's chat template does not write the assistant's answer.", OTHER)
     heads = [h for h in (within.partition(ANSWER)[0] if ANSWER in within else None, head) if h is not None]
     lead, notes = _lead(opened, heads)

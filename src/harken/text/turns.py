@@ -13,10 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harken.core.protocols import Tree
+from harken.core.protocols import Template, Tree
 from harken.core.records import Demonstration, Message, Prompt
 from harken.text.control import Ids
-from harken.text.template import Template
 
 Spans = list[tuple[int, int]]
 
@@ -65,13 +64,13 @@ def dialogue(template: Template, given: Demonstration, turns: str = "last") -> E
 
 def _chains(pairs: Sequence[tuple[Ids, Ids]]) -> list[tuple[Ids, Spans]]:
     """Turns that follow one another token for token as one text, with the answers' places in it."""
-    found: list[tuple[Ids, Spans]] = []
+    chains: list[tuple[Ids, Spans]] = []
     for prompt, answer in pairs:
         spans: Spans = []
-        if found and prompt[:len(found[-1][0])] == found[-1][0]:
-            spans = found.pop()[1]
-        found.append((prompt + answer, [*spans, (len(prompt), len(prompt) + len(answer))]))
-    return found
+        if chains and prompt[:len(chains[-1][0])] == chains[-1][0]:
+            spans = chains.pop()[1]
+        chains.append((prompt + answer, [*spans, (len(prompt), len(prompt) + len(answer))]))
+    return chains
 
 
 def _common(texts: Sequence[Ids]) -> int:

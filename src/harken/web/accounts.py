@@ -14,18 +14,25 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from harken.store import events
 from harken.store.events import stamp
-from harken.store.studio_schema import invitations, projects, sessions, tokens, users
+from harken.store.names import looks_like, mixed_scripts, name_key, plain
+from harken.store.studio_schema import devices, invitations, projects, sessions, tokens, users
 from harken.web.errors import ApiError
+from harken.web.passwords import check_password
 
 ROLES = ("lead", "labeler", "viewer")
 SCOPES = ("read", "label", "lead")
 LOCAL = "me"
 SESSION_DAYS = 14
-SHORTEST = 10
+MOST_DEVICES = 20
+"""Browsers by which one account is known; the oldest is forgotten first."""
+IDLE_HOURS = 72
+"""A session unused for so long ends; `--idle-hours` sets it."""
+ALLOWED = {"lead": frozenset(SCOPES), "labeler": frozenset({"label"}), "viewer": frozenset({"read"})}
+"""Which scopes a role may give its tokens."""
 CONSENT = "My answers are stored with my name and used to train and evaluate language models. I may withdraw at any time: " \
           "my answers then leave all later snapshots."
 
@@ -50,11 +57,10 @@ def digest(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def hash_password(password: str) -> str:
-    """Argon2id in the PHC string format."""
+def hash_password(password: str, name: str = "") -> str:
+    """Argon2id in the PHC string format. Refuses what would be guessed first."""
     from cryptography.hazmat.primitives.kdf.argon2 import Argon2id  # loaded at the first login, not at the start
-    if len(password) < SHORTEST:
-        raise ApiError("bad_request", f"A password needs at least {SHORTEST} characters.", "Longer is better than odder.")
+    check_password(password, name)
     # One lane: with more, OpenSSL's thread pool stops for good when several passwords are checked at once (seen at 32).
     kdf = Argon2id(salt=os.urandom(16), length=32, iterations=2, lanes=1, memory_cost=19 * 1024)
     return kdf.derive_phc_encoded(password.encode("utf-8", "surrogatepass"))
@@ -77,27 +83,66 @@ def as_user(row: Any) -> User:
 
 def add_user(tx: Connection, name: str, password_hash: str | None, role: str, now: datetime, *,
              group: dict[str, str] | None = None, held_out: bool = False, consent: str | None = None) -> User:
-    name = name.strip()
-    if not name or not name.isprintable():
-        raise ApiError("bad_request", "A name needs at least one character that can be seen.")
-    if tx.execute(select(users.c.id).where(func.lower(users.c.name) == name.lower())).first() is not None:
+    name, key = plain(name), name_key(name)
+    _check_name(tx, name, key)
+    row: dict[str, Any] = {"name": name, "name_key": key, "password_hash": password_hash, "role": role,
+                           "labeler_group": group or {}, "held_out": held_out, "hidden": [], "state": "active",
+                           "consent": consent, "created_at": stamp(now)}
+    inserted = tx.execute(insert(users), row).inserted_primary_key
+    assert inserted is not None
+    number = int(inserted[0])
+    events.add(tx, "user", now, user_id=number,
+               body={"name": name, "role": role, "held_out": held_out, "labeler_group": group or {}})
+    return User(number, name, role, held_out, local=name == LOCAL and password_hash is None, group=group or {})
+
+
+def _check_name(tx: Connection, name: str, key: str) -> None:
+    """Refuses a name that is taken, or that nobody could tell from one that is."""
+    if not key or not name.isprintable():
+        raise ApiError("bad_request", "A name needs at least one character that can be seen, and only such.")
+    if scripts := mixed_scripts(name):
+        raise ApiError("bad_request", f"The name mixes letters of {' and '.join(s.capitalize() for s in scripts)} in one word.",
+                       "Such names are mistaken for others: write it in one script.")
+    if tx.execute(select(users.c.id).where(users.c.name_key == key)).first() is not None:
         raise ApiError("conflict", f"The name {name} is taken.", "Choose another.")
-    row: dict[str, Any] = {"name": name, "password_hash": password_hash, "role": role, "labeler_group": group or {},
-                           "held_out": held_out, "hidden": [], "state": "active", "consent": consent, "created_at": stamp(now)}
-    key = tx.execute(insert(users), row).inserted_primary_key
-    assert key is not None
-    events.add(tx, "user", now, user_id=key[0], body={"name": name, "role": role})
-    return User(key[0], name, role, held_out, local=name == LOCAL and password_hash is None, group=group or {})
+    look = looks_like(name)
+    for other in tx.scalars(select(users.c.name)):
+        if looks_like(other) == look:
+            raise ApiError("conflict", f"The name {name} looks like that of another account.", "Choose another.")
 
 
 def set_password(tx: Connection, name: str, password_hash: str, now: datetime) -> None:
-    """Another password for somebody who forgot theirs; ends their sessions."""
+    """Another password for somebody who forgot theirs; ends their sessions and tokens."""
     user, _ = stored_password(tx, name)
     if user is None or user.local:
         raise ApiError("not_found", f"There is no active account {name}.", "harken users list shows them.")
     tx.execute(update(users).where(users.c.id == user.id).values(password_hash=password_hash))
     end_sessions(tx, user.id)
+    revoke_tokens(tx, user.id, now)
+    tx.execute(delete(devices).where(devices.c.user_id == user.id))
     events.add(tx, "password", now, user_id=user.id)
+
+
+def revoke_tokens(tx: Connection, user_id: int, now: datetime, beyond: frozenset[str] = frozenset()) -> None:
+    """Ends a user's tokens: all, or those with a scope `beyond` which they may not have any more."""
+    for row in tx.execute(select(tokens.c.id, tokens.c.scopes).where(tokens.c.user_id == user_id, tokens.c.revoked_at.is_(None))
+                          ).fetchall():
+        if not set(row.scopes) <= beyond:
+            tx.execute(update(tokens).where(tokens.c.id == row.id).values(revoked_at=stamp(now)))
+
+
+def end_invitations(tx: Connection, user_id: int, now: datetime) -> None:
+    """Ends what a user offered: who may not invite any more has not invited."""
+    tx.execute(update(invitations).where(invitations.c.made_by == user_id, invitations.c.revoked_at.is_(None))
+               .values(revoked_at=stamp(now)))
+
+
+def end_rights(tx: Connection, user_id: int, now: datetime) -> None:
+    """Ends all by which somebody gets in, or lets others in: sessions, tokens, invitations, known devices."""
+    end_sessions(tx, user_id)
+    revoke_tokens(tx, user_id, now)
+    end_invitations(tx, user_id, now)
+    tx.execute(delete(devices).where(devices.c.user_id == user_id))
 
 
 def has_accounts(tx: Connection) -> bool:
@@ -117,16 +162,17 @@ def local_user(tx: Connection, now: datetime) -> User:
 
 
 def stored_password(tx: Connection, name: str) -> tuple[User | None, str | None]:
-    row = tx.execute(select(users).where(func.lower(users.c.name) == name.strip().lower(), users.c.state == "active")).first()
+    row = tx.execute(select(users).where(users.c.name_key == name_key(name), users.c.state == "active")).first()
     return (as_user(row), row.password_hash) if row is not None else (None, None)
 
 
-def start_session(tx: Connection, user: User, now: datetime) -> tuple[str, str]:
+def start_session(tx: Connection, user: User, now: datetime, idle_hours: float = IDLE_HOURS) -> tuple[str, str]:
     """A new session's secret and CSRF token. Old ones of anybody that ran out are swept away."""
     secret, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
-    tx.execute(delete(sessions).where(sessions.c.expires_at < stamp(now)))
+    idle = stamp(now - timedelta(hours=idle_hours))
+    tx.execute(delete(sessions).where((sessions.c.expires_at < stamp(now)) | (sessions.c.seen_at < idle)))
     tx.execute(insert(sessions), {"hash": digest(secret), "user_id": user.id, "csrf": csrf, "created_at": stamp(now),
-                                  "expires_at": stamp(now + timedelta(days=SESSION_DAYS))})
+                                  "expires_at": stamp(now + timedelta(days=SESSION_DAYS)), "seen_at": stamp(now)})
     events.add(tx, "login", now, user_id=user.id)
     return secret, csrf
 
@@ -137,12 +183,38 @@ def end_sessions(tx: Connection, user_id: int, secret: str | None = None) -> Non
     tx.execute(query if secret is None else query.where(sessions.c.hash == digest(secret)))
 
 
-def by_session(tx: Connection, secret: str, now: datetime) -> tuple[User, str] | None:
-    """Who a session belongs to, and its CSRF token."""
-    query = select(users, sessions.c.csrf).join(users, sessions.c.user_id == users.c.id).where(
-        sessions.c.hash == digest(secret), sessions.c.expires_at > stamp(now), users.c.state == "active")
+def by_session(tx: Connection, secret: str, now: datetime, idle_hours: float = IDLE_HOURS) -> tuple[User, str, str] | None:
+    """Who a session belongs to, its CSRF token, and when it was last seen to be used."""
+    query = select(users, sessions.c.csrf, sessions.c.seen_at).join(users, sessions.c.user_id == users.c.id).where(
+        sessions.c.hash == digest(secret), sessions.c.expires_at > stamp(now), users.c.state == "active",
+        sessions.c.seen_at > stamp(now - timedelta(hours=idle_hours)))
     row = tx.execute(query).first()
-    return (as_user(row), row.csrf) if row is not None else None
+    return (as_user(row), row.csrf, row.seen_at) if row is not None else None
+
+
+def mark_seen(tx: Connection, secret: str, now: datetime) -> None:
+    """A session is in use."""
+    tx.execute(update(sessions).where(sessions.c.hash == digest(secret)).values(seen_at=stamp(now)))
+
+
+def known_device(tx: Connection, name: str, secret: str) -> bool:
+    """Whether the account of that name was logged into from the browser that holds this secret."""
+    query = select(devices.c.hash).join(users, users.c.id == devices.c.user_id).where(
+        devices.c.hash == digest(secret), users.c.name_key == name_key(name))
+    return tx.execute(query).first() is not None
+
+
+def remember_device(tx: Connection, user: User, secret: str | None, now: datetime) -> str:
+    """The secret by which a browser is known again; the one it has, where that is this user's already."""
+    if secret and known_device(tx, user.name, secret):
+        return secret
+    secret = secrets.token_urlsafe(32)
+    tx.execute(insert(devices), {"hash": digest(secret), "user_id": user.id, "created_at": stamp(now)})
+    known = select(devices.c.hash).where(devices.c.user_id == user.id).order_by(devices.c.created_at.desc(), devices.c.hash)
+    forgotten = list(tx.scalars(known.offset(MOST_DEVICES)))  # a program that logs in anew each time must not fill the table
+    if forgotten:
+        tx.execute(delete(devices).where(devices.c.hash.in_(forgotten)))
+    return secret
 
 
 def by_token(tx: Connection, secret: str, now: datetime) -> tuple[User, frozenset[str]] | None:
@@ -157,7 +229,7 @@ def by_token(tx: Connection, secret: str, now: datetime) -> tuple[User, frozense
 
 def create_token(tx: Connection, user: User, name: str, scopes: Sequence[str], days: int | None, now: datetime) -> dict[str, Any]:
     """A token for programs; its secret is told once. A scope that the user's role lacks is refused."""
-    allowed = {"lead": set(SCOPES), "labeler": {"label"}, "viewer": {"read"}}[user.role]
+    allowed = ALLOWED[user.role]
     if not set(scopes) <= allowed:
         raise ApiError("forbidden", f"Your role allows {', '.join(sorted(allowed))}.", "Ask for these scopes only.")
     secret = "hk_" + secrets.token_urlsafe(32)
@@ -177,7 +249,7 @@ def create_invitation(tx: Connection, user: User, offer: dict[str, Any], now: da
             raise ApiError("bad_request", f"There is no project {project}.")
     row = {"hash": digest(secret), "role": offer["role"], "projects": offer["projects"], "held_out": offer["held_out"],
            "uses_left": offer["uses"], "created_at": stamp(now), "expires_at": stamp(now + timedelta(days=offer["days"])),
-           "revoked_at": None}
+           "revoked_at": None, "made_by": user.id}
     key = tx.execute(insert(invitations), row).inserted_primary_key
     assert key is not None
     events.add(tx, "invite", now, user_id=user.id, body={"invitation": key[0], "role": offer["role"]})
@@ -185,7 +257,9 @@ def create_invitation(tx: Connection, user: User, offer: dict[str, Any], now: da
 
 
 def open_invitation(tx: Connection, secret: str, now: datetime) -> Any:
-    row = tx.execute(select(invitations).where(invitations.c.hash == digest(secret))).first()
+    query = select(invitations).join(users, users.c.id == invitations.c.made_by).where(
+        invitations.c.hash == digest(secret), users.c.state == "active", users.c.role == "lead")  # its maker may still invite
+    row = tx.execute(query).first()
     if row is None or row.revoked_at is not None or row.uses_left < 1 or row.expires_at <= stamp(now):
         raise ApiError("not_found", "This invitation is used up, withdrawn or too old.", "Ask the lead for a new one.")
     return row

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
 
 from harken.core.errors import UserError
-from harken.store.connection import StorageError
+from harken.store.connection import RuleError, StorageError
 
 log = logging.getLogger("harken.studio")
+LOG_FRAMES, LOG_CHARACTERS = 12, 4000
+"""What one failed request may write to the log: the innermost frames, and characters in all."""
 
 CODES: dict[int, tuple[str, ...]] = {
     400: ("bad_request",), 401: ("login_needed", "bad_login"),
     403: ("forbidden", "csrf", "origin", "host", "proxy_needs_accounts"), 404: ("not_found",), 405: ("method_not_allowed",),
+    408: ("too_slow",),
     409: ("conflict", "client_id_reused", "draft_conflict", "nothing_to_undo", "not_yours_now", "already_answered",
           "accounts_exist", "set_password_first"),
     413: ("too_large",), 415: ("not_json",), 422: ("bad_answer",), 429: ("slow_down",), 500: ("internal",),
@@ -46,6 +50,13 @@ def not_found(what: str) -> ApiError:
     return ApiError("not_found", f"There is no such {what}.", "Check the address, or ask the project's lead for access.")
 
 
+def short_trace(error: Exception) -> str:
+    """A traceback of bounded size: what a request sends must not fill the disk."""
+    lines = traceback.format_exception(type(error), error, error.__traceback__, limit=-LOG_FRAMES, chain=False)
+    words = "".join(lines)
+    return words if len(words) <= LOG_CHARACTERS else f"{words[:LOG_CHARACTERS // 2]}\n…\n{words[-LOG_CHARACTERS // 2:]}"
+
+
 def as_api_error(error: Exception) -> ApiError:
     """Any failure as what the caller is told; what is our own fault goes to the log with its traceback."""
     if isinstance(error, ApiError):
@@ -54,11 +65,13 @@ def as_api_error(error: Exception) -> ApiError:
         log.error("storage: %s", error.fact)
         return ApiError("storage", error.fact, "Nothing was stored. Your text is still here; try again in a moment.",
                         retry_after=5)
+    if isinstance(error, RuleError):
+        return ApiError("conflict", "This contradicts what is stored already.", "Reload, and try again.")
     if isinstance(error, UserError):
         return ApiError.of(error)
     if isinstance(error, HTTPException):
         return not_found("page") if error.status_code == 404 else ApiError(
             "method_not_allowed", "This address does not take that method.")
-    log.error("a fault in the studio", exc_info=error)
+    log.error("a fault in the studio\n%s", short_trace(error))
     return ApiError("internal", "The studio failed at this request. It was not stored.",
                     "Try again; tell the lead if it stays.")

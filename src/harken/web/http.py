@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import secrets
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -15,9 +17,18 @@ from starlette.routing import BaseRoute, Route
 from harken.web.accounts import SESSION_DAYS
 from harken.web.errors import ApiError, as_api_error
 from harken.web.guard import guard_host, guard_origin
-from harken.web.json_schema import check
-from harken.web.operations import BODY_BYTES, IMPORT_BYTES, Operation, SignedIn, Stream, number_in_path
-from harken.web.site import COOKIE, Site, address_of
+from harken.web.json_schema import bounded, check
+from harken.web.operations import (
+    BODY_BYTES,
+    BODY_SECONDS,
+    BODY_SECONDS_IN_ALL,
+    IMPORT_BYTES,
+    Operation,
+    SignedIn,
+    Stream,
+    number_in_path,
+)
+from harken.web.site import COOKIE, DEVICE, DEVICE_DAYS, Site, address_of
 
 
 def routes(site: Site) -> list[BaseRoute]:
@@ -54,7 +65,8 @@ async def answer(site: Site, op: Operation, request: Request) -> Response:
     path = {k: number_in_path(v) if k != "version" else v for k, v in request.path_params.items()}
     query = op.read_query(request.query_params)
     body = await read_body(op, request)
-    return respond(op, await site.run(op, user, csrf, scopes, secret, path, query, body, address_of(request)), request)
+    return respond(op, await site.run(op, user, csrf, scopes, secret, path, query, body, address_of(request),
+                                      request.cookies.get(DEVICE)), request)
 
 
 async def read_body(op: Operation, request: Request) -> Any:
@@ -68,19 +80,33 @@ async def read_body(op: Operation, request: Request) -> Any:
     data = bytearray()
     if int(request.headers.get("content-length", "0") or 0) > most:
         raise _too_large(most)
-    async for part in request.stream():
+    async for part in _parts(request):
         data += part
         if len(data) > most:
             raise _too_large(most)
     if op.ndjson == "in":
         return bytes(data)
     try:
-        body = json.loads(data.decode("utf-8"), parse_constant=_no_constant)
+        body = bounded(json.loads(data.decode("utf-8"), parse_constant=_no_constant))
     except (ValueError, RecursionError) as error:
         raise ApiError("bad_request", f"The body is not JSON: {str(error)[:200]}.", "Send one JSON object in UTF-8.") from None
     assert op.body is not None
     check(op.body, body)
     return body
+
+
+async def _parts(request: Request) -> AsyncIterator[bytes]:
+    """The body's parts, as long as they keep coming."""
+    parts, until = request.stream(), time.monotonic() + BODY_SECONDS_IN_ALL
+    while True:
+        try:
+            async with asyncio.timeout(min(BODY_SECONDS, max(0.0, until - time.monotonic()))):
+                part = await anext(parts)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise ApiError("too_slow", "The body did not arrive in time.", "Send it again.") from None
+        yield part
 
 
 def _too_large(most: int) -> ApiError:
@@ -108,6 +134,9 @@ def respond(op: Operation, answer: Any, request: Request) -> Response:
     if isinstance(answer, SignedIn):
         response.set_cookie(COOKIE, answer.secret, max_age=SESSION_DAYS * 86400, httponly=True, samesite="lax",
                             secure=request.url.scheme == "https", path="/")
+        if answer.device is not None:
+            response.set_cookie(DEVICE, answer.device, max_age=DEVICE_DAYS * 86400, httponly=True, samesite="lax",
+                                secure=request.url.scheme == "https", path="/")
     elif op.name == "logout":
         response.delete_cookie(COOKIE, path="/")
     return response

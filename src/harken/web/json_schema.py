@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +17,8 @@ Schema = dict[str, Any]
 TYPES: dict[str, tuple[type, ...]] = {"object": (dict,), "array": (list,), "string": (str,), "integer": (int,),
                                       "number": (int, float), "boolean": (bool,), "null": (type(None),)}
 BIG = 2**53 - 1
+DEPTH = 50
+"""How deep lists and objects may lie in each other."""
 ANY: Schema = {}
 BOOLEAN: Schema = {"type": "boolean"}
 UUID: Schema = {"type": "string", "minLength": 8, "maxLength": 64, "pattern": "^[A-Za-z0-9_-]+$"}
@@ -111,23 +114,47 @@ def _text_problem(schema: Schema, value: str, name: str) -> str | None:
     low, high = schema.get("minLength", 0), schema.get("maxLength", BIG)
     if not low <= len(value) <= high:
         return f"{name} must have {low} to {high} characters, found {len(value)}"
-    if "pattern" in schema and not re.search(schema["pattern"], value):
+    if "pattern" in schema and not re.fullmatch(schema["pattern"], value):
         return f"{name} must match {schema['pattern']}"
     return None
 
 
 def _unstorable(value: Any, name: str) -> str | None:
-    """NUL and halves of surrogate pairs cannot be stored everywhere (PostgreSQL refuses both)."""
-    if isinstance(value, str):
-        if "\x00" in value:
-            return f"{name} holds a NUL character"
-        if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
-            return f"{name} holds half a surrogate pair"
-    elif isinstance(value, dict):
-        return next((p for k, v in value.items() if (p := _unstorable(k, name) or _unstorable(v, name))), None)
-    elif isinstance(value, list):
-        return next((p for v in value if (p := _unstorable(v, name))), None)
+    """What cannot be stored and sent on everywhere: NUL and halves of surrogate pairs (PostgreSQL refuses both), numbers that
+    are not finite (no JSON), and lists within lists beyond `DEPTH`."""
+    level, depth = [value], 0
+    while level:
+        if depth > DEPTH:
+            return f"{name} lies more than {DEPTH} deep"
+        inner: list[Any] = []
+        for one in level:
+            if isinstance(one, str):
+                if problem := _unstorable_text(one):
+                    return f"{name} holds {problem}"
+            elif isinstance(one, float) and not math.isfinite(one):
+                return f"{name} holds a number that is not finite"
+            elif isinstance(one, dict):
+                inner += [*one.keys(), *one.values()]
+            elif isinstance(one, list):
+                inner += one
+        level, depth = inner, depth + 1
     return None
+
+
+def _unstorable_text(value: str) -> str | None:
+    if "\x00" in value:
+        return "a NUL character"
+    if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+        return "half a surrogate pair"
+    return None
+
+
+def bounded(value: Any) -> Any:
+    """The value, where its lists and objects lie no deeper than `DEPTH` in each other and its numbers are finite."""
+    problem = _unstorable(value, "the body")
+    if problem and ("deep" in problem or "finite" in problem):
+        raise ApiError("bad_request", f"{problem[0].upper()}{problem[1:]}.", "Send it flatter, with finite numbers.")
+    return value
 
 
 def _array_problem(schema: Schema, value: list[Any], name: str, where: str) -> str | None:

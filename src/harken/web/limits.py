@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
+from harken.store.names import name_key
 from harken.web.errors import ApiError
 
 MOST_KEYS = 10_000
@@ -33,13 +34,25 @@ class Buckets:
 
 
 class Limits:
-    """Requests by caller; logins by address and by name, both, so that neither a name nor an address can be hammered."""
+    """Requests by caller; logins by address, by name and address, and by name alone, so that neither a name nor an address
+    can be hammered, from however many addresses.
 
-    def __init__(self, *, calls: float = 100, call_burst: float = 400, logins: float = 1 / 6, login_burst: float = 10) -> None:
+    A browser that an account was logged into from before has a bucket of its own: guesses from elsewhere do not shut
+    its owner out, whatever address a proxy gives them.
+    """
+
+    def __init__(self, *, calls: float = 100, call_burst: float = 400, logins: float = 1 / 6, login_burst: float = 10,
+                 name_logins: float = 1 / 60, name_burst: float = 30) -> None:
         self.calls = Buckets(calls, call_burst)
         self.addresses, self.names = Buckets(logins * 10, login_burst * 10), Buckets(logins, login_burst)
+        self.anywhere, self.devices = Buckets(name_logins, name_burst), Buckets(logins, login_burst)
 
-    def login(self, address: str, name: str) -> None:
+    def login(self, address: str, name: str, device: str | None = None) -> None:
+        """One try. `device` is given where it is known to be that account's."""
+        if device is not None:
+            self.devices.take((device, name_key(name)))
+            return
         self.addresses.take(address)
         if name:
-            self.names.take((address, name.lower()))
+            self.names.take((address, name_key(name)))
+            self.anywhere.take(name_key(name))

@@ -28,6 +28,9 @@ from harken.web.limits import Limits
 T = TypeVar("T")
 Json = dict[str, Any]
 BODY_BYTES = 256 * 1024
+BODY_SECONDS = 30.0
+"""A body of which nothing came for so long is given up."""
+BODY_SECONDS_IN_ALL = 600.0
 IMPORT_BYTES = 64 * 1024 * 1024
 ROLES = {"anyone": None, "user": {"lead", "labeler", "viewer"}, "labeler": {"lead", "labeler"}, "reader": {"lead", "viewer"},
          "lead": {"lead"}}
@@ -46,6 +49,9 @@ class Services(Protocol):
 
     @property
     def single_user(self) -> bool: ...
+
+    @property
+    def idle_hours(self) -> float: ...
 
     def end_single_user(self) -> None: ...
 
@@ -82,6 +88,8 @@ class Call:
     scopes: frozenset[str] | None = None
     """What a token allows; None for a session."""
     address: str = ""
+    device: str | None = None
+    """The secret by which this browser is known, if it is."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,7 @@ class SignedIn:
 
     body: Json
     secret: str
+    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +137,8 @@ class Operation:
         if user.role not in ROLES[self.who] or (scopes is not None and not scopes & SCOPES[self.who]):  # type: ignore[operator]
             raise ApiError("forbidden", f"A {user.role} may not do this{' with this token' if scopes is not None else ''}.",
                            "Ask a lead.")
+        if scopes is not None and self.who == "user" and self.method != "GET":
+            raise ApiError("forbidden", "A token may not change the account it speaks for.", "Log in with a password.")
 
     def read_query(self, given: Mapping[str, str]) -> Json:
         """The query's values, numbers as numbers."""
@@ -173,7 +184,7 @@ class Api:
             assert name not in self.operations, name
             usual = {429, 503, *((400,) if body is not None or query or ndjson == "in" else ()),
                      *((404,) if "{" in path else ()), *(() if who == "anyone" else (401, 403)),
-                     *((403, 413) if method != "GET" else ()), *((415,) if body is not None or ndjson == "in" else ())}
+                     *((403, 413) if method != "GET" else ()), *((408, 415) if body is not None or ndjson == "in" else ())}
             self.operations[name] = Operation(name, method, path, who, handler, summary, body, dict(query or {}), answer,
                                               tuple(sorted(usual | set(errors))), writes, ndjson)
             return handler

@@ -6,26 +6,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import secrets
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 from starlette.requests import Request
 
 from harken.store.database import Database
+from harken.store.events import stamp
 from harken.web import accounts
 from harken.web.accounts import User
+from harken.web.errors import ApiError
 from harken.web.limits import Limits
 from harken.web.operations import Call, Operation, SignedIn, Stream
 from harken.web.writer import Writer
 
 T = TypeVar("T")
 COOKIE = "harken_session"
+DEVICE = "harken_device"
+DEVICE_DAYS = 365
 CACHE_SECONDS = 2.0
 READERS = 4
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
@@ -36,15 +41,19 @@ class Site:
 
     def __init__(self, db: Database, operations: Mapping[str, Operation], *, single_user: bool = False,
                  hosts: tuple[str, ...] | None = LOOPBACK, limits: Limits | None = None,
-                 clock: Callable[[], datetime] | None = None) -> None:
+                 clock: Callable[[], datetime] | None = None, idle_hours: float = accounts.IDLE_HOURS) -> None:
         self.db, self.operations, self.hosts, self.limits = db, operations, hosts, limits or Limits()
         self.clock = clock or (lambda: datetime.now(UTC))
+        self.idle_hours = idle_hours
         self.writer = Writer(db.link)
         self._readers = ThreadPoolExecutor(READERS, "harken-reader")
         self._hashers = ThreadPoolExecutor(1, "harken-hasher")  # 19 MiB each: one at a time, and away from the readers
         self._callers: dict[str, tuple[float, Any]] = {}
+        self._noted: dict[str, str] = {}
         self._local_csrf = secrets.token_urlsafe(32)
         self._local: User | None = None
+        self.address = ""
+        """Where others reach it (web/address.py); empty where nobody said."""
         if single_user:
             self._local = self.writer.submit(lambda tx: accounts.local_user(tx, self.clock())).result()
 
@@ -98,8 +107,22 @@ class Site:
         secret = request.cookies.get(COOKIE)
         if not secret:
             return None, "", None, None
-        session = await self._look_up("s" + secret, lambda tx: accounts.by_session(tx, secret, self.clock()))
-        return (None, "", None, None) if session is None else (session[0], session[1], None, secret)
+        session = await self._look_up("s" + secret, lambda tx: accounts.by_session(tx, secret, self.clock(), self.idle_hours))
+        if session is None:
+            return None, "", None, None
+        self._note_use(secret, session[2])
+        return session[0], session[1], None, secret
+
+    def _note_use(self, secret: str, seen: str) -> None:
+        """Writes down that a session is in use, some twenty times before it would end: not at each request."""
+        now = self.clock()
+        if stamp(now - timedelta(hours=self.idle_hours / 20)) <= seen or self._noted.get(secret) == seen:
+            return
+        if len(self._noted) > 5000:
+            self._noted.clear()
+        self._noted[secret] = seen
+        with contextlib.suppress(ApiError):  # the writer is busy: a later request does it
+            self.writer.submit(lambda tx: accounts.mark_seen(tx, secret, now))
 
     async def _look_up(self, key: str, find: Callable[[Connection], Any]) -> Any:
         now = time.monotonic()
@@ -124,10 +147,11 @@ class Site:
         return answer
 
     async def run(self, op: Operation, user: User | None, csrf: str, scopes: frozenset[str] | None, secret: str | None,
-                   path: dict[str, Any], query: dict[str, Any], body: Any, address: str) -> Any:
+                   path: dict[str, Any], query: dict[str, Any], body: Any, address: str, device: str | None = None) -> Any:
         """Runs an operation for a caller who may; what it needs was checked."""
         def call(tx: Connection | None) -> Call:
-            return Call(tx, user, path, query, body, self.clock(), self, secret, csrf, scopes, address)  # type: ignore[arg-type]
+            return Call(tx, user, path, query, body, self.clock(), self,  # type: ignore[arg-type]
+                        secret, csrf, scopes, address, device)
 
         if asyncio.iscoroutinefunction(op.handler):
             return await op.handler(call(None))

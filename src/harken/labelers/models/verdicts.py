@@ -114,7 +114,7 @@ def warnings(votes: Votes) -> list[str]:
         return ["One labeler only: nobody to compare with, so beta is 1 by definition."]
     top = max(1, round(BUSIEST * len(count)))
     if (share := float(count[:top].sum() / count.sum())) > LARGEST_SHARE:
-        notes.append(f"The busiest {top} of {len(count)} labelers gave {share:.0%} of the votes: what is learnt is theirs (F17).")
+        notes.append(f"The busiest {top} of {len(count)} labelers gave {share:.0%} of the votes: what is learnt is theirs.")
     pair = np.sort(np.stack([votes.a, votes.b], axis=1), axis=1)
     _, index = np.unique(pair, axis=0, return_inverse=True)
     people = np.unique(np.stack([index.ravel(), votes.labeler], axis=1), axis=0)[:, 0]

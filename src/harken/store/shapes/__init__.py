@@ -101,8 +101,8 @@ def adapter_for(row: Row) -> Adapter:
     for condition, adapter in adapters(row):
         if condition is None or condition(row):
             return adapter
-    found = ", ".join(sorted(map(str, row))[:8]) or "none"
-    raise ValueError(f"no known shape has these fields: {found}")
+    fields = ", ".join(sorted(map(str, row))[:8]) or "none"
+    raise ValueError(f"no known shape has these fields: {fields}")
 
 
 def read_row(given: Mapping[str, Any], *, asked: Kind | None = None, ignore: Collection[str] = (),
@@ -127,7 +127,7 @@ def read_row(given: Mapping[str, Any], *, asked: Kind | None = None, ignore: Col
     else:
         judged = "prompt" if any(isinstance(r, Prompt) for r in records) else \
             "comparison" if any(isinstance(r, Choice) for r in records) else "answer"
-    unread = check_unread(row, judged=judged, said=_texts(records))
+    unread = check_unread(row, judged=judged, texts=_texts(records))
     if ignore:
         unread = sorted({*unread, *(name for name in ignore if name in given)})
     return Found(records, unread, row.notes)
@@ -155,17 +155,17 @@ def _checked(made: Record | Iterable[Record]) -> list[Record]:
 
 def _texts(records: Iterable[Record]) -> set[str]:
     """Every text that was read of a row."""
-    found: set[str] = set()
+    texts: set[str] = set()
     for record in records:
         asked = record if isinstance(record, Prompt) else record.prompt
-        found |= {m.content.strip() for m in asked.messages}
+        texts |= {m.content.strip() for m in asked.messages}
         if isinstance(record, Choice):
-            found |= {o.strip() for o in record.options}
+            texts |= {o.strip() for o in record.options}
         elif isinstance(record, Demonstration):
-            found.add(record.completion.strip())
+            texts.add(record.completion.strip())
         elif isinstance(record, Judgment):
-            found.add(str(record.payload.get("completion", "")).strip())
-    return found
+            texts.add(str(record.payload.get("completion", "")).strip())
+    return texts
 
 
 def kind_of(record: Record) -> Kind:
@@ -183,10 +183,10 @@ def named_adapter(name: str) -> Adapter:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        found: Adapter | None = getattr(importlib.import_module(module), function, None) if function else None
+        adapter: Adapter | None = getattr(importlib.import_module(module), function, None) if function else None
     except ImportError as error:
         raise UserError(f"--shape {name}: {error}.",
                         "Name it module:function, like my_lab.shapes:read, from its folder.") from None
-    if not callable(found):
+    if not callable(adapter):
         raise UserError(f"--shape {name} names no function.", "Name it module:function, like my_lab.shapes:read.")
-    return found
+    return adapter

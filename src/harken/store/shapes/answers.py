@@ -61,10 +61,10 @@ def prompt_answer(row: Row) -> list[One]:
     asked = _asked(row)
     value = row.take(name)
     if isinstance(value, list) and len(value) > 1:
-        found = messages(value, name)
-        if found[:len(asked)] == asked:
-            found = found[len(asked):]
-        text = answer_of(found, name)
+        dialogue = messages(value, name)
+        if dialogue[:len(asked)] == asked:
+            dialogue = dialogue[len(asked):]
+        text = answer_of(dialogue, name)
     elif isinstance(value, (str, list, Mapping)):
         text = answer(value, name)
     else:
@@ -100,16 +100,16 @@ def _asked(row: Row) -> Turns:
 def conversation(row: Row) -> list[One]:
     """Messages (OpenAI, ShareGPT): a last turn of the assistant is the answer to all before it; else all are a prompt."""
     name = next(n for n in CONVERSATIONS if n in row)
-    found = turns(parsed(row.take(name)), name)
-    if "completion" in row or found[-1].role != "assistant":
+    dialogue = turns(parsed(row.take(name)), name)
+    if "completion" in row or dialogue[-1].role != "assistant":
         row.used.discard(name)
         return prompt_answer(row)
-    if len(found) == 1:
+    if len(dialogue) == 1:
         raise ValueError("the conversation begins with the assistant: there is no prompt")
     last = parsed(row[name])[-1] if not isinstance(row[name], str) or row[name].strip()[:1] == "[" else {}
     if isinstance(last, Mapping) and (last.get("weight", 1) in (0, False) or last.get("train", True) is False):
         raise ValueError("the last answer has the weight 0: it is no example to learn from")
-    return [_with_verdict(row, found[:-1], answer_of(found[-1:], name))]
+    return [_with_verdict(row, dialogue[:-1], answer_of(dialogue[-1:], name))]
 
 
 def _with_verdict(row: Row, asked: Turns, text: str) -> One:
@@ -136,16 +136,16 @@ def _score(row: Row, name: str) -> float | None:
 
 
 def _flags(row: Row) -> dict[str, Any]:
-    found = {name: parsed(row.take(name)) for name in ("flags", "prompt_flags") if name in row}
-    if not isinstance(found.get("flags", {}), Mapping) or not isinstance(found.get("prompt_flags", []), list):
+    flags = {name: parsed(row.take(name)) for name in ("flags", "prompt_flags") if name in row}
+    if not isinstance(flags.get("flags", {}), Mapping) or not isinstance(flags.get("prompt_flags", []), list):
         raise ValueError('"flags" must be an object and "prompt_flags" a list')
-    return found
+    return flags
 
 
 def _thumb(value: object, name: str) -> bool:
-    said = str(number(value)).strip().lower()
-    if said in YES or said in NO:
-        return said in YES
+    word = str(number(value)).strip().lower()
+    if word in YES or word in NO:
+        return word in YES
     raise ValueError(f'"{name}" {str(value)[:40]!r} is neither yes nor no')
 
 
@@ -153,9 +153,9 @@ def _instances(row: Row) -> list[One]:
     instances = row.take("instances")
     if not instances or not all(isinstance(i, Mapping) and "output" in i for i in instances):
         raise ValueError('"instances" must be a list of objects with an "output"')
-    found: list[One] = []
+    answers: list[One] = []
     for instance in instances:
         inner = Row({**{k: v for k, v in row.items() if k != "instances"}, **instance})
-        found += prompt_answer(inner)
+        answers += prompt_answer(inner)
         row.used |= inner.used
-    return found
+    return answers

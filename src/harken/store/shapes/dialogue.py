@@ -32,8 +32,8 @@ def messages(value: object, name: str) -> tuple[Message, ...]:
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, (list, tuple)) or not value:
-        found = "an empty list" if value == [] else type(value).__name__
-        raise ValueError(f'"{name}" must be a list of messages, found {found}')
+        kind = "an empty list" if value == [] else type(value).__name__
+        raise ValueError(f'"{name}" must be a list of messages, found {kind}')
     return tuple(_message(m) for m in value)
 
 
@@ -80,10 +80,10 @@ def _part(part: object) -> str:
 def _calls(content: object) -> list[dict[str, Any]]:
     """ShareGPT's turn `function_call`: JSON text of one call or a list of them."""
     try:
-        found = json.loads(content) if isinstance(content, str) else content
+        content_json = json.loads(content) if isinstance(content, str) else content
     except ValueError:
-        found = None
-    calls = found if isinstance(found, list) else [found]
+        content_json = None
+    calls = content_json if isinstance(content_json, list) else [content_json]
     if not calls or not all(isinstance(c, Mapping) and "name" in c for c in calls):
         raise ValueError("a function call must be JSON with a name and arguments")
     return [{"type": "function", "function": c} for c in calls]
@@ -94,10 +94,10 @@ def json_messages(text: str, name: str) -> tuple[Message, ...] | None:
     if not JSON_MESSAGES.match(text):
         return None
     try:
-        found = json.loads(text)
+        rows = json.loads(text)
     except ValueError:
         raise ValueError(f'"{name}" looks like a list of messages written as text, and is not JSON') from None
-    return messages(found, name)
+    return messages(rows, name)
 
 
 def prompt_turns(text: str, name: str = "prompt") -> tuple[Message, ...]:
@@ -118,10 +118,10 @@ def chatml(text: str) -> tuple[Message, ...] | None:
     """`<|im_start|>role … <|im_end|>` as messages. An empty last assistant turn only says whose turn it is."""
     if CHATML_MARK not in text:
         return None
-    found = list(CHATML.finditer(text))
-    if not found or "".join(m[0] for m in found).strip() != text.strip():
+    blocks = list(CHATML.finditer(text))
+    if not blocks or "".join(m[0] for m in blocks).strip() != text.strip():
         raise ValueError("the text holds ChatML marks that do not make up a dialogue")
-    turns = [Message.from_json({"role": ROLES.get(m[1], m[1]), "content": m[2]}) for m in found]
+    turns = [Message.from_json({"role": ROLES.get(m[1], m[1]), "content": m[2]}) for m in blocks]
     if turns[-1].role == "assistant" and not turns[-1].content.strip():
         turns.pop()
     return tuple(turns)
@@ -141,14 +141,14 @@ def transcript(text: str) -> tuple[Message, ...]:
     A last turn "Assistant:" without text only says whose turn it is; one that goes on with "Human:"
     in the middle of a line (1 of 1,987 in the helpful set) is parted there.
     """
-    found = [Message(role, content) for role, _, content in turns_of(text)]
-    if found[-1].role == "assistant":
-        answer, marker, question = found.pop().content.rpartition(" Human:")
+    turns = [Message(role, content) for role, _, content in turns_of(text)]
+    if turns[-1].role == "assistant":
+        answer, marker, question = turns.pop().content.rpartition(" Human:")
         if marker or question:
-            found.append(Message("assistant", (answer if marker else question).strip(" \n")))
+            turns.append(Message("assistant", (answer if marker else question).strip(" \n")))
         if marker:
-            found.append(Message("user", question.strip(" \n")))
-    return tuple(found)
+            turns.append(Message("user", question.strip(" \n")))
+    return tuple(turns)
 
 
 def with_system(turns: Sequence[Message], system: str) -> tuple[Message, ...]:

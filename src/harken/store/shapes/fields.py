@@ -117,11 +117,11 @@ def means_prompt(name: str) -> bool:
     return low in PROMPT_NAMES or low.endswith(PROMPT_ENDS)
 
 
-def check_unread(row: Row, *, judged: str, said: Collection[str] = ()) -> list[str]:
+def check_unread(row: Row, *, judged: str, texts: Collection[str] = ()) -> list[str]:
     """The unread fields' names, or `UnreadField`.
 
     `judged`: "comparison", "answer" or "prompt" (what the row was read as), or "asked" (only its prompt was asked for).
-    `said`: the texts that were read; a field that repeats them loses nothing.
+    `texts`: the texts that were read; a field that repeats them loses nothing.
     """
     left = row.keys() - row.used
     if not left:
@@ -130,7 +130,7 @@ def check_unread(row: Row, *, judged: str, said: Collection[str] = ()) -> list[s
     lost: dict[str, list[str]] = {"prompt": [], "verdict": [], "answer": []}
     for name in held:
         meaning = None if name in row.aside else _meaning(name, row[name], judged)
-        if meaning and not (meaning != "verdict" and _repeats(row[name], said)):
+        if meaning and not (meaning != "verdict" and _repeats(row[name], texts)):
             lost[meaning].append(name)
     for meaning, names in lost.items():
         if names:
@@ -140,15 +140,15 @@ def check_unread(row: Row, *, judged: str, said: Collection[str] = ()) -> list[s
 
 def _meaning(name: str, value: Any, judged: str) -> str | None:
     """What would be lost with a field: part of the prompt, a verdict, an answer; or nothing of these."""
-    said = isinstance(value, (str, list, Mapping, bytes))
-    if means_prompt(name) and said:
+    has_content = isinstance(value, (str, list, Mapping, bytes))
+    if means_prompt(name) and has_content:
         return "prompt"
     if judged == "asked":
         return None
     if means_verdict(name) and value is not False:
         return "verdict"
     one_more = judged != "comparison" or _words(name)[:1] in (("chosen",), ("rejected",))
-    return "answer" if one_more and means_answer(name) and said else None
+    return "answer" if one_more and means_answer(name) and has_content else None
 
 
 def _refusal(meaning: str, names: list[str], row: Row) -> UnreadField:
@@ -171,10 +171,10 @@ def _holds_something(value: Any) -> bool:
     return not (value is None or value == "" or value == [] or value == {})
 
 
-def _repeats(value: Any, said: Collection[str]) -> bool:
+def _repeats(value: Any, texts: Collection[str]) -> bool:
     """Whether every text in a value was read already."""
     if isinstance(value, str):
-        return value.strip() in said
+        return value.strip() in texts
     if isinstance(value, Mapping):
-        return _repeats(value.get("content", value.get("value", 0)), said)
-    return isinstance(value, list) and all(_repeats(v, said) for v in value)
+        return _repeats(value.get("content", value.get("value", 0)), texts)
+    return isinstance(value, list) and all(_repeats(v, texts) for v in value)

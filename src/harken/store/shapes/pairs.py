@@ -157,21 +157,21 @@ def openai_preference(row: Row) -> list[Choice]:
 def a_and_b(row: Row) -> list[Choice]:
     """Two answers by letter or number and a verdict that names one of them or a tie."""
     names = next(pair for pair in A_AND_B if pair[0] in row and pair[1] in row)
-    found = [name for name in VERDICTS if name in row]
-    others = [n for n in row if n not in found and n != "tie" and n not in names and n.endswith("_id") and means_verdict(n)]
-    if len(found) + len(others) > 1:
-        both = sorted(found + others)
+    verdicts = [name for name in VERDICTS if name in row]
+    others = [n for n in row if n not in verdicts and n != "tie" and n not in names and n.endswith("_id") and means_verdict(n)]
+    if len(verdicts) + len(others) > 1:
+        both = sorted(verdicts + others)
         raise UnreadField(f"the row holds more than one verdict: {', '.join(both)}",
                           f"Choose one, and leave the others unread on purpose: --ignore {','.join(both[1:])}.")
     tie = row.take("tie")
-    if not found and tie is None:
+    if not verdicts and tie is None:
         null = next((n for n in (*VERDICTS, "tie") if n in row.nulls), None)
         raise ValueError(f'"{null}" is null: nobody said which is better' if null else
                          f'"{names[0]}" and "{names[1]}" come without a verdict on which is better')
-    ranks = _ranks(row.take(found[0]), found[0], names) if found else None
+    ranks = _ranks(row.take(verdicts[0]), verdicts[0], names) if verdicts else None
     if tie is not None and number(tie) in (True, 1, "true", "True"):
         if ranks not in (None, (1, 1)):
-            raise ValueError(f'"tie" is true, and "{found[0]}" names a winner')
+            raise ValueError(f'"tie" is true, and "{verdicts[0]}" names a winner')
         ranks = (1, 1)
     if ranks is None:
         raise ValueError('"tie" is false, and nothing says which is better')
@@ -183,15 +183,15 @@ def a_and_b(row: Row) -> list[Choice]:
 
 def _ranks(verdict: Any, field: str, names: Sequence[str]) -> tuple[int, int]:
     """A verdict that names an answer by its field, its letter or number, or `model_a`; or a tie."""
-    said = str(number(verdict)).strip()
+    word = str(number(verdict)).strip()
     marks = [name[-1] for name in names]
     for place, (name, mark) in enumerate(zip(names, marks)):
-        if said == name or said.lower() in {mark.lower(), f"model_{mark}".lower(), f"response_{mark}".lower(),
+        if word == name or word.lower() in {mark.lower(), f"model_{mark}".lower(), f"response_{mark}".lower(),
                                             f"answer_{mark}".lower(), f"completion_{mark}".lower()}:
             return ((1, 2), (2, 1))[place]
-    if said.lower() in TIES or (said == "1.5" and marks == ["1", "2"]):
+    if word.lower() in TIES or (word == "1.5" and marks == ["1", "2"]):
         return (1, 1)
-    raise ValueError(f'"{field}" {said[:40]!r} names neither "{names[0]}", "{names[1]}" nor a tie')
+    raise ValueError(f'"{field}" {word[:40]!r} names neither "{names[0]}", "{names[1]}" nor a tie')
 
 
 def _shared_text(one: str, other: str) -> int:

@@ -89,10 +89,10 @@ def prompt(row: Row, asked: Sequence[Message]) -> Prompt:
 
 def _carried(row: Row) -> dict[str, Any]:
     """The fields a prompt keeps; one of another type than Harken's stays unread."""
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     tools = parsed(row.take("tools"))
     if tools:
-        found["tools"] = tools
+        fields["tools"] = tools
     for name, kind in (("use_case", str), ("split", str), ("tags", list), ("meta", dict), ("kind", str)):
         if name not in row:
             continue
@@ -105,9 +105,9 @@ def _carried(row: Row) -> dict[str, Any]:
             continue
         if name == "tags" and not all(isinstance(t, str) for t in value):
             continue
-        found[name] = value
+        fields[name] = value
         row.take(name)
-    return found
+    return fields
 
 
 def who(row: Row, *, judged: bool = True) -> tuple[str | None, dict[str, str]]:
@@ -139,10 +139,10 @@ def number(value: Any) -> Any:
 def answer(value: object, name: str) -> str:
     """An answer given as text, JSON text of one message, or one assistant message. `completion` is taken literally."""
     if isinstance(value, str):
-        found = json_messages(value, name) if name != "completion" else None
-        if found is None:
+        dialogue = json_messages(value, name) if name != "completion" else None
+        if dialogue is None:
             return value
-        value = [m.to_json() for m in found]
+        value = [m.to_json() for m in dialogue]
     return answer_of(messages(value, name), name)
 
 
@@ -191,15 +191,15 @@ def transcript_pair(texts: Sequence[str]) -> tuple[Turns, list[str]]:
     Some answers contain further turns that the model made up (5 of 2,312 in harmless-base
     test): they are part of what the labeler compared and stay in the text.
     """
-    found = [turns_of(text) for text in texts]
-    spoken = [[(role, content) for role, _, content in t] for t in found]
-    cut = min(*(len(t) - 1 for t in found), *(shared(spoken[0], other) for other in spoken[1:]))
-    while cut > 0 and not all(t[cut][0] == "assistant" for t in found):
+    dialogues = [turns_of(text) for text in texts]
+    spoken = [[(role, content) for role, _, content in t] for t in dialogues]
+    cut = min(*(len(t) - 1 for t in dialogues), *(shared(spoken[0], other) for other in spoken[1:]))
+    while cut > 0 and not all(t[cut][0] == "assistant" for t in dialogues):
         cut -= 1
     if cut == 0:
         raise ValueError("the two transcripts share no turns up to an assistant turn")
     asked = tuple(Message(role, content) for role, content in spoken[0][:cut])
-    return asked, [text[t[cut][1]:].strip(" \n") for text, t in zip(texts, found, strict=True)]
+    return asked, [text[t[cut][1]:].strip(" \n") for text, t in zip(texts, dialogues, strict=True)]
 
 
 def dense(scores: Iterable[float]) -> tuple[int, ...]:

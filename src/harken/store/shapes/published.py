@@ -24,7 +24,7 @@ def oasst_tree(row: Row) -> list[Choice]:
     row.used |= row.keys()
     if not isinstance(root, Mapping):
         raise ValueError('a tree needs a "prompt" object with "replies"')
-    found: list[Choice] = []
+    choices: list[Choice] = []
     stack: list[tuple[Mapping[str, Any], Turns]] = [(root, ())]
     while stack:
         node, path = stack.pop()
@@ -37,9 +37,9 @@ def oasst_tree(row: Row) -> list[Choice]:
         ranked = [r for r in replies if type(r.get("rank")) is int and not r.get("deleted")]
         if path[-1].role == "user" and len(ranked) >= 2:
             ranks = dense([-r["rank"] for r in ranked])
-            found.append(Choice(Prompt(path), tuple(_text(r) for r in ranked), ranks))
+            choices.append(Choice(Prompt(path), tuple(_text(r) for r in ranked), ranks))
         stack.extend((reply, path) for reply in reversed(replies))
-    return found
+    return choices
 
 
 def _text(node: Mapping[str, Any]) -> str:
@@ -142,7 +142,7 @@ def kaggle(row: Row) -> list[Choice]:
         raise ValueError("the two dialogues differ before their last answer: several turns cannot be compared at once")
     if not len(asked) == len(both[0]) == len(both[1]):
         raise ValueError("prompts and responses differ in number")
-    talk = [m for said, reply in zip(asked, both[0]) for m in (Message("user", said), Message("assistant", reply))][:-1]
+    talk = [m for message, reply in zip(asked, both[0]) for m in (Message("user", message), Message("assistant", reply))][:-1]
     return [choice(row, talk, [d[-1] for d in both], (WIN, LOSS, TIE)[wins.index(True)])]
 
 

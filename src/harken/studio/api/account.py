@@ -52,7 +52,7 @@ def me(call: Call) -> Json:
            answer=SIGNED, errors=(401,), writes=True)
 async def login(call: Call) -> SignedIn:
     site, name = call.site, call.body["name"]
-    site.limits.login(call.address, name)
+    await _throttle(call, name)
     user, stored = await site.read(lambda tx: accounts.stored_password(tx, name))
     right = await site.hash(accounts.right_password, call.body["password"], stored or accounts.NOBODY)
     if user is None or stored is None or not right:
@@ -61,9 +61,19 @@ async def login(call: Call) -> SignedIn:
     return await _sign_in(call, user)
 
 
+async def _throttle(call: Call, name: str) -> None:
+    """Takes one try of a password; a browser that is known for this account has tries of its own."""
+    known = call.device is not None and await call.site.read(lambda tx: accounts.known_device(tx, name, call.device or ""))
+    call.site.limits.login(call.address, name, call.device if known else None)
+
+
 async def _sign_in(call: Call, user: User) -> SignedIn:
-    secret, csrf = await call.site.write(lambda tx: accounts.start_session(tx, user, call.now))
-    return SignedIn({"user": user.to_json(), "csrf": csrf}, secret)
+    def begin(tx: Any) -> tuple[tuple[str, str], str]:
+        return accounts.start_session(tx, user, call.now, call.site.idle_hours), \
+            accounts.remember_device(tx, user, call.device, call.now)
+
+    (secret, csrf), device = await call.site.write(begin)
+    return SignedIn({"user": user.to_json(), "csrf": csrf}, secret, device)
 
 
 @operation("POST", "/api/logout", "user", summary="End this session", body=obj({}), answer=DONE, writes=True)
@@ -79,7 +89,7 @@ def logout(call: Call) -> Json:
 async def setup(call: Call) -> SignedIn:
     if not call.site.single_user:
         raise ApiError("accounts_exist", "The first account was made already.", "Log in, or ask a lead for an invitation.")
-    hashed = await call.site.hash(accounts.hash_password, call.body["password"])
+    hashed = await call.site.hash(accounts.hash_password, call.body["password"], call.body["name"])
 
     def make(tx: Any) -> User:
         if accounts.has_accounts(tx):
@@ -109,7 +119,7 @@ async def join(call: Call) -> SignedIn:
     body = call.body
     call.site.limits.login(call.address, "")
     await call.site.read(lambda tx: accounts.open_invitation(tx, body["invitation"], call.now))
-    hashed = await call.site.hash(accounts.hash_password, body["password"])
+    hashed = await call.site.hash(accounts.hash_password, body["password"], body["name"])
 
     def make(tx: Any) -> User:
         user, offered = accounts.join(tx, body["invitation"], body["name"], hashed, body.get("group", {}), call.now)
@@ -122,19 +132,22 @@ async def join(call: Call) -> SignedIn:
 
 
 @operation("POST", "/api/me/password", "user", summary="Change your password; ends your other sessions",
-           body=obj({"old": PASSWORD, "new": PASSWORD}), answer=SIGNED, errors=(401, 409), writes=True)
+           body=obj({"old": PASSWORD, "new": PASSWORD, "revoke_tokens": BOOLEAN}, optional=("revoke_tokens",)),
+           answer=SIGNED, errors=(401, 409), writes=True)
 async def change_password(call: Call) -> SignedIn:
     if call.user.local:
         raise ApiError("set_password_first", "Single-user mode has no password.", "POST /api/setup makes the first account.")
-    call.site.limits.login(call.address, call.user.name)
+    await _throttle(call, call.user.name)
     _, stored = await call.site.read(lambda tx: accounts.stored_password(tx, call.user.name))
     if not await call.site.hash(accounts.right_password, call.body["old"], stored or accounts.NOBODY):
         raise ApiError("bad_login", "The old password does not fit.")
-    hashed = await call.site.hash(accounts.hash_password, call.body["new"])
+    hashed = await call.site.hash(accounts.hash_password, call.body["new"], call.user.name)
 
     def change(tx: Any) -> None:
         tx.execute(update(users).where(users.c.id == call.user.id).values(password_hash=hashed))
         accounts.end_sessions(tx, call.user.id)
+        if call.body.get("revoke_tokens"):
+            accounts.revoke_tokens(tx, call.user.id, call.now)
         events.add(tx, "password", call.now, user_id=call.user.id)
 
     await call.site.write(change)
@@ -161,8 +174,6 @@ def set_hidden(call: Call) -> Json:
 def create_token(call: Call) -> Json:
     if call.user.local:
         raise ApiError("set_password_first", "Single-user mode has no tokens.", "POST /api/setup makes the first account.")
-    if call.scopes is not None:
-        raise ApiError("forbidden", "A token cannot make tokens.", "Log in with a password.")
     return accounts.create_token(call.tx, call.user, call.body["name"], call.body["scopes"], call.body.get("days"), call.now)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +14,7 @@ from harken.studio.api.declare import operation
 from harken.studio.tasks import PROMPT_KINDS
 from harken.studio.work import answers, claims, leases
 from harken.studio.work.forms import ANY_ANSWER, FORM
-from harken.studio.work.leases import find_member, find_project, my_assignment, visible_project
+from harken.studio.work.leases import my_assignment, visible_project
 from harken.studio.work.settings import CATEGORIES, SKIP_REASONS
 from harken.web.errors import not_found
 from harken.web.json_schema import (
@@ -63,12 +65,44 @@ ACTION: Schema = obj({"assignment": ID, "action": enum("submit", "skip", "unsafe
 
 
 def _next(call: Call, project: int) -> Json | None:
-    """More tasks with a receipt, where asked for; none for somebody whom the lead took out meanwhile."""
+    """More tasks with a receipt, where asked for."""
     wanted = (call.body or {}).get("next")
-    member = find_member(call.tx, project, call.user.id) if wanted else None
-    if not wanted or (member is not None and member.state == "removed"):
+    if not wanted:
         return None
-    return claims.next_tasks(call.tx, call.user, project, wanted["count"], wanted.get("have", []), call.now)
+    return _blind(call, claims.next_tasks(call.tx, call.user, project, wanted["count"], wanted.get("have", []), call.now))
+
+
+def _blind(call: Call, answer: Json) -> Json:
+    """What a labeler is sent must not tell questions whose answer is known from tasks: item numbers stand in the order in
+    which items were added, and the count of open items falls at tasks only. Leads see both as they are."""
+    if call.user.role != "labeler":
+        return answer
+    if "item" in answer:
+        answer = answer | {"item": _opaque(answer["item"], answer["project"])}
+    if answer.get("task"):
+        answer = answer | {"task": _blind(call, answer["task"])}
+    if answer.get("next"):
+        answer = answer | {"next": _blind(call, answer["next"])}
+    if "tasks" in answer:
+        answer = answer | {"tasks": [_blind(call, task) for task in answer["tasks"]],
+                           "progress": answer["progress"] | {"open": _about(answer["progress"]["open"])}}
+    return answer
+
+
+SECRET = secrets.token_bytes(16)
+STEP = 20
+
+
+def _opaque(item: int, project: int) -> int:
+    """A number that names an item towards labelers, while this server runs."""
+    words = f"{project}:{item}".encode()
+    return int.from_bytes(hashlib.blake2b(words, key=SECRET, digest_size=6).digest()) + 1
+
+
+def _about(n: int) -> int:
+    """A count in steps of `STEP` and more, rounded up: the step does not tell which of many answers made it."""
+    step = max(STEP, int(10 ** (len(str(n)) - 1)))
+    return -(-n // step) * step
 
 
 def _project_of(call: Call) -> int:
@@ -78,18 +112,19 @@ def _project_of(call: Call) -> int:
 @operation("POST", "/api/projects/{project}/next", "labeler", summary="Claim the next tasks", body=NEXT, answer=TASKS,
            writes=True)
 def next_(call: Call) -> Json:
-    return claims.next_tasks(call.tx, call.user, call.path["project"], call.body["count"], call.body.get("have", []), call.now)
+    return _blind(call, claims.next_tasks(call.tx, call.user, call.path["project"], call.body["count"],
+                                          call.body.get("have", []), call.now))
 
 
 @operation("GET", "/api/assignments/{assignment}", "labeler", summary="One of your own tasks", answer=TASK)
 def get_task(call: Call) -> Json:
-    return answers.task(call.tx, call.user, call.path["assignment"])
+    return _blind(call, answers.task(call.tx, call.user, call.path["assignment"]))
 
 
 @operation("POST", "/api/assignments/{assignment}/submit", "labeler", summary="Submit an answer", body=SUBMIT, answer=RECEIPT,
            errors=(409, 422), writes=True)
 def submit(call: Call) -> Json:
-    return answers.submit(call.tx, call.user, call.path["assignment"], {"seconds": None, **call.body}, call.now)
+    return _blind(call, answers.submit(call.tx, call.user, call.path["assignment"], {"seconds": None, **call.body}, call.now))
 
 
 @operation("POST", "/api/assignments/{assignment}/skip", "labeler", summary="Skip a task, with a reason", body=SKIP,
@@ -125,7 +160,7 @@ def renew(call: Call) -> Json:
            answer=obj({"undone": enum("submit", "skip", "unsafe"), "task": TASK, "already": BOOLEAN}), errors=(409,), writes=True)
 def undo(call: Call) -> Json:
     call.site.forget()  # a refusal's hidden category may be back
-    return answers.undo(call.tx, call.user, call.path["project"], call.body, call.now)
+    return _blind(call, answers.undo(call.tx, call.user, call.path["project"], call.body, call.now))
 
 
 @operation("POST", "/api/projects/{project}/leave", "labeler", summary="Give back tasks you have not begun", body=NOTHING,
@@ -137,7 +172,7 @@ def leave(call: Call) -> Json:
 @operation("GET", "/api/projects/{project}/history", "labeler", summary="Your last actions here, the newest first",
            query={"limit": integer(1, 100)}, answer=obj({"items": array(ACTION)}))
 def history(call: Call) -> Json:
-    find_project(call.tx, call.path["project"])
+    visible_project(call.tx, call.user, call.path["project"])
     undone = events.alias("undone")
     query = (select(events, undone.c.seq.label("taken_back")).outerjoin(undone, undone.c.undoes == events.c.seq)
              .where(events.c.user_id == call.user.id, events.c.project_id == call.path["project"],

@@ -14,6 +14,7 @@ from harken.store import events
 from harken.store.connection import StorageError
 from harken.store.events import stamp
 from harken.store.files import KINDS, UNPACKED, Reader, json_line
+from harken.store.names import name_key
 from harken.store.schema import judgments
 from harken.store.snapshots import snapshot
 from harken.store.studio_schema import assignments, grades, invitations, items, members, snapshots, users
@@ -23,21 +24,22 @@ from harken.studio.api.declare import operation
 from harken.studio.work import withdrawal
 from harken.studio.work.claims import decide
 from harken.studio.work.exports import SHAPES, WHATS, export_rows
-from harken.studio.work.leases import find_project
+from harken.studio.work.leases import find_project, release_all
 from harken.studio.work.line import Line
 from harken.studio.work.members import add_member
 from harken.studio.work.settings import Settings
-from harken.studio.work.uploads import uploaded
+from harken.studio.work.uploads import check_texts, uploaded
 from harken.web import accounts
 from harken.web.accounts import ROLES
 from harken.web.errors import ApiError, not_found
 from harken.web.json_schema import ANY, BOOLEAN, ID, TIME, Schema, array, enum, integer, mapping, nullable, obj, text
 from harken.web.operations import PAGE, Call, Json, Stream, after, limit_of, page_of, paged
 
-PERSON: Schema = obj({"id": ID, "name": text(200), "role": enum(*ROLES), "state": enum("active", "disabled", "withdrawn"),
+PERSON: Schema = obj({"id": ID, "name": text(200), "signs_in_as": text(200), "role": enum(*ROLES),
+                      "state": enum("active", "disabled", "withdrawn"),
                       "held_out": BOOLEAN, "group": GROUP, "created_at": TIME})
 INVITATION: Schema = obj({"id": ID, "role": enum(*ROLES), "projects": array(ID), "held_out": BOOLEAN, "uses_left": integer(),
-                          "created_at": TIME, "expires_at": TIME, "revoked": BOOLEAN})
+                          "created_at": TIME, "expires_at": TIME, "revoked": BOOLEAN, "made_by": nullable(text(200))})
 EVENT: Schema = obj({"event": ID, "kind": text(40), "user": nullable(ID), "project": nullable(ID), "item": nullable(ID),
                      "assignment": nullable(ID), "judgment": nullable(ID), "undoes": nullable(ID), "at": TIME,
                      "body": mapping(ANY, 40), "hash": text(64)})
@@ -46,7 +48,8 @@ SNAPSHOT: Schema = obj({"id": ID, "sha256": text(64), "kind": text(20), "name": 
 
 
 def person_json(row: Any) -> Json:
-    return {"id": row.id, "name": row.name, "role": row.role, "state": row.state, "held_out": row.held_out,
+    as_ = row.name if row.name_key == name_key(row.name) else row.name_key  # two old names were one: see migration 3
+    return {"id": row.id, "name": row.name, "signs_in_as": as_, "role": row.role, "state": row.state, "held_out": row.held_out,
             "group": row.labeler_group, "created_at": row.created_at}
 
 
@@ -76,11 +79,23 @@ def change_user(call: Call) -> Json:
     values = {{"group": "labeler_group"}.get(k, k): v for k, v in call.body.items()}
     if values:
         call.tx.execute(update(users).where(users.c.id == row.id).values(**values))
-    if values.get("state") == "disabled":
-        accounts.end_sessions(call.tx, row.id)
+    _less(call, row, values)
     events.add(call.tx, "user_change", call.now, user_id=call.user.id, body={"user": row.id, **call.body})
     call.site.forget()
     return person_json(find_person(call))
+
+
+def _less(call: Call, row: Any, values: Json) -> None:
+    """Ends what somebody may not do any more: all of it where they are disabled, else what their new role does not allow."""
+    role = values.get("role", row.role)
+    if values.get("state") == "disabled":
+        accounts.end_rights(call.tx, row.id, call.now)
+    elif role != row.role:
+        accounts.revoke_tokens(call.tx, row.id, call.now, beyond=accounts.ALLOWED[role])
+        if role != "lead":
+            accounts.end_invitations(call.tx, row.id, call.now)
+    if values.get("state") == "disabled" or role == "viewer":
+        release_all(call.tx, row.id, call.now)
 
 
 @operation("POST", "/api/users/{user}/withdraw", "lead", summary="A labeler withdraws: their judgments leave all later snapshots",
@@ -144,8 +159,10 @@ async def import_judgments(call: Call) -> Json:
 
 
 def _store(call: Call, path: Path) -> Json:
-    if isinstance(next(iter(Reader(path, unpacked_limit=UNPACKED))), Prompt):
-        raise UserError("The file holds prompts that nobody has judged.", "Add them to a project as items.")
+    for n, record in enumerate(Reader(path, unpacked_limit=UNPACKED)):
+        if n == 0 and isinstance(record, Prompt):
+            raise UserError("The file holds prompts that nobody has judged.", "Add them to a project as items.")
+        check_texts(record)
     result = call.site.db.import_file(path, unpacked_limit=UNPACKED)
     return {"kind": result.kind, "added": result.added, "already": result.already, "repeats_an_answer": result.repeating}
 
@@ -170,6 +187,7 @@ def set_member(call: Call) -> Json:
         add_member(call.tx, project.id, accounts.as_user(person), settings, call.now)
     if not call.body["member"]:
         call.tx.execute(update(members).where(where).values(state="removed"))
+        release_all(call.tx, person.id, call.now, project.id)
     elif member is not None and member.state == "removed":
         call.tx.execute(update(members).where(where).values(state="screening" if settings.qualification else "member"))
     events.add(call.tx, "member", call.now, user_id=call.user.id, project_id=project.id, body={"user": person.id, **call.body})
@@ -189,16 +207,19 @@ def create_invitation(call: Call) -> Json:
                        "Choose a name and a password first: POST /api/setup.")
     offer = {"role": "labeler", "projects": [], "days": 7, "uses": 1, "held_out": False, **call.body}
     made = accounts.create_invitation(call.tx, call.user, offer, call.now)
-    return {**made, "url": f"/join#{made['token']}"}  # after #: it reaches no log of any server on the way
+    return {**made, "url": f"{call.site.address}/join#{made['token']}"}  # after #: it reaches no log of any server on the way
 
 
 @operation("GET", "/api/invitations", "lead", summary="Invitations, without their secrets", query=PAGE,
            answer=page_of(INVITATION))
 def list_invitations(call: Call) -> Json:
-    query = select(invitations).where(invitations.c.id > after(call)).order_by(invitations.c.id).limit(limit_of(call) + 1)
+    query = (select(invitations, users.c.name, users.c.role.label("now"), users.c.state).outerjoin(
+        users, users.c.id == invitations.c.made_by).where(invitations.c.id > after(call)).order_by(invitations.c.id)
+        .limit(limit_of(call) + 1))
     rows = [{"id": i.id, "role": i.role, "projects": i.projects, "held_out": i.held_out, "uses_left": i.uses_left,
              "created_at": i.created_at, "expires_at": i.expires_at,
-             "revoked": i.revoked_at is not None} for i in call.tx.execute(query)]
+             "made_by": i.name,
+             "revoked": i.revoked_at is not None or (i.now, i.state) != ("lead", "active")} for i in call.tx.execute(query)]
     return paged(rows, limit_of(call))
 
 

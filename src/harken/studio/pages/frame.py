@@ -19,7 +19,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from harken.studio.tasks import TASKS
 from harken.web.assets import SHARED, Assets
-from harken.web.errors import as_api_error
+from harken.web.errors import as_api_error, not_found
 from harken.web.icons import icon
 
 STUDIO = Path(__file__).parents[1]
@@ -57,6 +57,8 @@ def page(handler: Page, *, who: str = "user") -> Page:
         if allowed and user.role not in allowed:
             return render(request, "problem.html", 404, title="Not found", words="There is no such page.")
         try:
+            if any("\x00" in value for value in request.query_params.values()):  # PostgreSQL takes none
+                raise not_found("page")
             return await handler(request)
         except Exception as error:  # the server's edge: whatever fails becomes a page
             return failure(request, error)

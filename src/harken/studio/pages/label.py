@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute, Route
 
 from harken.studio.pages.frame import ASSETS, CATEGORIES, page, render
 from harken.studio.tasks import TASKS
+from harken.web.operations import number_in_path
 from harken.web.site import Site
 
 REASONS = (("unclear", "I cannot tell what is asked"), ("too_hard", "Too hard or too long"), ("language", "Not my language"),
@@ -32,7 +33,7 @@ def routes(site: Site) -> list[BaseRoute]:
         return render(request, "home.html", here="home", projects=listed["items"])
 
     async def label(request: Request) -> Response:
-        project = await site.call(request, "get_project", path={"project": request.path_params["project"]})
+        project = await site.call(request, "get_project", path={"project": number_in_path(request.path_params["project"])})
         data = {"project": {k: project[k] for k in ("id", "name", "kind", "purpose", "form", "instructions", "my")},
                 "user": {"id": request.state.user.id, "name": request.state.user.name}, "kinds": list(TASKS)}
         modules = [ASSETS.address(name) for name in label_modules()]
@@ -59,8 +60,9 @@ def routes(site: Site) -> list[BaseRoute]:
         return render(request, "account.html", hidden=me["hidden"], categories=CATEGORIES, tokens=tokens, scopes=scopes)
 
     return [
-        Route("/", page(home)), Route("/label/{project:int}", page(label)),
+        Route("/", page(home)),
         Route("/label/worker.js", page(worker, who="anyone")),  # here, as it may serve only what lies beside and below it
+        Route("/label/{project}", page(label)),
         Route("/login", page(login, who="anyone")),
         Route("/join", page(join, who="anyone")), Route("/setup", page(setup, who="anyone")), Route("/account", page(account)),
     ]

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from harken.store.events import end as audit_end
 from harken.store.events import stamp
 from harken.store.schema import judgments, prompts
 from harken.store.studio_schema import events, grades, items, retractions
@@ -22,6 +23,7 @@ from harken.studio.pages.frame import CATEGORIES, page, render
 from harken.studio.tasks import TASKS
 from harken.studio.work.settings import PRESETS, QUALIFY
 from harken.studio.work.stored import load
+from harken.web.operations import number_in_path
 from harken.web.site import Site
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ def _figures(site: Site) -> list[BaseRoute]:
     figures = Figures()
 
     async def of(request: Request) -> tuple[dict[str, Any], Insight, list[str]]:
-        project = await site.call(request, "get_project", path={"project": request.path_params["project"]})
+        project = await site.call(request, "get_project", path={"project": number_in_path(request.path_params["project"])})
         insight, times = await site.read(lambda tx: figures.of(tx, project["id"], project["form"]))
         return project, insight, times
 
@@ -93,14 +95,14 @@ def _figures(site: Site) -> list[BaseRoute]:
         return render(request, "lead_items.html", tab="items", project=project, rows=rows, title=title, after=after,
                       lists=LISTS, query=request.query_params, split={o.item: o for o in insight.queue}, charts=charts)
 
-    return [Route("/lead/projects/{project:int}", page(view, who="reader")),
-            Route("/lead/projects/{project:int}/items", page(listed, who="reader"))]
+    return [Route("/lead/projects/{project}", page(view, who="reader")),
+            Route("/lead/projects/{project}/items", page(listed, who="reader"))]
 
 
 def _managing(site: Site) -> list[BaseRoute]:
     """One item, and a project's settings."""
     async def item(request: Request) -> Response:
-        shown = await site.call(request, "get_item", path={"item": request.path_params["item"]})
+        shown = await site.call(request, "get_item", path={"item": number_in_path(request.path_params["item"])})
         project = await site.call(request, "get_project", path={"project": shown["project"]})
         people = await names(request)
         return render(request, "lead_item.html", tab="items", project=project, item=shown, people=people,
@@ -111,16 +113,17 @@ def _managing(site: Site) -> list[BaseRoute]:
         return {u["id"]: u["name"] for u in listed["items"]}
 
     async def settings(request: Request) -> Response:
-        project = await site.call(request, "get_project", path={"project": request.path_params["project"]})
+        project = await site.call(request, "get_project", path={"project": number_in_path(request.path_params["project"])})
         snapshots = await site.call(request, "list_snapshots", query={"project": project["id"], "limit": 500})
         progress = await site.call(request, "get_progress", path={"project": project["id"]})
         users = (await site.call(request, "list_users", query={"limit": 500}))["items"]
-        return render(request, "lead_settings.html", tab="settings", project=project, task=TASKS[project["kind"]],
+        end = await site.read(audit_end)
+        return render(request, "lead_settings.html", audit_end=end, tab="settings", project=project, task=TASKS[project["kind"]],
                       presets=PRESETS, users=users, members={m["user"]: m["state"] for m in progress["labelers"]},
                       snapshots=snapshots["items"])
 
-    return [Route("/lead/projects/{project:int}/settings", page(settings, who="reader")),
-            Route("/lead/items/{item:int}", page(item, who="reader"))]
+    return [Route("/lead/projects/{project}/settings", page(settings, who="reader")),
+            Route("/lead/items/{item}", page(item, who="reader"))]
 
 
 def _making(site: Site) -> list[BaseRoute]:
@@ -171,7 +174,7 @@ def _rows(tx: Connection, ids: Iterable[int]) -> dict[int, dict[str, Any]]:
 def _listed(tx: Connection, project: int, query: Any, insight: Insight) -> tuple[list[dict[str, Any]], str, int | None]:
     """Rows of a list, its title, and where to go on."""
     what = query.get("list", "")
-    after = int(query["after"]) if query.get("after", "").isdigit() else 0
+    after = number_in_path(query["after"]) if query.get("after") else 0
     c = items.c
     where = [c.project_id == project, c.id > after]
     title = LISTS.get(what, "All items")

@@ -319,7 +319,7 @@ function progress() {
   const total = state.done + (queue.open ?? 0);
   find("#done").replaceChildren(
     `${state.done} done`,
-    queue.open === null ? "" : el("span", { class: "still-open" }, ` · ${queue.open.toLocaleString("en")} open`),
+    queue.open === null ? "" : el("span", { class: "still-open" }, ` · about ${queue.open.toLocaleString("en")} open`),
   );
   const meter = find("#meter");
   meter.value = total ? state.done / total : 0;

@@ -61,7 +61,8 @@ _event_of = Prepared(select(event_table).where(event_table.c.client_id == bindpa
 _stored = Prepared(select(judgments.c.payload, judgments.c.content, judgments.c.role).where(judgments.c.seq == bindparam("seq")))
 _form = Prepared(select(forms.c.body).where(forms.c.version == bindparam("version")))
 _insert = Prepared(insert(judgments).values({c.name: bindparam(c.name) for c in judgments.c if c.name != "seq"})
-                   .returning(judgments.c.seq, events.LAST.scalar_subquery().label("last")))
+                   .returning(judgments.c.seq, events.LAST_SEQ.scalar_subquery().label("after"),
+                              events.LAST.scalar_subquery().label("last")))
 _answers = Prepared(select(judgments.c.payload).where(judgments.c.item_id == bindparam("item"), COUNTS).order_by(judgments.c.seq))
 _later = event_table.alias("later")
 _last_action = (select(event_table)
@@ -79,13 +80,13 @@ def submit(tx: Connection, user: User, assignment: int, sent: dict[str, Any], no
     """Stores an answer. `sent`: client_id, answer, seconds, form_version, instruction_hash, and `next` (count, have) where
     the next tasks shall come back with the receipt."""
     row = _submission.first(tx, id=assignment, user=user.id, client_id=sent["client_id"])
-    if row is None:
+    if row is None or row[3].state == "removed":  # whoever was taken out holds nothing here any more
         raise not_found("task")
     mine, item, project, member, held, before = row
     line = Line(tx, user, project, member, held, now)
     receipt = _submit(line, mine, item, before is not None, sent)
     ahead = sent.get("next")
-    if ahead and member.state != "removed":  # who was taken out gets no more; what they held and answered stands
+    if ahead:
         return {**receipt, "next": more_tasks(line, ahead["count"], ahead.get("have", []))}
     if not receipt["already"]:
         line.save()
@@ -105,11 +106,12 @@ def _submit(line: Line, mine: Row[Any], item: Row[Any], came_before: bool, sent:
     if mine.state not in ("leased", "expired"):
         raise ApiError("already_answered", "This task is answered or skipped already.", "Undo brings it back.")
     role = _place(tx, mine, item)
-    event_body = {"request": request}
     row = _judgment(tx, user, item, mine, form, payload, sent, role, now)
-    key, last = _insert.first(tx, **row)
-    event_body["content"] = row["content"]
-    event = events.link(last, "submit", now, sent["client_id"], event_body, user_id=user.id, project_id=item.project_id,
+    key, after, last = _insert.first(tx, **row)
+    event_body = {"request": request, "content": row["content"], "role": role}
+    if role is None and _unsettled(line, item):
+        event_body["wanted"] = item.wanted + 1
+    event = events.link(after, last, "submit", now, sent["client_id"], event_body, user_id=user.id, project_id=item.project_id,
                         item_id=item.id, assignment_id=mine.id, judgment_seq=key)
     closed = {"key": mine.id, "state": "submitted", "counted": role is None, "draft": None, "judgment_seq": key}
     _file_answer(line, item, mine, event, closed)
@@ -193,8 +195,7 @@ def _file_answer(line: Line, item: Row[Any], mine: Row[Any], event: dict[str, An
         return
     if mine.state == "expired":
         item = find_item(tx, item.id)  # `_place` took it up again
-    extra = TASKS[item.kind].compares and item.wanted <= item.done + 1 < line.settings.overlap_max
-    if extra and not settled([row.payload for row in _answers.all(tx, item=item.id)]):
+    if "wanted" in event["body"]:
         seq = _file.run(tx, event, closed)
         line.moved(count(tx, item, done=1, held=-1, wanted=item.wanted + 1, reopened=seq))
         return
@@ -204,6 +205,12 @@ def _file_answer(line: Line, item: Row[Any], mine: Row[Any], event: dict[str, An
     else:
         _file_and_count.run(tx, event, closed, row)
     line.moved(changed)
+
+
+def _unsettled(line: Line, item: Row[Any]) -> bool:
+    """Whether an item with adaptive overlap asks for one answer more; the one that was just given is stored."""
+    extra = TASKS[item.kind].compares and item.wanted <= item.done + 1 < line.settings.overlap_max
+    return extra and not settled([row.payload for row in _answers.all(line.tx, item=item.id)])
 
 
 def _mark(line: Line, item: Row[Any], payload: dict[str, Any], sign: int = 1) -> None:
@@ -241,15 +248,16 @@ def _refuse(tx: Connection, user: User, assignment: int, kind: str, sent: dict[s
         return True
     if mine.state not in ("leased", "expired"):
         raise ApiError("already_answered", "This task is answered or skipped already.", "Undo brings it back.")
-    event = events.add(tx, kind, now, user_id=user.id, project_id=mine.project_id, item_id=mine.item_id,
-                       assignment_id=mine.id, client_id=sent["client_id"], body={"request": request, **reason})
-    set_assignment(tx, mine.id, state="skipped")
     item = find_item(tx, mine.item_id)
+    settings = Settings.from_json(find_project(tx, item.project_id).settings)
+    aside = counts(item, mine.turn) and item.skips + 1 >= settings.skip_limit and item.state == "open"
+    event = events.add(tx, kind, now, user_id=user.id, project_id=mine.project_id, item_id=mine.item_id,
+                       assignment_id=mine.id, client_id=sent["client_id"],
+                       body={"request": request, **reason, **({"aside": True} if aside else {})})
+    set_assignment(tx, mine.id, state="skipped")
     if counts(item, mine.turn):
         tx.execute(update(items).where(items.c.id == item.id).values(
             skips=items.c.skips + 1, flags=items.c.flags + int(kind == "unsafe")))
-        settings = Settings.from_json(find_project(tx, item.project_id).settings)
-        aside = item.skips + 1 >= settings.skip_limit and item.state == "open"
         count(tx, item, held=-1 if mine.state == "leased" else 0, reopened=event, state="set_aside" if aside else None)
     return False
 
@@ -269,14 +277,15 @@ def undo(tx: Connection, user: User, project: int, sent: dict[str, Any], now: da
     if action is None:
         raise ApiError("nothing_to_undo", "There is nothing of yours to undo here.")
     mine = my_assignment(tx, user, action.assignment_id)
-    events.add(tx, "undo", now, user_id=user.id, project_id=project, item_id=mine.item_id, assignment_id=mine.id,
-               judgment_seq=action.judgment_seq, client_id=sent["client_id"], undoes=action.seq,
-               body={"request": request, "undone": action.kind})
+    back = False
     if action.kind == "submit":
         draft = _take_back(tx, user, mine, action.judgment_seq, now)
     else:
         draft = mine.draft
-        _take_up(tx, user, mine, action)
+        back = _take_up(tx, user, mine, action)
+    events.add(tx, "undo", now, user_id=user.id, project_id=project, item_id=mine.item_id, assignment_id=mine.id,
+               judgment_seq=action.judgment_seq, client_id=sent["client_id"], undoes=action.seq,
+               body={"request": request, "undone": action.kind, **({"aside": False} if back else {})})
     item = find_item(tx, mine.item_id)
     held = not counts(item, mine.turn) or item.free > 0
     if held and counts(item, mine.turn):
@@ -302,9 +311,9 @@ def _take_back(tx: Connection, user: User, mine: Row[Any], seq: int, now: dateti
     return {"answer": {k: v for k, v in answer.items() if k != "spans"}}
 
 
-def _take_up(tx: Connection, user: User, mine: Row[Any], action: Row[Any]) -> None:
-    """Undoes a skip or a refusal: it no longer counts against the item."""
-    item = find_item(tx, mine.item_id)
+def _take_up(tx: Connection, user: User, mine: Row[Any], action: Row[Any]) -> bool:
+    """Undoes a skip or a refusal: it no longer counts against the item. Returns whether that opens the item again."""
+    item, back = find_item(tx, mine.item_id), False
     if counts(item, mine.turn):
         settings = Settings.from_json(find_project(tx, item.project_id).settings)
         tx.execute(update(items).where(items.c.id == item.id).values(
@@ -314,6 +323,7 @@ def _take_up(tx: Connection, user: User, mine: Row[Any], action: Row[Any]) -> No
     if action.body.get("hide"):
         hidden = tx.execute(select(users.c.hidden).where(users.c.id == user.id)).scalar() or []
         hide(tx, user, [c for c in hidden if c != action.body["category"]])
+    return back
 
 
 def task(tx: Connection, user: User, assignment: int) -> dict[str, Any]:

@@ -27,7 +27,10 @@ _overdue = Prepared(
     .where(assignments.c.project_id == bindparam("project"), assignments.c.state == "leased",
            assignments.c.expires_at < bindparam("now"))
     .order_by(assignments.c.expires_at).limit(SWEEP))
-_assignment = Prepared(select(assignments).where(assignments.c.id == bindparam("id")))
+_assignment = Prepared(
+    select(assignments, members.c.state.label("place")).outerjoin(members, (members.c.project_id == assignments.c.project_id)
+                                                                  & (members.c.user_id == assignments.c.user_id))
+    .where(assignments.c.id == bindparam("id")))
 SET_ASSIGNMENT: dict[tuple[str, ...], Prepared] = {
     fields: Prepared(update(assignments).where(assignments.c.id == bindparam("key")).values({f: bindparam(f) for f in fields}))
     for fields in (("state",), ("expires_at",), ("draft", "draft_version", "expires_at"),
@@ -71,9 +74,9 @@ def find_item(tx: Connection, item: int) -> Row[Any]:
 
 
 def my_assignment(tx: Connection, user: User, assignment: int) -> Row[Any]:
-    """The caller's own assignment; anybody else's does not exist for them."""
+    """The caller's own assignment; anybody else's, or one of a project they were taken out of, does not exist for them."""
     row: Row[Any] | None = _assignment.first(tx, id=assignment)
-    if row is None or row.user_id != user.id:
+    if row is None or row.user_id != user.id or row.place == "removed":
         raise not_found("task")
     return row
 
@@ -129,6 +132,15 @@ def let_go(tx: Connection, lease: Row[Any], why: str, now: datetime) -> None:
         count(tx, item, held=-1, reopened=event)
 
 
+def release_all(tx: Connection, user_id: int, now: datetime, project: int | None = None) -> int:
+    """Gives back all that somebody holds, in one project or everywhere; returns how many."""
+    query = select(assignments).where(assignments.c.user_id == user_id, assignments.c.state == "leased")
+    held = tx.execute(query if project is None else query.where(assignments.c.project_id == project)).fetchall()
+    for lease in held:
+        let_go(tx, lease, "release", now)
+    return len(held)
+
+
 def sweep(tx: Connection, project: int, now: datetime) -> int:
     """Takes back leases that ran out, the oldest first; returns how many."""
     overdue = _overdue.all(tx, project=project, now=stamp(now))
@@ -165,7 +177,7 @@ def save_draft(tx: Connection, user: User, assignment: int, draft: dict[str, Any
 
 def leave(tx: Connection, user: User, project: int, now: datetime) -> dict[str, Any]:
     """Gives back what the caller holds and has not begun."""
-    find_project(tx, project)
+    visible_project(tx, user, project)
     query = select(assignments).where(assignments.c.user_id == user.id, assignments.c.project_id == project,
                                       assignments.c.state == "leased")
     begun = released = 0

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, insert, select, update
 
 from harken.core.records import Choice, Completion, Demonstration, Prompt, content_hash, repeats
-from harken.store import events
+from harken.store import audit_notes, events
 from harken.store.events import stamp
 from harken.store.rows import prompt_key, prompt_row
 from harken.store.schema import completions, prompts
@@ -147,6 +147,7 @@ def add_items(tx: Connection, project: int, rows: Iterable[Mapping[str, Any]], n
     place = tx.execute(select(func.max(items.c.position)).where(items.c.project_id == project)).scalar() or 0
     total = [0] * 5
     batch: list[dict[str, Any]] = []
+    new: list[dict[str, Any]] = []
     for n, item in enumerate(rows, 1):
         try:
             check(ITEM, dict(item), "")
@@ -156,10 +157,11 @@ def add_items(tx: Connection, project: int, rows: Iterable[Mapping[str, Any]], n
                            "Correct it and send all items again: none was added.") from None
         batch.append(row)
         if len(batch) == BATCH:
-            total, batch = _sum(total, _store(tx, owner, batch, place + total[0])), []
-    added, already, tasks, unblinded, repeating = _sum(total, _store(tx, owner, batch, place + total[0]))
+            total, batch = _sum(total, _store(tx, owner, batch, place + total[0], new)), []
+    added, already, tasks, unblinded, repeating = _sum(total, _store(tx, owner, batch, place + total[0], new))
     tx.execute(update(projects).where(projects.c.id == project).values(items_total=projects.c.items_total + tasks))
-    events.add(tx, "items", now, user_id=user_id, project_id=project, body={"added": added, "already": already})
+    events.add(tx, "items", now, user_id=user_id, project_id=project,
+               body={"added": added, "already": already, **audit_notes.new_items(new)})
     return {"added": added, "already": already, "names_its_maker": unblinded, "repeats_an_answer": repeating}
 
 
@@ -203,9 +205,10 @@ def _prompt(given: Mapping[str, Any]) -> Prompt:
     return Prompt.from_json(row | ({"kind": given["prompt_kind"]} if "prompt_kind" in given else {}))
 
 
-def _store(tx: Connection, project: Row[Any], batch: list[dict[str, Any]], place: int) -> tuple[int, int, int, int, int]:
+def _store(tx: Connection, project: Row[Any], batch: list[dict[str, Any]], place: int,
+           added: list[dict[str, Any]]) -> tuple[int, int, int, int, int]:
     """Stores a batch; returns how many were added, there already, and of those added: tasks, naming their maker, with the
-    same answer twice."""
+    same answer twice. `added` gets what the audit covers of each."""
     wanted = {row["content"]: row for row in batch}
     stored = set(tx.scalars(select(items.c.content).where(items.c.project_id == project.id, items.c.content.in_(wanted))))
     fresh = [row for content, row in wanted.items() if content not in stored]
@@ -218,6 +221,8 @@ def _store(tx: Connection, project: Row[Any], batch: list[dict[str, Any]], place
         tx.execute(insert(items), [{k: v for k, v in row.items() if k != "_prompt"} | {"position": place + n}
                                    for n, row in enumerate(fresh, 1)])
         _store_completions(tx, fresh)
+    fixed = ("project_id", "role", "kind", "prompt_key", "content", "created_at", "warnings")
+    added += [{k: row[k] for k in fixed} for row in fresh]
     tasks = sum(row["role"] == "task" for row in fresh)
     return (len(fresh), len(batch) - len(fresh), tasks, sum(row["body"]["names_its_maker"] for row in fresh),
             sum(repeats(c["text"] for c in row["body"]["completions"]) for row in fresh))

@@ -11,19 +11,25 @@ Of several files, the completions of equal prompts come together into one item: 
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from harken.core.errors import UserError
 from harken.core.records import content_hash
 from harken.store.files import UNPACKED, Reader
-from harken.studio.work.projects import ITEM, items_of
+from harken.store.parsing import parse
+from harken.studio.work.projects import ITEM, LONGEST, items_of
 
 Row = dict[str, Any]
 T = TypeVar("T")
+LINE_BYTES = 16 << 20
+"""The longest line of an upload, and the largest JSON array."""
 # Names that only an item has; what other shapes have too does not tell them apart.
 OWN = set(ITEM["properties"]) - {"prompt", "use_case", "tags", "split", "meta", "kind"}
 
@@ -62,9 +68,9 @@ def own_rows(lines: Iterable[bytes], name: str, unit: str = "line") -> Iterator[
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            raise UserError(f"{name}, {unit} {n}: not valid JSON.", "Correct it; none was added.") from None
+            row = parse(line.decode("utf-8"))
+        except ValueError as error:
+            raise UserError(f"{name}, {unit} {n}: {error}.", "Correct it; none was added.") from None
         if not isinstance(row, dict):
             raise UserError(f"{name}, {unit} {n}: a row must be an object, found {type(row).__name__}.",
                             "Correct it; none was added.")
@@ -108,6 +114,65 @@ def _first_row(path: Path) -> Row | None:
     return row if isinstance(row, dict) else None
 
 
+def _unpack(data: bytes, path: Path) -> None:
+    """Writes an upload to the disk, unpacked, and stops where it grows beyond `UNPACKED`."""
+    if data[:2] != b"\x1f\x8b":
+        path.write_bytes(data)
+        return
+    size = 0
+    try:
+        with gzip.open(io.BytesIO(data)) as packed, path.open("wb") as out:
+            while part := packed.read(1 << 16):
+                size += len(part)
+                if size > UNPACKED:
+                    raise UserError(f"{path} holds more than {UNPACKED >> 20} MB once it is unpacked.",
+                                    "Split it and send the parts, or import it on the server: harken import FILE.")
+                out.write(part)
+    except (OSError, EOFError, zlib.error):
+        raise UserError(f"{path} is a damaged gzip archive.", "Pack it again.") from None
+
+
+def _check_lines(path: Path) -> None:
+    """Refuses a line, or a file that is one array, which would fill the memory when it is read."""
+    line, most = 0, LINE_BYTES
+    with path.open("rb") as file:
+        head = file.read(1000).lstrip()[:1]
+        if head not in (b"[", b"{"):
+            return  # another container: the reader has bounds of its own
+        file.seek(0)
+        while part := file.read(1 << 16):
+            first, *rest = part.split(b"\n")
+            line += len(first)
+            if max(line, *map(len, rest[:-1]), 0) > most:
+                raise UserError(f"{path} has a line of more than {most >> 20} MB.",
+                                "Send JSON Lines, one object a line; a text may have 200,000 characters.")
+            line = len(rest[-1]) if rest else line
+        if head == b"[" and path.stat().st_size > most:
+            raise UserError(f"{path} is one JSON array of more than {most >> 20} MB.", "Send JSON Lines, one object a line.")
+
+
+def check_texts(record: Any) -> None:
+    """Refuses a record of a file with a text that no form of the studio would take."""
+    if isinstance(record, Mapping):
+        texts: list[Any] = [*record.values()]
+    else:
+        texts = [getattr(record, f.name) for f in fields(record)] if is_dataclass(record) else [record]
+    level, depth = texts, 0
+    while level and depth < 6:
+        inner: list[Any] = []
+        for one in level:
+            if isinstance(one, str) and len(one) > LONGEST:
+                raise UserError(f"The file holds a text of {len(one):,} characters; {LONGEST:,} is the most.",
+                                "Shorten it, or import the file on the server: harken import FILE.")
+            if isinstance(one, Mapping):
+                inner += one.values()
+            elif isinstance(one, list | tuple):
+                inner += one
+            elif is_dataclass(one):
+                inner += [getattr(one, f.name) for f in fields(one)]
+        level, depth = inner, depth + 1
+
+
 def read_upload(data: bytes) -> list[Row]:
     """The items of an uploaded file."""
     return uploaded(data, lambda path: read_items([path]))
@@ -115,10 +180,11 @@ def read_upload(data: bytes) -> list[Row]:
 
 def uploaded(data: bytes, read: Callable[[Path], T]) -> T:
     """What `read` makes of an uploaded file; what is wrong with it is told without a path or a command's flags."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:  # 0700
         path = Path(folder) / "upload.jsonl"
-        path.write_bytes(data)
         try:
+            _unpack(data, path)
+            _check_lines(path)
             return read(path)
         except UserError as error:
             action = "Correct it and send the file again: none was added." if "--" in error.action else error.action

@@ -10,12 +10,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
+from harken.core.records import content_hash
 from harken.store import events
 from harken.store.events import stamp
+from harken.store.names import name_key
 from harken.store.schema import judgments
-from harken.store.studio_schema import assignments, retractions, snapshots, users
-from harken.studio.work.leases import let_go
-from harken.web.accounts import end_sessions
+from harken.store.studio_schema import retractions, snapshots, users
+from harken.studio.work.leases import release_all
+from harken.web.accounts import end_rights
 
 
 def withdraw(tx: Connection, name: str, now: datetime, by: int | None = None) -> tuple[int, list[Row[Any]]]:
@@ -24,20 +26,29 @@ def withdraw(tx: Connection, name: str, now: datetime, by: int | None = None) ->
     Returns how many judgments it took out, and the snapshots that hold some of them. The judgments stay stored:
     a run that used them can still be explained. Items do not open again for others by themselves.
     """
-    gone = select(judgments.c.seq).where(judgments.c.labeler == name,
+    person = tx.execute(select(users.c.id, users.c.name).where(users.c.name_key == name_key(name))).first()
+    name = person.name if person is not None else name
+    names = spellings(tx, name, None if person is None else person.id)
+    gone = select(judgments.c.seq).where(judgments.c.labeler.in_(names),
                                          judgments.c.seq.not_in(select(retractions.c.judgment_seq)))
-    seqs = list(tx.scalars(gone))
+    seqs = sorted(tx.scalars(gone))
     if seqs:
         tx.execute(insert(retractions), [{"judgment_seq": s, "reason": "withdrawal", "created_at": stamp(now)} for s in seqs])
-    person = tx.execute(select(users.c.id).where(users.c.name == name)).scalar()
     if person is not None:
-        tx.execute(update(users).where(users.c.id == person).values(state="withdrawn", password_hash=None))
-        end_sessions(tx, person)
-        held = select(assignments).where(assignments.c.user_id == person, assignments.c.state == "leased")
-        for lease in tx.execute(held).fetchall():
-            let_go(tx, lease, "release", now)
-    events.add(tx, "withdraw", now, user_id=by, body={"labeler": name, "judgments": len(seqs)})
-    return len(seqs), [s for s in tx.execute(select(snapshots).order_by(snapshots.c.id)) if name in s.labelers]
+        tx.execute(update(users).where(users.c.id == person.id).values(state="withdrawn", password_hash=None))
+        end_rights(tx, person.id, now)
+        release_all(tx, person.id, now)
+    events.add(tx, "withdraw", now, user_id=by,
+               body={"labeler": name, "labelers": names, "judgments": len(seqs), "hash": content_hash(seqs)})
+    return len(seqs), [s for s in tx.execute(select(snapshots).order_by(snapshots.c.id)) if set(names) & set(s.labelers)]
+
+
+def spellings(tx: Connection, name: str, person: int | None) -> list[str]:
+    """The names under which a labeler's judgments are stored: every spelling of theirs that is no other account's."""
+    key = name_key(name)
+    others = {row.name for row in tx.execute(select(users.c.id, users.c.name)) if row.id != person}
+    stored = tx.scalars(select(judgments.c.labeler).where(judgments.c.labeler.is_not(None)).distinct())
+    return sorted({name} | {one for one in stored if name_key(one) == key and one not in others})
 
 
 def runs_that_used(hashes: Iterable[str], folders: Iterable[Path]) -> Iterator[tuple[Path, str]]:

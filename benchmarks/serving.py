@@ -1,0 +1,125 @@
+"""Load on `harken serve`: streaming clients, tokens a second beside the offline sampler at the same batch, what is shed.
+
+    python benchmarks/serving.py                 # SmolLM2, 64 clients, three interleaved rounds; minutes
+    python benchmarks/serving.py --quick         # 64 clients, 24 tokens each, one round
+
+Server and clients are processes of their own on this machine, so the clients' work is in the server's figures; the sampler
+runs alone. Every stream is compared with the sampler's answer to the same prompt and seed: at temperature 1 rounding may part
+them at a near tie, so the share of equal streams is printed, and a stream that holds another's text is an error.
+TTFT is from the request to the first text, ITL between two texts of one stream (as guidellm defines them).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from harken.core.records import Prompt
+from harken.launch.policies import open_sampler
+
+HOST = "127.0.0.1"
+
+
+async def stream(port: int, text: str, seed: int, tokens: int) -> dict:
+    """One streaming client: its status, text, and the times of its chunks."""
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": text}], "max_tokens": tokens, "seed": seed,
+                       "stream": True, "stream_options": {"include_usage": True}}).encode()
+    began = time.perf_counter()
+    reader, writer = await asyncio.open_connection(HOST, port)
+    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: application/json"
+                 + f"\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    status = int((await reader.readline()).split()[1])
+    said, times, used, failed = "", [], 0, status != 200
+    while line := await reader.readline():
+        if line.startswith(b"data: {"):
+            chunk = json.loads(line[6:])
+            failed = failed or "error" in chunk
+            used = (chunk.get("usage") or {}).get("completion_tokens", used)
+            for choice in chunk.get("choices", ()):
+                if content := choice["delta"].get("content"):
+                    said += content
+                    times.append(time.perf_counter())
+    writer.close()
+    return {"status": status, "failed": failed, "text": said, "tokens": used, "began": began, "times": times}
+
+
+async def crowd(port: int, texts: list[str], tokens: int) -> list[dict]:
+    return list(await asyncio.gather(*(stream(port, text, i, tokens) for i, text in enumerate(texts))))
+
+
+def serve(model: str, rows: int, queue: int) -> tuple[subprocess.Popen, int]:
+    """A server process, once it answers."""
+    command = [sys.executable, "-m", "harken", "serve", "--model", f"m={model}", "--port", "0", "--rows", str(rows), "--queue",
+               str(queue)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    return process, int(line.rsplit(":", 1)[1].split("/")[0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=96)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    if args.quick:
+        args.tokens, args.rounds = 24, 1
+    texts = [f"Write one line about the number {i}." for i in range(args.clients)]
+    sampler = open_sampler(args.model)
+    process, port = serve(args.model, args.clients, args.clients // 2)
+    rows = []
+    try:
+        asyncio.run(crowd(port, texts[:2], 4))
+        sampler.sample([Prompt.of(t) for t in texts[:2]], 1, max_tokens=4)
+        for round_ in range(args.rounds):
+            # A call a seed would prefill one by one; this batch does the same work, with other random numbers.
+            began = time.perf_counter()
+            offline = sampler.sample([Prompt.of(t) for t in texts], 1, max_tokens=args.tokens)
+            rate = sum(len(s[0].ids) for s in offline) / (time.perf_counter() - began)
+            began = time.perf_counter()
+            found = asyncio.run(crowd(port, texts, args.tokens))
+            seconds = time.perf_counter() - began
+            assert not any(f["failed"] for f in found), "a stream was lost"
+            first = [f["times"][0] - f["began"] for f in found if f["times"]]
+            between = np.concatenate([np.diff(f["times"]) for f in found if len(f["times"]) > 1])
+            rows.append({"round": round_, "served_tokens_per_s": sum(f["tokens"] for f in found) / seconds,
+                         "offline_tokens_per_s": rate, "ttft_p50": float(np.quantile(first, 0.5)),
+                         "ttft_p95": float(np.quantile(first, 0.95)), "itl_p50": float(np.quantile(between, 0.5)),
+                         "itl_p95": float(np.quantile(between, 0.95))})
+            rows[-1]["ratio"] = rows[-1]["served_tokens_per_s"] / rate
+            print(json.dumps(rows[-1]), flush=True)
+        some = range(0, args.clients, 8)
+        expected = {i: sampler.sample([Prompt.of(texts[i])], 1, max_tokens=args.tokens, seed=i)[0][0].text for i in some}
+        equal = [found[i]["text"] == expected[i] for i in some]
+        mixed = [i for i in some if not found[i]["text"].startswith(expected[i][:2])]
+        twice = asyncio.run(crowd(port, texts * 2, args.tokens))
+        after = asyncio.run(crowd(port, texts[:4], 4))
+        result = {"model": args.model, "clients": args.clients, "tokens": args.tokens, "rounds": rows,
+                  "median_ratio": float(np.median([r["ratio"] for r in rows])), "streams_equal_to_the_samplers":
+                  f"{sum(equal)} of {len(equal)}", "begun_otherwise": mixed, "at_twice_the_capacity": {
+                      "answered": sum(f["status"] == 200 and not f["failed"] for f in twice),
+                      "shed_with_429": sum(f["status"] == 429 for f in twice), "of": len(twice),
+                      "recovers": all(f["status"] == 200 for f in after)},
+                  "cores": os.cpu_count(), "load": os.getloadavg()[0]}
+        print(json.dumps(result, indent=1))
+        if args.out:
+            args.out.write_text(json.dumps(result, indent=1))
+    finally:
+        process.terminate()
+        process.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""`harken export`: judgments for other tools, and models for other libraries."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+JUDGMENTS = {"comparisons": "rankings of completions, people's and imported", "demonstrations": "answers that people wrote",
+             "ratings": "ratings of completions", "edits": "completions before and after", "prompts": "prompts that people wrote"}
+HELP = """\
+Writes what counts: undone and withdrawn judgments, gold questions and repeats are left out. For training take a snapshot
+instead (harken snapshot), which has a hash and is never overwritten; exports are for other tools. A model leaves as a folder that
+transformers, peft, TRL, vLLM and llama.cpp read."""
+EXAMPLES = """\
+examples:
+  harken export comparisons --out pairs.jsonl --shape trl       chosen and rejected, tied pairs left out
+  harken export comparisons --out pairs.parquet --shape trl_ties
+  harken export ratings --out ratings.jsonl --project helpful
+  harken export model runs/rloo --out my-model --gguf F16       merged weights, tokenizer, stop tokens, model card"""
+MODEL_HELP = """\
+Writes a model as others load it: safetensors, tokenizer, chat template, generation_config and a model card from lineage. A
+run's adapters are merged. A reward model becomes a sequence-classification model with one label. The same model gives the same
+bytes."""
+MODEL_EXAMPLES = """\
+examples:
+  harken export model runs/rloo --out my-model                  transformers and vLLM
+  harken export model runs/rloo --out my-model --gguf Q8_0      and a file for llama.cpp
+  harken export model runs/rloo --out my-adapter --no-merge     the adapter, those it stands on included
+  harken export model runs/rm --out my-reward                   a reward for TRL"""
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the command; each kind sets `handler`."""
+    layout = argparse.RawDescriptionHelpFormatter
+    p = commands.add_parser("export", help="write what was said, in Harken's shapes or TRL's, or a model as others load it",
+                            description=HELP, epilog=EXAMPLES, formatter_class=layout)
+    kinds = p.add_subparsers(title="what", metavar="WHAT", required=True)
+    for what, summary in JUDGMENTS.items():
+        k = kinds.add_parser(what, help=summary, description=HELP, formatter_class=layout)
+        k.add_argument("--out", metavar="FILE", required=True, help=".jsonl, .jsonl.gz or .parquet")
+        k.add_argument("--shape", choices=("harken", "trl", "trl_ties"), default="harken")
+        k.add_argument("--project", metavar="NAME", help="only this project of the studio")
+        k.add_argument("--purpose", choices=("train", "eval"), help="only projects of this purpose; imports count as train")
+        k.add_argument("--db", metavar="FILE", default="feedback.db",
+                       help="database: a file, or a postgresql:// address (default: feedback.db)")
+        k.set_defaults(handler=export_judgments, what=what)
+    k = kinds.add_parser("model", help="a model, for transformers, peft, TRL, vLLM, llama.cpp", description=MODEL_HELP,
+                         epilog=MODEL_EXAMPLES, formatter_class=layout)
+    k.add_argument("model", metavar="RUN", help="a run, or whatever --model takes that has weights")
+    k.add_argument("--out", metavar="FOLDER", required=True, help="new folder")
+    k.add_argument("--merge", action=argparse.BooleanOptionalAction, default=True,
+                   help="whole weights (the default), or a run's adapter alone")
+    k.add_argument("--gguf", metavar="FORMAT", default="", help="a GGUF file besides: F16, Q8_0, or F32 (exact)")
+    k.add_argument("--push", metavar="REPO", default="", help="upload it all to this hub repository, private where it is new")
+    k.add_argument("--eval", action="append", default=[], metavar="RUN", dest="evaluations",
+                   help="a run of harken eval on this model, for the card's figures; may be given more than once")
+    k.add_argument("--labelers", action="store_true", help="let the card name the labelers")
+    k.set_defaults(handler=export_model)
+
+
+def export_judgments(args: argparse.Namespace) -> int:
+    """`harken export comparisons` and its like."""
+    from harken.cli.data import project_number
+    from harken.store.database import open_database
+    from harken.studio.work.exports import export_rows, write_rows
+    with open_database(args.db, create=False) as db:
+        project = project_number(db, args.project)
+        rows = write_rows(Path(args.out), export_rows(db, args.what, args.shape, project=project, purpose=args.purpose))
+        mixed = {} if args.purpose or project else _purposes(db)
+    print(f"Wrote {rows:,} rows to {args.out}")
+    if len(mixed) > 1:
+        print(f"  It mixes projects for training and for evaluation ({', '.join(mixed)}), which were asked with different "
+              "priorities. Take one with --purpose.", file=sys.stderr)
+    return 0
+
+
+def _purposes(db: Any) -> list[str]:
+    from sqlalchemy import select
+
+    from harken.store.studio_schema import projects
+    with db.link.reading() as tx:
+        return sorted(tx.scalars(select(projects.c.purpose).where(projects.c.items_done > 0).distinct()))
+
+
+def export_model(args: argparse.Namespace) -> int:
+    """`harken export model`."""
+    from harken.launch.export import export
+    folder = export(args.model, args.out, merge=args.merge, gguf=args.gguf, push=args.push, evaluations=args.evaluations,
+                    labelers=args.labelers)
+    for file in sorted(folder.iterdir()):
+        print(f"  {file.name:28}{file.stat().st_size:>14,} bytes")
+    print(f"{args.model} is in {folder}" + (f" and at {args.push}" if args.push else ""))
+    return 0

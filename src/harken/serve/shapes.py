@@ -1,0 +1,251 @@
+"""Requests in OpenAI's shape, read strictly: what is not supported is refused by name, nothing is silently ignored.
+
+    job = read_chat({"model": "smollm2", "messages": [{"role": "user", "content": "Hi"}]})
+
+A field that asks for nothing (null, an empty list of tools, a penalty of 0) is taken as not given.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harken.core.records import Message, Prompt
+from harken.serve.errors import Refused, bad
+
+Json = dict[str, Any]
+MOST_CHOICES, MOST_STOPS, MOST_TOPS, MOST_PROMPTS = 128, 4, 20, 128
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "frequency_penalty": (0,), "presence_penalty": (0,), "tools": ([],), "functions": ([],), "tool_choice": ("none",),
+    "function_call": ("none",), "response_format": ({"type": "text"},), "modalities": (["text"],), "store": (False,),
+    "metadata": ({},), "service_tier": ("auto", "default"), "suffix": ("",), "prediction": (), "audio": (),
+    "reasoning_effort": (), "web_search_options": (), "verbosity": (), "parallel_tool_calls": (), "prompt_cache_key": (),
+    "prompt_cache_retention": (), "moderation": ()}
+"""Fields of OpenAI's that are not supported, with the values that ask for nothing."""
+COMMON = {"model", "stream", "stream_options", "n", "stop", "max_tokens", "temperature", "top_p", "seed", "logit_bias", "user",
+          "safety_identifier", "logprobs"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One prompt, and how it is to be continued. `messages` or `text` or `ids` is given; `top` is None where no log-probs are
+    wanted; `max_tokens` None leaves the length to the server."""
+
+    model: str
+    prompt: Prompt | None = None
+    text: str = ""
+    ids: tuple[int, ...] = ()
+    n: int = 1
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    bias: tuple[tuple[int, float], ...] = ()
+    top: int | None = None
+    echo: bool = False
+    stream: bool = False
+    usage: bool = False
+    user: str = ""
+
+    @property
+    def settings(self) -> Json:
+        """The decoding, as kept with the answer."""
+        return {"max_tokens": self.max_tokens, "temperature": self.temperature, "top_p": self.top_p, "seed": self.seed,
+                "stop": list(self.stop), "logit_bias": dict(self.bias)}
+
+
+class Fields:
+    """A request's fields, each read once; what is left over is refused."""
+
+    def __init__(self, body: Any, known: set[str]) -> None:
+        if not isinstance(body, dict):
+            raise bad("The body must be a JSON object.", None)
+        self.body: Json = {name: value for name, value in body.items() if value is not None}
+        for name in sorted(self.body.keys() - known):
+            if name in NEUTRAL:
+                value = self.body.pop(name)
+                if not any((value == neutral and type(value) is not bool) or value is neutral for neutral in NEUTRAL[name]):
+                    raise bad(f"{name} is not supported by this server.", name, "unsupported_parameter")
+            else:
+                raise bad(f"Unrecognized request argument: {name[:80]}.", name[:80], "unknown_parameter")
+
+    def text(self, name: str, default: str | None = None) -> str:
+        value = self.body.get(name, default)
+        if not isinstance(value, str):
+            raise bad(f"{name} must be a string." if name in self.body else f"{name} is missing.", name,
+                      "invalid_type" if name in self.body else "missing_required_parameter")
+        return value
+
+    def flag(self, name: str) -> bool:
+        value = self.body.get(name, False)
+        if not isinstance(value, bool):
+            raise bad(f"{name} must be true or false.", name, "invalid_type")
+        return value
+
+    def number(self, name: str, default: float, low: float, high: float) -> float:
+        value = self.body.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise bad(f"{name} must be a number.", name, "invalid_type")
+        if not low <= value <= high:
+            raise bad(f"{name} must be from {low:g} to {high:g}; found {value:g}.", name)
+        return float(value)
+
+    def whole(self, name: str, default: int, low: int, high: int) -> int:
+        value = self.body.get(name, default)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise bad(f"{name} must be a whole number.", name, "invalid_type")
+        if not low <= value <= high:
+            raise bad(f"{name} must be from {low} to {high}; found {value}.", name)
+        return value
+
+
+def _common(fields: Fields) -> Json:
+    """What both endpoints have."""
+    temperature = fields.number("temperature", 1.0, 0, 2)
+    top_p = fields.number("top_p", 1.0, 0, 1)
+    if top_p == 0:
+        raise bad("top_p must be above 0.", "top_p")
+    seed = fields.whole("seed", secrets.randbelow(2**31), -2**63, 2**63 - 1)
+    stream, options = fields.flag("stream"), fields.body.get("stream_options")
+    if options is not None and (not stream or not isinstance(options, dict)):
+        raise bad("stream_options needs stream: true.", "stream_options")
+    options = options or {}
+    if extra := options.keys() - {"include_usage", "include_obfuscation"}:
+        raise bad(f"stream_options.{min(extra)} is not known.", "stream_options", "unknown_parameter")
+    if options.get("include_obfuscation"):
+        raise bad("stream_options.include_obfuscation is not supported by this server.", "stream_options",
+                  "unsupported_parameter")
+    user = fields.text("safety_identifier", "") or fields.text("user", "")
+    if len(user) > 200:
+        raise bad("user must have at most 200 characters.", "user")
+    return {"model": fields.text("model"), "n": fields.whole("n", 1, 1, MOST_CHOICES), "temperature": temperature, "top_p": top_p,
+            "seed": seed % 2**63, "stop": _stops(fields.body.get("stop")), "bias": _bias(fields.body.get("logit_bias")),
+            "stream": stream, "usage": bool(options.get("include_usage")), "user": user}
+
+
+def _stops(value: Any) -> tuple[str, ...]:
+    stops = [value] if isinstance(value, str) else value or []
+    if not isinstance(stops, list) or not all(isinstance(s, str) and s for s in stops) or len(stops) > MOST_STOPS:
+        raise bad(f"stop must be a string or up to {MOST_STOPS} of them, none empty.", "stop")
+    return tuple(stops)
+
+
+def _bias(value: Any) -> tuple[tuple[int, float], ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, dict) or len(value) > 1000:
+        raise bad("logit_bias must map at most 1000 token ids to numbers.", "logit_bias", "invalid_type")
+    found = []
+    for token, more in value.items():
+        whole = token.isascii() and token.isdigit() and len(token) < 10
+        if not whole or isinstance(more, bool) or not isinstance(more, int | float) or not -100 <= more <= 100:
+            raise bad("logit_bias maps token ids to numbers from -100 to 100.", "logit_bias")
+        found.append((int(token), float(more)))
+    return tuple(found)
+
+
+def read_chat(body: Any) -> Job:
+    """A request of /v1/chat/completions. Raises `Refused`."""
+    fields = Fields(body, COMMON | {"messages", "max_completion_tokens", "top_logprobs"})
+    common = _common(fields)
+    if "max_tokens" in fields.body and "max_completion_tokens" in fields.body:
+        raise bad("Give max_completion_tokens or max_tokens, not both.", "max_tokens")
+    name = "max_completion_tokens" if "max_completion_tokens" in fields.body else "max_tokens"
+    most = fields.whole(name, 1, 1, 2**31) if name in fields.body else None
+    wanted, top = fields.flag("logprobs"), fields.whole("top_logprobs", 0, 0, MOST_TOPS)
+    if top and not wanted:
+        raise bad("top_logprobs needs logprobs: true.", "top_logprobs")
+    return Job(prompt=read_messages(fields.body.get("messages")), max_tokens=most, top=top if wanted else None, **common)
+
+
+def read_messages(value: Any) -> Prompt:
+    if not isinstance(value, list) or not value:
+        raise bad("messages must be a list with at least one message.", "messages",
+                  "invalid_type" if value is not None else "missing_required_parameter")
+    messages = tuple(_message(m, f"messages[{i}]") for i, m in enumerate(value))
+    try:
+        return Prompt.checked(messages, {})
+    except ValueError:
+        last = messages[-1].role == "assistant"
+        raise bad("The last message must not be the assistant's: there is nothing to answer." if last
+                  else "All messages are empty.", "messages") from None
+
+
+def _message(value: Any, where: str) -> Message:
+    if not isinstance(value, dict):
+        raise bad(f"{where} must be an object.", where, "invalid_type")
+    role = value.get("role")
+    if role in ("tool", "function"):
+        raise bad(f"{where}: tools are not supported by this server.", f"{where}.role", "unsupported_parameter")
+    if role not in ("system", "developer", "user", "assistant"):
+        raise bad(f"{where}.role must be system, developer, user or assistant.", f"{where}.role")
+    for name in sorted(value.keys() - {"role", "content"}):
+        if value[name] not in (None, [], ""):
+            raise bad(f"{where}.{name[:60]} is not supported by this server.", f"{where}.{name[:60]}", "unsupported_parameter")
+    content = value.get("content")
+    if isinstance(content, list):
+        content = "".join(_part(p, f"{where}.content[{j}]") for j, p in enumerate(content))
+    if not isinstance(content, str):
+        raise bad(f"{where}.content must be text.", f"{where}.content", "invalid_type")
+    _unicode(content, f"{where}.content")
+    return Message("system" if role == "developer" else role, content)
+
+
+def _part(value: Any, where: str) -> str:
+    kind = value.get("type") if isinstance(value, dict) else None
+    if kind != "text":
+        raise bad(f"{where}: only parts of type text are supported by this server; found {str(kind)[:40]}.", f"{where}.type",
+                  "unsupported_parameter")
+    if not isinstance(value.get("text"), str):
+        raise bad(f"{where}.text must be a string.", f"{where}.text", "invalid_type")
+    text: str = value["text"]
+    return text
+
+
+def _unicode(text: str, where: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise bad(f"{where} holds half a surrogate pair, which is no text.", where) from None
+
+
+def read_completion(body: Any) -> list[Job]:
+    """A request of /v1/completions: a job a prompt. Raises `Refused`."""
+    fields = Fields(body, COMMON | {"prompt", "echo", "best_of"})
+    common = _common(fields)
+    most, echo = fields.whole("max_tokens", 16, 0, 2**31), fields.flag("echo")
+    if most == 0 and not echo:
+        raise bad("max_tokens must be at least 1, unless echo is true.", "max_tokens")
+    if fields.whole("best_of", common["n"], 1, MOST_CHOICES) != common["n"]:
+        raise bad("best_of is not supported by this server.", "best_of", "unsupported_parameter")
+    top = fields.whole("logprobs", 0, 0, MOST_TOPS) if "logprobs" in fields.body else None
+    prompts = _prompts(fields.body.get("prompt", ""))
+    return [Job(max_tokens=most, top=top, echo=echo, **common, **prompt) for prompt in prompts]
+
+
+def _prompts(value: Any) -> Sequence[Mapping[str, Any]]:
+    def whole(ids: Any) -> bool:
+        return isinstance(ids, list) and bool(ids) and all(type(i) is int and i >= 0 for i in ids)
+
+    if isinstance(value, str) or whole(value):
+        value = [value]
+    several = isinstance(value, list) and 0 < len(value) <= MOST_PROMPTS
+    if not several or not all(isinstance(v, str) or whole(v) for v in value):
+        raise bad(f"prompt must be a string, a list of token ids, or up to {MOST_PROMPTS} of either.", "prompt", "invalid_type")
+    for one in value:
+        if isinstance(one, str):
+            _unicode(one, "prompt")
+    return [{"text": v} if isinstance(v, str) else {"ids": tuple(v)} for v in value]
+
+
+def chosen(model: str, names: Sequence[str]) -> None:
+    """Raises `Refused` where there is no such model here."""
+    if model not in names:
+        raise Refused(404, f"The model {model[:80]!r} does not exist here. There is: {', '.join(names)}.", param="model",
+                      code="model_not_found")
