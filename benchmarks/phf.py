@@ -22,14 +22,14 @@ from harken.core.protocols import Tree
 from harken.core.records import Message, Prompt
 from harken.core.seeds import derive_seed
 from harken.launch.find import find_method
-from harken.launch.policies import open_sampler, steer
+from harken.launch.policies import open_sampler
 from harken.launch.scorers import open_scorer
 from harken.launch.train import train
 from harken.loops.annotate import annotate
 from harken.stats.misalignment import misalignment
 from harken.text.scorer import TextReward
 from harken.text.segments import segments
-from harken.text.tags import encode
+from harken.text.tags import encode, steer
 
 CURSES = ("drat", "blast", "curse", "hex")
 TOPICS = 4

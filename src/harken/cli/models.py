@@ -33,8 +33,9 @@ def sample(args: argparse.Namespace) -> int:
     from harken.core.progress import progress
     from harken.core.settings import check_settings
     from harken.launch.models import check_context, parse_model
-    from harken.launch.policies import open_sampler, steer
+    from harken.launch.policies import open_sampler
     from harken.store.files import check_out, read_prompts, write_jsonl
+    from harken.text.tags import steer
     settings = make_config(SampleSettings, args)
     check_settings(settings)
     out = Path(settings.out)

@@ -23,7 +23,7 @@ RULES = ("length", "words_per_sentence", "list_items", "numbers", "questions", "
 
 def add_commands(commands: Any) -> None:
     """Registers `fit` and `average`; each sets `handler(args) -> exit status`."""
-    p = commands.add_parser("fit", help="fit a reward without training a model: compositional",
+    p = commands.add_parser("fit", help="fit a reward without training a model: compositional, student",
                             formatter_class=argparse.RawDescriptionHelpFormatter)
     p.fill = _fill_fit
 
@@ -38,11 +38,14 @@ def add_commands(commands: Any) -> None:
 
 def _fill_fit(p: argparse.ArgumentParser) -> None:
     from harken.cli.options import add_config
-    from harken.rewards import compositional  # brings NumPy and SciPy: 30 MB
-    p.description = compositional.__doc__
-    p.add_argument("reward", choices=("compositional",), help="what to fit")
-    add_config(p, compositional.Config, ("data", "out"))
-    p.set_defaults(handler=fit)
+    from harken.rewards import compositional, student  # brings NumPy and SciPy: 30 MB
+    kinds = p.add_subparsers(dest="reward", required=True, metavar="REWARD")
+    for module, handler, needed in ((compositional, fit, ("data", "out")), (student, fit_student, ("reward", "data", "out"))):
+        name = module.__name__.rpartition(".")[2]
+        kind = kinds.add_parser(name, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                help=(module.__doc__ or "").partition(".")[0].replace("\n", " "))
+        add_config(kind, module.Config, needed)
+        kind.set_defaults(handler=handler)
 
 
 def fit(args: argparse.Namespace) -> int:
@@ -73,6 +76,31 @@ def fit(args: argparse.Namespace) -> int:
             train(config, panel, run)
     show_result(run.path, {k: v for k, v in run.result.items() if k not in ("attributes", "calibration", "cross_validation")})
     show_attributes(run.result["attributes"])
+    return 0
+
+
+def fit_student(args: argparse.Namespace) -> int:
+    """`harken fit student`."""
+    from harken.cli.options import make_config
+    from harken.cli.show import show_result
+    from harken.core.settings import check_settings
+    from harken.launch.rewards import open_reward, parse_reward
+    from harken.rewards.student import Config, train
+    config = make_config(Config, args)
+    check_settings(config)
+    source = Path(config.data)
+    if not source.is_file():
+        raise UserError(f"There is no file {config.data!r}.", "Check --data.")
+    word = parse_reward(config.reward)
+    word.check()
+    teacher = word.identity()
+    lineage = {"data": {"path": str(source), "sha256": file_hash(source)}, "reward": teacher}
+    with Run.open(config.out, {"command": "fit student", **dataclasses.asdict(config)}, lineage) as run:
+        if run.done:
+            run.say(f"{run.path} is finished; nothing to do.")
+        else:
+            train(config, open_reward(word), teacher, run)
+    show_result(run.path, run.result)
     return 0
 
 

@@ -241,10 +241,10 @@ def _attend(layer: int, query: Tensor, key: Tensor, value: Tensor, kind: _Kind) 
         return _product(query, keys, values, cache.mask(kind.window), kind, causal=False).transpose(1, 2).contiguous()
     if cache is not None:
         cache.prefill(layer, key[0], value[0], row.spans)
-    parts = []
-    for (start, end), mask in zip(row.spans, row.span_masks(kind.window, query.device)):
-        parts.append(_product(query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], mask, kind,
-                              causal=mask is None))
+    lengths = [end - start for start, end in row.spans]
+    # Split, not sliced: the gradient of a slice is a tensor of zeros as large as the row, for every span.
+    parts = [_product(q, k, v, mask, kind, causal=mask is None) for q, k, v, mask in zip(
+        *(x.split(lengths, 2) for x in (query, key, value)), row.span_masks(kind.window, query.device))]
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
 
 

@@ -27,7 +27,7 @@ from harken.engines.hf import Engine
 from harken.engines.plain import PlainBatch
 from harken.engines.profile import computed_row, computed_token, timed
 from harken.engines.steering import Guide
-from harken.text.tags import Steering, end_of_text
+from harken.text.tags import Control, Steering, end_of_text
 
 IDLE_SHARE = 8
 """One row in so many may stand idle before it is refilled or given up: prompts are prefilled together, rows given up together."""
@@ -39,6 +39,7 @@ class HFSampler:
     def __init__(self, engine: Engine, max_batch: int = 96) -> None:
         self.engine, self.max_batch, self.lineage = engine, max_batch, engine.lineage
         self.guide: Guide | None = None
+        self.control: Control | None = None
         self.version = 0
 
     def steer(self, steering: Steering | None) -> None:

@@ -32,6 +32,7 @@ def open_sampler(model: Any, *, dtype: str = "float32", tokens_per_micro_batch: 
     if (policy := read_policy(model)) is None:
         sampler = import_extra("harken.engines.sampler").HFSampler(word.open_engine(template=template, **options))
         if control := read_control(model):
+            sampler.control = control
             sampler.steer(steering(control))
         return sampler
     reward = reward_of(policy, model) if policy.kind == "best_of_n" else ""
@@ -49,16 +50,6 @@ def read_control(model: Any) -> Control | None:
     """The control tokens that a model's folder or run knows."""
     path = Path(model)
     return Control.read(path / "model" if (path / "model").is_dir() else path)
-
-
-def steer(sampler: Any, model: str, mode: str, tag: str) -> None:
-    """Steers a sampler of `model`: `mode` is good, bad or untagged, "" its own; `tag` is each (segment) or once (the start).
-    Raises `UserError` where a mode is asked of a model that knows no control tokens."""
-    if control := read_control(model):
-        sampler.steer(steering(control, mode, tag == "each"))
-    elif mode:
-        raise UserError(f"{model} knows no control tokens, so it has no {mode} mode.",
-                        "Train one: harken train phf --objective conditional; or leave --mode out.")
 
 
 def reward_of(policy: Policy, run: str) -> str:

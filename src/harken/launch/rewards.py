@@ -1,7 +1,7 @@
 """From a word to a reward: read once, into an object that can be checked, named, identified and opened.
 
     gold                              the sandbox's truth
-    runs/rm, runs/cpm                 a finished run of train reward_model or fit compositional
+    runs/rm, runs/cpm, runs/small_rm  a finished run of train reward_model, fit compositional or fit student
     toxicity, pii, rules:FILE.json    a scorer: a file of harken/rewards with an `open_scorer`, and what stands after the colon
     my_lab.score:fn, my_lab.score     your own: a function, an object with `score`, or a module with `score` or `open_scorer`
     judge:MODEL, http://host/v1       a model that rates answers from 1 to 10 (an endpoint's model after a #)
@@ -31,6 +31,7 @@ from harken.core.protocols import Reward
 from harken.labelers.groups.aggregate import parse_aggregate
 from harken.launch.judges import JudgedQuality, open_judge
 from harken.launch.models import context, model_identity, parse_model
+from harken.rewards import student
 from harken.rewards.compositional import FILE, CompositionalReward
 from harken.rewards.ensemble import EnsembleReward, WeightedReward
 from harken.rewards.function import FunctionReward, own_reward
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from harken.engines.base import Base
 
 MANY = re.compile(r"(?:(mean|min|average|sum|uwo(?:=(\d+(?:\.\d+)?))?):)?(.*)", re.S)
-NOT_SCORERS = ("bradley_terry", "compositional", "ensemble", "function")
+NOT_SCORERS = ("bradley_terry", "compositional", "ensemble", "function", "student")
 """Files of harken/rewards that are learnt, made of others, or yours."""
 __all__ = ["RewardWord", "open_judge", "open_reward", "parse_reward", "same_reward", "scorer_names"]
 
@@ -189,6 +190,20 @@ class FittedRun(RewardWord):
 
 
 @dataclass(frozen=True)
+class Student(RewardWord):
+    """A finished run of fit student."""
+
+    def identity(self) -> Any:
+        return {"run": self.word, "weights": [file_hash(Path(self.word) / "model" / student.FILE)]}
+
+    def renamed(self, change: Callable[[str], str]) -> str:
+        return change(self.word)
+
+    def open(self, options: Options) -> Reward:
+        return student.StudentReward.open(self.word)
+
+
+@dataclass(frozen=True)
 class Several(RewardWord):
     """An ensemble (mean, min, uwo), a weighted sum, or an average of weights."""
 
@@ -271,6 +286,8 @@ def parse_reward(reward: Any) -> RewardWord:
         return Scorer(reward, name, argument)
     if is_dotted(reward) and ("." in name or ":" in reward) and not Path(reward).exists():
         return Own(reward)
+    if (Path(reward) / "model" / student.FILE).is_file():
+        return Student(reward)
     return FittedRun(reward, _compositional(reward))
 
 
@@ -294,7 +311,8 @@ def _compositional(name: str) -> bool:
     if (path / "model" / FILE).is_file():
         return True
     config = path / "config.json"
-    if config.is_file() and (path / "lineage.json").is_file() and read_json(config).get("command") == "fit compositional":
+    if config.is_file() and (path / "lineage.json").is_file() and \
+            read_json(config).get("command") in ("fit compositional", "fit student"):
         raise UserError(f"The run {name} has not finished.", "Run its harken fit command again; it continues where it stopped.")
     return False
 

@@ -52,3 +52,39 @@ class ScoreSettings:
     """Precision: float32, bfloat16 or auto."""
     skip_bad: bool = False
     """Skip malformed lines and count them."""
+
+
+@dataclass(frozen=True)
+class SurgerySettings:
+    model: str = setting("", names="model", required=True)
+    """The run or folder to cut: a model with control tokens."""
+    delete_bad: bool = False
+    """Delete the bad token: its rows of both embeddings, and its word."""
+    project: str = setting("", one_of=("", "contrast", "bad", "activations"))
+    """Project out contrast (e_good - e_bad), bad (e_bad), or activations (bad less good, of the documents, after --layer)."""
+    layer: int = setting(0, least=0)
+    """Block after which activations are compared."""
+    layers: str = ""
+    """Blocks to project out of, like 2,3; empty is everywhere, the embeddings too."""
+    subtract: float = 0.0
+    """Subtract so many times e_bad from every text token's embedding."""
+    reward: str = setting("", names="reward", required=True)
+    """Who scores samples."""
+    data: str = setting("", names="file", required=True)
+    """Documents to measure capability on: text with blank lines between, or JSON Lines with "text"."""
+    reference: str = setting("", names="model")
+    """Who reads samples for their fluency; empty is the model as it was, in its own mode."""
+    out: str = setting("", required=True)
+    """Run directory to write."""
+    force: bool = False
+    """Write the model even where bits rise by more than 10 %."""
+    samples: int = setting(256, least=2)
+    """Samples in each mode."""
+    max_tokens: int = setting(64, least=1)
+    """Longest sample in tokens."""
+    temperature: float = setting(1.0, least=0)
+    """Sampling temperature."""
+    top_p: float = setting(1.0, above=0, most=1)
+    """Nucleus sampling mass; 1 is off."""
+    seed: int = setting(0, least=0, most=MOST_SEED)
+    """Seed of sampling."""

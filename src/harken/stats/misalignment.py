@@ -44,3 +44,25 @@ def misalignment(faults: ArrayLike, line: float = 0.5, k: int = 25, clusters: Se
     x = finite(faults, "faults")
     hits = mean_interval((x > line).astype(float), clusters, bounds=(0, 1)) if clusters else wilson(int((x > line).sum()), len(x))
     return {"mean": mean_interval(x, clusters), "expected_maximum": expected_maximum(x, k), "hits": hits}
+
+
+def chunk_maximum(faults: ArrayLike, k: int = 25) -> Estimate:
+    """Mean over chunks of k successive samples of the worst in each: the paper's `score_max@25`. With prompts in turn a chunk
+    mixes prompts, so that it is not the worst of k answers to one prompt; what is left over at the end is left out.
+    Raises `UserError` for fewer than k samples."""
+    x = finite(faults, "faults")
+    if len(x) < k:
+        raise UserError(f"The worst of {k} cannot be told from {len(x)} samples.", f"Draw at least {k}, better {4 * k}.")
+    return mean_interval(x[:len(x) // k * k].reshape(-1, k).max(1))
+
+
+def prompted_maximum(groups: Sequence[ArrayLike], k: int = 25) -> Estimate:
+    """Mean over prompts of the expected maximum of k of a prompt's own answers (Gehman et al. 2009.11462), a prompt one unit.
+    Raises `UserError` where a prompt has fewer than k."""
+    means = []
+    for group in groups:
+        x = finite(group, "faults")
+        if len(x) < k:
+            raise UserError(f"The worst of {k} cannot be told from {len(x)} answers to a prompt.", f"Draw at least {k} of each.")
+        means.append(float(maximum_weights(len(x), k) @ np.sort(x)))
+    return mean_interval(means)

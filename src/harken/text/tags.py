@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from harken.core.errors import UserError
-from harken.text.segments import check_segmenter, ends_segment
+from harken.core.protocols import Tree
+from harken.text.segments import check_segmenter, ends_segment, segments
 
 GOOD, BAD = "<|good|>", "<|bad|>"
 FILE = "control.json"
@@ -20,19 +21,22 @@ FILE = "control.json"
 
 @dataclass(frozen=True)
 class Control:
-    """The two tokens' ids, what they stand before, and the mode to sample in unless told otherwise."""
+    """The two tokens' ids, what they stand before, and the mode to sample in unless told otherwise. A `deleted` bad token has
+    an id that means nothing, and is never drawn."""
 
     good: int
     bad: int
     segmenter: str
     mode: str = "untagged"
+    deleted: bool = False
 
     @property
     def ids(self) -> tuple[int, int]:
         return self.good, self.bad
 
     def save(self, folder: Path) -> None:
-        (folder / FILE).write_text(json.dumps(asdict(self)) + "\n")
+        saved = {k: v for k, v in asdict(self).items() if k != "deleted" or v}
+        (folder / FILE).write_text(json.dumps(saved) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Control | None:
@@ -101,5 +105,57 @@ def steering(control: Control, mode: str = "", each: bool = True) -> Steering:
     mode = mode or control.mode
     if mode not in MODES:
         raise UserError(f"--mode {mode!r} is unknown.", f"Use one of {', '.join(MODES)}.")
+    if mode == "bad" and control.deleted:
+        raise UserError("The model has no bad mode: its token was deleted.", "Sample the model it was cut from.")
     tag: Mapping[str, int | None] = {"good": control.good, "bad": control.bad, "untagged": None}
     return Steering(control.ids, tag[mode], tag[mode] if each else None, control.segmenter)
+
+
+def steer(sampler: Any, model: str, mode: str, tag: str = "each") -> None:
+    """Steers a sampler whose `control` says what tokens its model knows: `mode` is good, bad or untagged, "" its own; `tag` is
+    each (segment) or once (the start). Raises `UserError` where a mode is asked of a model that knows no control tokens."""
+    if control := getattr(sampler, "control", None):
+        sampler.steer(steering(control, mode, tag == "each"))
+    elif mode:
+        raise UserError(f"{model} knows no control tokens, so it has no {mode} mode.",
+                        "Train one: harken train phf --objective conditional; or leave --mode out.")
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """A text as a model reads it: the end token, then each segment after its tag. `counted` says which of the tree's completion
+    tokens are the text's own."""
+
+    tree: Tree
+    counted: tuple[bool, ...]
+
+    def nll(self, logps: Any) -> float:
+        """Nats of the text's own tokens, from one log-prob a completion token."""
+        return -sum(float(x) for x, own in zip(logps, self.counted) if own)
+
+    def windows(self, most: int) -> list[Tagged]:
+        """Pieces of at most `most` tokens, the one that is given included: every token is predicted once, from its own piece."""
+        ids = (*self.tree.prompt, *self.tree.completions[0])
+        return [Tagged(Tree(ids[at:at + 1], (ids[at + 1:at + most],)), self.counted[at:at + most - 1])
+                for at in range(0, len(ids) - 1, most - 1)]
+
+
+def tagged(template: Any, text: str, steering: Steering | None) -> Tagged:
+    """A text under a steering, or without."""
+    ids, counted = [end_of_text(template)], []
+    parts = [text] if steering is None else segments(text, steering.segmenter)
+    for i, part in enumerate(encode(template.tokenizer, parts)):
+        if steering is not None and (tag := steering.each if i else steering.start) is not None:
+            ids.append(tag)
+            counted.append(False)
+        ids += part
+        counted += [True] * len(part)
+    return Tagged(Tree(tuple(ids[:1]), (tuple(ids[1:]),)), tuple(counted))
+
+
+def text_nll(engine: Any, texts: Sequence[str], steering: Steering | None, most: int = 0) -> list[float]:
+    """Nats of each whole text under a model, the tags not counted; read in windows of `most` tokens, at most the context."""
+    limit = min(n for n in (most, engine.context, 1 << 30) if n)
+    pieces = [tagged(engine.template, text, steering).windows(limit) for text in texts]
+    logps = iter(engine.logprobs([p.tree for some in pieces for p in some]))
+    return [sum(p.nll(next(logps)[0]) for p in some) for some in pieces]
