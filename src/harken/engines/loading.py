@@ -295,11 +295,11 @@ def _no_bar() -> Iterator[None]:
     if bar is None or sys.stderr.isatty():
         yield
         return
-    reader.tqdm = partial(bar, disable=True)
+    setattr(reader, "tqdm", partial(bar, disable=True))  # noqa: B010  it is not exported
     try:
         yield
     finally:
-        reader.tqdm = bar
+        setattr(reader, "tqdm", bar)  # noqa: B010
 
 
 def _gguf(file: Path) -> Loaded:
