@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args
 
 from harken.core.errors import UserError
-from harken.core.records import Choice, Demonstration, Judgment, Prompt
+from harken.core.records import Choice, Demonstration, Judgment, Prompt, number_of
 from harken.store.parsing import Array, BadLine, Decoder, Rows, lines
 from harken.store.shapes import Adapter, Found, Kind, Record, kind_of, read_row
 from harken.store.shapes.fields import Row
@@ -253,7 +253,9 @@ class Reader:
 
 def as_judgment(record: Record, row: Mapping[str, Any]) -> Judgment | Prompt:
     """A record as a judgment, or the prompt that it is."""
-    told = {name: row[name] for name in ("form_version", "instruction_hash") if isinstance(row.get(name), str)}
+    told: dict[str, Any] = {n: row[n] for n in ("form_version", "instruction_hash") if isinstance(row.get(n), str)}
+    if "form_version" in told:
+        told |= {"seconds": number_of(row.get("seconds"), "seconds"), "order": _order(row.get("shown_order"))}
     if isinstance(record, Prompt):
         if not isinstance(row.get("labeler"), str):
             return record
@@ -266,6 +268,15 @@ def as_judgment(record: Record, row: Mapping[str, Any]) -> Judgment | Prompt:
         payload = {"completion": record.completion} | ({} if record.weight is None else {"weight": record.weight})
         return Judgment(record.prompt, "demonstration", payload, record.labeler, record.group, **told)
     return Judgment(record.prompt, record.kind, record.payload, record.labeler, record.group, **told)
+
+
+def _order(value: Any) -> tuple[int, ...] | None:
+    """The order in which completions were shown, where an export says it."""
+    if value is None:
+        return None
+    if not isinstance(value, list) or sorted(value, key=str) != list(range(len(value))):
+        raise ValueError('"shown_order" must name each completion once, from 0')
+    return tuple(value)
 
 
 def read(path: str | Path, kind: Kind | None = None, *, skip_bad: bool = False, **options: Any) -> Loaded[Record]:

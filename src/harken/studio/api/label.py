@@ -44,7 +44,7 @@ TASK: Schema = obj({
 NEXT: Schema = obj({"count": integer(1, 5), "have": array(ID, 0, 50)}, optional=("have",))
 TASKS: Schema = obj({
     "tasks": array(TASK, 0, 5), "retry_after": nullable(integer()), "progress": obj({"done_by_me": integer(), "open": integer()}),
-    "status": enum("ok", "empty", "finished", "limit", "waiting", "not_qualified", "paused")})
+    "status": enum("ok", "empty", "answered", "finished", "limit", "waiting", "not_qualified", "paused")})
 SUBMIT: Schema = obj({"client_id": UUID, "answer": ANY_ANSWER, "seconds": nullable(number(0, 10**6)), "form_version": text(64),
                       "instruction_hash": nullable(text(64)), "next": NEXT}, optional=("next", "seconds"))
 RECEIPT: Schema = obj({

@@ -6,7 +6,7 @@ import secrets
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 
 from harken.store.events import stamp
 from harken.store.schema import judgments, prompts
@@ -186,8 +186,8 @@ _answers = select(judgments, retractions.c.reason).outerjoin(retractions, retrac
 @operation("GET", "/api/items/{item}", "reader", summary="An item with all its answers and what happened to it",
            answer=obj({**ITEM_ROW["properties"], "project": ID, "body": mapping(ANY, 20), "messages": nullable(ANY),
                        "answers": array(ANSWER, 0, 10_000),
-                       "events": array(obj({"event": ID, "kind": text(40), "user": nullable(ID), "at": TIME,
-                                            "body": mapping(ANY, 40)}), 0, 500)}))
+                       "events": array(obj({"event": ID, "kind": text(40), "user": nullable(ID), "judgment": nullable(ID),
+                                            "at": TIME, "body": mapping(ANY, 40)}), 0, 500)}))
 def get_item(call: Call) -> Json:
     query = select(items, prompts.c.body.label("asked")).outerjoin(prompts, items.c.prompt_key == prompts.c.key)
     row = call.tx.execute(query.where(items.c.id == call.path["item"])).first()
@@ -198,7 +198,8 @@ def get_item(call: Call) -> Json:
     asked = row.asked["prompt"] if row.asked else None
     return {**item_json(row), "project": row.project_id, "body": row.body, "answers": [answer_json(a) for a in given],
             "messages": [{"role": "user", "content": asked}] if isinstance(asked, str) else asked,
-            "events": [{"event": e.seq, "kind": e.kind, "user": e.user_id, "at": e.created_at, "body": e.body} for e in happened]}
+            "events": [{"event": e.seq, "kind": e.kind, "user": e.user_id, "judgment": e.judgment_seq, "at": e.created_at,
+                        "body": e.body} for e in happened]}
 
 
 @operation("PATCH", "/api/items/{item}", "lead", summary="Set an item aside, open it again, change its overlap or warnings",
@@ -233,12 +234,13 @@ def list_judgments(call: Call) -> Json:
 def get_progress(call: Call) -> Json:
     project = find_project(call.tx, call.path["project"])
     c = items.c
-    own = (c.project_id == project.id) & (c.role == "task")
-    row = call.tx.execute(select(func.sum(c.done), func.sum(c.wanted), func.sum(c.held),
+    own, asked = (c.project_id == project.id) & (c.role == "task"), c.state != "set_aside"
+    row = call.tx.execute(select(func.sum(c.done).filter(asked), func.sum(c.wanted).filter(asked), func.sum(c.held),
                                  func.count().filter(c.state == "set_aside"), func.count().filter(c.flags > 0)).where(own)).one()
     hour = stamp(call.now - timedelta(hours=1))
     last = call.tx.execute(select(func.count()).select_from(events).where(
-        events.c.project_id == project.id, events.c.kind == "submit", events.c.created_at > hour)).scalar()
+        events.c.project_id == project.id, events.c.kind == "submit", events.c.created_at > hour,
+        ~exists().where(retractions.c.judgment_seq == events.c.judgment_seq))).scalar()
     people = call.tx.execute(select(members, users.c.name).join(users, users.c.id == members.c.user_id).where(
         members.c.project_id == project.id).order_by(members.c.user_id))
     return {"items_total": project.items_total, "items_done": project.items_done, "answers": row[0] or 0,

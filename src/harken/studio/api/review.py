@@ -1,6 +1,7 @@
-"""The API's operation for what a lead makes of a disagreement: a slip, an unclear guideline, or different values.
+"""The API's operations for what a lead makes of answers: what a disagreement is, and which answer shall not count.
 
-Every label stays as it was given (F16). The reading, and the order that the lead would give, are an event of the item.
+Every label stays as it was given (F16). The reading, and the order that the lead would give, are an event of the item; an
+answer set aside is a retraction with a reason.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from harken.store.studio_schema import events as event_table
 from harken.store.studio_schema import items
 from harken.studio.api.declare import operation
 from harken.studio.work.leases import find_item
+from harken.studio.work.set_aside import accept_answer, set_answer_aside
 from harken.web.errors import ApiError, not_found
 from harken.web.json_schema import ID, array, enum, integer, nullable, obj, text
 from harken.web.operations import Call, Json
@@ -35,6 +37,15 @@ def adjudicate(call: Call) -> Json:
     body = {"reading": call.body["reading"], "ranks": ranks, "note": call.body.get("note", "")}
     return {"event": events.add(call.tx, "adjudicate", call.now, user_id=call.user.id, project_id=item.project_id,
                                 item_id=item.id, body=body)}
+
+
+@operation("PATCH", "/api/judgments/{judgment}", "lead", summary="Set one answer aside, with a reason, or let it count again",
+           body=obj({"state": enum("set_aside", "accepted"), "reason": text(2000, 1)}),
+           answer=obj({"judgment": ID, "state": enum("set_aside", "accepted")}), errors=(409,), writes=True)
+def change_answer(call: Call) -> Json:
+    change = set_answer_aside if call.body["state"] == "set_aside" else accept_answer
+    change(call.tx, call.path["judgment"], call.body["reason"], call.now, call.user.id)
+    return {"judgment": call.path["judgment"], "state": call.body["state"]}
 
 
 def readings(tx: Connection, project: int) -> dict[int, str]:
