@@ -26,7 +26,7 @@ from harken.store.streams import FOREIGN, WANTED, explained, is_western, recoded
 from harken.store.tables import HUB_ID, arrow, delimiter_of, excel, folder, hub, text_table
 from harken.store.writing import check_out, json_line, write_atomically, write_jsonl, write_table, write_text
 
-__all__ = ["KINDS", "UNPACKED", "Kind", "Loaded", "Reader", "check_out", "file_hash", "json_line", "read", "read_comparisons",
+__all__ = ["KINDS", "UNPACKED", "Kind", "Loaded", "Reader", "check_out", "file_hash", "json_line", "raw_rows", "read", "read_comparisons",
            "read_demonstrations", "read_prompts", "read_rows", "write_atomically", "write_jsonl", "write_table", "write_text"]
 
 R = TypeVar("R", bound=Record, covariant=True)
@@ -297,6 +297,22 @@ def read_rows(path: str | Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             action = error.action or "Correct it, or take the line out."
             raise UserError(f"{path}, {reader.unit} {line}: {error}.", action) from None
         yield line, row
+
+
+def raw_rows(path: Path, *, unpacked_limit: int, notes: Counter[str] | None = None) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every row of a file with the place it stands at (`FILE, line 3`), whatever its fields are; `notes` counts what is worth
+    saying of the file. Raises UserError at a malformed row."""
+    reader = Reader(path, unpacked_limit=unpacked_limit)
+    for line, raw in reader._rows():
+        where = f"{path}, {reader.unit} {line}"
+        try:
+            row = reader._row(raw)
+        except BadLine as error:
+            action = error.action if error.action and "--" not in error.action else "Correct it; none was added."
+            raise UserError(f"{where}: {error}.", action) from None
+        yield where, row
+    if notes is not None:
+        notes.update(reader.notes)
 
 
 def read_comparisons(path: str | Path, skip_bad: bool = False, **options: Any) -> Loaded[Choice]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from starlette.exceptions import HTTPException
 from harken.core.errors import UserError
 from harken.store.connection import StorageError
 
+ADDRESS = re.compile(r"\w+(?:\+\w+)?://\S+|/\S+")
+"""A database's address or path in a message: the log has it, labelers need not see where the studio keeps its data."""
 log = logging.getLogger("harken.studio")
 
 CODES: dict[int, tuple[str, ...]] = {
@@ -52,7 +55,8 @@ def as_api_error(error: Exception) -> ApiError:
         return error
     if isinstance(error, StorageError):
         log.error("storage: %s", error.fact)
-        return ApiError("storage", error.fact, "Nothing was stored. Your text is still here; try again in a moment.",
+        fact = ADDRESS.sub("The studio's database", error.fact)
+        return ApiError("storage", fact, "Nothing was stored. Your text is still here; try again in a moment.",
                         retry_after=5)
     if isinstance(error, UserError):
         return ApiError.of(error)

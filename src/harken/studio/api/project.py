@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import exists, func, select
 
+from harken.core.records import content_hash
 from harken.store.events import stamp
 from harken.store.schema import judgments, prompts
 from harken.store.studio_schema import events, forms, instructions, items, members, projects, retractions, users
@@ -23,16 +25,20 @@ from harken.web.json_schema import ANY, BOOLEAN, ID, TIME, Schema, array, either
 from harken.web.operations import PAGE, Call, Json, after, limit_of, page_of, paged
 
 WORDING: Schema = either(obj({"preset": enum(*PRESETS)}), obj({"text": text(100_000, 1)}))
+SEEN = {"seen": text(64)}
+"""The version that the caller looked at: a change of another one is refused, so that two leads do not undo each other unknowingly."""
 STATUSES = ("open", "paused", "closed")
 NEW: Schema = obj({"name": text(200, 1), "kind": enum(*KINDS), "purpose": enum("train", "eval"), "instructions": WORDING,
                    "seed": integer(), **FIELDS}, optional=("purpose", "instructions", "seed", *FIELDS))
-CHANGE: Schema = obj({"name": text(200, 1), "status": enum(*STATUSES), **FIELDS}, optional=("name", "status", *FIELDS))
+CHANGE: Schema = obj({"name": text(200, 1), "status": enum(*STATUSES), **FIELDS, **SEEN},
+                     optional=("name", "status", *FIELDS, *SEEN))
 MINE: Schema = obj({"state": enum("member", "screening", "waiting", "qualified", "not_qualified"), "done": integer(),
                     "today": integer(), "daily_limit": nullable(integer())})
 PROJECT: Schema = obj({
     "id": ID, "name": text(200), "kind": enum(*KINDS), "purpose": enum("train", "eval"), "status": enum(*STATUSES), "form": FORM,
     "instructions": obj({"hash": text(64), "version": integer(1), "preset": nullable(text(20)), "text": text(100_000)}),
-    "items_total": integer(), "items_done": integer(), "my": nullable(MINE), "settings": nullable(mapping(ANY, 40))})
+    "items_total": integer(), "items_done": integer(), "my": nullable(MINE), "settings": nullable(mapping(ANY, 40)),
+    "revision": text(64)})
 LISTED: Schema = obj({"id": ID, "name": text(200), "kind": enum(*KINDS), "purpose": enum("train", "eval"),
                       "status": enum(*STATUSES), "items_total": integer(), "items_done": integer(), "my": nullable(MINE)})
 ITEM_STATES = ("open", "done", "set_aside")
@@ -41,7 +47,20 @@ ITEM_ROW: Schema = obj({
     "prompt": nullable(text(300)), "wanted": integer(), "done": integer(), "held": integer(), "skips": integer(),
     "flags": integer(),
     "warnings": array(enum(*CATEGORIES)), "names_its_maker": BOOLEAN})
-ADDED: Schema = obj({"added": integer(), "already": integer(), "names_its_maker": integer(), "repeats_an_answer": integer()})
+ADDED: Schema = obj({"added": integer(), "already": integer(), "names_its_maker": integer(), "repeats_an_answer": integer(),
+                     "notes": array(text(500))}, optional=("notes",))
+
+
+def revision(project: Any) -> str:
+    """Names a project's name, state and settings as they are."""
+    return content_hash([project.name, project.status, project.settings])[:16]
+
+
+def check_seen(call: Call, now: str, what: str) -> None:
+    """Refuses a change of something that another lead changed since the caller looked at it."""
+    if call.body.get("seen", now) != now:
+        raise ApiError("conflict", f"Somebody else changed the {what} since you opened this page.",
+                       "Copy what you wrote, reload the page, and put it in again.")
 
 
 def list_json(call: Call, project: Any) -> Json:
@@ -64,7 +83,7 @@ def project_json(call: Call, project: Any) -> Json:
     wording = call.tx.execute(select(instructions).where(instructions.c.hash == project.instruction_hash)).one()
     form = call.tx.execute(select(forms.c.body).where(forms.c.version == project.form_version)).scalar_one()
     settings = None if call.user.role == "labeler" else Settings.from_json(project.settings).to_json()
-    return {**list_json(call, project), "form": form, "settings": settings,
+    return {**list_json(call, project), "form": form, "settings": settings, "revision": revision(project),
             "instructions": {"hash": wording.hash, "version": project.instruction_version, "preset": wording.preset,
                              "text": wording.text}}
 
@@ -98,21 +117,42 @@ def create_project(call: Call) -> Json:
 @operation("PATCH", "/api/projects/{project}", "lead", summary="Change a project's name, status or settings", body=CHANGE,
            answer=PROJECT, errors=(409,), writes=True)
 def change_project(call: Call) -> Json:
-    work.change_project(call.tx, call.path["project"], call.body, call.now, call.user.id)
+    check_seen(call, revision(find_project(call.tx, call.path["project"])), "settings")
+    changes = {k: v for k, v in call.body.items() if k != "seen"}
+    work.change_project(call.tx, call.path["project"], changes, call.now, call.user.id)
     return project_json(call, find_project(call.tx, call.path["project"]))
 
 
-@operation("PUT", "/api/projects/{project}/instructions", "lead", summary="New instructions: a new version", body=WORDING,
-           answer=PROJECT, writes=True)
+@operation("PUT", "/api/projects/{project}/instructions", "lead", summary="New instructions: a new version",
+           body=either(*[obj({**s["properties"], **SEEN}, optional=tuple(SEEN)) for s in WORDING["anyOf"]]), answer=PROJECT,
+           errors=(409,), writes=True)
 def set_instructions(call: Call) -> Json:
+    check_seen(call, find_project(call.tx, call.path["project"]).instruction_hash, "instructions")
     work.set_instructions(call.tx, call.path["project"], call.body, call.now, call.user.id)
     return project_json(call, find_project(call.tx, call.path["project"]))
 
 
+@operation("GET", "/api/projects/{project}/instructions", "reader", summary="Every wording so far, the newest first",
+           answer=obj({"items": array(obj({"hash": text(64), "text": text(100_000), "at": TIME, "by": nullable(text(200))}))}))
+def list_instructions(call: Call) -> Json:
+    find_project(call.tx, call.path["project"])
+    query = (select(events.c.body, events.c.created_at, users.c.name).outerjoin(users, users.c.id == events.c.user_id)
+             .where(events.c.project_id == call.path["project"], events.c.kind.in_(("project", "instructions")))
+             .order_by(events.c.seq.desc()))
+    made = [(row.body.get("hash"), row) for row in call.tx.execute(query)]
+    known = {row.hash: row.text for row in call.tx.execute(select(instructions).where(
+        instructions.c.hash.in_([digest for digest, _ in made if digest])))}
+    return {"items": [{"hash": digest, "text": known[digest], "at": row.created_at, "by": row.name}
+                      for digest, row in made if digest in known]}
+
+
 @operation("PUT", "/api/projects/{project}/form", "lead", summary="Another form: a new version; old answers keep theirs",
-           body={**FORM, "required": [f for f in FORM["required"] if f != "version"]}, answer=PROJECT, writes=True)
+           body={**FORM, "properties": FORM["properties"] | SEEN, "required": [f for f in FORM["required"] if f != "version"]},
+           answer=PROJECT, errors=(409,), writes=True)
 def set_form(call: Call) -> Json:
-    work.set_form(call.tx, call.path["project"], call.body, call.now, call.user.id)
+    check_seen(call, find_project(call.tx, call.path["project"]).form_version, "form")
+    form = {k: v for k, v in call.body.items() if k != "seen"}
+    work.set_form(call.tx, call.path["project"], form, call.now, call.user.id)
     return project_json(call, find_project(call.tx, call.path["project"]))
 
 
@@ -142,7 +182,9 @@ def add_items(call: Call) -> Json:
            answer=ADDED, writes=True, ndjson="in")
 def import_items(call: Call) -> Json:
     find_project(call.tx, call.path["project"])
-    return work.add_items(call.tx, call.path["project"], read_upload(call.body), call.now, call.user.id)
+    notes: Counter[str] = Counter()
+    added = work.add_items(call.tx, call.path["project"], read_upload(call.body, notes), call.now, call.user.id)
+    return {**added, "notes": [note.replace(", or name the encoding with --encoding", "") for note in notes]}
 
 
 @operation("GET", "/api/projects/{project}/items", "reader", summary="A project's items", answer=page_of(ITEM_ROW),
