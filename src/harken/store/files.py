@@ -26,8 +26,9 @@ from harken.store.streams import FOREIGN, WANTED, explained, is_western, recoded
 from harken.store.tables import HUB_ID, arrow, delimiter_of, excel, folder, hub, text_table
 from harken.store.writing import check_out, json_line, write_atomically, write_jsonl, write_table, write_text
 
-__all__ = ["KINDS", "UNPACKED", "Kind", "Loaded", "Reader", "check_out", "file_hash", "json_line", "raw_rows", "read", "read_comparisons",
-           "read_demonstrations", "read_prompts", "read_rows", "write_atomically", "write_jsonl", "write_table", "write_text"]
+__all__ = ["KINDS", "UNPACKED", "Kind", "Loaded", "Reader", "check_out", "file_hash", "json_line", "raw_rows", "read",
+           "read_comparisons", "read_demonstrations", "read_prompts", "read_rows", "write_atomically", "write_jsonl",
+           "write_table", "write_text"]
 
 R = TypeVar("R", bound=Record, covariant=True)
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -13,7 +13,7 @@ from harken.store.studio_schema import assignments, items, users
 from harken.store.studio_schema import events as event_table
 from harken.studio.api.declare import operation
 from harken.studio.work.leases import find_item, find_project, let_go
-from harken.studio.work.set_aside import accept_answer, set_answer_aside
+from harken.studio.work.set_aside import set_answer_aside
 from harken.web.errors import ApiError, not_found
 from harken.web.json_schema import BOOLEAN, ID, TIME, array, enum, integer, nullable, obj, text
 from harken.web.operations import Call, Json
@@ -39,13 +39,12 @@ def adjudicate(call: Call) -> Json:
                                 item_id=item.id, body=body)}
 
 
-@operation("PATCH", "/api/judgments/{judgment}", "lead", summary="Set one answer aside, with a reason, or let it count again",
-           body=obj({"state": enum("set_aside", "accepted"), "reason": text(2000, 1)}),
-           answer=obj({"judgment": ID, "state": enum("set_aside", "accepted")}), errors=(409,), writes=True)
+@operation("PATCH", "/api/judgments/{judgment}", "lead", summary="Set one answer aside, with a reason: it counts no more",
+           body=obj({"state": enum("set_aside"), "reason": text(2000, 1)}),
+           answer=obj({"judgment": ID, "state": enum("set_aside")}), errors=(409,), writes=True)
 def change_answer(call: Call) -> Json:
-    change = set_answer_aside if call.body["state"] == "set_aside" else accept_answer
-    change(call.tx, call.path["judgment"], call.body["reason"], call.now, call.user.id)
-    return {"judgment": call.path["judgment"], "state": call.body["state"]}
+    set_answer_aside(call.tx, call.path["judgment"], call.body["reason"], call.now, call.user.id)
+    return {"judgment": call.path["judgment"], "state": "set_aside"}
 
 
 @operation("GET", "/api/projects/{project}/held", "reader", summary="Who holds which items, and until when",

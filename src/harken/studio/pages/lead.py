@@ -222,7 +222,8 @@ def _listed(tx: Connection, project: int, query: Any, insight: Insight) -> tuple
         e = events.c
         within = e.project_id == project, e.kind == "submit", e.created_at >= start, e.created_at < end
         where.append(c.id.in_(select(e.item_id).where(*within)))
-        title = f"Answered from {start[:16].replace('T', ' ')}" + (f" to {end[:16].replace('T', ' ')}" if len(end) > 1 else "") + " UTC"
+        title = f"Answered from {start[:16].replace('T', ' ')}"
+        title += (f" to {end[:16].replace('T', ' ')}" if len(end) > 1 else "") + " UTC"
     ask = (select(items, prompts.c.body.label("asked")).outerjoin(prompts, c.prompt_key == prompts.c.key)
            .where(*where).order_by(c.id))
     rows = [item_json(row) for row in tx.execute(ask.limit(SHOWN + 1))]

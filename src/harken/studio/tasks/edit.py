@@ -23,12 +23,12 @@ class Edit(WritingTask):
                   {"original": "Blu.", "completion": "Blue."})
 
     def answer(self, form: Json, k: int) -> tuple[dict[str, Schema], tuple[str, ...]]:
-        return {"text": text(LONGEST, 1)}, ()
+        return {"text": text(LONGEST + form["text"]["max_chars"], 1)}, ()
 
     def read(self, form: Json, texts: Sequence[str], order: Sequence[int], answer: Json) -> Json:
         """Unchanged text is a demonstration alone: it was good as it was. A long original may stay as long as it is."""
         original, edited = texts[0], self.written(answer)
-        most = max(form["text"]["max_chars"], len(original))
+        most = len(original) + int(form["text"]["max_chars"])
         if len(edited) > most:
             raise ApiError("bad_answer", f"The text has {len(edited):,} characters; {most:,} are allowed.", "Shorten it.")
         payload: Json = {"completion": edited, "original": original, "spans": spans(original, edited)}

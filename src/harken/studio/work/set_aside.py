@@ -1,14 +1,14 @@
-"""A lead's decision that one answer shall not count, and the way back.
+"""A lead's decision that one answer shall not count.
 
 The judgment stays stored as it was given. A retraction takes it out of figures, exports and later snapshots; its place opens
-again, so that somebody else is asked. Both steps are events with their reason.
+again, so that somebody else is asked. Like every retraction it is final, and an event with its reason.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from harken.store import events
 from harken.store.events import stamp
@@ -27,24 +27,13 @@ def set_answer_aside(tx: Connection, seq: int, reason: str, now: datetime, user_
         raise ApiError("conflict", f"Answer {seq} counts no more: {gone.replace('_', ' ')}.", "Nothing is to be done.")
     if role not in (None, "surplus"):
         raise ApiError("conflict", f"Answer {seq} is to a question of another kind ({role}): it is in no export.")
-    event = _event(tx, seq, "set_aside", item, reason, now, user_id)
+    project = None if item is None else find_item(tx, item).project_id
+    event = events.add(tx, "set_aside", now, user_id=user_id, project_id=project, item_id=item, judgment_seq=seq,
+                       body={"reason": reason})
     tx.execute(insert(retractions), {"judgment_seq": seq, "reason": REASON, "created_at": stamp(now)})
     if item is not None and role is None:
         tx.execute(update(assignments).where(assignments.c.judgment_seq == seq).values(counted=False))
         count(tx, find_item(tx, item), done=-1, reopened=event)
-
-
-def accept_answer(tx: Connection, seq: int, reason: str, now: datetime, user_id: int | None = None) -> None:
-    """Lets an answer count again that was set aside. An item whose place was filled meanwhile has one answer more."""
-    role, item, gone = _stored(tx, seq)
-    if gone != REASON:
-        raise ApiError("conflict", f"Answer {seq} was not set aside.", "Reload the page.")
-    _event(tx, seq, "accept", item, reason, now, user_id)
-    tx.execute(delete(retractions).where(retractions.c.judgment_seq == seq))
-    if item is not None and role is None:
-        tx.execute(update(assignments).where(assignments.c.judgment_seq == seq).values(counted=True))
-        row = find_item(tx, item)
-        count(tx, row, done=1, wanted=max(row.wanted, row.done + 1))
 
 
 def _stored(tx: Connection, seq: int) -> tuple[str | None, int | None, str | None]:
@@ -56,7 +45,3 @@ def _stored(tx: Connection, seq: int) -> tuple[str | None, int | None, str | Non
         raise not_found("answer")
     return row.role, row.item_id, row.reason
 
-
-def _event(tx: Connection, seq: int, kind: str, item: int | None, reason: str, now: datetime, user_id: int | None) -> int:
-    project = None if item is None else find_item(tx, item).project_id
-    return events.add(tx, kind, now, user_id=user_id, project_id=project, item_id=item, judgment_seq=seq, body={"reason": reason})
