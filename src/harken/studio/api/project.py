@@ -26,7 +26,7 @@ from harken.web.operations import PAGE, Call, Json, after, limit_of, page_of, pa
 
 WORDING: Schema = either(obj({"preset": enum(*PRESETS)}), obj({"text": text(100_000, 1)}))
 SEEN = {"seen": text(64)}
-"""The version that the caller looked at: where it is another now, the change is refused, and no lead undoes another's unawares."""
+"""The version that the caller looked at: where it is another now, the change is refused, so no lead undoes another's."""
 STATUSES = ("open", "paused", "closed")
 NEW: Schema = obj({"name": text(200, 1), "kind": enum(*KINDS), "purpose": enum("train", "eval"), "instructions": WORDING,
                    "seed": integer(), **FIELDS}, optional=("purpose", "instructions", "seed", *FIELDS))

@@ -57,12 +57,22 @@ HELD = (select(func.aggregate_strings(cast(_held.c.id, Text), literal_column("',
 """The ids of the tasks that the caller holds in a project, as one text: a claim seldom needs more of them."""
 MANY = 1000
 _zero: Any = literal_column("0")  # no parameter, so that the partial index on free places is used
-_places = (select(literal_column("1").label("one")).select_from(items)
+_at, _back = func.coalesce(members.c.cursor, 0), func.coalesce(members.c.reopened_cursor, 0)
+
+
+def _some(*conditions: Any) -> Any:
+    """How many items with a free place there are under these conditions, up to MANY."""
+    few = (select(literal_column("1").label("one")).select_from(items)
            .where(items.c.project_id == projects.c.id, items.c.role == literal_column("'task'"), items.c.free > _zero,
-                  items.c.position > func.coalesce(members.c.cursor, 0))
+                  *conditions)
            .limit(literal_column(str(MANY))).correlate(projects, members).subquery())
-AHEAD = select(func.count()).select_from(_places).scalar_subquery()
-"""How many items are still to come in a labeler's line, up to MANY: one look at an index, in the query that reads the place."""
+    return select(func.count()).select_from(few).scalar_subquery()
+
+
+AHEAD = _some(items.c.position > _at) + _some(items.c.reopened > _zero, items.c.reopened > _back, items.c.position <= _at,
+                                              ~_passed)
+"""How many items are still to come for a labeler: along the line, and freed again behind their cursor. Two looks at indexes, in
+the query that reads the place."""
 _mine_there = and_(members.c.project_id == projects.c.id, members.c.user_id == bindparam("user"))
 _member_fields = ("state", "cursor", "reopened_cursor", "repeat_cursor", "limited", "served", "done", "day", "today", "score")
 PLACE = ([projects.c[f] for f in ("id", "kind", "status", "settings", "form_version", "instruction_hash", "seed", "items_total",
