@@ -256,7 +256,7 @@ def as_judgment(record: Record, row: Mapping[str, Any]) -> Judgment | Prompt:
     """A record as a judgment, or the prompt that it is."""
     told: dict[str, Any] = {n: row[n] for n in ("form_version", "instruction_hash") if isinstance(row.get(n), str)}
     if "form_version" in told:
-        told |= {"seconds": number_of(row.get("seconds"), "seconds"), "order": _order(row.get("shown_order"))}
+        told |= {"seconds": number_of(_cell(row.get("seconds")), "seconds"), "order": _order(_cell(row.get("shown_order")))}
     if isinstance(record, Prompt):
         if not isinstance(row.get("labeler"), str):
             return record
@@ -269,6 +269,16 @@ def as_judgment(record: Record, row: Mapping[str, Any]) -> Judgment | Prompt:
         payload = {"completion": record.completion} | ({} if record.weight is None else {"weight": record.weight})
         return Judgment(record.prompt, "demonstration", payload, record.labeler, record.group, **told)
     return Judgment(record.prompt, record.kind, record.payload, record.labeler, record.group, **told)
+
+
+def _cell(value: Any) -> Any:
+    """A table's cell holds numbers and lists as JSON text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value) if value.strip() else None
+    except ValueError:
+        return value
 
 
 def _order(value: Any) -> tuple[int, ...] | None:

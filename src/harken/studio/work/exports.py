@@ -45,6 +45,8 @@ def export_rows(db: Database, what: What, shape: str = "harken", *, project: int
     for judgment, stored in db.answered(where):
         more = {k: v for k, v in (("form_version", judgment.form_version),
                                   ("instruction_hash", judgment.instruction_hash)) if v is not None}
+        if shape == "harken" and judgment.form_version is not None:
+            more |= _given(judgment)
         if shape == "harken" and judgment.form_version is not None and stored["item_id"] is not None:
             more |= _told(judgment, stored)
             scale = scales.get(judgment.form_version)
@@ -62,9 +64,14 @@ def _told(judgment: Judgment, stored: Any) -> Row:
     if judgment.kind == "edit" and sources:
         sources = [judgment.labeler, *sources]
     told = {"judgment": stored["seq"], "item": stored["item_id"], "sources": sources if any(sources) else None,
-            "notes": judgment.payload.get("notes") or None, "seconds": judgment.seconds, "answered_at": stored["created_at"],
-            "shown_order": list(judgment.order) if judgment.order else None}
+            "notes": judgment.payload.get("notes") or None, "answered_at": stored["created_at"]}
     return {k: v for k, v in told.items() if v is not None}
+
+
+def _given(judgment: Judgment) -> Row:
+    """What an import keeps of how an answer was given."""
+    seconds = {} if judgment.seconds is None else {"seconds": judgment.seconds}
+    return seconds | ({"shown_order": list(judgment.order)} if judgment.order else {})
 
 
 def _scale(db: Database, version: str) -> Row:
