@@ -137,7 +137,10 @@ def test_case_11_who_has_answered_all_is_told_so_and_counts_for_themselves(site)
     end = site.ana.next(project)
     assert end["status"] == "answered" and end["retry_after"] is None
     assert end["progress"] == {"done_by_me": 4, "open": 0}
-    assert site.bo.next(project, 2)["progress"]["open"] == 4
+    first = site.bo.next(project, 2)
+    assert first["progress"]["open"] == 4
+    site.bo.call("POST", f"/api/projects/{project}/leave", {})
+    assert site.bo.next(project, 5)["progress"]["open"] == 4, "what was given back is open again"
     one = only_project(site, "compare", pairs(1))
     site.ana.next(one)
     assert site.bo.next(one)["status"] == "empty", "somebody holds it and may give it back"

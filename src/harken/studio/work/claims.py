@@ -85,7 +85,7 @@ def _stopped(line: Line, held: int) -> str:
 def _nothing(line: Line, held: int) -> str:
     """Why there is no task: the test is not graded or failed, all is done, this labeler has answered all that they may, or
     others hold the rest."""
-    line.ahead = 0
+    line.ahead = held - len(line.held)  # those handed out just now
     if line.at["state"] in ("screening", "waiting", "not_qualified"):
         return "not_qualified" if line.at["state"] == "not_qualified" else "waiting"
     if line.project.items_done >= line.project.items_total:

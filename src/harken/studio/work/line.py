@@ -57,6 +57,8 @@ HELD = (select(func.aggregate_strings(cast(_held.c.id, Text), literal_column("',
 """The ids of the tasks that the caller holds in a project, as one text: a claim seldom needs more of them."""
 MANY = 1000
 _zero: Any = literal_column("0")  # no parameter, so that the partial index on free places is used
+_looks = assignments.alias("looks")  # not the table itself: the query around may be about one of its rows
+_seen = exists().where(_looks.c.item_id == items.c.id, _looks.c.user_id == bindparam("user"), _looks.c.state != "expired")
 _at, _back = func.coalesce(members.c.cursor, 0), func.coalesce(members.c.reopened_cursor, 0)
 
 
@@ -70,7 +72,7 @@ def _some(*conditions: Any) -> Any:
 
 
 AHEAD = _some(items.c.position > _at) + _some(items.c.reopened > _zero, items.c.reopened > _back, items.c.position <= _at,
-                                              ~_passed)
+                                              ~_seen)
 """How many items are still to come for a labeler: along the line, and freed again behind their cursor. Two looks at indexes, in
 the query that reads the place."""
 _mine_there = and_(members.c.project_id == projects.c.id, members.c.user_id == bindparam("user"))
