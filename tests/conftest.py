@@ -119,4 +119,4 @@ def troubled(browser, served):
     from studio_browser import Watched
     found = Watched(browser, served.url)
     yield found
-    assert found.close(("Failed to load resource", "net::ERR")) == []
+    assert found.close(("Failed to load resource", "net::ERR", "Service Worker registration blocked")) == []

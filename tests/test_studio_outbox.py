@@ -85,7 +85,7 @@ def test_f21_without_a_server_the_page_can_be_loaded_again_and_closed_and_nothin
 
 def test_f21_an_answer_whose_acknowledgement_was_lost_is_sent_again_and_stored_once(troubled, served):
     project = served.project("compare", PAIRS)
-    page = troubled.label(project)
+    page = troubled.label(project, service_workers="block")
     lost = []
 
     def lose(route):
@@ -105,7 +105,7 @@ def test_f21_an_answer_whose_acknowledgement_was_lost_is_sent_again_and_stored_o
 
 def test_f21_a_refused_answer_is_shown_and_comes_back_as_it_was(troubled, served):
     project = served.project("compare", PAIRS)
-    page = troubled.label(project)
+    page = troubled.label(project, service_workers="block")
     problem = {"error": {"code": "bad_answer", "message": "The form is another one now.", "hint": "Reload the page."}}
     page.route("**/submit", lambda route: route.fulfill(status=422, json=problem))
     words = prompt(page)
@@ -124,7 +124,7 @@ def test_f21_a_refused_answer_is_shown_and_comes_back_as_it_was(troubled, served
 
 def test_f21_a_full_disk_keeps_the_answer_waiting(troubled, served):
     project = served.project("compare", PAIRS)
-    page = troubled.label(project)
+    page = troubled.label(project, service_workers="block")
     problem = {"error": {"code": "storage", "message": "The disk is full.", "hint": "Free some space."}}
     page.route("**/submit", lambda route: route.fulfill(status=503, json=problem, headers={"Retry-After": "1"}))
     page.keyboard.press("6")
@@ -137,7 +137,7 @@ def test_f21_a_full_disk_keeps_the_answer_waiting(troubled, served):
 
 def test_f1_a_stored_answer_that_differs_from_the_screen_is_an_alarm(troubled, served):
     project = served.project("compare", PAIRS)
-    page = troubled.label(project)
+    page = troubled.label(project, service_workers="block")
 
     def falsify(route):
         answer = route.fetch().json()
