@@ -364,7 +364,7 @@ def test_the_command_maps_columns_and_says_what_it_left(tmp_path, capsys):
     assert "Stored 2 comparisons" in out and "Fields not read: margin (2)" in out
     with open_database(db) as found:
         assert [c.to_json() for c in found.comparisons()] == [pair("Q", "a", "b", labeler="7"), pair("R", "c", "d", labeler="8")]
-    for words, told in ((["--field", "prompt"], "does not name a column"), (["--field", "prompt=none"], "no known shape"),
+    for words, told in ((["--field", "prompt"], "does not name columns"), (["--field", "prompt=none"], "no known shape"),
                         ([*mapped, "--field", "system=s"], "'s'")):
         assert cli.main(["import", str(path), "--db", str(tmp_path / "new.db"), *words]) == 2
         assert told in capsys.readouterr().err and not (tmp_path / "new.db").exists()

@@ -251,9 +251,9 @@ def test_the_method_in_contributing_runs(tmp_path, monkeypatch):
     assert (tmp_path / "r" / "result.json").exists()
 
 
-def test_the_reward_evaluation_and_engine_in_contributing_run(tmp_path, monkeypatch):
+def test_the_reward_evaluation_engine_and_importer_in_contributing_run(tmp_path, monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.S)
-    named = {"score": "def short(", "length": '"""Length:', "engine": "class Parrot:"}
+    named = {"score": "def short(", "length": '"""Length:', "engine": "class Parrot:", "shapes": "def read(row)"}
     lab = tmp_path / "lab_of_strangers"
     lab.mkdir()
     for name, start in named.items():
@@ -266,3 +266,5 @@ def test_the_reward_evaluation_and_engine_in_contributing_run(tmp_path, monkeypa
     assert main(["eval", "win_rate", "--model", "lab_of_strangers.engine:open_parrot", "--against", "toy", "--n", "1",
                  "--judge", "lab_of_strangers.score:short", *asked, "runs/w"]) == 0
     assert main(["report", "runs/e", "runs/w", "--out", "page.html"]) == 0
+    (tmp_path / "odd.jsonl").write_text('{"question": "Q", "left": "a", "right": "b", "vote": 2, "annotator": "ann"}\n')
+    assert main(["import", "odd.jsonl", "--db", "f.db", "--shape", "lab_of_strangers.shapes:read"]) == 0

@@ -225,8 +225,9 @@ def test_a_database_of_before_is_covered_from_its_migration_on(tmp_path):
         plain.execute("DROP INDEX ix_users_name_key")
         for table, column in (("users", "name_key"), ("invitations", "made_by"), ("sessions", "seen_at")):
             plain.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
-        for table in ("devices", "served", "feedback", "secrets"):
-            plain.execute(f"DROP TABLE {table}")
+        plain.execute("DROP TABLE devices")
+        for table in ("served", "feedback", "secrets"):
+            plain.execute(f"DROP TABLE IF EXISTS {table}")
         plain.execute("DELETE FROM harken_schema WHERE version >= 3")
         plain.execute("INSERT INTO users (name, role, labeler_group, held_out, hidden, state, created_at) VALUES "
                       "('Ünal', 'labeler', '{}', 0, '[]', 'active', 'x'), ('ünal', 'labeler', '{}', 0, '[]', 'active', 'x')")

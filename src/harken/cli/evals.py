@@ -70,7 +70,9 @@ def _run_several(names: list[str], argv: list[str]) -> int:
     parser = Parser(f"harken eval {' '.join(names)}", description=__doc__)
     if suite:
         parser.add_argument("--list", required=True, help=f"{', '.join(LISTS)}, or a file with an evaluation a line")
+    parser.partial = True  # the evaluations' own options are known once it is known which they are
     chosen, _ = parser.parse_known_args([w for w in argv if suite or w not in ("-h", "--help")])
+    parser.partial = False
     entries = read_list(chosen.list) if suite else labelled([Entry(name) for name in names])
     known: set[str] = set()
     for module in {entry.name: find_eval(entry.name) for entry in entries}.values():

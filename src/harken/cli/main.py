@@ -82,6 +82,9 @@ def forget_output() -> None:
 
 def run(argv: list[str]) -> int:
     try:
+        if argv == ["--version"]:  # without loading every command
+            print(f"harken {__version__}")
+            return 0
         if argv[:1] == ["train"]:
             from harken.cli import train
             return train.run(argv[1:])

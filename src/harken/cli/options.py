@@ -25,6 +25,9 @@ class Parser(argparse.ArgumentParser):
     fill: Callable[[Parser], None] | None = None
     """Adds options once they are asked for: what they import need not slow every other command, nor stay in a server's memory."""
 
+    partial = False
+    """Whether options it does not know are left to another parser."""
+
     def filled(self) -> Parser:
         if self.fill is not None:
             fill, self.fill = self.fill, None
@@ -34,7 +37,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self.filled()
         found, left = super().parse_known_args(args, namespace)
-        if left:  # said by the command's own parser, which knows what it takes
+        if left and not self.partial:  # said by the command's own parser, which knows what it takes
             given = left[0].partition("=")[0]
             known, other = self.known_options(), SHORT.get(given, "")
             near = f" Did you mean {other}?" if other in known else nearest(given, known, 0.5)

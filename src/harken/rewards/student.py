@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import lsmr
-from scipy.stats import rankdata
 
 from harken.core.config import setting
 from harken.core.errors import UserError
@@ -124,6 +123,7 @@ def _lengths(texts: Sequence[str]) -> Floats:
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> Estimate:
     """Rank correlation, ties at their mean rank, with a bootstrap interval over segments."""
+    from scipy.stats import rankdata  # a second of start-up, and it stumbles where torch is hidden
     x, y = rankdata(a), rankdata(b)
 
     def correlation(drawn: NDArray[np.intp]) -> float:
