@@ -107,8 +107,8 @@ def test_cases_19_20_flags_of_any_script_have_names_and_keys(watched, served):
     page.goto(f"{served.url}/lead/projects/{project}/settings")
     labels = ["不真实", "有害", "离题", "Фактическая ошибка", "Factual error", "Unsafe code"]
     page.locator("#form-flags").fill("\n".join(labels))
-    page.get_by_role("button", name="Save the form").click()
-    page.wait_for_load_state()
+    with page.expect_navigation():  # the page loads itself again once the form is stored
+        page.get_by_role("button", name="Save the form").click()
     until(page, "document.querySelector('#form-flags')?.value.includes('不真实')")
     form = page.request.get(f"{served.url}/api/projects/{project}").json()["form"]
     names = [f["name"] for f in form["rating"]["flags"]]
