@@ -48,6 +48,8 @@ def full(tmp_path_factory):
 def kept(row):
     """A flag of another project's form is null in Parquet: it was not asked."""
     flags = row.get("flags")
+    here = ("judgment", "item", "sources", "source", "notes", "answered_at", "scale")  # of the database that it was given in
+    row = {k: v for k, v in row.items() if k not in here}
     return row | ({"flags": {k: v for k, v in flags.items() if v is not None}} if flags else {})
 
 

@@ -14,6 +14,7 @@ from harken.store import audit, backup, events
 from harken.store.connection import Link
 from harken.store.database import open_database
 from harken.studio.work import projects, withdrawal
+from harken.studio.work.set_aside import set_answer_aside
 from harken.web import accounts
 from studio_site import Desk, empty_postgres, open_template
 
@@ -26,7 +27,7 @@ FREE_CELLS = {
 
 
 def said_much(db, folder, n):
-    """A project in which everything happened: `n` answers, repeats, gold, skips, undone and withdrawn answers, imports."""
+    """A project in which everything happened: `n` answers, repeats, gold, skips, imports, answers taken back in each way."""
     desk = Desk(db, n=max(8, n // 2), overlap={"min": 2, "max": 3}, gold_rate=0.1, repeat_rate=0.1, repeat_minutes=0,
                 skip_limit=1)
     desk.add([{"prompt": "known", "completions": ["a", "b"], "role": "gold", "gold": {"ranks": [1, 2]}},
@@ -51,11 +52,18 @@ def said_much(db, folder, n):
         projects.change_item(tx, 4, {"overlap": 5}, desk.clock())
         desk.clock.pass_(minutes=1)
         withdrawal.withdraw(tx, "cy", desk.clock())
+        set_answer_aside(tx, standing(tx), "a slip", desk.clock())
     file = folder / "pairs.jsonl"
     file.write_text("".join(json.dumps({"prompt": f"p{i}", "chosen": "x", "rejected": "y", "labeler": f"l{i}"}) + "\n"
                             for i in range(5)))
     db.import_file(file)
     return desk
+
+
+def standing(tx):
+    """The first answer of the studio that counts."""
+    return tx.execute(text("SELECT min(seq) FROM judgments WHERE role IS NULL AND item_id IS NOT NULL"
+                           " AND seq NOT IN (SELECT judgment_seq FROM retractions)")).scalar()
 
 
 def problems(path, expect=None):
@@ -122,6 +130,40 @@ def test_a_removed_row_is_noticed(tmp_path, table, which):
     plain.close()
     edited(copy, (f"DELETE FROM {table} WHERE rowid = ?", (rows[{"first": 0, "middle": len(rows) // 2, "last": -1}[which]],)))
     assert problems(copy)
+
+
+def test_an_answer_set_aside_frees_its_place_and_its_retraction_is_covered(tmp_path):
+    with open_template(tmp_path) as db:
+        desk = Desk(db, n=1)
+        (task,) = desk.claim("ana")
+        seq = desk.submit("ana", task)["judgment"]
+        with db.link.writing() as tx:
+            set_answer_aside(tx, seq, "a slip", desk.clock())
+        before, after = tmp_path / "before.db", tmp_path / "after.db"
+        backup.backup(db.link, before)
+        (again,) = desk.claim("bo")
+        desk.submit("bo", again)
+        with db.link.writing() as tx:  # an answer that came too late never had a place
+            projects.change_item(tx, 1, {"overlap": 2}, desk.clock())
+        (late,) = desk.claim("cy")
+        with db.link.writing() as tx:
+            projects.change_item(tx, 1, {"overlap": 1}, desk.clock())
+        surplus = desk.submit("cy", late)
+        assert not surplus["counted"]
+        with db.link.writing() as tx:
+            set_answer_aside(tx, surplus["judgment"], "late", desk.clock())
+        backup.backup(db.link, after)
+    assert problems(before) == problems(after) == ()
+    kept = before.read_bytes()
+    for change in ("DELETE FROM retractions", "UPDATE retractions SET reason = 'undo'",
+                   "UPDATE retractions SET reason = 'withdrawal'", "UPDATE retractions SET created_at = 'x'"):
+        before.write_bytes(kept)
+        edited(before, (f"{change} WHERE judgment_seq = ?", (seq,)))
+        assert any(f"The retraction of judgment {seq} is" in words for words in problems(before)), change
+    for change in ("done = 1, free = 0, state = 'done'", "again = 0"):
+        before.write_bytes(kept)
+        edited(before, (f"UPDATE items SET {change} WHERE id = ?", (1,)))
+        assert any(words.startswith("Item 1: ") for words in problems(before)), change
 
 
 def test_a_rewritten_end_is_noticed_by_whoever_kept_an_earlier_one(tmp_path, capsys):

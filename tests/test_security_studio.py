@@ -374,13 +374,16 @@ def test_what_passes_the_door_is_json(value):
 
 
 @pytest.mark.parametrize("number", ["9" * 5000, "99999999999999999999999", "0", "-1", "x", "²", "%00", "1e3"])
-@pytest.mark.parametrize("page", ["/label/{}", "/lead/projects/{}", "/lead/projects/{}/items", "/lead/projects/{}/settings",
+@pytest.mark.parametrize("page", ["/label/{}", "/label/{}/answers", "/lead/projects/{}", "/lead/projects/{}/models",
+                                  "/lead/projects/{}/items", "/lead/projects/{}/settings",
                                   "/lead/items/{}"])
 def test_a_number_that_names_nothing_in_a_pages_address_is_a_page_that_does_not_exist(shared_lead, page, number):
     url, headers = shared_lead
     assert request(url, "GET", page.format(number).replace("²", "%C2%B2"), None, headers).status == 404
-    if page.endswith("items"):
-        assert request(url, "GET", f"/lead/projects/1/items?after={number.replace('²', '%C2%B2')}", None, headers).status == 404
+    query = {"/lead/projects/{}/items": "after", "/label/{}/answers": "before"}.get(page)
+    if query:
+        address = f"{page.format(1)}?{query}={number.replace('²', '%C2%B2')}"
+        assert request(url, "GET", address, None, headers).status == 404
 
 
 @pytest.fixture(scope="module")
@@ -539,6 +542,7 @@ def test_uploads_are_bounded_unpacked_by_line_and_by_text(monkeypatch):
     assert len(uploads.read_upload(gzip.compress(row * 100))) == 100
     for data, words in ((gzip.compress(row * 1000), "once it is unpacked"),
                         (b'{"prompt": "' + b"a" * 4000 + b'"}', "a line of more"),
+                        (b'\xef\xbb\xbf{"prompt": "' + b"a" * 4000 + b'"}', "a line of more"),
                         (b"[" + b'{"prompt": "p"},\n' * 500 + b"1]", "one JSON array"),
                         (gzip.compress(row)[:-9], "damaged gzip")):
         with pytest.raises(UserError, match=words):

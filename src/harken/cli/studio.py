@@ -287,6 +287,7 @@ def withdraw(args: argparse.Namespace) -> int:
 def ask(args: argparse.Namespace) -> int:
     """`harken ask`."""
     import secrets
+    from collections import Counter
     from datetime import UTC, datetime
 
     from sqlalchemy import select
@@ -309,7 +310,8 @@ def ask(args: argparse.Namespace) -> int:
         if args.kind not in (None, kind):
             raise UserError(f"{args.project} asks people to {kind}, not to {args.kind}.",
                             "Leave --kind away, or name another project.")
-        items = generated(args, kind) if args.model else read_items([Path(f) for f in args.files])
+        notes: Counter[str] = Counter()
+        items = generated(args, kind) if args.model else read_items([Path(f) for f in args.files], notes)
         try:
             with db.link.writing() as tx:
                 project = tx.execute(find).first()
@@ -320,6 +322,8 @@ def ask(args: argparse.Namespace) -> int:
             raise UserError(error.message, error.hint) from None
     new = "" if project else f", a new project ({args.kind})"
     print(f"Added {result['added']:,} items to {args.project} in {masked(args.db)}{new}")
+    for note in notes:
+        print(f"  {note.replace(', or name the encoding with --encoding', '')}")
     if result["already"]:
         print(f"  {result['already']:,} were there already")
     if result["names_its_maker"]:

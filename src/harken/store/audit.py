@@ -3,9 +3,9 @@
     report = audit.check(connection, expect=earlier_end)     # report.problems: sentences, none where all is well
 
 A judgment's `content` and a prompt's `key` are recomputed; each answer of the studio is compared with its event, each import
-with the hash its event holds, each retraction with the undo or withdrawal that made it, and the other way round. What can
-change (a role, an item's counters) is worked out anew from the events. Whoever rewrites rows and the whole chain leaves
-another end: that shows only where an earlier end was kept (`expect`).
+with the hash its event holds, each retraction with the undo, withdrawal or lead's decision that made it, and the other way
+round. What can change (a role, an item's counters) is worked out anew from the events. Whoever rewrites rows and the whole
+chain leaves another end: that shows only where an earlier end was kept (`expect`).
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ class _State:
     """(table, first, last, rows, digest) of rows that an event covers as they were stored."""
     imports: dict[int, str] = field(default_factory=dict)
     undone: dict[int, str] = field(default_factory=dict)
+    aside: dict[int, str] = field(default_factory=dict)
+    """When a lead set a judgment aside."""
     withdrawals: list[Mapping[str, Any]] = field(default_factory=list)
     users: dict[int, dict[str, Any]] = field(default_factory=dict)
     settings: dict[int, dict[str, Any]] = field(default_factory=lambda: defaultdict(dict))
@@ -156,6 +158,8 @@ def _replay(state: _State, row: Mapping[str, Any]) -> None:
         _replay_settings(state, row)
     elif kind == "undo" and body["undone"] == "submit":
         state.undone[row["judgment_seq"]] = row["created_at"]
+    elif kind == "set_aside":
+        state.aside[row["judgment_seq"]] = row["created_at"]
     elif kind == "withdraw":
         state.withdrawals.append(row)
         for user in state.users.values():
@@ -222,6 +226,8 @@ def _replay_item(state: _State, item: _Item, row: Mapping[str, Any]) -> None:
     older = kind == "submit" and "role" not in body  # of a database of before, whose events said less
     if own and (kind in ("expire", "release", "skip", "unsafe", "item") or "wanted" in body or older):
         item.freed[row["seq"]] = kind in ("expire", "release") or "wanted" in body
+    if own and kind == "set_aside":
+        item.freed[row["seq"]] = body["counted"]
     if own and (kind in ("skip", "unsafe") or undone in ("skip", "unsafe")):
         by = -1 if undone else 1
         item.skips += by
@@ -306,8 +312,8 @@ def _with_event(state: _State, name: str, row: Mapping[str, Any]) -> None:
 
 
 def _retractions(connection: Connection, state: _State) -> None:
-    """Each retraction has its undo or withdrawal, and each of these its retractions."""
-    undone = dict(state.undone)
+    """Each retraction has its undo, withdrawal or lead's decision, and each of these its retractions."""
+    made = {"undo": dict(state.undone), "set_aside": dict(state.aside)}
     e = event_table
     # A judgment on a served answer is taken back one by one, by its rater.
     taken_back = {row.judgment_seq: row.created_at for row in connection.execute(
@@ -319,9 +325,9 @@ def _retractions(connection: Connection, state: _State) -> None:
             del taken_back[row.judgment_seq]
         elif row.reason == "withdrawal":
             by_time[row.created_at].append((row.judgment_seq, row.labeler))
-        elif row.reason != "undo" or undone.pop(row.judgment_seq, None) != row.created_at:
+        elif made.get(row.reason, {}).pop(row.judgment_seq, None) != row.created_at:
             state.wrong(f"The retraction of judgment {row.judgment_seq} is not what an event says.")
-    for seq in [*undone, *taken_back]:
+    for seq in [*made["undo"], *made["set_aside"], *taken_back]:
         state.wrong(f"The retraction of judgment {seq} is missing: an event took it back.")
     for row in state.withdrawals:
         body = row["body"]
@@ -375,7 +381,7 @@ def _items(connection: Connection, state: _State) -> None:
 
 def _counted(connection: Connection) -> dict[int, int]:
     """Answers that fill an item's places; a withdrawal opens none of them again."""
-    gone = select(retractions.c.judgment_seq).where(retractions.c.reason == "undo")
+    gone = select(retractions.c.judgment_seq).where(retractions.c.reason.in_(("undo", "set_aside")))
     query = select(judgments.c.item_id, func.count()).where(
         judgments.c.item_id.is_not(None), judgments.c.role.is_(None), judgments.c.seq.not_in(gone)).group_by(judgments.c.item_id)
     return dict(connection.execute(query).tuples().all())

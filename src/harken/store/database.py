@@ -28,7 +28,11 @@ from harken.store.schema import completions, imports, judgments, prompts
 from harken.store.shapes import Kind
 from harken.store.studio_schema import items, projects, retractions
 
-COUNTS = and_(judgments.c.role.is_(None), ~exists().where(retractions.c.judgment_seq == judgments.c.seq))
+STANDS = and_(judgments.c.role.is_(None), ~exists().where(retractions.c.judgment_seq == judgments.c.seq))
+"""A judgment that fills a place of its item: of a task, and not taken back."""
+_aside = items.alias("aside")
+COUNTS = and_(STANDS, ~exists().where(_aside.c.id == judgments.c.item_id, _aside.c.state == "set_aside"))
+"""A judgment that exports, snapshots and figures use: it stands, and its item is not set aside."""
 _written = exists().where(judgments.c.prompt_key == prompts.c.key, judgments.c.kind == "prompt").correlate(prompts)
 TAKEN_BACK = and_(_written, ~exists().where(judgments.c.prompt_key == prompts.c.key, COUNTS).correlate(prompts))
 BATCH = 400
@@ -172,11 +176,16 @@ class Database:
     def judgments(self, where: Sequence[ColumnElement[bool]] = ()) -> Iterator[Judgment]:
         """Every judgment that counts and was stored when the iteration began, in the order of arrival.
 
-        What was undone or withdrawn does not count, nor do answers to gold questions, qualifying tests and
+        What was undone, withdrawn or set aside does not count, nor do answers to gold questions, qualifying tests and
         repeats, nor those beyond an item's overlap. `where` narrows it further (`in_project`, `for_purpose`).
         """
-        source = select(judgments, prompts.c.body).join(prompts, judgments.c.prompt_key == prompts.c.key)
-        return map(judgment_of, self._pages(judgments, source.where(COUNTS, *where)))
+        return (judgment for judgment, _ in self.answered(where))
+
+    def answered(self, where: Sequence[ColumnElement[bool]] = ()) -> Iterator[tuple[Judgment, RowMapping]]:
+        """`judgments`, each with its row: when it came (`created_at`), of which item, and the item's `asked` body."""
+        source = (select(judgments, prompts.c.body, items.c.body.label("asked"))
+                  .join(prompts, judgments.c.prompt_key == prompts.c.key).outerjoin(items, judgments.c.item_id == items.c.id))
+        return ((judgment_of(row), row) for row in self._pages(judgments, source.where(COUNTS, *where)))
 
     def comparisons(self, where: Sequence[ColumnElement[bool]] = ()) -> Iterator[Choice]:
         """What the judgments say about preference, in the order of arrival."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args
 
 from harken.core.errors import UserError
-from harken.core.records import Choice, Demonstration, Judgment, Prompt
+from harken.core.records import Choice, Demonstration, Judgment, Prompt, number_of
 from harken.store.parsing import Array, BadLine, Decoder, Rows, lines
 from harken.store.shapes import Adapter, Found, Kind, Record, kind_of, read_row
 from harken.store.shapes.fields import Row, means_prompt
@@ -27,8 +27,9 @@ from harken.store.streams import FOREIGN, WANTED, explained, is_western, recoded
 from harken.store.tables import HUB_ID, arrow, delimiter_of, excel, folder, hub, text_table
 from harken.store.writing import check_out, json_line, write_atomically, write_jsonl, write_table, write_text
 
-__all__ = ["KINDS", "UNPACKED", "Kind", "Loaded", "Reader", "check_out", "file_hash", "json_line", "read", "read_comparisons",
-           "read_demonstrations", "read_prompts", "read_rows", "write_atomically", "write_jsonl", "write_table", "write_text"]
+__all__ = ["KINDS", "UNPACKED", "Kind", "Loaded", "Reader", "check_out", "file_hash", "json_line", "raw_rows", "read",
+           "read_comparisons", "read_demonstrations", "read_prompts", "read_rows", "write_atomically", "write_jsonl",
+           "write_table", "write_text"]
 
 R = TypeVar("R", bound=Record, covariant=True)
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -269,7 +270,9 @@ def with_further(record: Record, row: Mapping[str, Any], unread: Collection[str]
 
 def as_judgment(record: Record, row: Mapping[str, Any]) -> Judgment | Prompt:
     """A record as a judgment, or the prompt that it is."""
-    told = {name: row[name] for name in ("form_version", "instruction_hash") if isinstance(row.get(name), str)}
+    told: dict[str, Any] = {n: row[n] for n in ("form_version", "instruction_hash") if isinstance(row.get(n), str)}
+    if "form_version" in told:
+        told |= {"seconds": number_of(_cell(row.get("seconds")), "seconds"), "order": _order(_cell(row.get("shown_order")))}
     if isinstance(record, Prompt):
         if not isinstance(row.get("labeler"), str):
             return record
@@ -282,6 +285,25 @@ def as_judgment(record: Record, row: Mapping[str, Any]) -> Judgment | Prompt:
         payload = {"completion": record.completion} | ({} if record.weight is None else {"weight": record.weight})
         return Judgment(record.prompt, "demonstration", payload, record.labeler, record.group, **told)
     return Judgment(record.prompt, record.kind, record.payload, record.labeler, record.group, **told)
+
+
+def _cell(value: Any) -> Any:
+    """A table's cell holds numbers and lists as JSON text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value) if value.strip() else None
+    except ValueError:
+        return value
+
+
+def _order(value: Any) -> tuple[int, ...] | None:
+    """The order in which completions were shown, where an export says it."""
+    if value is None:
+        return None
+    if not isinstance(value, list) or sorted(value, key=str) != list(range(len(value))):
+        raise ValueError('"shown_order" must name each completion once, from 0')
+    return tuple(value)
 
 
 def read(path: str | Path, kind: Kind | None = None, *, skip_bad: bool = False, **options: Any) -> Loaded[Record]:
@@ -302,6 +324,22 @@ def read_rows(path: str | Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             action = error.action or "Correct it, or take the line out."
             raise UserError(f"{path}, {reader.unit} {line}: {error}.", action) from None
         yield line, row
+
+
+def raw_rows(path: Path, *, unpacked_limit: int, notes: Counter[str] | None = None) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every row of a file with the place it stands at (`FILE, line 3`), whatever its fields are; `notes` counts what is worth
+    saying of the file. Raises UserError at a malformed row."""
+    reader = Reader(path, unpacked_limit=unpacked_limit)
+    for line, raw in reader._rows():
+        where = f"{path}, {reader.unit} {line}"
+        try:
+            row = reader._row(raw)
+        except BadLine as error:
+            action = error.action if error.action and "--" not in error.action else "Correct it; none was added."
+            raise UserError(f"{where}: {error}.", action) from None
+        yield where, row
+    if notes is not None:
+        notes.update(reader.notes)
 
 
 def read_comparisons(path: str | Path, skip_bad: bool = False, **options: Any) -> Loaded[Choice]:

@@ -13,6 +13,7 @@ from typing import Any
 LINE = 16 << 20  # bytes; a longer row is no row, but may fill the memory
 DEPTH = 50
 CHUNK = 1 << 20
+NO_VALUE = " is no JSON value"
 LONG = "No row is that long: look at the file."
 COPY = "the file may be incomplete: copy it again"
 TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*"(?=\s*[,:}\]])|[\[\]{}"]')
@@ -38,7 +39,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _constant(name: str) -> Any:
-    raise BadLine(f"{name} is no JSON value", 'a missing number is null')
+    raise BadLine(f"{name}{NO_VALUE}", "a missing number is null")
 
 
 def _float(text: str) -> float:
@@ -71,12 +72,23 @@ def parse(text: str) -> object:
     """One line of JSON. Raises BadLine with what is wrong."""
     try:
         return shallow(DECODER.decode(text), text)
-    except BadLine:
+    except BadLine as error:
+        if error.reason.endswith(NO_VALUE) and (field := _not_finite(json.loads(text), "")):
+            raise BadLine(error.reason, f'in "{field}"; a missing number is null') from None
         raise
     except RecursionError:
         raise BadLine("nested too deeply") from None
     except ValueError as error:
         raise wrong_line(text, error) from None
+
+
+def _not_finite(value: object, name: str) -> str | None:
+    """The name of the first number that is NaN or infinite: `meta.score`."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else name
+    inner = ([(f"{name}.{k}" if name else k, v) for k, v in value.items()] if isinstance(value, dict)
+             else [(f"{name}[{i}]", v) for i, v in enumerate(value)] if isinstance(value, list) else [])
+    return next((found for key, v in inner if (found := _not_finite(v, key))), None)
 
 
 def wrong_line(text: str, error: ValueError) -> BadLine:

@@ -125,11 +125,16 @@ def _ranking(votes: Votes, row: Mapping[str, Any], by: str, authors: Any) -> Non
     texts = texts if isinstance(texts, Sequence) else [None] * len(authors)
     if not len(authors) == len(ranks) == len(texts):
         raise ValueError(f'"{by}", ranks and completions have {len(authors)}, {len(ranks)} and {len(texts)} entries')
+    add_ranking(votes, _prompt(row), authors, ranks, texts)
+
+
+def add_ranking(votes: Votes, prompt: Any, authors: Sequence[Any], ranks: Sequence[Any], texts: Sequence[Any]) -> None:
+    """A ranking as its pairs; a pair without a rank or an author is counted as missing."""
     for i, j in combinations(range(len(authors)), 2):
-        if ranks[i] is None or ranks[j] is None:
+        if ranks[i] is None or ranks[j] is None or authors[i] is None or authors[j] is None:
             votes.missing += 1
             continue
-        votes._add(_prompt(row), authors[i], authors[j], 0.5 + 0.5 * ((ranks[i] > ranks[j]) - (ranks[i] < ranks[j])),
+        votes._add(prompt, authors[i], authors[j], 0.5 + 0.5 * ((ranks[i] > ranks[j]) - (ranks[i] < ranks[j])),
                    (texts[i], texts[j]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import traceback
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,8 @@ from starlette.exceptions import HTTPException
 from harken.core.errors import UserError
 from harken.store.connection import RuleError, StorageError
 
+ADDRESS = re.compile(r"\w+(?:\+\w+)?://\S+|/\S+")
+"""A database's address or path in a message: the log has it, labelers need not see where the studio keeps its data."""
 log = logging.getLogger("harken.studio")
 LOG_FRAMES, LOG_CHARACTERS = 12, 4000
 """What one failed request may write to the log: the innermost frames, and characters in all."""
@@ -63,7 +66,8 @@ def as_api_error(error: Exception) -> ApiError:
         return error
     if isinstance(error, StorageError):
         log.error("storage: %s", error.fact)
-        return ApiError("storage", error.fact, "Nothing was stored. Your text is still here; try again in a moment.",
+        fact = ADDRESS.sub("The studio's database", error.fact)
+        return ApiError("storage", fact, "Nothing was stored. Your text is still here; try again in a moment.",
                         retry_after=5)
     if isinstance(error, RuleError):
         return ApiError("conflict", "This contradicts what is stored already.", "Reload, and try again.")

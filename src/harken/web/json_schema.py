@@ -68,7 +68,8 @@ def check(schema: Schema, value: Any, where: str = "", code: str = "bad_request"
     """Raises `ApiError` with the first thing that does not fit."""
     problem = _problem(schema, value, where)
     if problem:
-        raise ApiError(code, f"{problem}.", "The API's description is at /api/openapi.json.")
+        raise ApiError(code, f"{problem}.", "Correct it, or skip the task with a reason." if code == "bad_answer"
+                       else "The API's description is at /api/openapi.json.")
 
 
 def fits(schema: Schema, value: Any) -> bool:

@@ -67,6 +67,9 @@ SHAPES: tuple[tuple[tuple[tuple[str, ...], ...], Condition, Adapter], ...] = (
     ((("completion",), ("instruction",), ("question", "answer"), ("question", "response"), ("query", "response"),
       ("input", "output"), ("prompt",)), None, prompt_answer),
 )
+EXPORTED = ("form_version", "instruction_hash", "judgment", "item", "sources", "source", "notes", "seconds", "answered_at",
+            "shown_order", "scale")
+"""What an export of the studio's says of an answer beside the answer."""
 PLAIN = frozenset(("prompt", "completions", "ranks", "labeler", "group"))
 _known: dict[tuple[str, ...], list[tuple[Condition, Adapter]]] = {}
 
@@ -118,8 +121,9 @@ def read_row(given: Mapping[str, Any], *, asked: Kind | None = None, ignore: Col
     if adapter is not None:
         return Found(_checked(adapter(row)))
     records = list(adapter_for(row)(row))
-    for name in ("form_version", "instruction_hash"):  # an export of the studio's says under which form it was given
-        row.take(name)
+    if "form_version" in row:  # an export of the studio's says how it was given
+        for name in EXPORTED:
+            row.take(name)
     if row.keys() <= row.used:
         return Found(records, [], row.notes)
     if asked == "prompts":

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import secrets
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from sqlalchemy import select
 
+from harken.core.records import EXTRA, Role
 from harken.store.studio_schema import events, forms
 from harken.studio.api.declare import operation
 from harken.studio.tasks import PROMPT_KINDS
@@ -35,7 +36,7 @@ from harken.web.json_schema import (
 )
 from harken.web.operations import Call, Json
 
-MESSAGE: Schema = obj({"role": enum("system", "user", "assistant"), "content": text(10**7)})
+MESSAGE: Schema = obj({"role": enum(*get_args(Role)), "content": text(10**7), **dict.fromkeys(EXTRA, ANY)}, optional=EXTRA)
 TASK: Schema = obj({
     "assignment": ID, "item": ID, "project": ID, "kind": text(20), "stage": enum("task", "qualify"), "form_version": text(64),
     "instruction_hash": text(64),
@@ -46,7 +47,7 @@ TASK: Schema = obj({
 NEXT: Schema = obj({"count": integer(1, 5), "have": array(ID, 0, 50)}, optional=("have",))
 TASKS: Schema = obj({
     "tasks": array(TASK, 0, 5), "retry_after": nullable(integer()), "progress": obj({"done_by_me": integer(), "open": integer()}),
-    "status": enum("ok", "empty", "finished", "limit", "waiting", "not_qualified", "paused")})
+    "status": enum("ok", "empty", "answered", "finished", "limit", "waiting", "not_qualified", "paused")})
 SUBMIT: Schema = obj({"client_id": UUID, "answer": ANY_ANSWER, "seconds": nullable(number(0, 10**6)), "form_version": text(64),
                       "instruction_hash": nullable(text(64)), "next": NEXT}, optional=("next", "seconds"))
 RECEIPT: Schema = obj({
@@ -163,10 +164,11 @@ def undo(call: Call) -> Json:
     return _blind(call, answers.undo(call.tx, call.user, call.path["project"], call.body, call.now))
 
 
-@operation("POST", "/api/projects/{project}/leave", "labeler", summary="Give back tasks you have not begun", body=NOTHING,
+@operation("POST", "/api/projects/{project}/leave", "labeler", summary="Give back tasks you have not begun",
+           body=obj({"keep": array(ID, 0, 100)}, optional=("keep",)),
            answer=obj({"released": integer(), "kept": integer()}), writes=True)
 def leave(call: Call) -> Json:
-    return leases.leave(call.tx, call.user, call.path["project"], call.now)
+    return leases.leave(call.tx, call.user, call.path["project"], call.now, call.body.get("keep", []))
 
 
 @operation("GET", "/api/projects/{project}/history", "labeler", summary="Your last actions here, the newest first",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 
+from harken.core.records import content_hash
 from harken.store.events import stamp
 from harken.store.schema import judgments, prompts
 from harken.store.studio_schema import events, forms, instructions, items, members, projects, retractions, users
@@ -23,16 +25,20 @@ from harken.web.json_schema import ANY, BOOLEAN, ID, TIME, Schema, array, either
 from harken.web.operations import PAGE, Call, Json, after, limit_of, page_of, paged
 
 WORDING: Schema = either(obj({"preset": enum(*PRESETS)}), obj({"text": text(100_000, 1)}))
+SEEN = {"seen": text(64)}
+"""The version that the caller looked at: where it is another now, the change is refused, so no lead undoes another's."""
 STATUSES = ("open", "paused", "closed")
 NEW: Schema = obj({"name": text(200, 1), "kind": enum(*KINDS), "purpose": enum("train", "eval"), "instructions": WORDING,
                    "seed": integer(), **FIELDS}, optional=("purpose", "instructions", "seed", *FIELDS))
-CHANGE: Schema = obj({"name": text(200, 1), "status": enum(*STATUSES), **FIELDS}, optional=("name", "status", *FIELDS))
+CHANGE: Schema = obj({"name": text(200, 1), "status": enum(*STATUSES), **FIELDS, **SEEN},
+                     optional=("name", "status", *FIELDS, *SEEN))
 MINE: Schema = obj({"state": enum("member", "screening", "waiting", "qualified", "not_qualified"), "done": integer(),
                     "today": integer(), "daily_limit": nullable(integer())})
 PROJECT: Schema = obj({
     "id": ID, "name": text(200), "kind": enum(*KINDS), "purpose": enum("train", "eval"), "status": enum(*STATUSES), "form": FORM,
     "instructions": obj({"hash": text(64), "version": integer(1), "preset": nullable(text(20)), "text": text(100_000)}),
-    "items_total": integer(), "items_done": integer(), "my": nullable(MINE), "settings": nullable(mapping(ANY, 40))})
+    "items_total": integer(), "items_done": integer(), "my": nullable(MINE), "settings": nullable(mapping(ANY, 40)),
+    "revision": text(64)})
 LISTED: Schema = obj({"id": ID, "name": text(200), "kind": enum(*KINDS), "purpose": enum("train", "eval"),
                       "status": enum(*STATUSES), "items_total": integer(), "items_done": integer(), "my": nullable(MINE)})
 ITEM_STATES = ("open", "done", "set_aside")
@@ -41,7 +47,20 @@ ITEM_ROW: Schema = obj({
     "prompt": nullable(text(300)), "wanted": integer(), "done": integer(), "held": integer(), "skips": integer(),
     "flags": integer(),
     "warnings": array(enum(*CATEGORIES)), "names_its_maker": BOOLEAN})
-ADDED: Schema = obj({"added": integer(), "already": integer(), "names_its_maker": integer(), "repeats_an_answer": integer()})
+ADDED: Schema = obj({"added": integer(), "already": integer(), "names_its_maker": integer(), "repeats_an_answer": integer(),
+                     "notes": array(text(500))}, optional=("notes",))
+
+
+def revision(project: Any) -> str:
+    """Names a project's name, state and settings as they are."""
+    return content_hash([project.name, project.status, project.settings])[:16]
+
+
+def check_seen(call: Call, now: str, what: str) -> None:
+    """Refuses a change of something that another lead changed since the caller looked at it."""
+    if call.body.get("seen", now) != now:
+        raise ApiError("conflict", f"Somebody else changed the {what} since you opened this page.",
+                       "Copy what you wrote, reload the page, and put it in again.")
 
 
 def list_json(call: Call, project: Any) -> Json:
@@ -64,7 +83,7 @@ def project_json(call: Call, project: Any) -> Json:
     wording = call.tx.execute(select(instructions).where(instructions.c.hash == project.instruction_hash)).one()
     form = call.tx.execute(select(forms.c.body).where(forms.c.version == project.form_version)).scalar_one()
     settings = None if call.user.role == "labeler" else Settings.from_json(project.settings).to_json()
-    return {**list_json(call, project), "form": form, "settings": settings,
+    return {**list_json(call, project), "form": form, "settings": settings, "revision": revision(project),
             "instructions": {"hash": wording.hash, "version": project.instruction_version, "preset": wording.preset,
                              "text": wording.text}}
 
@@ -98,21 +117,42 @@ def create_project(call: Call) -> Json:
 @operation("PATCH", "/api/projects/{project}", "lead", summary="Change a project's name, status or settings", body=CHANGE,
            answer=PROJECT, errors=(409,), writes=True)
 def change_project(call: Call) -> Json:
-    work.change_project(call.tx, call.path["project"], call.body, call.now, call.user.id)
+    check_seen(call, revision(find_project(call.tx, call.path["project"])), "settings")
+    changes = {k: v for k, v in call.body.items() if k != "seen"}
+    work.change_project(call.tx, call.path["project"], changes, call.now, call.user.id)
     return project_json(call, find_project(call.tx, call.path["project"]))
 
 
-@operation("PUT", "/api/projects/{project}/instructions", "lead", summary="New instructions: a new version", body=WORDING,
-           answer=PROJECT, writes=True)
+@operation("PUT", "/api/projects/{project}/instructions", "lead", summary="New instructions: a new version",
+           body=either(*[obj({**s["properties"], **SEEN}, optional=tuple(SEEN)) for s in WORDING["anyOf"]]), answer=PROJECT,
+           errors=(409,), writes=True)
 def set_instructions(call: Call) -> Json:
+    check_seen(call, find_project(call.tx, call.path["project"]).instruction_hash, "instructions")
     work.set_instructions(call.tx, call.path["project"], call.body, call.now, call.user.id)
     return project_json(call, find_project(call.tx, call.path["project"]))
 
 
+@operation("GET", "/api/projects/{project}/instructions", "reader", summary="Every wording so far, the newest first",
+           answer=obj({"items": array(obj({"hash": text(64), "text": text(100_000), "at": TIME, "by": nullable(text(200))}))}))
+def list_instructions(call: Call) -> Json:
+    find_project(call.tx, call.path["project"])
+    query = (select(events.c.body, events.c.created_at, users.c.name).outerjoin(users, users.c.id == events.c.user_id)
+             .where(events.c.project_id == call.path["project"], events.c.kind.in_(("project", "instructions")))
+             .order_by(events.c.seq.desc()))
+    made = [(row.body.get("hash"), row) for row in call.tx.execute(query)]
+    known = {row.hash: row.text for row in call.tx.execute(select(instructions).where(
+        instructions.c.hash.in_([digest for digest, _ in made if digest])))}
+    return {"items": [{"hash": digest, "text": known[digest], "at": row.created_at, "by": row.name}
+                      for digest, row in made if digest in known]}
+
+
 @operation("PUT", "/api/projects/{project}/form", "lead", summary="Another form: a new version; old answers keep theirs",
-           body={**FORM, "required": [f for f in FORM["required"] if f != "version"]}, answer=PROJECT, writes=True)
+           body={**FORM, "properties": FORM["properties"] | SEEN, "required": [f for f in FORM["required"] if f != "version"]},
+           answer=PROJECT, errors=(409,), writes=True)
 def set_form(call: Call) -> Json:
-    work.set_form(call.tx, call.path["project"], call.body, call.now, call.user.id)
+    check_seen(call, find_project(call.tx, call.path["project"]).form_version, "form")
+    form = {k: v for k, v in call.body.items() if k != "seen"}
+    work.set_form(call.tx, call.path["project"], form, call.now, call.user.id)
     return project_json(call, find_project(call.tx, call.path["project"]))
 
 
@@ -142,7 +182,9 @@ def add_items(call: Call) -> Json:
            answer=ADDED, writes=True, ndjson="in")
 def import_items(call: Call) -> Json:
     find_project(call.tx, call.path["project"])
-    return work.add_items(call.tx, call.path["project"], read_upload(call.body), call.now, call.user.id)
+    notes: Counter[str] = Counter()
+    added = work.add_items(call.tx, call.path["project"], read_upload(call.body, notes), call.now, call.user.id)
+    return {**added, "notes": [note.replace(", or name the encoding with --encoding", "") for note in notes]}
 
 
 @operation("GET", "/api/projects/{project}/items", "reader", summary="A project's items", answer=page_of(ITEM_ROW),
@@ -186,8 +228,8 @@ _answers = select(judgments, retractions.c.reason).outerjoin(retractions, retrac
 @operation("GET", "/api/items/{item}", "reader", summary="An item with all its answers and what happened to it",
            answer=obj({**ITEM_ROW["properties"], "project": ID, "body": mapping(ANY, 20), "messages": nullable(ANY),
                        "answers": array(ANSWER, 0, 10_000),
-                       "events": array(obj({"event": ID, "kind": text(40), "user": nullable(ID), "at": TIME,
-                                            "body": mapping(ANY, 40)}), 0, 500)}))
+                       "events": array(obj({"event": ID, "kind": text(40), "user": nullable(ID), "judgment": nullable(ID),
+                                            "at": TIME, "body": mapping(ANY, 40)}), 0, 500)}))
 def get_item(call: Call) -> Json:
     query = select(items, prompts.c.body.label("asked")).outerjoin(prompts, items.c.prompt_key == prompts.c.key)
     row = call.tx.execute(query.where(items.c.id == call.path["item"])).first()
@@ -198,7 +240,8 @@ def get_item(call: Call) -> Json:
     asked = row.asked["prompt"] if row.asked else None
     return {**item_json(row), "project": row.project_id, "body": row.body, "answers": [answer_json(a) for a in given],
             "messages": [{"role": "user", "content": asked}] if isinstance(asked, str) else asked,
-            "events": [{"event": e.seq, "kind": e.kind, "user": e.user_id, "at": e.created_at, "body": e.body} for e in happened]}
+            "events": [{"event": e.seq, "kind": e.kind, "user": e.user_id, "judgment": e.judgment_seq, "at": e.created_at,
+                        "body": e.body} for e in happened]}
 
 
 @operation("PATCH", "/api/items/{item}", "lead", summary="Set an item aside, open it again, change its overlap or warnings",
@@ -233,12 +276,13 @@ def list_judgments(call: Call) -> Json:
 def get_progress(call: Call) -> Json:
     project = find_project(call.tx, call.path["project"])
     c = items.c
-    own = (c.project_id == project.id) & (c.role == "task")
-    row = call.tx.execute(select(func.sum(c.done), func.sum(c.wanted), func.sum(c.held),
+    own, asked = (c.project_id == project.id) & (c.role == "task"), c.state != "set_aside"
+    row = call.tx.execute(select(func.sum(c.done).filter(asked), func.sum(c.wanted).filter(asked), func.sum(c.held),
                                  func.count().filter(c.state == "set_aside"), func.count().filter(c.flags > 0)).where(own)).one()
     hour = stamp(call.now - timedelta(hours=1))
     last = call.tx.execute(select(func.count()).select_from(events).where(
-        events.c.project_id == project.id, events.c.kind == "submit", events.c.created_at > hour)).scalar()
+        events.c.project_id == project.id, events.c.kind == "submit", events.c.created_at > hour,
+        ~exists().where(retractions.c.judgment_seq == events.c.judgment_seq))).scalar()
     people = call.tx.execute(select(members, users.c.name).join(users, users.c.id == members.c.user_id).where(
         members.c.project_id == project.id).order_by(members.c.user_id))
     return {"items_total": project.items_total, "items_done": project.items_done, "answers": row[0] or 0,

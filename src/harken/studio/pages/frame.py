@@ -35,7 +35,7 @@ def templates() -> Environment:
     env = Environment(loader=FileSystemLoader(STUDIO / "templates"), autoescape=select_autoescape(default=True),
                       undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     env.globals.update(static=ASSETS.address, icon=lambda name: Markup(icon(name)),
-                       kinds={name: task.title for name, task in TASKS.items()})
+                       kinds={name: task.title for name, task in TASKS.items()}, tasks=TASKS)
     return env
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
@@ -10,6 +11,7 @@ from starlette.routing import BaseRoute, Route
 
 from harken.studio.pages.frame import ASSETS, CATEGORIES, page, render
 from harken.studio.tasks import TASKS
+from harken.studio.work.mine import QUEUES
 from harken.web.operations import number_in_path
 from harken.web.site import Site
 
@@ -40,6 +42,17 @@ def routes(site: Site) -> list[BaseRoute]:
         return render(request, "label.html", project=project, kind=TASKS[project["kind"]].title, data=data, modules=modules,
                       reasons=REASONS, categories=CATEGORIES)
 
+    async def answers(request: Request) -> Response:
+        project = await site.call(request, "get_project", path={"project": number_in_path(request.path_params["project"])})
+        asked = request.query_params
+        query: dict[str, Any] = {k: v for k in ("queue", "q") if (v := asked.get(k, "")[:200])}
+        query = {k: v for k, v in query.items() if k != "queue" or v in QUEUES}
+        if before := asked.get("before"):
+            query["before"] = number_in_path(before)
+        mine = await site.call(request, "list_mine", path={"project": project["id"]}, query=query)
+        return render(request, "label_answers.html", project=project, mine=mine, queues=QUEUES, queue=query.get("queue", ""),
+                      words=query.get("q", ""), in_words=in_words)
+
     async def worker(request: Request) -> Response:
         return FileResponse(ASSETS.files["worker.js"], media_type="text/javascript", headers={"Cache-Control": "no-cache"})
 
@@ -62,10 +75,25 @@ def routes(site: Site) -> list[BaseRoute]:
     return [
         Route("/", page(home)),
         Route("/label/worker.js", page(worker, who="anyone")),  # here, as it may serve only what lies beside and below it
-        Route("/label/{project}", page(label)),
+        Route("/label/{project}", page(label)), Route("/label/{project}/answers", page(answers)),
         Route("/login", page(login, who="anyone")),
         Route("/join", page(join, who="anyone")), Route("/setup", page(setup, who="anyone")), Route("/account", page(account)),
     ]
+
+
+def in_words(answer: dict[str, Any] | None) -> str:
+    """An answer in a few words, as its labeler gave it; empty where there is none."""
+    if not answer:
+        return ""
+    if answer.get("ranks"):
+        rows = {rank: [letter for letter, r in zip("ABCDEFGHI", answer["ranks"]) if r == rank] for rank in answer["ranks"]}
+        return " > ".join(" = ".join(rows[rank]) for rank in sorted(rows))
+    if "preference" in answer:
+        return "a tie" if answer["preference"] == 0 else f"{'A' if answer['preference'] < 0 else 'B'} is better"
+    if answer.get("text"):
+        n = len(answer["text"].split())
+        return f"{n:,} word{'s' * (n != 1)}"
+    return ", ".join(f"{k} {v}" for k, v in answer.items() if isinstance(v, int | float | str) and v != "")[:80]
 
 
 @cache

@@ -23,6 +23,7 @@ from harken.studio.pages.frame import CATEGORIES, page, render
 from harken.studio.tasks import TASKS
 from harken.studio.work.settings import PRESETS, QUALIFY
 from harken.studio.work.stored import load
+from harken.web.errors import ApiError
 from harken.web.operations import number_in_path
 from harken.web.site import Site
 
@@ -80,6 +81,7 @@ def _figures(site: Site) -> list[BaseRoute]:
         decided = await site.read(lambda tx: readings(tx, project["id"]))
         open_ = [o for o in insight.queue if o.item not in decided][:QUEUE]
         queue = await site.read(lambda tx: _rows(tx, [o.item for o in open_]))
+        held = (await site.call(request, "list_held", path={"project": project["id"]}))["items"]
         now = datetime.now(UTC)
         counts, title = charts.by_hour(times, now)
         return render(request, "lead_project.html", tab="view", project=project, task=TASKS[project["kind"]],
@@ -87,7 +89,20 @@ def _figures(site: Site) -> list[BaseRoute]:
                       chart_title=title, queue=[(o, queue[o.item]) for o in open_ if o.item in queue],
                       decided=[(words, list(decided.values()).count(name)) for name, words in READINGS.items()],
                       left=time_left(progress), hour_ago=stamp(now - timedelta(hours=1)), gold=gold_of(progress),
-                      charts=charts)
+                      charts=charts, held=held)
+
+    async def models(request: Request) -> Response:
+        project = await site.call(request, "get_project", path={"project": number_in_path(request.path_params["project"])})
+        asked = {k: v for k in ("use_case", "tag", "group") if (v := request.query_params.get(k))}
+        result, problem = None, ""
+        try:
+            result = await site.call(request, "which_model", path={"project": project["id"]}, query=asked)
+        except ApiError as error:
+            if error.code != "conflict":
+                raise
+            problem = f"{error.message} {error.hint}"
+        return render(request, "lead_models.html", tab="models", project=project, result=result, problem=problem,
+                      query=request.query_params, charts=charts)
 
     async def listed(request: Request) -> Response:
         project, insight, _ = await of(request)
@@ -96,6 +111,7 @@ def _figures(site: Site) -> list[BaseRoute]:
                       lists=LISTS, query=request.query_params, split={o.item: o for o in insight.queue}, charts=charts)
 
     return [Route("/lead/projects/{project}", page(view, who="reader")),
+            Route("/lead/projects/{project}/models", page(models, who="reader")),
             Route("/lead/projects/{project}/items", page(listed, who="reader"))]
 
 
@@ -116,11 +132,12 @@ def _managing(site: Site) -> list[BaseRoute]:
         project = await site.call(request, "get_project", path={"project": number_in_path(request.path_params["project"])})
         snapshots = await site.call(request, "list_snapshots", query={"project": project["id"], "limit": 500})
         progress = await site.call(request, "get_progress", path={"project": project["id"]})
+        wordings = await site.call(request, "list_instructions", path={"project": project["id"]})
         users = (await site.call(request, "list_users", query={"limit": 500}))["items"]
         end = await site.read(audit_end)
         return render(request, "lead_settings.html", audit_end=end, tab="settings", project=project, task=TASKS[project["kind"]],
                       presets=PRESETS, users=users, members={m["user"]: m["state"] for m in progress["labelers"]},
-                      snapshots=snapshots["items"])
+                      snapshots=snapshots["items"], wordings=wordings["items"])
 
     return [Route("/lead/projects/{project}/settings", page(settings, who="reader")),
             Route("/lead/items/{item}", page(item, who="reader"))]
@@ -208,7 +225,8 @@ def _listed(tx: Connection, project: int, query: Any, insight: Insight) -> tuple
         e = events.c
         within = e.project_id == project, e.kind == "submit", e.created_at >= start, e.created_at < end
         where.append(c.id.in_(select(e.item_id).where(*within)))
-        title = f"Answered from {start[:16].replace('T', ' ')}" + (f" to {end[:16].replace('T', ' ')}" if len(end) > 1 else "")
+        title = f"Answered from {start[:16].replace('T', ' ')}"
+        title += (f" to {end[:16].replace('T', ' ')}" if len(end) > 1 else "") + " UTC"
     ask = (select(items, prompts.c.body.label("asked")).outerjoin(prompts, c.prompt_key == prompts.c.key)
            .where(*where).order_by(c.id))
     rows = [item_json(row) for row in tx.execute(ask.limit(SHOWN + 1))]

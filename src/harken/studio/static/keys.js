@@ -4,6 +4,7 @@
 import { all, el, find } from "./dom.js";
 
 const SWITCH = "harken:keys";
+const MOVED = "harken:keys-moved"; // {"s": "k"}: what S does, K does
 const TYPING =
   'textarea, select, [contenteditable], input:not([type="radio"], [type="checkbox"], [type="range"], [type="button"])';
 
@@ -11,6 +12,7 @@ export class Keys {
   constructor() {
     this.tables = [];
     this.on = localStorage.getItem(SWITCH) !== "off";
+    this.moved = JSON.parse(localStorage.getItem(MOVED) ?? "{}");
     document.addEventListener("keydown", (event) => this.pressed(event));
   }
 
@@ -27,16 +29,60 @@ export class Keys {
   pressed(event) {
     if (event.isComposing || event.defaultPrevented || find("dialog[open]")) return;
     const typing = event.target.matches?.(TYPING);
-    const name = nameOf(event);
-    const single = name.length === 1;
-    if (single && !this.on) return;
-    for (const { rows } of [...this.tables].reverse()) {
-      for (const row of rows) {
-        if (!row.keys.includes(name) || (typing && !row.typing)) continue;
-        if (name === "Enter" && event.target.matches?.("button:not([data-through]), a, summary")) return;
-        if (row.run(event) !== false) event.preventDefault();
-        return;
-      }
+    for (const name of namesOf(event)) {
+      const meant = this.meant(name);
+      const row = meant && this.row(meant, typing);
+      if (!row) continue;
+      if (name.length === 1 && !this.on) return;
+      if (name === "Enter" && event.target.matches?.("button:not([data-through]), a, summary")) return;
+      if (row.run(event, meant) !== false) event.preventDefault();
+      return;
+    }
+  }
+
+  row(name, typing) {
+    for (const { rows } of [...this.tables].reverse())
+      for (const row of rows) if (row.keys.includes(name) && (row.typing || !typing)) return row;
+    return null;
+  }
+
+  /** The table's key that a pressed one stands for; null where its key was moved elsewhere. */
+  meant(name) {
+    const moved = Object.entries(this.moved).find(([, to]) => to === name);
+    if (moved) return moved[0];
+    return name in this.moved ? null : name;
+  }
+
+  /** Puts a key's shortcut on another key; what was there takes its place, so that no shortcut is lost. */
+  move(key, to) {
+    const now = this.moved[key] ?? key;
+    const there = this.meant(to);
+    if (there && there !== key && this.row(there, false)) this.moved[there] = now;
+    this.moved[key] = to;
+    for (const [from, at] of Object.entries(this.moved)) if (from === at) delete this.moved[from];
+    localStorage.setItem(MOVED, JSON.stringify(this.moved));
+    this.relabel();
+  }
+
+  reset() {
+    this.moved = {};
+    localStorage.removeItem(MOVED);
+    this.relabel();
+  }
+
+  /** How a key is shown: where it is now. */
+  shown(words) {
+    return words
+      .split(" ")
+      .map((word) => (word.length === 1 && this.moved[word.toLowerCase()]?.toUpperCase()) || word)
+      .join(" ");
+  }
+
+  /** Every key that is printed on the page says where its shortcut is. */
+  relabel() {
+    for (const kbd of all("kbd")) {
+      kbd.dataset.key ??= kbd.textContent;
+      kbd.textContent = this.shown(kbd.dataset.key);
     }
   }
 
@@ -62,9 +108,11 @@ export class Keys {
                 el(
                   "dt",
                   {},
-                  r.shown.split(" ").map((k) => el("kbd", {}, k)),
+                  this.shown(r.shown)
+                    .split(" ")
+                    .map((k) => el("kbd", { "data-key": k }, k)),
                 ),
-                el("dd", {}, r.words),
+                el("dd", {}, r.words, r.keys.length && r.keys[0].length === 1 && /[a-z]/.test(r.keys[0]) && this.changer(r)),
               ),
             ),
           ),
@@ -79,8 +127,31 @@ export class Keys {
         }),
         " Single-key shortcuts are on",
       ),
+      Object.keys(this.moved).length
+        ? el("button", { type: "button", onclick: () => (this.reset(), this.help()) }, "All keys as they were")
+        : "",
     );
-    dialog.showModal();
+    if (!dialog.open) dialog.showModal();
+  }
+
+  /** A button that waits for the key which its row shall have from now on. */
+  changer(row) {
+    const [key] = row.keys;
+    const button = el("button", { type: "button", class: "quiet change-key", "aria-label": `Another key for: ${row.words}` }, "change");
+    button.addEventListener("click", () => {
+      button.textContent = "press a key";
+      button.addEventListener(
+        "keydown",
+        (event) => {
+          event.preventDefault();
+          event.stopPropagation();
+          if (event.key.length === 1 && event.key.trim()) this.move(key, event.key.toLowerCase());
+          this.help();
+        },
+        { once: true },
+      );
+    });
+    return button;
   }
 
   turn(on) {
@@ -90,9 +161,14 @@ export class Keys {
   }
 }
 
-function nameOf(event) {
+/** What a key may mean: its character first; where that is no shortcut, the key's place on a US keyboard, so that Cyrillic,
+ *  Arabic and Greek letters and the digits of a French keyboard work. */
+function namesOf(event) {
+  const held = `${event.ctrlKey || event.metaKey ? "Ctrl+" : ""}${event.altKey ? "Alt+" : ""}`;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  return `${event.ctrlKey || event.metaKey ? "Ctrl+" : ""}${event.altKey ? "Alt+" : ""}${key}`;
+  const [, place] = /^(?:Key|Digit|Numpad)([A-Z0-9])$/.exec(event.code ?? "") ?? [];
+  const single = event.key.length === 1 && !event.shiftKey;
+  return place && single && place.toLowerCase() !== key ? [held + key, held + place.toLowerCase()] : [held + key];
 }
 
 /** Buttons with data-close close the dialog that they are in; so does a press outside of it. */

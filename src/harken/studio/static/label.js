@@ -40,15 +40,46 @@ const outbox = new Outbox(user.id, {
     if (!queue.current) present();
   },
   refused: (entry, error) => {
-    tell("failure", `Not stored: ${error.message}`, {
-      hint: error.hint,
-      action: { label: "Go back to it", run: () => reopen(entry) },
-    });
+    refused(entry, error, "Not stored");
     state.done -= 1;
     progress();
   },
   changed: connection,
 });
+
+/** An answer that the server will never take in this form: it is here until the labeler has read, copied or dropped it. An
+ *  item that is answered already is not opened again. */
+function refused(entry, error, words) {
+  const closed = ["already_answered", "client_id_reused", "not_found"].includes(error.code);
+  const drop = () => outbox.dismiss(entry.id);
+  tell("failure", `${words}: ${error.message}`, {
+    hint: closed ? "Your other answer to it counts. Copy this one if you need it, or discard it." : error.hint,
+    actions: [
+      ...(closed ? [] : [{ label: "Go back to it", run: () => reopen(entry) }]),
+      { label: "Copy", stays: true, run: () => copy(inWords(entry)) },
+      { label: "Discard", run: drop },
+    ],
+    dismissed: drop,
+  });
+}
+
+/** What was answered, as text to be copied. */
+function inWords({ body, task }) {
+  const { text, notes } = body.answer ?? {};
+  return text ?? [body.answer ? FORMS[task.kind].summary(body.answer) : body.reason ?? body.category, notes].filter(Boolean).join("\n");
+}
+
+async function copy(text) {
+  const area = el("textarea", { class: "heard", value: text, "aria-hidden": "true" }); // also where there is no HTTPS
+  document.body.append(area);
+  area.select();
+  const done = await (navigator.clipboard?.writeText(text) ?? Promise.reject(new Error())).then(
+    () => true,
+    () => document.execCommand("copy"),
+  );
+  area.remove();
+  announce(done ? "Copied" : "This browser did not copy it.");
+}
 
 /** The echo of what was stored must be what was on screen (F1). */
 function confirm(entry, answer) {
@@ -157,6 +188,7 @@ function bar() {
   const { form } = state;
   if (!form) return;
   state.dropKeys = keys.add("This task", form.keys());
+  keys.relabel();
   find("#status").textContent = form.status;
   find("#go .label").textContent = form.action;
   find("#go kbd").textContent = form.enter ?? "⏎";
@@ -214,6 +246,7 @@ function send(action, task, body, draft = null) {
   outbox.add(entry);
   state.last = entry;
   state.done += 1;
+  if (queue.open) queue.open -= 1; // until the server says how many
   present();
   progress();
   if (queue.ready.length === 0 && queue.status !== "finished") load();
@@ -319,7 +352,7 @@ function progress() {
   const total = state.done + (queue.open ?? 0);
   find("#done").replaceChildren(
     `${state.done} done`,
-    queue.open === null ? "" : el("span", { class: "still-open" }, ` · about ${queue.open.toLocaleString("en")} open`),
+    queue.open === null ? "" : el("span", { class: "still-open" }, ` · ${queue.open ? "about " : ""}${queue.open.toLocaleString("en")} open`),
   );
   const meter = find("#meter");
   meter.value = total ? state.done / total : 0;
@@ -381,16 +414,47 @@ addEventListener("online", () => {
   outbox.flush();
   if (!queue.current) load();
 });
+/** Whoever leaves gives back what they have not begun, so that others need not wait until the lease runs out. */
 addEventListener("pagehide", () => {
-  if (queue.current && state.form) drafts.keep(queue.current, { ...state.form.draft(), seconds: clock.seconds });
+  const { current } = queue;
+  if (current && state.form) drafts.keep(current, { ...state.form.draft(), seconds: clock.seconds });
+  if (!queue.tasks.length || !navigator.onLine) return;
+  const keep = outbox.waiting.map((e) => e.task.assignment);
+  if (current && state.begun === current.assignment) keep.push(current.assignment);
+  call("POST", `/api/projects/${project.id}/leave`, { keep }, { keepalive: true }).catch(() => {});
+});
+addEventListener("pageshow", (event) => event.persisted && void load());
+addEventListener("visibilitychange", () => {
+  if (!document.hidden && !queue.current && queue.status === "answered") void load();
 });
 addEventListener("beforeunload", (event) => {
   if (outbox.unsaved) event.preventDefault();
 });
-for (const entry of outbox.refused.filter((e) => e.project === project.id))
-  tell("failure", `Not stored earlier: ${entry.error.message}`, {
-    hint: entry.error.hint,
-    action: { label: "Go back to it", run: () => reopen(entry) },
-  });
+for (const entry of outbox.refused.filter((e) => e.project === project.id)) refused(entry, entry.error, "Not stored earlier");
+/** A task that the labeler chose in the list of their answers comes first: one that was sent is taken back with its answer. */
+async function chosen() {
+  const { searchParams } = new URL(location.href);
+  const change = Number(searchParams.get("change"));
+  const task = Number(searchParams.get("task"));
+  if (!change && !task) return;
+  history.replaceState(null, "", location.pathname);
+  try {
+    if (change) {
+      await outbox.flush();
+      const answer = await call("POST", `/api/projects/${project.id}/undo`, { client_id: uuid(), assignment: change });
+      await need(answer.task);
+      show(answer.task, null);
+    } else {
+      const own = await call("GET", `/api/assignments/${task}`);
+      await need(own);
+      queue.back({ ...own, seen: true });
+      present();
+    }
+  } catch (error) {
+    tell("failure", `Not opened: ${error.message}`, { hint: error.code === "nothing_to_undo" ? "It was taken back or set aside already." : error.hint });
+  }
+}
+
 await load();
+await chosen();
 keepPage().catch(() => {}); // a browser without room, or in private mode: the page works all the same

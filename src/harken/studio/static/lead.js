@@ -34,14 +34,16 @@ function added(answer) {
     ? ` ${answer.names_its_maker} of them say which model wrote them: labelers would know.`
     : "";
   const twice = repeated(answer);
-  tell(named || twice ? "notice" : "stored", `${count(answer.added, "items")} added${already}.${named}${twice}`);
+  const notes = (answer.notes ?? []).map((note) => ` ${note}.`).join("");
+  const kind = named || twice || notes ? "notice" : "stored";
+  tell(kind, `${count(answer.added, "items")} added${already}.${named}${twice}${notes}`);
 }
 
 for (const form of all("form[data-file]")) {
   const [method, path] = form.dataset.file.split(" ");
   onSubmit(form, async () => {
-    const text = await find("input[type=file]", form).files[0].text();
-    const answer = await call(method, path, text, { type: "application/x-ndjson" });
+    const [file] = find("input[type=file]", form).files; // its bytes as they are: the server knows encodings
+    const answer = await call(method, path, await file.arrayBuffer(), { type: "application/x-ndjson" });
     if (form.dataset.judged === undefined) added(answer);
     else {
       const there = `${answer.already.toLocaleString("en")} were there already.`;
@@ -74,11 +76,23 @@ const lines = (text) =>
     .map((line) => line.trim())
     .filter(Boolean);
 
+/** A label's name in answers: its Latin letters and digits, and a hash of the whole where it has others, so that labels of any
+ *  script get different names and one label always the same. */
+export function nameOf(label) {
+  const latin = label
+    .toLowerCase()
+    .replace(/[^a-z0-9]+/g, "_")
+    .replace(/^_+|_+$/g, "");
+  const name = /^[a-z]/.test(latin) ? latin : `f_${latin}`.replace(/_+$/, "");
+  if (!/[^\p{ASCII}]/u.test(label) && name.length <= 40 && latin) return name;
+  let hash = 0x811c9dc5; // FNV-1a
+  for (const byte of new TextEncoder().encode(label)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
+  return `${name.slice(0, 31)}_${hash.toString(16).padStart(8, "0")}`;
+}
+
 /** Labels as the form's entries. A label that was there keeps its name, so that its figures go on. */
 function named(labels, before) {
-  const slug = (label) =>
-    `${/^[a-z]/i.test(label) ? "" : "f_"}${label.toLowerCase().replace(/[^a-z0-9]+/g, "_")}`.slice(0, 40).replace(/_+$/, "");
-  return labels.map((label) => ({ name: before.find((f) => f.label === label)?.name ?? slug(label), label }));
+  return labels.map((label) => ({ name: before.find((f) => f.label === label)?.name ?? nameOf(label), label }));
 }
 
 for (const form of all("form[data-form]")) {
@@ -104,7 +118,7 @@ for (const form of all("form[data-form]")) {
         return { ...flag, only: parts[i][1] ? (wanted?.name ?? parts[i][1]) : null };
       });
     }
-    await call(method, path, now);
+    await call(method, path, { ...now, seen: version });
     location.reload();
   });
 }

@@ -5,6 +5,10 @@ import { words as plain } from "./forms/parts.js";
 
 const SAYINGS = {
   empty: ["Nothing to do right now", "Others hold the items that are left. This page looks again by itself."],
+  answered: [
+    "You have answered all",
+    "Nothing more is here for you. Others still have to answer some of it. Thank you.",
+  ],
   finished: ["All done", "You have answered everything that is here for you. Thank you."],
   limit: ["Enough for today", "You have reached your limit. Rest; come back tomorrow."],
   waiting: ["Your test is being read", "A researcher grades your answers. You can go on once that is done."],

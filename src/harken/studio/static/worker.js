@@ -3,7 +3,11 @@
 
 const CACHE = "harken";
 
-self.addEventListener("install", () => self.skipWaiting());
+self.addEventListener("install", (event) => {
+  self.skipWaiting();
+  // Where the browser can, the API is reached without this worker: a request sent while the page closes must not wait for it.
+  event.addRoutes?.({ condition: { urlPattern: "/api/*" }, source: "network" })?.catch?.(() => {});
+});
 self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim()));
 
 async function kept(request) {

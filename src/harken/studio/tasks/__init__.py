@@ -114,6 +114,12 @@ class WritingTask(Task):
         return str(answer["text"])
 
 
+def dense(ranks: Sequence[int]) -> list[int]:
+    """Ranks without gaps: 1, 3, 3 is 1, 2, 2."""
+    distinct = sorted(set(ranks))
+    return [distinct.index(r) + 1 for r in ranks]
+
+
 def _load() -> dict[str, Task]:
     modules = {m.name: importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)}
     tasks: dict[str, Task] = {name: module.TASK for name, module in modules.items() if hasattr(module, "TASK")}

@@ -6,6 +6,11 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 
 from harken.studio.tasks import Json, Trial, WritingTask
+from harken.web.errors import ApiError
+from harken.web.json_schema import Schema, text
+
+LONGEST = 200_000
+"""Characters of an item's original (`work.projects.LONGEST`)."""
 
 
 class Edit(WritingTask):
@@ -17,9 +22,15 @@ class Edit(WritingTask):
     trial = Trial({"prompt": "Name a colour.", "original": "Blu."}, {"text": "Blue."}, "edits",
                   {"original": "Blu.", "completion": "Blue."})
 
+    def answer(self, form: Json, k: int) -> tuple[dict[str, Schema], tuple[str, ...]]:
+        return {"text": text(LONGEST + form["text"]["max_chars"], 1)}, ()
+
     def read(self, form: Json, texts: Sequence[str], order: Sequence[int], answer: Json) -> Json:
-        """Unchanged text is a demonstration alone: it was good as it was."""
+        """Unchanged text is a demonstration alone: it was good as it was. A long original may stay as long as it is."""
         original, edited = texts[0], self.written(answer)
+        most = len(original) + int(form["text"]["max_chars"])
+        if len(edited) > most:
+            raise ApiError("bad_answer", f"The text has {len(edited):,} characters; {most:,} are allowed.", "Shorten it.")
         payload: Json = {"completion": edited, "original": original, "spans": spans(original, edited)}
         return payload | ({"completions": [edited, original], "ranks": [1, 2]} if edited != original else {})
 
@@ -29,6 +40,8 @@ class Edit(WritingTask):
 
 def spans(before: str, after: str) -> list[Json]:
     """What changed, word by word, as character offsets [from, to) into both texts."""
+    if before == after:
+        return []
     words = [_words(before), _words(after)]
     ends = [[0], [0]]
     for side, some in enumerate(words):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harken.studio.tasks import Json, Task, Trial
+from harken.studio.tasks import Json, Task, Trial, dense
 from harken.web.errors import ApiError
 from harken.web.json_schema import BOOLEAN, Schema, array, enum, integer, nullable, obj, text
 
@@ -54,7 +54,7 @@ class RateAndRank(Task):
         if not form["ranking"]["ties"] and len(set(answer["ranks"])) < len(order):
             raise ApiError("bad_answer", "This project's rankings have no ties.")
         ranks, ratings = [0] * len(order), [dict[str, Any]()] * len(order)
-        for place, rank in enumerate(_dense(answer["ranks"])):
+        for place, rank in enumerate(dense(answer["ranks"])):
             ranks[order[place]], ratings[order[place]] = rank, answer["ratings"][place]
         k = range(len(order))
         conflicts = [[i, j] for i in k for j in k if ranks[i] < ranks[j] and ratings[i]["overall"] < ratings[j]["overall"]]
@@ -79,11 +79,6 @@ def _check_flags(form: Json, answer: Json) -> None:
         if any((rating["flags"][flag["name"]] is not None) != applies for rating in answer["ratings"]):
             raise ApiError("bad_answer", f'"{flag["name"]}" must be true or false where the prompt is marked '
                            f'{flag["only"]}, else null.')
-
-
-def _dense(ranks: Sequence[int]) -> list[int]:
-    distinct = sorted(set(ranks))
-    return [distinct.index(r) + 1 for r in ranks]
 
 
 TASK = RateAndRank()

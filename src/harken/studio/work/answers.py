@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, and_, bindparam, exists, insert, select,
 
 from harken.core.records import Prompt, content_hash
 from harken.store import events
-from harken.store.database import COUNTS
+from harken.store.database import STANDS
 from harken.store.events import stamp
 from harken.store.prepared import Joined, Prepared, Together
 from harken.store.rows import judgment_row, prompt_row
@@ -39,7 +39,7 @@ from harken.studio.work.leases import (
     set_assignment,
     until,
 )
-from harken.studio.work.line import HELD, PLACE, Line, task_json, with_prompt
+from harken.studio.work.line import AHEAD, HELD, PLACE, Line, task_json, with_prompt
 from harken.studio.work.quality import add_marks, gold_marks, settled
 from harken.studio.work.settings import Settings
 from harken.web.accounts import User
@@ -56,18 +56,19 @@ _submission = Joined((
     *PLACE), lambda s: s.select_from(
     assignments.join(items, assignments.c.item_id == items.c.id).join(projects, assignments.c.project_id == projects.c.id)
     .join(members, and_(members.c.project_id == projects.c.id, members.c.user_id == assignments.c.user_id)))
-    .where(assignments.c.id == bindparam("id"), assignments.c.user_id == bindparam("user")), HELD, _before)
+    .where(assignments.c.id == bindparam("id"), assignments.c.user_id == bindparam("user")), HELD, AHEAD, _before)
 _event_of = Prepared(select(event_table).where(event_table.c.client_id == bindparam("client_id")))
 _stored = Prepared(select(judgments.c.payload, judgments.c.content, judgments.c.role).where(judgments.c.seq == bindparam("seq")))
 _form = Prepared(select(forms.c.body).where(forms.c.version == bindparam("version")))
 _insert = Prepared(insert(judgments).values({c.name: bindparam(c.name) for c in judgments.c if c.name != "seq"})
                    .returning(judgments.c.seq, events.LAST_SEQ.scalar_subquery().label("after"),
                               events.LAST.scalar_subquery().label("last")))
-_answers = Prepared(select(judgments.c.payload).where(judgments.c.item_id == bindparam("item"), COUNTS).order_by(judgments.c.seq))
+_answers = Prepared(select(judgments.c.payload).where(judgments.c.item_id == bindparam("item"), STANDS).order_by(judgments.c.seq))
 _later = event_table.alias("later")
 _last_action = (select(event_table)
                 .where(event_table.c.user_id == bindparam("user"), event_table.c.project_id == bindparam("project"),
-                       event_table.c.kind.in_(UNDONE), ~exists().where(_later.c.undoes == event_table.c.seq))
+                       event_table.c.kind.in_(UNDONE), ~exists().where(_later.c.undoes == event_table.c.seq),
+                       ~exists().where(retractions.c.judgment_seq == event_table.c.judgment_seq))
                 .order_by(event_table.c.seq.desc()))
 _close = SET_ASSIGNMENT["state", "counted", "draft", "judgment_seq"]
 _file = Together(events.INSERT, _close)
@@ -82,8 +83,8 @@ def submit(tx: Connection, user: User, assignment: int, sent: dict[str, Any], no
     row = _submission.first(tx, id=assignment, user=user.id, client_id=sent["client_id"])
     if row is None or row[3].state == "removed":  # whoever was taken out holds nothing here any more
         raise not_found("task")
-    mine, item, project, member, held, before = row
-    line = Line(tx, user, project, member, held, now)
+    mine, item, project, member, held, ahead, before = row
+    line = Line(tx, user, project, member, held, ahead, now)
     receipt = _submit(line, mine, item, before is not None, sent)
     ahead = sent.get("next")
     if ahead:

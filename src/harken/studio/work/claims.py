@@ -52,14 +52,14 @@ def more_tasks(line: Line, wanted: int, have: Sequence[int]) -> dict[str, Any]:
             if status == "ok" and sweep(tx, project, now):
                 line.refresh()
                 continue
-            status = status if status != "ok" else _nothing(line)
+            status = status if status != "ok" else _nothing(line, held)
             break
         tasks.append(task)
         held += 1
     line.save()
     return {"tasks": tasks, "status": status if not tasks else "ok",
             "retry_after": RETRY_SECONDS if not tasks and status in ("empty", "waiting") else None,
-            "progress": {"done_by_me": line.at["done"], "open": max(0, line.project.items_total - line.project.items_done)}}
+            "progress": {"done_by_me": line.at["done"], "open": line.open_for_me}}
 
 
 def _lost(line: Line, wanted: int, have: Sequence[int]) -> list[dict[str, Any]]:
@@ -82,13 +82,17 @@ def _stopped(line: Line, held: int) -> str:
     return "limit" if limit is not None and line.at["today"] + held >= limit else "ok"
 
 
-def _nothing(line: Line) -> str:
-    """Why there is no task: the test is not graded or failed, all is done, or others hold the rest."""
+def _nothing(line: Line, held: int) -> str:
+    """Why there is no task: the test is not graded or failed, all is done, this labeler has answered all that they may, or
+    others hold the rest."""
+    line.ahead = held - len(line.held)  # those handed out just now
     if line.at["state"] in ("screening", "waiting", "not_qualified"):
         return "not_qualified" if line.at["state"] == "not_qualified" else "waiting"
     if line.project.items_done >= line.project.items_total:
         return "finished"
-    return "limit" if line.at["limited"] else "empty"
+    if line.at["limited"]:
+        return "limit"
+    return "empty" if held or line.others_hold() else "answered"
 
 
 def decide(line: Line) -> bool:

@@ -3,7 +3,9 @@
     for row in export_rows(db, "comparisons", "trl", project=3): ...
 
 Every row says under which form and instructions it was given, so that answers to different questions are never mixed
-unknowingly (F12), and names the purpose of its project (F13).
+unknowingly (F12). In Harken's own shape it also says which judgment and item it is, who wrote what was judged (`sources`),
+the labeler's notes, the seconds, when it was answered, the order shown, and the scale of its form: `harken rank --by source`
+reads it as it is.
 """
 
 from __future__ import annotations
@@ -12,10 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from sqlalchemy import select
+
 from harken.core.errors import UserError
 from harken.core.records import Choice, Judgment, Prompt
 from harken.store.database import Database, for_purpose, in_project
 from harken.store.files import json_line, write_jsonl, write_table
+from harken.store.studio_schema import forms
 
 What = Literal["comparisons", "demonstrations", "ratings", "thumbs", "edits", "prompts"]
 WHATS: tuple[What, ...] = ("comparisons", "demonstrations", "ratings", "thumbs", "edits", "prompts")
@@ -36,10 +41,56 @@ def export_rows(db: Database, what: What, shape: str = "harken", *, project: int
     where = [*([in_project(project)] if project else ()), *([for_purpose(purpose)] if purpose else ())]
     make = {"comparisons": _comparisons, "demonstrations": _demonstrations, "ratings": _ratings, "thumbs": _thumbs,
             "edits": _edits, "prompts": _prompts}[what]
-    for judgment in db.judgments(where):
-        for row in make(judgment, shape):
-            yield row | {k: v for k, v in (("form_version", judgment.form_version),
-                                           ("instruction_hash", judgment.instruction_hash)) if v is not None}
+    scales: dict[str, Row] = {}
+    for judgment, stored in db.answered(where):
+        more = {k: v for k, v in (("form_version", judgment.form_version),
+                                  ("instruction_hash", judgment.instruction_hash)) if v is not None}
+        if shape == "harken" and judgment.form_version is not None:
+            more |= _given(judgment)
+        if shape == "harken" and judgment.form_version is not None and stored["item_id"] is not None:
+            more |= _told(judgment, stored)
+            scale = scales.get(judgment.form_version)
+            if scale is None:
+                scale = scales[judgment.form_version] = _scale(db, judgment.form_version)
+            more |= scale
+        for n, row in enumerate(make(judgment, shape)):
+            yield row | _named(row, n, more)
+
+
+def _told(judgment: Judgment, stored: Any) -> Row:
+    """How an answer was given, beside what was said; what was not recorded is left out."""
+    asked = stored["asked"] or {}
+    sources = [c.get("source") for c in asked.get("completions", [])]
+    if judgment.kind == "edit" and sources:
+        sources = [judgment.labeler, *sources]
+    told = {"judgment": stored["seq"], "item": stored["item_id"], "sources": sources if any(sources) else None,
+            "notes": judgment.payload.get("notes") or None, "answered_at": stored["created_at"]}
+    return {k: v for k, v in told.items() if v is not None}
+
+
+def _given(judgment: Judgment) -> Row:
+    """What an import keeps of how an answer was given."""
+    seconds = {} if judgment.seconds is None else {"seconds": judgment.seconds}
+    return seconds | ({"shown_order": list(judgment.order)} if judgment.order else {})
+
+
+def _scale(db: Database, version: str) -> Row:
+    """The scale of a form, whose numbers mean nothing without it."""
+    with db.link.reading() as tx:
+        form = tx.execute(select(forms.c.body).where(forms.c.version == version)).scalar()
+    if form and form.get("rating"):
+        return {"scale": {k: form["rating"]["scale"][k] for k in ("min", "max", "low", "high")}}
+    return {"scale": {"min": 1, **form["strength"]}} if form and form.get("strength") else {}
+
+
+def _named(row: Row, n: int, more: Row) -> Row:
+    """`sources` belong to a row's `completions`; the row of one completion has its own `source`."""
+    sources = more.get("sources")
+    if sources is None or "completions" in row:
+        return more
+    rest = {k: v for k, v in more.items() if k != "sources"}
+    source = sources[-1] if "original" in row else sources[n] if "score" in row and n < len(sources) else None
+    return rest | ({"source": source} if source is not None else {})
 
 
 def _comparisons(judgment: Judgment, shape: str) -> Iterator[Row]:

@@ -5,6 +5,7 @@ Every function runs inside the caller's write transaction, which the store gives
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -175,14 +176,14 @@ def save_draft(tx: Connection, user: User, assignment: int, draft: dict[str, Any
     return {"version": version + 1, "expires_at": expires}
 
 
-def leave(tx: Connection, user: User, project: int, now: datetime) -> dict[str, Any]:
-    """Gives back what the caller holds and has not begun."""
+def leave(tx: Connection, user: User, project: int, now: datetime, keep: Collection[int] = ()) -> dict[str, Any]:
+    """Gives back what the caller holds and has not begun; `keep` names what was begun and not saved yet."""
     visible_project(tx, user, project)
     query = select(assignments).where(assignments.c.user_id == user.id, assignments.c.project_id == project,
                                       assignments.c.state == "leased")
     begun = released = 0
     for lease in tx.execute(query).fetchall():
-        if lease.draft is None:
+        if lease.draft is None and lease.id not in keep:
             let_go(tx, lease, "release", now)
             released += 1
         else:

@@ -46,17 +46,42 @@ _line = {plain: _along(items.c.position, *(() if plain else (_allowed,))) for pl
 _free = (items.c.project_id == bindparam("project"), items.c.role == "task", items.c.free > 0)
 _last_in_line = select(func.max(items.c.position)).where(*_free, items.c.position > bindparam("after"))
 _held = assignments.alias("held")
+_theirs = assignments.alias("theirs")
+_others_hold = (select(_theirs.c.id).join(items, items.c.id == _theirs.c.item_id)
+                .where(_theirs.c.project_id == bindparam("project"), _theirs.c.state == literal_column("'leased'"),
+                       _theirs.c.user_id != bindparam("user"), _theirs.c.turn == 0, items.c.role == "task",
+                       items.c.state == "open", ~_passed).limit(1))
 HELD = (select(func.aggregate_strings(cast(_held.c.id, Text), literal_column("','")))  # type: ignore[arg-type]
         .where(_held.c.user_id == bindparam("user"), _held.c.project_id == projects.c.id, _held.c.state == "leased")
         .correlate(projects).scalar_subquery())
 """The ids of the tasks that the caller holds in a project, as one text: a claim seldom needs more of them."""
+MANY = 1000
+_zero: Any = literal_column("0")  # no parameter, so that the partial index on free places is used
+_looks = assignments.alias("looks")  # not the table itself: the query around may be about one of its rows
+_seen = exists().where(_looks.c.item_id == items.c.id, _looks.c.user_id == bindparam("user"), _looks.c.state != "expired")
+_at, _back = func.coalesce(members.c.cursor, 0), func.coalesce(members.c.reopened_cursor, 0)
+
+
+def _some(*conditions: Any) -> Any:
+    """How many items with a free place there are under these conditions, up to MANY."""
+    few = (select(literal_column("1").label("one")).select_from(items)
+           .where(items.c.project_id == projects.c.id, items.c.role == literal_column("'task'"), items.c.free > _zero,
+                  *conditions)
+           .limit(literal_column(str(MANY))).correlate(projects, members).subquery())
+    return select(func.count()).select_from(few).scalar_subquery()
+
+
+AHEAD = _some(items.c.position > _at) + _some(items.c.reopened > _zero, items.c.reopened > _back, items.c.position <= _at,
+                                              ~_seen)
+"""How many items are still to come for a labeler: along the line, and freed again behind their cursor. Two looks at indexes, in
+the query that reads the place."""
 _mine_there = and_(members.c.project_id == projects.c.id, members.c.user_id == bindparam("user"))
 _member_fields = ("state", "cursor", "reopened_cursor", "repeat_cursor", "limited", "served", "done", "day", "today", "score")
 PLACE = ([projects.c[f] for f in ("id", "kind", "status", "settings", "form_version", "instruction_hash", "seed", "items_total",
                                   "items_done", "reopened")], [members.c[f] for f in _member_fields])
 """What a claim must know of the project, and of the labeler in it."""
 _place = Joined(PLACE, lambda s: s.select_from(projects.outerjoin(members, _mine_there))
-                .where(projects.c.id == bindparam("project")), HELD)
+                .where(projects.c.id == bindparam("project")), HELD, AHEAD)
 _insert = Prepared(insert(assignments).values({c.name: bindparam(c.name) for c in assignments.c if c.name != "id"})
                    .returning(assignments.c.id))
 _before = Prepared(
@@ -72,9 +97,11 @@ _lease_and_count = Together(_insert, _update_member, COUNT)
 class Line:
     """One labeler's place in one project, changed in memory while claiming and written once."""
 
-    def __init__(self, tx: Connection, user: User, project: Any, member: Any, held: str | None, now: datetime) -> None:
+    def __init__(self, tx: Connection, user: User, project: Any, member: Any, held: str | None, ahead: int,
+                 now: datetime) -> None:
         self.tx, self.user, self.now = tx, user, now
         self.project, self.settings, self.held = project, Settings.from_json(project.settings), _ids(held)
+        self.ahead = ahead
         self.at: dict[str, Any] = {f: getattr(member, f) for f in _member_fields}
         self._written = dict(self.at)
         day = stamp(now)[:10]
@@ -89,14 +116,14 @@ class Line:
         place = _place.first(tx, project=project, user=user.id)
         if place is None:
             raise not_found("project")
-        row, member, held = place
+        row, member, held, ahead = place
         if member is None:
             member = membership(tx, row, user, Settings.from_json(row.settings), now)
-        return cls(tx, user, row, member, held, now)
+        return cls(tx, user, row, member, held, ahead, now)
 
     def refresh(self) -> None:
         """Reads the project again: leases were taken back."""
-        self.project, _, held = _place.first(self.tx, project=self.project.id, user=self.user.id)
+        self.project, _, held, self.ahead = _place.first(self.tx, project=self.project.id, user=self.user.id)
         self.held = _ids(held)
 
     def tally(self, by: int) -> None:
@@ -107,6 +134,16 @@ class Line:
         """Takes over what `count` changed in the project."""
         done = self.project.items_done + changed.get("items_done", 0)
         self.project = self.project._replace(items_done=done, reopened=changed.get("reopened", self.project.reopened))
+
+    @property
+    def open_for_me(self) -> int:
+        """How many tasks this labeler has still to answer, those in hand included. Beyond MANY it is the project's count."""
+        ahead = self.ahead if self.ahead < MANY else max(MANY, self.project.items_total - self.project.items_done)
+        return ahead + len(self.held)
+
+    def others_hold(self) -> bool:
+        """Whether somebody else holds an open item that this labeler might still be given."""
+        return self.tx.execute(_others_hold, {"project": self.project.id, "user": self.user.id}).first() is not None
 
     def save(self) -> None:
         if self.at != self._written:

@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
-from harken.core.records import Choice, Completion, Demonstration, Prompt, content_hash, repeats
+from harken.core.records import EXTRA, Choice, Completion, Demonstration, Prompt, Role, content_hash, repeats
 from harken.store import audit_notes, events
 from harken.store.events import stamp
 from harken.store.rows import prompt_key, prompt_row
@@ -27,7 +28,7 @@ from harken.web.errors import ApiError
 from harken.web.json_schema import ANY, BOOLEAN, Schema, array, check, either, enum, integer, mapping, nullable, obj, text
 
 LONGEST = 200_000
-MESSAGE = obj({"role": enum("system", "user", "assistant"), "content": text(LONGEST)})
+MESSAGE = obj({"role": enum(*get_args(Role)), "content": text(LONGEST), **dict.fromkeys(EXTRA, ANY)}, optional=EXTRA)
 COMPLETION = either(text(LONGEST, 1), obj({"text": text(LONGEST, 1), "source": nullable(text(500))}, optional=("source",)))
 GOLD = obj({"ranks": array(integer(1, 9), 2, 9), "prompt_flags": array(enum(*PROMPT_FLAGS), 0, 11),
             "ratings": array(obj({"flags": mapping(nullable(BOOLEAN), 40)}), 2, 9)},
@@ -37,6 +38,7 @@ ASK = obj({"kind": nullable(enum(*PROMPT_KINDS)), "use_case": nullable(enum(*USE
 ITEM: Schema = obj({
     "prompt": either(text(LONGEST, 1), array(MESSAGE, 1, 1000)), "use_case": nullable(text(100)), "tags": array(text(100), 0, 50),
     "prompt_kind": enum(*PROMPT_KINDS), "split": nullable(text(40)), "meta": mapping(ANY, 100),
+    "tools": array(mapping(ANY, 100), 0, 100),
     "completions": array(COMPLETION, 0, 9), "original": text(LONGEST, 1), "ask": ASK,
     "warnings": array(enum(*CATEGORIES), 0, len(CATEGORIES)), "role": enum("task", "gold", "qualify"), "gold": GOLD,
     "kind": enum(*KINDS)})
@@ -59,7 +61,8 @@ def create_project(tx: Connection, wanted: Mapping[str, Any], now: datetime, *, 
         store_form(tx, default_form(kind), now)  # a qualifying test may ask for another kind
     key = tx.execute(insert(projects), row).inserted_primary_key
     assert key is not None
-    events.add(tx, "project", now, user_id=user_id, project_id=key[0], body={"name": wanted["name"], "settings": row["settings"]})
+    events.add(tx, "project", now, user_id=user_id, project_id=key[0],
+               body={"name": wanted["name"], "settings": row["settings"], "hash": row["instruction_hash"]})
     return int(key[0])
 
 
@@ -150,6 +153,7 @@ def add_items(tx: Connection, project: int, rows: Iterable[Mapping[str, Any]], n
     new: list[dict[str, Any]] = []
     for n, item in enumerate(rows, 1):
         try:
+            _check_numbers(dict(item))  # first: it names the place
             check(ITEM, dict(item), "")
             row = _item_row(owner, settings, item, now)
         except (ApiError, ValueError) as error:
@@ -163,6 +167,21 @@ def add_items(tx: Connection, project: int, rows: Iterable[Mapping[str, Any]], n
     events.add(tx, "items", now, user_id=user_id, project_id=project,
                body={"added": added, "already": already, **audit_notes.new_items(new)})
     return {"added": added, "already": already, "names_its_maker": unblinded, "repeats_an_answer": repeating}
+
+
+def _check_numbers(item: Mapping[str, Any]) -> None:
+    """Refuses NaN and infinities, which are no JSON and which PostgreSQL does not take."""
+    level: list[tuple[str, Any]] = list(item.items())
+    while level:
+        inner: list[tuple[str, Any]] = []
+        for name, value in level:
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f'"{name}" is {value}, which is no JSON number (a missing one is null)')
+            if isinstance(value, Mapping):
+                inner += [(f"{name}.{key}", v) for key, v in value.items()]
+            elif isinstance(value, list):
+                inner += [(f"{name}[{i}]", v) for i, v in enumerate(value)]
+        level = inner
 
 
 def _sum(one: Sequence[int], other: Sequence[int]) -> list[int]:
@@ -201,7 +220,7 @@ def _item_row(project: Row[Any], settings: Settings, given: Mapping[str, Any], n
 
 
 def _prompt(given: Mapping[str, Any]) -> Prompt:
-    row = {k: given[k] for k in ("prompt", "use_case", "tags", "split", "meta") if k in given}
+    row = {k: given[k] for k in ("prompt", "use_case", "tags", "split", "meta", "tools") if k in given}
     return Prompt.from_json(row | ({"kind": given["prompt_kind"]} if "prompt_kind" in given else {}))
 
 

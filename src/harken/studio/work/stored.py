@@ -36,10 +36,10 @@ class StoredAnswer:
 
 
 def load(tx: Connection, project: int, most: int = MOST) -> list[StoredAnswer]:
-    """The latest answers that were not taken back, oldest first."""
+    """The latest answers that were not taken back or set aside, oldest first."""
     gone = select(retractions.c.judgment_seq)
     query = (select(judgments, prompts.c.body).join(items, items.c.id == judgments.c.item_id)
              .join(prompts, prompts.c.key == judgments.c.prompt_key)
-             .where(items.c.project_id == project, judgments.c.seq.not_in(gone))
+             .where(items.c.project_id == project, items.c.state != "set_aside", judgments.c.seq.not_in(gone))
              .order_by(judgments.c.seq.desc()).limit(most))
     return [StoredAnswer(r.seq, r.item_id, r.role, r.created_at, judgment_of(r._mapping)) for r in tx.execute(query)][::-1]

@@ -1,46 +1,54 @@
-"""Files of what is to be judged, as items: our own shape, `harken sample`'s, and every shape Harken imports.
+"""Files of what is to be judged, as items: our own shape, `harken sample`'s, pairs nobody has judged, and every shape that
+Harken imports, in any container and encoding that it reads.
 
     {"prompt": "Hi", "completions": ["Hello.", {"text": "Yo", "source": "runs/sft"}], "warnings": ["hate"]}     an item
     {"prompt": "Hi", "completions": ["Hello.", "Yo"], "finished": [true, true], "source": {"model": "runs/sft"}}  a sample
-
-One a line, or all in one JSON array.
+    {"prompt": "Hi", "response_a": "Hello.", "response_b": "Yo", "model_a": "m1", "model_b": "m2"}              a pair
 
 Of several files, the completions of equal prompts come together into one item: answers of several models to compare.
 """
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import json
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from harken.core.errors import UserError
 from harken.core.records import content_hash
-from harken.store.files import UNPACKED, Reader
-from harken.store.parsing import parse
+from harken.store.files import UNPACKED, raw_rows
+from harken.store.parsing import BadLine
+from harken.store.shapes import kind_of, read_row
+from harken.store.shapes.dialogue import messages, prompt_turns
+from harken.store.shapes.pairs import A_AND_B, VERDICTS
 from harken.studio.work.projects import ITEM, LONGEST, items_of
 
 Row = dict[str, Any]
 T = TypeVar("T")
 LINE_BYTES = 16 << 20
 """The longest line of an upload, and the largest JSON array."""
+CORRECT = "Correct it; none was added."
 # Names that only an item has; what other shapes have too does not tell them apart.
-OWN = set(ITEM["properties"]) - {"prompt", "use_case", "tags", "split", "meta", "kind"}
+OWN = set(ITEM["properties"]) - {"prompt", "use_case", "tags", "split", "meta", "kind", "tools"}
+CONVERSATIONS = ("messages", "conversations", "conversation")
+AUTHORS = (("model_a", "model_b"), ("source_a", "source_b"), ("model_1", "model_2"), ("generator_1", "generator_2"))
 
 
-def read_items(paths: Sequence[Path]) -> list[Row]:
-    """The items of one or several files. Raises UserError naming the file and the line."""
+def read_items(paths: Sequence[Path], notes: Counter[str] | None = None) -> list[Row]:
+    """The items of one or several files; `notes` counts what is worth saying. Raises UserError naming the file and the line."""
     if len(paths) == 1:
-        return list(_items(paths[0]))
+        return list(_items(paths[0], notes))
     merged: dict[str, Row] = {}
     for path in paths:
-        for row in _items(path):
+        for row in _items(path, notes):
             if "prompt" not in row or not row.get("completions"):
                 raise UserError(f"{path} has a row without prompt and completions.",
                                 "Several files are merged by prompt: give them one by one.")
@@ -49,32 +57,70 @@ def read_items(paths: Sequence[Path]) -> list[Row]:
     return list(merged.values())
 
 
-def _items(path: Path) -> Iterator[Row]:
-    array = _array(path)
-    first = _first_row(path) if array is None else next(iter(array), None)
-    if not isinstance(first, dict) or not first.keys() & OWN or "ranks" in first:
-        yield from map(items_of, Reader(path, unpacked_limit=UNPACKED))
-        return
-    if array is not None:
-        yield from own_rows((json.dumps(row).encode() for row in array), str(path), "row")
-        return
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        yield from own_rows(file, str(path))
-
-
-def own_rows(lines: Iterable[bytes], name: str, unit: str = "line") -> Iterator[Row]:
-    """Items in our own shape, one a line."""
-    for n, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+def _items(path: Path, notes: Counter[str] | None) -> Iterator[Row]:
+    kinds: set[str] = set()
+    empty = True
+    for where, row in raw_rows(path, unpacked_limit=UNPACKED, notes=notes):
         try:
-            row = parse(line.decode("utf-8"))
+            found = _found(row, kinds)
         except ValueError as error:
-            raise UserError(f"{name}, {unit} {n}: {error}.", "Correct it; none was added.") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{name}, {unit} {n}: a row must be an object, found {type(row).__name__}.",
-                            "Correct it; none was added.")
-        yield _sampled(row)
+            action = getattr(error, "action", "")
+            raise UserError(f"{where}: {error}.", action if action and "--" not in action else CORRECT) from None
+        empty = False
+        yield from found
+    if empty:
+        raise UserError(f"{path} holds no rows.", "Is it the file you meant?")
+
+
+def _found(row: Mapping[str, Any], kinds: set[str]) -> list[Row]:
+    """The items of one row: our own, an unjudged pair, or what was judged elsewhere and is asked anew."""
+    if row.keys() & OWN and "ranks" not in row:
+        return [_own(dict(row))]
+    pair = _pair(row)
+    if pair is not None:
+        return [pair]
+    records = read_row(row).records
+    kinds |= {kind_of(record) for record in records}
+    if len(kinds) > 1:
+        raise BadLine(f"the file mixes {' and '.join(sorted(kinds))}", "", "Put each kind into a file of its own.")
+    return [items_of(record) for record in records]
+
+
+def _own(row: Row) -> Row:
+    """A row in our own shape: its messages in Harken's form, its sources beside its completions."""
+    given = next((name for name in CONVERSATIONS if name in row), None)
+    if given is not None and "prompt" not in row:
+        row["prompt"] = row.pop(given)
+    if isinstance(row.get("prompt"), list):
+        row["prompt"] = [m.to_json() for m in messages(row["prompt"], "prompt")]
+    if isinstance(row.get("completions"), str):  # a table's cell
+        try:
+            row["completions"] = json.loads(row["completions"])
+        except ValueError:
+            raise ValueError('"completions" must be a list, found text that is no JSON list') from None
+    return _sampled(row)
+
+
+def _pair(row: Mapping[str, Any]) -> Row | None:
+    """Two answers by letter or number that nobody has judged; what else the row says goes into `meta`."""
+    names = next((pair for pair in A_AND_B if pair[0] in row and pair[1] in row), None)
+    if names is None or any(row.get(name) is not None for name in VERDICTS):
+        return None
+    asked = next((n for n in ("prompt", "question", "instruction", *CONVERSATIONS) if row.get(n) is not None), None)
+    if asked is None:
+        raise ValueError(f'"{names[0]}" and "{names[1]}" come without a prompt')
+    authors = next((pair for pair in AUTHORS if pair[0] in row and pair[1] in row), None)
+    texts = [row[name] for name in names]
+    if not all(isinstance(t, str) for t in texts):
+        raise ValueError(f'"{names[0]}" and "{names[1]}" must be texts')
+    turns = messages(row[asked], asked) if not isinstance(row[asked], str) else prompt_turns(row[asked], asked)
+    plain = len(turns) == 1 and turns[0].role == "user"
+    used = {asked, *names, *(authors or ()), "use_case", *VERDICTS}
+    meta = {k: v for k, v in row.items() if k not in used and v is not None}
+    sources = [row[a] for a in authors] if authors else [None, None]
+    item: Row = {"prompt": turns[0].content if plain else [m.to_json() for m in turns],
+                 "completions": [{"text": t, "source": s} if s else t for t, s in zip(texts, sources)]}
+    return item | ({"meta": meta} if meta else {}) | ({"use_case": row["use_case"]} if row.get("use_case") else {})
 
 
 def _sampled(row: Row) -> Row:
@@ -89,29 +135,6 @@ def _sampled(row: Row) -> Row:
         source = ", ".join(f"{k} {v}" for k, v in source.items())
     return rest | {"completions": [{"text": c, "source": source} if isinstance(c, str) else c for c in row.get("completions",
                                                                                                                [])]}
-
-
-def _array(path: Path) -> list[Any] | None:
-    """The rows of a file that is one JSON array; None where it is another, or broken."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            if file.read(1000).lstrip()[:1] != b"[":
-                return None
-            file.seek(0)
-            rows = json.load(file)
-    except (OSError, EOFError, ValueError, RecursionError):
-        return None
-    return rows if isinstance(rows, list) else None
-
-
-def _first_row(path: Path) -> Row | None:
-    """The first line's object, or None: then the general reader says what is wrong."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            row = json.loads(next(line for line in file if line.strip()))
-    except (OSError, EOFError, ValueError, RecursionError, StopIteration):
-        return None
-    return row if isinstance(row, dict) else None
 
 
 def _unpack(data: bytes, path: Path) -> None:
@@ -136,7 +159,7 @@ def _check_lines(path: Path) -> None:
     """Refuses a line, or a file that is one array, which would fill the memory when it is read."""
     line, most = 0, LINE_BYTES
     with path.open("rb") as file:
-        head = file.read(1000).lstrip()[:1]
+        head = file.read(1000).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
         if head not in (b"[", b"{"):
             return  # another container: the reader has bounds of its own
         file.seek(0)
@@ -173,9 +196,9 @@ def check_texts(record: Any) -> None:
         level, depth = inner, depth + 1
 
 
-def read_upload(data: bytes) -> list[Row]:
+def read_upload(data: bytes, notes: Counter[str] | None = None) -> list[Row]:
     """The items of an uploaded file."""
-    return uploaded(data, lambda path: read_items([path]))
+    return uploaded(data, lambda path: read_items([path], notes))
 
 
 def uploaded(data: bytes, read: Callable[[Path], T]) -> T:
@@ -187,5 +210,6 @@ def uploaded(data: bytes, read: Callable[[Path], T]) -> T:
             _check_lines(path)
             return read(path)
         except UserError as error:
-            action = "Correct it and send the file again: none was added." if "--" in error.action else error.action
+            again = "--" in error.action or error.action == CORRECT
+            action = "Correct it and send the file again: none was added." if again else error.action
             raise UserError(error.fact.replace(str(path), "The file"), action) from None

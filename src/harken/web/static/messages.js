@@ -4,8 +4,9 @@ import { el, find, icon } from "./dom.js";
 
 const SHOWN_MS = 6000;
 
-/** A message at the edge of the page. `kind`: "stored", "notice" or "failure"; `action`: {label, run}. */
-export function tell(kind, words, { hint = "", action = null } = {}) {
+/** A message at the edge of the page. `kind`: "stored", "notice" or "failure"; `action` and `actions`: {label, run, stays};
+ *  `dismissed` is called where the reader closes it. */
+export function tell(kind, words, { hint = "", action = null, actions = action ? [action] : [], dismissed = null } = {}) {
   const list = find("#messages");
   const close = () => message.remove();
   const message = el(
@@ -13,22 +14,31 @@ export function tell(kind, words, { hint = "", action = null } = {}) {
     { class: `message ${kind}`, role: kind === "failure" ? "alert" : null },
     kind === "stored" && icon("check"),
     el("p", {}, words, hint && el("span", { class: "hint" }, ` ${hint}`)),
-    action &&
+    actions.map(({ label, run, stays }) =>
       el(
         "button",
         {
           type: "button",
           class: "quiet",
           onclick: () => {
-            close();
-            action.run();
+            if (!stays) close();
+            run();
           },
         },
-        action.label,
+        label,
       ),
+    ),
     el(
       "button",
-      { type: "button", class: "quiet icon-only", "aria-label": "Close this message", onclick: close },
+      {
+        type: "button",
+        class: "quiet icon-only",
+        "aria-label": "Close this message",
+        onclick: () => {
+          close();
+          dismissed?.();
+        },
+      },
       icon("remove"),
     ),
   );

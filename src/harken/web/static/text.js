@@ -18,6 +18,7 @@ const HEADING = /^ {0,3}(#{1,6})\s+(.*?)\s*#*\s*$/;
 const RULE = /^ {0,3}([-*_])( *\1){2,}\s*$/;
 const QUOTE = /^ {0,3}> ?/;
 const ITEM = /^( *)([-*+]|\d{1,9}[.)])\s+(?=\S)/;
+const MATH = /^\s*(\$\$|\\\[)/;
 const DIVIDER = /^ {0,3}\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$/;
 
 function blocks(lines, depth) {
@@ -42,6 +43,8 @@ function blocks(lines, depth) {
                 ? quote
                 : ITEM.test(line)
                   ? list
+                : MATH.test(line)
+                  ? math
                   : isTable(lines, at)
                     ? table
                     : paragraph;
@@ -66,7 +69,7 @@ function fence(lines, at) {
   return [
     el(
       "pre",
-      { tabindex: 0, "aria-label": language ? `${language} code` : "code", role: "group" },
+      { tabindex: 0, "aria-label": language ? `${language} code` : "code", role: "group", "data-language": language || null },
       el("code", {}, body.join("\n")),
     ),
     end + 1,
@@ -77,6 +80,17 @@ function fence(lines, at) {
 function heading(lines, at) {
   const [, marks, words] = HEADING.exec(lines[at]);
   return [el("p", { class: `heading level${Math.min(marks.length, 3)}` }, inline(words)), at + 1];
+}
+
+/** Displayed LaTeX as it was written: its marks, its underscores and stars are no Markdown. Without an end it is text. */
+function math(lines, at, depth) {
+  const close = MATH.exec(lines[at])[1] === "$$" ? "$$" : "\\]";
+  const first = lines[at].trimStart().slice(2);
+  let end = at;
+  while (end < lines.length && !(end === at ? first : lines[end]).includes(close)) end += 1;
+  const last = end === at ? first : lines[end];
+  if (end >= lines.length || last.trimEnd().indexOf(close) + 2 < last.trimEnd().length) return paragraph(lines, at, depth);
+  return [el("p", { class: "math", dir: "ltr" }, lines.slice(at, end + 1).join("\n")), end + 1];
 }
 
 function rule(lines, at) {
@@ -112,7 +126,7 @@ function list(lines, at, depth) {
     items.push(el("li", {}, single ? [...inside[0].childNodes] : inside.slice(0, 1), inside.slice(1)));
     while (at < lines.length && !lines[at].trim() && ITEM.test(lines[at + 1] ?? "")) at += 1;
   }
-  return [el(ordered ? "ol" : "ul", ordered && mark.slice(0, -1) !== "1" ? { start: parseInt(mark, 10) } : {}, items), at];
+  return [el(ordered ? "ol" : "ul", { dir: "auto", start: ordered && mark.slice(0, -1) !== "1" ? parseInt(mark, 10) : null }, items), at];
 }
 
 function continues(lines, at, indent) {
@@ -180,7 +194,7 @@ function paragraph(lines, at, depth) {
 // One alternative a construct; each is bounded by its own closing mark, so matching stays linear in practice.
 const INLINE = new RegExp(
   [
-    /\\([\\`*_{}[\]()#+\-.!|~>])/, // 1 escaped
+    /\\([\\`*_{}#+\-.!|~>])/, // 1 escaped; not brackets, which are LaTeX's marks
     /(`+)(?!`)([^\n]*?[^`])\2(?!`)/, // 2, 3 code
     /!\[([^\]\n]{0,300})\]\([^)\n]{0,2000}\)/, // 4 image
     /\[([^\]\n]{1,500})\]\(\s*<?([^)\s>]{1,2000})>?[^)\n]{0,200}\)/, // 5, 6 link
@@ -188,6 +202,7 @@ const INLINE = new RegExp(
     /(\*\*|__)(?=\S)([^\n]{0,2000}?\S)\8/, // 8, 9 strong
     /(?<![\w*])([*_])(?=[^\s*_])([^\n*_]{0,2000}?[^\s*_])\10(?!\w)/, // 10, 11 emphasis
     /~~(?=\S)([^\n~]{1,2000})~~/, // 12 struck
+    /(\\\([^\n]{1,2000}?\\\)|\\\[[^\n]{1,2000}?\\\]|\$\$[^\n$]{1,2000}\$\$|\$(?=[^\s$])[^\n$]{0,500}?[^\s$\\]\$(?![\w$]))/, // 13 LaTeX
   ]
     .map((r) => r.source)
     .join("|"),
@@ -214,6 +229,7 @@ function node(m, depth) {
   if (m[7]) return link(m[7], [m[7]], m[7]);
   if (m[8]) return el("strong", {}, inline(m[9], depth + 1));
   if (m[10]) return el("em", {}, inline(m[11], depth + 1));
+  if (m[13]) return el("span", { class: "math" }, m[13]);
   return el("s", {}, inline(m[12], depth + 1));
 }
 

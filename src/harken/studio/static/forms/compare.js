@@ -63,7 +63,7 @@ export default class Compare {
         keys: values,
         shown: `1 … ${values.length}`,
         words: `1: A is ${this.labels.at(-1)} … ${values.length}: B is ${this.labels.at(-1)}`,
-        run: (e) => this.choice.choose(Number(e.key) - 1 - this.max, true),
+        run: (_, key) => this.choice.choose(Number(key) - 1 - this.max, true),
       },
       { keys: ["t", "0"], shown: "T", words: "a tie", run: () => this.choice.choose(0, true) },
       { keys: ["ArrowLeft"], shown: "← →", words: "towards A, towards B", run: () => this.move(-1) },

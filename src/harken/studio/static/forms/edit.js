@@ -10,6 +10,7 @@ export default class Edit extends Writing {
   constructor(task, form, changed) {
     super(task, form, changed, { useCase: false });
     [this.original] = task.completions;
+    this.max += this.original.length; // so much may be added
     this.before = new AnswerText(this.original);
     this.field = textField("Your version", {
       rows: 14,

@@ -3,7 +3,7 @@
 import { all, el, letter } from "../dom.js";
 import { render } from "../text.js";
 
-const SPEAKER = { system: "System", user: "User", assistant: "Assistant" };
+const SPEAKER = { system: "System", user: "User", assistant: "Assistant", tool: "Tool" };
 
 /** The conversation to be answered, as turns; one user turn alone needs no name. */
 export function conversation(prompt) {
@@ -16,10 +16,17 @@ export function conversation(prompt) {
         "div",
         { class: `turn ${m.role}` },
         named && el("p", { class: "speaker" }, SPEAKER[m.role]),
-        el("div", { class: "prose" }, render(m.content)),
+        m.content && el("div", { class: "prose" }, m.role === "tool" ? el("pre", { tabindex: 0 }, el("code", {}, m.content)) : render(m.content)),
+        m.tool_calls && el("pre", { class: "calls", tabindex: 0, "aria-label": "tool call", role: "group" }, el("code", {}, m.tool_calls.map(callText).join("\n"))),
       ),
     ),
   );
+}
+
+/** A tool call as the model made it: name(arguments). */
+function callText({ function: made = {} }) {
+  const { name, arguments: given = "" } = made;
+  return `${name}(${typeof given === "string" ? given : JSON.stringify(given)})`;
 }
 
 /** A row of buttons of which one is chosen: role radio, arrows inside, digits from outside. `options` are

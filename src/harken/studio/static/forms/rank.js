@@ -1,207 +1,74 @@
-// Page two of InstructGPT's task: all K answers put in order, ties encouraged. Four ways in, one state: digits, arrows with
-// Alt, buttons on each answer, and dragging its letter between the rows (WCAG 2.5.7: dragging is never the only way; F10).
+// Rank answers, nothing else: best to worst, ties welcome.
 
-import { announce, el, letter } from "../dom.js";
-import { complete, dense, nextOpen, rows } from "../ranking.js";
-import { AnswerText } from "./answer.js";
-import { badge, choiceRow } from "./parts.js";
+import { el, letter } from "../dom.js";
+import { Ranking, differences, orderText } from "./order.js";
+import { About, Notes, frame } from "./parts.js";
 
-export class Ranking {
-  constructor(task, changed) {
-    this.texts = task.completions;
-    this.count = this.texts.length;
-    this.ranks = this.texts.map(() => null);
-    this.changed = changed;
-    this.at = 0;
-    this.reference = null; // the answer that the others are compared with
-    this.cards = this.texts.map((text, i) => this.card(text, i));
-    this.standing = el("div", { class: "standing", role: "group", "aria-label": "Order so far" });
-    this.cells = Array.from({ length: this.count + 1 }, (_, r) => this.cell(r));
-    this.standing.append(...this.cells.map((c) => c.root));
-    this.root = el(
-      "div",
-      { class: "ranking" },
-      el(
-        "div",
-        { class: "cards" },
-        this.cards.map((c) => c.root),
-      ),
-      this.standing,
-    );
-    this.paint();
+export default class Rank {
+  constructor(task, form, changed) {
+    this.about = new About(form, task, changed, { useCase: false });
+    this.notes = form.notes ? new Notes(changed) : null;
+    this.ties = form.ranking.ties;
+    this.ranking = new Ranking(task, changed);
+    this.against = differences(task.completions.length, (reference) => this.differ(reference));
+    this.source = false;
+    const title = el("h2", { class: "over" }, this.ties ? "Best is 1; ties are welcome" : "Best is 1; no ties");
+    this.root = frame(task, this.about, this.notes, [
+      el("div", { class: "stepper" }, title, this.against.root),
+      this.ranking.root,
+    ]);
   }
 
-  card(text, index) {
-    const view = new AnswerText(text);
-    const choice = choiceRow(
-      `Rank of answer ${letter(index)}`,
-      Array.from({ length: this.count }, (_, i) => ({
-        value: i + 1,
-        label: String(i + 1),
-        name: `Rank ${i + 1}${i === 0 ? ", best" : ""}`,
-      })),
-      (rank) => this.set(index, rank, false),
-    );
-    const note = el("span", { class: "note" });
-    const root = el(
-      "article",
-      {
-        class: "card",
-        tabindex: -1,
-        "aria-label": `Answer ${letter(index)}`,
-        onfocusin: () => this.focus(index, false),
-        onpointerdown: () => this.focus(index, false),
-      },
-      el("header", {}, badge(index), el("h2", {}, `Answer ${letter(index)}`), note),
-      view.root,
-      el("footer", {}, choice.root),
-    );
-    return { root, view, choice, note };
+  keys() {
+    return this.ranking.keys((reference) => this.differ(reference));
   }
 
-  /** A row of the order: rank 0 is the pool of answers not yet ranked. Pressing it puts the answer in hand there. */
-  cell(rank) {
-    const chips = el("div", { class: "chips" });
-    const label = rank ? `Put the answer in hand on rank ${rank}` : "Take the rank from the answer in hand";
-    const root = el(
-      "div",
-      { class: rank ? "cell" : "cell pool", "data-rank": rank },
-      el(
-        "button",
-        {
-          type: "button",
-          class: "place",
-          "aria-label": label,
-          title: label,
-          onclick: () => this.set(this.at, rank || null, false),
-        },
-        rank ? String(rank) : "?",
-      ),
-      chips,
-    );
-    return { root, chips };
+  differ(reference) {
+    this.against.show(reference);
+    this.ranking.show({ source: this.source, reference });
   }
 
-  chip(index) {
-    return el(
-      "button",
-      {
-        type: "button",
-        class: `badge chip tone${index % 9}`,
-        "aria-label": `Answer ${letter(index)}, ${this.words(index)}. Go to it`,
-        "aria-current": index === this.at,
-        onclick: () => this.focus(index),
-        onpointerdown: (event) => this.drag(event, index),
-      },
-      letter(index),
-    );
+  toggleSource() {
+    this.source = !this.source;
+    this.ranking.show({ source: this.source, reference: this.ranking.reference });
   }
 
-  /** Drags with the mouse, a pen or a finger; a press without movement is a click. */
-  drag(event, index) {
-    const chip = event.currentTarget;
-    const from = [event.clientX, event.clientY];
-    let over = null;
-    const under = (e) =>
-      document
-        .elementsFromPoint(e.clientX, e.clientY)
-        .map((n) => n.closest?.(".cell"))
-        .find((n) => n && this.standing.contains(n));
-    const move = (e) => {
-      const way = [e.clientX - from[0], e.clientY - from[1]];
-      if (Math.hypot(...way) < 5 && !chip.classList.contains("dragged")) return;
-      chip.classList.add("dragged");
-      chip.style.translate = `${way[0]}px ${way[1]}px`;
-      over?.classList.remove("over");
-      over = under(e);
-      over?.classList.add("over");
-    };
-    const end = (e) => {
-      chip.removeEventListener("pointermove", move);
-      chip.style.translate = "";
-      chip.classList.remove("dragged");
-      over?.classList.remove("over");
-      if (over && e.type === "pointerup") this.set(index, Number(over.dataset.rank) || null, false);
-    };
-    chip.setPointerCapture(event.pointerId);
-    chip.addEventListener("pointermove", move);
-    for (const type of ["pointerup", "pointercancel"]) chip.addEventListener(type, end, { once: true });
+  get status() {
+    return this.ranking.status;
+  }
+  get action() {
+    return "Submit";
   }
 
-  /** Takes an answer in hand: digits and Alt+arrows then mean this one. */
-  focus(index, move = true) {
-    this.at = index;
-    this.cards.forEach((c, i) => c.root.classList.toggle("held", i === index));
-    this.standing
-      .querySelectorAll(".chip")
-      .forEach((chip) => chip.setAttribute("aria-current", chip.textContent === letter(index)));
-    if (!move) return;
-    this.cards[index].root.focus({ preventScroll: true });
-    this.cards[index].root.scrollIntoView({ block: "nearest" });
+  problem() {
+    const { ranks } = this.ranking;
+    const open = ranks.indexOf(null);
+    const tied = this.ties ? -1 : ranks.findIndex((rank, i) => ranks.indexOf(rank) !== i);
+    if (open < 0 && tied < 0) return null;
+    this.ranking.focus(open < 0 ? tied : open);
+    return open < 0
+      ? `Answer ${letter(tied)} is tied; this project wants no ties.`
+      : `Answer ${letter(open)} has no rank yet.`;
   }
 
-  step(by) {
-    this.focus((this.at + by + this.count) % this.count);
-  }
-
-  /** Gives an answer a rank, or takes it (null); `go` moves on to the next one without. */
-  set(index, rank, go = true) {
-    if (rank !== null && (rank < 1 || rank > this.count)) return;
-    this.ranks[index] = rank;
-    this.paint();
-    const left = this.ranks.filter((r) => r === null).length;
-    announce(`Answer ${letter(index)}: ${this.words(index)}. ${left ? `${left} to go` : "All are ranked"}.`);
-    this.changed();
-    const next = go && rank !== null ? nextOpen(this.ranks, index) : -1;
-    this.focus(next >= 0 ? next : index, next >= 0);
-  }
-
-  /** Moves the answer in hand up (-1) or down (1) by one rank. */
-  shift(by) {
-    const now = this.ranks[this.at];
-    this.set(this.at, now === null ? (by < 0 ? 1 : this.count) : Math.min(this.count, Math.max(1, now + by)), false);
-  }
-
-  words(index) {
-    if (this.ranks[index] === null) return "no rank yet";
-    const same = this.ranks.flatMap((r, j) => (r === this.ranks[index] && j !== index ? [letter(j)] : []));
-    return `rank ${this.ranks[index]}${same.length ? `, tied with ${same.join(" and ")}` : ""}`;
-  }
-
-  paint() {
-    this.cards.forEach((c, i) => {
-      c.choice.choose(this.ranks[i]);
-      c.root.classList.toggle("ranked", this.ranks[i] !== null);
-    });
-    this.cells.forEach((cell, rank) =>
-      cell.chips.replaceChildren(...this.ranks.flatMap((r, i) => ((r ?? 0) === rank ? [this.chip(i)] : []))),
-    );
-  }
-
-  /** Marks what differs from one answer (null: nothing), or shows the sources. */
-  show({ source = false, reference = null }) {
-    this.reference = reference;
-    this.cards.forEach((c, i) => {
-      c.view.show({ source, against: reference === null || i === reference ? null : this.texts[reference] });
-      c.root.classList.toggle("reference", i === reference);
-    });
-  }
-
-  get done() {
-    return complete(this.ranks);
-  }
   answer() {
-    return dense(this.ranks);
+    return { ranks: this.ranking.answer(), ...this.about.answer(), notes: this.notes?.value ?? "" };
+  }
+  draft() {
+    return { answer: { ...this.answer(), ranks: this.ranking.ranks } };
   }
 
-  restore(ranks = []) {
-    this.ranks = this.texts.map((_, i) => ranks[i] ?? null);
-    this.paint();
+  restore({ answer = {} }) {
+    this.about.restore(answer);
+    this.notes?.restore(answer.notes);
+    this.ranking.restore(answer.ranks);
+  }
+
+  focus() {
+    this.ranking.focus(this.ranking.at);
+  }
+
+  static summary(answer) {
+    return orderText(answer.ranks);
   }
 }
-
-/** "C > B = D > A": the order in one line. */
-export const orderText = (ranks) =>
-  rows(ranks)
-    .map((row) => row.map(letter).join(" = "))
-    .join(" > ");

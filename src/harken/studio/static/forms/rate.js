@@ -19,10 +19,26 @@ export const FLAG_KEYS = {
   moral_judgment: "m",
 };
 
+const TAKEN = "bdgnoqrsuwz"; // the page's own; O is a flag's while rating
+
+/** A letter for every flag: the built-in ones theirs, own ones the first free letter of their label, or any that is free. */
+export function flagKeys(flags) {
+  const keys = new Map(flags.filter((f) => FLAG_KEYS[f.name]).map((f) => [f.name, FLAG_KEYS[f.name]]));
+  const used = new Set([...TAKEN.replace("o", ""), ...keys.values()]);
+  for (const { name, label } of flags) {
+    if (keys.has(name)) continue;
+    const letter = [...label.toLowerCase(), ..."abcdefghijklmnopqrstuvwxyz"].find((c) => /[a-z]/.test(c) && !used.has(c));
+    if (!letter) break; // more flags than letters
+    keys.set(name, letter);
+    used.add(letter);
+  }
+  return keys;
+}
+
 /** The single ratings of one task. `applies(flag)` says whether a flag is asked; `changed` is called after every change. */
 export class Ratings {
   constructor(task, { scale, flags }, { applies, changed }) {
-    Object.assign(this, { scale, flags, applies, changed, at: 0 });
+    Object.assign(this, { scale, flags, applies, changed, at: 0, keys: flagKeys(flags) });
     this.cards = task.completions.map((text, i) => this.card(text, i));
     this.root = el(
       "div",
@@ -51,7 +67,7 @@ export class Ratings {
         { class: "flag", "data-flag": flag.name },
         boxes.get(flag.name),
         el("span", {}, flag.label),
-        el("kbd", {}, FLAG_KEYS[flag.name]?.toUpperCase() ?? ""),
+        el("kbd", {}, this.keys.get(flag.name)?.toUpperCase() ?? ""),
       ),
     );
     const conditional = this.flags.filter((f) => f.only).map((f) => f.label);

@@ -1,10 +1,10 @@
 // InstructGPT's whole task: rate every answer, then rank them all.
 
-import { announce, el, icon, letter } from "../dom.js";
+import { announce, el, letter } from "../dom.js";
 import { contradictions } from "../ranking.js";
 import { About, Notes, frame } from "./parts.js";
-import { Ranking, orderText } from "./rank.js";
-import { FLAG_KEYS, Ratings } from "./rate.js";
+import { Ranking, differences, orderText } from "./order.js";
+import { Ratings } from "./rate.js";
 
 export default class RateAndRank {
   constructor(task, form, changed) {
@@ -27,18 +27,8 @@ export default class RateAndRank {
       el("button", { type: "button", class: "step", onclick: () => this.go(step) }),
     );
     this.notice = el("p", { class: "notice", role: "status", hidden: true });
-    this.compareWith = el(
-      "select",
-      { id: "reference", onchange: (e) => this.differ(e.target.value === "" ? null : Number(e.target.value)) },
-      el("option", { value: "" }, "off"),
-      task.completions.map((_, i) => el("option", { value: i }, `from ${letter(i)}`)),
-    );
-    this.tools = el(
-      "div",
-      { class: "tools" },
-      el("label", { for: "reference" }, icon("differ"), " Differences"),
-      this.compareWith,
-    );
+    this.against = differences(this.count, (reference) => this.differ(reference));
+    this.tools = this.against.root;
     this.source = false;
     this.root = frame(task, this.about, this.notes, [
       el("div", { class: "stepper" }, el("nav", { class: "steps", "aria-label": "Steps" }, this.steps), this.tools),
@@ -54,40 +44,14 @@ export default class RateAndRank {
     const digits = Array.from({ length: 9 }, (_, i) => String(i + 1));
     return ranking()
       ? [
-          {
-            keys: digits.slice(0, this.count),
-            shown: `1 … ${this.count}`,
-            words: "rank of the answer in hand; the same digit ties",
-            run: (e) => this.ranking.set(this.ranking.at, Number(e.key)),
-          },
-          {
-            keys: ["0", "Backspace"],
-            shown: "0",
-            words: "take the rank away",
-            run: () => this.ranking.set(this.ranking.at, null),
-          },
-          {
-            keys: ["ArrowRight", "ArrowDown"],
-            shown: "← ↑ ↓ →",
-            words: "take another answer in hand",
-            run: () => this.ranking.step(1),
-          },
-          { keys: ["ArrowLeft", "ArrowUp"], run: () => this.ranking.step(-1) },
-          { keys: ["Alt+ArrowUp"], shown: "Alt ↑", words: "move it up a rank", run: () => this.ranking.shift(-1) },
-          { keys: ["Alt+ArrowDown"], shown: "Alt ↓", words: "move it down a rank", run: () => this.ranking.shift(1) },
-          {
-            keys: ["d"],
-            shown: "D",
-            words: "mark what differs from the answer in hand",
-            run: () => this.differ(this.ranking.reference === null ? this.ranking.at : null),
-          },
+          ...this.ranking.keys((reference) => this.differ(reference)),
           { keys: ["b"], shown: "B", words: "back to the ratings", run: () => this.go(this.count - 1) },
         ]
       : [
-          { keys: digits.slice(0, 7), shown: "1 … 7", words: "overall quality", run: (e) => this.ratings.rate(Number(e.key)) },
-          ...this.ratings.flags.map((f) => ({
-            keys: [FLAG_KEYS[f.name]],
-            shown: FLAG_KEYS[f.name]?.toUpperCase(),
+          { keys: digits.slice(0, 7), shown: "1 … 7", words: "overall quality", run: (_, key) => this.ratings.rate(Number(key)) },
+          ...this.ratings.flags.filter((f) => this.ratings.keys.has(f.name)).map((f) => ({
+            keys: [this.ratings.keys.get(f.name)],
+            shown: this.ratings.keys.get(f.name).toUpperCase(),
             words: f.label,
             run: () => this.ratings.toggle(f.name),
           })),
@@ -173,9 +137,8 @@ export default class RateAndRank {
   }
 
   differ(reference) {
-    this.compareWith.value = reference ?? "";
+    this.against.show(reference);
     this.ranking.show({ source: this.source, reference });
-    announce(reference === null ? "Differences are not marked" : `Marked: what differs from answer ${letter(reference)}`);
   }
 
   toggleSource() {
@@ -185,8 +148,7 @@ export default class RateAndRank {
   }
 
   get status() {
-    const ranked = this.ranking.ranks.filter((r) => r !== null).length;
-    if (this.step === "rank") return ranked === this.count ? orderText(this.ranking.ranks) : `${ranked} of ${this.count} ranked`;
+    if (this.step === "rank") return this.ranking.status;
     return `${this.count - this.ratings.overall.filter((o) => o === null).length} of ${this.count} rated`;
   }
 
