@@ -70,7 +70,7 @@ def imported(path: str, absent: str, action: str) -> Any:
         raise UserError(f"{name} cannot be imported: {type(error).__name__}: {error}.", "Correct it, and try again.") from None
     for part in inside.split(".") if colon else ():
         if not hasattr(value, part):
-            raise UserError(f"{name} has no {inside!r}.{nearest(part, dir(value))}", "Check the name after the colon.")
+            raise UserError(f"{name} has no {inside}.{nearest(part, dir(value))}", "Check the name after the colon.")
         value = getattr(value, part)
     return value
 

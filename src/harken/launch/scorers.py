@@ -3,10 +3,10 @@ attributes as dolma:FOLDER=KEY."""
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from harken.core.errors import UserError
+from harken.core.find import imported
 from harken.core.records import content_hash
 from harken.launch.rewards import open_reward, parse_reward, scorer_names
 from harken.store.dolma import DolmaScores
@@ -29,14 +29,9 @@ def open_scorer(spec: str) -> Any:
 
 
 def _own(name: str, attribute: str) -> Any:
-    try:
-        maker = getattr(importlib.import_module(name), attribute)
-    except ImportError as error:
-        raise UserError(f"{name} cannot be imported: {error}.", "Is it on PYTHONPATH?") from None
-    except AttributeError:
-        raise UserError(f"{name} has no {attribute}.", "Name a class, or a function that gives a scorer.") from None
-    scorer = maker()
+    spec = f"{name}:{attribute}"
+    scorer = imported(spec, f"{name} cannot be imported: there is no such module.", "Write my.module:Scorer.")()
     if not getattr(scorer, "id", "") or not any(hasattr(scorer, n) for n in ("rate", "score", "rate_segments", "rate_document")):
-        raise UserError(f"{name}:{attribute} is no scorer: it needs an id, and rate(text) or score(prompts, completions).",
+        raise UserError(f"{spec} is no scorer: it needs an id, and rate(text) or score(prompts, completions).",
                         "harken.text.scorer.TextReward is a base for one.")
     return scorer
