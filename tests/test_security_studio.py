@@ -566,6 +566,17 @@ def test_whatever_is_uploaded_is_read_or_refused_in_words(data, packed):
             assert isinstance(row, dict)
 
 
+@pytest.mark.parametrize("completions", ["null", "5", "true", '{"a": 1}', '"5"'])
+@pytest.mark.parametrize("rest", ["", ', "source": false', ', "source": "m", "finished": [true]'])
+def test_completions_that_are_no_list_are_none_or_refused_in_words(completions, rest):
+    line = f'{{"prompt": "p", "completions": {completions}{rest}}}'.encode()
+    if completions == "null":
+        assert not uploads.read_upload(line)[0].get("completions")
+    else:
+        with pytest.raises(UserError, match="must be a list"):
+            uploads.read_upload(line)
+
+
 @contextmanager
 def patient(db, seconds, most=None):
     """The studio behind the connections' deadlines, shortened."""

@@ -98,6 +98,8 @@ def _own(row: Row) -> Row:
             row["completions"] = json.loads(row["completions"])
         except ValueError:
             raise ValueError('"completions" must be a list, found text that is no JSON list') from None
+    if not isinstance(row.get("completions"), list | None):
+        raise ValueError(f'"completions" must be a list, found {type(row["completions"]).__name__}')
     return _sampled(row)
 
 
@@ -133,8 +135,8 @@ def _sampled(row: Row) -> Row:
     rest = {k: v for k, v in row.items() if k not in ("source", "finished")}
     if isinstance(source, Mapping):
         source = ", ".join(f"{k} {v}" for k, v in source.items())
-    return rest | {"completions": [{"text": c, "source": source} if isinstance(c, str) else c for c in row.get("completions",
-                                                                                                               [])]}
+    return rest | {"completions": [{"text": c, "source": source} if isinstance(c, str) else c
+                                   for c in row.get("completions") or []]}
 
 
 def _unpack(data: bytes, path: Path) -> None:
