@@ -67,7 +67,8 @@ def read_tensors(folder: Path, what: str) -> dict[str, Tensor]:
 
 def targets(model: Any) -> str | list[str]:
     """The layers that a new adapter stands on: all linear ones but the last. Left out are routers and layers in groups, which
-    compute otherwise, towers that see or hear, and the output layer of Mamba's kinds, whose weight is read past any adapter."""
+    compute otherwise, towers that see or hear, the output layer of Mamba's kinds, whose weight is read past any adapter, and
+    layers of one weight (Zamba's blocks), which cannot hold an adapter each once merged."""
     from transformers import PreTrainedModel
     text = text_config(model)
     left: list[str] = []
@@ -75,13 +76,23 @@ def targets(model: Any) -> str | list[str]:
     past = ("out_proj",) if model.config.model_type in MAMBAS else ()
     towers = [n for n, m in model.named_modules() if text is not model.config and n and isinstance(m, PreTrainedModel)
               and m.config is not model.config and m.config is not text]
+    last, places = model.get_output_embeddings(), weight_places(model)
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D":
+            several = module is not last and len(places[id(module.weight)]) > 1
             router = OTHERWISE.search(type(module).__name__)
             tower = any(name.startswith(f"{t}.") for t in towers)
-            (left if router or tower or name.rpartition(".")[2] in past else linear).append(name)
-    last = model.get_output_embeddings()
+            (left if router or tower or several or name.rpartition(".")[2] in past else linear).append(name)
     return [n for n in linear if model.get_submodule(n) is not last] if left else "all-linear"
+
+
+def weight_places(model: Any) -> dict[int, list[str]]:
+    """The names under which each weight stands, by its identity."""
+    places: dict[int, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if isinstance(weight := getattr(module, "weight", None), Tensor):
+            places.setdefault(id(weight), []).append(name)
+    return places
 
 
 @contextmanager

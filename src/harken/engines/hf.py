@@ -103,6 +103,7 @@ class Engine:
                 self.base.use(self.names)
         if train and not lora_rank:
             self.model.requires_grad_(True)
+            self._hold_pad(shard)
         if shard and self.form.plain:
             raise UserError(f"--shard needs packed rows; this model has none, as {self.form.plain}.", "Leave --shard out.")
         self.layers = sharding.shard(self.model, self.device) if shard and processes.group().size > 1 else []
@@ -120,6 +121,18 @@ class Engine:
             # AdamW as PyTorch computes it: epsilon added after bias correction (P21); betas of InstructGPT.
             self.optimizer = torch.optim.AdamW(self.parts.values(), lr=0.0, betas=(0.9, 0.95), eps=1e-8,
                                                weight_decay=weight_decay, fused=True)
+
+    def _hold_pad(self, shard: bool) -> None:
+        """Keeps a padding token's row of zeros that both ends of the model share: some kinds write the zeros anew when they are
+        loaded (Youtu), so what the row had learnt would be gone."""
+        first, last = self.model.get_input_embeddings(), self.model.get_output_embeddings()
+        pad = getattr(first, "padding_idx", None)
+        if pad is None or last is None or last.weight is not first.weight or bool(first.weight[pad].any()):
+            return
+        if shard:
+            raise UserError("--shard cannot keep the padding token's row of this model at zero.", "Leave --shard out.")
+        at = torch.tensor([pad], device=self.device)
+        first.weight.register_hook(lambda gradient: gradient.index_fill(0, at, 0.0))
 
     def add_scalars(self, values: Mapping[str, Sequence[Any]], ratio: float) -> None:
         """Further trained numbers, an array a name (a value for each labeler), learnt at `ratio` times the model's rate."""

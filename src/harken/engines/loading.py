@@ -200,6 +200,10 @@ def _from_pretrained(folder: str, name: str, action: str, auto: str = "AutoModel
         why = OWN_CODE if "trust_remote_code" in str(error) else f"cannot be loaded: {_reason(error)}"
         raise UserError(f"The model {name} {why}.".replace("..", "."),
                         action if why is not OWN_CODE else "Use a model of a kind that transformers knows itself.") from None
+    mapping = getattr(transformers, f"MODEL_FOR_{'CAUSAL_LM' if 'Causal' in auto else 'SEQUENCE_CLASSIFICATION'}_MAPPING")
+    if type(model.config) not in mapping:
+        raise UserError(f"The language model inside {name} has a configuration ({model.config.model_type}) under which transformers "
+                        "saves it and does not load it again.", "Use another model: docs/models.md lists them.")
     lost = sorted({*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])})
     if lost:  # transformers would draw them at random
         raise UserError(f"The model {name} lacks {len(lost)} of its weights ({lost[0]}, …).", action)
