@@ -219,6 +219,7 @@ def child(kind: str, answers: Any) -> None:
     signal.alarm(SECONDS)
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as place:
+        os.environ["HARKEN_CACHE"] = place  # no verdict of another day
         folder = Path(place) / kind
         try:
             write(kind, folder)

@@ -24,7 +24,7 @@ from torch import nn
 from harken.core.errors import UserError
 from harken.core.files import file_hash, read_json, write_json
 from harken.core.records import Prompt
-from harken.engines import adapters
+from harken.engines import adapters, verdicts
 from harken.engines.base import Base
 from harken.engines.form import Form, need_rows, text_config
 from harken.engines.heads import classifier_head, is_classifier, read_head, tail_ids
@@ -156,7 +156,11 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.d
     loaded.model.to(device=device, dtype=dtype).eval()
     if loaded.head is not None:
         loaded.head.to(device)
-    loaded.form = examine(loaded.model, name, loaded.head if loaded.classifier else None)
+    key = verdicts.identity(loaded.model, loaded.lineage, classifier=loaded.classifier)
+    known = verdicts.recall(key, cache_folder())
+    loaded.form = examine(loaded.model, name, loaded.head if loaded.classifier else None, known)
+    if known is None:
+        verdicts.remember(key, cache_folder(), loaded.form)
     _check_words(loaded)
     if kind == "run":
         _with_head(loaded, Path(name))
@@ -202,8 +206,8 @@ def _from_pretrained(folder: str, name: str, action: str, auto: str = "AutoModel
                         action if why is not OWN_CODE else "Use a model of a kind that transformers knows itself.") from None
     mapping = getattr(transformers, f"MODEL_FOR_{'CAUSAL_LM' if 'Causal' in auto else 'SEQUENCE_CLASSIFICATION'}_MAPPING")
     if type(model.config) not in mapping:
-        raise UserError(f"The language model inside {name} has a configuration ({model.config.model_type}) under which transformers "
-                        "saves it and does not load it again.", "Use another model: docs/models.md lists them.")
+        raise UserError(f"The language model inside {name} has a configuration ({model.config.model_type}) under which "
+                        "transformers saves it and does not load it again.", "Use another model: docs/models.md lists them.")
     lost = sorted({*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])})
     if lost:  # transformers would draw them at random
         raise UserError(f"The model {name} lacks {len(lost)} of its weights ({lost[0]}, …).", action)

@@ -105,8 +105,8 @@ class HFSampler:
         limit, longest = self.engine.context, self.engine.form.longest
         text = f"{what} has {len(prompt)} tokens; with {max_tokens} new ones it"
         if longest and len(prompt) <= longest < len(prompt) + max_tokens:
-            raise UserError(f"{text} passes {longest}, where this model's rotary factors change for the whole text: what was said "
-                            "before would get other probabilities.", "Shorten the prompt or lower --max-tokens.")
+            raise UserError(f"{text} passes {longest}, where this model's rotary factors change for the whole text: what was "
+                            "said before would get other probabilities.", "Shorten the prompt or lower --max-tokens.")
         if limit and len(prompt) + max_tokens > limit:
             raise UserError(f"{text} exceeds the model's context of {limit}.", "Shorten the prompt or lower --max-tokens.")
 

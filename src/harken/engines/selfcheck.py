@@ -29,15 +29,19 @@ PROMPT, ANSWER, OTHER = 4, 3, 2
 
 
 @torch.no_grad()
-def examine(model: Any, name: str, scores: Any = None) -> Form:
+def examine(model: Any, name: str, scores: Any = None, known: Form | None = None) -> Form:
     """The form of `model`, whose attention is set to what its path needs. `scores` is the head of a reward model of others,
-    whose own output is then the measure in place of logits.
+    whose own output is then the measure in place of logits. `known` is what was found of the very same model before.
 
     Raises `UserError` that names what is wrong: damaged weights, tokens that see what follows them, a forward that fails.
     """
     _finite(model, name)
     if hasattr(model.config, "rescale_every"):
         model.config.rescale_every = 0  # RWKV divides its weights in place outside training: a saved model would be another
+    if known is not None:
+        if not known.plain:
+            model.config._attn_implementation = NAME
+        return known
     check = _Check(model, name, scores)
     verdict = check.packed()
     if isinstance(verdict, str):
