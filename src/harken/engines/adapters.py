@@ -15,7 +15,7 @@ from torch import Tensor
 from harken.core.errors import UserError
 from harken.core.files import file_hash, read_json
 from harken.engines import cpu
-from harken.engines.form import text_config
+from harken.engines.form import attention_configs, text_config
 
 CONFIG = "adapter_config.json"
 MAMBAS = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
@@ -135,11 +135,45 @@ def merged(model: Any, folder: Path, what: str, *, own: bool) -> Any:
             adapted = get_peft_model(model, own_config(folder)) if own else PeftModel.from_pretrained(model, str(folder))
         if own:
             fill(adapted, "default", saved, what)
-        return adapted.merge_and_unload()
+            return adapted.merge_and_unload()
+        _part_shared(adapted)
+        before = _logits(adapted)
+        whole = adapted.merge_and_unload()
+        if float((_logits(whole) - before).abs().max()) > 1e-3 * (1 + float(before.abs().max())):
+            raise UserError(f"{what} cannot be merged into its base: the result would be another model.",
+                            "Merge it with the software it was made with, and give the merged model.")
+        return whole
     except UserError:
         raise
     except Exception as error:  # as above
         raise UserError(f"{what} cannot be loaded: {' '.join(str(error).split())[:200]}", "Copy it again.") from None
+
+
+@torch.no_grad()
+def _logits(model: Any) -> Tensor:
+    """Of a short text, in evaluation: what merging must not change."""
+    training = model.training
+    ids = torch.tensor([[min(i, model.get_input_embeddings().weight.shape[0] - 1) for i in range(3, 9)]])
+    logits: Tensor = model.eval()(input_ids=ids).logits.float()
+    model.train(training)
+    return logits
+
+
+def _part_shared(adapted: Any) -> None:
+    """Gives a layer that an adapter stands on a weight of its own where others share it (a head that is tied to the first layer):
+    merged, the adapter would change those as well."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    layers = [m for m in adapted.modules() if isinstance(m, BaseTunerLayer)]
+    counts: dict[int, int] = {}
+    for module in adapted.modules():
+        if not isinstance(module, BaseTunerLayer) and isinstance(weight := getattr(module, "weight", None), Tensor):
+            counts[id(weight)] = counts.get(id(weight), 0) + 1
+    for layer in layers:
+        base = layer.get_base_layer()
+        if isinstance(weight := getattr(base, "weight", None), Tensor) and counts.get(id(weight), 0) > 1:
+            base.weight = torch.nn.Parameter(weight.detach().clone())
+            for config in attention_configs(adapted.config):
+                config.tie_word_embeddings = False
 
 
 def lineage(folder: Path, base: Mapping[str, Any]) -> dict[str, Any]:

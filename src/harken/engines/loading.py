@@ -27,7 +27,7 @@ from harken.core.records import Prompt
 from harken.engines import adapters, verdicts
 from harken.engines.base import Base
 from harken.engines.form import Form, need_rows, text_config
-from harken.engines.heads import classifier_head, is_classifier, read_head, tail_ids
+from harken.engines.heads import as_classifier, classifier_head, is_classifier, read_head, tail_ids
 from harken.engines.modelfiles import OWN_CODE, check_config, hashes, weight_files
 from harken.engines.policies import beside, read_policy
 from harken.engines.selfcheck import examine
@@ -121,11 +121,12 @@ def locate_reward(name: str) -> None:
         raise UserError(f"There is no reward model at {name}.",
                         "Train one with harken train reward_model, or use gold (the sandbox's).")
     kind = locate(name)
-    if kind == "folder" and is_classifier(Path(name)):
+    if kind in ("folder", "adapter") and is_classifier(Path(name)):
         return
     if kind != "run" or not (Path(name) / "model" / "head.pt").is_file():
         raise UserError(f"{name} is a model without a reward head.",
-                        "Give a run of harken train reward_model, or a folder with a sequence-classification model.")
+                        "Give a run of harken train reward_model, or a folder with a sequence-classification model or an "
+                        "adapter of one.")
 
 
 def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device | None = None,
@@ -262,13 +263,19 @@ def _classifier(name: str) -> Loaded:
     """A sequence-classification model of others: its body, and its one label's layer as the head."""
     loaded = _from_pretrained(name, name, "Copy or download it again.", "AutoModelForSequenceClassification")
     loaded.lineage = {"name": name, "weights": hashes(Path(name), name)}
+    return _scoring(loaded, name)
+
+
+def _scoring(loaded: Loaded, name: str) -> Loaded:
+    """With the one label's layer as the head."""
     loaded.head, loaded.classifier = classifier_head(loaded.model, name), True
     loaded.tail = tail_ids(loaded.template)
     return loaded
 
 
 def _adapter(path: Path, above: tuple[str, ...]) -> Loaded:
-    """A LoRA folder of others, merged into the base that it names; its own tokenizer where it brings one."""
+    """A LoRA folder of others, merged into the base that it names; its own tokenizer where it brings one. One of a
+    sequence-classification model brings that model's last layer."""
     base = str(adapters.read_config(path)["base_model_name_or_path"])
     here = next((str(p) for p in (path / base, Path(base)) if p.exists()), base)
     try:
@@ -282,9 +289,20 @@ def _adapter(path: Path, above: tuple[str, ...]) -> Loaded:
     saved = adapters.read_tensors(path, f"The adapter {path}")
     if any("embed" in key or "lm_head" in key for key in saved) and rows > loaded.model.get_input_embeddings().weight.shape[0]:
         loaded.model.resize_token_embeddings(rows)  # trained with tokens added
+    scores = is_classifier(path)
+    if scores and not loaded.classifier:
+        last = next((v for k, v in saved.items() if k.endswith("score.weight")), None)
+        if last is None:
+            raise UserError(f"The adapter {path} is one of a sequence-classification model and lacks that model's last layer.",
+                            "Save it with modules_to_save=['score'], or give a run of harken train reward_model.")
+        loaded.model = as_classifier(loaded.model, len(last))
+        tokenizer = loaded.template.tokenizer  # transformers looks for the last token that is no padding
+        pad = next((i for i in (loaded.model.config.pad_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
+                    if i is not None), None)
+        loaded.model.config.pad_token_id = pad
     loaded.model = adapters.merged(loaded.model, path, f"The adapter {path}", own=False)
     loaded.lineage = adapters.lineage(path, loaded.lineage)
-    return loaded
+    return _scoring(loaded, str(path)) if scores else loaded
 
 
 def _tokenizer(path: Path) -> Any:
