@@ -70,7 +70,7 @@ def judged(user: User, asked: Prompt, a: str, b: str, rng) -> Judgment:
     return Judgment(asked, "ranking", {"completions": [a, b], "ranks": ranks}, user.name, order=(0, 1), seconds=4.0)
 
 
-def start(folder, seed: int = 0, each: int = 400, epochs: float = 4.0) -> str:
+def start(folder, seed: int = 0, each: int = 800, epochs: float = 6.0) -> str:
     """The toy model after learning to say one letter, any letter."""
     import random
     rng = random.Random(seed)
@@ -79,8 +79,8 @@ def start(folder, seed: int = 0, each: int = 400, epochs: float = 4.0) -> str:
     data.write_text("".join(json.dumps(r) + "\n" for r in rows))
     module = find_method("sft")
     config = module.Config(**following(module.Config, {
-        "model": "toy", "data": str(data), "out": str(folder / "start"), "epochs": epochs, "learning_rate": 5e-3, "batch_size": 64,
-        "holdout": 0.0, "lora_rank": 0, "seed": seed, "checkpoint_seconds": 600.0}))
+        "model": "toy", "data": str(data), "out": str(folder / "start"), "epochs": epochs, "learning_rate": 5e-3,
+        "batch_size": 64, "holdout": 0.0, "lora_rank": 0, "seed": seed, "checkpoint_seconds": 600.0}))
     launch_train(module, config, quiet=True)
     return str(folder / "start")
 

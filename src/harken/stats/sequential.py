@@ -3,9 +3,9 @@
     canary = Canary(error=0.05, margin=0.05, most=500)
     canary.read(outcomes)                  # "stop" | "pass" | "undecided" | "out_of_time", with both e-values
 
-Each outcome D in [-1, 1] compares the new model with the old one: +1 where a person preferred the new one, -1 the old one, and for
-thumbs the new answer's verdict (1 up, 0 down) less the mean verdict of the old model's answers since the last one. Its mean is the
-new model's advantage at that time; a drift that moves both cancels.
+Each outcome D in [-1, 1] compares the new model with the old one: +1 where a person preferred the new one, -1 the old one, and
+for thumbs the new answer's verdict (1 up, 0 down) less the mean verdict of the old model's answers since the last one. Its mean
+is the new model's advantage at that time; a drift that moves both cancels.
 
     e_stop(t) = mean over b of  prod_s (1 + b (0 - D_s))             evidence against "the new one is at least as good"
     e_pass(t) = mean over b of  prod_s (1 + b (D_s + margin))        evidence against "it is worse by margin or more"

@@ -96,14 +96,10 @@ def check(recipe: Recipe, turn: Turn) -> dict[str, Any]:
         raise UserError(f"Turn {turn.number} was not approved: its record says {record.get('decision')} "
                         f"of turn {record.get('turn')}.", "Serve a turn that was.")
     present = bound_to(turn)
-    if changed := [name for name, value in present.items() if record.get(name) != _plain(value)]:
+    if changed := [name for name, value in present.items() if record.get(name) != value]:
         raise UserError(f"The {changed[0]} of turn {turn.number} changed after {record['by']} approved it.",
                         "The approval is void. Restore the files, or serve another turn.")
     return record
-
-
-def _plain(value: Any) -> Any:
-    return {k: v for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def _mac(key: bytes, record: Any) -> str:

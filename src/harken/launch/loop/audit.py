@@ -25,10 +25,13 @@ from harken.labelers.asking.features import TextFeatures
 from harken.labelers.models.reliability import Reliability, fit_reliability
 from harken.labelers.votes import UNNAMED, Votes, votes_of
 from harken.launch.loop.collect import Source
+from harken.launch.loop.worth import more_labels
 
 SETTINGS = {"campaigns": True, "most": 0.05, "reversed": 0.99, "dimensions": 32}
-"""`campaigns` finds and bounds them; `most` is one person's share of the comparisons (at least 3 / people); `reversed` is how sure
-the data must be that somebody answers upside down to be left out."""
+"""`campaigns` finds and bounds them; `most` is one person's share of the comparisons (at least 3 / people); `reversed` is how
+sure the data must be that somebody answers upside down to be left out."""
+MORE = 200
+"""Labels whose worth is told."""
 FEWEST = 20
 """Votes below which nobody is called anything."""
 
@@ -49,8 +52,10 @@ def audit(choices: Sequence[Choice], sources: Sequence[Source], settings: Mappin
                               "unnamed": sum(c.labeler is None for c in choices), "agreement": _agreement(choices)}
     weight: dict[str, float] = {}
     if len(votes):
-        fit = _fit(votes, int(chosen["dimensions"]))
+        phi = _features(votes, int(chosen["dimensions"]))
+        fit = fit_reliability(votes, phi=phi)
         report["reliability"] = _people(votes, fit)
+        report["more_labels"] = more_labels(votes, fit, phi, _groups(choices), MORE)
         flagged = _reversed(votes, fit, float(chosen["reversed"])) if chosen["campaigns"] else []
         report["set_aside"] = [{"people": [name], "why": why} for name, why in flagged]
         weight = {name: 0.0 for name, _ in flagged}
@@ -62,12 +67,17 @@ def audit(choices: Sequence[Choice], sources: Sequence[Source], settings: Mappin
     return Audited(tuple(kept), report)
 
 
-def _fit(votes: Votes, dimensions: int) -> Reliability:
+def _features(votes: Votes, dimensions: int) -> Any:
     """Answers are described by features of their words: served answers are seldom judged twice, and what one person liked in one
     answer must say something of another."""
     prompts, texts = [p for p, _ in votes.items], [t for _, t in votes.items]
-    phi = TextFeatures.fit(prompts, texts, dimensions).of(prompts, texts)
-    return fit_reliability(votes, phi=phi)
+    return TextFeatures.fit(prompts, texts, dimensions).of(prompts, texts)
+
+
+def _groups(choices: Sequence[Choice]) -> dict[int, str]:
+    """Use case by the number that `votes_of` gives a prompt: its place in order of appearance."""
+    numbers: dict[str, int] = {}
+    return {numbers.setdefault(c.prompt.id, len(numbers)): c.prompt.use_case or "no use case named" for c in choices}
 
 
 def _people(votes: Votes, fit: Reliability) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """What people said while a canary ran, as outcomes for its stop rule (stats.sequential).
 
-Two kinds count: a preference between an answer of the new model and one of the old is +1, -1 or 0; a thumb (or a rating above or
-below the middle of those given) on one answer is compared with the thumbs on the old model since the last. Of each person the first
-preference and the first thumb on each model count: outcomes of one person are not independent.
+Two kinds count: a preference between an answer of the new model and one of the old is +1, -1 or 0; a thumb on the new one is
+compared with the thumbs on the old one since the last. Of each person the first preference and the first thumb on each model
+count: outcomes of one person are not independent.
 """
 
 from __future__ import annotations

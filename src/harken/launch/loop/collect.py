@@ -3,8 +3,8 @@
     gathered = gather(recipe, last)          # reads; writes nothing
     write(gathered, folder)                  # comparisons, their sources, prompts, demonstrations, judgments by number
 
-`last` is the highest judgment by database that an earlier turn saw. Comparisons are rankings, preferences and edits as they are, and
-pairs of thumbs: of one person's thumbs on answers to one prompt, each answer with a thumb up beats each with a thumb down.
+`last` is the highest judgment by database that an earlier turn saw. Comparisons are rankings, preferences and edits as they
+are, and pairs of thumbs: of one person's thumbs on answers to one prompt, each with a thumb up beats each with a thumb down.
 """
 
 from __future__ import annotations

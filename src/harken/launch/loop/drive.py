@@ -15,10 +15,11 @@ from harken.core.files import read_jsonl, write_json
 from harken.core.records import Choice, content_hash
 from harken.core.seeds import derive_seed
 from harken.launch.loop import approval, audit, canary, collect, improve, verify
-from harken.launch.loop.recipe import HELD_OUT, Recipe, recipe_of
+from harken.launch.loop.recipe import HELD_OUT, KEPT, Recipe, recipe_of
 from harken.launch.loop.turns import Loop, Turn
+from harken.launch.loop.worth import compare_prompts
 from harken.stats.gate import decide
-from harken.store.files import read_comparisons, write_jsonl
+from harken.store.files import read_comparisons, read_prompts, write_jsonl
 
 Say = Callable[[str], None]
 
@@ -45,6 +46,7 @@ def drive(recipe: Recipe, say: Say = lambda line: None) -> State:
         lines.append(line)
         say(line)
     with loop.working():
+        write_json(recipe.out / KEPT, dict(recipe.given))
         while True:
             settle(loop)
             turn = loop.current()
@@ -58,7 +60,7 @@ def drive(recipe: Recipe, say: Say = lambda line: None) -> State:
 
 
 def settle(loop: Loop) -> None:
-    """What a kill left between a commit and the pointer: a promoted turn that is not served yet, a canary of a turn that is over."""
+    """What a kill left between a commit and the pointer: a promoted turn not served yet, a canary of a turn that is over."""
     with loop.deciding():
         pointer = loop.pointer
         for turn in loop.turns():
@@ -134,14 +136,14 @@ def _end(loop: Loop, turn: Turn, why: str, by: str, tell: Say) -> State:
 
 
 def _canary(recipe: Recipe, loop: Loop, turn: Turn, tell: Say) -> State | None:
-    """Begins the canary, or reads it. `began` is in the pointer: what was said before it does not count."""
+    """Begins the canary, or reads it. When it began is in the pointer: what was said before does not count."""
     with loop.deciding():
         pointer = loop.pointer
         if turn.over:
             return None
         if pointer["canary"] is None:
-            pointer = loop.point("canary", turn.facts("approval")["by"], canary={"turn": turn.number, "share": recipe.canary.share})
-            pointer["canary"]["since"] = pointer["history"][-1]["at"]
+            running = {"turn": turn.number, "share": recipe.canary.share}
+            pointer = loop.point("canary", turn.facts("approval")["by"], canary=running)
             tell(f"Turn {turn.number} answers {recipe.canary.share:.0%} of the conversations: its canary runs.")
     since = next(h["at"] for h in reversed(pointer["history"]) if h.get("canary") and h["canary"]["turn"] == turn.number)
     reading = canary.read_canary(recipe, turn.name, name_of(int(pointer["serving"])), since)
@@ -181,6 +183,8 @@ def rollback(recipe: Recipe, by: str) -> str:
 def take_snapshot(recipe: Recipe, turn: Turn, folder: Path) -> dict[str, Any]:
     found = collect.gather(recipe, {name: int(n) for name, n in turn.begun["seen"].items()})
     facts = collect.write(found, folder)
+    facts["use_cases"] = compare_prompts(list(found.prompts.values()), read_prompts(recipe.verify.prompts).records)
+    facts["seconds"] = round(sum(s.seconds or 0.0 for s in found.sources), 1)
     people = {row["labeler"] for row in found.judgments if row["labeler"]}
     collect.remember(recipe, folder / "comparisons.jsonl", turn.path / "snapshot" / "comparisons.jsonl", people)
     return facts
@@ -214,7 +218,8 @@ def pass_gate(recipe: Recipe, turn: Turn, folder: Path) -> dict[str, Any]:
     try:
         decision = decide(verify.metrics(turn.path / "verify"), recipe.gate.rules, recipe.gate.alpha)
     except ValueError as error:
-        raise UserError(f"The gate cannot be read: {error}.", "Correct gate.rules; verify.text and verify.evals add metrics.") from None
+        raise UserError(f"The gate cannot be read: {error}.",
+                        "Correct gate.rules; verify.text and verify.evals add metrics.") from None
     record = decision.to_json() | {"alpha": recipe.gate.alpha, "rules_hash": content_hash(recipe.given.get("gate"))}
     write_json(folder / "gate.json", record)
     return {"verdict": decision.verdict, "ships": decision.ships,
@@ -242,3 +247,12 @@ def summary(name: str, facts: dict[str, Any]) -> str:
     if name == "canary":
         return f"{facts['state']} after {facts['n']} outcomes (mean {facts['mean']:+.3f})"
     return "done"
+
+
+def waiting(recipe: Recipe) -> tuple[Loop, Turn, Recipe]:
+    """The turn that waits for a decision, with the recipe that it began with. Raises `UserError` where none does."""
+    loop = Loop(recipe.out)
+    turn = loop.current()
+    if turn is None or not turn.has("gate") or turn.has("approval"):
+        raise UserError("No turn waits for a decision.", "harken loop RECIPE says what it waits for.")
+    return loop, turn, recipe_of(turn.begun["recipe"], str(turn.path))

@@ -24,6 +24,8 @@ from harken.stats.sequential import Canary
 T = TypeVar("T")
 OWNED = {"data", "model", "out", "reward", "seed"}
 """Settings of a method that the loop fills in."""
+KEPT = "recipe.json"
+"""The recipe in the loop's folder."""
 HELD_OUT = "held_out"
 """The judge that is fitted on judgments that train nothing."""
 
@@ -107,7 +109,8 @@ class Recipe:
     """As it was written."""
 
 
-TOP = ("out", "db", "start", "from", "seed", "dtype", "collect", "audit", "reward", "policy", "verify", "gate", "approve", "canary")
+TOP = ("out", "db", "start", "from", "seed", "dtype", "collect", "audit", "reward", "policy", "verify", "gate", "approve",
+       "canary")
 DEFAULT_RULES = ({"metric": "win_rate", "need": "better"},)
 
 
@@ -235,3 +238,15 @@ def _known(given: Mapping[str, Any], names: Any, where: str) -> None:
     if unknown := sorted(set(map(str, given)) - set(names)):
         raise UserError(f"{where} has {unknown[0]!r}, which is no setting.{nearest(unknown[0], list(names))}",
                         f"Settings: {', '.join(sorted(names))}.")
+
+
+def read_loop(word: str | Path) -> Recipe:
+    """A recipe by its file, or by the folder of its loop, where the last `harken loop` left it."""
+    path = Path(word)
+    if not path.is_dir():
+        return read_recipe(path)
+    kept = path / KEPT
+    if not kept.is_file():
+        raise UserError(f"{path} is no loop's folder: it has no {KEPT}.", "Run harken loop RECIPE first, or name the recipe.")
+    recipe = recipe_of(read_settings(kept), str(kept))
+    return dataclasses.replace(recipe, out=path)

@@ -98,7 +98,8 @@ class Turn:
         working.mkdir(exist_ok=True)
         (working / "step.json").unlink(missing_ok=True)
         facts = dict(make(working))
-        write_json(working / "step.json", {"step": name, "after": self.end(), "facts": facts, "files": hashes(working), "at": now()})
+        record = {"step": name, "after": self.end(), "facts": facts, "files": hashes(working), "at": now()}
+        write_json(working / "step.json", record)
         commit_rename(working, self.path / name)
         return facts
 

@@ -176,8 +176,9 @@ def _evals(recipe: Recipe, words: dict[str, str], folder: Path) -> list[dict[str
         return []
     rows = []
     entries = read_list(recipe.verify.evals)
+    settings = {"seed": recipe.seed, "dtype": recipe.dtype, **recipe.verify.settings}
     for side, word in words.items():
-        run_suite(entries, [word], {"seed": recipe.seed, "dtype": recipe.dtype, **recipe.verify.settings}, folder / "evals" / side)
+        run_suite(entries, [word], settings, folder / "evals" / side)
     for entry in entries:
         new, old = (folder / "evals" / side / entry.label for side in ("new", "old"))
         higher = read_json(new / "result.json").get("better", "higher") != "lower"
@@ -196,6 +197,7 @@ def _kl(samplers: dict[str, Any], said: Any, prompts: Sequence[Prompt]) -> list[
     if template.tokenizer.get_vocab() != engines[1].template.tokenizer.get_vocab():
         return None
     rows = [[s for s in row if len(s.ids)] for row in said]
-    trees = [Tree(template.prompt_ids(samplers["new"].seen(p)), tuple(s.ids for s in row)) for p, row in zip(prompts, rows) if row]
+    seen = samplers["new"].seen
+    trees = [Tree(template.prompt_ids(seen(p)), tuple(s.ids for s in row)) for p, row in zip(prompts, rows) if row]
     ours, theirs = (e.logprobs(trees) for e in engines)
     return [float(np.mean([float((a - b).sum()) for a, b in zip(x, y)])) for x, y in zip(ours, theirs)]
