@@ -200,6 +200,8 @@ def _use(turn: Turn, place: int, number: int) -> str:
     """How a turn used a judgment; empty where it did not."""
     if not any((r["db"], r["number"]) == (place, number) for r in read_jsonl(turn.path / "snapshot" / "judgments.jsonl")):
         return ""
+    if not turn.has("audit"):
+        return "it is in the snapshot; nothing has trained on it yet"
     for name, words in (("comparisons", "it trained the reward or the policy"), ("held_out", "it trained the judge")):
         if any([place, number] in r["judgments"] for r in _sources(turn, name)):
             return words

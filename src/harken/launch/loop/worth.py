@@ -43,7 +43,7 @@ def more_labels(votes: Votes, fit: Reliability, phi: Any, group_of: Mapping[int,
         return []
     gap = phi[votes.a] - phi[votes.b]
     mean, sd = gap @ fit.weights, np.sqrt(np.maximum(np.einsum("nd,de,ne->n", gap, fit.covariance, gap), 0.0))
-    of = np.array([group_of.get(int(votes.prompts[i]), "none") for i in votes.a])
+    of = np.array([group_of.get(int(votes.prompt[i]), "none") for i in votes.a])
     rows = []
     for name in np.unique(of).tolist():
         mine = of == name
