@@ -1,4 +1,6 @@
-"""The loop's machinery with steps that cost nothing: commits, kills, decisions, canary, lineage. A real turn is in test_loop_real."""
+"""The loop's machinery with steps that cost nothing: commits, kills, decisions, canary, lineage.
+
+A real turn, on a real server, is in test_loop_real.py."""
 
 import json
 import shutil
@@ -111,6 +113,7 @@ def test_a_closed_gate_ends_the_turn_and_nobody_can_approve_it(folder):
 def test_a_kill_before_or_after_any_commit_changes_nothing(folder, monkeypatch):
     """Every rename of a whole turn, killed just before and just after it: the next call goes on, nothing is there twice, and what
     is served is always a whole model."""
+    monkeypatch.setattr(audit, "audit", lambda choices, *a: audit.Audited(tuple(range(len(choices))), {"left_out": 0}))
     real = turns_module.commit_rename
     names = ["0001", "snapshot", "audit", "reward", "policy", "verify", "gate", "approval", "canary", "promoted"]
     for name in names:
@@ -221,10 +224,10 @@ def test_a_canary_stops_or_passes_by_its_rule(folder):
         with open_database(its.db[0]) as db:
             db.add_judgments([pair(f"v{i}", wins, i) for i in range(40)])
         drive.drive(its)
-        return its, Loop(its.out)
-    its, loop = run("good", True)
+        return Loop(its.out)
+    loop = run("good", True)
     assert loop.pointer["serving"] == 1 and loop.pointer["canary"] is None and loop.turn(1).facts("canary")["state"] == "pass"
-    its, loop = run("bad", False)
+    loop = run("bad", False)
     assert loop.pointer["serving"] == 0 and loop.pointer["canary"] is None
     assert "its canary ended: stop" in loop.turn(1).facts("ended")["why"]
 
@@ -286,7 +289,8 @@ def test_thumbs_of_one_person_on_one_prompt_are_pairs(folder):
     assert [(c.options, c.labeler, c.kind) for c in found.comparisons] == [(("k", "r"), "a", "thumb"), (("k", "x"), "a", "thumb")]
     assert found.new == 2 and collect.gather(its, {its.db[0]: 3}).new == 0
     assert collect.gather(its, {its.db[0]: 2}).new == 1
-    checked = recipe(folder, db=str(folder / "thumbs.db"), verify={**world.recipe(folder)["verify"], "prompts": str(folder / "v.jsonl")})
+    asking = {**world.recipe(folder)["verify"], "prompts": str(folder / "v.jsonl")}
+    checked = recipe(folder, db=str(folder / "thumbs.db"), verify=asking)
     (folder / "v.jsonl").write_text(json.dumps(asked.to_json()) + "\n")
     assert collect.gather(checked, {}).kept_apart == 4  # a prompt of the verification trains nothing
 
@@ -304,14 +308,14 @@ def test_nobody_gives_more_than_a_share(folder):
 
 
 def test_what_more_labels_buy_by_hand():
-    """Mean 0: now a coin, 1/2; with all known (variance to 0) always right. Between: 1/2 + atan(sqrt(1/r - 1)) / pi, r the share of
-    variance left: the orthant probability of a correlation sqrt(1 - r)."""
-    import math
+    """Mean 0: now a coin. With half the variance left, d and the new mean correlate by sqrt(1/2): they agree in sign with chance
+    1/2 + asin(sqrt(1/2)) / pi = 3/4 (Sheppard's orthant formula). Mean 2, sd 1, nothing new: Φ(2)."""
     now, then = (float(right_order([0.0], [1.0], s)[0]) for s in (1.0, 0.5))
-    assert now == pytest.approx(0.5) and then == pytest.approx(0.5 + math.asin(math.sqrt(0.5)) / math.pi, abs=0.02)
+    assert now == pytest.approx(0.5) and then == pytest.approx(0.75, abs=0.02)
     assert float(right_order([2.0], [1.0], 1.0)[0]) == pytest.approx(0.97725, abs=1e-4)
     real = [world.Prompt.of("Write a poem about rain"), world.Prompt.of("zxqv"), world.Prompt.of("x", use_case="chat")]
-    test = [world.Prompt.of("Write a poem about the sea", use_case="generation"), world.Prompt.of("Sum 1 and 2", use_case="other")]
+    test = [world.Prompt.of("Write a poem about the sea", use_case="generation"),
+            world.Prompt.of("Sum 1 and 2", use_case="other")]
     assert compare_prompts(real, test)["real"] == {"generation": 1, "like no test prompt": 1, "chat": 1}
 
 
@@ -321,7 +325,8 @@ def test_what_more_labels_buy_by_hand():
     ({"reward": {}}, "rloo climbs a reward"), ({"colect": {}}, "Did you mean collect"),
     ({"gate": {"rules": [{"metric": "tax", "need": "not_worse"}]}}, "needs a margin"),
     ({"verify": {"prompts": "x", "judge": "held_out"}}, "collect holds nothing out"),
-    ({"verify": {"prompts": "x", "judge": "gold"}}, "verify.groups is not set"), ({"canary": {"share": 2}}, "canary.share is no share"),
+    ({"verify": {"prompts": "x", "judge": "gold"}}, "verify.groups is not set"),
+    ({"canary": {"share": 2}}, "canary.share is no share"),
     ({"from": "there"}, "from is 'there'"), ({"db": ""}, "has no db")])
 def test_a_recipe_that_is_none(folder, change, words):
     with pytest.raises(UserError, match=words):

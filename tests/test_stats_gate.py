@@ -11,8 +11,8 @@ from harken.stats.sequential import BETS, Canary, against_recent
 
 def metric(differences, groups=None, name="win_rate", **fields):
     items = {f"p{i}": d for i, d in enumerate(differences)}
-    return Metric(name, {i: [0.5 + d] for i, d in items.items()}, dict.fromkeys(items, [0.5]),
-                  {i: g for i, g in zip(items, groups)} if groups else {}, **fields)
+    return Metric(name, {i: [0.5 + d] for i, d in items.items()}, {i: [0.5] for i in items},
+                  dict(zip(items, groups)) if groups else {}, **fields)
 
 
 def spread(mean, n, sd=0.2, seed=0):
