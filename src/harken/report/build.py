@@ -13,6 +13,7 @@ from harken.core.errors import UserError
 from harken.core.version import __version__
 from harken.draw.page import page
 from harken.report import curves, evals, monitors, people, results, samples, seeds
+from harken.report.browser import script, script_hash
 from harken.report.load import RunData, load_runs
 
 
@@ -69,4 +70,4 @@ def render(runs: Sequence[RunData]) -> str:
     shown = [{"name": name, "title": title, "body": body, "lead": lead} for name, title, body, lead in sections if body]
     return page("report.html", title=f"Harken report: {runs[0].name}", count=f"{len(runs)} run{'s' * (len(runs) != 1)}",
                 date=time.strftime("%Y-%m-%d"), verdict=Markup(verdict), facts=Markup(results.facts(runs)),
-                sections=shown, version=__version__)
+                sections=shown, script=Markup(script()), script_hash=script_hash(), version=__version__)
