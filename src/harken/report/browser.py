@@ -120,7 +120,7 @@ CONTROLS = f"""<div id="browser" class="browser" hidden>
 </form>
 <p id="b-count" class="count" role="status"></p>
 <div class="panes">
-<div id="b-list" class="list" role="listbox" tabindex="0" aria-label="Samples: arrow keys move, Home and End go to the ends"></div>
+<div id="b-list" class="list" role="listbox" tabindex="0" aria-label="Samples: arrow keys, Home and End move"></div>
 <article id="b-item" class="sample item" tabindex="-1" aria-label="The chosen sample"></article>
 </div>
 </div>

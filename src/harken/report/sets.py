@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harken.report.load import ORDER, Row, RunData, is_number
-from harken.report.results import name_of, short, win_rates
+from harken.report.results import model_of, name_of, short, win_rates
 
 NOT_ANSWERS = {"prompt", "use_case", "id", "split", "kind"}
 GROUPS = ("task", "use_case", "topic", "category", "attack", "instruction", "language", "type", "kind", "bias_type")
@@ -61,8 +61,8 @@ def _stages(run: RunData) -> SampleSet:
     items = []
     for row in run.comparison:
         gold = row["gold"] if isinstance(row.get("gold"), Mapping) else {}
-        items.append(Item(row.get("prompt"), group_of(row), [_text(row.get(k)) for k in keys], [_score(gold.get(k)) for k in keys],
-                          [""] * len(keys)))
+        items.append(Item(row.get("prompt"), group_of(row), [_text(row.get(k)) for k in keys],
+                          [_score(gold.get(k)) for k in keys], [""] * len(keys)))
     return SampleSet(f"{run.name}: gold score", [name_of(k) for k in keys], "higher", items)
 
 
@@ -119,7 +119,7 @@ def keyed(rows: Iterable[Row]) -> dict[tuple[str, ...], Row]:
 
 
 def _joined(name: str, members: Sequence[RunData]) -> SampleSet:
-    columns = _distinct([short((run.result or {}).get("model", run.name)) for run in members])
+    columns = _distinct([model_of(run, default=run.name) for run in members])
     read = [keyed(rows_of(run)) for run in members]
     items = []
     for key in dict.fromkeys(k for rows in read for k in rows):
@@ -139,7 +139,7 @@ def _scored(row: Row) -> Any:
 
 def _before_after(run: RunData) -> SampleSet:
     r = run.result or {}
-    columns = _distinct([short(r.get("model", "model")), short(r.get("against", "before"))])
+    columns = _distinct([model_of(run, default="model"), model_of(run, "against", "before")])
     items = [Item(row.get("prompt") or row.get("item") or "", group_of(row), [_text(row.get("answer")), _text(row.get("other"))],
                   [_score(row.get("score")), _score(row.get("against"))], [str(row.get("why") or "")] * 2, _details(row))
              for row in rows_of(run)]
@@ -165,8 +165,8 @@ def _ranked(run: RunData) -> SampleSet:
 
 def _last_step(run: RunData) -> SampleSet:
     last = max((s["step"] for s in run.samples if is_number(s.get("step"))), default=None)
-    items = [Item(row.get("prompt"), group_of(row), [_text(row.get("completion"))], [_score(row.get("reward"))], [""], _details(row))
-             for row in run.samples if row.get("step") == last]
+    items = [Item(row.get("prompt"), group_of(row), [_text(row.get("completion"))], [_score(row.get("reward"))], [""],
+                  _details(row)) for row in run.samples if row.get("step") == last]
     return SampleSet(f"{run.name}, step {last}", [name_of(run.kind)], "higher", items)
 
 
