@@ -127,9 +127,7 @@ def _joined(name: str, members: Sequence[RunData]) -> SampleSet:
         first = next(row for row in rows if row)
         items.append(Item(first.get("prompt") or first.get("item") or "", group_of(first),
                           [_text(row.get("answer", row.get("text"))) for row in rows], [_score(_scored(row)) for row in rows],
-                          [str(row.get("why") or "") for row in rows],
-                          {label: value for row, column in zip(rows, columns)
-                           for label, value in _details(row, "" if len(columns) == 1 else f" ({column})").items()}))
+                          [str(row.get("why") or "") for row in rows], _details_of(rows, columns)))
     return SampleSet(name_of(name), columns, str((members[0].result or {}).get("better", "")), items)
 
 
@@ -175,14 +173,27 @@ def group_of(row: Row) -> str:
     return str(found)
 
 
-def _details(row: Row, tail: str = "") -> dict[str, Any]:
+def _details(row: Row) -> dict[str, Any]:
     """Short fields beside text and score, as they are."""
     kept = {}
     for key, value in row.items():
         if key not in OWN and (value is None or isinstance(value, bool | int | float) or
                                (isinstance(value, str) and 0 < len(value) <= 2000)):
-            kept[f"{str(key).replace('_', ' ')}{tail}"] = value if value == value else None
+            kept[str(key).replace("_", " ")] = value if value == value else None
     return kept
+
+
+def _details_of(rows: Sequence[Row], columns: Sequence[str]) -> dict[str, Any]:
+    """Of several models: what all say alike once, the rest by model."""
+    each = [_details(row) for row in rows]
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys(n for details in each for n in details):
+        values = [details.get(name) for details, row in zip(each, rows) if row]
+        if all(v == values[0] for v in values) and (isinstance(values[0], str) or len(columns) == 1):
+            found[name] = values[0]
+        else:
+            found |= {f"{name} ({column})": details[name] for details, column in zip(each, columns) if name in details}
+    return found
 
 
 def _text(value: Any) -> str | None:

@@ -6,10 +6,15 @@ const ROW = 58; // pixels a row of the list, as in style.css
 const MOST_WORDS = 700; // longer texts are compared by their first words alone
 
 // ---- data -------------------------------------------------------------------------------------
+function bytesOf(base64) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(base64);
+  const packed = atob(base64), bytes = new Uint8Array(packed.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = packed.charCodeAt(i);
+  return bytes;
+}
+
 async function unpack(id) {
-  const packed = atob(byId(id).textContent);
-  const bytes = Uint8Array.from(packed, c => c.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const stream = new Blob([bytesOf(byId(id).textContent)]).stream().pipeThrough(new DecompressionStream("deflate"));
   return JSON.parse(await new Response(stream).text());
 }
 
