@@ -28,7 +28,7 @@ from harken.core.protocols import Estimate, Tree
 from harken.core.records import Prompt, content_hash
 from harken.core.seeds import derive_seed
 from harken.stats.compare import bounded_mean
-from harken.stats.intervals import mean_interval
+from harken.stats.intervals import mean_interval, paired_difference
 
 NAME = "items.jsonl"
 CHUNK = 32
@@ -312,6 +312,16 @@ def mean_of(scores: Sequence[float | None], what: str, bounds: tuple[float, floa
         raise UserError(f"No item has a score for {what}: {len(scores)} are missing.", "The samples say why.")
     group = None if clusters is None else [clusters[i] for i in kept]
     return mean_interval([float(scores[i] or 0.0) for i in kept], group, bounds=bounds)
+
+
+def difference_of(a: Sequence[float | None], b: Sequence[float | None], *, bounds: tuple[float, float] | None = (-1.0, 1.0),
+                  clusters: Sequence[Any] | None = None) -> Estimate:
+    """The mean difference a - b over the items that both models have a score for. Raises `UserError` where there is none."""
+    kept = [i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x is not None and y is not None]
+    if not kept:
+        raise UserError(f"No item has a score of both models: {len(a)} were asked.", "The samples say why.")
+    group = None if clusters is None else [clusters[i] for i in kept]
+    return paired_difference([float(a[i] or 0.0) for i in kept], [float(b[i] or 0.0) for i in kept], group, bounds=bounds)
 
 
 def note_missing(run: Any, scores: Sequence[float | None], what: str, bounds: tuple[float, float] = (0.0, 1.0)) -> int:
