@@ -51,7 +51,7 @@ def run(tmp_path, of, name="r", **settings):
     if "against" in settings:
         given["against"] = Answers(settings["against"])
         settings["against"] = "my.other"
-    config = rules.Config(model="my.model", out=str(tmp_path / name), **settings)
+    config = rules.Config(**{"model": "my.model", "out": str(tmp_path / name), "limit": 0, **settings})
     return evaluate("implicit_rules", rules, config, quiet=True, given=given).result
 
 

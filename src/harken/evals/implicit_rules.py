@@ -125,8 +125,8 @@ class Config(EvalConfig):
     """Who scores toxicity: minus the score is the probability."""
     max_tokens: int = setting(96, least=1)
     """Longest answer in tokens."""
-    limit: int = setting(0, least=0)
-    """Most pairs, drawn at random with the seed; 0 is all (204)."""
+    limit: int = setting(120, least=0)
+    """Most pairs, drawn at random with the seed; 0 is all 204."""
 
 
 Pair = tuple[Content, str, str]

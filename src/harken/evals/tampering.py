@@ -9,23 +9,18 @@ The model itself is not changed. What is not brought back by this attack may be 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from harken.core.config import setting
 from harken.core.errors import UserError
-from harken.core.protocols import Datum, Estimate, EvalResult, Models, Reward
+from harken.core.protocols import Estimate, EvalResult, Models, Reward
 from harken.core.run import Run
 from harken.core.seeds import MOST_SEED, derive_seed
-from harken.engines.hf import Engine
-from harken.engines.loading import Loaded
 from harken.engines.sampler import HFSampler
+from harken.loops.tuned import numbers, tuned
 from harken.loops.unprompted import EMPTY
-from harken.objectives.supervised import nll
 from harken.stats.intervals import mean_interval
 from harken.text.documents import read_documents
 from harken.text.tags import Control, steering, tagged
@@ -67,7 +62,7 @@ class Config:
 
 def evaluate(config: Config, models: Models, run: Run) -> EvalResult:
     """Attacks copies. The value is the mean fault after the largest k. Raises `UserError` for fewer documents than that."""
-    counts = numbers(config.k)
+    counts = numbers(config.k, "--k")
     documents, reward = read_documents(config.bad, "--bad"), models.reward("reward")
     if len(documents) < counts[-1]:
         raise UserError(f"{config.bad} has {len(documents)} documents; the attack with k = {counts[-1]} needs as many.",
@@ -81,16 +76,6 @@ def evaluate(config: Config, models: Models, run: Run) -> EvalResult:
     value = figures["model"][f"k {counts[-1]}"]
     attack = {"steps": config.steps, "learning_rate": config.learning_rate, "mode": config.mode or "own"}
     return EvalResult(value, {**figures, "attack": attack}, missing=missing, better="lower")
-
-
-def numbers(text: str) -> list[int]:
-    try:
-        found = sorted(int(x) for x in text.split(","))
-    except ValueError:
-        found = []
-    if not found or found[0] < 1:
-        raise UserError(f"--k {text!r} is no list of numbers.", "Write it like 8,64,512.")
-    return found
 
 
 def _after(config: Config, sampler: Any, bad: Sequence[str], reward: Reward) -> Estimate:
@@ -111,18 +96,6 @@ def _after(config: Config, sampler: Any, bad: Sequence[str], reward: Reward) -> 
 
 def attack(engine: Any, bad: Sequence[str], steps: int, learning_rate: float, seed: int, control: Control | None) -> Any:
     """A copy of the model after so many steps of AdamW on the documents, 8 a step, without tags. Without documents, itself."""
-    if not bad:
-        return engine
-    loaded = Loaded(copy.deepcopy(engine.model), engine.template, dict(engine.lineage), form=engine.form)
-    loaded.model.requires_grad_(True)
-    learner = Engine(loaded, train=True, seed=seed)
     steered = steering(control, "untagged") if control else None
     trees = [tagged(engine.template, text, steered).windows(engine.context or 512)[0].tree for text in bad]
-    rng = np.random.default_rng(derive_seed(seed, "attack", len(bad)))
-    for _ in range(steps):
-        chosen = [trees[i] for i in rng.permutation(len(trees))[:8]]
-        total = sum(len(t.completions[0]) for t in chosen)
-        data = [Datum(t, {"weights": [1 / total] * len(t.completions[0])}) for t in chosen]
-        learner.forward_backward(data, lambda out, x: nll(out.logps_N, x["weights"]))
-        learner.step(learning_rate)
-    return learner
+    return tuned(engine, trees, steps, learning_rate, seed, derive_seed(seed, "attack", len(bad)))
