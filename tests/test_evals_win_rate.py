@@ -62,12 +62,12 @@ def test_rates_by_use_case_language_and_tag(tmp_path, rows):
 def test_a_judge_that_likes_length_is_seen_through(tmp_path, rows):
     """Equal answers but for their length, which the judge pays: the raw rate is high, the one at equal lengths is not."""
     rng = random.Random(0)
-    length = {r["prompt"]: (rng.randint(40, 400), rng.randint(20, 300)) for r in rows}
+    length = {r["prompt"]: (rng.randint(120, 400), rng.randint(20, 300)) for r in rows}
 
     def side(at):
         def of(text, k):
             size = length[text][at]
-            return f"{size / 100 + random.Random(text + str(at)).gauss(0, 1)} " + "x" * size
+            return f"{size / 100 + random.Random(text + str(at)).gauss(0, 0.6)} " + "x" * size
         return Says(of)
     result = run(tmp_path, side(0), side(1), rows)
     assert result["value"]["low"] > 0.5 and result["length_controlled"]["value"] < result["value"]["value"] - 0.05
