@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 JUDGMENTS = {"comparisons": "rankings of completions, people's and imported", "demonstrations": "answers that people wrote",
-             "ratings": "ratings of completions", "edits": "completions before and after", "prompts": "prompts that people wrote"}
+             "ratings": "ratings of completions", "edits": "completions before and after", "prompts": "prompts that people wrote",
+             "questions": "answers to a form's own questions"}
 HELP = """\
 Writes what counts: undone and withdrawn judgments, gold questions and repeats are left out. For training take a snapshot
 instead (harken snapshot), which has a hash and is never overwritten; exports are for other tools. A model leaves as a folder that

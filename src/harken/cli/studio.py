@@ -53,7 +53,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
                    help="a login that was not used for so long ends (default: 72)")
     p.set_defaults(handler=serve)
 
-    p = commands.add_parser("users", help="accounts of the studio: add, password, list, withdraw")
+    p = commands.add_parser("users", help="accounts of the studio: add, password, list, withdraw, erase")
     actions = p.add_subparsers(title="actions", metavar="ACTION", required=True)
     a = actions.add_parser("add", help="make an account; the password is asked for, or read from a file")
     a.add_argument("name")
@@ -74,6 +74,12 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     a.add_argument("--runs", nargs="*", default=["runs"], metavar="FOLDER", help="where to look for runs (default: runs)")
     _db(a)
     a.set_defaults(handler=withdraw)
+
+    a = actions.add_parser("erase", help="erase what says who somebody is and what they wrote; withdraws their judgments first")
+    a.add_argument("name")
+    a.add_argument("--sure", action="store_true", help="needed: nothing brings it back")
+    _db(a)
+    a.set_defaults(handler=erase)
 
     p = commands.add_parser("ask", help="put prompts and completions of a file into a project of the studio",
                             description=ASK_HELP, epilog=ASK_EXAMPLES, formatter_class=layout)
@@ -284,6 +290,24 @@ def withdraw(args: argparse.Namespace) -> int:
     return 0
 
 
+def erase(args: argparse.Namespace) -> int:
+    """`harken users erase`."""
+    from datetime import UTC, datetime
+
+    from harken.store.database import open_database
+    from harken.studio.work import withdrawal
+    if not args.sure:
+        raise UserError(f"This erases the name, the answers and the notes of {args.name} for good.", "Add --sure to do it.")
+    with open_database(args.db, create=False) as db, db.link.writing() as tx:
+        erased, touched = withdrawal.erase(tx, args.name, datetime.now(UTC))
+    print(f"Erased: {args.name} is {erased.alias} from now on; {erased.judgments:,} answers and {erased.events:,} events were "
+          "redacted. harken audit still holds and counts it.")
+    print("Not reached: backups, exports and snapshot files made before.")
+    for row in touched:
+        print(f"  snapshot with some of their answers: {row.name} ({row.kind}, {row.created_at[:10]}, sha256 {row.sha256[:12]})")
+    return 0
+
+
 def ask(args: argparse.Namespace) -> int:
     """`harken ask`."""
     import secrets
@@ -401,6 +425,9 @@ def audit(args: argparse.Namespace) -> int:
         return 1
     rows = ", ".join(f"{report.rows[name]:,} {name}" for name in ("judgments", "retractions", "items", "users", "imports"))
     print(f"{masked(args.db)} holds what its audit says: {rows}")
+    if report.redacted:
+        print(f"  the data of {report.redacted:,} {'people were' if report.redacted != 1 else 'person was'} erased on request: "
+              "redacted, not broken")
     print(f"  its {report.rows['events']:,} events end in {report.end or 'nothing'}")
     print("  Keep this hash: harken audit --expect shows later that nothing before it was removed.")
     return 0

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from harken.store.database import Database
-from harken.studio.api import account, label, lead, mine, models, project, review  # noqa: F401  they declare the operations, in this order
+from harken.studio.api import account, label, lead, mine, models, project, review, table  # noqa: F401  they declare the operations, in this order
 from harken.studio.api.declare import API
 from harken.studio.pages import frame
 from harken.studio.pages import label as label_pages
