@@ -34,7 +34,7 @@ Page = Callable[[Request], Awaitable[Response]]
 def templates() -> Environment:
     env = Environment(loader=FileSystemLoader(STUDIO / "templates"), autoescape=select_autoescape(default=True),
                       undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    env.globals.update(static=ASSETS.address, icon=lambda name: Markup(icon(name)),
+    env.globals.update(zip=zip, static=ASSETS.address, icon=lambda name: Markup(icon(name)),
                        kinds={name: task.title for name, task in TASKS.items()}, tasks=TASKS)
     return env
 

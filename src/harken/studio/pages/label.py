@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -12,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 from harken.studio.pages.frame import ASSETS, CATEGORIES, page, render
 from harken.studio.tasks import TASKS
 from harken.studio.work.mine import QUEUES
+from harken.web import accounts
 from harken.web.operations import number_in_path
 from harken.web.site import Site
 
@@ -20,6 +22,12 @@ REASONS = (("unclear", "I cannot tell what is asked"), ("too_hard", "Too hard or
            ("other", "Another reason"))
 SCOPES = (("read", "Read projects, items and exports"), ("label", "Answer tasks"), ("lead", "Make and change projects"))
 MAY = {"lead": ("read", "label", "lead"), "labeler": ("label",), "viewer": ("read",)}
+
+
+ORDERS: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
+    "": ("as they were made", lambda p: p["id"]), "name": ("by name", lambda p: p["name"].casefold()),
+    "open": ("most to do first", lambda p: p["items_done"] - p["items_total"]),
+    "new": ("newest first", lambda p: -p["id"])}
 
 
 def local(path: str) -> str:
@@ -31,8 +39,13 @@ def local(path: str) -> str:
 def routes(site: Site) -> list[BaseRoute]:
     """Every page but the lead's."""
     async def home(request: Request) -> Response:
-        listed = await site.call(request, "list_projects")
-        return render(request, "home.html", here="home", projects=listed["items"])
+        listed = (await site.call(request, "list_projects", query={"limit": 500}))["items"]
+        everything = request.query_params.get("show") == "all"
+        shown = [p for p in listed if everything or not (p["hidden"] or p["status"] == "archived")]
+        order = request.query_params.get("sort", "")
+        shown.sort(key=ORDERS.get(order, ORDERS[""])[1])
+        return render(request, "home.html", here="home", projects=shown, left_out=len(listed) - len(shown), everything=everything,
+                      orders={name: words for name, (words, _) in ORDERS.items()}, order=order)
 
     async def label(request: Request) -> Response:
         project = await site.call(request, "get_project", path={"project": number_in_path(request.path_params["project"])})
@@ -70,7 +83,8 @@ def routes(site: Site) -> list[BaseRoute]:
         me = await site.call(request, "me")
         tokens = (await site.call(request, "list_tokens"))["items"]
         scopes = [s for s in SCOPES if s[0] in MAY[request.state.user.role]]
-        return render(request, "account.html", hidden=me["hidden"], categories=CATEGORIES, tokens=tokens, scopes=scopes)
+        has_password = await site.read(lambda tx: accounts.stored_password(tx, request.state.user.name)[1] is not None)
+        return render(request, "account.html", has_password=has_password, hidden=me["hidden"], categories=CATEGORIES, tokens=tokens, scopes=scopes)
 
     return [
         Route("/", page(home)),
@@ -100,4 +114,5 @@ def in_words(answer: dict[str, Any] | None) -> str:
 def label_modules() -> tuple[str, ...]:
     """The labeling page's modules, to be fetched at once instead of one after the other."""
     other = ("page.js", "join.js", "theme.js", "lead.js", "worker.js")
-    return tuple(name for name in ASSETS.files if name.endswith(".js") and name not in other)
+    later = ("math.js", "vendor/temml.js")  # where a formula is shown
+    return tuple(name for name in ASSETS.files if name.endswith(".js") and name not in (*other, *later))

@@ -8,6 +8,7 @@ import { Drafts } from "./drafts.js";
 import { FORMS } from "./forms/index.js";
 import { words as plain } from "./forms/parts.js";
 import { Keys, wireDialogs } from "./keys.js";
+import { t } from "./language.js";
 import { altered, tell } from "./messages.js";
 import { keepPage, Tasks } from "./offline.js";
 import { Outbox } from "./outbox.js";
@@ -93,6 +94,14 @@ function confirm(entry, answer) {
     return;
   }
   const words = FORMS[entry.task.kind].summary(answer.answer);
+  if (answer.suggestion) {
+    const other = FORMS[entry.task.kind].summary(answer.suggestion.answer);
+    tell("notice", t("Stored: {words}. A model had suggested: {other}.", { words, other }), {
+      hint: t("You were not shown it first, to see what people think by themselves."),
+      action: { label: t("Change it"), run: undo },
+    });
+    return;
+  }
   if (!answer.notices.length) return void tell("stored", `Stored: ${words}`);
   tell("notice", `Stored: ${words}. ${answer.notices.map((n) => n.message).join(" ")}`, {
     action: { label: "Change it", run: undo },
@@ -134,10 +143,12 @@ function present() {
   state.form = form;
   stage.replaceChildren(
     task.stage === "qualify" ? el("p", { class: "notice" }, "This item belongs to the qualifying test.") : "",
+    task.suggestion ? suggested(form) : "",
     form.root,
   );
   const draft = drafts.of(task);
   if (draft) form.restore(draft);
+  else if (task.suggestion) form.restore({ answer: task.suggestion.answer });
   state.begun = draft ? task.assignment : null;
   clock.start(draft?.seconds ?? 0);
   bar();
@@ -152,6 +163,25 @@ function present() {
       }),
     );
   return undefined;
+}
+
+/** Says that the answer on screen is a model's, and takes it away where the labeler wants to begin with nothing. */
+function suggested(form) {
+  const empty = el(
+    "button",
+    {
+      type: "button",
+      class: "quiet",
+      onclick: () => {
+        const blank = new FORMS[queue.current.kind](queue.current, forms.get(queue.current.form_version), () => {});
+        form.restore(blank.draft());
+        changed(queue.current);
+        form.focus();
+      },
+    },
+    t("Begin with nothing"),
+  );
+  return el("div", { class: "notice suggested", role: "note" }, el("p", {}, t("A model suggests this answer. Accept it by submitting, or correct it.")), empty);
 }
 
 function rest() {

@@ -15,8 +15,8 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 
 from harken.core.records import EXTRA, Choice, Completion, Demonstration, Prompt, Role, content_hash, repeats
 from harken.store import audit_notes, events
-from harken.store.migration_5 import texts_of
 from harken.store.events import stamp
+from harken.store.migration_5 import texts_of
 from harken.store.rows import prompt_key, prompt_row
 from harken.store.schema import completions, prompts
 from harken.store.shapes import Record
