@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -49,6 +50,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     p.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)")
     p.add_argument("--public-name", action="append", default=[], metavar="HOST",
                    help="host name that browsers use for it behind a proxy; may be given more than once")
+    p.add_argument("--root-path", default="", metavar="PATH", help="path of the host below which a proxy serves it, like /harken")
     p.add_argument("--idle-hours", type=float, default=72.0, metavar="N",
                    help="a login that was not used for so long ends (default: 72)")
     p.set_defaults(handler=serve)
@@ -152,14 +154,15 @@ def serve(args: argparse.Namespace) -> int:
         print(f"{db.name} can be read by other accounts of this machine: people's answers and password hashes are in it.\n"
               f"  chmod 600 {shlex.quote(db.name)}*", file=sys.stderr)
     sys.setswitchinterval(0.001)  # the writer hands over after 1 ms, not 5: an answer is not kept waiting by the next one's work
-    studio = studio_app.Studio(db, single_user=alone and loopback, hosts=hosts, idle_hours=args.idle_hours)
+    studio = studio_app.Studio(db, single_user=alone and loopback, hosts=hosts, idle_hours=args.idle_hours,
+                               public_names=tuple(args.public_name), base=root_path(args.root_path))
     config = uvicorn.Config(studio_app.create_app(studio), host=args.host, port=args.port, log_level="warning", access_log=False,
                             server_header=False, ws="none", lifespan="on", timeout_graceful_shutdown=5,
                             h11_max_incomplete_event_size=32_768, http=Patient,
                             limit_concurrency=MOST_CONNECTIONS, proxy_headers=bool(args.public_name))
     sock = bind(config, args)
     port = sock.getsockname()[1]
-    address = public_address(args.host, port, tuple(args.public_name))
+    address = public_address(args.host, port, tuple(args.public_name)) + studio.base
     studio.address = "" if loopback and not args.public_name else address
     print(f"Harken studio: {address}\n  database: {db.name}")
     if not loopback and not args.public_name:
@@ -183,6 +186,14 @@ def _tell_shared_names(db: Any) -> None:
     with db.link.reading() as tx:
         for body in tx.scalars(select(events.c.body).where(events.c.kind == "name_shared")):
             print(f"  Two accounts were named {one_line(body['name'])}: one now signs in as \"{one_line(body['signs_in_as'])}\".")
+
+
+def root_path(given: str) -> str:
+    """A path as addresses have it: one slash before it, none behind."""
+    path = "/" + given.strip("/") if given.strip("/") else ""
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", path):
+        raise UserError(f"--root-path {given} is no plain path.", "Like /harken: letters, digits, - and _.")
+    return path
 
 
 def bind(config: Any, args: argparse.Namespace) -> Any:

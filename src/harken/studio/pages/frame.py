@@ -6,6 +6,7 @@ under a policy that allows no inline script and no other origin.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from functools import cache
 from pathlib import Path
@@ -30,18 +31,30 @@ CATEGORIES = (("violence", "Violence"), ("sexual", "Sexual content"), ("hate", "
 Page = Callable[[Request], Awaitable[Response]]
 
 
+class Loader(FileSystemLoader):
+    """Templates whose addresses begin where the studio does: `base` stands before each path."""
+
+    def get_source(self, environment: Environment, template: str) -> Any:
+        source, name, fresh = super().get_source(environment, template)
+        return PATHS.sub(r'\1="{{ base }}/', source), name, fresh
+
+
+PATHS = re.compile(r'\b(href|src|action)="/')
+
+
 @cache
 def templates() -> Environment:
-    env = Environment(loader=FileSystemLoader(STUDIO / "templates"), autoescape=select_autoescape(default=True),
+    env = Environment(loader=Loader(STUDIO / "templates"), autoescape=select_autoescape(default=True),
                       undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    env.globals.update(zip=zip, static=ASSETS.address, icon=lambda name: Markup(icon(name)),
+    env.globals.update(zip=zip, icon=lambda name: Markup(icon(name)),
                        kinds={name: task.title for name, task in TASKS.items()}, tasks=TASKS)
     return env
 
 
 def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """A template with what every page knows."""
-    values = {"user": request.state.user, "csrf": request.state.csrf, "single_user": request.state.single_user,
+    base = getattr(request.state, "base", "")
+    values = {"base": base, "static": lambda name: base + ASSETS.address(name), "user": request.state.user, "csrf": request.state.csrf, "single_user": request.state.single_user,
               "here": "", **values}
     html = templates().get_template(template).render(**values)
     return HTMLResponse(html, status, {"Cache-Control": "no-store"})  # nobody reads it by "back" after the log-out

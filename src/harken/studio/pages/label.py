@@ -51,7 +51,7 @@ def routes(site: Site) -> list[BaseRoute]:
         project = await site.call(request, "get_project", path={"project": number_in_path(request.path_params["project"])})
         data = {"project": {k: project[k] for k in ("id", "name", "kind", "purpose", "form", "instructions", "my")},
                 "user": {"id": request.state.user.id, "name": request.state.user.name}, "kinds": list(TASKS)}
-        modules = [ASSETS.address(name) for name in label_modules()]
+        modules = [site.base + ASSETS.address(name) for name in label_modules()]
         return render(request, "label.html", project=project, kind=TASKS[project["kind"]].title, data=data, modules=modules,
                       reasons=REASONS, categories=CATEGORIES)
 

@@ -1,6 +1,6 @@
 // The labeling page: shows a task, sends the answer, has the next one ready. Served with the project in #data.
 
-import { call, pageData } from "./api.js";
+import { at, base, call, pageData } from "./api.js";
 import { Clock } from "./clock.js";
 import { ask } from "./dialogs.js";
 import { announce, clockText, el, find, uuid } from "./dom.js";
@@ -356,7 +356,7 @@ async function refill() {
       if (error.status === 401)
         tell("failure", "You are logged out.", {
           hint: "Your answers wait here.",
-          action: { label: "Log in", run: () => open(`/login?next=${encodeURIComponent(location.pathname)}`) },
+          action: { label: "Log in", run: () => open(at(`/login?next=${encodeURIComponent(location.pathname.slice(base.length))}`)) },
         });
     });
 }
@@ -375,7 +375,7 @@ function connection() {
   node.textContent = off ? `${waiting} waiting to be sent` : "";
   node.hidden = !off;
   if (outbox.error?.status === 401 && off)
-    node.replaceChildren(el("a", { href: "/login", target: "_blank" }, `Log in: ${waiting} waiting`));
+    node.replaceChildren(el("a", { href: at("/login"), target: "_blank" }, `Log in: ${waiting} waiting`));
 }
 
 function progress() {

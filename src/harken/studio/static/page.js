@@ -5,7 +5,7 @@
 // when empty), preset (a ticked box means the JSON in data-value),
 // ranks (one number of several; null when none is given).
 
-import { call } from "./api.js";
+import { at, call } from "./api.js";
 import { all, find } from "./dom.js";
 import { tell } from "./messages.js";
 import { forgetPage } from "./offline.js";
@@ -74,7 +74,7 @@ async function send(form) {
   try {
     const body = form.dataset.none !== undefined ? undefined : fields(form);
     const answer = await call(method, path, body);
-    if (form.dataset.then) location.assign(fillPath(form.dataset.then, answer));
+    if (form.dataset.then) location.assign(at(fillPath(form.dataset.then, answer)));
     else if (form.dataset.done) tell("stored", form.dataset.done);
     else if (form.dataset.withdrawn !== undefined) withdrawn(form, answer);
     else location.reload();

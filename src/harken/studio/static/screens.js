@@ -1,5 +1,6 @@
 // What is on the labeling page when no task is.
 
+import { at } from "./api.js";
 import { el } from "./dom.js";
 import { words as plain } from "./forms/parts.js";
 
@@ -23,7 +24,7 @@ const SAYINGS = {
 /** Why there is nothing to do. `status` is that of the API's next. */
 export function nothing(status) {
   const [title, words] = SAYINGS[status] ?? SAYINGS.empty;
-  const home = el("a", { class: "button", href: "/" }, "All projects");
+  const home = el("a", { class: "button", href: at("/") }, "All projects");
   return el("div", { class: "rest" }, el("h1", { tabindex: -1 }, title), el("p", {}, words), home);
 }
 
