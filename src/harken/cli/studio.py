@@ -51,6 +51,13 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     p.add_argument("--public-name", action="append", default=[], metavar="HOST",
                    help="host name that browsers use for it behind a proxy; may be given more than once")
     p.add_argument("--root-path", default="", metavar="PATH", help="path of the host below which a proxy serves it, like /harken")
+    p.add_argument("--sso-issuer", metavar="URL", help="OpenID Connect provider that people sign on with, like "
+                   "https://accounts.example.org")
+    p.add_argument("--sso-client", metavar="ID", help="the studio's client id there; its address to return to is /login/sso/back")
+    p.add_argument("--sso-secret-file", metavar="FILE", help="its first line is the client's secret")
+    p.add_argument("--sso-domain", action="append", default=[], metavar="DOMAIN",
+                   help="only verified addresses of this domain get an account; may be given more than once")
+    p.add_argument("--sso-lead", action="append", default=[], metavar="EMAIL", help="whose new account is a lead's")
     p.add_argument("--idle-hours", type=float, default=72.0, metavar="N",
                    help="a login that was not used for so long ends (default: 72)")
     p.set_defaults(handler=serve)
@@ -138,7 +145,8 @@ def serve(args: argparse.Namespace) -> int:
     with db.link.reading() as tx:
         alone = not accounts.has_accounts(tx)
         lead = accounts.has_lead(tx)
-    if not loopback and not lead:
+    provider = _provider(args)
+    if not loopback and not lead and not (provider and provider.leads):
         raise UserError(f"--host {args.host} lets other machines in, and no lead has a password yet.",
                         f"Make an account first: harken users add NAME --role lead --db {masked(args.db)}")
     if db.backup:
@@ -154,7 +162,7 @@ def serve(args: argparse.Namespace) -> int:
         print(f"{db.name} can be read by other accounts of this machine: people's answers and password hashes are in it.\n"
               f"  chmod 600 {shlex.quote(db.name)}*", file=sys.stderr)
     sys.setswitchinterval(0.001)  # the writer hands over after 1 ms, not 5: an answer is not kept waiting by the next one's work
-    studio = studio_app.Studio(db, single_user=alone and loopback, hosts=hosts, idle_hours=args.idle_hours,
+    studio = studio_app.Studio(db, single_user=alone and loopback and provider is None, provider=provider, hosts=hosts, idle_hours=args.idle_hours,
                                public_names=tuple(args.public_name), base=root_path(args.root_path))
     config = uvicorn.Config(studio_app.create_app(studio), host=args.host, port=args.port, log_level="warning", access_log=False,
                             server_header=False, ws="none", lifespan="on", timeout_graceful_shutdown=5,
@@ -186,6 +194,20 @@ def _tell_shared_names(db: Any) -> None:
     with db.link.reading() as tx:
         for body in tx.scalars(select(events.c.body).where(events.c.kind == "name_shared")):
             print(f"  Two accounts were named {one_line(body['name'])}: one now signs in as \"{one_line(body['signs_in_as'])}\".")
+
+
+def _provider(args: argparse.Namespace) -> Any:
+    """Who signs people on; None where nobody is named."""
+    from harken.web.sso import Provider
+    if not args.sso_issuer:
+        return None
+    if not args.sso_client or not args.sso_secret_file:
+        raise UserError("--sso-issuer needs --sso-client and --sso-secret-file.", "Both come from the provider.")
+    try:
+        secret = Path(args.sso_secret_file).read_text(encoding="utf-8").split("\n")[0].strip()
+    except OSError as error:
+        raise UserError(f"{args.sso_secret_file} cannot be read: {error.strerror}.", "Check its name and permissions.") from None
+    return Provider(args.sso_issuer, args.sso_client, secret, tuple(args.sso_domain), tuple(args.sso_lead))
 
 
 def root_path(given: str) -> str:

@@ -96,7 +96,8 @@ def list_projects(call: Call) -> Json:
         projects.c.id > after(call)).order_by(projects.c.id)
     limit, rows = limit_of(call), []
     for project in call.tx.execute(query):
-        closed = project.place == "removed" or project.status == "archived" or project.settings.get("hidden") or (project.place is None and not project.settings.get("open_to_all", True))
+        closed = project.place == "removed" or project.status == "archived" or project.settings.get("hidden") or (
+            project.place is None and (call.user.confined or not project.settings.get("open_to_all", True)))
         if not (call.user.role == "labeler" and closed):
             rows.append(list_json(call, project))
         if len(rows) > limit:

@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from harken.studio.pages.frame import ASSETS, CATEGORIES, page, render
 from harken.studio.tasks import TASKS
+from harken.studio.work.crowd import EXTRA, open_crowd, wanted_of
 from harken.studio.work.mine import QUEUES
 from harken.web import accounts
 from harken.web.operations import number_in_path
@@ -51,6 +52,8 @@ def routes(site: Site) -> list[BaseRoute]:
         project = await site.call(request, "get_project", path={"project": number_in_path(request.path_params["project"])})
         data = {"project": {k: project[k] for k in ("id", "name", "kind", "purpose", "form", "instructions", "my")},
                 "user": {"id": request.state.user.id, "name": request.state.user.name}, "kinds": list(TASKS)}
+        wanted = await site.read(lambda tx: wanted_of(tx, request.state.user.id, project["id"]))
+        data["crowd"] = {"wanted": wanted} if wanted else None
         modules = [site.base + ASSETS.address(name) for name in label_modules()]
         return render(request, "label.html", project=project, kind=TASKS[project["kind"]].title, data=data, modules=modules,
                       reasons=REASONS, categories=CATEGORIES)
@@ -71,10 +74,23 @@ def routes(site: Site) -> list[BaseRoute]:
 
     async def login(request: Request) -> Response:
         onward = local(request.query_params.get("next", "/"))
-        return RedirectResponse(onward, 303) if request.state.user else render(request, "login.html", next=onward)
+        return RedirectResponse(onward, 303) if request.state.user else render(
+            request, "login.html", next=onward, sso=getattr(site, "provider", None) is not None)
 
     async def join(request: Request) -> Response:
         return render(request, "join.html")
+
+    async def crowd(request: Request) -> Response:
+        def look(tx: Any) -> Any:
+            row = open_crowd(tx, request.path_params["link"])
+            return row.name, row.parameter, row.settings.get("consent_text", ""), row.project_id
+
+        name, parameter, own, project = await site.read(look)
+        participant = request.query_params.get(parameter, "")[:200]
+        extra = {k: request.query_params.get(k, "")[:200] for k in EXTRA}
+        return render(request, "crowd.html", name=name, participant=participant, parameter=parameter, extra=extra,
+                      link=request.path_params["link"], consent="\n\n".join([accounts.CONSENT, *([own] if own else [])]),
+                      project_id=project)
 
     async def setup(request: Request) -> Response:
         return render(request, "setup.html") if request.state.single_user else RedirectResponse("/", 303)
@@ -91,7 +107,7 @@ def routes(site: Site) -> list[BaseRoute]:
         Route("/label/worker.js", page(worker, who="anyone")),  # here, as it may serve only what lies beside and below it
         Route("/label/{project}", page(label)), Route("/label/{project}/answers", page(answers)),
         Route("/login", page(login, who="anyone")),
-        Route("/join", page(join, who="anyone")), Route("/setup", page(setup, who="anyone")), Route("/account", page(account)),
+        Route("/join", page(join, who="anyone")), Route("/crowd/{link}", page(crowd, who="anyone")), Route("/setup", page(setup, who="anyone")), Route("/account", page(account)),
     ]
 
 

@@ -23,6 +23,7 @@ from harken.studio.lead import charts
 from harken.studio.pages.frame import CATEGORIES, page, render
 from harken.studio.pages.table import routes as table_pages
 from harken.studio.tasks import TASKS
+from harken.studio.work.hooks import KINDS
 from harken.studio.work.settings import PRESETS, QUALIFY
 from harken.studio.work.stored import load
 from harken.web.errors import ApiError
@@ -144,8 +145,9 @@ def _managing(site: Site) -> list[BaseRoute]:
         progress = await site.call(request, "get_progress", path={"project": project["id"]})
         wordings = await site.call(request, "list_instructions", path={"project": project["id"]})
         users = (await site.call(request, "list_users", query={"limit": 500}))["items"]
+        crowds = (await site.call(request, "list_crowds", path={"project": project["id"]}))["items"]
         end = await site.read(audit_end)
-        return render(request, "lead_settings.html", audit_end=end, tab="settings", project=project, task=TASKS[project["kind"]],
+        return render(request, "lead_settings.html", audit_end=end, crowds=crowds, tab="settings", project=project, task=TASKS[project["kind"]],
                       presets=PRESETS, users=users, members={m["user"]: m["state"] for m in progress["labelers"]},
                       snapshots=snapshots["items"], wordings=wordings["items"])
 
@@ -163,8 +165,9 @@ def _making(site: Site) -> list[BaseRoute]:
         lead = request.state.user.role == "lead"
         invitations = (await site.call(request, "list_invitations"))["items"] if lead else []
         projects = (await site.call(request, "list_projects"))["items"]
+        hooks = (await site.call(request, "list_webhooks"))["items"] if lead else []
         erasures = (await site.call(request, "list_erasures"))["items"] if lead else []
-        return render(request, "lead_people.html", here="people", users=users, erasures=erasures, invitations=invitations, projects=projects)
+        return render(request, "lead_people.html", here="people", users=users, erasures=erasures, hooks=hooks, hook_kinds=KINDS, invitations=invitations, projects=projects)
 
     return [Route("/lead/new", page(new, who="lead")), Route("/lead/people", page(people, who="reader"))]
 

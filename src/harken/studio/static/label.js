@@ -38,6 +38,7 @@ const outbox = new Outbox(user.id, {
     if (entry.project !== project.id) return;
     take(answer.next, [entry.task.assignment]);
     if (entry.action === "submit") confirm(entry, answer);
+    void completed();
     if (!queue.current) present();
   },
   refused: (entry, error) => {
@@ -368,6 +369,23 @@ async function load() {
   progress();
 }
 
+/** Who came by a crowd platform's link gets the completion code once they have answered enough. */
+let asked = null;
+async function completed() {
+  const { crowd } = pageData();
+  if (!crowd || state.done < crowd.wanted || asked) return;
+  asked = true;
+  await outbox.flush();
+  const found = await call("POST", `/api/projects/${project.id}/completion`, {}).catch(() => null);
+  if (!found?.code) {
+    asked = null; // not all of it has arrived
+    return;
+  }
+  const link = found.url && el("a", { class: "button go", href: found.url, rel: "noreferrer" }, t("Finish on the platform"));
+  find("#completion").replaceChildren(el("p", {}, t("You have answered enough. Thank you! Your completion code:"), " ", el("strong", {}, found.code)), link || "");
+  find("#completion").hidden = false;
+}
+
 function connection() {
   const waiting = outbox.waiting.length;
   const off = outbox.error?.passing && waiting > 0;
@@ -487,4 +505,5 @@ async function chosen() {
 
 await load();
 await chosen();
+void completed();
 keepPage().catch(() => {}); // a browser without room, or in private mode: the page works all the same

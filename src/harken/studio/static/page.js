@@ -46,8 +46,8 @@ export function fields(form) {
 export const fillPath = (path, answer) => path.replace(/\{(\w+)\}/g, (_, key) => encodeURIComponent(answer[key]));
 
 /** A secret that the server tells once: an invitation's link, a token. */
-function showOnce(secret) {
-  const shown = find(".shown");
+function showOnce(form, secret) {
+  const shown = form.nextElementSibling?.matches(".shown") ? form.nextElementSibling : find(".shown");
   shown.hidden = false;
   find("input", shown).value = secret.startsWith("/") ? new URL(secret, location.href).href : secret;
   find("input", shown).select();
@@ -78,7 +78,7 @@ async function send(form) {
     else if (form.dataset.done) tell("stored", form.dataset.done);
     else if (form.dataset.withdrawn !== undefined) withdrawn(form, answer);
     else location.reload();
-    if (form.dataset.show) showOnce(answer[form.dataset.show]);
+    if (form.dataset.show) showOnce(form, answer[form.dataset.show]);
   } catch (failure) {
     if (error) error.textContent = [failure.message, failure.hint].filter(Boolean).join(" ");
     else tell("failure", failure.message, { hint: failure.hint });
