@@ -350,6 +350,7 @@ def ask(args: argparse.Namespace) -> int:
     from sqlalchemy import select
 
     from harken.store.database import open_database
+    from harken.store.remote import fetched, is_address
     from harken.store.studio_schema import projects as table
     from harken.studio.work import projects
     from harken.studio.work.uploads import read_items
@@ -368,7 +369,7 @@ def ask(args: argparse.Namespace) -> int:
             raise UserError(f"{args.project} asks people to {kind}, not to {args.kind}.",
                             "Leave --kind away, or name another project.")
         notes: Counter[str] = Counter()
-        items = generated(args, kind) if args.model else read_items([Path(f) for f in args.files], notes)
+        items = generated(args, kind) if args.model else read_items([fetched(f) if is_address(f) else Path(f) for f in args.files], notes)
         try:
             with db.link.writing() as tx:
                 project = tx.execute(find).first()

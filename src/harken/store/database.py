@@ -23,6 +23,7 @@ from harken.core.records import Choice, Completion, Demonstration, Judgment, Pro
 from harken.store import audit_notes, backup, migrations, serve_schema  # noqa: F401  its tables are part of the database
 from harken.store.connection import Link
 from harken.store.files import Reader, file_hash
+from harken.store.remote import fetched, is_address
 from harken.store.rows import Row, judgment_of, judgment_row, prompt_row
 from harken.store.schema import completions, imports, judgments, prompts
 from harken.store.shapes import Kind
@@ -80,7 +81,8 @@ class Incoming:
 
 def read_import(path: str | Path, kind: Kind | None = None, skip_bad: bool = False, **options: Any) -> Incoming:
     """Reads a file of feedback; nothing is stored. `options`: those of `Reader`."""
-    digest = file_hash(path) if Path(path).exists() or "/" not in str(path) else None
+    local = fetched(path) if isinstance(path, str) and is_address(path) else Path(path)
+    digest = file_hash(local) if local.exists() or "/" not in str(path) else None
     reader = Reader(path, kind, skip_bad=skip_bad, **options)
     records = list(reader.judgments())
     assert reader.kind is not None
