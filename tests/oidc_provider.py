@@ -29,7 +29,15 @@ class Idp:
         challenge = base64.urlsafe_b64encode(hashlib.sha256(form["code_verifier"][0].encode()).digest()).rstrip(b"=").decode()
         assert challenge == asked["code_challenge"][0] and asked["code_challenge_method"] == ["S256"]
         now = int(time.time())
-        claims = {"iss": self.url, "aud": CLIENT, "iat": now, "exp": now + 60, "nonce": asked["nonce"][0], **self.person, **self.claims}
+        claims = {
+            "iss": self.url,
+            "aud": CLIENT,
+            "iat": now,
+            "exp": now + 60,
+            "nonce": asked["nonce"][0],
+            **self.person,
+            **self.claims,
+        }
         key = self.signer or self.key
         return {"access_token": "a", "token_type": "Bearer", "id_token": jwt.encode({"alg": "RS256", "kid": "k1"}, claims, key)}
 
@@ -53,8 +61,14 @@ def provider():
         def do_GET(self):
             parts = urlsplit(self.path)
             if parts.path.endswith("openid-configuration"):
-                self.answer({"issuer": idp.url, "authorization_endpoint": idp.url + "/authorize", "token_endpoint": idp.url + "/token",
-                             "jwks_uri": idp.url + "/keys"})
+                self.answer(
+                    {
+                        "issuer": idp.url,
+                        "authorization_endpoint": idp.url + "/authorize",
+                        "token_endpoint": idp.url + "/token",
+                        "jwks_uri": idp.url + "/keys",
+                    }
+                )
             elif parts.path == "/keys":
                 self.answer({"keys": [idp.key.as_dict(private=False)]})
             elif parts.path == "/authorize":

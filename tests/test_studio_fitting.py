@@ -106,8 +106,11 @@ def test_a_foreign_key_another_browser_and_a_disabled_account_let_nobody_in(tmp_
                 return None
 
         mine = urllib.request.build_opener(Stay, urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
-        at_idp = pytest.raises(urllib.error.HTTPError, mine.open, f"{url}/login/sso").value.headers["Location"]
-        back = pytest.raises(urllib.error.HTTPError, mine.open, at_idp).value.headers["Location"]
+        with pytest.raises(urllib.error.HTTPError) as away:
+            mine.open(f"{url}/login/sso")
+        with pytest.raises(urllib.error.HTTPError) as home:
+            mine.open(away.value.headers["Location"])
+        back = home.value.headers["Location"]
         assert page(browser(), back)[0] == 401, "sent to somebody else, the address signs nobody in"
         assert page(mine, back)[0] in (303, 200) and page(mine, back)[0] == 401, "and it works once"
         with db.link.writing() as tx:
@@ -185,12 +188,18 @@ def test_webhooks_are_signed_in_order_retried_and_lose_nothing(tmp_path):
 
 def test_the_signature_of_the_standard():
     """The example of Standard Webhooks 1.0's own test vectors."""
-    said = signature("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
+    said = signature(
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}'
+    )
     assert said == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
 def test_a_webhook_goes_out_by_https_and_only_where_a_lead_says(site):
-    for url, words in (("http://example.org/x", "https only"), ("ftp://example.org", "no address"), ("https://u:p@example.org", "no address")):
+    for url, words in (
+        ("http://example.org/x", "https only"),
+        ("ftp://example.org", "no address"),
+        ("https://u:p@example.org", "no address"),
+    ):
         with pytest.raises(StudioError, match=words):
             site.lead.call("POST", "/api/webhooks", {"url": url, "kinds": ["submit"]})
     made = site.lead.call("POST", "/api/webhooks", {"url": "https://example.org/x", "kinds": ["submit"], "project": site.open})
@@ -213,7 +222,9 @@ def test_a_participant_comes_by_the_link_answers_and_gets_the_code(site):
 
     def join(participant):
         connection = http.client.HTTPConnection(site.url.split("//")[1])
-        body = json.dumps({"link": path.rpartition("/")[2], "participant": participant, "extra": {"STUDY_ID": "s1"}, "consent": True})
+        body = json.dumps(
+            {"link": path.rpartition("/")[2], "participant": participant, "extra": {"STUDY_ID": "s1"}, "consent": True}
+        )
         connection.request("POST", "/api/crowd/join", body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         return json.loads(answer.read())["user"]
@@ -330,8 +341,11 @@ def test_case_27_every_address_of_a_page_lies_below_the_path(tmp_path, strip):
             assert addresses and all(a.startswith("/harken/") for a in addresses), addresses
             style = next(a for a in addresses if a.endswith(".css"))
             assert page(browser(), outside + style)[0] == 200
-            request = urllib.request.Request(f"{outside}/harken/api/login", json.dumps({"name": "lead", "password": "correct horse battery"}).encode(),
-                                             {"Content-Type": "application/json"})
+            request = urllib.request.Request(
+                f"{outside}/harken/api/login",
+                json.dumps({"name": "lead", "password": "correct horse battery"}).encode(),
+                {"Content-Type": "application/json"},
+            )
             with urllib.request.urlopen(request, timeout=30) as answer:
                 assert "Path=/harken" in answer.headers["Set-Cookie"]
 
@@ -349,8 +363,9 @@ def test_case_28_a_login_through_a_proxy_that_changes_the_host(tmp_path, host, o
             body = json.dumps({"name": "lead", "password": "wrong password here"}).encode()
             request = urllib.request.Request(f"{outside}/api/login", body, {"Content-Type": "application/json", "Origin": origin,
                                                                           "Sec-Fetch-Site": "same-origin"})
-            error = pytest.raises(urllib.error.HTTPError, urllib.request.urlopen, request, timeout=30).value
-            said = json.loads(error.read())["error"]
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(request, timeout=30)
+            said = json.loads(refused.value.read())["error"]
             assert said["code"] == ("bad_login" if works else "origin")
             assert works or "--public-name" in said["hint"]
 
@@ -369,9 +384,11 @@ def test_the_nginx_configuration_of_the_docs_serves_a_path(tmp_path):
         with served(db, base="/harken", hosts=None, public_names=("127.0.0.1",), limits=FREE) as (url, _):
             block = block.replace("http://127.0.0.1:8765", url)
             config = tmp_path / "nginx.conf"
-            config.write_text(f"daemon off; pid {tmp_path}/pid; error_log {tmp_path}/error.log; events {{}} http {{ access_log off; "
-                              f"client_body_temp_path {tmp_path}/b; proxy_temp_path {tmp_path}/p; fastcgi_temp_path {tmp_path}/f; "
-                              f"uwsgi_temp_path {tmp_path}/u; scgi_temp_path {tmp_path}/s; server {{ listen 127.0.0.1:{port}; {block} }} }}")
+            config.write_text(
+                f"daemon off; pid {tmp_path}/pid; error_log {tmp_path}/error.log; events {{}} http {{ access_log off; "
+                f"client_body_temp_path {tmp_path}/b; proxy_temp_path {tmp_path}/p; fastcgi_temp_path {tmp_path}/f; "
+                f"uwsgi_temp_path {tmp_path}/u; scgi_temp_path {tmp_path}/s; server {{ listen 127.0.0.1:{port}; {block} }} }}"
+            )
             server = subprocess.Popen([nginx, "-c", config, "-p", tmp_path], stderr=subprocess.DEVNULL)
             try:
                 outside = f"http://127.0.0.1:{port}"
@@ -381,8 +398,11 @@ def test_the_nginx_configuration_of_the_docs_serves_a_path(tmp_path):
                         break
                     time.sleep(0.05)
                 assert page(browser(), f"{outside}/harken/account")[1] == f"{outside}/harken/login?next=/account"
-                request = urllib.request.Request(f"{outside}/harken/api/login", b'{"name": "lead", "password": "correct horse battery"}',
-                                                 {"Content-Type": "application/json", "Origin": outside})
+                request = urllib.request.Request(
+                    f"{outside}/harken/api/login",
+                    b'{"name": "lead", "password": "correct horse battery"}',
+                    {"Content-Type": "application/json", "Origin": outside},
+                )
                 with urllib.request.urlopen(request, timeout=30) as answer:
                     assert answer.status == 200
             finally:

@@ -1,4 +1,4 @@
-"""Own questions and a model's suggestions: stored, exported, imported as they were; agreement and anchoring against planted truth."""
+"""Own questions and a model's suggestions: stored, exported, imported as they were; agreement and anchoring as planted."""
 
 import json
 import math
@@ -18,12 +18,22 @@ from studio_site import Desk, new_site, open_template
 
 OPTIONS = [{"name": "friendly", "label": "Friendly"}, {"name": "rude", "label": "Rude"}]
 QUESTIONS = [
-    {"name": "helpful", "label": "How helpful?", "about": "answer", "type": "scale", "min": 1, "max": 5, "low": "not", "high": "very"},
+    {
+        "name": "helpful",
+        "label": "How helpful?",
+        "about": "answer",
+        "type": "scale",
+        "min": 1,
+        "max": 5,
+        "low": "not",
+        "high": "very",
+    },
     {"name": "true", "label": "How true?", "about": "answer", "type": "scale", "min": 0, "max": 3},
     {"name": "tone", "label": "Its tone?", "about": "answer", "type": "one", "options": OPTIONS},
     {"name": "marks", "label": "Mark it", "about": "answer", "type": "spans", "options": OPTIONS, "required": False},
     {"name": "topics", "label": "Topics", "about": "item", "type": "several", "options": OPTIONS},
-    {"name": "turn_ok", "label": "Was it right?", "about": "turn", "type": "scale", "min": 1, "max": 3}]
+    {"name": "turn_ok", "label": "Was it right?", "about": "turn", "type": "scale", "min": 1, "max": 3},
+]
 DIALOGUE = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}, {"role": "user", "content": "A colour?"}]
 
 
@@ -44,7 +54,9 @@ def asked(site, name="questions", items=1):
 
 def said(task, **changed):
     """An answer in the shown order: the better one is blue."""
-    answers = [{"helpful": 5 if "Blue" in text else 2, "true": 3, "tone": "friendly", "marks": []} for text in task["completions"]]
+    answers = [
+        {"helpful": 5 if "Blue" in text else 2, "true": 3, "tone": "friendly", "marks": []} for text in task["completions"]
+    ]
     for one, text in zip(answers, task["completions"]):
         if "Blue" in text:
             one["marks"] = [{"from": 7, "to": 8, "label": "rude"}]
@@ -89,9 +101,15 @@ def test_an_answer_that_does_not_fit_its_question_names_it(site, change, words):
         site.ana.submit(task, wrong)
 
 
-@pytest.mark.parametrize(("question", "words"), [
-    ({**QUESTIONS[0], "name": "turn"}, "called turn"), ({**QUESTIONS[0], "min": 5}, "below"), ({**QUESTIONS[2], "options": OPTIONS[:1]}, "options"),
-    ({**QUESTIONS[3], "about": "item"}, "marked in answers")])
+@pytest.mark.parametrize(
+    ("question", "words"),
+    [
+        ({**QUESTIONS[0], "name": "turn"}, "called turn"),
+        ({**QUESTIONS[0], "min": 5}, "below"),
+        ({**QUESTIONS[2], "options": OPTIONS[:1]}, "options"),
+        ({**QUESTIONS[3], "about": "item"}, "marked in answers"),
+    ],
+)
 def test_a_form_that_nobody_could_answer_is_refused(site, question, words):
     project = site.lead.create_project(f"bad {random.random()}", "questions")["id"]
     form = {k: v for k, v in default_form("questions").items() if k != "version"} | {"questions": [question]}
@@ -112,25 +130,39 @@ def test_agreement_on_each_question_is_that_of_its_own_scale(site):
                     {"from": 0, "to": 2 + shift * 2, "label": "rude"}] if "Blue" in text else []}
             who.submit(task, answer)
     with site.db.link.reading() as tx:
-        rows = {r.name: r for r in insight(load(tx, project), site.lead.call("GET", f"/api/projects/{project}")["form"]).agreement}
+        rows = {
+            r.name: r for r in insight(load(tx, project), site.lead.call("GET", f"/api/projects/{project}")["form"]).agreement
+        }
     assert rows["How helpful?"].value.value == pytest.approx(1) and rows["How true?"].value.value < -0.5
     assert rows["Mark it"].value.value == pytest.approx((2 * 2 / (2 + 4) + 1) / 2), "2 of 2 and 4 characters; nothing and nothing"
     assert dice(set(), set()) == 1 and dice({1}, set()) == 0
 
 
 def test_every_grade_on_a_scale_is_a_rating_with_its_criterion():
-    payload = {"completions": ["a", "b"], "questions": QUESTIONS, "said": {"item": {}, "turns": [], "answers": [{"helpful": 3}, {"true": 0}]}}
+    payload = {
+        "completions": ["a", "b"],
+        "questions": QUESTIONS,
+        "said": {"item": {}, "turns": [], "answers": [{"helpful": 3}, {"true": 0}]},
+    }
     graded = Judgment(Prompt.of("q"), "questions", payload, "ana").ratings()
     assert [(j.kind, j.payload) for j in graded] == [
-        ("rating", {"completion": "a", "score": 3, "criterion": "helpful"}), ("rating", {"completion": "b", "score": 0, "criterion": "true"})]
+        ("rating", {"completion": "a", "score": 3, "criterion": "helpful"}),
+        ("rating", {"completion": "b", "score": 0, "criterion": "true"}),
+    ]
 
 
 # Suggestions
 
 
 def suggested(n, **settings):
-    return [{"prompt": f"q{i}", "completions": ["one", "two"], "suggestion": {"answer": {"preference": -2 if i % 2 else 3}, "source": "m"}}
-            for i in range(n)]
+    return [
+        {
+            "prompt": f"q{i}",
+            "completions": ["one", "two"],
+            "suggestion": {"answer": {"preference": -2 if i % 2 else 3}, "source": "m"},
+        }
+        for i in range(n)
+    ]
 
 
 def test_a_suggestion_is_shown_first_or_after_and_never_names_its_model(tmp_path):
@@ -174,7 +206,9 @@ def test_the_difference_worked_by_hand():
     """
     found = difference([(8, 10, 3, 10), (9, 10, 5, 5)])
     assert found.value == pytest.approx(0.26) and found.n == 35
-    spread = 25 * (8.5 / 11 * 2.5 / 11 / 10 + 3.5 / 11 * 7.5 / 11 / 10) + (10 / 3) ** 2 * (9.5 / 11 * 1.5 / 11 / 10 + 5.5 / 6 * 0.5 / 6 / 5)
+    spread = 25 * (8.5 / 11 * 2.5 / 11 / 10 + 3.5 / 11 * 7.5 / 11 / 10) + (10 / 3) ** 2 * (
+        9.5 / 11 * 1.5 / 11 / 10 + 5.5 / 6 * 0.5 / 6 / 5
+    )
     assert found.high - found.value == pytest.approx(1.959964 * math.sqrt(spread) / (25 / 3), rel=1e-5)
 
 

@@ -16,7 +16,13 @@ from harken.studio.work.table import find_answers, find_items
 from studio_site import Desk, broken_rules, empty_postgres, new_site, open_template
 
 BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]
-TEXTS = ("When do I plant beans?", "Wann pflanze ich Bohnen?", "何时种豆子？", "متى أزرع الفاصوليا؟", "100% of_all \"quoted\" beans")
+TEXTS = (
+    "When do I plant beans?",
+    "Wann pflanze ich Bohnen?",
+    "何时种豆子？",
+    "متى أزرع الفاصوليا؟",
+    '100% of_all "quoted" beans',
+)
 
 
 @pytest.fixture(params=BOTH)
@@ -51,8 +57,19 @@ def test_items_are_found_by_any_part_of_their_words_in_every_script(db):
     desk.add([{"prompt": t, "completions": ["a", {"text": f"answer {i}", "source": f"m{i % 2}, hot"}], "tags": [f"t{i}"]}
               for i, t in enumerate(TEXTS)])
     first = desk.rows("SELECT min(id) AS i FROM items")[0].i
-    for words, places in (("BEANS", [0, 4]), ("bohn", [1]), ("种豆", [2]), ("豆", [2]), ("الفاص", [3]), ("% of_", [4]), ("0%", [4]),
-                          ("answer 3", [3]), ('"quoted"', [4]), ("nothing such", []), (f"#{first + 2}", [2])):
+    for words, places in (
+        ("BEANS", [0, 4]),
+        ("bohn", [1]),
+        ("种豆", [2]),
+        ("豆", [2]),
+        ("الفاص", [3]),
+        ("% of_", [4]),
+        ("0%", [4]),
+        ("answer 3", [3]),
+        ('"quoted"', [4]),
+        ("nothing such", []),
+        (f"#{first + 2}", [2]),
+    ):
         assert found(desk, {"q": words})[0] == [first + i for i in places], words
     assert found(desk, {"tag": "t2"})[0] == [first + 2] and found(desk, {"tag": "t"})[0] == []
     assert found(desk, {"source": "m1, hot"})[0] == [first + 1, first + 3] and found(desk, {"source": "m1"})[0] == []
@@ -219,7 +236,11 @@ def test_what_is_changed_after_or_under_the_cloak_of_an_erasure_is_noticed(tmp_p
 def test_a_judgment_cannot_be_changed_but_for_an_erasure(tmp_path):
     with open_template(tmp_path) as db:
         much_said(db)
-        for change in ("payload = '{}'", "labeler = 'erased-1'", "content = 'x', payload = '{\"redacted\": true}', labeler = 'erased-1'"):
+        for change in (
+            "payload = '{}'",
+            "labeler = 'erased-1'",
+            "content = 'x', payload = '{\"redacted\": true}', labeler = 'erased-1'",
+        ):
             with pytest.raises(Exception, match="never changed"), db.link.writing() as tx:
                 tx.execute(text(f"UPDATE judgments SET {change} WHERE seq = 1"))
 

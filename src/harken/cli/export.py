@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 JUDGMENTS = {"comparisons": "rankings of completions, people's and imported", "demonstrations": "answers that people wrote",

@@ -162,8 +162,15 @@ def serve(args: argparse.Namespace) -> int:
         print(f"{db.name} can be read by other accounts of this machine: people's answers and password hashes are in it.\n"
               f"  chmod 600 {shlex.quote(db.name)}*", file=sys.stderr)
     sys.setswitchinterval(0.001)  # the writer hands over after 1 ms, not 5: an answer is not kept waiting by the next one's work
-    studio = studio_app.Studio(db, single_user=alone and loopback and provider is None, provider=provider, hosts=hosts, idle_hours=args.idle_hours,
-                               public_names=tuple(args.public_name), base=root_path(args.root_path))
+    studio = studio_app.Studio(
+        db,
+        single_user=alone and loopback and provider is None,
+        provider=provider,
+        hosts=hosts,
+        idle_hours=args.idle_hours,
+        public_names=tuple(args.public_name),
+        base=root_path(args.root_path),
+    )
     config = uvicorn.Config(studio_app.create_app(studio), host=args.host, port=args.port, log_level="warning", access_log=False,
                             server_header=False, ws="none", lifespan="on", timeout_graceful_shutdown=5,
                             h11_max_incomplete_event_size=32_768, http=Patient,
@@ -369,7 +376,11 @@ def ask(args: argparse.Namespace) -> int:
             raise UserError(f"{args.project} asks people to {kind}, not to {args.kind}.",
                             "Leave --kind away, or name another project.")
         notes: Counter[str] = Counter()
-        items = generated(args, kind) if args.model else read_items([fetched(f) if is_address(f) else Path(f) for f in args.files], notes)
+        items = (
+            generated(args, kind)
+            if args.model
+            else read_items([fetched(f) if is_address(f) else Path(f) for f in args.files], notes)
+        )
         try:
             with db.link.writing() as tx:
                 project = tx.execute(find).first()

@@ -349,7 +349,8 @@ class Judgment:
         return [dataclasses.replace(self, kind="rating", payload=payload) for payload in rated]
 
     def to_json(self) -> Json:
-        """The exchange shape of a rating, a thumb, an edit, answered questions or a written prompt: the prompt, the answer, who gave it."""
+        """The exchange shape of a rating, a thumb, an edit, answered questions or a written prompt: the prompt, the answer, who
+        gave it."""
         names = ("completions", "questions", "said", *ANSWER_FIELDS) if self.kind == "questions" else ANSWER_FIELDS
         row = self.prompt.to_json() | {name: self.payload[name] for name in names if name in self.payload}
         if self.labeler is not None:

@@ -20,11 +20,11 @@ from typing import Any, Generic, TypeVar, get_args
 from harken.core.errors import UserError
 from harken.core.records import Choice, Demonstration, Judgment, Prompt, number_of
 from harken.store.parsing import Array, BadLine, Decoder, Rows, lines
+from harken.store.remote import fetched, is_address
 from harken.store.shapes import Adapter, Found, Kind, Record, kind_of, read_row
 from harken.store.shapes.fields import Row, means_prompt
 from harken.store.shapes.parts import who
 from harken.store.streams import FOREIGN, WANTED, explained, is_western, recoded, unpacked
-from harken.store.remote import fetched, is_address
 from harken.store.tables import HUB_ID, arrow, delimiter_of, excel, folder, hub, text_table
 from harken.store.writing import check_out, json_line, write_atomically, write_jsonl, write_table, write_text
 

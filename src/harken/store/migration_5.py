@@ -79,22 +79,27 @@ STATEMENTS = """\
 ALTER TABLE items ADD COLUMN assigned TEXT;
 ALTER TABLE users ADD COLUMN subject TEXT;
 CREATE UNIQUE INDEX ix_users_subject ON users (subject);
-CREATE TABLE comments (id {serial}, item_id BIGINT NOT NULL REFERENCES items (id), labeler_id BIGINT NOT NULL REFERENCES users (id),
+CREATE TABLE comments (id {serial}, item_id BIGINT NOT NULL REFERENCES items (id),
+    labeler_id BIGINT NOT NULL REFERENCES users (id),
     author_id BIGINT NOT NULL REFERENCES users (id), text JSON, created_at TEXT NOT NULL);
 CREATE INDEX ix_comments_item_id ON comments (item_id);
 CREATE INDEX ix_comments_labeler_id ON comments (labeler_id);
-CREATE TABLE reviews (judgment_seq BIGINT NOT NULL PRIMARY KEY REFERENCES judgments (seq), user_id BIGINT NOT NULL REFERENCES users (id),
+CREATE TABLE reviews (judgment_seq BIGINT NOT NULL PRIMARY KEY REFERENCES judgments (seq),
+    user_id BIGINT NOT NULL REFERENCES users (id),
     created_at TEXT NOT NULL);
-CREATE TABLE item_texts (item_id BIGINT NOT NULL PRIMARY KEY REFERENCES items (id), project_id BIGINT NOT NULL REFERENCES projects (id),
-    tags TEXT NOT NULL, sources TEXT NOT NULL, words TEXT NOT NULL);
+CREATE TABLE item_texts (item_id BIGINT NOT NULL PRIMARY KEY REFERENCES items (id),
+    project_id BIGINT NOT NULL REFERENCES projects (id), tags TEXT NOT NULL, sources TEXT NOT NULL, words TEXT NOT NULL);
 CREATE INDEX ix_item_texts_tags ON item_texts (project_id, tags);
 CREATE INDEX ix_item_texts_sources ON item_texts (project_id, sources);
-CREATE TABLE webhooks (id {serial}, url TEXT NOT NULL, secret TEXT NOT NULL, kinds JSON NOT NULL, project_id BIGINT REFERENCES projects (id),
+CREATE TABLE webhooks (id {serial}, url TEXT NOT NULL, secret TEXT NOT NULL, kinds JSON NOT NULL,
+    project_id BIGINT REFERENCES projects (id),
     after BIGINT NOT NULL, tries INTEGER NOT NULL, next_at TEXT NOT NULL, problem TEXT NOT NULL, made_by BIGINT NOT NULL,
     created_at TEXT NOT NULL, revoked_at TEXT);
-CREATE TABLE crowds (id {serial}, hash TEXT NOT NULL UNIQUE, project_id BIGINT NOT NULL REFERENCES projects (id), parameter TEXT NOT NULL,
+CREATE TABLE crowds (id {serial}, hash TEXT NOT NULL UNIQUE, project_id BIGINT NOT NULL REFERENCES projects (id),
+    parameter TEXT NOT NULL,
     code TEXT NOT NULL, answers INTEGER NOT NULL, made_by BIGINT NOT NULL, created_at TEXT NOT NULL, revoked_at TEXT);
-CREATE TABLE participants (user_id BIGINT NOT NULL PRIMARY KEY REFERENCES users (id), crowd_id BIGINT NOT NULL REFERENCES crowds (id),
+CREATE TABLE participants (user_id BIGINT NOT NULL PRIMARY KEY REFERENCES users (id),
+    crowd_id BIGINT NOT NULL REFERENCES crowds (id),
     participant TEXT NOT NULL, extra JSON NOT NULL, created_at TEXT NOT NULL, completed_at TEXT);
 CREATE UNIQUE INDEX ix_participants_once ON participants (crowd_id, participant);
 """
@@ -113,7 +118,8 @@ SQLITE = (
     """CREATE TRIGGER events_no_update BEFORE UPDATE ON events
        WHEN NOT (NEW.seq = OLD.seq AND NEW.hash = OLD.hash AND NEW.kind = OLD.kind AND NEW.created_at = OLD.created_at
                  AND NEW.user_id IS OLD.user_id AND NEW.project_id IS OLD.project_id AND NEW.item_id IS OLD.item_id
-                 AND json_extract(NEW.body, '$.redacted') IS 1 AND json_extract(NEW.body, '$.after') IS json_extract(OLD.body, '$.after'))
+                 AND json_extract(NEW.body, '$.redacted') IS 1
+                 AND json_extract(NEW.body, '$.after') IS json_extract(OLD.body, '$.after'))
        BEGIN SELECT RAISE(ABORT, 'the audit is never changed'); END""",
     # A judgment is never changed, but for a person's data on their request: the hash of what it was stays.
     """CREATE TRIGGER judgments_no_update BEFORE UPDATE ON judgments
@@ -121,11 +127,25 @@ SQLITE = (
                  AND NEW.payload = '{"redacted": true}' AND NEW.labeler LIKE 'erased-%')
        BEGIN SELECT RAISE(ABORT, 'judgments are never changed: a correction is a new one'); END""",
 )
-POSTGRESQL = tuple(statement for table, same, gone in (
-    ("judgments", ("seq", "content", "prompt_key", "kind"), "NEW.payload::text LIKE '{%redacted%true}' AND NEW.labeler LIKE 'erased-%'"),
-    ("events", ("seq", "hash", "kind", "created_at", "user_id", "project_id", "item_id"), "(NEW.body::jsonb -> 'redacted') = 'true'"))
+POSTGRESQL = tuple(
+    statement
+    for table, same, gone in (
+        (
+            "judgments",
+            ("seq", "content", "prompt_key", "kind"),
+            "NEW.payload::text LIKE '{%redacted%true}' AND NEW.labeler LIKE 'erased-%'",
+        ),
+        (
+            "events",
+            ("seq", "hash", "kind", "created_at", "user_id", "project_id", "item_id"),
+            "(NEW.body::jsonb -> 'redacted') = 'true'",
+        ),
+    )
     for statement in (
         f"DROP TRIGGER {table}_unchanged ON {table}",
         f"CREATE TRIGGER {table}_unchanged BEFORE DELETE OR TRUNCATE ON {table} EXECUTE FUNCTION {table}_unchanged()",
         f"CREATE TRIGGER {table}_redacted BEFORE UPDATE ON {table} FOR EACH ROW WHEN (NOT ("
-        + " AND ".join(f"NEW.{c} IS NOT DISTINCT FROM OLD.{c}" for c in same) + f" AND {gone})) EXECUTE FUNCTION {table}_unchanged()"))
+        + " AND ".join(f"NEW.{c} IS NOT DISTINCT FROM OLD.{c}" for c in same)
+        + f" AND {gone})) EXECUTE FUNCTION {table}_unchanged()",
+    )
+)

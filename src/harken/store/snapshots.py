@@ -29,8 +29,14 @@ from harken.store.shapes import Kind, Record
 from harken.store.studio_schema import items, projects, snapshots
 
 ANSWERS: tuple[Kind, ...] = ("ratings", "thumbs", "edits", "questions")
-JUDGED = {"comparisons": ("ranking", "edit"), "demonstrations": ("demonstration", "edit"), "ratings": ("rating", "ranking", "questions"),
-          "thumbs": ("thumb",), "edits": ("edit",), "questions": ("questions",)}
+JUDGED = {
+    "comparisons": ("ranking", "edit"),
+    "demonstrations": ("demonstration", "edit"),
+    "ratings": ("rating", "ranking", "questions"),
+    "thumbs": ("thumb",),
+    "edits": ("edit",),
+    "questions": ("questions",),
+}
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,9 @@ from starlette.responses import Response
 from harken.store.database import Database
 from harken.studio.api import account, hooks, label, lead, mine, models, project, review, table  # noqa: F401  they declare the operations, in this order
 from harken.studio.api.declare import API
-from harken.studio.pages import frame
+from harken.studio.pages import frame, sso
 from harken.studio.pages import label as label_pages
 from harken.studio.pages import lead as lead_pages
-from harken.studio.pages import sso
 from harken.studio.work.hooks import Hooks
 from harken.web.errors import ApiError
 from harken.web.guard import Guard, is_api
@@ -56,6 +55,12 @@ def create_app(studio: Studio) -> Starlette:
     async def failed(request: Request, error: Exception) -> Response:
         return problem(error) if is_api(request.url.path) else frame.failure(request, error)
 
-    everything = [*routes(studio), *label_pages.routes(studio), *lead_pages.routes(studio), *sso.routes(studio, studio.provider), frame.ASSETS.mount()]
+    everything = [
+        *routes(studio),
+        *label_pages.routes(studio),
+        *lead_pages.routes(studio),
+        *sso.routes(studio, studio.provider),
+        frame.ASSETS.mount(),
+    ]
     return Starlette(routes=everything, middleware=[Middleware(Guard, site=studio, failure=frame.failure)], lifespan=lifespan,
                      exception_handlers={HTTPException: failed, ApiError: failed, Exception: failed})

@@ -43,9 +43,12 @@ def guard_origin(site: Site, request: Request) -> None:
     foreign = request.headers.get("sec-fetch-site") in ("cross-site", "same-site")
     own = origin is None or urlsplit(origin).netloc == host or urlsplit(origin).hostname in site.public_names
     if foreign or not own:
-        raise ApiError("origin", "The request comes from another site.",
-                       "Use the studio's own pages, or a token. Behind a proxy: start it with --public-name NAME, or let the proxy "
-                       "pass the Host header on (proxy_set_header Host $http_host).")
+        raise ApiError(
+            "origin",
+            "The request comes from another site.",
+            "Use the studio's own pages, or a token. Behind a proxy: start it with --public-name NAME, or let the proxy "
+            "pass the Host header on (proxy_set_header Host $http_host).",
+        )
 
 
 class Guard:
@@ -69,7 +72,11 @@ class Guard:
 
         base = self.site.base
         if base and (scope["path"] == base or scope["path"].startswith(base + "/")):  # a proxy that hands the whole path on
-            scope = {**scope, "path": scope["path"][len(base):] or "/", "raw_path": scope.get("raw_path", b"")[len(base):] or b"/"}
+            scope = {
+                **scope,
+                "path": scope["path"][len(base) :] or "/",
+                "raw_path": scope.get("raw_path", b"")[len(base) :] or b"/",
+            }
         scope.setdefault("state", {})["base"] = base
         if not is_api(scope["path"]):
             request = Request(scope)

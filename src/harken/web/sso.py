@@ -135,9 +135,14 @@ class Provider:
         from joserfc.jwk import KeySet
         keys = KeySet.import_key_set(requests.get(self._endpoint("jwks_uri"), timeout=SECONDS).json())
         decoded = jwt.decode(token, keys, algorithms=ALGORITHMS)
-        jwt.JWTClaimsRegistry(leeway=60, iss={"essential": True, "value": self.issuer}, aud={"essential": True, "value": self.client_id},
-                              exp={"essential": True}, sub={"essential": True},
-                              nonce={"essential": True, "value": nonce}).validate(decoded.claims)
+        jwt.JWTClaimsRegistry(
+            leeway=60,
+            iss={"essential": True, "value": self.issuer},
+            aud={"essential": True, "value": self.client_id},
+            exp={"essential": True},
+            sub={"essential": True},
+            nonce={"essential": True, "value": nonce},
+        ).validate(decoded.claims)
         return decoded.claims
 
     def _identity(self, claims: Mapping[str, Any]) -> Identity:

@@ -21,8 +21,17 @@ from harken.web.operations import Call, Json, SignedIn
 
 HOOK = obj({"id": ID, "url": text(2000), "kinds": array(enum(*KINDS)), "project": nullable(ID), "tries": integer(),
             "problem": text(200), "next_at": TIME, "created_at": TIME})
-CROWD = obj({"id": ID, "project": ID, "parameter": text(60), "answers": integer(), "participants": integer(), "completed": integer(),
-             "created_at": TIME})
+CROWD = obj(
+    {
+        "id": ID,
+        "project": ID,
+        "parameter": text(60),
+        "answers": integer(),
+        "participants": integer(),
+        "completed": integer(),
+        "created_at": TIME,
+    }
+)
 
 
 @operation("POST", "/api/webhooks", "lead", summary="Tell an address of what happens; the secret that signs is shown once",
@@ -41,8 +50,21 @@ def create_webhook(call: Call) -> Json:
            answer=obj({"items": array(HOOK, 0, 1000)}))
 def list_webhooks(call: Call) -> Json:
     rows = call.tx.execute(select(webhooks).where(webhooks.c.revoked_at.is_(None)).order_by(webhooks.c.id).limit(1000))
-    return {"items": [{"id": w.id, "url": w.url, "kinds": w.kinds, "project": w.project_id, "tries": w.tries, "problem": w.problem,
-                       "next_at": w.next_at, "created_at": w.created_at} for w in rows]}
+    return {
+        "items": [
+            {
+                "id": w.id,
+                "url": w.url,
+                "kinds": w.kinds,
+                "project": w.project_id,
+                "tries": w.tries,
+                "problem": w.problem,
+                "next_at": w.next_at,
+                "created_at": w.created_at,
+            }
+            for w in rows
+        ]
+    }
 
 
 @operation("DELETE", "/api/webhooks/{webhook}", "lead", summary="End a webhook", answer=DONE, writes=True)
@@ -60,7 +82,9 @@ def revoke_webhook(call: Call) -> Json:
            answer=obj({"id": ID, "url": text(500)}), errors=(409,), writes=True)
 def create_crowd(call: Call) -> Json:
     if call.user.local:
-        raise ApiError("set_password_first", "People from outside need a studio with accounts.", "POST /api/setup makes the first.")
+        raise ApiError(
+            "set_password_first", "People from outside need a studio with accounts.", "POST /api/setup makes the first."
+        )
     offer = {"parameter": "PROLIFIC_PID", **call.body}
     number, secret = crowd.add_crowd(call.tx, find_project(call.tx, call.path["project"]).id, offer, call.user.id, call.now)
     query = "&".join(f"{name}={{{{%{name}%}}}}" for name in (offer["parameter"], *crowd.EXTRA)
@@ -106,8 +130,30 @@ def completion(call: Call) -> Json:
     return crowd.completion(call.tx, call.user, call.path["project"], call.now)
 
 
-@operation("GET", "/api/projects/{project}/participants", "lead", summary="Who came by a crowd platform's link, and who finished",
-           answer=obj({"items": array(obj({"user": ID, "name": text(200), "participant": text(200), "extra": mapping(text(200), 10),
-                                           "answers": integer(), "created_at": TIME, "completed_at": nullable(TIME)}), 0, 100_000)}))
+@operation(
+    "GET",
+    "/api/projects/{project}/participants",
+    "lead",
+    summary="Who came by a crowd platform's link, and who finished",
+    answer=obj(
+        {
+            "items": array(
+                obj(
+                    {
+                        "user": ID,
+                        "name": text(200),
+                        "participant": text(200),
+                        "extra": mapping(text(200), 10),
+                        "answers": integer(),
+                        "created_at": TIME,
+                        "completed_at": nullable(TIME),
+                    }
+                ),
+                0,
+                100_000,
+            )
+        }
+    ),
+)
 def list_participants(call: Call) -> Json:
     return {"items": crowd.participants_of(call.tx, find_project(call.tx, call.path["project"]).id)}

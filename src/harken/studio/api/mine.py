@@ -12,8 +12,18 @@ from harken.web.json_schema import ID, TIME, array, enum, integer, nullable, obj
 from harken.web.operations import Call, Json
 
 COMMENT = obj({"comment": ID, "labeler": text(200), "labeler_id": ID, "author": text(200), "text": text(4000), "at": TIME})
-MINE = obj({"comments": array(COMMENT, 0, 1000), "assignment": ID, "kind": text(20), "queue": enum(*QUEUES, "given_back"), "at": TIME,
-            "prompt": array(MESSAGE, 0, 10_000), "completions": array(text(10**7), 0, 9), "answer": nullable(ANY_ANSWER)})
+MINE = obj(
+    {
+        "comments": array(COMMENT, 0, 1000),
+        "assignment": ID,
+        "kind": text(20),
+        "queue": enum(*QUEUES, "given_back"),
+        "at": TIME,
+        "prompt": array(MESSAGE, 0, 10_000),
+        "completions": array(text(10**7), 0, 9),
+        "answer": nullable(ANY_ANSWER),
+    }
+)
 
 
 @operation("GET", "/api/projects/{project}/mine", "labeler", summary="Your own tasks here and what you said, the newest first",

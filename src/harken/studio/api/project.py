@@ -34,11 +34,23 @@ CHANGE: Schema = obj({"name": text(200, 1), "status": enum(*STATUSES), **FIELDS,
                      optional=("name", "status", *FIELDS, *SEEN))
 MINE: Schema = obj({"state": enum("member", "screening", "waiting", "qualified", "not_qualified"), "done": integer(),
                     "today": integer(), "daily_limit": nullable(integer())})
-PROJECT: Schema = obj({
-    "id": ID, "name": text(200), "kind": enum(*KINDS), "purpose": enum("train", "eval"), "status": enum(*STATUSES), "form": FORM,
-    "hidden": BOOLEAN, "instructions": obj({"hash": text(64), "version": integer(1), "preset": nullable(text(20)), "text": text(100_000)}),
-    "items_total": integer(), "items_done": integer(), "my": nullable(MINE), "settings": nullable(mapping(ANY, 40)),
-    "revision": text(64)})
+PROJECT: Schema = obj(
+    {
+        "id": ID,
+        "name": text(200),
+        "kind": enum(*KINDS),
+        "purpose": enum("train", "eval"),
+        "status": enum(*STATUSES),
+        "form": FORM,
+        "hidden": BOOLEAN,
+        "instructions": obj({"hash": text(64), "version": integer(1), "preset": nullable(text(20)), "text": text(100_000)}),
+        "items_total": integer(),
+        "items_done": integer(),
+        "my": nullable(MINE),
+        "settings": nullable(mapping(ANY, 40)),
+        "revision": text(64),
+    }
+)
 LISTED: Schema = obj({"id": ID, "name": text(200), "kind": enum(*KINDS), "purpose": enum("train", "eval"),
                       "status": enum(*STATUSES), "items_total": integer(), "items_done": integer(), "my": nullable(MINE),
                       "hidden": BOOLEAN})
@@ -65,8 +77,17 @@ def check_seen(call: Call, now: str, what: str) -> None:
 
 
 def list_json(call: Call, project: Any) -> Json:
-    return {"id": project.id, "name": project.name, "kind": project.kind, "purpose": project.purpose, "status": project.status,
-            "items_total": project.items_total, "items_done": project.items_done, "my": _mine(call, project), "hidden": bool(project.settings.get("hidden", False))}
+    return {
+        "id": project.id,
+        "name": project.name,
+        "kind": project.kind,
+        "purpose": project.purpose,
+        "status": project.status,
+        "items_total": project.items_total,
+        "items_done": project.items_done,
+        "my": _mine(call, project),
+        "hidden": bool(project.settings.get("hidden", False)),
+    }
 
 
 def _mine(call: Call, project: Any) -> Json | None:

@@ -76,10 +76,18 @@ def _found_answer(row: Any) -> Json:
             "accepted": row.accepted, "assignment": row.assignment}
 
 
-@operation("POST", "/api/projects/{project}/review", "lead", summary="Accept answers, or set them aside with a reason; all or none",
-           body=obj({"judgments": array(ID, 1, 500), "state": enum("accepted", "set_aside"), "reason": text(2000)},
-                    optional=("reason",)),
-           answer=obj({"changed": integer()}), errors=(409,), writes=True)
+@operation(
+    "POST",
+    "/api/projects/{project}/review",
+    "lead",
+    summary="Accept answers, or set them aside with a reason; all or none",
+    body=obj(
+        {"judgments": array(ID, 1, 500), "state": enum("accepted", "set_aside"), "reason": text(2000)}, optional=("reason",)
+    ),
+    answer=obj({"changed": integer()}),
+    errors=(409,),
+    writes=True,
+)
 def review_answers(call: Call) -> Json:
     project, seqs = find_project(call.tx, call.path["project"]).id, sorted(set(call.body["judgments"]))
     reason = call.body.get("reason", "").strip()
@@ -97,11 +105,25 @@ def review_answers(call: Call) -> Json:
     return {"changed": len(seqs)}
 
 
-@operation("PATCH", "/api/projects/{project}/items", "lead", summary="Change many items at once: state, overlap, whom they are for",
-           body=obj({"items": array(ID, 1, 500), "state": enum("open", "set_aside"), "overlap": integer(1, 100),
-                     "warnings": array(enum(*CATEGORIES), 0, len(CATEGORIES)), "assigned": array(ID, 0, 100)},
-                    optional=("state", "overlap", "warnings", "assigned")),
-           answer=obj({"changed": integer()}), errors=(409,), writes=True)
+@operation(
+    "PATCH",
+    "/api/projects/{project}/items",
+    "lead",
+    summary="Change many items at once: state, overlap, whom they are for",
+    body=obj(
+        {
+            "items": array(ID, 1, 500),
+            "state": enum("open", "set_aside"),
+            "overlap": integer(1, 100),
+            "warnings": array(enum(*CATEGORIES), 0, len(CATEGORIES)),
+            "assigned": array(ID, 0, 100),
+        },
+        optional=("state", "overlap", "warnings", "assigned"),
+    ),
+    answer=obj({"changed": integer()}),
+    errors=(409,),
+    writes=True,
+)
 def change_items(call: Call) -> Json:
     project, ids = find_project(call.tx, call.path["project"]).id, sorted(set(call.body["items"]))
     own = set(call.tx.scalars(select(items.c.id).where(items.c.id.in_(ids), items.c.project_id == project)))
@@ -125,11 +147,16 @@ def list_comments(call: Call) -> Json:
     return {"items": comments_on(call.tx, [call.path["item"]]).get(call.path["item"], [])}
 
 
-@operation("POST", "/api/users/{user}/erase", "lead",
-           summary="Erase what says who somebody is and what they wrote; their judgments are withdrawn first",
-           body=obj({"sure": enum(True)}),
-           answer=obj({"alias": text(200), "judgments": integer(), "events": integer(), "snapshots": array(text(300), 0, 10_000)}),
-           errors=(409,), writes=True)
+@operation(
+    "POST",
+    "/api/users/{user}/erase",
+    "lead",
+    summary="Erase what says who somebody is and what they wrote; their judgments are withdrawn first",
+    body=obj({"sure": enum(True)}),
+    answer=obj({"alias": text(200), "judgments": integer(), "events": integer(), "snapshots": array(text(300), 0, 10_000)}),
+    errors=(409,),
+    writes=True,
+)
 def erase_user(call: Call) -> Json:
     row = find_person(call)
     if row.id == call.user.id:

@@ -4,9 +4,10 @@
     found.effect          # Estimate: share that agree having seen the suggestion, less the share that agree without
     found.people          # the same for each labeler
 
-Whether a suggestion is shown before the answer or after it is drawn for each labeler and item (`work.line.suggested_first`), so the
-difference is the suggestion's doing, up to chance. Labelers differ in how often they agree with the model, so the difference is taken
-within each: the Mantel–Haenszel risk difference over labelers, with the variance of Greenland and Robins (Biometrics 41, 1985).
+Whether a suggestion is shown before the answer or after it is drawn for each labeler and item
+(`work.line.suggested_first`), so the difference is the suggestion's doing, up to chance. Labelers differ in how often they agree
+with the model, so the difference is taken within each: the Mantel–Haenszel risk difference over labelers, with the variance of
+Greenland and Robins (Biometrics 41, 1985).
 """
 
 from __future__ import annotations
@@ -101,8 +102,8 @@ def anchoring(given: Sequence[Given]) -> Anchoring | None:
 def difference(strata: Sequence[tuple[int, ...]]) -> Estimate:
     """The Mantel–Haenszel risk difference of (agreeing, seen, agreeing, unseen) in each stratum, and its 95 % interval.
 
-    d = Σ (a m − b n) / N  over  Σ n m / N, N = n + m. A half is added to each cell for the variance alone, so that a labeler who always
-    agrees is not taken for certain.
+    d = Σ (a m − b n) / N  over  Σ n m / N, N = n + m. A half is added to each cell for the variance alone, so that a labeler
+    who always agrees is not taken for certain.
     """
     weight = sum(n * m / (n + m) for _, n, _, m in strata)
     value = sum((a * m - b * n) / (n + m) for a, n, b, m in strata) / weight

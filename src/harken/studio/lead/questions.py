@@ -1,7 +1,7 @@
 """How far people agree on a form's own questions.
 
-Scales by Krippendorff's alpha with ordinal distances, choices by nominal ones, each option of several choices by itself; spans by the
-mean Dice coefficient of two people's marked characters, 1 where neither marked anything.
+Scales by Krippendorff's alpha with ordinal distances, choices by nominal ones, each option of several choices by itself; spans by
+the mean Dice coefficient of two people's marked characters, 1 where neither marked anything.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from harken.studio.languages import catalogue
 from harken.studio.pages.frame import ASSETS, CATEGORIES, page, render
 from harken.studio.tasks import TASKS
 from harken.studio.work.crowd import EXTRA, open_crowd, wanted_of
@@ -55,7 +56,7 @@ def routes(site: Site) -> list[BaseRoute]:
         wanted = await site.read(lambda tx: wanted_of(tx, request.state.user.id, project["id"]))
         data["crowd"] = {"wanted": wanted} if wanted else None
         modules = [site.base + ASSETS.address(name) for name in label_modules()]
-        return render(request, "label.html", project=project, kind=TASKS[project["kind"]].title, data=data, modules=modules,
+        return render(request, "label.html", words_of=catalogue, project=project, kind=TASKS[project["kind"]].title, data=data, modules=modules,
                       reasons=REASONS, categories=CATEGORIES)
 
     async def answers(request: Request) -> Response:
@@ -100,14 +101,26 @@ def routes(site: Site) -> list[BaseRoute]:
         tokens = (await site.call(request, "list_tokens"))["items"]
         scopes = [s for s in SCOPES if s[0] in MAY[request.state.user.role]]
         has_password = await site.read(lambda tx: accounts.stored_password(tx, request.state.user.name)[1] is not None)
-        return render(request, "account.html", has_password=has_password, hidden=me["hidden"], categories=CATEGORIES, tokens=tokens, scopes=scopes)
+        return render(
+            request,
+            "account.html",
+            has_password=has_password,
+            hidden=me["hidden"],
+            categories=CATEGORIES,
+            tokens=tokens,
+            scopes=scopes,
+        )
 
     return [
         Route("/", page(home)),
         Route("/label/worker.js", page(worker, who="anyone")),  # here, as it may serve only what lies beside and below it
-        Route("/label/{project}", page(label)), Route("/label/{project}/answers", page(answers)),
+        Route("/label/{project}", page(label)),
+        Route("/label/{project}/answers", page(answers)),
         Route("/login", page(login, who="anyone")),
-        Route("/join", page(join, who="anyone")), Route("/crowd/{link}", page(crowd, who="anyone")), Route("/setup", page(setup, who="anyone")), Route("/account", page(account)),
+        Route("/join", page(join, who="anyone")),
+        Route("/crowd/{link}", page(crowd, who="anyone")),
+        Route("/setup", page(setup, who="anyone")),
+        Route("/account", page(account)),
     ]
 
 

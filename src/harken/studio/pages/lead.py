@@ -132,8 +132,19 @@ def _managing(site: Site) -> list[BaseRoute]:
         comments = (await site.call(request, "list_comments", path={"item": shown["id"]}))["items"]
         looked = await site.read(lambda tx: {row.user_id: people.get(row.user_id, "") for row in tx.execute(
             select(assignments.c.user_id).where(assignments.c.item_id == shown["id"]).distinct())})
-        return render(request, "lead_item.html", comments=comments, looked=looked, tab="items", project=project, item=shown, people=people,
-                      readings=READINGS, categories=CATEGORIES, edited=edited)
+        return render(
+            request,
+            "lead_item.html",
+            comments=comments,
+            looked=looked,
+            tab="items",
+            project=project,
+            item=shown,
+            people=people,
+            readings=READINGS,
+            categories=CATEGORIES,
+            edited=edited,
+        )
 
     async def names(request: Request) -> dict[int, str]:
         listed = await site.call(request, "list_users", query={"limit": 500})
@@ -147,9 +158,20 @@ def _managing(site: Site) -> list[BaseRoute]:
         users = (await site.call(request, "list_users", query={"limit": 500}))["items"]
         crowds = (await site.call(request, "list_crowds", path={"project": project["id"]}))["items"]
         end = await site.read(audit_end)
-        return render(request, "lead_settings.html", audit_end=end, crowds=crowds, tab="settings", project=project, task=TASKS[project["kind"]],
-                      presets=PRESETS, users=users, members={m["user"]: m["state"] for m in progress["labelers"]},
-                      snapshots=snapshots["items"], wordings=wordings["items"])
+        return render(
+            request,
+            "lead_settings.html",
+            audit_end=end,
+            crowds=crowds,
+            tab="settings",
+            project=project,
+            task=TASKS[project["kind"]],
+            presets=PRESETS,
+            users=users,
+            members={m["user"]: m["state"] for m in progress["labelers"]},
+            snapshots=snapshots["items"],
+            wordings=wordings["items"],
+        )
 
     return [Route("/lead/projects/{project}/settings", page(settings, who="reader")),
             Route("/lead/items/{item}", page(item, who="reader"))]
@@ -167,7 +189,17 @@ def _making(site: Site) -> list[BaseRoute]:
         projects = (await site.call(request, "list_projects"))["items"]
         hooks = (await site.call(request, "list_webhooks"))["items"] if lead else []
         erasures = (await site.call(request, "list_erasures"))["items"] if lead else []
-        return render(request, "lead_people.html", here="people", users=users, erasures=erasures, hooks=hooks, hook_kinds=KINDS, invitations=invitations, projects=projects)
+        return render(
+            request,
+            "lead_people.html",
+            here="people",
+            users=users,
+            erasures=erasures,
+            hooks=hooks,
+            hook_kinds=KINDS,
+            invitations=invitations,
+            projects=projects,
+        )
 
     return [Route("/lead/new", page(new, who="lead")), Route("/lead/people", page(people, who="reader"))]
 

@@ -98,7 +98,9 @@ def _check_spans(spans: Sequence[Mapping[str, Any]], words: str, name: str) -> N
     """Spans are characters [from, to) of the answer, counted as Python counts them."""
     for span in spans:
         if not span["from"] < span["to"] <= len(words):
-            raise ApiError("bad_answer", f'"{name}" marks {span["from"]} to {span["to"]} of an answer of {len(words)} characters.')
+            raise ApiError(
+                "bad_answer", f'"{name}" marks {span["from"]} to {span["to"]} of an answer of {len(words)} characters.'
+            )
 
 
 def check_questions(questions: Sequence[Mapping[str, Any]]) -> None:

@@ -63,8 +63,15 @@ def _told(judgment: Judgment, stored: Any) -> Row:
     sources = [c.get("source") for c in asked.get("completions", [])]
     if judgment.kind == "edit" and sources:
         sources = [judgment.labeler, *sources]
-    told = {"suggested": judgment.payload.get("suggested"), "accepted": stored["accepted"] or None, "judgment": stored["seq"], "item": stored["item_id"], "sources": sources if any(sources) else None,
-            "notes": judgment.payload.get("notes") or None, "answered_at": stored["created_at"]}
+    told = {
+        "suggested": judgment.payload.get("suggested"),
+        "accepted": stored["accepted"] or None,
+        "judgment": stored["seq"],
+        "item": stored["item_id"],
+        "sources": sources if any(sources) else None,
+        "notes": judgment.payload.get("notes") or None,
+        "answered_at": stored["created_at"],
+    }
     return {k: v for k, v in told.items() if v is not None}
 
 

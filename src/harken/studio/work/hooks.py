@@ -32,8 +32,23 @@ from harken.store.studio_schema import events, webhooks
 from harken.web.errors import ApiError
 from harken.web.site import Site
 
-KINDS = ("submit", "skip", "unsafe", "undo", "set_aside", "accept", "adjudicate", "comment", "items", "item", "project", "change", "user",
-         "withdraw", "redact")
+KINDS = (
+    "submit",
+    "skip",
+    "unsafe",
+    "undo",
+    "set_aside",
+    "accept",
+    "adjudicate",
+    "comment",
+    "items",
+    "item",
+    "project",
+    "change",
+    "user",
+    "withdraw",
+    "redact",
+)
 """Kinds of events that a webhook may ask for."""
 AT_ONCE = 50
 """Events that one webhook is sent in a row."""
@@ -83,7 +98,7 @@ def send(hook: Mapping[str, Any], event: Mapping[str, Any]) -> str:
         "event": event["seq"], "project": event["project_id"], "item": event["item_id"], "assignment": event["assignment_id"],
         "judgment": event["judgment_seq"], "user": event["user_id"]}}, separators=(",", ":")).encode()
     message, at = f"msg_{hook['id']}_{event['seq']}", int(time.time())
-    request = urllib.request.Request(hook["url"], body, method="POST", headers={  # noqa: S310  http and https only
+    request = urllib.request.Request(hook["url"], body, method="POST", headers={  # http and https only: `add_webhook`
         "Content-Type": "application/json", "User-Agent": "harken", "webhook-id": message, "webhook-timestamp": str(at),
         "webhook-signature": signature(hook["secret"], message, at, body)})
     try:
@@ -113,7 +128,11 @@ class Hooks:
         """Sends each webhook that is due its next events; returns how many were taken."""
         now = self.site.clock()
         with self.site.db.link.reading() as tx:
-            due = tx.execute(select(webhooks).where(webhooks.c.revoked_at.is_(None), webhooks.c.next_at <= stamp(now))).mappings().all()
+            due = (
+                tx.execute(select(webhooks).where(webhooks.c.revoked_at.is_(None), webhooks.c.next_at <= stamp(now)))
+                .mappings()
+                .all()
+            )
         return sum(self._deliver(hook, now) for hook in due)
 
     def _deliver(self, hook: Mapping[str, Any], now: datetime) -> int:
@@ -136,5 +155,7 @@ class Hooks:
             tries = (0 if taken else hook["tries"]) + 1
             wait = WAITS[min(tries, len(WAITS)) - 1]
             values |= {"tries": tries, "problem": problem, "next_at": stamp(now + timedelta(seconds=wait))}
-        self.site.writer.submit(lambda tx: tx.execute(update(webhooks).where(webhooks.c.id == hook["id"]).values(values))).result()
+        self.site.writer.submit(
+            lambda tx: tx.execute(update(webhooks).where(webhooks.c.id == hook["id"]).values(values))
+        ).result()
         return taken

@@ -318,7 +318,9 @@ def _people(tx: Connection, item: Row[Any], wanted: Sequence[int]) -> list[int]:
     """Those to whom an item may be assigned, or ApiError."""
     if item.role != "task":
         raise ApiError("conflict", f"Item {item.id} is a {item.role} item: everybody gets it.")
-    active = set(tx.scalars(select(users.c.id).where(users.c.id.in_(wanted), users.c.state == "active", users.c.role != "viewer")))
+    active = set(
+        tx.scalars(select(users.c.id).where(users.c.id.in_(wanted), users.c.state == "active", users.c.role != "viewer"))
+    )
     if missing := sorted(set(wanted) - active):
         raise ApiError("bad_request", f"There is no active labeler {missing[0]}.", "GET /api/users lists them.")
     return sorted(active)

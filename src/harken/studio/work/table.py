@@ -25,8 +25,15 @@ MOST_PICKED = 5000
 """Numbers of items that a list behind a figure names at most."""
 Query = Mapping[str, Any]
 SORTS = {"id": items.c.id, "done": items.c.done, "skips": items.c.skips, "flags": items.c.flags, "position": items.c.position}
-ANSWER_STATES = {"counts": "Counts", "open": "Not looked at", "accepted": "Accepted", "set_aside": "Set aside", "undone": "Undone",
-                 "withdrawn": "Withdrawn", "apart": "Gold, repeats, tests"}
+ANSWER_STATES = {
+    "counts": "Counts",
+    "open": "Not looked at",
+    "accepted": "Accepted",
+    "set_aside": "Set aside",
+    "undone": "Undone",
+    "withdrawn": "Withdrawn",
+    "apart": "Gold, repeats, tests",
+}
 
 
 @dataclass(frozen=True)
@@ -148,10 +155,17 @@ def _answer_conditions(project: int, query: Query) -> list[Any]:
         where.append(j.labeler == name)
     if state := query.get("state"):
         live = gone.is_(None) & j.role.is_(None)
-        where.append({
-            "counts": live, "open": live & reviews.c.judgment_seq.is_(None), "accepted": live & reviews.c.judgment_seq.is_not(None),
-            "set_aside": gone == "set_aside", "undone": gone == "undo", "withdrawn": gone == "withdrawal",
-            "apart": j.role.is_not(None)}[state])
+        where.append(
+            {
+                "counts": live,
+                "open": live & reviews.c.judgment_seq.is_(None),
+                "accepted": live & reviews.c.judgment_seq.is_not(None),
+                "set_aside": gone == "set_aside",
+                "undone": gone == "undo",
+                "withdrawn": gone == "withdrawal",
+                "apart": j.role.is_not(None),
+            }[state]
+        )
     if query.get("from"):
         where.append(j.created_at >= query["from"])
     if query.get("to"):
