@@ -12,8 +12,10 @@ from harken.core.protocols import Datum, Tree
 from harken.core.records import Prompt
 from harken.engines import attention, logprobs
 from harken.engines.attention import row_of, using
+from harken.engines.hf import Engine
+from harken.engines.loading import load
 from harken.engines.sampler import HFSampler, draw
-from harken.engines.toy import toy_model
+from harken.engines.toy import toy_model, toy_tokenizer
 from harken.objectives.preference import k_wise
 from harken.objectives.supervised import nll
 
@@ -312,3 +314,22 @@ def test_sampling_text_round_trip(toy_engine):
         for s in group:
             assert s.text == engine.template.decode(s.ids)
             assert len(s.logps) == len(s.model_logps) == len(s.ids)
+
+
+def test_bfloat16_is_transformers_own_at_late_positions(tmp_path):
+    """Rotary frequencies stay in float32, as `from_pretrained(dtype=torch.bfloat16)` keeps them."""
+    from transformers import AutoModelForCausalLM
+    toy_model().save_pretrained(tmp_path)
+    toy_tokenizer().save_pretrained(tmp_path)
+    engine = Engine(load(str(tmp_path)), dtype="bfloat16", train=False)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    own, other = dict(engine.model.named_buffers()), dict(theirs.named_buffers())
+    assert own.keys() == other.keys()
+    for name, buffer in own.items():
+        assert buffer.dtype == other[name].dtype and torch.equal(buffer, other[name]), name
+    assert all(p.dtype is torch.bfloat16 for p in engine.model.parameters())
+    ids = torch.randint(4, 70, (400,), generator=torch.Generator().manual_seed(0)).tolist()
+    exact = Engine(load(str(tmp_path)), train=False).logprobs([Tree(tuple(ids[:9]), (tuple(ids[9:]),))])[0][0]
+    near = engine.logprobs([Tree(tuple(ids[:9]), (tuple(ids[9:]),))])[0][0]
+    early, late = (exact - near).abs().split([200, 191])
+    assert late.mean() < 2 * early.mean()

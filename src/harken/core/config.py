@@ -131,6 +131,9 @@ class TrainConfig(RunConfig):
     """Examples over max_length: drop (and count), truncate (the prompt's start, then the completion's end) or fail."""
     shard: bool = False
     """Of several processes (torchrun) each keeps a part of the layers' weights, gradients and optimiser state: FSDP2."""
+    checkpoint_activations: bool = False
+    """Keep only each layer's input while learning, and compute its inside anew in the backward pass: long texts in a fraction of
+    the memory, for a third more products; the same loss and gradients."""
     profile: bool = False
     """Say at the end where the time went and how much of the machine's speed was reached; written to profile.json."""
 

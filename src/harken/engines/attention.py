@@ -195,6 +195,11 @@ def using(row: Row | None, cache: Cache | None = None) -> Iterator[None]:
         _CACHE.reset(tokens[1])
 
 
+def current_row() -> Row | None:
+    """The row that passes attend over now."""
+    return _ROW.get()
+
+
 _HEARD: ContextVar[list[tuple[int, int | None]] | None] = ContextVar("heard", default=None)
 
 

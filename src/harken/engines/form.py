@@ -53,6 +53,19 @@ def say_once(note: str) -> None:
         print(visible(note), file=sys.stderr)
 
 
+def cast(model: Any, dtype: torch.dtype) -> Any:
+    """The model with its weights in `dtype`, in place, as transformers loads it: what the model computes for itself and no file
+    holds stays as it is. Rotary frequencies in bfloat16 would turn positions past a hundred into others."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_floating_point() and name not in module._non_persistent_buffers_set:
+                setattr(module, name, buffer.to(dtype))
+    return model
+
+
 def body_of(model: Any) -> Any:
     """The model without its last layer."""
     if (body := model.base_model) is not model:

@@ -26,10 +26,10 @@ from harken.core.errors import UserError
 from harken.core.progress import progress
 from harken.core.protocols import Datum, Objective, Outputs, Tree
 from harken.core.seeds import derive_seed
-from harken.engines import cpu, distributed, plain, sharding, stacked
+from harken.engines import cpu, distributed, plain, recompute, sharding, stacked
 from harken.engines.attention import Row, row_of, using
 from harken.engines.base import OWN, Base
-from harken.engines.form import body_of, context_of, float_logits, need_rows, rows_of, state_of, text_config
+from harken.engines.form import body_of, cast, context_of, float_logits, need_rows, rows_of, state_of, text_config
 from harken.engines.loading import Loaded, load, save_with, set_stops
 from harken.engines.logprobs import token_logprobs
 from harken.engines.profile import computed_row, timed
@@ -66,7 +66,8 @@ class Engine:
     is the reference (without adapters set `reference`, a second engine). What was loaded onto another engine's `base`
     shares its weights; `name` then tells its own adapter from the others. `head` adds a scalar
     head: "reward" reads each completion's last token, "value" the state before each token. `scalars` are
-    further trained numbers an objective uses (a tie parameter), by name and initial value.
+    further trained numbers an objective uses (a tie parameter), by name and initial value. With `recompute_layers` the backward
+    pass computes each layer anew instead of keeping what is inside it (recompute.py).
 
     Of several processes each works on its share of the trees, and all see every result; with `shard` each keeps its
     part of the layers (sharding.py). Then all must call the same methods, in the same order.
@@ -75,7 +76,7 @@ class Engine:
     def __init__(self, loaded: Loaded, *, lora_rank: int = 0, dtype: str = "float32",
                  head: Literal["reward", "value"] | None = None, scalars: Mapping[str, float] | None = None,
                  tokens_per_micro_batch: int = 2048, weight_decay: float = 0.0, max_grad_norm: float = 1.0,
-                 seed: int = 0, train: bool = True, shard: bool = False, name: str = OWN) -> None:
+                 seed: int = 0, train: bool = True, shard: bool = False, recompute_layers: bool = False, name: str = OWN) -> None:
         cpu.tune()
         if loaded.classifier and (head is None or (train and head == "reward")):
             raise UserError(f"{loaded.name} is a reward model of others: it scores, and has no words to learn or say.",
@@ -94,7 +95,7 @@ class Engine:
         if alone:
             self.model.requires_grad_(False)
             if self.compute is not torch.float32 and (lora_rank or not train):
-                self.model.to(self.compute)
+                cast(self.model, self.compute)
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(seed, "init"))
             self.head = _head(loaded, self.width, self.device, head) if head else None
@@ -106,6 +107,9 @@ class Engine:
             self._hold_pad(shard)
         if shard and self.form.plain:
             raise UserError(f"--shard needs packed rows; this model has none, as {self.form.plain}.", "Leave --shard out.")
+        self.recompute = recompute_layers
+        if recompute_layers and train:
+            recompute.recompute(self.model)
         self.layers = sharding.shard(self.model, self.device) if shard and processes.group().size > 1 else []
         if self.head is not None:
             self.head.requires_grad_(train)
@@ -123,8 +127,10 @@ class Engine:
                                                weight_decay=weight_decay, fused=True)
 
     def _hold_pad(self, shard: bool) -> None:
-        """Keeps a padding token's row of zeros that both ends of the model share: some kinds write the zeros anew when they are
-        loaded (Youtu), so what the row had learnt would be gone."""
+        """Keeps a padding token's row of zeros that both ends of a Youtu share: transformers writes the zeros anew when it loads
+        that kind, so what the row had learnt would be gone."""
+        if self.model.config.model_type != "youtu":
+            return
         first, last = self.model.get_input_embeddings(), self.model.get_output_embeddings()
         pad = getattr(first, "padding_idx", None)
         if pad is None or last is None or last.weight is not first.weight or bool(first.weight[pad].any()):
@@ -169,7 +175,8 @@ class Engine:
 
     def _another(self, loaded: Loaded, **options: Any) -> Engine:
         dtype = "float32" if self.compute is torch.float32 else "bfloat16"
-        return Engine(loaded, dtype=dtype, tokens_per_micro_batch=self.budget, shard=bool(self.layers), **options)
+        return Engine(loaded, dtype=dtype, tokens_per_micro_batch=self.budget, shard=bool(self.layers),
+                      recompute_layers=self.recompute, **options)
 
     def _head_parameters(self) -> list[tuple[str, nn.Parameter]]:
         return [] if self.head is None else [(f"head.{n}", p) for n, p in self.head.named_parameters()]

@@ -26,7 +26,7 @@ from harken.core.files import file_hash, read_json, write_json
 from harken.core.records import Prompt
 from harken.engines import adapters, verdicts
 from harken.engines.base import Base
-from harken.engines.form import Form, need_rows, text_config
+from harken.engines.form import Form, cast, need_rows, text_config
 from harken.engines.heads import as_classifier, classifier_head, is_classifier, read_head, tail_ids
 from harken.engines.modelfiles import OWN_CODE, check_config, hashes, weight_files
 from harken.engines.policies import beside, read_policy
@@ -154,7 +154,7 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.d
     off = _dropout_off(loaded.model)
     if off:
         loaded.lineage["dropout_turned_off"] = off
-    loaded.model.to(device=device, dtype=dtype).eval()
+    cast(loaded.model.to(device), dtype).eval()
     if loaded.head is not None:
         loaded.head.to(device)
     key = verdicts.identity(loaded.model, loaded.lineage, classifier=loaded.classifier)

@@ -19,16 +19,13 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
 from harken.core import processes
-from harken.core.errors import UserError
 from harken.engines.form import body_of
+from harken.engines.recompute import layers_of
 
 
 def shard(model: Any, device: torch.device) -> list[FSDPModule]:
     """Splits `model`'s layers in place and returns them. Their gradients become sums over the processes (P7)."""
-    names = set(model._no_split_modules or ())
-    layers = [m for m in model.modules() if type(m).__name__ in names]
-    if not layers:
-        raise UserError(f"--shard finds no layers in a model of the kind {model.config.model_type}.", "Leave --shard out.")
+    layers = layers_of(model, "--shard")
     mesh = init_device_mesh(device.type, (processes.group().size,))
     inside = {p for layer in layers for p in layer.parameters()}
     for layer in layers:

@@ -19,8 +19,8 @@ from harken.core.version import __version__
 from harken.engines.policies import beside
 from harken.launch.find import find_method
 
-UNSAID = {"command", "base", "reward_base", "model", "data", "out", "runs", "max_length", "checkpoint_seconds", "shard",
-          "profile", "tokens_per_micro_batch", "dtype", "skip_bad"}
+UNSAID = {"command", "base", "reward_base", "model", "data", "out", "runs", "max_length", "checkpoint_seconds",
+          "checkpoint_activations", "shard", "profile", "tokens_per_micro_batch", "dtype", "skip_bad"}
 """Settings that a card leaves out: named elsewhere in it, or without effect on the model."""
 LIMITS = (
     "- A figure holds for the prompts, the people and the judge it was measured with; its interval says how far chance moves it.",

@@ -157,7 +157,10 @@ def _train(method: ModuleType, config: RunConfig, run: Run, rewards: Mapping[str
     opened = {name: open_reward(word, aggregate=getattr(config, "aggregate", "") if name == "reward" else "", on=base, **options)
               for name, word in rewards.items()}
     reward, held_out = opened.get("reward"), opened.get("held_out_reward")
-    config = dataclasses.replace(config, max_length=min(config.max_length, context(engine)))
+    if config.max_length > (longest := context(engine)):
+        if config.max_length != type(config).max_length:
+            run.note(f"--max-length {config.max_length} is more than the model reads: {longest} tokens are the most here.")
+        config = dataclasses.replace(config, max_length=longest)
     if isinstance(config, SampleConfig) and learns(method):
         run.watch = Watch(config, engine, sampler, run, reward, held_out)
     profiled = getattr(config, "profile", False)

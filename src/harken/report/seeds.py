@@ -19,7 +19,8 @@ from harken.report.results import Column, estimates_table, name_of
 from harken.stats.intervals import mean_interval
 from harken.store.files import write_text
 
-APART = frozenset(("seed", "out", "checkpoint_seconds", "report_to", "profile", "shard"))
+APART = frozenset(("seed", "out", "checkpoint_seconds", "report_to", "profile", "shard",
+                   "checkpoint_activations"))
 """Settings in which the runs of one group may differ."""
 MOST_POINTS = 60
 
