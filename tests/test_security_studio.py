@@ -113,7 +113,7 @@ def test_a_name_is_one_in_every_spelling(site, spelling):
 
 
 @given(st.text(min_size=1, max_size=20))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_key_is_its_own_key(name):
     assert name_key(name_key(name)) == name_key(name) == name_key(f" {name}  ")
 
@@ -364,7 +364,7 @@ def test_deep_and_infinite_values_are_refused_on_every_door(site, tmp_path):
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=3),
                     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
                     max_leaves=20))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_what_passes_the_door_is_json(value):
     try:
         passed = bounded(value)
@@ -559,7 +559,7 @@ ROWS = st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st
 @given(st.one_of(st.binary(max_size=200), st.lists(ROWS, min_size=1, max_size=3).map(
     lambda rows: "\n".join(json.dumps(row) for row in rows).encode()), ROWS.map(lambda row: json.dumps([row] * 2).encode())),
     st.booleans())
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 def test_whatever_is_uploaded_is_read_or_refused_in_words(data, packed):
     with suppress(UserError):
         for row in uploads.read_upload(gzip.compress(data) if packed else data):

@@ -118,13 +118,13 @@ class Rollout:
 
     def _beside_reward(self) -> dict[str, float]:
         """What only some steps have: a correlation needs both to vary, disagreement an ensemble."""
-        found: dict[str, float] = {"unscored": float(self.unscored)} if self.unscored else {}
+        figures: dict[str, float] = {"unscored": float(self.unscored)} if self.unscored else {}
         pair = torch.stack([self.scores_PG.reshape(-1).double(), torch.tensor(self.lengths).double()])
         if pair.shape[1] > 2 and bool((pair.std(1) > 0).all()):
-            found["reward_length_r"] = float(torch.corrcoef(pair)[0, 1])
+            figures["reward_length_r"] = float(torch.corrcoef(pair)[0, 1])
         if self.spread_PG is not None:
-            found["disagreement"] = float(self.spread_PG.mean())
-        return found
+            figures["disagreement"] = float(self.spread_PG.mean())
+        return figures
 
     def rows(self, count: int) -> list[dict[str, Any]]:
         """The first `count` completions for samples.jsonl."""
