@@ -89,7 +89,7 @@ def test_f17_a_few_raters_who_dominate_are_reported():
 
 
 def test_the_command_prints_a_table_and_writes_a_page(file, tmp_path, capsys):
-    assert main(["labelers", file, "--effect", "--out", str(tmp_path / "l.html")]) == 0
+    assert main(["labelers", file, "--out", str(tmp_path / "l.html")]) == 0
     shown = capsys.readouterr().out
     assert "upside-down" in shown and "reversed" in shown and "Unseen votes" in shown
     page = (tmp_path / "l.html").read_text()
@@ -107,9 +107,9 @@ def test_json_from_a_database_knows_places_and_seconds(judgments, tmp_path, caps
     assert found["held_out"]["beta"]["gain"]["low"] > 0
 
 
-def test_the_picture_is_svg(judgments, tmp_path):
+def test_the_picture_is_svg_and_effects_are_shown(judgments, tmp_path, capsys):
     (tmp_path / "few.jsonl").write_text("".join(json.dumps(j.choice().to_json()) + "\n" for j in judgments[:60]))
-    assert main(["labelers", str(tmp_path / "few.jsonl"), "--out", str(tmp_path / "l.svg")]) == 0
+    assert main(["labelers", str(tmp_path / "few.jsonl"), "--effect", "--out", str(tmp_path / "l.svg")]) == 0
     assert ElementTree.parse(tmp_path / "l.svg").getroot().tag.endswith("svg")
 
 

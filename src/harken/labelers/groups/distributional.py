@@ -237,8 +237,13 @@ def _posterior(loss: Callable[[Floats], tuple[float, Floats]], jacobian: Callabl
                read: Callable[[Floats, float], Distribution], precision: Floats, draws: int, seed: int) -> Distribution:
     """What `read` makes of the posterior's mode, with its log-likelihood and `draws` around it. `loss` is the negative log
     posterior under a normal prior of mean 0 and `precision` [X]; `jacobian` is what `laplace.draw` takes."""
-    options = {"maxiter": 3000, "maxfun": 6000, "ftol": 1e-11, "gtol": 1e-6}
-    x = np.asarray(minimize(loss, np.zeros(len(precision)), jac=True, method="L-BFGS-B", options=options).x)
+    x = _minimum(loss, np.zeros(len(precision)))
     around = laplace.draw(*jacobian(x), precision, draws, np.random.default_rng(seed)) if draws else ()
     result = read(x, float(precision @ x**2) / 2 - loss(x)[0])
     return replace(result, draws=tuple(read(x + step, np.nan) for step in around))
+
+
+def _minimum(loss: Callable[[Floats], tuple[float, Floats]], start: Floats) -> Floats:
+    options = {"maxiter": 3000, "maxfun": 6000, "ftol": 1e-11, "gtol": 1e-6}
+    result = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
+    return np.asarray(result.x)
