@@ -147,6 +147,12 @@ def minibatches(n: int, parts: int, seed: int) -> list[list[int]]:
     return [order[k * n // parts:(k + 1) * n // parts] for k in range(parts)]
 
 
+def passes(config: Any, n: int, step: int) -> Iterator[list[int]]:
+    """The `minibatches` of --epochs-per-step passes over the step's `n` prompts, each pass in an order of its own."""
+    for epoch in range(config.epochs_per_step):
+        yield from minibatches(n, config.minibatches, derive_seed(config.seed, "minibatch", step, epoch))
+
+
 def mean_of(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     """Each metric's mean over the optimiser steps that have it."""
     names = dict.fromkeys(name for row in rows for name in row)
