@@ -1,5 +1,6 @@
 """Shared fixtures: tiny engines, and where real data lies if it is here."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -13,6 +14,12 @@ if "torch" in sys.modules:
 import pytest
 
 DATA = Path(os.environ.get("HARKEN_DATA") or Path(__file__).parents[1].parent / "shared" / "data")
+
+
+def pytest_collection_finish():
+    """What stays until the end, four thousand tests and torch, is not looked through by each collection of garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 class Rude:

@@ -368,7 +368,7 @@ def test_output_to_a_full_disk_is_one_message():
 def test_stopped_for_real_it_continues(here, stop, command):
     """The answers or weights after a stop are those of a run that was never stopped."""
     write(here / "many.jsonl", [{"prompt": f"Say {i}."} for i in range(400)])
-    args = {"train": RLOO + "--data many.jsonl --reward gold --lora-rank 4 --checkpoint-seconds 0 --steps 60 --out",
+    args = {"train": RLOO + "--data many.jsonl --reward gold --lora-rank 4 --checkpoint-seconds 0 --steps 30 --out",
             "eval": WIN + "--prompts many.jsonl --judge gold --max-tokens 16 --out"}[command].split()
     log = {"train": "metrics.jsonl", "eval": "samples.jsonl"}[command]
     assert run([*args, "whole"]) == 0

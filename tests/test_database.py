@@ -54,7 +54,7 @@ def test_a_judgment_comes_back_as_it_was(db):
     assert list(db.prompts()) == [PROMPT]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(answer=st.text(st.characters(codec=None)), name=st.text(), group=st.dictionaries(st.text(), st.text(), max_size=2))
 def test_any_text_comes_back_as_it_was(tmp_path_factory, answer, name, group):
     said = Judgment(Prompt.of("x" + answer), "edit", {"completion": answer}, name, group)

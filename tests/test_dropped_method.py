@@ -63,6 +63,7 @@ def test_its_page_is_compared(dropped, files, tmp_path):
     assert_page_is_true(dropped, files, tmp_path / "again", tmp_path / "methods")
 
 
+@pytest.mark.slow
 def test_it_solves_a_toy_task(dropped, babblers, tmp_path, monkeypatch):
     monkeypatch.setitem(test_toy_tasks.POLICY, dropped, (dropped, {}))
     assert_solves(dropped, BANDIT, 0, babblers, tmp_path, monkeypatch)

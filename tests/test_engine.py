@@ -149,13 +149,13 @@ def test_p4_p24_a_sequence_ends_at_its_first_stop_and_draws_its_own_stream(toy_e
 def test_p23_neither_row_nor_batch_changes_what_a_sequence_says(toy_engine, architecture):
     engine = toy_engine(architecture, train=False)
     prompts = [t.prompt for t in trees(3, 9)]
-    all_at_once = HFSampler(engine).sample_ids(prompts, 2, max_tokens=30, seed=5)
+    all_at_once = HFSampler(engine).sample_ids(prompts, 2, max_tokens=16, seed=5)
     for batch in (1, 4, 6):
-        found = HFSampler(engine, max_batch=batch).sample_ids(prompts, 2, max_tokens=30, seed=5)
+        found = HFSampler(engine, max_batch=batch).sample_ids(prompts, 2, max_tokens=16, seed=5)
         for a, b in zip((s for g in found for s in g), (s for g in all_at_once for s in g)):
             assert (a.ids, a.finished) == (b.ids, b.finished)
             assert a.logps == pytest.approx(b.logps, abs=1e-5)
-    alone = HFSampler(engine).sample_ids(prompts[:1], 2, max_tokens=30, seed=5)
+    alone = HFSampler(engine).sample_ids(prompts[:1], 2, max_tokens=16, seed=5)
     assert [s.ids for s in alone[0]] == [s.ids for s in all_at_once[0]]
 
 

@@ -70,9 +70,10 @@ def test_p16_demonstrations_average_zero(files, tmp_path):
     assert sum(s for (s,) in scores) / len(scores) == pytest.approx(0, abs=1e-5)
 
 
-@pytest.mark.parametrize(("loss", "beta"), [("dpo", 0.1), ("kto", 0.1), *(
+@pytest.mark.parametrize(("loss", "beta"), [("dpo", 0.1), *(
     pytest.param(loss, beta, marks=pytest.mark.slow)
-    for loss, beta in (("cdpo", 0.1), ("robust", 0.1), ("ipo", 0.1), ("hinge", 0.1), ("simpo", 2.0), ("orpo", 0.5)))])
+    for loss, beta in (("kto", 0.1), ("cdpo", 0.1), ("robust", 0.1), ("ipo", 0.1), ("hinge", 0.1), ("simpo", 2.0),
+                       ("orpo", 0.5)))])
 def test_dpo_and_its_kin_prefer_what_people_preferred(files, tmp_path, loss, beta):
     epochs = 5 if loss == "kto" else 3  # it moves every answer alone, and slower
     done = run("dpo", files, tmp_path / "r", loss=loss, beta=beta, lora_rank=0, learning_rate=4e-3, epochs=epochs, batch_size=6)
@@ -142,9 +143,11 @@ class Shorter:
 
 
 OPTIONS = [
-    ("grpo", {"kl": "reward", "minibatches": 2}), ("grpo", {"kl": "k2", "scale": "batch"}),
-    ("ppo", {"critic": "separate", "critic_learning_rate": 3e-3, "epochs_per_step": 2, "minibatches": 2}),
-    ("ppo", {"minibatches": 1, "ema": 0.5, "kl_target": 50.0, "whiten_rewards": True})]
+    ("grpo", {"kl": "reward", "minibatches": 2}),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in (
+        ("grpo", {"kl": "k2", "scale": "batch"}),
+        ("ppo", {"critic": "separate", "critic_learning_rate": 3e-3, "epochs_per_step": 2, "minibatches": 2}),
+        ("ppo", {"minibatches": 1, "ema": 0.5, "kl_target": 50.0, "whiten_rewards": True})))]
 
 
 @pytest.mark.parametrize(("method", "settings"), OPTIONS, ids=lambda x: x if isinstance(x, str) else ",".join(x))
@@ -262,6 +265,7 @@ def test_distill_comes_near_its_teacher(files, tmp_path):
         run("distill", files, tmp_path / "same")
 
 
+@pytest.mark.slow
 def test_p6_a_huge_beta_keeps_the_policy_at_the_reference(files, tmp_path, monkeypatch):
     monkeypatch.setattr("harken.launch.train.open_reward", lambda *a, **k: Shorter())
     settings = {"reward": "gold", "lora_rank": 0, "learning_rate": 4e-3, "max_tokens": 16, "steps": 18}

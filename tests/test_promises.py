@@ -3,6 +3,7 @@
 import argparse
 import ast
 import dataclasses
+import functools
 import importlib
 import re
 import runpy
@@ -29,8 +30,19 @@ STUDIO = {"tasks": 0, "work": 1, "lead": 2, "api": 2, "pages": 3, "app": 4}
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
+@functools.cache
+def parsed(path):
+    """What is looked at in a file: its imports, its functions with their lengths, its prose. Parsed once for all tests."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = list(ast.walk(tree))
+    return ([n for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)],
+            [(n.name, n.lineno, n.end_lineno - n.lineno + 1) for n in nodes
+             if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)],
+            prose(nodes))
+
+
 def imports(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in parsed(path)[0]:
         if isinstance(node, ast.ImportFrom) and node.module:
             yield from ([f"{node.module}.{a.name}" for a in node.names] if node.module == "harken" else [node.module])
         elif isinstance(node, ast.Import):
@@ -76,7 +88,7 @@ def modules():
 
 def arrows(path, known):
     """The files that a file imports, also inside functions and for types alone."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in parsed(path)[0]:
         if isinstance(node, ast.ImportFrom) and node.module:
             for name in (f"{node.module}.{a.name}" for a in node.names):
                 yield name if name in known else node.module
@@ -204,31 +216,25 @@ def test_generated_pages_are_up_to_date(monkeypatch):
     assert ended.value.code == 0
 
 
-def functions(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
-
-
 def test_functions_fit_a_screen():
-    lengths = {f"{path.relative_to(SOURCE)}: {f.name}": f.end_lineno - f.lineno + 1
-               for path in SOURCE.rglob("*.py") for f in functions(path)}
+    lengths = {(str(path.relative_to(SOURCE)), name, line): length
+               for path in SOURCE.rglob("*.py") for name, line, length in parsed(path)[1]}
     assert len(lengths) > 1000
     assert {name: length for name, length in lengths.items() if length > 60} == {}
 
 
-def prose(source):
+def prose(nodes):
     """The strings of a file that are neither docstrings nor single words: what people may be shown."""
-    tree = ast.parse(source)
-    documented = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    return [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    documented = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    return [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)
             and id(node) not in documented and " " in node.value]
 
 
 def test_messages_have_no_code_numbers():
     code = re.compile(r"\b(?!F16\b|F32\b)[PFE][1-9]\d?\b")  # F16 and F32 are formats of weights
-    example = prose('def f():\n    """As (P1) says."""\n    note(f"{x} are dropped (F17).")\n')
+    example = prose(list(ast.walk(ast.parse('def f():\n    """As (P1) says."""\n    note(f"{x} are dropped (F17).")\n'))))
     assert [s for s in example if code.search(s)] == [" are dropped (F17)."]
-    shown = [(path.name, s) for path in SOURCE.rglob("*.py") for s in prose(path.read_text(encoding="utf-8"))]
+    shown = [(path.name, s) for path in SOURCE.rglob("*.py") for s in parsed(path)[2]]
     assert [(name, s) for name, s in shown if code.search(s)] == []
 
 

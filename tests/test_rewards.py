@@ -94,11 +94,11 @@ class Judge:
 def test_e1_e21_a_panel_asks_nothing_twice_and_keeps_what_is_missing(tmp_path):
     attributes, judge = load_attributes()[:4], Judge()
     items = [(ASK[0], t) for t in ("a", "bb", "x", "bb")]
-    first = Panel(attributes, judge, identity="j/1", known=ScoreCache(tmp_path / "s.sqlite")).rate(items)
+    first = Panel(attributes, judge, identity="j/1", ratings=ScoreCache(tmp_path / "s.sqlite")).rate(items)
     assert np.isnan(first[2]).all() and (first[1] == first[3]).all() and judge.asked == 16
-    again = Panel(attributes, judge, identity="j/1", known=ScoreCache(tmp_path / "s.sqlite")).rate(items)
+    again = Panel(attributes, judge, identity="j/1", ratings=ScoreCache(tmp_path / "s.sqlite")).rate(items)
     assert judge.asked == 16 and np.array_equal(first, again, equal_nan=True)
-    Panel(attributes, judge, identity="j/2", known=ScoreCache(tmp_path / "s.sqlite")).rate(items)
+    Panel(attributes, judge, identity="j/2", ratings=ScoreCache(tmp_path / "s.sqlite")).rate(items)
     assert judge.asked == 32
 
 

@@ -286,12 +286,12 @@ class Run:
 
     def resume(self) -> tuple[int, Path] | None:
         """The checkpoint to continue from. Cuts the logs back to what they were when it was written."""
-        found = self.group.agree(self._resume() if self.group.rank == 0 else None)
+        checkpoint = self.group.agree(self._resume() if self.group.rank == 0 else None)
         if self.watch:
-            self.watch.load(found[1] if found else None)
+            self.watch.load(checkpoint[1] if checkpoint else None)
         if self.trackers:
             self.trackers.rewind(len(read_jsonl(self.path / "metrics.jsonl")))
-        return found
+        return checkpoint
 
     def _resume(self) -> tuple[int, Path] | None:
         checkpoint = self.latest_checkpoint()

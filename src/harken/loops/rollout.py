@@ -118,13 +118,13 @@ class Rollout:
 
     def _beside_reward(self) -> dict[str, float]:
         """What only some steps have: a correlation needs both to vary, disagreement an ensemble."""
-        found: dict[str, float] = {"unscored": float(self.unscored)} if self.unscored else {}
+        figures: dict[str, float] = {"unscored": float(self.unscored)} if self.unscored else {}
         pair = torch.stack([self.scores_PG.reshape(-1).double(), torch.tensor(self.lengths).double()])
         if pair.shape[1] > 2 and bool((pair.std(1) > 0).all()):
-            found["reward_length_r"] = float(torch.corrcoef(pair)[0, 1])
+            figures["reward_length_r"] = float(torch.corrcoef(pair)[0, 1])
         if self.spread_PG is not None:
-            found["disagreement"] = float(self.spread_PG.mean())
-        return found
+            figures["disagreement"] = float(self.spread_PG.mean())
+        return figures
 
     def rows(self, count: int) -> list[dict[str, Any]]:
         """The first `count` completions for samples.jsonl."""
@@ -145,6 +145,12 @@ def minibatches(n: int, parts: int, seed: int) -> list[list[int]]:
     random.Random(seed).shuffle(order)
     parts = min(parts, n)
     return [order[k * n // parts:(k + 1) * n // parts] for k in range(parts)]
+
+
+def passes(config: Any, n: int, step: int) -> Iterator[list[int]]:
+    """The `minibatches` of --epochs-per-step passes over the step's `n` prompts, each pass in an order of its own."""
+    for epoch in range(config.epochs_per_step):
+        yield from minibatches(n, config.minibatches, derive_seed(config.seed, "minibatch", step, epoch))
 
 
 def mean_of(rows: Sequence[dict[str, float]]) -> dict[str, float]:

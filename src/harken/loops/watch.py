@@ -52,7 +52,7 @@ class Watch:
     def _forget(self) -> None:
         self.drift, self.audits = Drift(), list[Audit]()
         self.stopped: dict[str, Any] = {}
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.warned = False
         self.now: Kept = None  # at the start of this step
         self.within: Kept = None  # the last within all bounds
@@ -103,7 +103,7 @@ class Watch:
         self.within = self.now
 
     def save(self, folder: Path) -> None:
-        names = ("stopped", "said", "warned", "within", "audited", "best")
+        names = ("stopped", "messages", "warned", "within", "audited", "best")
         torch.save({name: getattr(self, name) for name in names}, folder / STATE)
 
     def load(self, folder: Path | None) -> None:
@@ -115,44 +115,44 @@ class Watch:
             self.audits = [Audit.from_json(row) for row in read_jsonl(self.run.path / "audits.jsonl")]
             for row in read_jsonl(self.run.path / "metrics.jsonl"):
                 self.drift.see(row)
-            self.run.notes += self.said
+            self.run.notes += self.messages
 
     def finish(self) -> dict[str, Any]:
         """Goes back to the weights that a stop rule kept; what `result.json` says of it all."""
-        found: dict[str, Any] = {}
+        result: dict[str, Any] = {}
         if self.stopped:
             with torch.no_grad():
-                for name, value in self._kept()[1].items():
+                for name, value in self._weights_to_keep()[1].items():
                     self.learner.parts[name].copy_(value)
-            found = {"steps": self.stopped["step"], "stopped": self.stopped}
+            result = {"steps": self.stopped["step"], "stopped": self.stopped}
         if unscored := int(sum(row.get("unscored", 0) for row in read_jsonl(self.run.path / "metrics.jsonl"))):
-            found["unscored"] = unscored
+            result["unscored"] = unscored
             self.run.note(f"{unscored} completions had no score; their prompts taught nothing in those steps.")
         if self.audits:
             places = range(len(self.audits))
             best = max(places, key=lambda i: smoothed(self.audits, i))
-            found["held_out_best_step"] = self.audits[best].step
+            result["held_out_best_step"] = self.audits[best].step
             for name in ("proxy", "held_out"):
-                found[f"{name}_change"] = change(self.audits[0], self.audits[-1], name).to_json()
-        return found
+                result[f"{name}_change"] = change(self.audits[0], self.audits[-1], name).to_json()
+        return result
 
     # -----------------------------------------------------------------------------------------------
 
     def _weights(self) -> dict[str, Tensor]:
         return {n: p.detach().to("cpu", copy=True) for n, p in self.learner.parts.items()}
 
-    def _kept(self) -> tuple[int, dict[str, Tensor]]:
-        kept = self.best if self.stopped["rule"] in ("hacking", "patience") else self.within
-        assert kept is not None, "a rule stops the run after it has kept something"
-        return kept
+    def _weights_to_keep(self) -> tuple[int, dict[str, Tensor]]:
+        chosen = self.best if self.stopped["rule"] in ("hacking", "patience") else self.within
+        assert chosen is not None, "a rule stops the run after it has kept something"
+        return chosen
 
     def _stop(self, rule: str, step: int, why: str) -> None:
         self.stopped = {"rule": rule, "step": step, "why": why}
-        self.stopped["kept_step"] = self._kept()[0]
-        self._say(f"Stopped after step {step} by {rule}: {why}. The model kept is that after step {self._kept()[0]}.")
+        self.stopped["kept_step"] = self._weights_to_keep()[0]
+        self._say(f"Stopped after step {step} by {rule}: {why}. The model kept is that after step {self._weights_to_keep()[0]}.")
 
     def _say(self, text: str) -> None:
-        self.said.append(text)
+        self.messages.append(text)
         self.run.note(text)
 
     @timed("audit")

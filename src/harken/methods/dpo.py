@@ -79,9 +79,9 @@ def train(config: Config, learner: Learner, sampler: Any, reward: Any, run: Run)
     telling = [(choice, tree) for choice, tree in preferring if distinguishes(choice)]
     if note := describe_same(len(preferring) - len(telling)):
         run.note(note)
-    kept, outside = held_out(telling, config.holdout, config.seed)
+    training, outside = held_out(telling, config.holdout, config.seed)
     run.watch = HeldOut(config, learner, run, (lambda: heldout_figures(config, learner, outside)) if outside else None)
-    steps = Steps(run, learner, by_options(kept), config, config.loss, size=config.batch_size, epochs=config.epochs)
+    steps = Steps(run, learner, by_options(training), config, config.loss, size=config.batch_size, epochs=config.epochs)
 
     for step, batch in steps:
         data, zero = make_batch(config, learner, batch)
@@ -97,7 +97,7 @@ def train(config: Config, learner: Learner, sampler: Any, reward: Any, run: Run)
         run.log(step + 1, **metrics, rankings=sum(len(choices) for _, choices in batch))
 
     accuracy = {"heldout_accuracy": implicit_accuracy(config, learner, outside)} if outside else {}
-    steps.finish(rankings=len(kept), heldout=len(outside), **accuracy)
+    steps.finish(rankings=len(training), heldout=len(outside), **accuracy)
 
 
 def make_batch(config: Config, learner: Learner, batch: Sequence[tuple[Tree, list[Choice]]]) -> tuple[list[Datum], float]:

@@ -20,8 +20,7 @@ from harken.core.config import RolloutConfig, setting
 from harken.core.errors import UserError
 from harken.core.protocols import Datum, Learner, Reward, Rollouts, Tree
 from harken.core.run import Run
-from harken.core.seeds import derive_seed
-from harken.loops.rollout import PromptSteps, Rollout, mean_of, minibatches, rollout
+from harken.loops.rollout import PromptSteps, Rollout, mean_of, passes, rollout
 from harken.objectives.supervised import nll
 
 
@@ -55,11 +54,10 @@ def train(config: Config, learner: Learner, sampler: Rollouts, reward: Reward, r
         rolled = rollout(config, learner, sampler, reward, batch, step)
         best = best_of(rolled, config.keep)
         updates = []
-        for epoch in range(config.epochs_per_step if best else 0):
-            for part in minibatches(len(best), config.minibatches, derive_seed(config.seed, "minibatch", step, epoch)):
-                data = imitation([best[i] for i in part])
-                metrics = learner.forward_backward(data, lambda out, x: nll(out.logps_N, x["weights"]))
-                updates.append(metrics | learner.step(steps.rate(step)))
+        for part in passes(config, len(best), step):
+            data = imitation([best[i] for i in part])
+            metrics = learner.forward_backward(data, lambda out, x: nll(out.logps_N, x["weights"]))
+            updates.append(metrics | learner.step(steps.rate(step)))
         steps.log(step, rolled, mean_of(updates), kept=sum(len(t.completions) for t in best))
     steps.finish()
 

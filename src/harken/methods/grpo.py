@@ -32,8 +32,7 @@ from typing import Any
 from harken.core.config import RolloutConfig, setting
 from harken.core.protocols import Learner, Loss, Reward, Rollouts
 from harken.core.run import Run
-from harken.core.seeds import derive_seed
-from harken.loops.rollout import Gap, PromptSteps, learn, mean_of, minibatches, need_groups, rollout, weighted
+from harken.loops.rollout import Gap, PromptSteps, learn, mean_of, need_groups, passes, rollout, weighted
 from harken.objectives import kl
 from harken.objectives.policy_gradient import AGGREGATIONS, clipped, group_relative
 
@@ -90,13 +89,12 @@ def train(config: Config, learner: Learner, sampler: Rollouts, reward: Reward, r
         data = rolled.data(group_relative(rewards_PG, config.scale), ref=rolled.ref_N)
         finished = [[s.finished for s in group] for group in rolled.samples_PG]
         gap, updates = Gap(), list[dict[str, float]]()
-        for epoch in range(config.epochs_per_step):
-            for part in minibatches(len(data), config.minibatches, derive_seed(config.seed, "minibatch", step, epoch)):
-                keep = [f for i in part for f in finished[i]] if config.mask_truncated else None
-                weighed = weighted([data[i] for i in part], config.aggregation, config.max_tokens, keep)
-                metrics = learn(learner, weighed, loss, config, None if updates else gap) | learner.step(steps.rate(step))
-                weight = metrics.pop("weight") or 1.0
-                updates.append({**metrics, **{n: metrics[n] / weight for n in ("clip_fraction", "entropy")}})
+        for part in passes(config, len(data), step):
+            keep = [f for i in part for f in finished[i]] if config.mask_truncated else None
+            weighed = weighted([data[i] for i in part], config.aggregation, config.max_tokens, keep)
+            metrics = learn(learner, weighed, loss, config, None if updates else gap) | learner.step(steps.rate(step))
+            weight = metrics.pop("weight") or 1.0
+            updates.append({**metrics, **{n: metrics[n] / weight for n in ("clip_fraction", "entropy")}})
         steps.log(step, rolled, mean_of(updates), **gap.check(learner.compute))
     steps.finish()
 

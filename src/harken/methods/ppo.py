@@ -37,7 +37,7 @@ from harken.core.protocols import Datum, Learner, Loss, Reward, Rollouts, Tree, 
 from harken.core.run import Run
 from harken.core.seeds import derive_seed
 from harken.engines.loading import locate_reward
-from harken.loops.rollout import Gap, PromptSteps, Rollout, mean_of, minibatches, rollout, weighted
+from harken.loops.rollout import Gap, PromptSteps, Rollout, mean_of, passes, rollout, weighted
 from harken.objectives.kl import k3
 from harken.objectives.policy_gradient import clipped
 from harken.objectives.supervised import nll
@@ -130,11 +130,10 @@ def train(config: Config, learner: ValueLearner, sampler: Rollouts, reward: Rewa
         data = rolled.data(whiten(advantages_N), values=values_N, returns=returns_N)
         scale = steps.rate(step, peak=1.0)
         gap, updates = Gap(), list[dict[str, float]]()
-        for epoch in range(config.epochs_per_step):
-            for part in minibatches(len(data), config.minibatches, derive_seed(config.seed, "minibatch", step, epoch)):
-                weighed = weighted([data[i] for i in part], "token_mean")
-                ptx = pretraining_batch(config, text, weighed, derive_seed(config.seed, "ptx", step, len(updates)))
-                updates.append(update(config, state, weighed, ptx, scale, None if updates else gap))
+        for part in passes(config, len(data), step):
+            weighed = weighted([data[i] for i in part], "token_mean")
+            ptx = pretraining_batch(config, text, weighed, derive_seed(config.seed, "ptx", step, len(updates)))
+            updates.append(update(config, state, weighed, ptx, scale, None if updates else gap))
         steps.log(step, rolled, mean_of(updates), **gap.check(learner.compute), beta=state.beta, value=float(values_N.mean()),
                   explained_variance=explained_variance(values_N, returns_N))
         state.adapt(float(rolled.kl_PG.mean()), len(rolled.lengths))

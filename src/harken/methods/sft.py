@@ -84,7 +84,7 @@ TRIAL = {"data": "demonstrations", "epochs": 0.5, "batch_size": 4, "learning_rat
 class Split:
     """A file's demonstrations: to learn from, and held out with their prompts."""
 
-    kept: list[Example] = field(default_factory=list)
+    training: list[Example] = field(default_factory=list)
     held: list[Example] = field(default_factory=list)
     prompts: list[Prompt] = field(default_factory=list)
 
@@ -117,14 +117,14 @@ def train(config: Config, learner: Learner, sampler: Rollouts, reward: Reward | 
     """Trains `learner` on demonstrations; `sampler` answers and `reward` scores where the reward selects."""
     check(config)
     splits = [read_split(config, name, learner, run) for name in (config.data, *(name for name, _ in mixed(config)))]
-    kept = [tree for split in splits for tree in split.kept]
+    training = [example for split in splits for example in split.training]
     weights = [1.0, *(weight for _, weight in mixed(config))]
     replay = open_replay(config, learner)
     judge = Judge(config, learner, sampler, reward, splits[0], run)
     held = splits[0].held
     run.watch = watch = HeldOut(config, learner, run, (lambda: {"heldout_nll": mean_nll(learner, held)}) if held else None)
-    steps = Steps(run, learner, kept, config, "sft", size=config.batch_size, epochs=config.epochs,
-                  parts=[(len(s.kept), w) for s, w in zip(splits, weights)], state=judge, begin=judge.begin)
+    steps = Steps(run, learner, training, config, "sft", size=config.batch_size, epochs=config.epochs,
+                  parts=[(len(s.training), w) for s, w in zip(splits, weights)], state=judge, begin=judge.begin)
     per_epoch = steps.order.per_epoch
 
     for step, batch in steps:
@@ -142,9 +142,9 @@ def train(config: Config, learner: Learner, sampler: Rollouts, reward: Reward | 
         if config.select != "last" and (step + 1 == steps.total or (step + 1) % per_epoch == 0):
             judge.offer(step + 1, (step + 1) / per_epoch)
 
-    result: dict[str, Any] = {"demonstrations": len(kept), "heldout": len(splits[0].held)}
+    result: dict[str, Any] = {"demonstrations": len(training), "heldout": len(splits[0].held)}
     if config.mix:
-        result["files"] = {name: len(s.kept) for name, s in zip((config.data, *(n for n, _ in mixed(config))), splits)}
+        result["files"] = {name: len(s.training) for name, s in zip((config.data, *(n for n, _ in mixed(config))), splits)}
     steps.finish(**result, **judge.conclude(watch.stopped.get("step", steps.total)))
 
 
@@ -170,7 +170,7 @@ def read_split(config: Config, name: str, learner: Learner, run: Run) -> Split:
             split.held.append(example)
             split.prompts.append(prompt)
         else:
-            split.kept.append(example)
+            split.training.append(example)
     return split
 
 

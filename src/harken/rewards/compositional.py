@@ -99,7 +99,7 @@ class CompositionalReward:
 
     def __init__(self, terms: Sequence[Term], panel: Panel) -> None:
         self.terms = [t for t in terms if t.weight != 0.0]  # what L1 left out is not asked about
-        self.panel = Panel([t.attribute for t in self.terms], panel.judge, panel.scorers, panel.identity, panel.known)
+        self.panel = Panel([t.attribute for t in self.terms], panel.judge, panel.scorers, panel.identity, panel.ratings)
 
     @classmethod
     def open(cls, run: str | Path, judge: Callable[[Mapping[str, Any]], tuple[Judge, Any]],
@@ -220,7 +220,7 @@ def train(config: Config, panel: Panel, run: Run) -> None:
     if note := loaded.describe():
         run.note(note)
     cache = ScoreCache(run.path / "scores.sqlite")
-    panel.known = cache
+    panel.ratings = cache
     learnt: list[Choice] = []
     held: list[Choice] = []
     for c in loaded.records:

@@ -96,10 +96,10 @@ def verify(path: str | Path) -> Checked:
         with link.reading() as connection:
             if migrations.version(connection, link.name) != len(migrations.MIGRATIONS):
                 raise UserError(f"{path} has an older format.", f"Bring a copy up to date: harken backup --db {path} --out COPY")
-            said = connection.execute(text("PRAGMA integrity_check")).scalar()
+            verdict = connection.execute(text("PRAGMA integrity_check")).scalar()
             broken = connection.execute(text("PRAGMA foreign_key_check")).fetchall()
-            if said != "ok" or broken:
-                raise UserError(f"{path} is damaged: {said}; {len(broken)} broken references.", "Use another backup.")
+            if verdict != "ok" or broken:
+                raise UserError(f"{path} is damaged: {verdict}; {len(broken)} broken references.", "Use another backup.")
             return _checked(connection, str(path))
     finally:
         link.engine.dispose()

@@ -170,9 +170,9 @@ class Database:
             key = connection.execute(insert(imports), entry).inserted_primary_key
             assert key is not None
             asked = _store_new(connection, prompts, "key", file.prompts)
-            said = _store_judgments(connection, file.rows, key[0])
+            stored = _store_judgments(connection, file.rows, key[0])
             audit_notes.note_import(connection, since, key[0])
-        return ImportResult(file.kind, asked.added + said.added, asked.already + said.already, file.skipped,
+        return ImportResult(file.kind, asked.added + stored.added, asked.already + stored.already, file.skipped,
                             repeating=file.repeating, unread=file.unread, notes=file.notes)
 
     def judgments(self, where: Sequence[ColumnElement[bool]] = ()) -> Iterator[Judgment]:

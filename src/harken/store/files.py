@@ -114,7 +114,7 @@ class Reader:
         for line, raw in rows:
             try:
                 row = self._row(raw)
-                reading = self._found(row)
+                reading = self._read(row)
             except ValueError as error:
                 action = getattr(error, "action", "")
                 if not self.skip_bad or action:
@@ -144,7 +144,7 @@ class Reader:
         bad = 1
         for _, (_, raw) in zip(range(LOOK_AHEAD), rows):
             try:
-                self._found(self._row(raw))
+                self._read(self._row(raw))
                 good += 1
             except ValueError:
                 bad += 1
@@ -170,22 +170,22 @@ class Reader:
             self._mapped.add(name)
         return renamed
 
-    def _found(self, row: Mapping[str, Any]) -> Found:
-        found = read_row(row, asked=self.asked, ignore=self._unasked, adapter=self.adapter)
-        for i, record in enumerate(found.records):
+    def _read(self, row: Mapping[str, Any]) -> Found:
+        reading = read_row(row, asked=self.asked, ignore=self._unasked, adapter=self.adapter)
+        for i, record in enumerate(reading.records):
             kind = kind_of(record)
             if self.asked == "prompts":
                 if not isinstance(record, Prompt):  # who judged the answers did not write the prompt
-                    found.records[i], found.written = record.prompt, False
+                    reading.records[i], reading.written = record.prompt, False
                 if self.further:
-                    found.records[i] = with_further(record, row, found.unread)
+                    reading.records[i] = with_further(record, row, reading.unread)
             elif self.kind is None:
                 self.kind = kind
             elif kind != self.kind:
                 raise self._mixed(kind)
         if self.further and self.asked == "prompts":
-            found.unread = []
-        return found
+            reading.unread = []
+        return reading
 
     def _mixed(self, kind: Kind) -> BadLine:
         reason = f"a row of {kind} in a file of {self.kind}"
@@ -267,27 +267,27 @@ def with_further(record: Record, row: Mapping[str, Any], unread: Collection[str]
     """A record's prompt with a row's further fields in its `meta`: those not read, and of a demonstration its answer too."""
     prompt = record if isinstance(record, Prompt) else record.prompt
     names = [n for n in row if not means_prompt(n) and n not in OWN] if isinstance(record, Demonstration | Prompt) else unread
-    found = {name: row[name] for name in names if row[name] is not None}
-    return dataclasses.replace(prompt, meta={**prompt.meta, **found}) if found else prompt
+    further = {name: row[name] for name in names if row[name] is not None}
+    return dataclasses.replace(prompt, meta={**prompt.meta, **further}) if further else prompt
 
 
 def as_judgment(record: Record, row: Mapping[str, Any]) -> Judgment | Prompt:
     """A record as a judgment, or the prompt that it is."""
-    told: dict[str, Any] = {n: row[n] for n in ("form_version", "instruction_hash") if isinstance(row.get(n), str)}
-    if "form_version" in told:
-        told |= {"seconds": number_of(_cell(row.get("seconds")), "seconds"), "order": _order(_cell(row.get("shown_order")))}
+    details: dict[str, Any] = {n: row[n] for n in ("form_version", "instruction_hash") if isinstance(row.get(n), str)}
+    if "form_version" in details:
+        details |= {"seconds": number_of(_cell(row.get("seconds")), "seconds"), "order": _order(_cell(row.get("shown_order")))}
     if isinstance(record, Prompt):
         if not isinstance(row.get("labeler"), str):
             return record
-        return Judgment(record, "prompt", {}, *who(Row(row)), **told)
+        return Judgment(record, "prompt", {}, *who(Row(row)), **details)
     if isinstance(record, Choice):
         payload: dict[str, Any] = {"completions": list(record.options), "ranks": list(record.ranks)}
         payload |= {n: v for n, v in (("strength", record.strength), ("weight", record.weight)) if v is not None}
-        return Judgment(record.prompt, record.kind, payload, record.labeler, record.group, **told)
+        return Judgment(record.prompt, record.kind, payload, record.labeler, record.group, **details)
     if isinstance(record, Demonstration):
         payload = {"completion": record.completion} | ({} if record.weight is None else {"weight": record.weight})
-        return Judgment(record.prompt, "demonstration", payload, record.labeler, record.group, **told)
-    return Judgment(record.prompt, record.kind, record.payload, record.labeler, record.group, **told)
+        return Judgment(record.prompt, "demonstration", payload, record.labeler, record.group, **details)
+    return Judgment(record.prompt, record.kind, record.payload, record.labeler, record.group, **details)
 
 
 def _cell(value: Any) -> Any:

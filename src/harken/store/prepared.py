@@ -136,12 +136,12 @@ def _as_one(parts: list[_Compiled]) -> tuple[str, list[_Compiled]]:
     return "WITH " + ", ".join(f"do_{n} AS ({sql})" for n, sql in enumerate(each)) + " SELECT * FROM do_0", parts
 
 
-def _execute(tx: Connection, sql: str, said: Any) -> Any:
+def _execute(tx: Connection, sql: str, parameters: Any) -> Any:
     try:
         cursor = tx.connection.cursor()
-        cursor.execute(sql, said)
+        cursor.execute(sql, parameters)
     except tx.dialect.loaded_dbapi.Error as error:
-        raise DBAPIError.instance(sql, said, error, tx.dialect.loaded_dbapi.Error, hide_parameters=True,
+        raise DBAPIError.instance(sql, parameters, error, tx.dialect.loaded_dbapi.Error, hide_parameters=True,
                                   dialect=tx.dialect) from error
     return cursor
 

@@ -49,7 +49,7 @@ class SampledRatings:
 class Panel:
     """Attributes and who rates them: `judge` those without a scorer, `scorers` (by attribute name) the others.
 
-    `identity` names the judge with its weights or version; ratings are remembered in `known` under it, the question
+    `identity` names the judge with its weights or version; ratings are remembered in `ratings` under it, the question
     and the answer (E1).
     """
 
@@ -57,7 +57,7 @@ class Panel:
     judge: Judge | None = None
     scorers: Mapping[str, Reward] = field(default_factory=dict)
     identity: Any = None
-    known: MutableMapping[str, float | None] = field(default_factory=dict)
+    ratings: MutableMapping[str, float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for a in self.attributes:
@@ -93,10 +93,10 @@ class Panel:
         assert self.judge is not None
         questions = [[question(p, t, a, wording) for a in attributes] for p, t in items]
         keys = [[content_hash([self.identity, q.id]) for q in row] for row in questions]
-        new = [i for i, row in enumerate(keys) if any(k not in self.known for k in row)]
+        new = [i for i, row in enumerate(keys) if any(k not in self.ratings for k in row)]
         for i, row in zip(new, self.judge.rate([questions[i] for i in new]) if new else []):
-            self.known.update(zip(keys[i], row))
-        ratings = [[self.known[k] for k in row] for row in keys]
+            self.ratings.update(zip(keys[i], row))
+        ratings = [[self.ratings[k] for k in row] for row in keys]
         return np.array([[np.nan if r is None else r for r in row] for row in ratings])
 
 
@@ -116,7 +116,7 @@ def qualities(panel: Panel, items: Sequence[tuple[Prompt, str]], ratings_N_A: Fl
     again: dict[str, tuple[NDArray[np.intp], Floats]] = {}
     if retest and panel.judge is not None:
         chosen = np.random.default_rng(seed).permutation(len(items))[:retest]
-        asked = Panel([a for a in panel.attributes if not a.scorer], panel.judge, {}, panel.identity, panel.known)
+        asked = Panel([a for a in panel.attributes if not a.scorer], panel.judge, {}, panel.identity, panel.ratings)
         second = asked.rate([items[i] for i in chosen], wording=1)
         again = {a.name: (chosen, second[:, k]) for k, a in enumerate(asked.attributes)}
     rows = []

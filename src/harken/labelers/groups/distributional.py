@@ -182,12 +182,7 @@ def fit_mean_variance(votes: Votes, *, phi: Floats | None = None, draws: int = 0
         return (sparse.csr_array(sparse.hstack([sparse.diags_array(1 / root) @ (one - other), share_a @ one + share_b @ other])),
                 (wins + losses) * density)
 
-    x = _minimum(loss, np.zeros(2 * width))
-    prior = float((x[:width] ** 2).sum()) / (2 * MEAN_SD**2) + float((x[width:] ** 2).sum()) / (2 * LOG_SD**2)
-    precision = np.repeat([MEAN_SD**-2, LOG_SD**-2], width)
-    around = laplace.draw(*jacobian(x), precision, draws, np.random.default_rng(seed)) if draws else ()
-    result = read(x, prior - loss(x)[0])
-    return replace(result, draws=tuple(read(x + step, np.nan) for step in around))
+    return _posterior(loss, jacobian, read, np.repeat([MEAN_SD**-2, LOG_SD**-2], width), draws, seed)
 
 
 def fit_categorical(votes: Votes, *, phi: Floats | None = None, atoms: int = 10, draws: int = 0, seed: int = 0) -> Categorical:
@@ -228,11 +223,7 @@ def fit_categorical(votes: Votes, *, phi: Floats | None = None, atoms: int = 10,
         order = np.arange(width * atoms).reshape(atoms, width).T.ravel()  # from atom by atom to feature by feature
         return sparse.csr_array(sparse.hstack(columns).tocsc()[:, order]), (wins + losses) / (up * (1 - up))
 
-    x = _minimum(loss, np.zeros(width * atoms))
-    precision = np.full(width * atoms, LOGIT_SD**-2)
-    around = laplace.draw(*jacobian(x), precision, draws, np.random.default_rng(seed)) if draws else ()
-    result = read(x, float((x**2).sum()) / (2 * LOGIT_SD**2) - loss(x)[0])
-    return replace(result, draws=tuple(read(x + step, np.nan) for step in around))
+    return _posterior(loss, jacobian, read, np.full(width * atoms, LOGIT_SD**-2), draws, seed)
 
 
 def _ends(a: Ints, b: Ints, items: int) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
@@ -242,7 +233,17 @@ def _ends(a: Ints, b: Ints, items: int) -> tuple[sparse.csr_matrix, sparse.csr_m
             sparse.csr_matrix((one, (b, rows)), shape=(items, len(a))))
 
 
-def _minimum(loss: Any, start: Floats) -> Floats:
+def _posterior(loss: Callable[[Floats], tuple[float, Floats]], jacobian: Callable[[Floats], tuple[sparse.csr_array, Floats]],
+               read: Callable[[Floats, float], Distribution], precision: Floats, draws: int, seed: int) -> Distribution:
+    """What `read` makes of the posterior's mode, with its log-likelihood and `draws` around it. `loss` is the negative log
+    posterior under a normal prior of mean 0 and `precision` [X]; `jacobian` is what `laplace.draw` takes."""
+    x = _minimum(loss, np.zeros(len(precision)))
+    around = laplace.draw(*jacobian(x), precision, draws, np.random.default_rng(seed)) if draws else ()
+    result = read(x, float(precision @ x**2) / 2 - loss(x)[0])
+    return replace(result, draws=tuple(read(x + step, np.nan) for step in around))
+
+
+def _minimum(loss: Callable[[Floats], tuple[float, Floats]], start: Floats) -> Floats:
     options = {"maxiter": 3000, "maxfun": 6000, "ftol": 1e-11, "gtol": 1e-6}
     result = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
     return np.asarray(result.x)

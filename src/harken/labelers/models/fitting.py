@@ -77,6 +77,7 @@ class ReliabilityFit:
         if self.shared is not None:
             design = sparse.csr_array(sparse.hstack([design, sparse.csr_array(length_difference(votes)[:, None])]))
         self.votes, self.design, self.model, self.block = votes, design, model, block
+        self.transposed = design.T  # once: of a sparse matrix it is a new one, and every evaluation of the loss wants it
         self.weight = np.ones(len(votes)) if weight is None else np.asarray(weight, dtype=np.float64)
         self.ties: Ties = ties if (votes.won == 0).any() else "half"
         names = ["beta"] * (model != "plain") + ["position"] * position + ["length"] * length
@@ -160,7 +161,7 @@ class ReliabilityFit:
             of_d, of_beta, both = self.spread
             grad[self.at["beta"]] -= np.bincount(who, 2 * w * d_variance * (slope * of_d + by["beta"] * both), self.a)
             pull += 2 * w * d_variance * (by["beta"] * of_beta + slope * both)
-        grad[self.at["score"]] -= self.design.T @ pull
+        grad[self.at["score"]] -= self.transposed @ pull
         return value - float(w @ logp), grad
 
     def mean_vote_terms(self, eta: Floats, x: Floats, slope: Floats,

@@ -62,17 +62,17 @@ def _items(path: Path, notes: Counter[str] | None) -> Iterator[Row]:
     empty = True
     for where, row in raw_rows(path, unpacked_limit=UNPACKED, notes=notes):
         try:
-            found = _found(row, kinds)
+            items = _items_of_row(row, kinds)
         except ValueError as error:
             action = getattr(error, "action", "")
             raise UserError(f"{where}: {error}.", action if action and "--" not in action else CORRECT) from None
         empty = False
-        yield from found
+        yield from items
     if empty:
         raise UserError(f"{path} holds no rows.", "Is it the file you meant?")
 
 
-def _found(row: Mapping[str, Any], kinds: set[str]) -> list[Row]:
+def _items_of_row(row: Mapping[str, Any], kinds: set[str]) -> list[Row]:
     """The items of one row: our own, an unjudged pair, or what was judged elsewhere and is asked anew."""
     if row.keys() & OWN and "ranks" not in row:
         return [_own(dict(row))]
