@@ -115,7 +115,8 @@ class Reader:
             except ValueError as error:
                 action = getattr(error, "action", "")
                 if not self.skip_bad or action:
-                    raise self._refused(line, error, action or self._advice(good, rows)) from None
+                    unknown = str(error).startswith("no known shape")
+                    raise self._refused(line, error, action or self._advice(good, rows, unknown)) from None
                 self.skipped[error.reason if isinstance(error, BadLine) else str(error)] += 1
                 bad += 1
                 continue
@@ -136,7 +137,7 @@ class Reader:
     def _refused(self, line: int, error: ValueError, action: str) -> UserError:
         return UserError(f"{self.name}, {self.unit} {line}: {error}.", action)
 
-    def _advice(self, good: int, rows: Rows) -> str:
+    def _advice(self, good: int, rows: Rows, unknown: bool) -> str:
         """What to do about a malformed row: leaving it out is safe where the others are read."""
         bad = 1
         for _, (_, raw) in zip(range(LOOK_AHEAD), rows):
@@ -145,7 +146,7 @@ class Reader:
                 good += 1
             except ValueError:
                 bad += 1
-        return SKIP if good > bad or (good == 0 and bad == 1) else UNKNOWN_SHAPE
+        return SKIP if good > bad or (good == 0 and bad == 1 and not unknown) else UNKNOWN_SHAPE
 
     def _row(self, raw: object) -> Mapping[str, Any]:
         row = raw() if callable(raw) else raw

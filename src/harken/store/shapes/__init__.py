@@ -19,13 +19,22 @@ from typing import Any, Literal
 from harken.core.errors import UserError
 from harken.core.formats import is_dialogue
 from harken.core.records import Choice, Demonstration, Judgment, Prompt
-from harken.store.shapes.answers import conversation, edited, prompt_answer
+from harken.store.shapes.answers import ASKED_AND_ANSWERED, conversation, edited, prompt_answer
 from harken.store.shapes.fields import Row, check_unread
-from harken.store.shapes.pairs import A_AND_B, PAIRS, a_and_b, chosen_rejected, openai_preference, own_comparison
+from harken.store.shapes.pairs import (
+    A_AND_B,
+    PAIRS,
+    a_and_b,
+    chosen_rejected,
+    one_of_two,
+    openai_preference,
+    own_comparison,
+)
 from harken.store.shapes.parts import CONVERSATIONS
 from harken.store.shapes.published import (
     arena,
     fine_grained,
+    google,
     helpsteer2,
     helpsteer3,
     kaggle,
@@ -33,9 +42,11 @@ from harken.store.shapes.published import (
     nectar,
     oasst_flat,
     oasst_tree,
+    prism,
     scored,
     shp,
     summaries,
+    voted,
     webgpt,
 )
 
@@ -57,15 +68,18 @@ SHAPES: tuple[tuple[tuple[tuple[str, ...], ...], Condition, Adapter], ...] = (
     ((("response1", "response2", "overall_preference"),), None, helpsteer3),
     ((("response_1", "response_2", "preference_strength"),), None, helpsteer2),
     ((("answers",),), lambda row: listed(row, "answers", "rank"), nectar),
+    ((("answers",),), lambda row: listed(row, "answers", "pm_score"), voted),
+    ((("conversation_history",),), None, prism),
     ((("completions",),), lambda row: listed(row, "completions", "overall_score"), scored),
+    ((("contents", "completions"),), lambda row: listed(row, "completions", "score"), google),
     ((("completions",), ("ranks",)), None, own_comparison),
     ((("input", "preferred_output"),), lambda row: not isinstance(row["input"], str), openai_preference),
-    (tuple((name,) for pair in PAIRS for name in pair), None, chosen_rejected),
+    (tuple((name,) for pair in PAIRS for name in pair), lambda row: not one_of_two(row), chosen_rejected),
     (A_AND_B, None, a_and_b),
     ((("prompt", "original", "completion"),), None, edited),
     (tuple((name,) for name in CONVERSATIONS), None, conversation),
     ((("completion",), ("instruction",), ("question", "answer"), ("question", "response"), ("query", "response"),
-      ("input", "output"), ("prompt",)), None, prompt_answer),
+      ("input", "output"), ("prompt",), *ASKED_AND_ANSWERED), None, prompt_answer),
 )
 EXPORTED = ("form_version", "instruction_hash", "judgment", "item", "sources", "source", "notes", "seconds", "answered_at",
             "shown_order", "scale")
@@ -115,6 +129,10 @@ def read_row(given: Mapping[str, Any], *, asked: Kind | None = None, ignore: Col
     if adapter is None and not ignore and (plain := _plain_comparison(given)):
         return plain
     row = Row(given)
+    if adapter is None and not adapters(row):
+        lowered = {name.lower(): value for name, value in given.items()}
+        if len(lowered) == len(given) and adapters(Row(lowered)):  # Prompt, Chosen, Rejected: a table's header
+            row, given = Row(lowered), lowered
     if ignore:
         for name in ignore:
             row.pop(name, None)

@@ -13,7 +13,7 @@ from typing import Any
 
 from harken.core.formats import CHATML_MARK, HUMAN_TURN, JSON_MESSAGES, foreign_format
 from harken.core.records import EXTRA, Message, Role
-from harken.store.shapes.fields import means_verdict
+from harken.store.shapes.fields import is_verdict
 
 ROLES: dict[str, Role] = {
     "user": "user", "human": "user", "prompter": "user", "system": "system", "developer": "system", "assistant": "assistant",
@@ -21,19 +21,28 @@ ROLES: dict[str, Role] = {
     "chatbot": "assistant", "tool": "tool", "function": "tool", "observation": "tool", "function_response": "tool",
     "tool_response": "tool", "ipython": "tool"}
 CALLS = ("function_call", "tool_call")
+THOUGHTS = ("reasoning", "thinking", "thoughts")
 TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):|\A\s*(System):")
+OTHER_TURN = re.compile(r"\n\s*(?:Assistant|ASSISTANT|AI|Bot|Model)\s*:")
 CHATML = re.compile(r"<\|im_start\|>([A-Za-z_]+)\n(.*?)(?:<\|im_end\|>\n?|\Z)", re.S)
-KNOWN = frozenset(("role", "content", "from", "value", "text", *EXTRA, "function_call", "weight", "train", "id", "loss"))
+KNOWN = frozenset(("role", "content", "from", "value", "text", "parts", *EXTRA, "function_call", "weight", "train", "id", "loss"))
+TURN_PAIR = frozenset(("input", "output"))
 MEDIA = ("images", "image", "videos", "video", "audios", "audio", "attachments")
 
 
 def messages(value: object, name: str) -> tuple[Message, ...]:
-    """Messages in OpenAI's form, ShareGPT's (`from`, `value`) or content blocks of text; one object is one message."""
+    """Messages in OpenAI's form, ShareGPT's (`from`, `value`), Google's (`parts`), Capybara's (`input`, `output`) or content
+    blocks of text; one object is one message."""
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, (list, tuple)) or not value:
         kind = "an empty list" if value == [] else type(value).__name__
         raise ValueError(f'"{name}" must be a list of messages, found {kind}')
+    if all(isinstance(m, str) for m in value):
+        raise ValueError(f'"{name}" is a list of texts that do not say who speaks: give messages (role, content)')
+    if all(isinstance(m, Mapping) and m.keys() == TURN_PAIR for m in value):
+        value = [m for pair in value for m in ({"role": "user", "content": pair["input"]},
+                                               {"role": "assistant", "content": pair["output"]})]
     return tuple(_message(m) for m in value)
 
 
@@ -43,8 +52,11 @@ def _message(given: object) -> Message:
     if given.keys() - KNOWN:
         _check_rest(given)
     role: Any = given.get("role", given.get("from"))
-    content: Any = next((given[n] for n in ("content", "value", "text") if given.get(n) is not None), None)
+    content: Any = next((given[n] for n in ("content", "value", "text", "parts") if given.get(n) is not None), None)
     extra = {key: given[key] for key in EXTRA if given.get(key)}
+    thought = next((given[n] for n in THOUGHTS if given.get(n)), None)
+    if thought:
+        extra.setdefault("reasoning_content", thought)
     if role in CALLS:
         return Message("assistant", "", {"tool_calls": _calls(content)})
     if given.get("function_call"):
@@ -55,14 +67,14 @@ def _message(given: object) -> Message:
         content = "".join(_part(part) for part in content)
     if content is None and "tool_calls" not in extra:
         raise ValueError('"content" of a message is null')
-    return Message.from_json({"role": ROLES.get(role, role) if isinstance(role, str) else role, "content": content, **extra})
+    return Message.from_json({"role": ROLES.get(role.lower(), role) if isinstance(role, str) else role, "content": content, **extra})
 
 
 def _check_rest(given: Mapping[str, Any]) -> None:
     for name in given.keys() - KNOWN:
         if name in MEDIA and given[name]:
             raise ValueError(f'"{name}" of a message cannot be read: only text can')
-        if means_verdict(name) and given[name] not in (None, "", [], {}):
+        if given[name] not in (None, "", [], {}) and is_verdict(name, given[name], "prompt"):
             raise ValueError(f'"{name}" of a message holds a verdict, which is not read there')
 
 
@@ -73,7 +85,7 @@ def _part(part: object) -> str:
         text = next((part[n] for n in ("text", "value", "content") if part.get(n) is not None), None)
         if isinstance(text, str):
             return text
-    kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+    kind = part.get("type", ", ".join(map(str, part))) if isinstance(part, Mapping) else type(part).__name__
     raise ValueError(f"a message holds a part of the type {kind}, and only text can be read")
 
 
@@ -142,6 +154,9 @@ def transcript(text: str) -> tuple[Message, ...]:
     in the middle of a line (1 of 1,987 in the helpful set) is parted there.
     """
     turns = [Message(role, content) for role, _, content in turns_of(text)]
+    if len(turns) == 1 and OTHER_TURN.search(text):
+        raise ValueError('the text begins with "Human:", and its other turns are not marked as "Assistant:" after an empty line; '
+                         "give its turns as messages (role, content)")
     if turns[-1].role == "assistant":
         answer, marker, question = turns.pop().content.rpartition(" Human:")
         if marker or question:
