@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harken.core.formats import CHATML_MARK, HUMAN_TURN, JSON_MESSAGES, foreign_format
+from harken.core.formats import CHATML_MARK, HUMAN_TURN, JSON_MESSAGES, foreign_format, is_dialogue
 from harken.core.records import EXTRA, Message, Role
 from harken.store.shapes.fields import is_verdict
 
@@ -26,6 +26,8 @@ TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):|\A\s*(System):")
 OTHER_TURN = re.compile(r"\n\s*(?:Assistant|ASSISTANT|AI|Bot|Model)\s*:")
 CHATML = re.compile(r"<\|im_start\|>([A-Za-z_]+)\n(.*?)(?:<\|im_end\|>\n?|\Z)", re.S)
 KNOWN = frozenset(("role", "content", "from", "value", "text", "parts", *EXTRA, "function_call", "weight", "train", "id", "loss"))
+PLAIN = frozenset(("role", "content"))
+PLAIN_ROLES: dict[Any, Role] = {"user": "user", "system": "system", "assistant": "assistant"}
 TURN_PAIR = frozenset(("input", "output"))
 MEDIA = ("images", "image", "videos", "video", "audios", "audio", "attachments")
 
@@ -38,15 +40,18 @@ def messages(value: object, name: str) -> tuple[Message, ...]:
     if not isinstance(value, (list, tuple)) or not value:
         kind = "an empty list" if value == [] else type(value).__name__
         raise ValueError(f'"{name}" must be a list of messages, found {kind}')
-    if all(isinstance(m, str) for m in value):
+    if isinstance(value[0], str) and all(isinstance(m, str) for m in value):
         raise ValueError(f'"{name}" is a list of texts that do not say who speaks: give messages (role, content)')
-    if all(isinstance(m, Mapping) and m.keys() == TURN_PAIR for m in value):
+    if type(value[0]) is dict and value[0].keys() == TURN_PAIR and all(type(m) is dict and m.keys() == TURN_PAIR for m in value):
         value = [m for pair in value for m in ({"role": "user", "content": pair["input"]},
                                                {"role": "assistant", "content": pair["output"]})]
     return tuple(_message(m) for m in value)
 
 
 def _message(given: object) -> Message:
+    if type(given) is dict and given.keys() == PLAIN and type(given["content"]) is str \
+            and type(given["role"]) is str and given["role"] in PLAIN_ROLES:
+        return Message(PLAIN_ROLES[given["role"]], given["content"])  # nearly every message
     if not isinstance(given, Mapping):
         raise ValueError(f"a message must be an object, found {type(given).__name__}")
     if given.keys() - KNOWN:
@@ -67,7 +72,8 @@ def _message(given: object) -> Message:
         content = "".join(_part(part) for part in content)
     if content is None and "tool_calls" not in extra:
         raise ValueError('"content" of a message is null')
-    return Message.from_json({"role": ROLES.get(role.lower(), role) if isinstance(role, str) else role, "content": content, **extra})
+    role = ROLES.get(role.lower(), role) if isinstance(role, str) else role
+    return Message.from_json({"role": role, "content": content, **extra})
 
 
 def _check_rest(given: Mapping[str, Any]) -> None:
@@ -114,6 +120,8 @@ def json_messages(text: str, name: str) -> tuple[Message, ...] | None:
 
 def prompt_turns(text: str, name: str = "prompt") -> tuple[Message, ...]:
     """A prompt given as text: the turns it holds, or itself as the user's message."""
+    if not is_dialogue(text):
+        return (Message("user", text),)
     if HUMAN_TURN.match(text):
         return transcript(text)
     return json_messages(text, name) or chatml(text) or (Message("user", refuse_formats(text, name)),)
@@ -121,7 +129,7 @@ def prompt_turns(text: str, name: str = "prompt") -> tuple[Message, ...]:
 
 def refuse_formats(text: str, name: str) -> str:
     """The text, if it is not a dialogue in a chat format that is not read."""
-    if foreign_format(text):
+    if is_dialogue(text) and foreign_format(text):
         raise ValueError(f'"{name}" is a dialogue in a model\'s chat format; give its turns as messages (role, content)')
     return text
 

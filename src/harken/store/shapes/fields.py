@@ -97,6 +97,9 @@ class UnreadField(ValueError):
         super().__init__(reason)
 
 
+NO_NAMES: frozenset[str] = frozenset()
+
+
 class Row(dict[str, Any]):
     """A row without its null fields; `nulls` names those, `used` what an adapter took, `aside` what it knows and leaves
     unread, `notes` what is worth saying."""
@@ -106,7 +109,7 @@ class Row(dict[str, Any]):
         self.used: set[str] = set()
         self.aside: set[str] = set()
         self.notes: list[str] = []
-        self.nulls: frozenset[str] = frozenset()
+        self.nulls: frozenset[str] = NO_NAMES
         if None in self.values():
             self.nulls = frozenset(k for k, v in given.items() if v is None)
             for name in self.nulls:
@@ -119,7 +122,10 @@ class Row(dict[str, Any]):
 
     def first(self, *names: str) -> str | None:
         """The first of the names that the row has."""
-        return next((name for name in names if name in self), None)
+        for name in names:
+            if name in self:
+                return name
+        return None
 
 
 @lru_cache(4096)
@@ -178,6 +184,12 @@ def means_prompt(name: str) -> bool:
     return low in PROMPT_NAMES or low.endswith(PROMPT_ENDS)
 
 
+def looked_at(name: str) -> bool:
+    """Whether a field's name alone says that it must be read or refused beside a comparison, or that it names a person."""
+    return (means_prompt(name) or means_verdict(name) or means_answer(name) or name in LABELER_NAMES or name in SYSTEM_NAMES
+            or name in ("weight", "strength", "judgment_kind", "form_version", "tie"))
+
+
 def check_unread(row: Row, *, judged: str, texts: Collection[str] = ()) -> list[str]:
     """The unread fields' names, or `UnreadField`.
 
@@ -187,7 +199,7 @@ def check_unread(row: Row, *, judged: str, texts: Collection[str] = ()) -> list[
     left = row.keys() - row.used
     if not left:
         return []
-    held = sorted(name for name in left if _holds_something(row[name]))
+    held = sorted(name for name in left if holds_something(row[name]))
     lost: dict[str, list[str]] = {"prompt": [], "verdict": [], "answer": []}
     for name in held:
         meaning = None if name in row.aside else _meaning(name, row[name], judged)
@@ -228,7 +240,7 @@ def _refusal(meaning: str, names: list[str], row: Row) -> UnreadField:
                        f"it unread on purpose: --ignore {ignored}.")
 
 
-def _holds_something(value: Any) -> bool:
+def holds_something(value: Any) -> bool:
     return not (value is None or value == "" or value == [] or value == {})
 
 

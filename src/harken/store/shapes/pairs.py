@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-from harken.core.formats import HUMAN_TURN
+from harken.core.formats import HUMAN_TURN, is_dialogue
 from harken.core.records import Choice, JudgmentKind, Message
 from harken.store.shapes.dialogue import answer_of, chatml, json_messages, messages, refuse_formats, shared
 from harken.store.shapes.fields import Row, UnreadField, about_row, means_verdict
@@ -31,6 +32,7 @@ PAIRS = (("chosen", "rejected"), ("chosen_response", "rejected_response"), ("cho
          ("response_chosen", "response_rejected"), ("answer_chosen", "answer_rejected"),
          ("preferred_output", "non_preferred_output"), ("response_j", "response_k"))
 """The better answer's field and the other's. `response_j` is the better one in lvwerra/stack-exchange-paired."""
+OF_PAIRS = frozenset(name for pair in PAIRS for name in pair)
 BESIDE = ("answer", "response", "completion", "output", "text", "summary")
 A_AND_B = tuple((f"{word}{mark}{one}", f"{word}{mark}{other}") for word in BESIDE for mark in ("_", "")
                 for one, other in (("a", "b"), ("A", "B"), ("0", "1"), ("1", "2")))
@@ -105,6 +107,8 @@ def chosen_rejected(row: Row) -> list[Choice]:
 def _value(value: object, name: str) -> str | Turns:
     """Text, or messages where the value is messages, a message, JSON text of messages, or ChatML."""
     if isinstance(value, str):
+        if not is_dialogue(value):
+            return value
         return json_messages(value, name) or chatml(value) or value
     if not isinstance(value, (list, Mapping)):
         raise ValueError(f'"{name}" must be a string or messages, found {type(value).__name__}')
@@ -153,16 +157,23 @@ def one_of_two(row: Row) -> bool:
 
 def _note_scores(row: Row) -> None:
     """Scores of both answers do not change who won; where they say the opposite, that is noted."""
-    for one in [n for n in row if n.lower() in SCORES or ("chosen" in n and means_verdict(n) and n not in row.used
-                                                          and n.replace("chosen", "rejected") in row
-                                                          and all(_is_number(row[m]) for m in (n, n.replace("chosen", "rejected"))))]:
-        other = one.replace("chosen", "rejected")
+    for one, other in _score_fields(tuple(row)):
+        if one.lower() not in SCORES and not (_is_number(row.get(one)) and _is_number(row.get(other))):
+            continue
         row.aside |= {one, other}
         if other not in row:
             continue
         good, bad = number(row[one]), number(row[other])
         if isinstance(good, (int, float)) and isinstance(bad, (int, float)) and good <= bad:
             row.notes.append(f"{other} is higher than {one}" if good < bad else f"{other} equals {one}")
+
+
+@lru_cache(1024)
+def _score_fields(names: tuple[str, ...]) -> list[tuple[str, str]]:
+    """The fields of a row that score the chosen answer, each with its partner."""
+    pairs = [(n, n.replace("chosen", "rejected")) for n in names if "chosen" in n]
+    return [(one, other) for one, other in pairs
+            if one.lower() in SCORES or (means_verdict(one) and other in names and one not in OF_PAIRS)]
 
 
 def _is_number(value: Any) -> bool:

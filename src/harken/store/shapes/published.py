@@ -20,7 +20,7 @@ def oasst_flat(row: Row) -> list[Choice]:
 
 def oasst_tree(row: Row) -> list[Choice]:
     """OpenAssistant tree: each user node with two or more ranked replies is a comparison (rank 0 is best)."""
-    root = row.take("prompt") if "replies" not in row else row
+    root = parsed(row.take("prompt")) if "replies" not in row else row
     row.used |= row.keys()
     if not isinstance(root, Mapping):
         raise ValueError('a tree needs a "prompt" object with "replies"')
