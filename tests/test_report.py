@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +20,7 @@ from harken.core.errors import UserError
 from harken.core.protocols import Estimate
 from harken.draw.numbers import number, percent, span, value
 from harken.draw.svg import Plot, binned, smooth, ticks
-from harken.report.build import build_report
+from harken.report.build import build_report, render
 from harken.report.load import estimate, load_runs
 
 HOSTILE = '</p><script>alert("x")</script><img src=http://evil.example/x.png onerror=alert(1)> &amp; <b>bold'
@@ -405,3 +406,42 @@ def test_a_browser_draws_it(tmp_path):
                     "--window-size=1200,2000", f"--screenshot={shot}", out.as_uri()], check=True, timeout=90,
                    capture_output=True)
     assert shot.stat().st_size > 50_000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_it_fits_a_phone(tmp_path):
+    from playwright.sync_api import sync_playwright
+    runs = [quickstart_run(tmp_path / "quickstart"), rloo_run(tmp_path / "rloo"), *people_runs(tmp_path / "people")]
+    out = build_report(runs, tmp_path / "report.html")
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for scheme in ("light", "dark"):
+            page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme=scheme)
+            page.goto(out.as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") == 390
+        browser.close()
+
+
+def test_every_figure_as_files(tmp_path, monkeypatch):
+    pytest.importorskip("cairosvg")
+    from PIL import Image
+
+    from harken.report.figures import write_figures
+    runs = load_runs([rloo_run(tmp_path / "rloo"), reward_run(tmp_path / "rm")])
+    files = write_figures(runs, tmp_path / "figures")
+    names = sorted({f.stem for f in files})
+    assert len(files) == 4 * len(names) == 4 * render(runs).count('class="plot"') and "gold-score-of-rloo" in names
+    for name in names:
+        paths = {s: tmp_path / "figures" / f"{name}.{s}" for s in ("svg", "png", "pdf", "csv")}
+        assert paths["pdf"].read_bytes().startswith(b"%PDF") and "var(" not in paths["svg"].read_text()
+        pixels = Image.open(paths["png"]).convert("RGB").getcolors(1 << 20)
+        assert len(pixels) > 20, f"{name} shows nothing"
+    rows = [r.split(",") for r in (tmp_path / "figures" / "gold-score-of-rloo.csv").read_text().splitlines()]
+    logged = [(m["step"], m["gold"]) for m in runs[0].metrics if "gold" in m]
+    assert rows[0] == ["series", "x", "y", "low", "high"] and logged
+    assert [(float(x), float(y)) for series, x, y, *_ in rows if series == "line accent faint"] == logged
+    monkeypatch.setitem(sys.modules, "cairosvg", None)
+    with pytest.raises(UserError, match="cairosvg is not installed"):
+        write_figures(runs, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
