@@ -25,7 +25,8 @@ def test_the_cells_run(tmp_path):
     environment = {**os.environ, "HARKEN_NOTEBOOK_MODEL": os.environ.get("HARKEN_NOTEBOOK_MODEL", "toy"),
                    "HARKEN_NOTEBOOK_STEPS": os.environ.get("HARKEN_NOTEBOOK_STEPS", "2"), "HF_HUB_OFFLINE": "1",
                    "PYTHONPATH": str(Path(harken.__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True,
+                          timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "win rate" in done.stdout and "judgments" in done.stdout
     assert "<html" in (tmp_path / "runs/notebook/report.html").read_text()

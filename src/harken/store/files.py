@@ -37,6 +37,7 @@ EMPTY_TREE = "a conversation tree without two ranked answers to one question"
 SKIP = "Correct it, or leave malformed lines out and have them counted with --skip-bad."
 UNKNOWN_SHAPE = ("Most rows of the file are like it, so it is the file's shape that is not read: name its columns with --field, "
                  "or see docs/data.md for the shapes that are.")
+JUDGED_ALONE = ("thumbs", "ratings")
 OWN = frozenset(f.name for f in dataclasses.fields(Prompt))
 """Fields of a row that are the prompt's own."""
 UNPACKED = 64 << 20  # bytes: what an uploaded file may hold once unpacked
@@ -187,6 +188,9 @@ class Reader:
 
     def _mixed(self, kind: Kind) -> BadLine:
         reason = f"a row of {kind} in a file of {self.kind}"
+        if self.asked in ("comparisons", "demonstrations") and kind in JUDGED_ALONE:
+            return BadLine(reason, "", f"Nothing learns from {kind} yet: methods learn from comparisons (two answers to a prompt and "
+                                       "their ranks) and demonstrations. harken import keeps them.")
         if self.asked is None and self.kind == "prompts":  # to leave it out would lose what people judged
             return BadLine(reason, "", f"The first rows hold only prompts. Say what the file is, --as {kind}, or split it.")
         return BadLine(reason)
