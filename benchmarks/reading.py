@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parents[1] / "src"
-WORDS = "river stone light and the walks through open field a of".split()
+WORDS = ("river", "stone", "light", "and", "the", "walks", "through", "open", "field", "a", "of")
 TIMED = ("import sys, time; from harken.store.files import read_comparisons as r; t = time.process_time(); r(sys.argv[1]); "
          "print(time.process_time() - t)")
 

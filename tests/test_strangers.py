@@ -128,7 +128,8 @@ def test_the_containers_entry_script_behind_nginx_with_postgresql(shell, postgre
         assert old in server
         server = server.replace(old, new)
     paths = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-    (folder / "nginx.conf").write_text(f"{'user root; ' if os.geteuid() == 0 else ''}pid {folder}/nginx.pid; error_log {folder}/error.log;\nevents {{}}\n"
+    user = "user root; " if os.geteuid() == 0 else ""
+    (folder / "nginx.conf").write_text(f"{user}pid {folder}/nginx.pid; error_log {folder}/error.log;\nevents {{}}\n"
                                        f"http {{ access_log off; {paths}\n{server} }}\n")
     (folder / "secret").write_text("a long enough secret\n")
     (folder / "secret").chmod(0o600)
@@ -136,10 +137,12 @@ def test_the_containers_entry_script_behind_nginx_with_postgresql(shell, postgre
         environment = {**shell.environment, "HARKEN_DB": database, "HARKEN_PASSWORD_FILE": str(folder / "secret"),
                        "HARKEN_NAME": name, "HARKEN_HOST": "127.0.0.1", "HARKEN_PORT": str(studio)}
         servers = [
-            subprocess.Popen(["sh", str(ROOT / "deploy/entry.sh")], env=environment, cwd=folder, stdout=subprocess.PIPE, text=True),
+            subprocess.Popen(["sh", str(ROOT / "deploy/entry.sh")], env=environment, cwd=folder, stdout=subprocess.PIPE,
+                             text=True),
             subprocess.Popen(["nginx", "-c", f"{folder}/nginx.conf", "-e", f"{folder}/error.log", "-g", "daemon off;"])]
         try:
-            assert any(f"https://{name}" in line for line in itertools.islice(servers[0].stdout, 2))
+            lines = list(itertools.islice(servers[0].stdout, 3))
+            assert any(f"https://{name}" in line for line in lines), lines
             page, headers = _over_tls(tls, "GET", "/login", name)
             assert "<form" in page and "strict-transport-security" in headers
             answer, headers = _over_tls(tls, "POST", "/api/login", name, {"name": "lead", "password": "a long enough secret"})

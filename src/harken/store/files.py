@@ -189,8 +189,8 @@ class Reader:
     def _mixed(self, kind: Kind) -> BadLine:
         reason = f"a row of {kind} in a file of {self.kind}"
         if self.asked in ("comparisons", "demonstrations") and kind in JUDGED_ALONE:
-            return BadLine(reason, "", f"Nothing learns from {kind} yet: methods learn from comparisons (two answers to a prompt and "
-                                       "their ranks) and demonstrations. harken import keeps them.")
+            return BadLine(reason, "", f"Nothing learns from {kind} yet: methods learn from comparisons (two answers to a prompt "
+                                       "and their ranks) and demonstrations. harken import keeps them.")
         if self.asked is None and self.kind == "prompts":  # to leave it out would lose what people judged
             return BadLine(reason, "", f"The first rows hold only prompts. Say what the file is, --as {kind}, or split it.")
         return BadLine(reason)
