@@ -20,7 +20,7 @@ from typing import Any, Literal
 from harken.core.errors import UserError
 from harken.core.formats import is_dialogue
 from harken.core.records import Choice, Demonstration, Judgment, Message, Prompt, group_of
-from harken.store.shapes.answers import ASKED_AND_ANSWERED, conversation, edited, prompt_answer
+from harken.store.shapes.answers import ASKED_AND_ANSWERED, conversation, edited, prompt_answer, questioned
 from harken.store.shapes.fields import SIDES, Row, check_unread, holds_something, looked_at
 from harken.store.shapes.pairs import (
     A_AND_B,
@@ -51,11 +51,11 @@ from harken.store.shapes.published import (
     webgpt,
 )
 
-Kind = Literal["comparisons", "demonstrations", "prompts", "ratings", "thumbs", "edits"]
+Kind = Literal["comparisons", "demonstrations", "prompts", "ratings", "thumbs", "edits", "questions"]
 Record = Choice | Demonstration | Prompt | Judgment
 Adapter = Callable[[Row], Sequence[Record]]
 Condition = Callable[[Row], bool] | None
-KIND_OF = {"rating": "ratings", "thumb": "thumbs", "edit": "edits", "prompt": "prompts"}
+KIND_OF = {"rating": "ratings", "thumb": "thumbs", "edit": "edits", "prompt": "prompts", "questions": "questions"}
 
 SHAPES: tuple[tuple[tuple[tuple[str, ...], ...], Condition, Adapter], ...] = (
     ((("replies",), ("message_tree_id", "prompt")), None, oasst_tree),
@@ -73,6 +73,7 @@ SHAPES: tuple[tuple[tuple[tuple[str, ...], ...], Condition, Adapter], ...] = (
     ((("conversation_history",),), None, prism),
     ((("completions",),), lambda row: listed(row, "completions", "overall_score"), scored),
     ((("contents", "completions"),), lambda row: listed(row, "completions", "score"), google),
+    ((("questions", "said"),), None, questioned),
     ((("completions",), ("ranks",)), None, own_comparison),
     ((("input", "preferred_output"),), lambda row: not isinstance(row["input"], str), openai_preference),
     (tuple((name,) for pair in PAIRS for name in pair), lambda row: not one_of_two(row), chosen_rejected),
@@ -83,7 +84,7 @@ SHAPES: tuple[tuple[tuple[tuple[str, ...], ...], Condition, Adapter], ...] = (
       ("input", "output"), ("prompt",), *ASKED_AND_ANSWERED), None, prompt_answer),
 )
 EXPORTED = ("form_version", "instruction_hash", "judgment", "item", "sources", "source", "notes", "seconds", "answered_at",
-            "shown_order", "scale")
+            "shown_order", "scale", "suggested", "accepted")
 """What an export of the studio's says of an answer beside the answer."""
 _NAMES = frozenset(name for groups, _, _ in SHAPES for group in groups for name in group) | CARRIED
 """What a shape is known by, and what a prompt keeps: beside a plain comparison these need a look."""
