@@ -4,17 +4,11 @@ torch and the like are not installed anew for the first two: the environment see
 a .pth file), Harken itself comes from the wheel. The third has nothing but the wheel's base.
 """
 
-import http.client
-import itertools
 import json
 import os
 import re
-import shutil
-import socket
-import ssl
 import subprocess
 import sys
-import time
 import urllib.request
 import venv
 from pathlib import Path
@@ -113,69 +107,3 @@ def test_a_lead_with_friends(shell):
         server.wait()
     shell("harken export demonstrations --out answers.csv --db f.db")
     assert "Hello there." in (shell.folder / "answers.csv").read_text()
-
-
-@pytest.mark.skipif(shutil.which("nginx") is None or shutil.which("openssl") is None, reason="nginx or openssl is not installed")
-def test_the_containers_entry_script_behind_nginx_with_postgresql(shell, postgres):
-    """What the container runs, from the wheel in a fresh prefix: the entry script, PostgreSQL, and TLS by deploy/nginx.conf."""
-    from studio_site import empty_postgres
-    name, (studio, tls), folder = "studio.example.org", _free_ports(2), shell.folder
-    shell(f"openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN={name} -keyout key.pem -out cert.pem")
-    server = (ROOT / "deploy/nginx.conf").read_text()
-    for old, new in (("listen 443 ssl", f"listen 127.0.0.1:{tls} ssl"), ("127.0.0.1:8765", f"127.0.0.1:{studio}"),
-                     (f"/etc/letsencrypt/live/{name}/fullchain.pem", f"{folder}/cert.pem"),
-                     (f"/etc/letsencrypt/live/{name}/privkey.pem", f"{folder}/key.pem")):
-        assert old in server
-        server = server.replace(old, new)
-    paths = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-    user = "user root; " if os.geteuid() == 0 else ""
-    (folder / "nginx.conf").write_text(f"{user}pid {folder}/nginx.pid; error_log {folder}/error.log;\nevents {{}}\n"
-                                       f"http {{ access_log off; {paths}\n{server} }}\n")
-    (folder / "secret").write_text("a long enough secret\n")
-    (folder / "secret").chmod(0o600)
-    with empty_postgres(postgres) as database:
-        environment = {**shell.environment, "HARKEN_DB": database, "HARKEN_PASSWORD_FILE": str(folder / "secret"),
-                       "HARKEN_NAME": name, "HARKEN_HOST": "127.0.0.1", "HARKEN_PORT": str(studio)}
-        servers = [
-            subprocess.Popen(["sh", str(ROOT / "deploy/entry.sh")], env=environment, cwd=folder, stdout=subprocess.PIPE,
-                             text=True),
-            subprocess.Popen(["nginx", "-c", f"{folder}/nginx.conf", "-e", f"{folder}/error.log", "-g", "daemon off;"])]
-        try:
-            lines = list(itertools.islice(servers[0].stdout, 3))
-            assert any(f"https://{name}" in line for line in lines), lines
-            page, headers = _over_tls(tls, "GET", "/login", name)
-            assert "<form" in page and "strict-transport-security" in headers
-            answer, headers = _over_tls(tls, "POST", "/api/login", name, {"name": "lead", "password": "a long enough secret"})
-            assert "lead" in answer and "Secure" in headers["set-cookie"]
-            listed = shell(f"harken users list --db {database}")
-            assert "lead" in listed
-        finally:
-            for process in reversed(servers):
-                process.terminate()
-                process.wait(20)
-
-
-def _free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
-def _over_tls(port, verb, path, host, body=None):
-    """(text, headers) of one request to the proxy, which must answer 200."""
-    anyone = ssl._create_unverified_context()
-    for attempt in range(50):
-        connection = http.client.HTTPSConnection("127.0.0.1", port, context=anyone, timeout=20)
-        try:
-            connection.request(verb, path, json.dumps(body) if body else None,
-                               {"Host": host, "Origin": f"https://{host}", "Content-Type": "application/json"})
-            answer = connection.getresponse()
-            text = answer.read().decode()
-            break
-        except ConnectionRefusedError:
-            assert attempt < 49
-            time.sleep(0.1)
-    assert answer.status == 200, f"{answer.status}: {text[:500]}"
-    return text, {k.lower(): v for k, v in answer.getheaders()}
