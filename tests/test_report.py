@@ -6,6 +6,7 @@ import base64
 import json
 import math
 import re
+import sys
 import zlib
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -20,7 +21,7 @@ from harken.core.protocols import Estimate
 from harken.draw.numbers import number, percent, span, value
 from harken.draw.svg import Plot, binned, smooth, ticks
 from harken.report.browser import script, script_hash
-from harken.report.build import build_report
+from harken.report.build import build_report, render
 from harken.report.compared import claims
 from harken.report.load import estimate, load_runs
 from harken.report.sets import sample_sets
@@ -579,3 +580,37 @@ def test_over_optimisation_finds_the_planted_peak(tmp_path):
     line = [m | {"gold": m["reward"]} for m in metrics]
     straight = write(tmp_path / "s", config={"command": "train rloo"}, result={}, metrics=line)
     assert "no turn of the gold score is shown" in page([straight], tmp_path)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_monitors_and_people_fit_a_phone(browser, tmp_path, scheme):
+    runs = [quickstart_run(tmp_path / "quickstart"), rloo_run(tmp_path / "rloo"), *people_runs(tmp_path / "people")]
+    out = build_report(runs, tmp_path / "report.html")
+    page = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme).new_page()
+    page.goto(out.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_every_figure_as_files(tmp_path, monkeypatch):
+    pytest.importorskip("cairosvg")
+    from PIL import Image
+
+    from harken.report.figures import write_figures
+    runs = load_runs([rloo_run(tmp_path / "rloo"), reward_run(tmp_path / "rm")])
+    files = write_figures(runs, tmp_path / "figures")
+    names = sorted({f.stem for f in files})
+    assert len(files) == 4 * len(names) == 4 * render(runs).count('class="plot"') and "gold-score-of-rloo" in names
+    for name in names:
+        paths = {s: tmp_path / "figures" / f"{name}.{s}" for s in ("svg", "png", "pdf", "csv")}
+        assert paths["pdf"].read_bytes().startswith(b"%PDF") and "var(" not in paths["svg"].read_text()
+        pixels = Image.open(paths["png"]).convert("RGB").getcolors(1 << 20)
+        assert len(pixels) > 20, f"{name} shows nothing"
+    rows = [r.split(",") for r in (tmp_path / "figures" / "gold-score-of-rloo.csv").read_text().splitlines()]
+    logged = [(m["step"], m["gold"]) for m in runs[0].metrics if "gold" in m]
+    assert rows[0] == ["series", "x", "y", "low", "high"] and logged
+    assert [(float(x), float(y)) for series, x, y, *_ in rows if series == "line accent faint"] == logged
+    monkeypatch.setitem(sys.modules, "cairosvg", None)
+    with pytest.raises(UserError, match="cairosvg is not installed"):
+        write_figures(runs, tmp_path / "none")
+    assert not (tmp_path / "none").exists()

@@ -17,6 +17,8 @@ def add_commands(commands: Any) -> None:
     p.add_argument("--out", type=Path, default=Path("report.html"), help="page to write (default report.html)")
     p.add_argument("--csv", type=Path, metavar="FILE",
                    help="also write every curve as one table: run, method, seed, metric, step, value")
+    p.add_argument("--figures", type=Path, metavar="FOLDER",
+                   help="also write every figure as SVG, PNG, PDF and CSV (needs harken[figures])")
     p.set_defaults(handler=report)
 
     p = commands.add_parser("watch", help="a local page with the curves of running runs", epilog="harken watch runs/*",
@@ -41,4 +43,9 @@ def report(args: argparse.Namespace) -> int:
         from harken.report.load import load_runs
         from harken.report.seeds import write_csv
         print(f"{write_csv(load_runs(args.runs), args.csv)}: every curve")
+    if args.figures:
+        from harken.report.figures import write_figures
+        from harken.report.load import load_runs
+        files = write_figures(load_runs(args.runs), args.figures)
+        print(f"{args.figures}: {len(files) // 4} figures, each as SVG, PNG, PDF and CSV")
     return 0

@@ -15,7 +15,8 @@ _OTHER_START = re.compile(
     r"\s*(?:(?:User|USER|user)\s*:.*\n\s*(?:Assistant|ASSISTANT|assistant|Bot|AI)\s*:"
     r"|(?:Below is an instruction.*?)?### (?:Instruction|Human|User)\s*:.*### (?:Response|Assistant)\s*:)", re.S)
 _MAY_START = re.compile(r"\s*[HS\[UuB#]")
-_OTHER_MARKS = ("[INST]", "<|start_header_id|>", "<start_of_turn>", "<extra_id_1>", "<|user|>", "<|assistant|>", "<｜User｜>")
+_OTHER_MARKS = ("[INST]", "<|start_header_id|>", "<start_of_turn>", "<extra_id_1>", "<|user|>", "<|assistant|>", "<｜User｜>",
+                "<|message|>", "<|end_of_turn|>", "<|START_OF_TURN_TOKEN|>", "<|prompter|>", "[|Human|]")
 
 
 def foreign_format(text: str) -> bool:
@@ -25,7 +26,7 @@ def foreign_format(text: str) -> bool:
 
 def is_dialogue(text: str) -> bool:
     """Whether an importer would take a text for turns, or refuse it, instead of reading it as one message."""
-    if "<" not in text and "[INST]" not in text and not _MAY_START.match(text):  # nearly every text
+    if "<" not in text and "[" not in text and not _MAY_START.match(text):  # nearly every text
         return False
     return (CHATML_MARK in text or HUMAN_TURN.match(text) is not None or JSON_MESSAGES.match(text) is not None
             or foreign_format(text))

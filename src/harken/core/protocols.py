@@ -163,7 +163,7 @@ class Learner(Resumable, Protocol):
         ...
 
     def logprobs(self, trees: Sequence[Tree], *, temperature: float = 1.0, reference: bool = False) -> list[list[Tensor]]:
-        """log p of every completion token, float32 without gradient: [tree][completion] -> [T]; of the model as it was before
+        """log p of every completion token, float32 without gradient: `[tree][completion]` -> `[T]`; of the model as it was before
         training, with `reference`."""
         ...
 
@@ -223,7 +223,7 @@ class Sampler(Protocol):
 
     def sample(self, prompts: Sequence[Prompt], n: int, *, max_tokens: int, temperature: float = 1.0,
                top_p: float = 1.0, seed: int = 0) -> list[list[Sample]]:
-        """`n` completions of each prompt, the same for the same seed: [P][n]."""
+        """`n` completions of each prompt, the same for the same seed: `[P][n]`."""
         ...
 
 
@@ -266,7 +266,7 @@ class Reward(Protocol):
     """Turns completions into numbers; None where there is no score, never 0 for missing."""
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]]) -> Sequence[Sequence[float | None]]:
-        """`prompts` [P], `completions` [P][G] -> scores [P][G]."""
+        """`prompts` [P], `completions` `[P][G]` -> scores `[P][G]`."""
         ...
 
 

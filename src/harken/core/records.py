@@ -182,10 +182,12 @@ class Prompt:
         """A prompt of these messages and a row's other fields.
 
         Raises `ValueError` where it asks nothing, or the assistant spoke last."""
-        if not messages or not any(m.content.strip() for m in messages):
+        if not messages or not (messages[-1].content.strip() or any(m.content.strip() for m in messages)):
             raise ValueError('"prompt" is empty')
         if messages[-1].role == "assistant":
             raise ValueError('"prompt" must end before the assistant\'s turn')
+        if not row:
+            return cls(messages)
         kind = row.get("kind", "plain")
         if kind not in PROMPT_KINDS:
             kind = "plain"

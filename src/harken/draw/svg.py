@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 
@@ -67,6 +69,20 @@ def smooth(points: Points) -> list[tuple[float, float]]:
     return [(x, float(y[max(0, i - half):i + half + 1].mean())) for i, (x, _) in enumerate(points)]
 
 
+_drawn: ContextVar[list[Plot] | None] = ContextVar("drawn", default=None)
+
+
+@contextmanager
+def collecting() -> Iterator[list[Plot]]:
+    """The plots that are drawn inside the block, in order: what a page's figures are made into files from."""
+    plots: list[Plot] = []
+    token = _drawn.set(plots)
+    try:
+        yield plots
+    finally:
+        _drawn.reset(token)
+
+
 class Plot:
     """Axes with marks on them. `x` and `y` are the ranges shown; `title` and `desc` are read aloud."""
 
@@ -84,6 +100,8 @@ class Plot:
         self.right, self.top = width - 14, 30 if y_label else 10
         self.bottom = height - (42 if x_label else 24)
         self.parts: list[str] = []
+        self.series: list[tuple[str, Sequence[tuple[float, ...]]]] = []
+        """What was drawn, in the data's units: the style and (x, y) or (x, low, high)."""
         for t, word in zip(self.y_ticks, y_words):
             y_at = self._y(t)
             self.parts.append(f'<line class="grid" x1="{self.left}" x2="{self.right}" y1="{y_at}" y2="{y_at}"/>')
@@ -106,19 +124,25 @@ class Plot:
         return round(self.bottom - (v - self.y[0]) / (self.y[1] - self.y[0]) * (self.bottom - self.top), 1)
 
     def line(self, points: Points, style: str) -> None:
+        self.series.append((style, points))
         if len(points) > 1:
             path = " ".join(f"{self._x(a)},{self._y(b)}" for a, b in points)
             self.parts.append(f'<polyline class="{style}" points="{path}"/>')
         else:
-            self.dots(points, style, [3.0] * len(points))
+            self._dots(points, style, [3.0] * len(points))
 
     def band(self, points: Sequence[tuple[float, float, float]], style: str) -> None:
         """The area between (x, low, high)."""
+        self.series.append((style, points))
         upper = [f"{self._x(x)},{self._y(high)}" for x, _, high in points]
         lower = [f"{self._x(x)},{self._y(low)}" for x, low, _ in reversed(points)]
         self.parts.append(f'<polygon class="{style}" points="{" ".join(upper + lower)}"/>')
 
     def dots(self, points: Points, style: str, radii: Sequence[float], names: Sequence[str] = ()) -> None:
+        self.series.append((style, points))
+        self._dots(points, style, radii, names)
+
+    def _dots(self, points: Points, style: str, radii: Sequence[float], names: Sequence[str] = ()) -> None:
         for i, (a, b) in enumerate(points):
             title = f"<title>{text(names[i])}</title>" if names else ""
             at = f'cx="{self._x(a)}" cy="{self._y(b)}" r="{radii[i]:.1f}"'
@@ -143,10 +167,16 @@ class Plot:
 
     def file(self, css: str) -> str:
         """What a file of its own holds: no page gives it colours, `css` does."""
-        inline = self.svg().replace("<title>", f"<style>{css}</style><title>", 1)
+        inline = self._svg().replace("<title>", f"<style>{css}</style><title>", 1)
         return inline.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
 
     def svg(self) -> str:
+        drawn = _drawn.get()
+        if drawn is not None:
+            drawn.append(self)
+        return self._svg()
+
+    def _svg(self) -> str:
         title = text(self.title)
         return (f'<svg class="plot" viewBox="0 0 {self.width} {self.height}" role="img" aria-label="{title}">'
                 f"<title>{title}</title><desc>{text(self.desc)}</desc>{''.join(self.parts)}</svg>")

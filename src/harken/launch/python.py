@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,7 +38,7 @@ Rows = Iterable[Mapping[str, Any] | str | Any]
 def load(model: Any, *, dtype: str = "float32") -> Any:
     """What answers prompts as `model` does (a name as for `--model`): `.sample(prompts, n, max_tokens=…)`; models with weights
     have an `.engine` besides, which reads log-probs. Raises `UserError` where there is none."""
-    return open_sampler(model, dtype=dtype)
+    return open_sampler(_word(model), dtype=dtype)
 
 
 def train(method: Any, *, out: str | Path, model: Any = "smollm2", quiet: bool | None = None, **settings: Any) -> Run:
@@ -61,12 +62,12 @@ def evaluate(evaluation: Any, *, out: str | Path, quiet: bool | None = None, **s
 
 
 def sample(model: Any, prompts: Sequence[Any], n: int = 1, **settings: Any) -> list[list[Sample]]:
-    """`n` completions of each prompt (texts, rows, lists of messages or `Prompt`s): [P][n]. Settings: max_tokens, temperature,
+    """`n` completions of each prompt (texts, rows, lists of messages or `Prompt`s): `[P][n]`. Settings: max_tokens, temperature,
     top_p, seed, dtype."""
     config = _config(SampleSettings, {"n": n, **settings})
     check_settings(config)
     asked = [_prompt(p) for p in prompts]
-    sampler = open_sampler(model, dtype=config.dtype)
+    sampler = open_sampler(_word(model), dtype=config.dtype)
     check_context(sampler, asked, config.max_tokens)
     samples: list[list[Sample]] = sampler.sample(asked, n, max_tokens=config.max_tokens, temperature=config.temperature,
                                                  top_p=config.top_p, seed=config.seed)
@@ -75,12 +76,12 @@ def sample(model: Any, prompts: Sequence[Any], n: int = 1, **settings: Any) -> l
 
 def score(reward: Any, prompts: Sequence[Any], completions: Sequence[Sequence[str]], *, dtype: str = "float32",
           aggregate: str = "") -> list[list[float | None]]:
-    """A score for each completion of each prompt, [P][G]; None where there is none. `reward` is a name as for `--reward`, a
+    """A score for each completion of each prompt, `[P][G]`; None where there is none. `reward` is a name as for `--reward`, a
     function or an object with `score`."""
     if len(prompts) != len(completions):
         raise UserError(f"There are {len(prompts)} prompts and {len(completions)} lists of completions.",
                         "Give each prompt its list.")
-    opened: Reward = open_reward(reward, dtype=dtype, aggregate=aggregate)
+    opened: Reward = open_reward(_word(reward), dtype=dtype, aggregate=aggregate)
     return [list(row) for row in opened.score([_prompt(p) for p in prompts], completions)]
 
 
@@ -96,6 +97,11 @@ def next_questions(candidates: Iterable[Any], feedback: Sequence[Choice] | Seque
     offered = [(_prompt(row), list(row["completions"])) for row in candidates]
     rows, _ = questions(*gather(records, offered), config)
     return rows
+
+
+def _word(value: Any) -> Any:
+    """A path as the word that the commands take; anything else as it is."""
+    return str(value) if isinstance(value, PathLike) else value
 
 
 def _prompt(value: Any) -> Prompt:
@@ -125,8 +131,7 @@ def _named_settings(config: type, settings: Mapping[str, Any], out: Path, *objec
     words, given = {}, {}
     for name, value in settings.items():
         names = fields[name].metadata.get("names") or {"reward": "reward", "data": "file"}.get(name)
-        if isinstance(value, Path):
-            value = str(value)
+        value = _word(value)
         if names == "file" and not isinstance(value, str):
             value = _kept(value, out, name)
         if names in objects and not isinstance(value, str):

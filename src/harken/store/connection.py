@@ -170,6 +170,8 @@ def _engine(url: URL, busy_seconds: float) -> Engine:
     try:
         engine = create_engine(url, hide_parameters=True, **arguments)  # errors are logged: no answers, no password hashes
     except ModuleNotFoundError as error:
+        if url.get_backend_name() != "postgresql":
+            raise UserError(f"A {url.get_backend_name()} database is not supported.", ADDRESS) from None
         raise UserError(f"A {url.get_backend_name()} database needs the package {error.name}.",
                         "pip install 'psycopg[binary]'") from None
     except ArgumentError as error:

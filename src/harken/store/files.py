@@ -38,6 +38,7 @@ EMPTY_TREE = "a conversation tree without two ranked answers to one question"
 SKIP = "Correct it, or leave malformed lines out and have them counted with --skip-bad."
 UNKNOWN_SHAPE = ("Most rows of the file are like it, so it is the file's shape that is not read: name its columns with --field, "
                  "or see docs/data.md for the shapes that are.")
+JUDGED_ALONE = ("thumbs", "ratings")
 OWN = frozenset(f.name for f in dataclasses.fields(Prompt))
 """Fields of a row that are the prompt's own."""
 UNPACKED = 64 << 20  # bytes: what an uploaded file may hold once unpacked
@@ -118,7 +119,8 @@ class Reader:
             except ValueError as error:
                 action = getattr(error, "action", "")
                 if not self.skip_bad or action:
-                    raise self._refused(line, error, action or self._advice(good, rows)) from None
+                    unknown = str(error).startswith("no known shape")
+                    raise self._refused(line, error, action or self._advice(good, rows, unknown)) from None
                 self.skipped[error.reason if isinstance(error, BadLine) else str(error)] += 1
                 bad += 1
                 continue
@@ -139,7 +141,7 @@ class Reader:
     def _refused(self, line: int, error: ValueError, action: str) -> UserError:
         return UserError(f"{self.name}, {self.unit} {line}: {error}.", action)
 
-    def _advice(self, good: int, rows: Rows) -> str:
+    def _advice(self, good: int, rows: Rows, unknown: bool) -> str:
         """What to do about a malformed row: leaving it out is safe where the others are read."""
         bad = 1
         for _, (_, raw) in zip(range(LOOK_AHEAD), rows):
@@ -148,7 +150,7 @@ class Reader:
                 good += 1
             except ValueError:
                 bad += 1
-        return SKIP if good > bad or (good == 0 and bad == 1) else UNKNOWN_SHAPE
+        return SKIP if good > bad or (good == 0 and bad == 1 and not unknown) else UNKNOWN_SHAPE
 
     def _row(self, raw: object) -> Mapping[str, Any]:
         row = raw() if callable(raw) else raw
@@ -189,6 +191,9 @@ class Reader:
 
     def _mixed(self, kind: Kind) -> BadLine:
         reason = f"a row of {kind} in a file of {self.kind}"
+        if self.asked in ("comparisons", "demonstrations") and kind in JUDGED_ALONE:
+            return BadLine(reason, "", f"Nothing learns from {kind} yet: methods learn from comparisons (two answers to a prompt "
+                                       "and their ranks) and demonstrations. harken import keeps them.")
         if self.asked is None and self.kind == "prompts":  # to leave it out would lose what people judged
             return BadLine(reason, "", f"The first rows hold only prompts. Say what the file is, --as {kind}, or split it.")
         return BadLine(reason)

@@ -31,6 +31,8 @@ from harken.store.shapes.parts import (
 )
 
 ANSWERS = ("completion", "output", "response", "answer")
+ASKED_AND_ANSWERED = (("problem", "solution"), ("inputs", "targets"), ("input_text", "output_text"))
+"""Other names of a prompt and its answer, where they stand together: mathematics, FLAN and Aya, PaLM."""
 THUMBS = ("label", "kto_tag", "thumb", "thumbs", "feedback", "liked")
 RATINGS = ("score", "rating")
 YES = frozenset(("true", "1", "up", "thumbs_up", "thumbs up", "thumbsup", "👍", "like", "liked", "good", "positive", "desirable"))
@@ -72,6 +74,9 @@ def prompt_answer(row: Row) -> list[One]:
     `answer`), or the prompt alone. Self-Instruct's `instances` are several inputs and outputs of one instruction."""
     if isinstance(row.get("instances"), list):
         return _instances(row)
+    pair = next((p for p in ASKED_AND_ANSWERED if p[0] in row and p[1] in row), None)
+    if pair and not row.first("prompt", "instruction", "question", "query", *CONVERSATIONS, "completion"):
+        return [_with_verdict(row, turns(string(row, pair[0]), pair[0]), string(row, pair[1]))]
     name = _answer_name(row)
     if name is None:
         return [_alone(row)]

@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harken.core.formats import CHATML_MARK, HUMAN_TURN, JSON_MESSAGES, foreign_format
+from harken.core.formats import CHATML_MARK, HUMAN_TURN, JSON_MESSAGES, foreign_format, is_dialogue
 from harken.core.records import EXTRA, Message, Role
-from harken.store.shapes.fields import means_verdict
+from harken.store.shapes.fields import is_verdict
 
 ROLES: dict[str, Role] = {
     "user": "user", "human": "user", "prompter": "user", "system": "system", "developer": "system", "assistant": "assistant",
@@ -21,30 +21,47 @@ ROLES: dict[str, Role] = {
     "chatbot": "assistant", "tool": "tool", "function": "tool", "observation": "tool", "function_response": "tool",
     "tool_response": "tool", "ipython": "tool"}
 CALLS = ("function_call", "tool_call")
+THOUGHTS = ("reasoning", "thinking", "thoughts")
 TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):|\A\s*(System):")
+OTHER_TURN = re.compile(r"\n\s*(?:Assistant|ASSISTANT|AI|Bot|Model)\s*:")
 CHATML = re.compile(r"<\|im_start\|>([A-Za-z_]+)\n(.*?)(?:<\|im_end\|>\n?|\Z)", re.S)
-KNOWN = frozenset(("role", "content", "from", "value", "text", *EXTRA, "function_call", "weight", "train", "id", "loss"))
+KNOWN = frozenset(("role", "content", "from", "value", "text", "parts", *EXTRA, "function_call", "weight", "train", "id", "loss"))
+PLAIN = frozenset(("role", "content"))
+PLAIN_ROLES: dict[Any, Role] = {"user": "user", "system": "system", "assistant": "assistant"}
+TURN_PAIR = frozenset(("input", "output"))
 MEDIA = ("images", "image", "videos", "video", "audios", "audio", "attachments")
 
 
 def messages(value: object, name: str) -> tuple[Message, ...]:
-    """Messages in OpenAI's form, ShareGPT's (`from`, `value`) or content blocks of text; one object is one message."""
+    """Messages in OpenAI's form, ShareGPT's (`from`, `value`), Google's (`parts`), Capybara's (`input`, `output`) or content
+    blocks of text; one object is one message."""
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, (list, tuple)) or not value:
         kind = "an empty list" if value == [] else type(value).__name__
         raise ValueError(f'"{name}" must be a list of messages, found {kind}')
+    if isinstance(value[0], str) and all(isinstance(m, str) for m in value):
+        raise ValueError(f'"{name}" is a list of texts that do not say who speaks: give messages (role, content)')
+    if type(value[0]) is dict and value[0].keys() == TURN_PAIR and all(type(m) is dict and m.keys() == TURN_PAIR for m in value):
+        value = [m for pair in value for m in ({"role": "user", "content": pair["input"]},
+                                               {"role": "assistant", "content": pair["output"]})]
     return tuple(_message(m) for m in value)
 
 
 def _message(given: object) -> Message:
+    if type(given) is dict and given.keys() == PLAIN and type(given["content"]) is str \
+            and type(given["role"]) is str and given["role"] in PLAIN_ROLES:
+        return Message(PLAIN_ROLES[given["role"]], given["content"])  # nearly every message
     if not isinstance(given, Mapping):
         raise ValueError(f"a message must be an object, found {type(given).__name__}")
     if given.keys() - KNOWN:
         _check_rest(given)
     role: Any = given.get("role", given.get("from"))
-    content: Any = next((given[n] for n in ("content", "value", "text") if given.get(n) is not None), None)
+    content: Any = next((given[n] for n in ("content", "value", "text", "parts") if given.get(n) is not None), None)
     extra = {key: given[key] for key in EXTRA if given.get(key)}
+    thought = next((given[n] for n in THOUGHTS if given.get(n)), None)
+    if thought:
+        extra.setdefault("reasoning_content", thought)
     if role in CALLS:
         return Message("assistant", "", {"tool_calls": _calls(content)})
     if given.get("function_call"):
@@ -55,14 +72,15 @@ def _message(given: object) -> Message:
         content = "".join(_part(part) for part in content)
     if content is None and "tool_calls" not in extra:
         raise ValueError('"content" of a message is null')
-    return Message.from_json({"role": ROLES.get(role, role) if isinstance(role, str) else role, "content": content, **extra})
+    role = ROLES.get(role.lower(), role) if isinstance(role, str) else role
+    return Message.from_json({"role": role, "content": content, **extra})
 
 
 def _check_rest(given: Mapping[str, Any]) -> None:
     for name in given.keys() - KNOWN:
         if name in MEDIA and given[name]:
             raise ValueError(f'"{name}" of a message cannot be read: only text can')
-        if means_verdict(name) and given[name] not in (None, "", [], {}):
+        if given[name] not in (None, "", [], {}) and is_verdict(name, given[name], "prompt"):
             raise ValueError(f'"{name}" of a message holds a verdict, which is not read there')
 
 
@@ -73,7 +91,7 @@ def _part(part: object) -> str:
         text = next((part[n] for n in ("text", "value", "content") if part.get(n) is not None), None)
         if isinstance(text, str):
             return text
-    kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+    kind = part.get("type", ", ".join(map(str, part))) if isinstance(part, Mapping) else type(part).__name__
     raise ValueError(f"a message holds a part of the type {kind}, and only text can be read")
 
 
@@ -102,6 +120,8 @@ def json_messages(text: str, name: str) -> tuple[Message, ...] | None:
 
 def prompt_turns(text: str, name: str = "prompt") -> tuple[Message, ...]:
     """A prompt given as text: the turns it holds, or itself as the user's message."""
+    if not is_dialogue(text):
+        return (Message("user", text),)
     if HUMAN_TURN.match(text):
         return transcript(text)
     return json_messages(text, name) or chatml(text) or (Message("user", refuse_formats(text, name)),)
@@ -109,7 +129,7 @@ def prompt_turns(text: str, name: str = "prompt") -> tuple[Message, ...]:
 
 def refuse_formats(text: str, name: str) -> str:
     """The text, if it is not a dialogue in a chat format that is not read."""
-    if foreign_format(text):
+    if is_dialogue(text) and foreign_format(text):
         raise ValueError(f'"{name}" is a dialogue in a model\'s chat format; give its turns as messages (role, content)')
     return text
 
@@ -142,6 +162,9 @@ def transcript(text: str) -> tuple[Message, ...]:
     in the middle of a line (1 of 1,987 in the helpful set) is parted there.
     """
     turns = [Message(role, content) for role, _, content in turns_of(text)]
+    if len(turns) == 1 and OTHER_TURN.search(text):
+        raise ValueError('the text begins with "Human:", and its other turns are not marked as "Assistant:" after an empty line; '
+                         "give its turns as messages (role, content)")
     if turns[-1].role == "assistant":
         answer, marker, question = turns.pop().content.rpartition(" Human:")
         if marker or question:

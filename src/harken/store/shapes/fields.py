@@ -27,6 +27,41 @@ VERDICT_WORDS = frozenset(
      "overall"])
 """A field with one of these words in its name is a verdict: `is_response_0_safe`, `kto_tag`, `winner_model_a`."""
 
+ANSWER_VERDICTS = frozenset(
+    ["pass", "passed", "passes", "fail", "failed", "valid", "invalid", "acceptable", "unacceptable", "acceptance", "reject",
+     "rejection", "success", "successful", "outcome", "decision", "pick", "picked", "favorite", "favourite", "karma", "points",
+     "accuracy", "accurate", "inaccurate", "factuality", "factual", "fluency", "fluent", "relevant", "irrelevant",
+     "appropriate", "inappropriate", "engaging", "naturalness", "natural", "agree", "disagree", "agreement", "reaction",
+     "sentiment", "usable", "useful", "useless", "usefulness", "utility", "refusal", "refused", "hallucination",
+     "hallucinations", "hallucinated", "harm", "violation", "violations", "severity", "critique", "rubric", "keep", "discard",
+     "discarded", "deleted", "verified", "verification", "completeness", "groundedness", "grounded", "faithful",
+     "faithfulness", "conciseness", "clarity"])
+"""Beside a single answer these are verdicts too."""
+FAULTS = frozenset(
+    ["tie", "ties", "tied", "flip", "flipped", "swap", "swapped", "reversed", "reverse", "inverted", "bad", "worse", "worst",
+     "loser", "dislike", "disliked", "downvoted", "rejected", "reject", "rejection", "unhelpful", "harmful", "harm", "unsafe",
+     "toxic", "toxicity", "incorrect", "undesirable", "fail", "failed", "invalid", "unacceptable", "inaccurate", "irrelevant",
+     "inappropriate", "disagree", "useless", "refusal", "refused", "hallucination", "hallucinated", "violation", "discard",
+     "discarded", "deleted", "flagged"])
+"""A field that says that one of these is *not* so loses nothing: `tie: false`, `toxic: false`."""
+FACTS = frozenset(
+    ["redacted", "code", "synthetic", "stream", "streaming", "translated", "train", "test", "eval", "multi", "turn", "custom",
+     "generated", "english", "human", "image", "has", "think", "thinking", "reasoning", "skip", "math", "gsm", "upworker",
+     "anony", "anonymous", "augmented", "seed", "tools", "tool", "system", "prompt", "question"])
+"""A yes or no beside a single answer is a verdict, but not where its name has one of these words: `is_code`, `redacted`."""
+SIDES = frozenset(
+    ["chosen", "rejected", "tie", "tied", "draw", "neither", "both_bad", "both_good", "bothbad", "a", "b", "left", "right",
+     "model_a", "model_b", "response_a", "response_b", "a>b", "b>a", "a<b", "b<a", "a=b"])
+"""What names one of two answers is a verdict on them, whatever its field is called."""
+ABOUT_ROW = frozenset(
+    ["id", "uid", "uuid", "hash", "source", "dataset", "model", "split", "category", "domain", "subset", "language", "lang",
+     "type", "task", "name", "version", "date", "time", "timestamp", "url", "index", "idx", "group", "batch", "config", "tags",
+     "meta", "metadata", "kind", "case", "labeler", "annotator", "worker", "rationale", "reason", "explanation", "generator",
+     "difficulty", "topic", "license", "extra", "info"])
+"""A field whose name ends with one of these tells where a row is from: no prompt and no verdict is looked for in it."""
+PLAIN_IDS = frozenset(["annotation", "evaluation", "feedback", "judgment", "judgement", "rating", "label", "vote", "ranking"])
+"""`annotation_id` is a number of the annotation; `better_response_id` is a verdict."""
+
 ABOUT = frozenset(["source", "sources", "model", "models", "type", "types", "version", "url", "time", "timestamp", "date", "by",
                    "rationale", "rationales", "reason", "reasons", "reasoning", "explanation", "comment", "comments", "statement",
                    "elaboration", "template", "dataset", "confidence", "generator"])
@@ -45,7 +80,7 @@ PROMPT_NAMES = frozenset(
      "function_call", "attachments", "files"])
 PROMPT_ENDS = ("_prompt", "_instruction", "_question", "_query", "_history", "_context", "_message", "_messages",
                "_conversation", "_image", "_images", "_audio", "_video")
-SYSTEM_NAMES = ("system", "system_prompt", "system_message")
+SYSTEM_NAMES = ("system", "system_prompt", "system_message", "systemInstruction", "system_instruction")
 LABELER_NAMES = ("labeler", "labeller", "labeler_id", "annotator", "annotator_id", "annotator_name", "worker", "worker_id",
                  "worker_name", "workerid", "rater", "rater_id", "judge", "evaluator", "evaluator_id",
                  "user_id", "user", "username")
@@ -62,6 +97,9 @@ class UnreadField(ValueError):
         super().__init__(reason)
 
 
+NO_NAMES: frozenset[str] = frozenset()
+
+
 class Row(dict[str, Any]):
     """A row without its null fields; `nulls` names those, `used` what an adapter took, `aside` what it knows and leaves
     unread, `notes` what is worth saying."""
@@ -71,7 +109,7 @@ class Row(dict[str, Any]):
         self.used: set[str] = set()
         self.aside: set[str] = set()
         self.notes: list[str] = []
-        self.nulls: frozenset[str] = frozenset()
+        self.nulls: frozenset[str] = NO_NAMES
         if None in self.values():
             self.nulls = frozenset(k for k, v in given.items() if v is None)
             for name in self.nulls:
@@ -84,7 +122,10 @@ class Row(dict[str, Any]):
 
     def first(self, *names: str) -> str | None:
         """The first of the names that the row has."""
-        return next((name for name in names if name in self), None)
+        for name in names:
+            if name in self:
+                return name
+        return None
 
 
 @lru_cache(4096)
@@ -95,7 +136,33 @@ def _words(name: str) -> tuple[str, ...]:
 @lru_cache(4096)
 def means_verdict(name: str) -> bool:
     words = _words(name)
+    if words[-1:] == ("id",) and not set(words) & VERDICT_WORDS - PLAIN_IDS:
+        return False
     return any(word in VERDICT_WORDS for word in words) and words[-1] not in ABOUT and not means_reference(name)
+
+
+@lru_cache(4096)
+def _judges_answer(name: str) -> bool:
+    words = _words(name)
+    return any(word in ANSWER_VERDICTS for word in words) and words[-1] not in ABOUT
+
+
+@lru_cache(4096)
+def about_row(name: str) -> bool:
+    words = [word for word in _words(name) if len(word) > 1]
+    return words[-1:] == [] or words[-1] in ABOUT_ROW
+
+
+def is_verdict(name: str, value: Any, judged: str) -> bool:
+    """Whether a field holds a verdict, by its name and its value. `judged` as in `check_unread`."""
+    word = str(value).strip().lower() if isinstance(value, (str, bool)) else ""
+    if word == "false" and not FAULTS.isdisjoint(_words(name)):
+        return False
+    if means_verdict(name):
+        return True
+    if judged == "answer":
+        return _judges_answer(name) or (word in ("true", "false") and FACTS.isdisjoint(_words(name)))
+    return judged == "comparison" and word in SIDES and (word in ("chosen", "rejected") or not about_row(name))
 
 
 @lru_cache(4096)
@@ -117,6 +184,12 @@ def means_prompt(name: str) -> bool:
     return low in PROMPT_NAMES or low.endswith(PROMPT_ENDS)
 
 
+def looked_at(name: str) -> bool:
+    """Whether a field's name alone says that it must be read or refused beside a comparison, or that it names a person."""
+    return (means_prompt(name) or means_verdict(name) or means_answer(name) or name in LABELER_NAMES or name in SYSTEM_NAMES
+            or name in ("weight", "strength", "judgment_kind", "form_version", "tie"))
+
+
 def check_unread(row: Row, *, judged: str, texts: Collection[str] = ()) -> list[str]:
     """The unread fields' names, or `UnreadField`.
 
@@ -126,7 +199,7 @@ def check_unread(row: Row, *, judged: str, texts: Collection[str] = ()) -> list[
     left = row.keys() - row.used
     if not left:
         return []
-    held = sorted(name for name in left if _holds_something(row[name]))
+    held = sorted(name for name in left if holds_something(row[name]))
     lost: dict[str, list[str]] = {"prompt": [], "verdict": [], "answer": []}
     for name in held:
         meaning = None if name in row.aside else _meaning(name, row[name], judged)
@@ -145,7 +218,7 @@ def _meaning(name: str, value: Any, judged: str) -> str | None:
         return "prompt"
     if judged == "asked":
         return None
-    if means_verdict(name) and value is not False:
+    if is_verdict(name, value, judged):
         return "verdict"
     one_more = judged != "comparison" or _words(name)[:1] in (("chosen",), ("rejected",))
     return "answer" if one_more and means_answer(name) and has_content else None
@@ -167,7 +240,7 @@ def _refusal(meaning: str, names: list[str], row: Row) -> UnreadField:
                        f"it unread on purpose: --ignore {ignored}.")
 
 
-def _holds_something(value: Any) -> bool:
+def holds_something(value: Any) -> bool:
     return not (value is None or value == "" or value == [] or value == {})
 
 

@@ -7,13 +7,15 @@ turned round (arXiv 2204.05862); a copy that kept the original question must be 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-from harken.core.formats import HUMAN_TURN
+from harken.core.formats import HUMAN_TURN, is_dialogue
 from harken.core.records import Choice, JudgmentKind, Message
 from harken.store.shapes.dialogue import answer_of, chatml, json_messages, messages, refuse_formats, shared
-from harken.store.shapes.fields import Row, UnreadField, means_verdict
+from harken.store.shapes.fields import Row, UnreadField, about_row, means_verdict
 from harken.store.shapes.parts import (
     Turns,
     answer,
@@ -27,15 +29,19 @@ from harken.store.shapes.parts import (
 )
 
 PAIRS = (("chosen", "rejected"), ("chosen_response", "rejected_response"), ("chosen_answer", "rejected_answer"),
+         ("response_chosen", "response_rejected"), ("answer_chosen", "answer_rejected"),
          ("preferred_output", "non_preferred_output"), ("response_j", "response_k"))
 """The better answer's field and the other's. `response_j` is the better one in lvwerra/stack-exchange-paired."""
+OF_PAIRS = frozenset(name for pair in PAIRS for name in pair)
 BESIDE = ("answer", "response", "completion", "output", "text", "summary")
 A_AND_B = tuple((f"{word}{mark}{one}", f"{word}{mark}{other}") for word in BESIDE for mark in ("_", "")
                 for one, other in (("a", "b"), ("A", "B"), ("0", "1"), ("1", "2")))
 """Two answers by letter or number: `completion_a` and `completion_b`, `response_0` and `response_1`, `output_1`, `output_2`."""
 VERDICTS = ("preference", "winner", "preferred", "better", "choice", "verdict", "label", "better_response", "better_response_id",
-            "preferred_response", "preferred_answer", "best")
+            "preferred_response", "preferred_answer", "best", "chosen")
 """Where the verdict on a and b stands, the first of these that a row has."""
+SIGNS = re.compile(r"\[*([AB])\s*(<<?|>>?|=)\s*([AB])\]*")
+"""`A>B`, `[[B>>A]]`, `A=B`: JudgeBench, Arena-Hard."""
 SCORES = frozenset(f"{a}{mark}{b}" for what in ("score", "rating", "reward", "grade") for mark in ("_", "-")
                    for a, b in ((what, "chosen"), ("chosen", what)))
 TIES = frozenset(("tie", "tied", "tie (bothbad)", "bothbad", "both_bad", "both bad", "both", "equal", "draw", "same", "neither",
@@ -88,6 +94,8 @@ def chosen_rejected(row: Row) -> list[Choice]:
     given = row.get("prompt", row.get("query"))
     values = [_value(row.take(name), name) for name in names]
     if all(isinstance(v, str) for v in values):
+        if asked is None:
+            _no_other_prompt(row)
         asked, options = _texts(asked, given, [str(v) for v in values])
     elif not any(isinstance(v, str) for v in values):
         asked, options = _dialogues(asked, [v for v in values if not isinstance(v, str)], names)
@@ -99,6 +107,8 @@ def chosen_rejected(row: Row) -> list[Choice]:
 def _value(value: object, name: str) -> str | Turns:
     """Text, or messages where the value is messages, a message, JSON text of messages, or ChatML."""
     if isinstance(value, str):
+        if not is_dialogue(value):
+            return value
         return json_messages(value, name) or chatml(value) or value
     if not isinstance(value, (list, Mapping)):
         raise ValueError(f'"{name}" must be a string or messages, found {type(value).__name__}')
@@ -130,16 +140,44 @@ def _dialogues(asked: Turns | None, both: list[Turns], names: Sequence[str]) -> 
     return asked, [answer_of(d, name) for d, name in zip(both, names)]
 
 
+def _no_other_prompt(row: Row) -> None:
+    """What two texts begin with is taken for the prompt only where no other field may hold it."""
+    others = sorted(n for n in row.keys() - row.used if isinstance(row[n], (str, list, Mapping)) and row[n] and not about_row(n)
+                    and n.lower() not in SCORES)
+    if others:
+        raise UnreadField(f'there is no "prompt", and {", ".join(map(repr, others[:4]))} may hold it'.replace("'", '"'),
+                          f"Name it: --field prompt={others[0]}. Where the prompt is what both answers begin with: "
+                          f"--ignore {','.join(others)}.")
+
+
+def one_of_two(row: Row) -> bool:
+    """Whether `chosen` names an answer that stands in another field: `response_a`, `response_b`, `"chosen": "b"`."""
+    return "rejected" not in row and "chosen" in row and any(a in row and b in row for a, b in A_AND_B)
+
+
 def _note_scores(row: Row) -> None:
     """Scores of both answers do not change who won; where they say the opposite, that is noted."""
-    for one in [name for name in row if name.lower() in SCORES]:
-        other = one.replace("chosen", "rejected")
+    for one, other in _score_fields(tuple(row)):
+        if one.lower() not in SCORES and not (_is_number(row.get(one)) and _is_number(row.get(other))):
+            continue
         row.aside |= {one, other}
         if other not in row:
             continue
         good, bad = number(row[one]), number(row[other])
         if isinstance(good, (int, float)) and isinstance(bad, (int, float)) and good <= bad:
             row.notes.append(f"{other} is higher than {one}" if good < bad else f"{other} equals {one}")
+
+
+@lru_cache(1024)
+def _score_fields(names: tuple[str, ...]) -> list[tuple[str, str]]:
+    """The fields of a row that score the chosen answer, each with its partner."""
+    pairs = [(n, n.replace("chosen", "rejected")) for n in names if "chosen" in n]
+    return [(one, other) for one, other in pairs
+            if one.lower() in SCORES or (means_verdict(one) and other in names and one not in OF_PAIRS)]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(number(value), (int, float)) and not isinstance(value, bool)
 
 
 def openai_preference(row: Row) -> list[Choice]:
@@ -184,11 +222,17 @@ def a_and_b(row: Row) -> list[Choice]:
 def _ranks(verdict: Any, field: str, names: Sequence[str]) -> tuple[int, int]:
     """A verdict that names an answer by its field, its letter or number, or `model_a`; or a tie."""
     word = str(number(verdict)).strip()
+    signs = SIGNS.fullmatch(word)
+    if signs and {signs[1], signs[3]} == {"A", "B"} and [n[-1].upper() for n in names] == ["A", "B"]:
+        first = signs[1] if ">" in signs[2] else signs[3]
+        return (1, 1) if signs[2] == "=" else (1, 2) if first == "A" else (2, 1)
     marks = [name[-1] for name in names]
     for place, (name, mark) in enumerate(zip(names, marks)):
         if word == name or word.lower() in {mark.lower(), f"model_{mark}".lower(), f"response_{mark}".lower(),
                                             f"answer_{mark}".lower(), f"completion_{mark}".lower()}:
             return ((1, 2), (2, 1))[place]
+    if marks == ["1", "2"] and field == "preference" and isinstance(share := number(verdict), float) and 1 < share < 2:
+        return (1, 1) if share == 1.5 else (1, 2) if share < 1.5 else (2, 1)  # AlpacaEval: 1 + the chance of the second
     if word.lower() in TIES or (word == "1.5" and marks == ["1", "2"]):
         return (1, 1)
     raise ValueError(f'"{field}" {word[:40]!r} names neither "{names[0]}", "{names[1]}" nor a tie')

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from harken.core.formats import HUMAN_TURN
@@ -30,7 +30,9 @@ from harken.store.shapes.dialogue import (
 )
 from harken.store.shapes.fields import ASKERS, LABELER_NAMES, SYSTEM_NAMES, Row
 
-CONVERSATIONS = ("messages", "conversations", "conversation")
+CONVERSATIONS = ("messages", "conversations", "conversation", "contents")
+CARRIED = frozenset(("tools", "use_case", "split", "tags", "meta", "kind"))
+PEOPLE = frozenset((*LABELER_NAMES, "group"))
 Turns = tuple[Message, ...]
 
 
@@ -81,15 +83,30 @@ def prompt(row: Row, asked: Sequence[Message]) -> Prompt:
         asked = history_turns(history) + asked
     system = row.first(*SYSTEM_NAMES)
     if system:
-        text = string(row, system)
+        text = _system_text(row.take(system), system)
         if text.strip():
             asked = with_system(asked, text)
     return Prompt.checked(asked, _carried(row))
 
 
+def _system_text(value: object, name: str) -> str:
+    """A system prompt: text, blocks of text (Bedrock) or an object with `parts` (Google)."""
+    if isinstance(value, str) and value.lstrip()[:2] in ('[{', '{"'):
+        value = parsed(value)
+    if isinstance(value, str):
+        return value
+    if not value:
+        return ""
+    parts = value.get("parts", value.get("content")) if isinstance(value, Mapping) else value
+    (message,) = messages({"role": "system", "content": parts}, name)
+    return message.content
+
+
 def _carried(row: Row) -> dict[str, Any]:
     """The fields a prompt keeps; one of another type than Harken's stays unread."""
     fields: dict[str, Any] = {}
+    if CARRIED.isdisjoint(row):
+        return fields
     tools = parsed(row.take("tools"))
     if tools:
         fields["tools"] = tools
@@ -112,6 +129,8 @@ def _carried(row: Row) -> dict[str, Any]:
 
 def who(row: Row, *, judged: bool = True) -> tuple[str | None, dict[str, str]]:
     """Labeler and group. A number is a name too; a name from another column (`worker`, `annotator_id`) is the labeler's."""
+    if PEOPLE.isdisjoint(row):
+        return None, {}
     name = row.first(*(LABELER_NAMES if judged else LABELER_NAMES[:-len(ASKERS)]))
     labeler = row.take(name) if name else None
     if isinstance(labeler, float) and labeler.is_integer():

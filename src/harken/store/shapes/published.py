@@ -20,7 +20,7 @@ def oasst_flat(row: Row) -> list[Choice]:
 
 def oasst_tree(row: Row) -> list[Choice]:
     """OpenAssistant tree: each user node with two or more ranked replies is a comparison (rank 0 is best)."""
-    root = row.take("prompt") if "replies" not in row else row
+    root = parsed(row.take("prompt")) if "replies" not in row else row
     row.used |= row.keys()
     if not isinstance(root, Mapping):
         raise ValueError('a tree needs a "prompt" object with "replies"')
@@ -124,9 +124,21 @@ def arena(row: Row) -> list[Choice]:
         raise ValueError(f'"winner" {str(winner)[:40]!r} is none of model_a, model_b, tie, tie (bothbad)')
     if "bad" in str(winner):
         row.notes.append("both were called bad: kept as a tie")
-    row.aside |= {"conv_metadata", "category_tag"} & row.keys()
+    row.aside |= {"conv_metadata", "category_tag", "toxic_chat_tag", "openai_moderation", "full_conversation",
+                  "evaluation_session_id", "evaluation_order"} & row.keys()
+    turn = number(row.take("turn"))
+    if isinstance(turn, int) and turn >= 1:  # MT-bench: both turns stand there, and one was judged
+        both = [_until(d, turn) for d in both]
     cut = min(shared(*both), *(len(d) - 1 for d in both))
+    if any(len(d) > cut + 1 for d in both):
+        raise ValueError("the two conversations differ before their last answer: several turns cannot be compared at once")
     return [choice(row, both[0][:cut], [answer_of(d[cut:], f"conversation_{k}") for d, k in zip(both, "ab")], ranks)]
+
+
+def _until(dialogue: Turns, turn: int) -> Turns:
+    """A dialogue up to its `turn`-th question and the answer to it."""
+    asked = [i for i, m in enumerate(dialogue) if m.role == "user"]
+    return dialogue[:asked[turn]] if turn < len(asked) else dialogue
 
 
 def kaggle(row: Row) -> list[Choice]:
@@ -174,6 +186,7 @@ def _signed(row: Row, asked: Sequence[Message], field: str, names: Sequence[str]
 def nectar(row: Row) -> list[Choice]:
     """Nectar: `answers` with a `rank` each, 1 the best."""
     given = parsed(row.take("answers"))
+    row.aside.add("good_natured")
     ranks = [number(a.get("rank")) for a in given]
     if not all(type(r) is int and r >= 1 for r in ranks):
         raise ValueError('every answer needs a whole "rank", 1 the best')
@@ -194,7 +207,53 @@ def scored(row: Row) -> list[Choice]:
     if asked is None:
         raise ValueError('"instruction" is missing')
     row.notes.append("ranked by overall_score; the scores by aspect are not read")
+    if any(c.get("custom_system_prompt") for c in given):
+        row.notes.append("each answer was written under a system prompt of its own, which is not read")
     return [choice(row, asked, [_answer(c) for c in given], dense(scores))]
+
+
+def voted(row: Row) -> list[Choice]:
+    """Stack Exchange preferences: `answers` with a `pm_score` each (from the votes), the higher is better, equal ones tie."""
+    given = parsed(row.take("answers"))
+    scores = [number(a.get("pm_score")) for a in given]
+    if not all(isinstance(s, (int, float)) and not isinstance(s, bool) for s in scores):
+        raise ValueError('every answer needs a "pm_score", a number')
+    return [choice(row, prompt_turns(string(row, "question"), "question"), [_answer(a) for a in given], dense(scores))]
+
+
+def google(row: Row) -> list[Choice]:
+    """Vertex AI's preferences: `contents` and two or more `completions` with a `score` each, the higher is better."""
+    given = parsed(row.take("completions"))
+    scores = [number(c.get("score")) for c in given]
+    if not all(isinstance(s, (int, float)) and not isinstance(s, bool) for s in scores):
+        raise ValueError('every completion needs a "score", a number')
+    asked = question(row)
+    assert asked is not None
+    return [choice(row, asked, [answer_of(messages(c.get("completion"), "completions"), "completions") for c in given],
+                   dense(scores))]
+
+
+def prism(row: Row) -> list[Choice]:
+    """PRISM's conversations: at each turn several answers with a `score` from 1 to 100; the one `if_chosen` goes on."""
+    history = parsed(row.take("conversation_history"))
+    row.aside |= {n for n in row if n.endswith("attributes") or n in ("open_feedback", "opening_prompt")}
+    choices: list[Choice] = []
+    asked: Turns = ()
+    for turn in sorted({m["turn"] for m in history}):
+        now = [m for m in history if m["turn"] == turn]
+        (said,), answers = messages([m for m in now if m["role"] == "user"], "conversation_history"), \
+            [m for m in now if m["role"] != "user"]
+        scores = [number(m.get("score")) for m in answers]
+        if not all(isinstance(s, (int, float)) and not isinstance(s, bool) for s in scores):
+            raise ValueError(f"an answer of turn {turn} has no score")
+        asked = (*asked, said)
+        if len(answers) > 1:
+            choices.append(choice(row, asked, [string(Row(m), "content") for m in answers], dense(scores)))
+        best = [m for m in answers if m.get("if_chosen") in (True, 1)]
+        if len(best) != 1:
+            raise ValueError(f"turn {turn} has {len(best)} answers that were chosen, not one")
+        asked = (*asked, Message("assistant", string(Row(best[0]), "content")))
+    return choices
 
 
 def _answer(given: Mapping[str, Any]) -> str:
