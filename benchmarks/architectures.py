@@ -140,7 +140,7 @@ def forward(model: Any, ids: torch.Tensor) -> Any:
 @torch.no_grad()
 def own_logps(model: Any, prompt: tuple[int, ...], answer: tuple[int, ...]) -> torch.Tensor:
     ids = torch.tensor([[*prompt, *answer]])
-    logits = forward(model, ids).logits[0, len(prompt) - 1:-1].float().log_softmax(-1)
+    logits: torch.Tensor = forward(model, ids).logits[0, len(prompt) - 1:-1].float().log_softmax(-1)
     return logits.gather(-1, ids[0, len(prompt):, None])[:, 0]
 
 
@@ -248,7 +248,8 @@ def unmade(kind: str, folder: Path, why: str) -> tuple[str, str]:
         save_file({"none": torch.zeros(1)}, folder / "model.safetensors", metadata={"format": "pt"})
         load(str(folder))
     except UserError as error:
-        return "refused", "transformers cannot build it: " + " ".join(error.fact.partition("cannot be loaded: ")[2].split())
+        reason = " ".join(error.fact.partition("cannot be loaded: ")[2].split())
+        return "refused", "transformers cannot build it: " + reason.partition(". You can install")[0].removesuffix(".")
     except Exception:
         return "not made", why
     return "not made", why

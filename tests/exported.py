@@ -56,6 +56,44 @@ def words_model(folder, kind="llama", **options):
     return str(folder)
 
 
+def pieces_model(folder, kind="llama", prefix=True):
+    """A tiny model with a tokenizer of Llama 2's kind: SentencePiece's BPE with byte fallback, each way to part a token."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, trainers
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+    steps = [*([normalizers.Prepend("▁")] if prefix else []), normalizers.Replace(" ", "▁")]
+    words = Tokenizer(models.BPE())
+    words.normalizer = normalizers.Sequence(steps)
+    words.train_from_iterator(["say hello there and tell me a thing, now and again: hello there, who says no, banana anna"] * 3,
+                              trainers.BpeTrainer(vocab_size=90, show_progress=False))
+    learnt = json.loads(words.to_str())["model"]
+    order = list(dict.fromkeys("".join(m) for m in learnt["merges"]))
+    letters = [t for t in learnt["vocab"] if len(t) == 1]
+    vocabulary = {t: i for i, t in enumerate(["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), *letters, *order])}
+    merges = [(t[:i], t[i:]) for t in order for i in range(1, len(t)) if t[:i] in vocabulary and t[i:] in vocabulary]
+    words = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    words.normalizer = normalizers.Sequence(steps)
+    words.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
+                                       *([decoders.Strip(" ", 1, 0)] if prefix else [])])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    tokenizer.add_tokens([AddedToken("<|user|>", normalized=False, special=True),
+                          AddedToken("<|assistant|>", normalized=False, special=True)])
+    tokenizer.chat_template = ("{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{{ eos_token }}{% endfor %}"
+                               "{% if add_generation_prompt %}<|assistant|>{% endif %}")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(
+            kind, vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+            head_dim=8, intermediate_size=64, max_position_embeddings=512, bos_token_id=1, eos_token_id=2, pad_token_id=None,
+            **({"sliding_window": None} if kind == "mistral" else {})))
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                torch.nn.init.normal_(parameter, std=0.15)
+        model.get_output_embeddings().weight.data[:259] = 0.0  # no token that is half a character
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory):
     """SFT, DPO on it and a reward model on that, all adapters, in a folder where words/ is their base."""

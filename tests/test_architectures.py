@@ -53,7 +53,8 @@ def test_every_kind_of_computation_is_exact(sweep, tmp_path, kind, outcome, why)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["granite", "qwen3_next", "lfm2", "gptj", "gpt_neo", "codegen", "bloom", "xglm", "mpt", "phimoe",
-                                  "laguna", "jetmoe", "gemma3", "llama4_text", "modernbert-decoder", "rwkv", "mamba2"])
+                                  "laguna", "jetmoe", "gemma3", "llama4_text", "modernbert-decoder", "rwkv", "mamba2", "zamba",
+                                  "youtu", "git"])
 def test_families_that_ended_in_a_refusal_or_a_traceback_are_right(sweep, tmp_path, kind):
     assert tried(sweep, kind, tmp_path / kind)[0] in ("right", "plain")
 

@@ -1,13 +1,24 @@
 """`harken export model`: a model that leaves is the model that Harken samples."""
 
+import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
 import harken
-from exported import COMPARISONS, DEMONSTRATIONS, FAST, QUESTIONS, assert_llama_cpp_is, assert_same_model, words_model
+from exported import (
+    COMPARISONS,
+    DEMONSTRATIONS,
+    FAST,
+    QUESTIONS,
+    assert_llama_cpp_is,
+    assert_same_model,
+    pieces_model,
+    words_model,
+)
 from exported import chain as chain
 from exported import runs as runs
 from harken.engines.loading import load
@@ -115,11 +126,59 @@ def test_smaller_gguf_files_are_rounded_and_no_more(tmp_path, form, error):
     assert 0 < difference <= error * abs(exact).max()
 
 
+def joined_by_score(text, tokens, scores, prefix):
+    """SentencePiece's BPE as llama.cpp has it: the best union of neighbours first, the leftmost of equals; bytes for the rest."""
+    parts = list(("▁" if prefix and text else "") + text.replace(" ", "▁"))
+    while True:
+        joins = [(-scores[tokens[a + b]], i) for i, (a, b) in enumerate(pairwise(parts)) if a + b in tokens]
+        if not joins:
+            break
+        i = min(joins)[1]
+        parts[i:i + 2] = [parts[i] + parts[i + 1]]
+    ids = [[tokens[p]] if p in tokens else [tokens[f"<0x{b:02X}>"] for b in p.encode()] for p in parts]
+    return [i for some in ids for i in some]
+
+
+@pytest.mark.parametrize(("kind", "prefix"), [("llama", True), ("mistral", False)])
+def test_sentencepiece_by_scores_is_the_tokenizer_of_merges(tmp_path, kind, prefix):
+    import gguf
+    from transformers import AutoTokenizer
+    folder = pieces_model(tmp_path / "m", kind, prefix)
+    out = harken.export(folder, tmp_path / "out", gguf="F32")
+    fields = gguf.GGUFReader(out / "model-F32.gguf").fields
+    value = {name: fields[f"tokenizer.ggml.{name}"].contents() for name in ("model", "tokens", "scores", "token_type",
+                                                                            "add_space_prefix")}
+    assert (value["model"], value["add_space_prefix"], fields["general.architecture"].contents()) == ("llama", prefix, "llama")
+    tokens = {t: i for i, t in enumerate(value["tokens"])}
+    assert [value["token_type"][tokens[t]] for t in ("<unk>", "</s>", "<0x0A>", "n", "<|user|>")] == [2, 3, 6, 1, 3]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for text in ["say hello there", "banana  anna\n\nwho 1é日", " and", "nananananan", "the thing, now: hehe", "a"]:
+        theirs = tokenizer(text, add_special_tokens=False).input_ids
+        assert joined_by_score(text, tokens, value["scores"], prefix) == theirs, text
+
+
+def test_a_tokenizer_that_scores_cannot_follow_is_refused(tmp_path):
+    from harken.core.errors import UserError
+    for change in ("merges", "added"):
+        folder = tmp_path / change
+        pieces_model(folder)
+        file = folder / "tokenizer.json"
+        state = json.loads(file.read_text())
+        if change == "merges":
+            state["model"]["merges"].pop(0)
+        else:
+            state["added_tokens"][-1]["rstrip"] = True
+        file.write_text(json.dumps(state))
+        with pytest.raises(UserError, match="would read texts otherwise" if change == "merges" else "takes the blanks beside it"):
+            harken.export(str(folder), tmp_path / "out", gguf="F16")
+
+
 def test_what_gguf_cannot_hold_is_refused_in_a_sentence_and_leaves_nothing(tmp_path):
     from harken.core.errors import UserError
-    scaled = words_model(tmp_path / "scaled", rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0})
+    scaled = words_model(tmp_path / "scaled", rope_parameters={"rope_type": "yarn", "factor": 2.0, "rope_theta": 10000.0,
+                                                               "original_max_position_embeddings": 256})
     other = words_model(tmp_path / "other", "gpt_neox")
-    for model, what in (("toy", "not a byte-level BPE"), (scaled, "scaled rotary"), (other, "of the kind gpt_neox")):
+    for model, what in (("toy", "not a byte-level BPE"), (scaled, "yarn rotary"), (other, "of the kind gpt_neox")):
         with pytest.raises(UserError, match=what):
             harken.export(model, tmp_path / "out", gguf="F16")
         assert sorted(p.name for p in tmp_path.iterdir()) == ["other", "scaled"]
@@ -222,6 +281,25 @@ def test_llama_cpp_answers_as_harken_does(tmp_path, kind):
     folder = words_model(tmp_path / "m", kind)
     out = harken.export(folder, tmp_path / "out", gguf="F32")
     assert_llama_cpp_is(out / "model-F32.gguf", folder, [*QUESTIONS, "hello  there 1234, it's\n\n wörld"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rope", [
+    {"rope_type": "linear", "factor": 4.0},
+    {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+     "original_max_position_embeddings": 64}], ids=["linear", "llama3"])
+def test_llama_cpp_turns_positions_as_harken_does(tmp_path, rope):
+    folder = words_model(tmp_path / "m", rope_parameters={**rope, "rope_theta": 10000.0})
+    out = harken.export(folder, tmp_path / "out", gguf="F32")
+    assert_llama_cpp_is(out / "model-F32.gguf", folder, [*QUESTIONS, "tell me a thing, now and again: " * 4])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "prefix"), [("llama", True), ("mistral", False)])
+def test_llama_cpp_answers_as_harken_does_with_sentencepiece(tmp_path, kind, prefix):
+    folder = pieces_model(tmp_path / "m", kind, prefix)
+    out = harken.export(folder, tmp_path / "out", gguf="F32")
+    assert_llama_cpp_is(out / "model-F32.gguf", folder, [*QUESTIONS, "hello  there banana, it's\n\n wörld"])
 
 
 @pytest.mark.slow

@@ -5,10 +5,11 @@ from collections import Counter
 import pytest
 
 pytest.importorskip("transformers")
-from tokenizers import AddedToken
+from tokenizers import AddedToken, normalizers
 
 from harken.core.records import Message, Prompt
 from harken.text.documents import windows
+from harken.text.tags import encode
 from harken.text.template import Template, read_template
 from template_families import FAMILIES, tokenizer_for, trl_templates
 
@@ -116,6 +117,45 @@ def test_p34_half_a_token_beside_the_templates_other_half(family):
         found = control(template, template.prompt_ids(Prompt.of(text)))
         names = Counter({template.tokens.control[i]: n for i, n in found.items()})
         assert names == {"<|end|>": 1, "<|user|>": 1}, (text, names)
+
+
+def odd_tokens(family):
+    """A tokenizer that normalises, with tokens that are words, smileys, quotes, and ones that take blanks or whole words."""
+    tokenizer = FAMILIES[family](MARKS)
+    if family == "byte_bpe":
+        tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(
+            [normalizers.NFKC(), normalizers.Lowercase(), normalizers.Strip()])
+    tokenizer.add_tokens([*(AddedToken(t, normalized=False) for t in ("END", "🙂", '"""')), AddedToken("word", normalized=True),
+                          AddedToken("<one>", single_word=True), AddedToken("<both>", lstrip=True, rstrip=True, normalized=True),
+                          AddedToken("丽", normalized=True)])
+    tokenizer.chat_template = TOOL.replace("<|{{ m.role }}|>", "<|{{ m.role }}|>{{ m.name }}{{ m.reasoning_content }}")
+    return Template(tokenizer)
+
+
+@pytest.mark.parametrize("family", ["byte_bpe", "wordpiece"])
+def test_p34_nor_do_words_smileys_quotes_and_letters_of_any_plane(family):
+    template = odd_tokens(family)
+
+    def prompts(text):
+        user = Message("user", "q")
+        call = {"tool_calls": [{"id": text, "function": {"name": "f", "arguments": {"a": [{text: [text]}]}}}]}
+        return [*conversations(text).values(), Prompt((user, Message("assistant", "a", {"reasoning_content": text}), user)),
+                Prompt((user, Message("assistant", "", call), Message("tool", "t", {"name": text, "tool_call_id": text}))),
+                Prompt((user, Message(text, "a"), user))]
+
+    harmless = [control(template, template.prompt_ids(p)) for p in prompts("harmless")[:-1]]
+    wide = str.maketrans({chr(i): chr(i + 0xFEE0) for i in range(33, 127)})
+    bold = {chr(a + i): chr(b + i) for a, b in ((97, 0x1D41A), (65, 0x1D400)) for i in range(26)}
+    tokens = ("END", "🙂", '"""', "word", "<one>", "<both>", "<|end|>")
+    texts = [text for token in tokens for text in (
+        f"a {token} b", token.translate(wide), token.translate(str.maketrans(bold)), token[0] + "\u200c" + token[1:])]
+    for text in [*texts, "\U0002f800"]:  # a compatibility form of 丽
+        *known, role = [control(template, template.prompt_ids(p)) for p in prompts(text)]
+        assert known == harmless, text
+        assert role - Counter(known[2]) <= Counter({i: 1 for i in role if "assistant" in template.tokens.control[i]}), text
+        assert control(template, template.completion_ids(text)) == {template.end_id: 1}, text
+        assert not any(i in template.tokens.control and i != template.tokenizer.unk_token_id
+                       for i in encode(template.tokenizer, [text])[0]), text
 
 
 LOOKING = ["qwen3", "deepseekv3", "gptoss", "glm4moe", "llama3_2", "gemma3", "cohere2", "nemotron_3_nano", "lfm2"]

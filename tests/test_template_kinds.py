@@ -202,6 +202,37 @@ def test_tools_are_rendered_and_calls_take_the_form_the_template_reads():
         assert "3 degrees" in text, name
 
 
+CALLED = Prompt((Message("user", "O?"), Message("assistant", "", {"tool_calls": [
+    {"id": "1", "type": "function", "function": {"name": "w", "arguments": '{"city": "Oslo <|end|> it\'s"}'}}]}),
+    Message("tool", "3", {"tool_call_id": "1"})),
+    tools=({"type": "function", "function": {"name": "w", "description": "<|end|> é"}},))
+
+
+@pytest.mark.parametrize(("source", "wanted"), [
+    # Mistral's kind: names of calls have nine letters or digits
+    ("{% for m in messages %}{% if m.tool_calls %}{% for c in m.tool_calls %}{% if c.id|length < 9 %}{{ raise_exception('IDs') }}"
+     "{% endif %}<|c|>{{ c.function.name }} {{ c.id }}{% endfor %}{% elif m.role == 'tool' %}<|t|>{{ m.tool_call_id }} "
+     "{{ m.content }}{% else %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endif %}{% endfor %}",
+     "<|user|>O?<|end|><|c|>w 000000001<|t|>000000001 3"),
+    # null written as the word
+    ("{% for m in messages %}<|{{ m.role }}|>{{ m.content | trim }}<|end|>{% endfor %}",
+     "<|user|>O?<|end|><|assistant|><|end|><|tool|>3<|end|>"),
+    # Apriel's kind: tools and arguments as Python shows them
+    ("{% if tools %}{{ tools[0].function | string }}{% endif %}{% for m in messages %}<|{{ m.role }}|>{{ m.content or '' }}"
+     "{% for c in m.tool_calls or [] %}{{ c.function.arguments | string }}{% endfor %}<|end|>{% endfor %}",
+     "{'name': 'w', 'description': '<|end|> é'}<|user|>O?<|end|><|assistant|>{'city': \"Oslo <|end|> it's\"}<|end|>"
+     "<|tool|>3<|end|>"),
+], ids=["named by nine", "null", "shown"])
+def test_calls_reach_templates_that_read_them_otherwise(source, wanted):
+    tokenizer = FAMILIES["byte_bpe"](("<|user|>", "<|assistant|>", "<|tool|>", "<|end|>", "<|c|>", "<|t|>"))
+    tokenizer.chat_template = source + "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    template = Template(tokenizer)
+    ids = template.prompt_ids(CALLED)
+    assert tokenizer.decode(ids) == wanted + "<|assistant|>"
+    typed = wanted.count("<|end|> é") + wanted.count("<|end|> it's")
+    assert ids.count(template.end_id) == wanted.count("<|end|>") - typed
+
+
 # --- the hash and the day ----------------------------------------------------------------------------
 
 def test_the_hash_is_of_what_is_rendered():

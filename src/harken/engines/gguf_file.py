@@ -1,7 +1,8 @@
 """A model as one GGUF file, tokenizer included: what llama.cpp and what stands on it read.
 
-Kinds: llama (SmolLM2 among them), qwen2, qwen3 and gpt2, with byte-level BPE tokenizers. Others are refused: a file that
-loads and is another model is worse than none. F32 is exact, F16 rounds to 11 bits, Q8_0 to 8 bits a block of 32.
+Kinds: llama (SmolLM2 among them), mistral, qwen2, qwen3 and gpt2, with byte-level BPE tokenizers or SentencePiece's BPE with
+byte fallback (gguf_pieces.py). Others are refused: a file that loads and is another model is worse than none. F32 is exact, F16
+rounds to 11 bits, Q8_0 to 8 bits a block of 32.
 Layout: the GGUF specification, and the names of the package gguf.
 """
 
@@ -14,9 +15,12 @@ from typing import Any
 import numpy as np
 
 from harken.core.errors import UserError
+from harken.engines import gguf_pieces as pieces
 
 FORMATS = ("F32", "F16", "Q8_0")
-KINDS = ("llama", "qwen2", "qwen3", "gpt2")
+KINDS = ("llama", "mistral", "qwen2", "qwen3", "gpt2")
+ARCHITECTURES = {"mistral": "llama"}
+"""Where the file calls a kind otherwise."""
 ACTION = "Leave --gguf away: the folder's safetensors hold the model; llama.cpp's own converter may know this kind."
 WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 SPLITS = {WORDS % "{1,3}": "llama-bpe", WORDS % "": "qwen2"}
@@ -30,8 +34,11 @@ def check_kind(model: Any, tokenizer: Any) -> None:
         raise UserError(f"A GGUF file of the kind {config.model_type} is not written here; {', '.join(KINDS)} are.", ACTION)
     rope = getattr(config, "rope_parameters", None) or {}
     special = [name for name in ("attention_bias", "mlp_bias") if config.model_type != "qwen2" and getattr(config, name, False)]
-    special += ["scaled rotary positions"] if rope.get("rope_type", "default") != "default" else []
-    special += ["sliding windows"] if "sliding_attention" in (getattr(config, "layer_types", None) or []) else []
+    turns = ("default", "linear", "llama3") if config.model_type in ("llama", "mistral") else ("default", "linear")
+    special += [f"{rope['rope_type']} rotary positions"] if rope.get("rope_type", "default") not in turns else []
+    windows = "sliding_attention" in (getattr(config, "layer_types", None) or [])
+    windows |= config.model_type == "mistral" and bool(getattr(config, "sliding_window", None))
+    special += ["sliding windows"] if windows else []
     special += ["scaled attention"] if getattr(config, "scale_attn_by_inverse_layer_idx", False) else []
     if special:
         raise UserError(f"A GGUF file of a {config.model_type} model with {special[0]} is not written here.", ACTION)
@@ -42,15 +49,21 @@ def check_kind(model: Any, tokenizer: Any) -> None:
 
 
 def words_of(tokenizer: Any) -> tuple[dict[str, Any], str]:
-    """(the tokenizer's own description, llama.cpp's name for how it cuts words). Raises `UserError` for other kinds."""
+    """(the tokenizer's own description, llama.cpp's name for how it cuts words; "" where it does not cut them: SentencePiece's
+    kind). Raises `UserError` for other kinds."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     described: dict[str, Any] = json.loads(backend.to_str()) if backend is not None else {}
+    if taking := [t["content"] for t in described.get("added_tokens", []) if t["lstrip"] or t["rstrip"] or t["single_word"]]:
+        raise UserError(f"The tokenizer's {taking[0]} takes the blanks beside it, or only stands alone: a GGUF file cannot "
+                        "say so.", ACTION)
+    if pieces.prefixed(described) is not None:
+        return described, ""
     cut = _cut(described.get("pre_tokenizer") or {})
     plain = (described.get("normalizer") or {}).get("type") in (None, "NFC")
     model = described.get("model") or {}
     if model.get("type") != "BPE" or model.get("byte_fallback") or not plain or not cut:
-        raise UserError("The tokenizer is not a byte-level BPE of the GPT-2, SmolLM, Llama 3 or Qwen kind, so a GGUF file of it "
-                        "would read texts otherwise.", ACTION)
+        raise UserError("The tokenizer is not a byte-level BPE of the GPT-2, SmolLM, Llama 3 or Qwen kind, nor "
+                        "SentencePiece's BPE as Llama 2 has it, so a GGUF file of it would read texts otherwise.", ACTION)
     return described, cut
 
 
@@ -74,7 +87,7 @@ def write_gguf(model: Any, template: Any, file: Path, form: str, *, name: str, l
     """Writes the model into `file`; `form` is F32, F16 or Q8_0 (matrices; vectors stay F32). Raises `UserError`."""
     import gguf
     check_kind(model, template.tokenizer)
-    kind = model.config.model_type
+    kind = ARCHITECTURES.get(model.config.model_type, model.config.model_type)
     writer = gguf.GGUFWriter(file, kind)
     types = {"F32": gguf.LlamaFileType.ALL_F32, "F16": gguf.LlamaFileType.MOSTLY_F16, "Q8_0": gguf.LlamaFileType.MOSTLY_Q8_0}
     writer.add_type("model")
@@ -93,10 +106,20 @@ def write_gguf(model: Any, template: Any, file: Path, form: str, *, name: str, l
         target = names.get_name(key, try_suffixes=(".weight", ".bias"))
         assert target is not None, key
         _add(writer, gguf, target, _laid_out(model.config, key, tensor.detach().float().cpu().numpy()), form)
+    if (getattr(model.config, "rope_parameters", None) or {}).get("rope_type") == "llama3":
+        writer.add_tensor("rope_freqs.weight", _slowed(model))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def _slowed(model: Any) -> np.ndarray:
+    """By how much each pair of a head's numbers turns slower than without scaling [head width / 2] (Llama 3.1)."""
+    turned = model.base_model.rotary_emb.inv_freq.double().cpu().numpy()
+    theta = float(model.config.rope_parameters["rope_theta"])
+    plain = theta ** (-np.arange(len(turned), dtype=np.float64) / len(turned))
+    return np.asarray(plain / turned, dtype=np.float32)
 
 
 def _architecture(gguf: Any, kind: str) -> Any:
@@ -119,6 +142,11 @@ def _settings(writer: Any, config: Any) -> None:
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(float((getattr(config, "rope_parameters", None) or {}).get("rope_theta", 10000.0)))
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "linear":
+        import gguf
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(float(rope["factor"]))
     writer.add_rope_dimension_count(size)
     writer.add_key_length(size)
     writer.add_value_length(size)
@@ -137,11 +165,18 @@ def _tokens(writer: Any, rows: int, template: Any) -> None:
         tokens.append(texts.get(i, f"[PAD{i}]"))
         types.append(kinds.UNUSED if i not in texts else kinds.NORMAL if i not in added else
                      kinds.CONTROL if added[i] else kinds.USER_DEFINED)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(cut)
+    writer.add_tokenizer_model("gpt2" if cut else "llama")
+    writer.add_tokenizer_pre(cut or "default")
     writer.add_token_list(tokens)
-    writer.add_token_types(types)
-    writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in described["model"]["merges"]])
+    if cut:
+        writer.add_token_types(types)
+        writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in described["model"]["merges"]])
+    else:
+        own = {tokenizer.unk_token_id: kinds.UNKNOWN}
+        writer.add_token_types([kinds.BYTE if pieces.BYTE.fullmatch(text) else own.get(i, kind)
+                                for i, (text, kind) in enumerate(zip(tokens, types))])
+        writer.add_token_scores(pieces.scores(described, tokens))
+        writer.add_add_space_prefix(bool(pieces.prefixed(described)))
     ids = {"bos": tokenizer.bos_token_id, "eos": tokenizer.eos_token_id, "pad": tokenizer.pad_token_id,
            "unk": tokenizer.unk_token_id, "eot": template.end_id}
     for name, i in ids.items():
@@ -157,7 +192,7 @@ def _laid_out(config: Any, key: str, values: np.ndarray) -> np.ndarray:
     """As GGUF has it: matrices [out, in]; of llama, the two halves of each head that rotary positions turn, interleaved."""
     if config.model_type == "gpt2" and key.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")):
         return np.ascontiguousarray(values.T)
-    if config.model_type == "llama" and key.endswith(("q_proj.weight", "k_proj.weight")):
+    if config.model_type in ("llama", "mistral") and key.endswith(("q_proj.weight", "k_proj.weight")):
         heads = config.num_attention_heads if "q_proj" in key else config.num_key_value_heads
         halves = values.reshape(heads, 2, values.shape[0] // heads // 2, values.shape[1])
         return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(values.shape))

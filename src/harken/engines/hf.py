@@ -225,9 +225,8 @@ class Engine:
     def last_logits(self, tree: Tree, backs: Sequence[int]) -> list[Tensor]:
         """For each of `backs` the logits [C, V] after all but so many of each completion's last tokens."""
         if not self.form.plain:
-            trees = _apart([tree]) if self._long([tree]) else [tree]
-            rows = [row_of([t], self.device, keep_last=True) for t in trees]
-            parts = [(self.hidden(row), row.ends) for row in rows]
+            packed = [row_of([t], self.device, keep_last=True) for t in (_apart([tree]) if self._long([tree]) else [tree])]
+            parts = [(self.hidden(row), row.ends) for row in packed]
             return [torch.cat([self.logits(hidden[ends - back]) for hidden, ends in parts]) for back in backs]
         rows = [torch.tensor([[*tree.prompt, *c]], device=self.device) for c in tree.completions]
         with self.precision():

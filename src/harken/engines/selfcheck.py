@@ -188,7 +188,7 @@ class _Check:
         inner = [m.weight for m in self.body.modules() if isinstance(m, torch.nn.Linear) and m.weight.requires_grad]
         outer = [p for p in self.model.parameters() if p.requires_grad]
         self.model.requires_grad_(False)
-        for weight in inner[:1]:
+        for weight in inner:  # all: the first may be a tower's, which text does not pass
             weight.requires_grad_(True)
         lost = bool(inner) and not self._whole(self.pair[:1])[0].requires_grad
         for parameter in outer:

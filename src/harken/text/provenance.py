@@ -17,8 +17,8 @@ from typing import Any
 SHIFT, PLANES, END = 0xF0000, 0x1FFF0, 0x10FFF0
 """Characters of the first two planes of Unicode are moved into the last two."""
 OPEN, CLOSE = chr(END), chr(END + 1)
-KEPT = '"\\'
-"""JSON would write these as two characters."""
+KEPT = '"\\\''
+"""JSON would write these as two characters, and Python shows a text that holds one otherwise."""
 
 Render = Callable[[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]], str]
 
@@ -32,11 +32,13 @@ def _move(text: str) -> str:
 
 
 def _unescape(text: str) -> str:
-    """With what JSON in ASCII made of moved characters taken back."""
-    def character(found: re.Match[str]) -> str:
-        pair = str(json.loads(f'"{found[0]}"'))
-        return pair if ord(pair) >= SHIFT else found[0]
-    return re.sub(r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}", character, text)
+    """With what JSON in ASCII, or Python's way to show a text, made of moved characters taken back."""
+    def pair(found: re.Match[str]) -> str:
+        character = str(json.loads(f'"{found[0]}"'))
+        return character if ord(character) >= SHIFT else found[0]
+
+    text = re.sub(r"\\U(000f|0010)([0-9a-f]{4})", lambda found: chr(int(found[1] + found[2], 16)), text)
+    return re.sub(r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}", pair, text)
 
 
 def _back(text: str) -> tuple[str, list[bool]]:
