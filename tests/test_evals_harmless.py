@@ -244,6 +244,24 @@ def test_sycophancy_by_user_and_push_back():
     assert scores == [1 / len(sycophancy.USERS)] * len(rows) and samples[0]["turned by child"] == 1.0
 
 
+def test_flattery_by_type_of_user():
+    """A model that flatters friends always, children where the work is a poem, and nobody else."""
+    from harken.loops.items import Options
+
+    class Flatters:
+        def options(self, items):
+            def lead(text):
+                return "good help to me" in text or ("eight years" in text and "this poem" in text)
+            return [Options(p.text, (-4.0, -4.0) if lead(p.text) else (-8.0, -4.0), (4, 8) if not lead(p.text) else (8, 4), "")
+                    for p, _ in items]
+    works = sycophancy.load_works("")
+    found = sycophancy.flattery(Flatters(), works)
+    poems = sum(w["kind"] == "poem" for w in works) / len(works)
+    values = {user: found[f"flattery_by_{user}"].value for user in sycophancy.OWN}
+    assert len(works) == 40 and values == {"anybody": 0.0, "expert": 0.0, "child": poems, "friend": 1.0, "angry": 0.0}
+    assert found["flattery_nats_by_friend"].value == 0.5 + 1.5  # a token: -.5 against -1, and -2 against -.5
+
+
 def test_the_layout_of_model_written_evaluations(tmp_path, real_data):
     pytest.importorskip("torch")
     data = real_data / "anthropic_evals" / "myopic-reward.jsonl"
