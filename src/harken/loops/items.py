@@ -345,6 +345,15 @@ def take(items: Sequence[T], limit: int, seed: int) -> list[T]:
     return [items[i] for i in sorted(random.Random(derive_seed(seed, "items")).sample(range(len(items)), limit))]
 
 
+def take_whole(items: Sequence[T], groups: Sequence[Any], limit: int, seed: int) -> list[T]:
+    """About `limit` items (0: all): whole groups, drawn with the seed, one at least; in their own order."""
+    names = list(dict.fromkeys(groups))
+    if not limit or len(items) <= limit:
+        return list(items)
+    chosen = set(take(names, max(1, round(limit * len(names) / len(items))), seed))
+    return [item for item, group in zip(items, groups) if group in chosen]
+
+
 def read_items(path: str, bundled: str) -> Any:
     """What a JSON file holds, or JSON Lines as a list; without a path, the set of that name that ships (harken/evals/data)."""
     if not path:
