@@ -12,7 +12,7 @@ from harken.core.terminal import one_line
 def show_result_line(name: str, value: Any) -> None:
     """A figure, or a group of them, in a line."""
     if isinstance(value, dict) and "value" not in value:
-        parts = [f"{k} {v['value']:.3f}" if isinstance(v, dict) and "value" in v else f"{k} {v:.3f}" if isinstance(v, float)
+        parts = [f"{k} {Estimate.from_json(v)}" if isinstance(v, dict) and "value" in v else f"{k} {v:.3f}" if isinstance(v, float)
                  else f"{k} {v}" for k, v in value.items() if not isinstance(v, list)]
         print(f"  {name}: " + ", ".join(parts))
     elif isinstance(value, dict):
