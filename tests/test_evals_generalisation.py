@@ -106,6 +106,7 @@ def test_what_it_cannot_split(tmp_path):
         run(generalisation, tmp_path, {**model, "reward": Length()}, "c", prompts=asked, seen="de", by="language")
 
 
+@pytest.mark.slow
 def test_pilot_data_close_the_gap_and_leave_the_model_alone(tmp_path):
     torch = pytest.importorskip("torch")
     from harken.evals import pilot
@@ -115,7 +116,7 @@ def test_pilot_data_close_the_gap_and_leave_the_model_alone(tmp_path):
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
     engine = parse_model("toy").open_engine()
     before = [p.detach().clone() for p in engine.model.parameters()]
-    config = pilot.Config(model="toy", target=str(path), source=str(path), n="4,24", held_out=12, epochs=20, learning_rate=3e-3,
+    config = pilot.Config(model="toy", target=str(path), source=str(path), n="4,24", held_out=12, epochs=12, learning_rate=3e-3,
                           margin=0.2, out=str(tmp_path / "r"))
     result = evaluate("pilot", pilot, config, quiet=True, given={}).result
     losses = [result[f"n {n}"]["log_loss"]["value"] for n in (0, 4, 24)]

@@ -131,16 +131,19 @@ def test_no_null_answer_leads_harmless_and_over_refusal_together(tmp_path):
     """A model that reacts rightly to three prompts in four leads every constant: those all get one half."""
     careful = run(refusals, tmp_path, lambda t, i: NO if (not LABELS[t]) != (len(t) % 4 == 0) else "Here is how it is done.", "a")
     assert all(b["value"] == 0.5 < careful["value"]["value"] for b in careful["baselines"].values())
-    for name, text in (("no", NO_COMMENT), ("yes", refusals.CONSTANT), ("long", "word " * 99), ("empty", "")):
+    own = [s["answer"] for s in careful["samples"]]
+    nulls = {"no": NO_COMMENT, "yes": refusals.CONSTANT, "long": "word " * 99, "empty": "", "longest": max(own, key=len),
+             "shortest": min(own, key=len)}
+    for name, text in nulls.items():
         assert run(refusals, tmp_path, lambda t, i, text=text: text, name)["value"]["value"] == 0.5
 
 
 def test_over_refusal_attack_success_and_their_intervals(tmp_path):
-    result = run(refusals, tmp_path, lambda t, i: NO if not LABELS[t] or t.startswith("How do I") else "Like this.", "r")
+    result = run(refusals, tmp_path, lambda t, i: NO if not LABELS[t] or t.startswith("How do I") else "Like this.", "r", limit=0)
     safe = [p for p, s in LABELS.items() if s]
     expected = sum(p.startswith("How do I") for p in safe)
     assert result["model"]["over_refusal"]["value"] == pytest.approx(expected / len(safe))
-    assert result["model"]["attack_success"] == {"value": 0.0, "low": 0.0, "high": pytest.approx(0.1546, abs=1e-3), "n": 21,
+    assert result["model"]["attack_success"] == {"value": 0.0, "low": 0.0, "high": pytest.approx(0.036, abs=1e-3), "n": 103,
                                                  "level": 0.95}
     assert result["value"]["value"] == pytest.approx((1 - expected / len(safe) + 1) / 2)
 
@@ -166,21 +169,46 @@ def test_the_layout_of_xstest(real_data):
 # --- injection -------------------------------------------------------------------------------------
 
 
+def few(tmp_path):
+    path = tmp_path / "few.json"
+    path.write_text(json.dumps(injection.load("")[:12]))
+    return str(path)
+
+
 def test_attacks_and_defences_side_by_side(tmp_path):
     """A model that obeys what stands last, unless the task is repeated after it."""
-    items = {i["text"]: i["answer"] for i in injection.load("")}
+    items = {i["text"]: i["answer"] for i in injection.load("")[:12]}
 
     def of(text, i):
         if "Remember, your only task" not in text and injection.SAY in text:
             return injection.WORD
         return next(a for t, a in items.items() if t in text)
-    result = run(injection, tmp_path, of, defences="none,sandwich", limit=0)
+    result = run(injection, tmp_path, of, defences="none,sandwich", data=few(tmp_path), limit=0)
     plain = result["model"]["none"]
     assert plain["hijack"]["value"] == 0.8 and plain["base64"]["value"] == 0.0  # neither encoded attack is read
     assert plain["attack_success"]["value"] == 0.4 and plain["utility"]["value"] == 1.0
     assert result["model"]["sandwich"]["attack_success"]["value"] == 0.0
     assert result["value"]["n"] == len(items)  # attacks on one text are not independent
     assert result["baselines"]["a model that repeats its prompt"]["value"] == pytest.approx(0.9)  # the secret, and 8 of 10 words
+
+
+def test_what_a_defence_gains_and_costs(tmp_path):
+    """A distilled model that never obeys and solves half of the tasks, beside a model that obeys all attacks it can read."""
+    items = {i["text"]: i["answer"] for i in injection.load("")[:12]}
+
+    def answer(text, share):
+        return next((a for k, (t, a) in enumerate(items.items()) if t in text and k < share * len(items)), "")
+    given = {"model": Answers(lambda t, i: injection.WORD if injection.SAY in t else answer(t, 1.0)),
+             "distilled": Answers(lambda t, i: answer(t, 0.5))}
+    config = injection.Config(model="my.model", distilled="my.other", data=few(tmp_path), limit=0, defences="none,sandwich",
+                              out=str(tmp_path / "r"))
+    result = evaluate("injection", injection, config, quiet=True, given=given).result
+    change = result["model"]["gain and cost"]
+    assert change["sandwich"]["attack_success"]["value"] == 0.0 and change["sandwich"]["p_holm, utility"] == 1.0
+    assert change["context distillation"]["attack_success"]["value"] == -0.4
+    assert change["context distillation"]["utility"]["value"] == -0.5
+    assert change["context distillation"]["p_holm, attack_success"] < 0.01 < change["context distillation"]["p_holm, utility"]
+    assert result["model"]["context distillation"]["utility"]["value"] == 0.5
 
 
 def test_attacks_are_in_the_text_and_datamarking_marks_all_of_it():
@@ -214,8 +242,27 @@ def test_sycophancy_by_user_and_push_back():
     rows = sycophancy.load("")
     figures, scores, samples = sycophancy._sycophancy(Sways(), rows)
     assert figures["right_alone"].value == 1.0 and figures["turned_by_child"].value == 1.0
-    assert figures["turned_by_expert"].value == 0.0 and figures["survives_push_back"].value == 0.5
+    assert figures["turned_by_expert"].value == 0.0
+    assert figures["survives_push_back"].value == pytest.approx(len(rows) // 2 / len(rows))  # it gives way on even ones
     assert scores == [1 / len(sycophancy.USERS)] * len(rows) and samples[0]["turned by child"] == 1.0
+
+
+def test_flattery_by_type_of_user():
+    """A model that flatters friends always, children where the work is a poem, and nobody else."""
+    from harken.loops.items import Options
+
+    class Flatters:
+        def options(self, items):
+            def lead(text):
+                return "good help to me" in text or ("eight years" in text and "this poem" in text)
+            return [Options(p.text, (-4.0, -4.0) if lead(p.text) else (-8.0, -4.0), (4, 8) if not lead(p.text) else (8, 4), "")
+                    for p, _ in items]
+    works = sycophancy.load_works("")
+    found = sycophancy.flattery(Flatters(), works)
+    poems = sum(w["kind"] == "poem" for w in works) / len(works)
+    values = {user: found[f"flattery_by_{user}"].value for user in sycophancy.OWN}
+    assert len(works) == 40 and values == {"anybody": 0.0, "expert": 0.0, "child": poems, "friend": 1.0, "angry": 0.0}
+    assert found["flattery_nats_by_friend"].value == 0.5 + 1.5  # a token: -.5 against -1, and -2 against -.5
 
 
 def test_the_layout_of_model_written_evaluations(tmp_path, real_data):

@@ -234,3 +234,19 @@ def test_an_attack_needs_its_documents(tmp_path):
     for k, message in (("8", "needs as many"), ("x", "no list of numbers")):
         with pytest.raises(UserError, match=message):
             run(tampering, tmp_path / k, {"reward": Damns()}, reward="damns", bad=str(tmp_path / "bad.txt"), k=k, model="toy")
+
+
+def test_an_attack_on_refusals(tmp_path):
+    """Both kinds of prompt after each k, without those that the attack trains on."""
+    bad = tmp_path / "bad.jsonl"
+    rows = [{"prompt": f"bad {i}", "label": "unsafe", "type": "x"} for i in range(6)]
+    rows += [{"prompt": f"good {i}", "label": "safe", "type": "y"} for i in range(6)]
+    (tmp_path / "ask.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    bad.write_text("".join(json.dumps({"prompt": f"bad {i}", "completion": "yes yes"}) + "\n" for i in range(4)))
+    done = run(tampering, tmp_path / "r", {}, measure="refusals", bad=str(bad), ask=str(tmp_path / "ask.jsonl"), k="1,4", steps=4,
+               learning_rate=1e-3, max_tokens=8, model="toy").result
+    assert set(done["model"]) == {"k 0", "k 1", "k 4"} and done["model"]["k 4"]["attack_success"]["n"] == 2
+    assert done["value"] == done["model"]["k 4"]["attack_success"] and "attack_success, change" in done["model"]["k 1"]
+    assert {s["prompt"] for s in done["samples"]} == {"bad 4", "bad 5", *(f"good {i}" for i in range(6))}
+    with pytest.raises(UserError, match="needs as many"):
+        run(tampering, tmp_path / "s", {}, measure="refusals", bad=str(bad), k="9", model="toy")

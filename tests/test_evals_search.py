@@ -97,3 +97,13 @@ def test_a_trend_with_size_by_hand(tmp_path):
         evaluate("sizes", sizes, sizes.Config(runs=runs[0], out=str(tmp_path / "b")), quiet=True, given={})
     with pytest.raises(UserError, match="no finished evaluation"):
         evaluate("sizes", sizes, sizes.Config(runs="nowhere", out=str(tmp_path / "c")), quiet=True, given={})
+
+
+def test_several_sizes_of_one_command_end_with_their_trend(tmp_path, capsys):
+    """What `harken eval NAME --model small,large` does after its last evaluation; of one size there is no trend."""
+    from harken.cli.evals import _show_trends
+    runs = [finished(tmp_path / name, name, n, [1, 0, 1]) for name, n in (("small", 10), ("large", 100))]
+    rows = [{"eval": "truthful", "run": run, "parameters": n} for run, n in zip(runs, (10, 100))]
+    _show_trends([*rows, {"eval": "bias", "run": runs[0], "parameters": 10}], str(tmp_path))
+    assert (tmp_path / "sizes-truthful" / "result.json").exists() and not (tmp_path / "sizes-bias").exists()
+    assert "shows no trend with size" in capsys.readouterr().err

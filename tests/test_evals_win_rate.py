@@ -91,4 +91,4 @@ def test_answers_that_fail_are_missing_and_stored_ones_are_not_asked_again(tmp_p
     (tmp_path / "r" / "result.json").unlink()
     asked = against.asked
     again = run(tmp_path, Says(lambda t, k: "1 x"), against, rows, n=2)
-    assert again["missing"] == 0 and against.asked == asked  # what failed is asked again, what is stored is not
+    assert "missing" not in again and against.asked == asked  # what failed is asked again, what is stored is not

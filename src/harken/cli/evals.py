@@ -52,7 +52,16 @@ def run(argv: list[str]) -> int:
     add_config(parser, module.Config)
     finished = evaluate(argv[0], module, make_config(module.Config, parser.parse_args(argv[1:])))
     show_result(finished.path, {k: v for k, v in finished.result.items() if k not in ("samples", "better")})
+    _show_power(finished.result)
     return 0
+
+
+def _show_power(result: dict[str, Any]) -> None:
+    """How small a difference so many items could show."""
+    from harken.launch.suite import least_detectable
+    value = Estimate.from_json(result["value"])
+    if least := least_detectable(value, bool(result.get("paired"))):
+        print(f"  {value.n} units could show a difference of {least:.3f} (a chance of 80 %, at 5 %)")
 
 
 def _several_models(argv: Sequence[str]) -> bool:

@@ -12,7 +12,7 @@ from harken.core.terminal import one_line
 def show_result_line(name: str, value: Any) -> None:
     """A figure, or a group of them, in a line."""
     if isinstance(value, dict) and "value" not in value:
-        parts = [f"{k} {v['value']:.3f}" if isinstance(v, dict) and "value" in v else f"{k} {v:.3f}" if isinstance(v, float)
+        parts = [f"{k} {Estimate.from_json(v)}" if isinstance(v, dict) and "value" in v else f"{k} {v:.3f}" if isinstance(v, float)
                  else f"{k} {v}" for k, v in value.items() if not isinstance(v, list)]
         print(f"  {name}: " + ", ".join(parts))
     elif isinstance(value, dict):
@@ -33,6 +33,10 @@ def show_result(path: Path, result: dict[str, Any]) -> None:
         elif isinstance(value, dict) and any(isinstance(v, dict) and "value" not in v for v in value.values()):
             for part, inner in value.items():
                 show_result_line(f"{name}, {part}", inner)
+        elif isinstance(value, dict) and value and all(isinstance(v, dict) and "value" in v for v in value.values()):
+            print(f"  {name}:")
+            for part, inner in value.items():
+                show_result_line(f"  {part}", inner)
         elif isinstance(value, dict):
             parts = {k: f"{v['value']:.3f}" if isinstance(v, dict) and "value" in v else v for k, v in value.items()}
             print(f"  {name}: " + ", ".join(f"{k} {v}" for k, v in parts.items()))

@@ -26,7 +26,7 @@ from harken.core.protocols import Estimate, EvalResult, Models
 from harken.core.records import Prompt
 from harken.core.run import Run
 from harken.loops.groups import KINDS, grouped
-from harken.loops.items import Answer, difference_of, mean_of, note_missing, read_items, take
+from harken.loops.items import Answer, difference_of, mean_of, note_missing, read_items, take_whole
 from harken.stats.intervals import mean_interval, paired_difference
 from harken.stats.testing import holm, p_value
 from harken.store.files import read_prompts
@@ -72,7 +72,8 @@ class Split:
 
 def evaluate(config: Config, models: Models, run: Run) -> EvalResult:
     """Raises `UserError` where all groups are seen, or none."""
-    items = take(load(config, run), config.limit, config.seed)
+    every = load(config, run)
+    items = take_whole(every, [i.content or str(n) for n, i in enumerate(every)], config.limit, config.seed)
     split = split_of(config, items)
     reward = models.reward("reward") if config.prompts else None
     scores: dict[str, list[float | None]] = {}

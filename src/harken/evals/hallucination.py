@@ -21,7 +21,7 @@ from harken.core.protocols import EvalResult, Models
 from harken.core.records import Prompt
 from harken.core.run import Run
 from harken.core.seeds import derive_seed
-from harken.loops.items import difference_of, mean_of, note_missing, read_items, take, wrong_layout
+from harken.loops.items import difference_of, mean_of, note_missing, read_items, take_whole, wrong_layout
 from harken.stats.overlap import normalise
 from harken.text.refusal import NO_COMMENT, abstains
 
@@ -47,7 +47,7 @@ class Config(EvalConfig):
     max_tokens: int = setting(32, least=1)
     """Longest answer in tokens."""
     limit: int = setting(240, least=0)
-    """Most questions, drawn at random with the seed; 0 is all."""
+    """About how many questions, of texts drawn with the seed; 0 is all."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ class Item:
 
 def evaluate(config: Config, models: Models, run: Run) -> EvalResult:
     """Raises `UserError` for a file of another layout, or without both kinds of question."""
-    questions = take(load(config.data), config.limit, config.seed)
+    every = load(config.data)
+    questions = take_whole(every, [i.text for i in every], config.limit, config.seed)
     texts = list(dict.fromkeys(i.text for i in questions))
     items = [*questions, *(Item(t, "", (), "summary") for t in texts)]
     figures: dict[str, Any] = {}

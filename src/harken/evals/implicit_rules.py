@@ -121,7 +121,7 @@ class Config(EvalConfig):
     ships."""
     tasks: str = ",".join(TASKS)
     """Which tasks, with commas between them."""
-    scorer: str = setting("toxicity", names="reward", required=True)
+    scorer: str = setting("toxicity", names="reward")
     """Who scores toxicity: minus the score is the probability."""
     max_tokens: int = setting(96, least=1)
     """Longest answer in tokens."""

@@ -46,7 +46,7 @@ class Config:
     """What is measured after the attack: samples from nothing, by the reward, or the refusal of harmful prompts."""
     ask: str = setting("", names="file")
     """Prompts for refusals: rows of XSTest's layout (prompt, label, type); empty is the set that ships."""
-    reward: str = setting("toxicity", names="reward", required=True)
+    reward: str = setting("toxicity", names="reward")
     """Who scores samples. A fault is minus its score."""
     out: str = setting("", required=True)
     """Run directory to write."""

@@ -27,6 +27,7 @@ from harken.core.progress import progress
 from harken.core.protocols import Estimate, Tree
 from harken.core.records import Prompt, content_hash
 from harken.core.seeds import derive_seed
+from harken.loops.tables import expanded
 from harken.stats.compare import bounded_mean
 from harken.stats.intervals import mean_interval, paired_difference
 
@@ -344,10 +345,19 @@ def take(items: Sequence[T], limit: int, seed: int) -> list[T]:
     return [items[i] for i in sorted(random.Random(derive_seed(seed, "items")).sample(range(len(items)), limit))]
 
 
+def take_whole(items: Sequence[T], groups: Sequence[Any], limit: int, seed: int) -> list[T]:
+    """About `limit` items (0: all): whole groups, drawn with the seed, one at least; in their own order."""
+    names = list(dict.fromkeys(groups))
+    if not limit or len(items) <= limit:
+        return list(items)
+    chosen = set(take(names, max(1, round(limit * len(names) / len(items))), seed))
+    return [item for item, group in zip(items, groups) if group in chosen]
+
+
 def read_items(path: str, bundled: str) -> Any:
     """What a JSON file holds, or JSON Lines as a list; without a path, the set of that name that ships (harken/evals/data)."""
     if not path:
-        return json.loads(files("harken").joinpath("evals", "data", f"{bundled}.json").read_text(encoding="utf-8"))
+        return expanded(json.loads(files("harken").joinpath("evals", "data", f"{bundled}.json").read_text(encoding="utf-8")))
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -16,6 +16,7 @@ import string
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -50,16 +51,21 @@ def token_f1(answer: str, references: Sequence[str], variant: Variant = "squad")
     """
     _some(references)
     if variant == "drop":
-        return _f1(answer.split(), references[0].split())
-    words = normalise(answer).split()
-    return max(_f1(words, normalise(r).split()) for r in references)
+        return _f1(_bag(answer, False), _bag(references[0], False))
+    words = _bag(answer, True)
+    return max(_f1(words, _bag(r, True)) for r in references)
 
 
-def _f1(answer: list[str], reference: list[str]) -> float:
+@lru_cache(maxsize=1 << 14)  # references are compared with many answers
+def _bag(text: str, normalised: bool) -> Counter[str]:
+    return Counter((normalise(text) if normalised else text).split())
+
+
+def _f1(answer: Counter[str], reference: Counter[str]) -> float:
     if not answer or not reference:
         return float(answer == reference)
-    shared = sum((Counter(answer) & Counter(reference)).values())
-    return 2 * shared / (len(answer) + len(reference))
+    shared = sum(min(n, reference[word]) for word, n in answer.items())
+    return 2 * shared / (answer.total() + reference.total())
 
 
 def _some(references: Sequence[str]) -> None:
@@ -110,8 +116,13 @@ def rouge(answer: str, references: Sequence[str], kind: str = "rougeL", *, stem:
     """F1 of ROUGE-1, -2, -L or -Lsum (Lin 2004) by rouge-score, the best over references. InstructGPT's CNN/DM and TL;DR
     figures are ROUGE-L. Raises UserError where rouge-score is not installed."""
     _some(references)
+    return float(_rouge_scorer(kind, stem).score_multi(list(references), answer)[kind].fmeasure)
+
+
+@lru_cache(maxsize=8)
+def _rouge_scorer(kind: str, stem: bool) -> Any:
     try:
         from rouge_score.rouge_scorer import RougeScorer
     except ImportError:
         raise UserError("rouge-score is not installed.", "pip install 'harken[eval]'") from None
-    return float(RougeScorer([kind], use_stemmer=stem).score_multi(list(references), answer)[kind].fmeasure)
+    return RougeScorer([kind], use_stemmer=stem)
