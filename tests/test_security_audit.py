@@ -21,7 +21,7 @@ from studio_site import Desk, empty_postgres, open_template
 TABLES = ("judgments", "events", "items", "users", "retractions", "imports", "prompts")
 FREE_CELLS = {
     # Not part of what the audit promises: secrets and how a person likes to work, and when a row of no consequence was made.
-    "users": {"password_hash", "hidden", "consent", "created_at", "name_key"},
+    "users": {"password_hash", "hidden", "consent", "created_at", "name_key", "subject"},
     "prompts": {"seq", "id", "created_at"},
 }
 
