@@ -30,6 +30,16 @@ examples:
   harken export model runs/rloo --out my-adapter --no-merge     the adapter, those it stands on included
   harken export model runs/rm --out my-reward                   a reward for TRL"""
 
+LOG_HELP = """\
+Writes the items of a finished evaluation as others keep them. An item without a score stays without one. harken compare reads
+Inspect's and lm-eval's back, and pairs them with the run itself."""
+LOG_EXAMPLES = """\
+examples:
+  harken export log runs/truthful --to inspect --out truthful.eval      then: inspect view
+  harken export log runs/truthful --to lm-eval --out out/
+  harken export log runs/truthful --to every-eval-ever --out out/"""
+LOGS = {"inspect": "write_inspect", "lm-eval": "write_lm_eval", "every-eval-ever": "write_every_eval_ever"}
+
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command; each kind sets `handler`."""
@@ -58,6 +68,12 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
                    help="a run of harken eval on this model, for the card's figures; may be given more than once")
     k.add_argument("--labelers", action="store_true", help="let the card name the labelers")
     k.set_defaults(handler=export_model)
+    k = kinds.add_parser("log", help="an evaluation's items, for Inspect's viewer, lm-eval, Every Eval Ever",
+                         description=LOG_HELP, epilog=LOG_EXAMPLES, formatter_class=layout)
+    k.add_argument("run", metavar="RUN", help="a finished run of harken eval")
+    k.add_argument("--to", choices=tuple(LOGS), required=True, help="whose layout")
+    k.add_argument("--out", metavar="PATH", required=True, help="folder to write into; an .eval file may be named itself")
+    k.set_defaults(handler=export_log)
 
 
 def export_judgments(args: argparse.Namespace) -> int:
@@ -94,4 +110,12 @@ def export_model(args: argparse.Namespace) -> int:
     for file in sorted(folder.iterdir()):
         print(f"  {file.name:28}{file.stat().st_size:>14,} bytes")
     print(f"{args.model} is in {folder}" + (f" and at {args.push}" if args.push else ""))
+    return 0
+
+
+def export_log(args: argparse.Namespace) -> int:
+    """`harken export log`."""
+    from harken.store import log_writers
+    for file in getattr(log_writers, LOGS[args.to])(args.run, args.out):
+        print(f"Wrote {file}")
     return 0
