@@ -100,8 +100,8 @@ SEARCH = (
 )
 """Words by their beginnings. Trigrams would find any part of a word, and make an import four times as long."""
 SQLITE = (
-    "DROP TRIGGER judgments_no_update",
-    "DROP TRIGGER events_no_update",
+    "DROP TRIGGER IF EXISTS judgments_no_update",
+    "DROP TRIGGER IF EXISTS events_no_update",
     """CREATE TRIGGER events_no_update BEFORE UPDATE ON events
        WHEN NOT (NEW.seq = OLD.seq AND NEW.hash = OLD.hash AND NEW.kind = OLD.kind AND NEW.created_at = OLD.created_at
                  AND NEW.user_id IS OLD.user_id AND NEW.project_id IS OLD.project_id AND NEW.item_id IS OLD.item_id
