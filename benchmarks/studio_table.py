@@ -2,8 +2,9 @@
 
     python benchmarks/studio_table.py [--quick] [--items 100000] [--answers 20000] [--json FILE]
 
-Fills a SQLite database with pairs, tags and sources, answers some of them as five labelers, then asks for each page of the lead by
-HTTP, three times each, the first one cold. Prints the slowest of each. With --quick: 2,000 items and 200 answers, to see that it runs.
+Fills a SQLite database with pairs, tags and sources, answers some of them as five labelers, then asks for each page of the lead
+by HTTP, three times each, the first one cold. Prints the slowest of each. With --quick: 2,000 items and 200 answers, to see
+that it runs.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from harken.studio.work import answers, claims, projects
 from harken.web import accounts
 from harken.web.limits import Limits
 
-WORDS = ("bean soil frost water seed garden spring leaf root rain sun shade row stake vine pod harvest compost mulch trowel "
-         "Bohne Erde Frühling сад огород 种子 春天 حديقة بذور").split()
+WORDS = ["bean", "soil", "frost", "water", "seed", "garden", "spring", "leaf", "root", "rain", "sun", "shade", "row", "stake", "vine",
+         "pod", "harvest", "compost", "mulch", "trowel", "Bohne", "Erde", "Frühling", "сад", "огород", "种子", "春天", "حديقة", "بذور"]
 BOUND = 1.0
 """Seconds that no page may take."""
 
@@ -68,21 +69,41 @@ def fill(path: Path, items: int, answered: int) -> int:
 
 def pages(project: int, items: int) -> dict[str, str]:
     base, last = f"/lead/projects/{project}", -(-items // 100)
-    return {"projects": "/", "overview": base, "items": f"{base}/items", "items, last page": f"{base}/items?page={last}",
-            "search: a rare word": f"{base}/items?q=harvest+{items // 2}", "search: a common word": f"{base}/items?q=compost",
-            "search: two letters": f"{base}/items?q=%E7%A7%8D", "search: nothing": f"{base}/items?q=nothing+such",
-            "tag": f"{base}/items?tag=t7", "source": f"{base}/items?source=m2", "labeler": f"{base}/items?labeler=labeler+2",
-            "state": f"{base}/items?list=done", "most skips": f"{base}/items?sort=-skips", "answered": f"{base}/items?list=answered",
-            "disagreement": f"{base}/items?sort=disagreement", "dates": f"{base}/items?from=2026-01-01&to=2030-01-01",
-            "answers": f"{base}/answers", "answers of one": f"{base}/answers?labeler=labeler+2",
-            "answers, not looked at": f"{base}/answers?state=open", "answers: words": f"{base}/answers?q=mulch",
-            "answers: no such words": f"{base}/answers?q=nothing+such", "an item": f"/lead/items/{items // 2}",
-            "models": f"{base}/models", "settings": f"{base}/settings", "people": "/lead/people"}
+    return {
+        "projects": "/",
+        "overview": base,
+        "items": f"{base}/items",
+        "items, last page": f"{base}/items?page={last}",
+        "search: a rare word": f"{base}/items?q=harvest+{items // 2}",
+        "search: a common word": f"{base}/items?q=compost",
+        "search: two letters": f"{base}/items?q=%E7%A7%8D",
+        "search: nothing": f"{base}/items?q=nothing+such",
+        "tag": f"{base}/items?tag=t7",
+        "source": f"{base}/items?source=m2",
+        "labeler": f"{base}/items?labeler=labeler+2",
+        "state": f"{base}/items?list=done",
+        "most skips": f"{base}/items?sort=-skips",
+        "answered": f"{base}/items?list=answered",
+        "disagreement": f"{base}/items?sort=disagreement",
+        "dates": f"{base}/items?from=2026-01-01&to=2030-01-01",
+        "answers": f"{base}/answers",
+        "answers of one": f"{base}/answers?labeler=labeler+2",
+        "answers, not looked at": f"{base}/answers?state=open",
+        "answers: words": f"{base}/answers?q=mulch",
+        "answers: no such words": f"{base}/answers?q=nothing+such",
+        "an item": f"/lead/items/{items // 2}",
+        "models": f"{base}/models",
+        "settings": f"{base}/settings",
+        "people": "/lead/people",
+    }
 
 
 def measure(path: Path, project: int, items: int) -> dict[str, list[float]]:
     import uvicorn
-    studio = Studio(open_database(path), single_user=False, limits=Limits(calls=10**6, call_burst=10**6, logins=100, login_burst=100))
+
+    studio = Studio(
+        open_database(path), single_user=False, limits=Limits(calls=10**6, call_burst=10**6, logins=100, login_burst=100)
+    )
     with studio.db.link.writing() as tx:
         now = datetime.now(UTC)
         lead = accounts.add_user(tx, "lead", accounts.hash_password("correct horse battery"), "lead", now)

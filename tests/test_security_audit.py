@@ -229,8 +229,18 @@ def test_a_database_of_before_is_covered_from_its_migration_on(tmp_path):
         plain.execute("DROP INDEX ix_users_subject")
         for table, column in (("items", "assigned"), ("users", "subject")):
             plain.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
-        for table in ("served", "feedback", "secrets", "item_search", "item_texts", "comments", "reviews", "webhooks", "participants",
-                      "crowds"):
+        for table in (
+            "served",
+            "feedback",
+            "secrets",
+            "item_search",
+            "item_texts",
+            "comments",
+            "reviews",
+            "webhooks",
+            "participants",
+            "crowds",
+        ):
             plain.execute(f"DROP TABLE IF EXISTS {table}")
         plain.execute("DELETE FROM harken_schema WHERE version >= 3")
         plain.execute("INSERT INTO users (name, role, labeler_group, held_out, hidden, state, created_at) VALUES "

@@ -61,8 +61,17 @@ def _working(site: Site) -> list[BaseRoute]:
         wanted = await site.read(lambda tx: wanted_of(tx, request.state.user.id, project["id"]))
         data["crowd"] = {"wanted": wanted} if wanted else None
         modules = [site.base + ASSETS.address(name) for name in label_modules()]
-        return render(request, "label.html", words_of=catalogue, project=project, kind=TASKS[project["kind"]].title, data=data, modules=modules,
-                      reasons=REASONS, categories=CATEGORIES)
+        return render(
+            request,
+            "label.html",
+            words_of=catalogue,
+            project=project,
+            kind=TASKS[project["kind"]].title,
+            data=data,
+            modules=modules,
+            reasons=REASONS,
+            categories=CATEGORIES,
+        )
 
     async def answers(request: Request) -> Response:
         project = await site.call(request, "get_project", path={"project": number_in_path(request.path_params["project"])})

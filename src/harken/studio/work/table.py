@@ -110,7 +110,7 @@ def _lists(kind: str) -> list[Any]:
 
 
 UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]")
-"""Scripts that put no spaces between words (Thai, Lao, Burmese, Khmer, Japanese, Chinese), and Korean, whose words have endings."""
+"""Scripts without spaces between words (Thai, Lao, Burmese, Khmer, Japanese, Chinese), and Korean, whose words end in others."""
 MOST_WORDS = 20
 
 
