@@ -31,8 +31,9 @@ from harken.studio.work import answers, claims, projects
 from harken.web import accounts
 from harken.web.limits import Limits
 
-WORDS = ["bean", "soil", "frost", "water", "seed", "garden", "spring", "leaf", "root", "rain", "sun", "shade", "row", "stake", "vine",
-         "pod", "harvest", "compost", "mulch", "trowel", "Bohne", "Erde", "Frühling", "сад", "огород", "种子", "春天", "حديقة", "بذور"]
+WORDS = ["bean", "soil", "frost", "water", "seed", "garden", "spring", "leaf", "root", "rain", "sun", "shade", "row", "stake",
+         "vine", "pod", "harvest", "compost", "mulch", "trowel", "Bohne", "Erde", "Frühling", "сад", "огород",
+         "种子", "春天", "حديقة", "بذور"]
 BOUND = 1.0
 """Seconds that no page may take."""
 

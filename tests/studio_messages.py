@@ -27,7 +27,8 @@ def messages(labelers=False):
             found |= set(_SCRIPT.findall(path.read_text(encoding="utf-8")))
     screens = (STUDIO / "static" / "screens.js").read_text(encoding="utf-8").partition("export")[0]
     found |= {words for pair in _SAYING.findall(screens) for words in pair if words}
-    return frozenset(words.replace('\\"', '"') for words in found | _labels(labelers) if "…" not in words or words[0].isupper() or "{" in words)
+    examples = {words for words in found if "…" in words and words[0].islower() and "{" not in words}  # of comments
+    return frozenset(words.replace('\\"', '"') for words in (found | _labels(labelers)) - examples)
 
 
 def _labels(labelers):
