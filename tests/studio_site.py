@@ -164,6 +164,9 @@ def simple_answer(task, rng=None):
         flags = {f: None if f == "hallucination" else rng.random() < 0.2 for f in FLAGS}
         return {"ratings": [{"overall": rng.randint(1, 7), "flags": flags} for _ in range(k)],
                 "ranks": [rng.randint(1, k) for _ in range(k)]}
+    if task["kind"] == "questions":
+        said = {"helpful": rng.randint(1, 7), "tone": rng.choice(["friendly", "neutral", "rude"]), "errors": []}
+        return {"said": {"item": {}, "turns": [], "answers": [said] * k}}
     if task["kind"] == "edit":
         return {"text": task["completions"][0] + " Better."}
     if task["kind"] == "write_prompt":

@@ -37,7 +37,8 @@ RECORDS = [
 @pytest.fixture(scope="module")
 def full(tmp_path_factory):
     with open_template(tmp_path_factory.mktemp("full")) as db:
-        for kind, k in (("rate_and_rank", 3), ("compare", 2), ("edit", 1), ("demonstrate", 0), ("write_prompt", 0)):
+        for kind, k in (("rate_and_rank", 3), ("compare", 2), ("edit", 1), ("demonstrate", 0), ("write_prompt", 0),
+                        ("questions", 2)):
             desk = Desk(db, kind=kind, n=2, k=k)
             while tasks := desk.claim(f"who-{kind}"):
                 desk.submit(f"who-{kind}", tasks[0])
@@ -68,7 +69,7 @@ def test_an_export_comes_back_equal(full, tmp_path, what, shape, name):
     assert [kept(r) for r in again] == [kept(r) for r in rows]
 
 
-@pytest.mark.parametrize("kind", ["comparisons", "demonstrations", "prompts", "ratings", "thumbs", "edits"])
+@pytest.mark.parametrize("kind", ["comparisons", "demonstrations", "prompts", "ratings", "thumbs", "edits", "questions"])
 def test_a_snapshot_comes_back_as_the_same_snapshot(full, tmp_path, kind):
     first = snapshot(full, kind, tmp_path / "one.jsonl")
     with open_database(tmp_path / "new.db") as db:

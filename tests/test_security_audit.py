@@ -21,7 +21,7 @@ from studio_site import Desk, empty_postgres, open_template
 TABLES = ("judgments", "events", "items", "users", "retractions", "imports", "prompts")
 FREE_CELLS = {
     # Not part of what the audit promises: secrets and how a person likes to work, and when a row of no consequence was made.
-    "users": {"password_hash", "hidden", "consent", "created_at", "name_key"},
+    "users": {"password_hash", "hidden", "consent", "created_at", "name_key", "subject"},
     "prompts": {"seq", "id", "created_at"},
 }
 
@@ -226,7 +226,21 @@ def test_a_database_of_before_is_covered_from_its_migration_on(tmp_path):
         for table, column in (("users", "name_key"), ("invitations", "made_by"), ("sessions", "seen_at")):
             plain.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         plain.execute("DROP TABLE devices")
-        for table in ("served", "feedback", "secrets"):
+        plain.execute("DROP INDEX ix_users_subject")
+        for table, column in (("items", "assigned"), ("users", "subject")):
+            plain.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        for table in (
+            "served",
+            "feedback",
+            "secrets",
+            "item_search",
+            "item_texts",
+            "comments",
+            "reviews",
+            "webhooks",
+            "participants",
+            "crowds",
+        ):
             plain.execute(f"DROP TABLE IF EXISTS {table}")
         plain.execute("DELETE FROM harken_schema WHERE version >= 3")
         plain.execute("INSERT INTO users (name, role, labeler_group, held_out, hidden, state, created_at) VALUES "

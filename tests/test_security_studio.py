@@ -118,12 +118,12 @@ def test_what_passes_the_door_is_json(value):
 
 @pytest.mark.parametrize("number", ["9" * 5000, "99999999999999999999999", "0", "-1", "x", "²", "%00", "1e3"])
 @pytest.mark.parametrize("page", ["/label/{}", "/label/{}/answers", "/lead/projects/{}", "/lead/projects/{}/models",
-                                  "/lead/projects/{}/items", "/lead/projects/{}/settings",
+                                  "/lead/projects/{}/items", "/lead/projects/{}/answers", "/lead/projects/{}/settings",
                                   "/lead/items/{}"])
 def test_a_number_that_names_nothing_in_a_pages_address_is_a_page_that_does_not_exist(shared_lead, page, number):
     url, headers = shared_lead
     assert request(url, "GET", page.format(number).replace("²", "%C2%B2"), None, headers).status == 404
-    query = {"/lead/projects/{}/items": "after", "/label/{}/answers": "before"}.get(page)
+    query = {"/lead/projects/{}/items": "page", "/lead/projects/{}/answers": "page", "/label/{}/answers": "before"}.get(page)
     if query:
         address = f"{page.format(1)}?{query}={number.replace('²', '%C2%B2')}"
         assert request(url, "GET", address, None, headers).status == 404

@@ -84,7 +84,7 @@ def raw(site, method, path, body=None, headers=(), client=None):
 def example(site, op):
     """A path and body for an operation, on things that exist where a lead could reach them."""
     ids = {"project": site.open, "item": 1, "user": 999, "invitation": 999, "token": 999, "assignment": 1, "judgment": 1,
-           "version": "x"}
+           "version": "x", "webhook": 999, "crowd": 999}
     path = op.path
     for name, value in ids.items():
         path = path.replace("{" + name + "}", str(value))

@@ -214,3 +214,137 @@ def test_the_guide_ends_inside_its_dialog(watched, served):
             const b = document.querySelector('#guide footer button').getBoundingClientRect();
             return b.bottom <= d.bottom - 4 && b.right <= d.right - 4 && b.top >= d.top; }""")
         assert inside, size
+
+
+CODE = "```python\ndef f(x):  # square\n    return 'x' * 2\n```\n\n```\n" + "a" * 400 + "\n```"
+FORMULA = r"As $a^2$ and \(b\) and $$\frac{1}{2}$$ and \unknown{x}, $\badmacro{$ and 5$ or 6$."
+
+
+def test_case_24_code_is_coloured_named_and_scrolls(watched, served):
+    project = served.project("compare", [{"prompt": "q", "completions": [CODE, "plain"]}])
+    page = watched.label(project)
+    block = page.locator("pre[data-language=python]")
+    assert block.locator(".code-keyword").all_inner_texts() == ["def", "return"]
+    assert block.locator(".code-comment").inner_text() == "# square" and block.locator(".code-string").inner_text() == "'x'"
+    assert block.inner_text().strip().endswith("def f(x):  # square\n    return 'x' * 2"), "the pieces join to what was written"
+    named = "getComputedStyle(document.querySelector('pre[data-language]'), '::before').content"
+    assert page.evaluate(named) == '"python"'
+    assert page.evaluate("(() => { const p = [...document.querySelectorAll('pre')].at(-1);"
+                         " return p.scrollWidth > p.clientWidth && getComputedStyle(p).overflowX === 'auto'; })()")
+    assert not watched.close()
+
+
+def test_case_23_formulas_are_typeset_and_what_is_none_stays_as_written(watched, served):
+    project = served.project("compare", [{"prompt": "q", "completions": [FORMULA, r"\[\begin{pmatrix}1&2\\3&4\end{pmatrix}\]"]}])
+    page = watched.label(project)
+    until(page, "document.querySelectorAll('math').length >= 4")
+    assert page.locator("math mfrac").count() == 1 and page.locator("math mtd").count() == 4
+    text = page.locator(".answer-text", has_text="As").inner_text()
+    assert r"\unknown{x}" in text and r"$\badmacro{$" in text and "5$ or 6$" in text
+    assert page.evaluate("[...document.querySelectorAll('math *')].every(e => !e.hasAttribute('style') || e.style.length)")
+    page.keyboard.press("r")  # the source, marks and all
+    assert "$a^2$" in page.locator("#stage").inner_text()
+    assert not watched.close()
+
+
+def test_cases_25_26_a_long_answer_is_folded_and_opens_where_the_focus_goes(watched, served):
+    long = "\n\n".join(f"Paragraph {n} of a very long answer, see https://example.org/{n}." for n in range(1500))
+    project = served.project("rank", [{"prompt": "q", "completions": [long, long + " More.", "Short."]}])
+    page = watched.label(project)
+    assert page.evaluate("document.documentElement.scrollHeight") < 4000
+    more = page.get_by_role("button", name="Show all").first
+    assert more.get_attribute("aria-expanded") == "false"
+    more.click()
+    until(page, "document.documentElement.scrollHeight > 20000")
+    page.get_by_role("button", name="Show less").click()
+    page.locator(".folded a").first.focus()
+    until(page, "document.documentElement.scrollHeight > 20000")
+    assert not watched.close()
+
+
+def test_case_30_a_lead_searches_jumps_and_goes_back(watched, served):
+    project = served.project("compare", [{"prompt": f"Where is number {n}?", "completions": ["a", "b"]} for n in range(230)])
+    page = watched.page()
+    page.goto(f"{served.url}/lead/projects/{project}/items")
+    assert page.locator("tbody tr").count() == 100
+    page.get_by_label("Go to page").fill("3")
+    page.get_by_role("button", name="Go", exact=True).click()
+    page.wait_for_url("**page=3*")
+    assert page.locator("tbody tr").count() == 30 and "Page 3 of 3" in page.locator(".pager").inner_text()
+    page.get_by_role("link", name="Back").click()
+    page.wait_for_url("**page=2*")
+    page.get_by_label("Words, or #number").fill("number 217")
+    page.get_by_role("button", name="Find").click()
+    page.wait_for_url("**q=number*")
+    assert page.locator("tbody tr").count() == 1
+    page.get_by_label("All on this page").check()
+    page.get_by_role("button", name="Set aside").click()
+    page.locator("tbody", has_text="set aside").wait_for()
+    assert not watched.close()
+
+
+def test_a_suggestion_is_accepted_or_seen_after_the_answer(watched, served):
+    def items(n):
+        return [{"prompt": f"q{i}", "completions": ["a", "b"], "suggestion": {"answer": {"preference": -3}}} for i in range(n)]
+    page = watched.label(served.project("compare", items(2), suggestions_after=0))
+    page.get_by_text("A model suggests this answer").wait_for()
+    chosen = page.locator("[role=radio][aria-checked=true]").get_attribute("aria-label")
+    assert "much better" in chosen
+    page.keyboard.press("Enter")
+    page.get_by_text("Stored:").wait_for()
+    page.get_by_role("button", name="Begin with nothing").click()
+    assert page.locator("[role=radio][aria-checked=true]").count() == 0
+    page.context.close()
+    page = watched.label(served.project("compare", items(1), suggestions_after=1))
+    assert page.get_by_text("A model suggests").count() == 0 and page.locator("[aria-checked=true]").count() == 0
+    page.keyboard.press("t")
+    page.keyboard.press("Enter")
+    page.get_by_text("A model had suggested:").wait_for()
+    page.get_by_role("button", name="Change it").click()
+    page.locator(".task").wait_for()
+    assert not watched.close()
+
+
+def test_own_questions_are_answered_by_keyboard(watched, served):
+    project = served.project("questions", [{"prompt": "q", "completions": ["One. Two 🔵 three.", "Other."]}])
+    page = watched.label(project)
+    for key in ("6", "2", "3", "1"):
+        page.keyboard.press("ArrowUp")
+        while page.locator("fieldset.current legend").inner_text().startswith("Mark"):
+            page.keyboard.press("ArrowDown")
+        page.keyboard.press(key)
+    page.evaluate("document.activeElement.blur()")
+    while "still to answer" in page.locator("#status").inner_text():
+        page.keyboard.press("ArrowDown")
+        if page.locator("fieldset.current [aria-checked=true]").count() == 0:
+            page.keyboard.press("1")
+        assert page.locator("fieldset").count()
+    card = page.locator("article.card", has_text="🔵").first
+    card.get_by_label("Sentence to mark").select_option(index=2)
+    card.get_by_role("button", name="Wrong fact").click()
+    assert card.locator(".marks q").inner_text() == "Two 🔵 three."
+    page.keyboard.press("Escape")
+    page.locator("#go").click()
+    page.get_by_text("questions answered").wait_for()
+    ((payload, _, _),) = served.judgments(project)
+    (marked,) = [m for one in payload["said"]["answers"] for m in one["errors"]]
+    text = next(t for t in payload["completions"] if "🔵" in t)
+    assert text[marked["from"]:marked["to"]] == "Two 🔵 three."
+    assert not watched.close()
+
+
+def test_the_pages_speak_german_and_run_from_right_to_left(watched, served):
+    project = served.project("compare", [{"prompt": "q", "completions": ["a", "b"]}])
+    page = watched.label(project, locale="de")
+    assert page.locator("#go .label").inner_text() == "Absenden" and page.locator("html").get_attribute("lang") == "de"
+    page.context.close()
+    page = watched.label(project, locale="ar")
+    assert page.locator("html").get_attribute("dir") == "rtl"
+    assert page.evaluate("document.querySelector('.prompt').getBoundingClientRect().x > document.querySelector('.work')"
+                         ".getBoundingClientRect().x"), "the prompt stands at the right"
+    page.keyboard.press("ArrowRight")  # where A stands
+    assert page.locator("[aria-checked=true]").get_attribute("aria-label").startswith("A ")
+    page.locator("details.menu summary").click()
+    page.get_by_label("اللغة").select_option("en")
+    page.locator("#go .label", has_text="Submit").wait_for()
+    assert not watched.close()

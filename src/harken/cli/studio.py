@@ -51,6 +51,35 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     p.add_argument("--public-name", action="append", default=[], metavar="HOST",
                    help="host name that browsers use for it behind a proxy; may be given more than once")
     p.add_argument("--root-path", default="", metavar="PATH", help="path of the host below which a proxy serves it, like /harken")
+    _sso_options(p)
+    p.add_argument("--idle-hours", type=float, default=72.0, metavar="N",
+                   help="a login that was not used for so long ends (default: 72)")
+    p.set_defaults(handler=serve)
+
+    _users_command(commands)
+    p = commands.add_parser("ask", help="put prompts and completions of a file into a project of the studio",
+                            description=ASK_HELP, epilog=ASK_EXAMPLES, formatter_class=layout)
+    p.fill = _ask_options  # type: ignore[attr-defined]  # every parser of `cli` has it
+    p.set_defaults(handler=ask)
+
+    p = commands.add_parser("backup", help="copy a database while it is in use, and verify the copy")
+    p.add_argument("--out", metavar="FILE", required=True, help="new file")
+    _db(p)
+    p.set_defaults(handler=backup)
+    p = commands.add_parser("audit", help="check every row of a database against its audit", description=AUDIT_HELP,
+                            formatter_class=layout)
+    p.add_argument("--expect", metavar="HASH", help="how the audit ended at an earlier time, as a backup or the page Settings "
+                   "showed it: shows that nothing after it was removed")
+    _db(p)
+    p.set_defaults(handler=audit)
+    p = commands.add_parser("restore", help="put a backup back into a new database")
+    p.add_argument("file", metavar="FILE", help="a backup")
+    _db(p)
+    p.set_defaults(handler=restore)
+
+
+def _sso_options(p: argparse.ArgumentParser) -> None:
+    """Options of single sign-on."""
     p.add_argument("--sso-issuer", metavar="URL", help="OpenID Connect provider that people sign on with, like "
                    "https://accounts.example.org")
     p.add_argument("--sso-client", metavar="ID", help="the studio's client id there; its address to return to is /login/sso/back")
@@ -58,10 +87,10 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     p.add_argument("--sso-domain", action="append", default=[], metavar="DOMAIN",
                    help="only verified addresses of this domain get an account; may be given more than once")
     p.add_argument("--sso-lead", action="append", default=[], metavar="EMAIL", help="whose new account is a lead's")
-    p.add_argument("--idle-hours", type=float, default=72.0, metavar="N",
-                   help="a login that was not used for so long ends (default: 72)")
-    p.set_defaults(handler=serve)
 
+
+def _users_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`harken users` and its actions."""
     p = commands.add_parser("users", help="accounts of the studio: add, password, list, withdraw, erase")
     actions = p.add_subparsers(title="actions", metavar="ACTION", required=True)
     a = actions.add_parser("add", help="make an account; the password is asked for, or read from a file")
@@ -89,26 +118,6 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     a.add_argument("--sure", action="store_true", help="needed: nothing brings it back")
     _db(a)
     a.set_defaults(handler=erase)
-
-    p = commands.add_parser("ask", help="put prompts and completions of a file into a project of the studio",
-                            description=ASK_HELP, epilog=ASK_EXAMPLES, formatter_class=layout)
-    p.fill = _ask_options  # type: ignore[attr-defined]  # every parser of `cli` has it
-    p.set_defaults(handler=ask)
-
-    p = commands.add_parser("backup", help="copy a database while it is in use, and verify the copy")
-    p.add_argument("--out", metavar="FILE", required=True, help="new file")
-    _db(p)
-    p.set_defaults(handler=backup)
-    p = commands.add_parser("audit", help="check every row of a database against its audit", description=AUDIT_HELP,
-                            formatter_class=layout)
-    p.add_argument("--expect", metavar="HASH", help="how the audit ended at an earlier time, as a backup or the page Settings "
-                   "showed it: shows that nothing after it was removed")
-    _db(p)
-    p.set_defaults(handler=audit)
-    p = commands.add_parser("restore", help="put a backup back into a new database")
-    p.add_argument("file", metavar="FILE", help="a backup")
-    _db(p)
-    p.set_defaults(handler=restore)
 
 
 def _ask_options(p: argparse.ArgumentParser) -> None:
@@ -179,7 +188,14 @@ def serve(args: argparse.Namespace) -> int:
     port = sock.getsockname()[1]
     address = public_address(args.host, port, tuple(args.public_name)) + studio.base
     studio.address = "" if loopback and not args.public_name else address
-    print(f"Harken studio: {address}\n  database: {db.name}")
+    _greet(args, studio, address, loopback)
+    uvicorn.Server(config).run(sockets=[sock])
+    return 0
+
+
+def _greet(args: argparse.Namespace, studio: Any, address: str, loopback: bool) -> None:
+    """Says where the studio is, who can reach it, and what comes next."""
+    print(f"Harken studio: {address}\n  database: {studio.db.name}")
     if not loopback and not args.public_name:
         print("  Plain HTTP: whoever shares the network can read passwords and answers. For more than a trusted network put TLS\n"
               "  in front (deploy/, docs/studio.md); other machines' firewalls must let this port in.")
@@ -189,8 +205,6 @@ def serve(args: argparse.Namespace) -> int:
           f"harken users add NAME --role lead --db {masked(args.db)}" if studio.single_user else
           "  Log in as a lead to invite labelers: the page People makes the links.")
     sys.stdout.flush()
-    uvicorn.Server(config).run(sockets=[sock])
-    return 0
 
 
 def _tell_shared_names(db: Any) -> None:

@@ -80,7 +80,8 @@ class Reader:
     that may stay unread, `further` puts the fields that are not the prompt's own into the prompts' `meta` (reference
     answers, for rewards), `adapter` is a function row -> records for a shape of your own, `encoding` an encoding that is not
     recognised. A path may be the address of an object
-    store's file (`store.remote`). `unpacked_limit` bounds the bytes that the file may hold once unpacked. `progress` hears (bytes read, of all).
+    store's file (`store.remote`). `unpacked_limit` bounds the bytes that the file may hold once
+    unpacked. `progress` hears (bytes read, of all).
     """
 
     def __init__(self, path: str | Path, kind: Kind | None = None, *, skip_bad: bool = False,

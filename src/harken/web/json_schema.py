@@ -142,10 +142,13 @@ def _unstorable(value: Any, name: str) -> str | None:
     return None
 
 
+HALVES = re.compile("[\ud800-\udfff]")
+
+
 def _unstorable_text(value: str) -> str | None:
     if "\x00" in value:
         return "a NUL character"
-    if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+    if not value.isascii() and HALVES.search(value):
         return "half a surrogate pair"
     return None
 

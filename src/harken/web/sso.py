@@ -4,8 +4,8 @@
     address, ticket = provider.begin("https://studio.example.org/login/sso/back", onward="/")
     identity, onward = provider.finish(ticket, state, code, "https://studio.example.org/login/sso/back")
 
-The ticket is a cookie of ten minutes: only the browser that began a login can finish it. State, nonce and the code verifier stay in
-this process. OpenID Connect Core 1.0, sections 3.1.2 and 3.1.3; RFC 7636.
+The ticket is a cookie of ten minutes: only the browser that began a login can finish it. State, nonce and the code verifier stay
+in this process. OpenID Connect Core 1.0, sections 3.1.2 and 3.1.3; RFC 7636.
 """
 
 from __future__ import annotations

@@ -63,7 +63,11 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
     language = chosen(request.cookies.get(LANGUAGE), request.headers.get("accept-language", ""))
     _words.set(catalogue(language))
     values = {
-        "base": base, "language": language, "right_to_left": language in RIGHT_TO_LEFT, "languages": NAMES, "here_path": request.url.path,
+        "base": base,
+        "language": language,
+        "right_to_left": language in RIGHT_TO_LEFT,
+        "languages": NAMES,
+        "here_path": request.url.path,
         "static": lambda name: base + ASSETS.address(name),
         "user": request.state.user,
         "csrf": request.state.csrf,

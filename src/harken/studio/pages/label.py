@@ -40,6 +40,11 @@ def local(path: str) -> str:
 
 def routes(site: Site) -> list[BaseRoute]:
     """Every page but the lead's."""
+    return [*_working(site), *_entering(site), *_own(site)]
+
+
+def _working(site: Site) -> list[BaseRoute]:
+    """The projects, the labeling page, one's answers."""
     async def home(request: Request) -> Response:
         listed = (await site.call(request, "list_projects", query={"limit": 500}))["items"]
         everything = request.query_params.get("show") == "all"
@@ -56,8 +61,17 @@ def routes(site: Site) -> list[BaseRoute]:
         wanted = await site.read(lambda tx: wanted_of(tx, request.state.user.id, project["id"]))
         data["crowd"] = {"wanted": wanted} if wanted else None
         modules = [site.base + ASSETS.address(name) for name in label_modules()]
-        return render(request, "label.html", words_of=catalogue, project=project, kind=TASKS[project["kind"]].title, data=data, modules=modules,
-                      reasons=REASONS, categories=CATEGORIES)
+        return render(
+            request,
+            "label.html",
+            words_of=catalogue,
+            project=project,
+            kind=TASKS[project["kind"]].title,
+            data=data,
+            modules=modules,
+            reasons=REASONS,
+            categories=CATEGORIES,
+        )
 
     async def answers(request: Request) -> Response:
         project = await site.call(request, "get_project", path={"project": number_in_path(request.path_params["project"])})
@@ -73,6 +87,14 @@ def routes(site: Site) -> list[BaseRoute]:
     async def worker(request: Request) -> Response:
         return FileResponse(ASSETS.files["worker.js"], media_type="text/javascript", headers={"Cache-Control": "no-cache"})
 
+    return [
+        Route("/", page(home)),
+        Route("/label/worker.js", page(worker, who="anyone")),  # here, as it may serve only what lies beside and below it
+        Route("/label/{project}", page(label)), Route("/label/{project}/answers", page(answers))]
+
+
+def _entering(site: Site) -> list[BaseRoute]:
+    """The ways in: a login, an invitation, a crowd platform's link, the first account."""
     async def login(request: Request) -> Response:
         onward = local(request.query_params.get("next", "/"))
         return RedirectResponse(onward, 303) if request.state.user else render(
@@ -96,6 +118,12 @@ def routes(site: Site) -> list[BaseRoute]:
     async def setup(request: Request) -> Response:
         return render(request, "setup.html") if request.state.single_user else RedirectResponse("/", 303)
 
+    return [Route("/login", page(login, who="anyone")), Route("/join", page(join, who="anyone")),
+            Route("/crowd/{link}", page(crowd, who="anyone")), Route("/setup", page(setup, who="anyone"))]
+
+
+def _own(site: Site) -> list[BaseRoute]:
+    """One's account."""
     async def account(request: Request) -> Response:
         me = await site.call(request, "me")
         tokens = (await site.call(request, "list_tokens"))["items"]
@@ -111,17 +139,7 @@ def routes(site: Site) -> list[BaseRoute]:
             scopes=scopes,
         )
 
-    return [
-        Route("/", page(home)),
-        Route("/label/worker.js", page(worker, who="anyone")),  # here, as it may serve only what lies beside and below it
-        Route("/label/{project}", page(label)),
-        Route("/label/{project}/answers", page(answers)),
-        Route("/login", page(login, who="anyone")),
-        Route("/join", page(join, who="anyone")),
-        Route("/crowd/{link}", page(crowd, who="anyone")),
-        Route("/setup", page(setup, who="anyone")),
-        Route("/account", page(account)),
-    ]
+    return [Route("/account", page(account))]
 
 
 def in_words(answer: dict[str, Any] | None) -> str:

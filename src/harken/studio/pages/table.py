@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 from sqlalchemy import Connection, select
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,7 +24,13 @@ from harken.web.site import Site
 
 if TYPE_CHECKING:
     from harken.studio.lead.insight import Insight
-    from harken.studio.pages.lead import Figures
+
+
+class Figures(Protocol):
+    """Where the lists behind figures come from (`pages.lead.Figures`)."""
+
+    async def of(self, site: Site, project: int, form: dict[str, Any], answers: int) -> tuple[Insight, list[str]] | None: ...
+
 
 LISTS = {"disagree": "People gave opposite verdicts", "contradict": "A ranking contradicts its own ratings",
          "decided": "Decided by a lead", "flagged": "Reported as unsafe", "set_aside": "Set aside", "done": "Finished",
@@ -134,11 +140,9 @@ def opposite(tx: Connection, ids: list[int]) -> dict[int, float]:
 
 
 def _split(of: list[list[int]]) -> float:
-    ranks = np.array(of)
-    above = np.sign(ranks[:, None, :] - ranks[:, :, None])
-    pairs = np.triu_indices(ranks.shape[1], 1)
-    verdicts = above[:, pairs[0], pairs[1]]
-    return float(((verdicts == 1).any(0) & (verdicts == -1).any(0)).mean())
+    pairs = list(combinations(range(len(of[0])), 2))
+    verdicts = [{(ranks[i] > ranks[j]) - (ranks[i] < ranks[j]) for ranks in of} for i, j in pairs]
+    return sum({1, -1} <= v for v in verdicts) / max(1, len(pairs))
 
 
 def said(answer: dict[str, Any]) -> str:

@@ -221,4 +221,4 @@ def _for_parquet(row: Row) -> Row:
     for name in ("prompt", "messages"):
         if name in row:
             row[name] = [m | {"tool_calls": json_line(m["tool_calls"])} if "tool_calls" in m else m for m in row[name]]
-    return row | {name: json_line(row[name]) for name in ("meta", "tools") if name in row}
+    return row | {name: json_line(row[name]) for name in ("meta", "tools", "said", "questions") if name in row}

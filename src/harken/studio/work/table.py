@@ -3,18 +3,19 @@
     found = find_items(tx, project, {"q": "beans", "labeler": "ana", "state": "open"}, sort="-skips", page=2)
     found.rows, found.total
 
-A project of 100,000 items is searched by an index of trigrams (`store.migration_5`); words of fewer than three letters, and
-answers, are looked for text by text, the newest first.
+A project of 100,000 items is searched by an index of words (`store.migration_5`); words of scripts that put no spaces between
+them, and answers, are looked for text by text.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Text, cast, exists, func, or_, select, text
+from sqlalchemy import Connection, Text, cast, func, literal_column, or_, select, text
 
 from harken.store.schema import judgments, prompts
 from harken.store.studio_schema import assignments, comments, events, grades, item_texts, items, retractions, reviews
@@ -108,23 +109,36 @@ def _lists(kind: str) -> list[Any]:
     return []
 
 
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]")
+"""Scripts without spaces between words (Thai, Lao, Burmese, Khmer, Japanese, Chinese), and Korean, whose words end in others."""
+MOST_WORDS = 20
+
+
 def _with_words(tx: Connection, project: int, words: str) -> Any:
-    """Whether an item's prompt or one of its completions holds the words, in any case; "#17" is item 17."""
+    """Whether an item's prompt or a completion holds the words, in any case, each from its beginning; "#17" is item 17."""
     if words[:1] == "#" and words[1:].isdigit() and len(words) < 17:
         return items.c.id == int(words[1:])
     folded = words.casefold()
-    if len(folded) >= 3 and tx.dialect.name == "sqlite" and _indexed(tx):
-        found = text("SELECT rowid FROM item_search WHERE words LIKE :like").bindparams(like=f"%{folded}%")
-        if not set(folded) & set("%_"):  # LIKE's own signs: the index knows no ESCAPE
-            return items.c.id.in_(found.columns(rowid=items.c.id.type).scalar_subquery())
     held = item_texts.c.words.contains(folded, autoescape=True)
-    return exists().where(item_texts.c.item_id == items.c.id, held) if tx.dialect.name == "sqlite" else \
-        items.c.id.in_(select(item_texts.c.item_id).where(item_texts.c.project_id == project, held))
-
-
+    tokens = re.findall(r"[^\W_]+", folded)[:MOST_WORDS]
+    if not tokens or UNSPACED.search(folded) or not _indexed(tx):
+        return items.c.id.in_(select(item_texts.c.item_id).where(item_texts.c.project_id == project, held))
+    if tx.dialect.name == "sqlite":
+        match = " AND ".join(f'"{token}"' for token in tokens) + " *"
+        rows = text("SELECT rowid FROM item_search WHERE item_search MATCH :match").bindparams(match=match)
+        found: Any = rows.columns(rowid=items.c.id.type).scalar_subquery()
+    else:
+        vector = func.to_tsvector(literal_column("'simple'"), func.left(item_texts.c.words, literal_column("100000")))
+        match = " & ".join(tokens) + ":*"
+        found = select(item_texts.c.item_id).where(vector.op("@@")(func.to_tsquery(literal_column("'simple'"), match)))
+    if tokens == [folded]:
+        return items.c.id.in_(found)
+    return items.c.id.in_(select(item_texts.c.item_id).where(item_texts.c.item_id.in_(found), held))
 
 
 def _indexed(tx: Connection) -> bool:
+    if tx.dialect.name != "sqlite":
+        return True
     return tx.execute(text("SELECT 1 FROM sqlite_master WHERE name = 'item_search'")).first() is not None
 
 

@@ -5,6 +5,9 @@ import { AnswerText } from "./answer.js";
 import { About, Notes, badge, choiceRow, frame } from "./parts.js";
 import { t } from "../language.js";
 
+/** Which way B lies: in pages from right to left it is the left. */
+const FORWARD = document.dir === "rtl" ? -1 : 1;
+
 export default class Compare {
   constructor(task, form, changed) {
     this.about = new About(form, task, changed, { useCase: false });
@@ -67,8 +70,8 @@ export default class Compare {
         run: (_, key) => this.choice.choose(Number(key) - 1 - this.max, true),
       },
       { keys: ["t", "0"], shown: "T", words: t("a tie"), run: () => this.choice.choose(0, true) },
-      { keys: ["ArrowLeft"], shown: "← →", words: "towards A, towards B", run: () => this.move(-1) },
-      { keys: ["ArrowRight"], run: () => this.move(1) },
+      { keys: ["ArrowLeft"], shown: "← →", words: "towards A, towards B", run: () => this.move(-FORWARD) },
+      { keys: ["ArrowRight"], run: () => this.move(FORWARD) },
       { keys: ["d"], shown: "D", words: "mark the differences", run: () => this.differ() },
     ];
   }

@@ -56,7 +56,8 @@ export function choiceRow(title, options, changed, attributes = {}) {
   );
 
   function arrows(event) {
-    const step = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
+    const right = document.dir === "rtl" ? -1 : 1;
+    const step = { ArrowLeft: -right, ArrowUp: -1, ArrowRight: right, ArrowDown: 1 }[event.key];
     if (!step || event.altKey || event.ctrlKey) return;
     event.preventDefault();
     const at = options.findIndex((o) => o.value === value);
