@@ -87,6 +87,8 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     command.add_argument("--out", metavar="FILE", required=True, help="new file, .jsonl or .jsonl.gz")
     command.add_argument("--project", metavar="NAME", help="only what was said in this project of the studio")
     command.add_argument("--purpose", choices=("train", "eval"), help="only projects of this purpose; imports count as train")
+    command.add_argument("--mask", choices=("use", "all", "none"), default="use", help="take personal data (e-mail, telephone, "
+                         "card, IP, IBAN …) out of judgments from people's use of a model, of all, or of none (default: use)")
     _add_db(command)
     command.set_defaults(handler=run_snapshot)
 
@@ -110,10 +112,13 @@ def run_import(args: argparse.Namespace) -> int:
 def run_snapshot(args: argparse.Namespace) -> int:
     """`harken snapshot`."""
     with open_database(args.db, create=False) as db:
-        info = snapshot(db, args.kind, args.out, project=project_number(db, args.project), purpose=args.purpose)
+        info = snapshot(db, args.kind, args.out, project=project_number(db, args.project), purpose=args.purpose,
+                        mask=args.mask)
     people = f"{info.labelers:,} labeler{'s' * (info.labelers != 1)}" if info.labelers else "no labeler named"
     print(f"Froze {_count(info.rows, args.kind)} ({people}) in {info.path}")
     print(f"  sha256 {info.hash}")
+    if info.masked:
+        print(f"  {info.masked}")
     if info.repeating:
         print(same_answers(info.repeating, args.kind))
     for warning in info.warnings:

@@ -10,7 +10,7 @@ SQLite (a file) by default, PostgreSQL by `postgresql://` address.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +38,13 @@ _written = exists().where(judgments.c.prompt_key == prompts.c.key, judgments.c.k
 TAKEN_BACK = and_(_written, ~exists().where(judgments.c.prompt_key == prompts.c.key, COUNTS).correlate(prompts))
 BATCH = 400
 PAGE = 1000
+
+
+Change = Callable[[Judgment], Judgment]
+
+
+def unchanged(judgment: Judgment) -> Judgment:
+    return judgment
 
 
 @dataclass(frozen=True)
@@ -190,22 +197,24 @@ class Database:
                   .join(prompts, judgments.c.prompt_key == prompts.c.key).outerjoin(items, judgments.c.item_id == items.c.id))
         return ((judgment_of(row), row) for row in self._pages(judgments, source.where(COUNTS, *where)))
 
-    def comparisons(self, where: Sequence[ColumnElement[bool]] = ()) -> Iterator[Choice]:
-        """What the judgments say about preference, in the order of arrival."""
-        return (choice for judgment in self.judgments(where) if (choice := judgment.choice()))
+    def comparisons(self, where: Sequence[ColumnElement[bool]] = (), change: Change = unchanged) -> Iterator[Choice]:
+        """What the judgments say about preference, in the order of arrival. `change` is applied to each judgment first."""
+        return (choice for judgment in self.judgments(where)
+                if "ranks" in judgment.payload and (choice := change(judgment).choice()))
 
-    def demonstrations(self, where: Sequence[ColumnElement[bool]] = ()) -> Iterator[Demonstration]:
+    def demonstrations(self, where: Sequence[ColumnElement[bool]] = (), change: Change = unchanged) -> Iterator[Demonstration]:
         """Written and edited answers, in the order of arrival."""
-        return (shown for judgment in self.judgments(where) if (shown := judgment.demonstration()))
+        return (shown for judgment in self.judgments(where)
+                if judgment.demonstration() and (shown := change(judgment).demonstration()))
 
-    def answers(self, kind: Kind, where: Sequence[ColumnElement[bool]] = ()) -> Iterator[Judgment]:
+    def answers(self, kind: Kind, where: Sequence[ColumnElement[bool]] = (), change: Change = unchanged) -> Iterator[Judgment]:
         """Ratings (each rated completion is one), thumbs, edits or answered questions, in the order of arrival."""
         for judgment in self.judgments(where):
             if kind == "ratings":
-                yield from judgment.ratings()
+                yield from change(judgment).ratings() if judgment.ratings() else ()
             elif (kind == "thumbs" and judgment.kind == "thumb") or (kind == "edits" and "original" in judgment.payload) or (
                     kind == "questions" and judgment.kind == "questions"):
-                yield judgment
+                yield change(judgment)
 
     def prompts(self) -> Iterator[Prompt]:
         """Every prompt known, those of judgments included; one for each id, the first that arrived.

@@ -108,8 +108,8 @@ def fit_use(judgments: Iterable[Judgment], *, phi: Floats | None = None, weight_
     """Scores and each kind's sensitivity, from judgments of any kind.
 
     `phi` [I, D] are features of the answers in order of first appearance (`answers_of`); without it they are the text's.
-    `weight_of` is each labeler's weight (`fit_campaigns`). `sigma` is the prior standard deviation of a score; None: of `WIDTHS` the one of the
-    greatest evidence. Raises UserError where neither comparisons nor thumbs set a scale.
+    `weight_of` is each labeler's weight (`fit_campaigns`). `sigma` is the prior standard deviation of a score; None: of `WIDTHS`
+    the one of the greatest evidence. Raises UserError where neither comparisons nor thumbs set a scale.
     """
     said = list(judgments)
     items = answers_of(said)
