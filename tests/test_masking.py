@@ -30,10 +30,11 @@ def db(tmp_path):
     """A thumb, an edit and a comparison from use, and a studio's comparison of the same words."""
     asked = Prompt((Message("system", f"You know {MAIL}."), Message("user", "Whom do I ask?")))
     served = {"answer": "c/0", "comment": f"my number is {CALL}"}
+    edit = {"completion": f"Pay with {CARD}.", "original": "Pay.", "spans": [[0, 3]], "served": served,
+            "completions": [f"Pay with {CARD}.", "Pay."], "ranks": [1, 2]}
     thumb = {"completion": f"Ask {MAIL}.", "label": True, "served": served}
     said = [Judgment(asked, "thumb", thumb, "u1", form_version="serve:thumb"),
-            Judgment(asked, "edit", {"completion": f"Pay with {CARD}.", "original": "Pay.", "spans": [[0, 3]], "served": served,
-                                     "completions": [f"Pay with {CARD}.", "Pay."], "ranks": [1, 2]}, "u1", form_version="serve:edit"),
+            Judgment(asked, "edit", edit, "u1", form_version="serve:edit"),
             Judgment(Prompt.of("Plain?"), "ranking", {"completions": [f"Yes, {MAIL}.", "No."], "ranks": [1, 2]}, "l1")]
     with open_database(tmp_path / "f.db") as opened:
         opened.add_judgments(said)

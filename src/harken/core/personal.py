@@ -4,8 +4,8 @@ IBAN.
     find("call 020 7946 0018")          # {"phone": ["020 7946 0018"]}
     mask("call 020 7946 0018")          # ("call [phone]", {"phone": 1})
 
-Numbers with a checksum must pass it (cards: Luhn; IBAN: ISO 7064 mod 97), the others only look right, so order numbers may count as
-telephones. Names, birthdays and street addresses are not found: that takes a model of language.
+Numbers with a checksum must pass it (cards: Luhn; IBAN: ISO 7064 mod 97), the others only look right, so order numbers may count
+as telephones. Names, birthdays and street addresses are not found: that takes a model of language.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import ipaddress
 import re
 from collections import Counter
 from collections.abc import Callable
+
 
 def luhn(number: str) -> bool:
     """ISO/IEC 7812: from the right every second digit doubled (less 9 if above 9), the sum a multiple of 10."""

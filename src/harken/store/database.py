@@ -22,11 +22,13 @@ from harken.core.errors import UserError
 from harken.core.records import Choice, Completion, Demonstration, Judgment, Prompt, content_hash, repeats
 from harken.store import audit_notes, backup, migrations, serve_schema  # noqa: F401  its tables are part of the database
 from harken.store.connection import Link
+from harken.store.drawers import Drawers, read_drawers
+from harken.store.drawers.tools import TOOLS
 from harken.store.files import Reader, file_hash
 from harken.store.remote import fetched, is_address
 from harken.store.rows import Row, judgment_of, judgment_row, prompt_row
 from harken.store.schema import completions, imports, judgments, prompts
-from harken.store.shapes import Kind
+from harken.store.shapes import Kind, kind_of
 from harken.store.studio_schema import items, projects, retractions, reviews
 
 STANDS = and_(judgments.c.role.is_(None), ~exists().where(retractions.c.judgment_seq == judgments.c.seq))
@@ -86,8 +88,16 @@ class Incoming:
     notes: Mapping[str, int]
 
 
-def read_import(path: str | Path, kind: Kind | None = None, skip_bad: bool = False, **options: Any) -> Incoming:
-    """Reads a file of feedback; nothing is stored. `options`: those of `Reader`."""
+def read_import(path: str | Path, kind: Kind | None = None, skip_bad: bool = False, *, join: Sequence[str | Path] = (),
+                **options: Any) -> Incoming:
+    """Reads a file of feedback; nothing is stored. `join` are files with the answers that a tool's export of feedback is of.
+    `options`: those of `Reader`."""
+    any_shape = kind is None and not options.get("adapter") and not options.get("fields")
+    if any_shape and (drawers := read_drawers([path, *join])) is not None:
+        return _of_drawers([Path(path), *map(Path, join)], drawers)
+    if join:
+        raise UserError(f"{path} is no export of a tool whose feedback and answers lie apart.",
+                        f"Leave --join away; the tools are {', '.join(TOOLS)}.")
     local = fetched(path) if isinstance(path, str) and is_address(path) else Path(path)
     digest = file_hash(local) if local.exists() or "/" not in str(path) else None
     reader = Reader(path, kind, skip_bad=skip_bad, **options)
@@ -101,6 +111,17 @@ def read_import(path: str | Path, kind: Kind | None = None, skip_bad: bool = Fal
     repeating = sum(repeats(j.payload["completions"]) for j in judged if "ranks" in j.payload)
     return Incoming(Path(path).name, digest, reader.kind, rows, plain, dict(+reader.skipped), repeating, dict(reader.unread),
                     dict(reader.notes))
+
+
+def _of_drawers(paths: Sequence[Path], found: Drawers) -> Incoming:
+    kinds: Counter[Kind] = Counter(kind_of(j) for j in found.judgments)
+    digest = content_hash([file_hash(path) for path in paths])
+    notes = {f"{n:,} {kind} of {found.tool}": n for kind, n in kinds.items()}
+    unnamed = sum(j.labeler is None for j in found.judgments)
+    if unnamed:
+        notes["without a known rater: they count as one person"] = unnamed
+    most = kinds.most_common(1)[0][0]
+    return Incoming(paths[0].name, digest, most, _imported_rows(found.judgments), [], found.left_out, 0, {}, notes)
 
 
 class Database:

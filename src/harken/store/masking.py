@@ -4,8 +4,8 @@
     trained_on = [masker(j) for j in db.judgments()]
     masker.report()                     # {"judgments": 3, "found": {"email": 2, "phone": 1}}
 
-The database keeps what was said. A masked judgment's prompt carries in `meta["masked_from"]` the id of the prompt as it was asked,
-so that lineage finds the judgment.
+The database keeps what was said. A masked judgment's prompt carries in `meta["masked_from"]` the id of the prompt as it was
+asked, so that lineage finds the judgment.
 """
 
 from __future__ import annotations
