@@ -47,8 +47,8 @@ def add_commands(commands: Any) -> None:
                    "nobody judged is then deleted")
     p.add_argument("--dtype", default="float32", help="float32, bfloat16 or auto (default: float32)")
     p.add_argument("--template", default="", help="another chat template than the model's own")
-    p.add_argument("--mode", default="", help="good, bad or untagged, for models with control tokens (default: the model's own); such "
-                   "a model answers one request at a time")
+    p.add_argument("--mode", default="", help="good, bad or untagged, for models with control tokens (default: the model's own); "
+                   "such a model answers one request at a time")
     p.add_argument("--log-text", action="store_true", help="put prompts and answers into the log")
     p.set_defaults(handler=serve)
 
