@@ -7,7 +7,7 @@ is not done again. The last line is JSON. Parts:
 
 turns     three turns of `harken loop` on a real `harken serve --loop` process: users chat and judge over HTTP (40 of them: 34
           honest, 4 brigaders, 2 careless), a person approves, the server follows. Gold win rate of each turn over the one before.
-brigade   4 of 40 accounts ask until a rude answer comes and vote for it, four times as busy as the rest. Gold of the policy with
+brigade   4 of 40 accounts ask until a rude answer comes and vote for it, eight times as busy as the rest. Gold of the policy with
           and without them, with and without the audit; what of the loss remains; who was named.
 flattery  2 of 100 users love flattery, ask in their own way, and judge where they were flattered, 60 times each (the others 4).
           The gate must not open where the policy learnt to flatter them: where their gold fell.
@@ -142,7 +142,7 @@ class Bench:
         for seed in range(self.seeds):
             for planted in (False, True):
                 people = world.users(36, 4 if planted else 0)
-                choices = world.choices_of(self.judgments(seed, people, {"honest": 10, "brigade": 40}, eager=("brigade",)))
+                choices = world.choices_of(self.judgments(seed, people, {"honest": 10, "brigade": 80}, eager=("brigade",)))
                 for on in (False, True):
                     rows.append(self.once(f"brigade-{seed}-{planted}-{on}", self._brigade, choices, seed, planted, on))
         return brigade_summary(rows)
