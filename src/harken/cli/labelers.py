@@ -7,7 +7,8 @@ from pathlib import Path
 
 HELP = """\
 Finds scores of completions and reliability of labelers together: whoever agrees with the others weighs more, whoever
-answers upside down is found out. beta is 1 for the average labeler, 0 for a coin, below 0 for a reversed scale.
+answers upside down is found out. beta is 1 for the average labeler, 0 for a coin, below 0 for a reversed scale. People whose
+votes lean one way together, beyond what quality explains, are named as a campaign.
 
 FILE holds comparisons with "labeler" (any shape of harken import), or is a database of judgments, which also knows what
 was shown first and how long it took: then pulls towards the first place are estimated too."""

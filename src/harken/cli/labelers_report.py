@@ -16,6 +16,7 @@ from harken.core.errors import UserError
 from harken.core.progress import waiting
 from harken.core.records import Choice, Judgment
 from harken.core.terminal import one_line, visible
+from harken.labelers.campaigns.audit import fit_campaigns
 from harken.labelers.models.influence import drop_each, drop_effect, held_out
 from harken.labelers.models.reliability import Reliability, fit_reliability
 from harken.labelers.models.verdicts import Person, describe, median_seconds, warnings
@@ -53,6 +54,9 @@ def run(args: argparse.Namespace) -> int:
         "file": str(args.file), "votes": len(votes), "labelers": len(people), "items": len(votes.items), "tie": fit.tie,
         "warnings": notes, "people": [p.to_json() for p in people], "flagged": [votes.labelers[k] for k in flagged],
         "held_out": figures(tested, votes, flagged) if tested else {}}
+    with waiting("looking for campaigns", 1):
+        audit = fit_campaigns(votes, seed=args.seed)
+    summary["campaigns"] = audit.to_json() | {"lines": audit.describe()}
     summary["use"], worse = advice(summary["held_out"])
     notes += worse
     if effect is not None:
@@ -92,7 +96,7 @@ def show(people: Sequence[Person], fit: Reliability, votes: Votes, summary: Mapp
     console.print(table)
     if len(rows) > MOST_ROWS:
         console.print(f"… and {len(rows) - MOST_ROWS} more; --json and --out have all.")
-    for line in held_out_lines(summary):
+    for line in (*held_out_lines(summary), *summary["campaigns"]["lines"]):
         console.print(visible(line), markup=False)
     for warning in summary["warnings"]:
         console.print(visible(f"Note: {warning}"), markup=False)

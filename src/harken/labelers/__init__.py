@@ -5,10 +5,11 @@
 - `models/`: how each person judges: `fit_reliability`, `fit_traits`, `fit_dawid_skene`, `fit_glad`
 - `groups/`: people who want different things: `fit_groups`, `fit_mixture`, `fit_disagreement`, `fit_mean_variance`,
   `fit_categorical`
+- `campaigns/`: brigades, and how far one account, address or campaign can move the reward: `fit_campaigns`
 - `asking/`: what to ask next: `fit_pace`, `next_items`, `next_sets`
 
 A model is fitted by `fit_NAME(data, *, …)`, which returns a frozen `NAME`. `models/`, `groups/` and `agreement/` do not know
-each other; `asking/` builds on `models/`; nothing imports NumPy before one of them is imported.
+each other; `asking/` builds on `models/`, `campaigns/` on both; nothing imports NumPy before one of them is imported.
 
 One word for a quantity, in code, comments and docs:
 

@@ -102,6 +102,7 @@ def picture(people: Sequence[Person], file: object, inline: bool = False) -> str
 def page(people: Sequence[Person], summary: Mapping[str, Any]) -> str:
     """An offline page: the picture, the table, the test on unseen votes, the warnings."""
     head, rows = cells(people, summary)
+    lines = held_out_lines(summary) + summary.get("campaigns", {}).get("lines", [])
     return filled("labelers.html", title=f"{summary['labelers']} labelers, {summary['votes']:,} votes", head=head, rows=rows,
-                  picture=Markup(picture(people, summary["file"], inline=True)), unseen=held_out_lines(summary),
+                  picture=Markup(picture(people, summary["file"], inline=True)), unseen=lines,
                   notes=summary["warnings"])
