@@ -95,7 +95,7 @@ def recipe(folder, **parts):
     """A recipe of this world; `parts` replace those of the same name."""
     given = {
         "out": str(folder / "loop"), "db": str(folder / "feedback.db"), "start": str(folder / "start"),
-        "collect": {"at_least": 50}, "reward": {"method": "reward_model", "settings": REWARD},
+        "collect": {"at_least": 50}, "audit": {"dimensions": 16}, "reward": {"method": "reward_model", "settings": REWARD},
         "policy": {"method": "rloo", "settings": RLOO},
         "verify": {"prompts": str(folder / "verify.jsonl"), "judge": "loop_world:gold", "groups": "meta.user", "max_tokens": 2,
                    "answers": 2},
