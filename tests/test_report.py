@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
-import shutil
-import subprocess
+import zlib
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -19,8 +19,11 @@ from harken.core.errors import UserError
 from harken.core.protocols import Estimate
 from harken.draw.numbers import number, percent, span, value
 from harken.draw.svg import Plot, binned, smooth, ticks
+from harken.report.browser import script, script_hash
 from harken.report.build import build_report
+from harken.report.compared import claims
 from harken.report.load import estimate, load_runs
+from harken.report.sets import sample_sets
 
 HOSTILE = '</p><script>alert("x")</script><img src=http://evil.example/x.png onerror=alert(1)> &amp; <b>bold'
 ODD = "naïve \u202eright-to-left\u202c שלום 🧑‍🚀 \x00\x1b[31m \ud800 z̷͇a 日本語"
@@ -165,6 +168,11 @@ def page(runs, tmp_path):
     return html, Page(html)
 
 
+def only_ours(parsed):
+    """Packed samples, and the one script that the policy of the page names by its hash."""
+    return [a for a in parsed.tags("script") if a.get("type") != "text/plain"] == [{}]
+
+
 @pytest.fixture
 def whole(tmp_path):
     return page([quickstart_run(tmp_path / "quickstart"), win_rate_run(tmp_path / "eval")], tmp_path)
@@ -178,7 +186,7 @@ def test_the_verdict_and_every_section_are_there(whole):
                   "clip_fraction missing at 1 of 150 steps", "1 of 54 gold scores missing", "1 of 12 samples without model"):
         assert words in " ".join(parsed.words), words
     assert len(parsed.ids) == len(set(parsed.ids))
-    assert [a["href"][1:] for a in parsed.tags("a")] == [i for i in parsed.ids if not i.endswith("-h")]
+    assert [a["href"][1:] for a in parsed.tags("a")] == [a["id"] for a in parsed.tags("section")]
     assert html.count('<article class="sample">') == 20
 
 
@@ -212,11 +220,14 @@ def test_contrast_is_at_least_4_5(scheme):
 def test_it_loads_nothing(whole):
     html, parsed = whole
     for tag, attributes in parsed.seen:
-        assert tag not in ("script", "link", "iframe", "img", "object"), tag
+        assert tag not in ("link", "iframe", "img", "object"), tag
         for name in ("src", "href", "srcset", "action"):
             assert attributes.get(name, "#").startswith("#")
         assert not any(name.startswith("on") for name in attributes)
     assert "url(" not in html and "@import" not in html and "default-src 'none'" in html
+    assert "fetch(" not in html and "XMLHttpRequest" not in html and "import(" not in html
+    code = [a for a in parsed.tags("script") if a.get("type") != "text/plain"]
+    assert code == [{}] and f"script-src '{script_hash()}'" in html and f"<script>{script()}</script>" in html
 
 
 def test_hostile_and_odd_text_is_only_text(tmp_path):
@@ -230,7 +241,7 @@ def test_hostile_and_odd_text_is_only_text(tmp_path):
     write(hostile_eval, result={**json.loads((hostile_eval / "result.json").read_text()), "model": HOSTILE, "judge": HOSTILE,
                                 "baselines": {HOSTILE: e(0.5, 0.1)}})
     html, parsed = page([run, hostile_eval], tmp_path)
-    assert not parsed.tags("script") and not parsed.tags("img") and not parsed.tags("b")
+    assert only_ours(parsed) and not parsed.tags("img") and not parsed.tags("b")
     assert HOSTILE in "".join(parsed.words) and "日本語" in html and "\x00" not in html and "\x1b" not in html
     assert '<p class="none">empty</p>' in html
 
@@ -302,7 +313,7 @@ def test_f16_the_people_and_the_parts_of_a_score_are_shown(tmp_path):
         assert said in words, said
     assert "−0.60" in words and "idle" not in words, "a weight of 0 is no part"
     assert "+0.01" in words and "others" in words and "+2.00" in words, "the largest parts, the rest, and their sum 1.998"
-    assert not parsed.tags("script") and len(parsed.tags("table")) == len(parsed.tags("caption"))
+    assert only_ours(parsed) and len(parsed.tags("table")) == len(parsed.tags("caption"))
     assert 'id="people"' not in page([reward_run(tmp_path / "plain")], tmp_path)[0]
 
 
@@ -396,12 +407,175 @@ def test_a_plot_is_a_file_of_its_own_with_a_legend():
     assert [x.text for x in drawn.iter(f"{svg}style")] == [".gold{stroke:red}"]
 
 
+@pytest.fixture
+def opened(browser, tmp_path):
+    """Opens a report of two models from disk; axe needs the page's policy out of the way."""
+    runs = [eval_run(tmp_path / m, "truthful", m, [None, *(((i * k) % 7) / 6 for i in range(599))])
+            for m, k in (("one", 3), ("two", 5))]
+    out = build_report([quickstart_run(tmp_path / "quickstart"), *runs], tmp_path / "report.html")
+
+    def opening(**options):
+        page = browser.new_context(**options).new_page()
+        page.elsewhere = []
+        page.on("request", lambda r: page.elsewhere.append(r.url) if r.url != out.as_uri() else None)
+        page.on("pageerror", lambda error: page.elsewhere.append(str(error)))
+        page.goto(out.as_uri() + "#sample=1.5")
+        page.wait_for_selector("html[data-ready=yes] #b-item .words")
+        return page
+    return opening
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
-def test_a_browser_draws_it(tmp_path):
-    out = build_report([quickstart_run(tmp_path / "quickstart")], tmp_path / "report.html")
-    shot = tmp_path / "shot.png"
-    subprocess.run(["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
-                    "--window-size=1200,2000", f"--screenshot={shot}", out.as_uri()], check=True, timeout=90,
-                   capture_output=True)
-    assert shot.stat().st_size > 50_000
+@pytest.mark.parametrize("options", [{"viewport": {"width": 1440, "height": 900}},
+                                     {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"}],
+                         ids=["laptop", "dark phone"])
+def test_axe_finds_nothing_in_the_report_and_it_fits(opened, options):
+    page = opened(bypass_csp=True, **options)
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    found = axe.run(page).response["violations"]
+    assert [f"{v['id']}: {[(n['target'], n['failureSummary']) for n in v['nodes']]}" for v in found] == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
+
+
+@pytest.mark.slow
+def test_the_sample_browser_by_keyboard_filters_orders_and_links(opened):
+    page = opened(viewport={"width": 1280, "height": 720})
+    item, count = page.locator("#b-item"), page.locator("#b-count")
+    assert "Q: Question 5?" in item.inner_text(), "the address names the sample"
+    assert "600 items" in count.inner_text() and "1 without a score" in count.inner_text()
+    assert item.locator("mark").all_inner_texts() == ["one", "two"], "the words that differ"
+    page.locator("#b-order").select_option("apart")
+    page.wait_for_timeout(100)
+    page.locator("#b-list").focus()
+    page.keyboard.press("Home")
+    page.wait_for_timeout(100)
+    gaps = []
+    for key in ("ArrowDown", "End", "ArrowUp"):
+        page.keyboard.press(key)
+        page.wait_for_timeout(100)
+        gaps.append([x.split(" ·")[0] for x in item.locator(".chip").all_inner_texts()])
+    first, last, near = gaps
+    assert abs(float(first[0]) - float(first[1])) == pytest.approx(0.5, abs=0.011), "the furthest apart come first"
+    assert last == ["no score", "no score"] and near[0] == near[1], "equal scores, then what has none"
+    page.keyboard.press("Home")
+    for _ in range(3):
+        page.keyboard.press("ArrowDown")
+    page.wait_for_timeout(100)
+    assert page.locator("#b-list").get_attribute("aria-activedescendant") == "b-row-3" and "#sample=1." in page.url
+    page.locator("#b-show").select_option("missing")
+    page.wait_for_timeout(100)
+    assert "1 of 600 items" in count.inner_text() and "no score" in item.inner_text()
+    page.locator("#b-show").select_option("all")
+    page.locator("#b-find").fill("one says 417")
+    page.get_by_text("1 of 600 items").wait_for()
+    assert "Question 417" in item.inner_text()
+    page.locator("main th .sort").first.click()
+    assert page.locator("th[aria-sort=descending]").count() == 1
+    page.emulate_media(media="print")
+    assert not page.locator("#browser").is_visible() and page.locator(".drawn .sample").first.is_visible()
+    assert page.elsewhere == [], "nothing else is loaded and nothing fails"
+
+
+def eval_run(folder, name, model, scores, better="higher", **result):
+    """A finished evaluation of one model, an item a score."""
+    rows = [{"item": f"Question {i}?", "prompt": f"Q: Question {i}?", "answer": f"{model} says {i} is fine.", "score": s,
+             "why": "" if s is not None else "the server failed", "topic": f"topic {i % 3}", "truthful": s == 1}
+            for i, s in enumerate(scores)]
+    known = [s for s in scores if s is not None]
+    return write(folder, config={"command": f"eval {name}", "model": model}, lineage=lineage(7), result={
+        "name": name, "better": better, "value": e(sum(known) / len(known), 0.1, len(known)),
+        "missing": len(scores) - len(known), "samples": rows, **result})
+
+
+def unpacked(html, name):
+    held = re.search(rf'<script type="text/plain" id="{name}">([^<]*)</script>', html)[1]
+    return json.loads(zlib.decompress(base64.b64decode(held)))
+
+
+def test_two_models_are_paired_by_item_and_said_in_words(tmp_path):
+    """Of 40 items new is right on 38 and old on 20; item 39 lacks a score; harm is 0.5 less and lower is better."""
+    old = eval_run(tmp_path / "a", "truthful", "old", [1.0] * 20 + [0.0] * 20)
+    new = eval_run(tmp_path / "b", "truthful", "runs/new", [1.0] * 38 + [0.0] + [None])
+    harm = [eval_run(tmp_path / m, "toxicity", m, [v + 0.01 * (i % 2) for i in range(30)], "lower")
+            for m, v in (("old", 0.6), ("runs/new", 0.1))]
+    found = claims(load_runs([old, new, *harm]))
+    assert [(c.area, c.what, c.who, c.against, c.verdict, c.missing) for c in found] == [
+        ("honest", "truthful", "runs/new", "old", "better", 1), ("harmless", "toxicity", "runs/new", "old", "better", 0)]
+    assert found[0].difference.value == pytest.approx(18 / 39) and found[1].difference.value == pytest.approx(0.5)
+    html, _parsed = page([old, new, *harm], tmp_path)
+    heading = re.sub("<[^>]+>", "", re.search(r"<h1>(.*?)</h1>", html)[1])
+    assert heading.startswith("runs/new against old: better on truthful +0.46 [0.")
+    assert "Holm, 2 tasks" in html and "1 items have no score" in html and "tell two models apart" in html
+    assert [c for c in claims(load_runs([old, eval_run(tmp_path / "c", "truthful", "same", [1.0] * 20 + [0.0] * 20)])) if
+            c.verdict == "better"] == []
+
+
+def test_every_sample_is_in_the_page_once_and_whole(tmp_path):
+    runs = [eval_run(tmp_path / m, "truthful", m, [None] + [i / 600 for i in range(599)]) for m in ("one", "two")]
+    html, _ = page(runs, tmp_path)
+    held = unpacked(html, "sets")
+    assert held["sets"] == [{"title": "truthful", "columns": ["one", "two"], "better": "higher", "n": 600,
+                             "groups": ["topic 0", "topic 1", "topic 2"]}]
+    index = unpacked(html, "set-0")
+    assert index["scores"][1][:3] == [None, 0.0, 0.0016667] and index["groups"][:4] == [0, 1, 2, 0]
+    blocks = [unpacked(html, f"set-0-{b}") for b in range(3)]
+    rows = [row for block in blocks for row in block]
+    assert len(rows) == 600 and rows[599]["a"] == ["one says 599 is fine.", "two says 599 is fine."]
+    assert rows[0]["w"] == ["the server failed"] * 2
+    assert rows[5]["d"] == {"topic": "topic 2", "truthful (one)": False, "truthful (two)": False}
+    assert html.count('<article class="sample">') == 10
+
+
+def test_before_and_after_ranked_answers_and_training_are_sets_of_their_own(tmp_path):
+    tax = eval_run(tmp_path / "tax", "tax", "new", [1.0], against="old", paired=True)
+    write(tax, result=json.loads((tax / "result.json").read_text()) | {
+        "samples": [{"task": "arithmetic", "prompt": "1+1", "item": "a 0", "score": 1.0, "against": 0.0, "why": ""}],
+        "tasks": {"arithmetic": {"metric": "accuracy", "difference": e(0.2, 0.1), "verdict": "A is better than B"}}})
+    reward = eval_run(tmp_path / "rm", "reward", "", [0.5])
+    rows = [{"prompt": "Hi", "answer": a, "score": s, "rank": r, "category": "chat"} for a, s, r in
+            (("bad", 2.0, 2), ("good", 1.0, 1))]
+    write(reward, result=json.loads((reward / "result.json").read_text()) | {"samples": rows})
+    sets = {s.title: s for s in sample_sets(load_runs([tax, reward]))}
+    assert [(i.group, i.scores) for i in sets["tax"].items] == [("arithmetic", [1.0, 0.0])]
+    ranked = sets["rm: what people ranked"]
+    assert ranked.columns == ["preferred", "next"]
+    assert ranked.items[0].answers == ["good", "bad"] and ranked.items[0].scores == [1, 2]
+    assert [(c.what, c.verdict) for c in claims(load_runs([tax]))] == [("arithmetic", "better")]
+    (alone,) = sample_sets(load_runs([sft_run(tmp_path / "sft")]))
+    assert alone.columns == ["SFT"] and alone.items[0].answers == ["Blue, like the evening."]
+
+
+def test_what_it_cost_is_drawn_over_a_sweep_and_the_beaten_are_grey(tmp_path):
+    runs = []
+    for name, good, tax, beta in (("a", 0.6, -0.10, 0.02), ("b", 0.5, -0.02, 0.2), ("c", 0.4, -0.20, 1.0)):
+        config = {"command": "train ppo", "beta": beta, "ptx_coef": 27.8, "ptx_data": "x"}
+        model = write(tmp_path / name, config=config, result={})
+        for kind, v in (("truthful", good), ("tax", tax)):
+            runs.append(eval_run(tmp_path / f"{kind}-{name}", kind, str(model), [v] * 4, paired=kind == "tax", against="base"))
+            write(runs[-1], result=json.loads((runs[-1] / "result.json").read_text()) | {"value": e(v, 0.05), "samples": []})
+    html, _ = page(runs, tmp_path)
+    drawn = html.split('id="tradeoff"')[1].split("</section>")[0]
+    assert "beta 0.02, ptx_coef 27.8" in drawn and "beta 1" in drawn
+    assert drawn.count('class="dot accent"') == 2 and drawn.count('class="dot grey"') == 1
+    assert 'id="tradeoff"' not in page(runs[:2], tmp_path)[0], "one model is no trade-off"
+
+
+def test_whose_opinions_are_a_heat_map_with_intervals(tmp_path):
+    groups = {"young": e(0.9, 0.02, 80), "old": e(0.6, 0.05, 80)}
+    run = eval_run(tmp_path / "o", "opinions", "m", [1.0])
+    write(run, result=json.loads((run / "result.json").read_text()) | {"model": {"groups": groups}})
+    html, _ = page([run], tmp_path)
+    heat = html.split('class="plain heat"')[1].split("</table>")[0]
+    assert "--share: 1.00" in heat and "--share: 0.00" in heat and "[0.880, 0.920], n = 80" in heat and ">m</th>" in heat
+
+
+def test_over_optimisation_finds_the_planted_peak(tmp_path):
+    """gold = d (1 - 0.4 ln d) peaks at ln d = 1.5, d = 4.48."""
+    metrics = [{"step": i, "kl": d * d, "reward": d, "gold": d * (1 - 0.4 * math.log(max(d, 1e-9)))}
+               for i, d in enumerate(np.linspace(0, 8, 60))]
+    run = write(tmp_path / "r", config={"command": "train rloo"}, metrics=metrics, result={})
+    html, _ = page([run], tmp_path)
+    assert "the gold score peaks at √KL 4.48 [4.48, 4.48], reached" in html
+    line = [m | {"gold": m["reward"]} for m in metrics]
+    straight = write(tmp_path / "s", config={"command": "train rloo"}, result={}, metrics=line)
+    assert "no turn of the gold score is shown" in page([straight], tmp_path)[0]

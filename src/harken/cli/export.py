@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 JUDGMENTS = {"comparisons": "rankings of completions, people's and imported", "demonstrations": "answers that people wrote",
-             "ratings": "ratings of completions", "edits": "completions before and after", "prompts": "prompts that people wrote"}
+             "ratings": "ratings of completions", "edits": "completions before and after", "prompts": "prompts that people wrote",
+             "questions": "answers to a form's own questions"}
 HELP = """\
 Writes what counts: undone and withdrawn judgments, gold questions and repeats are left out. For training take a snapshot
 instead (harken snapshot), which has a hash and is never overwritten; exports are for other tools. A model leaves as a folder that
@@ -29,6 +29,16 @@ examples:
   harken export model runs/rloo --out my-model --gguf Q8_0      and a file for llama.cpp
   harken export model runs/rloo --out my-adapter --no-merge     the adapter, those it stands on included
   harken export model runs/rm --out my-reward                   a reward for TRL"""
+
+LOG_HELP = """\
+Writes the items of a finished evaluation as others keep them. An item without a score stays without one. harken compare reads
+Inspect's and lm-eval's back, and pairs them with the run itself."""
+LOG_EXAMPLES = """\
+examples:
+  harken export log runs/truthful --to inspect --out truthful.eval      then: inspect view
+  harken export log runs/truthful --to lm-eval --out out/
+  harken export log runs/truthful --to every-eval-ever --out out/"""
+LOGS = {"inspect": "write_inspect", "lm-eval": "write_lm_eval", "every-eval-ever": "write_every_eval_ever"}
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -58,16 +68,24 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
                    help="a run of harken eval on this model, for the card's figures; may be given more than once")
     k.add_argument("--labelers", action="store_true", help="let the card name the labelers")
     k.set_defaults(handler=export_model)
+    k = kinds.add_parser("log", help="an evaluation's items, for Inspect's viewer, lm-eval, Every Eval Ever",
+                         description=LOG_HELP, epilog=LOG_EXAMPLES, formatter_class=layout)
+    k.add_argument("run", metavar="RUN", help="a finished run of harken eval")
+    k.add_argument("--to", choices=tuple(LOGS), required=True, help="whose layout")
+    k.add_argument("--out", metavar="PATH", required=True, help="folder to write into; an .eval file may be named itself")
+    k.set_defaults(handler=export_log)
 
 
 def export_judgments(args: argparse.Namespace) -> int:
     """`harken export comparisons` and its like."""
     from harken.cli.data import project_number
     from harken.store.database import open_database
+    from harken.store.remote import delivered
     from harken.studio.work.exports import export_rows, write_rows
     with open_database(args.db, create=False) as db:
         project = project_number(db, args.project)
-        rows = write_rows(Path(args.out), export_rows(db, args.what, args.shape, project=project, purpose=args.purpose))
+        with delivered(args.out) as path:
+            rows = write_rows(path, export_rows(db, args.what, args.shape, project=project, purpose=args.purpose))
         mixed = {} if args.purpose or project else _purposes(db)
     print(f"Wrote {rows:,} rows to {args.out}")
     if len(mixed) > 1:
@@ -92,4 +110,12 @@ def export_model(args: argparse.Namespace) -> int:
     for file in sorted(folder.iterdir()):
         print(f"  {file.name:28}{file.stat().st_size:>14,} bytes")
     print(f"{args.model} is in {folder}" + (f" and at {args.push}" if args.push else ""))
+    return 0
+
+
+def export_log(args: argparse.Namespace) -> int:
+    """`harken export log`."""
+    from harken.store import log_writers
+    for file in getattr(log_writers, LOGS[args.to])(args.run, args.out):
+        print(f"Wrote {file}")
     return 0

@@ -156,7 +156,7 @@ def _named(word: str) -> tuple[str, str]:
 
 def open_backend(name: str, word: str, args: argparse.Namespace) -> Any:
     """What answers under a name. A server's address needs no torch."""
-    from harken.launch.models import context, parse_model
+    from harken.launch.models import parse_model
     from harken.serve.backends import Endpoint, Whole
     parsed = parse_model(word)
     if parsed.kind == "endpoint":
@@ -175,7 +175,7 @@ def open_backend(name: str, word: str, args: argparse.Namespace) -> Any:
             base.engine.template.check()
             for note in base.engine.template.notes:
                 print(note, file=sys.stderr)
-            most = min(context(base.engine), 1 << 20)
+            most = min(base.engine.spoken or sys.maxsize, 1 << 20)
             return Weights(name, sampler, rows=args.rows, context=min(args.context or most, most), max_tokens=args.max_tokens)
     return Whole(name, sampler, args.max_tokens)
 

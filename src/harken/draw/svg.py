@@ -127,6 +127,12 @@ class Plot:
     def upright(self, x: float, low: float, high: float, style: str) -> None:
         self.line([(x, max(low, self.y[0])), (x, min(high, self.y[1]))], style)
 
+    def name(self, x: float, y: float, words: str) -> None:
+        """Words beside a point, on the side that has room."""
+        at, left = self._x(x), self._x(x) > (self.left + self.right) / 2
+        self._words(at - 9 if left else at + 9, self._y(y) - 8, words if len(words) <= 34 else words[:33] + "…", "point",
+                    "end" if left else "start")
+
     def legend(self, lines: Sequence[tuple[str, str]]) -> None:
         """The names of lines given as (style, words), one under another in the upper left corner."""
         x, y = self.left + 12, self.top + 10

@@ -12,7 +12,8 @@ from markupsafe import Markup
 from harken.core.errors import UserError
 from harken.core.version import __version__
 from harken.draw.page import page
-from harken.report import curves, evals, monitors, people, results, samples, seeds
+from harken.report import compared, curves, evals, monitors, opinions, overoptimisation, people, results, samples, seeds, tradeoff
+from harken.report.browser import script, script_hash
 from harken.report.load import RunData, load_runs
 
 
@@ -45,6 +46,9 @@ def render(runs: Sequence[RunData]) -> str:
     sections = (
         ("results", "Results", results.tables(runs), "Each bar is an interval on its column's scale, the dot the "
          "estimate."),
+        ("compared", "Is it better?", compared.compared(runs), "Item by item on the same items. A tie is claimed only within a "
+         "margin; an interval that holds 0 proves no equality."),
+        ("tradeoff", "What it cost", tradeoff.tradeoffs(runs), "Up and to the right is better."),
         ("evaluations", "Evaluations", evals.evals(runs), "What was measured, beside what it was compared with."),
         ("seeds", "Over seeds", seeds.over_seeds(runs), "Runs that differ in their seed alone. Lines are means, bands 95% "
          "intervals over seeds: what another seed would give."),
@@ -52,7 +56,9 @@ def render(runs: Sequence[RunData]) -> str:
          "A proxy that climbs while gold falls is being exploited."),
         ("monitors", "Monitors", monitors.monitors(runs), "An audit, not a guarantee: what no monitor looks at is not seen "
          "here."),
-        ("reward-model", "Reward model", curves.reward_models(runs), "Accuracy means little alone, so rules that read "
+        ("opinions", "Whose opinions", opinions.opinions(runs), "No opinions are the right ones: this says whose they are."),
+        ("reward-model", "Reward model", curves.reward_models(runs) + overoptimisation.overoptimisation(alone),
+         "Accuracy means little alone, so rules that read "
          "nothing stand beside it."),
         ("people", "The people behind it", people.people(runs), "A reward is what some people said. Intervals hold the learnt "
          "scores fixed."),
@@ -65,8 +71,9 @@ def render(runs: Sequence[RunData]) -> str:
          "zero."),
         ("lineage", "Lineage", samples.lineage(runs), "What these figures were made from."),
     )
-    verdict = results.verdict(runs) or seeds.headline(runs) or results.unjudged(runs)
+    verdict = (results.judged(runs) or compared.headline(runs) or results.verdict(runs) or seeds.headline(runs)
+               or results.unjudged(runs))
     shown = [{"name": name, "title": title, "body": body, "lead": lead} for name, title, body, lead in sections if body]
     return page("report.html", title=f"Harken report: {runs[0].name}", count=f"{len(runs)} run{'s' * (len(runs) != 1)}",
-                date=time.strftime("%Y-%m-%d"), verdict=Markup(verdict), facts=Markup(results.facts(runs)),
-                sections=shown, version=__version__)
+                date=time.strftime("%Y-%m-%d"), verdict=Markup(verdict), facts=Markup(results.facts(runs, compared.cards(runs))),
+                sections=shown, script=Markup(script()), script_hash=script_hash(), version=__version__)

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harken.core.protocols import Estimate
+from harken.draw import numbers
+from harken.report.compared import least
 from harken.report.load import RunData, estimate
-from harken.report.results import Column, estimates_table, name_of, short
+from harken.report.results import Column, estimates_table, model_of, name_of
 
 SENSES = {"higher": "higher is better", "lower": "lower is better"}
 RATES = (0.0, 1.0)
@@ -30,11 +32,13 @@ def _table(run: RunData) -> str:
     rows: dict[str, Estimate | None] = {name_of(str(result.get("name", run.kind))): estimate(result["value"])}
     rows |= {name: found for name, found in estimates(result) if name != "value"}
     beside = {f"Beside it: {name}": estimate(value) for name, value in (result.get("baselines") or {}).items()}
-    models = " against ".join(short(result[key]) for key in ("model", "against") if result.get(key))
-    missing = f"; {result['missing']:,} items have no score" if result.get("missing") else ""
+    models = " against ".join(name for name in (model_of(run), model_of(run, "against")) if name)
+    missing = f"; {result['missing']:,} items have no score" if result.get("missing") else "; no item lacks a score"
+    told = least(result)
+    apart = f"; so many items tell two models apart that differ by {numbers.number(told, 2)} or more" if told else ""
     column = Column("value", "Value", SENSES.get(str(result.get("better")), "neither way is better"))
     cells = {name: {"value": value} for name, value in {**rows, **beside}.items()}
-    return estimates_table(f"{run.name}: {models or 'this run'}, with 95% intervals{missing}", "Figure", cells, (column,),
+    return estimates_table(f"{run.name}: {models or 'this run'}, with 95% intervals{missing}{apart}", "Figure", cells, (column,),
                            lambda name: name in beside)
 
 

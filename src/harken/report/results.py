@@ -100,6 +100,14 @@ def short(model: object) -> str:
     return "/".join(Path(str(model)).parts[-2:]) if str(model).startswith("/") else str(model)
 
 
+def model_of(run: RunData, side: str = "model", default: str = "") -> str:
+    """The name of the model in question, or of what it stands against: some results keep figures under these words."""
+    for held in (run.result or {}, run.config):
+        if isinstance(held.get(side), str) and held[side]:
+            return short(held[side])
+    return default
+
+
 def summaries(runs: Sequence[RunData]) -> list[RunData]:
     return [r for r in runs if r.summary]
 
@@ -154,8 +162,8 @@ def _compare(who: str, against: str, e: Estimate, judge: str) -> str:
     return f"{who} and {against} are tied: a win rate of {shown} {tail} by {judge} shows no difference."
 
 
-def verdict(runs: Sequence[RunData]) -> str:
-    """One sentence, as HTML: the strongest claim that the runs support, with its interval; empty where none has one."""
+def judged(runs: Sequence[RunData]) -> str:
+    """One sentence, as HTML, where answers were judged side by side; empty where none were."""
     for run in summaries(runs):
         summary = run.summary or {}
         for key in [k for k in ("rloo", "sft", *summary) if isinstance(summary.get(k), Mapping)]:
@@ -170,12 +178,18 @@ def verdict(runs: Sequence[RunData]) -> str:
             names = (r.get("model", run.name), r.get("against", "the other model"), r.get("judge", "an unnamed judge"))
             who, against, judge = (text(short(n)) for n in names)
             return _compare(who, against, e, judge)
+    return ""
+
+
+def verdict(runs: Sequence[RunData]) -> str:
+    """One sentence, as HTML: the strongest claim of a single run, with its interval; empty where none has one."""
     for run in runs:
         result = run.result or {}
         evaluated = str(run.config.get("command", "")).startswith("eval ") and run.kind != "win_rate"
         if evaluated and (e := estimate(result.get("value"))):
-            against = f" against {text(short(result['against']))}" if result.get("against") else ""
-            return (f"{text(name_of(run.kind))} of {text(short(result.get('model', run.name)))}{against}: "
+            other = model_of(run, "against") if result.get("paired") else ""
+            against = f" against {text(other)}" if other else ""
+            return (f"{text(name_of(run.kind))} of {text(model_of(run, default=run.name))}{against}: "
                     f'<strong>{numbers.value(e)}</strong> <span class="range">{numbers.span(e)}</span>, n = {e.n:,}.')
     for run in runs:
         e = estimate((run.result or {}).get("accuracy"))
@@ -217,9 +231,9 @@ def _beside(result: Mapping[str, Any], accuracy: Estimate) -> str:
     return words if accuracy.low > best.value else f"{words}, so it is not shown to be better than that"
 
 
-def facts(runs: Sequence[RunData]) -> str:
-    """A few figures under the verdict: reward model, distance, tax, time."""
-    items: list[tuple[str, str, str]] = []
+def facts(runs: Sequence[RunData], compared: Sequence[tuple[str, str, str]] = ()) -> str:
+    """A few figures under the verdict: what was compared, reward model, distance, tax, time."""
+    items = [(name, shown, text(note)) for name, shown, note in compared]
     for run in summaries(runs)[:1]:
         summary = run.summary or {}
         reward = summary.get("reward_model") or {}

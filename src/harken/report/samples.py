@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from harken.draw import numbers
 from harken.draw.html import definitions, text
-from harken.report.load import ORDER, Row, RunData, is_number, series
-from harken.report.results import name_of, short, win_rates
+from harken.report.browser import browser
+from harken.report.load import Row, RunData, is_number, series
+from harken.report.results import name_of
+from harken.report.sets import SampleSet, judged, sample_sets
 
+T = TypeVar("T")
 SHOWN = 10
-NOT_ANSWERS = {"prompt", "use_case", "id", "split", "kind"}
 LONGEST_ANSWER = 4000  # characters of one answer shown
 
 
-def _chosen(rows: Sequence[Row]) -> list[Row]:
+def _chosen(rows: Sequence[T]) -> list[T]:
     """Ten at random with a fixed seed: never the best, never the first."""
     if len(rows) <= SHOWN:
         return list(rows)
@@ -40,10 +43,10 @@ def prompt_of(value: object) -> str:
     return words_of(value)
 
 
-def _card(row: Row, answers: Sequence[tuple[str, object, object]], score_name: str, index: int) -> str:
+def _card(row: Row, answers: Sequence[tuple[str, object, object]], score_name: str, index: int, better: str = "higher") -> str:
     """Prompt above, answers side by side; an answer is (who, text, score)."""
     scores = [float(s) for _, _, s in answers if is_number(s)]
-    best = max(scores) if len(scores) > 1 and max(scores) > min(scores) else None
+    best = (max if better == "higher" else min)(scores) if better and len(scores) > 1 and max(scores) > min(scores) else None
     columns = []
     for who, words, score in answers:
         if is_number(score):
@@ -62,7 +65,7 @@ def _score(score: float) -> str:
     return f"{score:.2f}".replace("-", "−") if 0.01 <= abs(score) < 1e4 else numbers.compact(score)
 
 
-def _block(rows: Sequence[Row], cards: Sequence[str], title: str) -> str:
+def _block(rows: Sequence[object], cards: Sequence[str], title: str) -> str:
     if not cards:
         return ""
     drawn = f"{len(cards)} of {len(rows):,} prompts, drawn at random with a fixed seed" if len(rows) > len(cards) \
@@ -70,42 +73,18 @@ def _block(rows: Sequence[Row], cards: Sequence[str], title: str) -> str:
     return f'<p class="lead">{text(title)}: {drawn}, none picked by hand.</p>{"".join(cards)}'
 
 
-def _judged(run: RunData) -> list[Row]:
-    """An evaluation's rows: of result.json, or of samples.jsonl where they hold both texts."""
-    held = (run.result or {}).get("samples")
-    rows = [r for r in held if isinstance(r, dict)] if isinstance(held, list) else run.samples
-    return [r for r in rows if "model_text" in r]
-
-
 def samples(runs: Sequence[RunData]) -> str:
-    """Side by side where a comparison exists, then each win-rate evaluation; else what the last step wrote."""
-    out = []
-    for run in (r for r in runs if r.comparison):
-        scored = {k for row in run.comparison if isinstance(row.get("gold"), Mapping) for k in row["gold"]}
-        fields = scored or {k for row in run.comparison for k, v in row.items() if isinstance(v, str)} - NOT_ANSWERS
-        keys = [k for k in ORDER if k in fields] + sorted(fields - set(ORDER))
-        cards = []
-        for i, row in enumerate(_chosen(run.comparison), 1):
-            gold = row["gold"] if isinstance(row.get("gold"), Mapping) else {}
-            cards.append(_card(row, [(name_of(k), row.get(k), gold.get(k)) for k in keys], "gold", i))
-        out.append(_block(run.comparison, cards, " | ".join(name_of(k) for k in keys)))
-    for run in win_rates(runs):
-        r = run.result or {}
-        model, against = short(r.get("model", "model")), short(r.get("against", "against"))
-        rows = _judged(run)
-        cards = [_card(row, [(model, row.get("model_text"), row.get("model_score")),
-                             (against, row.get("against_text"), row.get("against_score"))], "score", i)
-                 for i, row in enumerate(_chosen(rows), 1)]
-        out.append(_block(rows, cards, f"{model} | {against}"))
-    if not out:
-        for run in (r for r in runs if any("completion" in s for s in r.samples)):
-            last = max((s["step"] for s in run.samples if is_number(s.get("step"))), default=None)
-            rows = [s for s in run.samples if s.get("step") == last]
-            score = "reward" if any("reward" in row for row in rows) else ""
-            cards = [_card(row, [(name_of(run.kind), row.get("completion"), row.get("reward"))], score, i)
-                     for i, row in enumerate(_chosen(rows), 1)]
-            out.append(_block(rows, cards, f"{run.name}, step {last}"))
-    return "".join(out)
+    """The browser over everything that was written, and ten of each set drawn at random for paper and for readers without a
+    script."""
+    sets = sample_sets(runs)
+    return browser(sets) + f'<div class="drawn">{"".join(_drawn(one) for one in sets)}</div>' if sets else ""
+
+
+def _drawn(one: SampleSet) -> str:
+    label = "score" if any(s is not None for item in one.items for s in item.scores) else ""
+    cards = [_card({"prompt": item.prompt, "use_case": item.group}, list(zip(one.columns, item.answers, item.scores)), label, i,
+                   one.better) for i, item in enumerate(_chosen(one.items), 1)]
+    return _block(one.items, cards, f"{one.title}: {' | '.join(one.columns)}")
 
 
 def _missing(run: RunData) -> list[str]:
@@ -115,7 +94,7 @@ def _missing(run: RunData) -> list[str]:
                for row in run.metrics if key in row) and (count := series(run.metrics, key)[1]):
             notes.append(f"{key} missing at {count} of {len(run.metrics)} steps")
     for key in ("reward", "model_score", "against_score"):
-        held = [s for s in (_judged(run) or run.samples) if key in s]
+        held = [s for s in (judged(run) or run.samples) if key in s]
         if count := sum(not is_number(s[key]) for s in held):
             notes.append(f"{count} of {len(held)} samples without {key.replace('_', ' ')}")
     golds = [g for row in run.comparison if isinstance(row.get("gold"), Mapping) for g in row["gold"].values()]

@@ -78,17 +78,57 @@ def read_log(path: str, *, metric: str = "", cluster: str = "") -> Log:
     return Log(path, tasks)
 
 
-def _run(folder: Path, metric: str, cluster: str) -> dict[str, TaskScores]:
-    """A finished evaluation of ours: the samples of result.json."""
+@dataclass(frozen=True)
+class Asked:
+    """One answer of a run: `item` and `asked` are hashes (of the question, and of all that was asked), `repeat` counts from 1,
+    `fields` is what else the row says."""
+
+    item: str
+    asked: str
+    repeat: int
+    prompt: Any
+    answer: str | None
+    metric: str
+    score: Any
+    why: str
+    fields: Mapping[str, Any]
+
+    def text(self) -> str:
+        """The exact prompt as one text."""
+        if isinstance(self.prompt, list):
+            return "\n".join(str(m.get("content", "")) for m in self.prompt if isinstance(m, dict))
+        return str(self.prompt or self.question())
+
+    def question(self) -> str:
+        return str(self.fields.get("item") or self.prompt or "")
+
+
+def run_items(folder: Path, metric: str = "") -> dict[str, list[Asked]]:
+    """A finished evaluation's items by task: the samples of its result.json that have the score, or null in its place."""
     result = read_json(folder / "result.json")
     rows = [r for r in result.get("samples") or [] if isinstance(r, dict)]
     key = metric or next((k for k in ("score", "model_score") if any(k in r for r in rows)), "score")
-    tasks: dict[str, TaskScores] = {}
+    tasks: dict[str, list[Asked]] = {}
+    times: dict[tuple[str, str], int] = {}
     for row in (r for r in rows if key in r):
-        task = tasks.setdefault(str(row.get("task") or result.get("name", folder.name)), TaskScores(key))
-        question = row.get("item") or row.get("prompt")
-        asked = content_hash([question, *(row.get(name) for name in ASKED)])[:16]
-        task.add(asked, row[key], asked, row.get(cluster) if cluster else None)
+        task = str(row.get("task") or result.get("name", folder.name))
+        asked = content_hash([row.get("item") or row.get("prompt"), *(row.get(name) for name in ASKED)])[:16]
+        times[task, asked] = times.get((task, asked), 0) + 1
+        answer = row.get("answer", row.get("model_text"))
+        fields = {k: v for k, v in row.items() if k not in (key, "answer", "model_text", "prompt", "why", "messages")}
+        tasks.setdefault(task, []).append(Asked(asked, asked, times[task, asked], row.get("prompt") or row.get("messages"),
+                                                answer if isinstance(answer, str) else None, key, row[key],
+                                                str(row.get("why") or ""), fields))
+    return tasks
+
+
+def _run(folder: Path, metric: str, cluster: str) -> dict[str, TaskScores]:
+    """A finished evaluation of ours: the samples of result.json."""
+    tasks = {}
+    for name, items in run_items(folder, metric).items():
+        task = tasks[name] = TaskScores(items[0].metric)
+        for i in items:
+            task.add(i.item, i.score, i.asked, i.fields.get(cluster) if cluster else None)
     return tasks
 
 
@@ -99,13 +139,15 @@ def _lm_eval(place: Path, metric: str, cluster: str) -> dict[str, TaskScores]:
     tasks: dict[str, TaskScores] = {}
     for name, file in latest.items():
         for line, row in _rows(file):
-            known = [m for m in row.get("metrics") or [] if isinstance(row.get(m), bool | int | float) or row.get(m) is None]
+            metrics = row.get("metrics")
+            names = [m for m in metrics if isinstance(m, str)] if isinstance(metrics, list) else []
+            known = [m for m in names if isinstance(row.get(m), bool | int | float) or row.get(m) is None]
             key = metric or (known[0] if known else "")
-            if "doc_hash" not in row or not key:
+            if not isinstance(row.get("doc_hash"), str) or not key:
                 raise UserError(f"{file}, line {line} is no sample of lm-eval (no doc_hash, or no metric).",
                                 "Name a file that lm-eval wrote with --log_samples.")
             if key not in row:
-                raise UserError(f"{file} has no metric {key!r}.", f"Metrics: {', '.join(row.get('metrics') or [])}.")
+                raise UserError(f"{file} has no metric {key!r}.", f"Metrics: {', '.join(names)}.")
             label = name if row.get("filter") in (None, "none") else f"{name} ({row['filter']})"
             doc = row.get("doc") if isinstance(row.get("doc"), dict) else {}
             task = tasks.setdefault(label, TaskScores(key))
@@ -154,7 +196,8 @@ def _inspect(file: Path, metric: str, cluster: str) -> dict[str, TaskScores]:
             given = sample.input if isinstance(sample.input, str) else [m.model_dump(include={"role", "content"})
                                                                         for m in sample.input]
             where = (sample.metadata or {}).get(cluster) if cluster else None
-            task.add(str(sample.id), score.value, content_hash(given)[:16], where)
+            asked = (sample.metadata or {}).get("harken_asked") or content_hash(given)[:16]  # ours, exported: as the run has it
+            task.add(str(sample.id), score.value, str(asked), where)
     return tasks
 
 

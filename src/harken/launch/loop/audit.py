@@ -34,6 +34,8 @@ bootstrap); `most` is one person's share of the comparisons (at least 3 / people
 somebody answers upside down to be left out (2: nobody is); `dimensions` describe an answer's words."""
 MORE = 200
 """Labels whose worth is told."""
+LOWERED = 0.5
+"""A weight from which down an account is named."""
 FEWEST = 20
 """Votes below which nobody is called anything."""
 
@@ -75,8 +77,16 @@ def audit(choices: Sequence[Choice], sources: Sequence[Source], settings: Mappin
 
 
 def _named(found: Campaigns) -> list[dict[str, Any]]:
-    return [{"people": list(c.members), "why": f"their {c.votes} votes lean one way beyond what quality explains (p {c.p:.3f}): "
-             "they count as one person"} for c in found.campaigns]
+    """Campaigns, and accounts or addresses whose weight had to be at least halved to keep to the bound."""
+    named = [{"people": list(c.members), "why": f"their {c.votes} votes lean one way beyond what quality explains (p {c.p:.3f}): "
+              "they count as one person"} for c in found.campaigns]
+    known = set(found.flagged)
+    for unit in found.units:
+        if unit.kind != "campaign" and unit.weight <= LOWERED and not known & set(unit.people):
+            known |= set(unit.people)
+            named.append({"people": list(unit.people), "why": f"leaving out their {unit.votes} votes moves an answer by "
+                          f"{unit.before:.2f} log-odds: their weight is {unit.weight:.2f}"})
+    return named
 
 
 def _features(votes: Votes, dimensions: int) -> Any:
