@@ -168,7 +168,8 @@ def test_a_changed_model_never_replaces_what_answers(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_real_turn_survives_real_kills(tmp_path):
-    """`harken loop` on toy weights, killed by SIGKILL every second or so until it is through: one whole turn, nothing twice."""
+    """`harken loop` on toy weights, killed by SIGKILL as soon as it works on the reward, the policy, the verification: one whole
+    turn, nothing twice."""
     world.start(tmp_path, each=100, epochs=1.0)
     world.write_prompts(tmp_path / "verify.jsonl", 10, 10)
     import numpy as np
@@ -182,18 +183,15 @@ def test_a_real_turn_survives_real_kills(tmp_path):
     (tmp_path / "recipe.json").write_text(json.dumps(given))
     env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "harken", "loop", str(tmp_path / "recipe.json")]
-    loop, wait, seen = Loop(tmp_path / "loop"), 3.0, -1
-    for _ in range(12):
+    loop = Loop(tmp_path / "loop")
+    for sign in (".reward", ".policy", ".verify"):
         process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(wait)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        done = sum(len(t.done()) for t in loop.turns())
-        wait, seen = (wait if done > seen else wait * 1.5), done  # a machine under load needs longer than a kill allows
-        if loop.turns() and loop.turns()[0].has("gate"):
-            break
+        while not (loop.root / "turns" / "0001" / sign).exists():
+            assert process.poll() is None, sign
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not loop.turns()[0].has(sign[1:]) and loop.pointer["serving"] == 0
     assert subprocess.run(command, env=env, check=True, capture_output=True, text=True).returncode == 0
     (turn,) = loop.turns()
     turn.check("gate")
