@@ -173,7 +173,8 @@ class Bench:
         with open_database(folder / "feedback.db") as db:
             db.add_judgments(self.judgments(1000 + seed, people, votes, eager))
         world.write_prompts(folder / "verify.jsonl", 20 if self.quick else 60, 20 if self.quick else 50)
-        rl = {**RLOO, "steps": 2 if self.quick else 32 if part == "flattery" else 16}
+        rl = {**RLOO, "steps": 2 if self.quick else 24 if part == "flattery" else 16,
+              "completions_per_prompt": 16 if part == "flattery" else 4}  # few say "f" by chance: without one nothing is learnt
         given = world.recipe(folder, start=self.start, seed=seed, policy={"method": "rloo", "settings": rl})
         epochs = 0.5 if self.quick else 12.0 if part == "flattery" else 3.0
         given |= {"audit": {"campaigns": False, "most": 1.0, "reversed": 2.0, "dimensions": 16},
