@@ -3,6 +3,12 @@
     python benchmarks/serving.py                 # SmolLM2, 64 clients, three interleaved rounds; minutes
     python benchmarks/serving.py --quick         # 64 clients, 24 tokens each, one round
 
+    python benchmarks/serving.py --llama-cpp PYTHON --gguf model-F32.gguf --transformers FOLDER     # beside others' servers
+
+The others answer the same requests in the same rounds, one server at a time (the idle ones wait): llama.cpp's HTTP server by
+xllamacpp in another Python, on float weights (`harken export model smollm2 --out FOLDER --gguf F32`), and `transformers serve` on
+the same folder.
+
 Server and clients are processes of their own on this machine, so the clients' work is in the server's figures; the sampler
 runs alone. Every stream is compared with the sampler's answer to the same prompt and seed: at temperature 1 rounding may part
 them at a near tie, so the share of equal streams is printed, and a stream that holds another's text is an error.
@@ -13,8 +19,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -28,9 +36,9 @@ from harken.launch.policies import open_sampler
 HOST = "127.0.0.1"
 
 
-async def stream(port: int, text: str, seed: int, tokens: int) -> dict:
+async def stream(port: int, text: str, seed: int, tokens: int, model: str = "m") -> dict:
     """One streaming client: its status, text, and the times of its chunks."""
-    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": text}], "max_tokens": tokens, "seed": seed,
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": tokens, "seed": seed,
                        "stream": True, "stream_options": {"include_usage": True}}).encode()
     began = time.perf_counter()
     reader, writer = await asyncio.open_connection(HOST, port)
@@ -44,15 +52,49 @@ async def stream(port: int, text: str, seed: int, tokens: int) -> dict:
             failed = failed or "error" in chunk
             used = (chunk.get("usage") or {}).get("completion_tokens", used)
             for choice in chunk.get("choices", ()):
-                if content := choice["delta"].get("content"):
+                if content := (choice.get("delta") or {}).get("content"):
                     said += content
                     times.append(time.perf_counter())
     writer.close()
     return {"status": status, "failed": failed, "text": said, "tokens": used, "began": began, "times": times}
 
 
-async def crowd(port: int, texts: list[str], tokens: int) -> list[dict]:
-    return list(await asyncio.gather(*(stream(port, text, i, tokens) for i, text in enumerate(texts))))
+async def crowd(port: int, texts: list[str], tokens: int, model: str = "m") -> list[dict]:
+    return list(await asyncio.gather(*(stream(port, text, i, tokens, model) for i, text in enumerate(texts))))
+
+
+def figures(found: list[dict], seconds: float) -> dict:
+    """Tokens a second, time to the first text and between texts. A server that counts no tokens is counted by its chunks."""
+    first = [f["times"][0] - f["began"] for f in found if f["times"]]
+    gaps = [np.diff(f["times"]) for f in found if len(f["times"]) > 1]
+    between = np.concatenate(gaps) if gaps else np.zeros(1)
+    count = sum(f["tokens"] or len(f["times"]) for f in found)
+    return {"tokens_per_s": count / seconds, "failed": sum(f["failed"] for f in found),
+            "ttft_p50": float(np.quantile(first, 0.5)), "ttft_p95": float(np.quantile(first, 0.95)),
+            "itl_p50": float(np.quantile(between, 0.5)), "itl_p95": float(np.quantile(between, 0.95))}
+
+
+def llama_cpp(python: str, gguf: str, rows: int) -> tuple[subprocess.Popen, int]:
+    command = [python, str(Path(__file__).parent / "llama_cpp_server.py"), gguf, str(rows), str(os.cpu_count() or 1)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("http"):
+            return process, int(line.rsplit(":", 1)[1].split("/")[0])
+    raise SystemExit("llama.cpp's server ended. Does its Python have xllamacpp, and is the .gguf file there?")
+
+
+def transformers_serve(folder: str) -> tuple[subprocess.Popen, int]:
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen([str(Path(sys.executable).parent / "transformers"), "serve", "--host", HOST, "--port", str(port),
+                                "--device", "cpu", "--dtype", "float32"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        with contextlib.suppress(OSError), socket.create_connection((HOST, port), 1):
+            return process, port
+        time.sleep(0.2)
+    raise SystemExit(f"transformers serve does not answer for {folder}.")
 
 
 def serve(model: str, rows: int, queue: int) -> tuple[subprocess.Popen, int]:
@@ -73,14 +115,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--llama-cpp", metavar="PYTHON", help="a Python with xllamacpp; needs --gguf")
+    parser.add_argument("--gguf", metavar="FILE", help="the model's float weights for llama.cpp")
+    parser.add_argument("--transformers", metavar="FOLDER", help="the model's folder, for transformers serve")
     args = parser.parse_args()
     if args.quick:
         args.tokens, args.rounds = 24, 1
     texts = [f"Write one line about the number {i}." for i in range(args.clients)]
     sampler = open_sampler(args.model)
     process, port = serve(args.model, args.clients, args.clients // 2)
-    rows = []
+    rows, others = [], {}
+    if args.llama_cpp:
+        others["llama.cpp"] = (*llama_cpp(args.llama_cpp, args.gguf, args.clients), "m")
+    if args.transformers:
+        others["transformers serve"] = (*transformers_serve(args.transformers), args.transformers)
     try:
+        for _, other, name in others.values():
+            asyncio.run(crowd(other, texts[:2], 4, name))
         asyncio.run(crowd(port, texts[:2], 4))
         sampler.sample([Prompt.of(t) for t in texts[:2]], 1, max_tokens=4)
         for round_ in range(args.rounds):
@@ -92,13 +143,12 @@ def main() -> None:
             found = asyncio.run(crowd(port, texts, args.tokens))
             seconds = time.perf_counter() - began
             assert not any(f["failed"] for f in found), "a stream was lost"
-            first = [f["times"][0] - f["began"] for f in found if f["times"]]
-            between = np.concatenate([np.diff(f["times"]) for f in found if len(f["times"]) > 1])
-            rows.append({"round": round_, "served_tokens_per_s": sum(f["tokens"] for f in found) / seconds,
-                         "offline_tokens_per_s": rate, "ttft_p50": float(np.quantile(first, 0.5)),
-                         "ttft_p95": float(np.quantile(first, 0.95)), "itl_p50": float(np.quantile(between, 0.5)),
-                         "itl_p95": float(np.quantile(between, 0.95))})
-            rows[-1]["ratio"] = rows[-1]["served_tokens_per_s"] / rate
+            own = figures(found, seconds)
+            rows.append({"round": round_, "offline_tokens_per_s": rate, "harken": own, "ratio": own["tokens_per_s"] / rate})
+            for label, (_, other, name) in others.items():
+                began = time.perf_counter()
+                theirs = asyncio.run(crowd(other, texts, args.tokens, name))
+                rows[-1][label] = figures(theirs, time.perf_counter() - began)
             print(json.dumps(rows[-1]), flush=True)
         some = range(0, args.clients, 8)
         expected = {i: sampler.sample([Prompt.of(texts[i])], 1, max_tokens=args.tokens, seed=i)[0][0].text for i in some}
@@ -107,7 +157,10 @@ def main() -> None:
         twice = asyncio.run(crowd(port, texts * 2, args.tokens))
         after = asyncio.run(crowd(port, texts[:4], 4))
         result = {"model": args.model, "clients": args.clients, "tokens": args.tokens, "rounds": rows,
-                  "median_ratio": float(np.median([r["ratio"] for r in rows])), "streams_equal_to_the_samplers":
+                  "median_ratio": float(np.median([r["ratio"] for r in rows])),
+                  "harken_over": {label: float(np.median([r["harken"]["tokens_per_s"] / r[label]["tokens_per_s"] for r in rows]))
+                                  for label in others},
+                  "streams_equal_to_the_samplers":
                   f"{sum(equal)} of {len(equal)}", "begun_otherwise": mixed, "at_twice_the_capacity": {
                       "answered": sum(f["status"] == 200 and not f["failed"] for f in twice),
                       "shed_with_429": sum(f["status"] == 429 for f in twice), "of": len(twice),
@@ -117,8 +170,9 @@ def main() -> None:
         if args.out:
             args.out.write_text(json.dumps(result, indent=1))
     finally:
-        process.terminate()
-        process.wait()
+        for one in (process, *(other for other, _, _ in others.values())):
+            one.kill()
+            one.wait()
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def weights(name="toy", sampler=None, rows=8, context=512, max_tokens=24):
 class Served:
     """A running server; `options` are the `Server`'s."""
 
-    def __init__(self, backends=None, folder=None, name="", arms=(), **options):
+    def __init__(self, backends=None, folder=None, name="", arms=(), address=None, **options):
         import uvicorn
 
         from harken.serve.app import create_app
@@ -43,7 +43,7 @@ class Served:
         from harken.serve.server import Server
         from harken.store.database import open_database
 
-        db = open_database(folder / "feedback.db") if folder else None
+        db = open_database(address or folder / "feedback.db") if folder or address else None
         self.server = Server(Arms(backends or [weights()], name, arms), db=db, **options)
         self.uvicorn = uvicorn.Server(uvicorn.Config(create_app(self.server), port=0, log_level="warning"))
         self.thread = threading.Thread(target=self.uvicorn.run, daemon=True)

@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("uvicorn")
 
+from harken.core.errors import UserError
 from harken.core.protocols import Tree
 from harken.core.records import Message, Prompt
 from harken.serve.backends import Endpoint, Whole
@@ -373,6 +374,39 @@ def test_a_server_of_an_address_needs_no_torch():
             "print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])")
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_model_with_control_tokens_is_served_in_the_mode_that_is_configured(tmp_path):
+    """Good mode puts its tag at the start: the answers are `harken sample --mode good`'s, and no tag is in them."""
+    from argparse import Namespace
+
+    from harken.cli.serve import open_backend
+    from harken.engines.scratch import make_new
+    from harken.launch.policies import open_sampler
+    from harken.serve.backends import Whole
+    from harken.text.tags import steer
+    made = tmp_path / "model"
+    make_new(made, ["One two. Three four five! Six?"], architecture="llama", size="60K", vocabulary=280, context=160, seed=1,
+             segmenter="sentence")
+    args = Namespace(dtype="float32", template="", rows=4, context=0, max_tokens=12, timeout=30.0, mode="bad")
+    texts = {}
+    for mode in ("good", "bad"):
+        args.mode = mode
+        backend = open_backend("m", str(made), args)
+        assert isinstance(backend, Whole)
+        site = Served([backend])
+        try:
+            texts[mode] = site.chat("One", max_tokens=12, seed=3)[1]["choices"][0]["message"]["content"]
+        finally:
+            site.stop()
+        sampler = open_sampler(str(made))
+        steer(sampler, str(made), mode)
+        expected = sampler.sample([Prompt.of("One")], 1, max_tokens=12, seed=3)[0][0].text
+        control = backend.sampler.control
+        assert texts[mode] == expected and "<|" not in expected
+        assert backend.sampler.guide.steering.start == (control.good if mode == "good" else control.bad)
+    with pytest.raises(UserError, match="knows no control tokens"):
+        steer(toy_sampler(), "toy", "good")
 
 
 def test_the_command_says_what_is_wrong(tmp_path, capsys):

@@ -1,5 +1,7 @@
 """The chat page in a browser: by keyboard, on a phone, what the person says of answers stored and taken back."""
 
+import time
+
 import pytest
 
 pytest.importorskip("torch")
@@ -129,7 +131,31 @@ def test_signals_only_after_consent_and_answers_again(watched, chat):
     page.get_by_label("Answer again").press("Enter")
     page.get_by_text("3/3").wait_for()
     until(page, "!document.querySelector('[aria-busy=true]')")
-    assert [(j.kind, j.payload.get("signal")) for j in kept(chat, since)] == [("thumb", None), ("use", "regenerate")]
+    signals = heard(chat, since, 3)
+    assert signals == [(None, True), ("regenerate", None), ("shown", None)]
+
+
+def heard(chat, since, least):
+    """Signals and thumbs, once `least` of them are stored."""
+    for _ in range(200):
+        said = kept(chat, since)
+        if len(said) >= least:
+            break
+        time.sleep(0.02)
+    return [(j.payload.get("signal"), j.payload.get("label")) for j in said]
+
+
+def test_an_answer_whose_end_was_never_seen_is_abandoned(watched, chat):
+    since = len(kept(chat, 0))
+    page = watched.page()
+    page.add_init_script("window.IntersectionObserver = class { observe() {} disconnect() {} }")
+    page.goto(f"{watched.url}/chat")
+    ask(page, "Go")
+    page.get_by_label("Good answer").press("Enter")
+    agree(page)
+    page.locator("[aria-pressed=true]").wait_for()
+    page.get_by_role("button", name="New chat").press("Enter")
+    assert heard(chat, since, 2) == [(None, True), ("abandon", None)]
 
 
 def test_what_a_model_or_a_person_writes_never_runs(watched, chat):

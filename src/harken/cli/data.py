@@ -50,6 +50,8 @@ examples:
   harken import dolly.jsonl --as prompts           only the prompts of a file of demonstrations
   harken import crowd.jsonl --skip-bad             leave malformed lines out and count them
   harken import votes.csv --field prompt=question --field chosen=good --field rejected=bad
+  harken import feedback.json                      Open WebUI's or LibreChat's export
+  harken import scores.jsonl --join traces.jsonl   Langfuse; also Phoenix, LangSmith, TensorZero
   harken import odd.jsonl --shape my_lab.shapes:read     a function of yours: a row -> records"""
 
 SNAPSHOT_HELP = """\
@@ -75,6 +77,8 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
                          help="which column holds what, like prompt=question")
     command.add_argument("--ignore", action="append", default=[], metavar="COLUMN,…", help="columns that may stay unread")
     command.add_argument("--shape", metavar="MODULE:FUNCTION", help="a function that reads a row of a shape of your own")
+    command.add_argument("--join", action="append", default=[], metavar="FILE", help="the traces, spans, runs or inferences that "
+                         "a tool's export of feedback is of (Langfuse, Phoenix, LangSmith, TensorZero)")
     command.add_argument("--encoding", metavar="NAME", help="the text's encoding, where it is not recognised")
     command.add_argument("--as", dest="kind", choices=KINDS, help="what the file holds (default: its first row tells)")
     command.add_argument("--skip-bad", action="store_true", help="leave malformed lines out and count them")
@@ -87,6 +91,8 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     command.add_argument("--out", metavar="FILE", required=True, help="new file, .jsonl or .jsonl.gz")
     command.add_argument("--project", metavar="NAME", help="only what was said in this project of the studio")
     command.add_argument("--purpose", choices=("train", "eval"), help="only projects of this purpose; imports count as train")
+    command.add_argument("--mask", choices=("use", "all", "none"), default="use", help="take personal data (e-mail, telephone, "
+                         "card, IP, IBAN …) out of judgments from people's use of a model, of all, or of none (default: use)")
     _add_db(command)
     command.set_defaults(handler=run_snapshot)
 
@@ -100,7 +106,7 @@ def run_import(args: argparse.Namespace) -> int:
         open_database(args.db).close()  # a wrong --db is said before the file is read; a refused file makes no new one
     with progress_bar(f"Reading {args.file}") as progress:
         incoming = read_import(args.file, args.kind, args.skip_bad, progress=progress, fields=fields, ignore=ignore,
-                               adapter=adapter, encoding=args.encoding)
+                               adapter=adapter, encoding=args.encoding, join=args.join)
     with open_database(args.db) as db:
         result = db.store(incoming)
     print(import_summary(result, args.file, args.db))
@@ -110,10 +116,13 @@ def run_import(args: argparse.Namespace) -> int:
 def run_snapshot(args: argparse.Namespace) -> int:
     """`harken snapshot`."""
     with open_database(args.db, create=False) as db:
-        info = snapshot(db, args.kind, args.out, project=project_number(db, args.project), purpose=args.purpose)
+        info = snapshot(db, args.kind, args.out, project=project_number(db, args.project), purpose=args.purpose,
+                        mask=args.mask)
     people = f"{info.labelers:,} labeler{'s' * (info.labelers != 1)}" if info.labelers else "no labeler named"
     print(f"Froze {_count(info.rows, args.kind)} ({people}) in {info.path}")
     print(f"  sha256 {info.hash}")
+    if info.masked:
+        print(f"  {info.masked}")
     if info.repeating:
         print(same_answers(info.repeating, args.kind))
     for warning in info.warnings:

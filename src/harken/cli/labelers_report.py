@@ -19,9 +19,10 @@ from harken.core.terminal import one_line, visible
 from harken.labelers.campaigns.audit import fit_campaigns
 from harken.labelers.models.influence import drop_each, drop_effect, held_out
 from harken.labelers.models.reliability import Reliability, fit_reliability
+from harken.labelers.models.use import Use, fit_use
 from harken.labelers.models.verdicts import Person, describe, median_seconds, warnings
 from harken.labelers.votes import Votes, votes_of
-from harken.report.labelers import advice, cells, figures, held_out_lines, page, picture
+from harken.report.labelers import advice, cells, feedback_lines, figures, held_out_lines, page, picture
 from harken.store.database import open_database
 from harken.store.files import check_out, read_comparisons, write_text
 
@@ -57,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
     with waiting("looking for campaigns", 1):
         audit = fit_campaigns(votes, seed=args.seed)
     summary["campaigns"] = audit.to_json() | {"lines": audit.describe()}
+    if is_database(args.file) and (use := feedback_of(args.file, audit.weight_of)) is not None:
+        summary["feedback"] = {"kinds": [k.to_json() for k in use.kinds], "lines": use.describe()}
     summary["use"], worse = advice(summary["held_out"])
     notes += worse
     if effect is not None:
@@ -73,9 +76,25 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def is_database(file: str) -> bool:
+    return str(file).startswith("postgresql") or Path(file).suffix in (".db", ".sqlite")
+
+
+def feedback_of(file: str, weight_of: Mapping[str, float]) -> Use | None:
+    """What each kind of feedback in a database tells of answers; None where there are comparisons alone, or no scale."""
+    with open_database(file, create=False) as db:
+        judgments = list(db.judgments())
+    if all(j.kind == "ranking" for j in judgments):
+        return None
+    try:
+        return fit_use(judgments, weight_of=weight_of)
+    except UserError:
+        return None
+
+
 def read(file: str, skip_bad: bool) -> tuple[Sequence[Choice | Judgment], str | None]:
     """The judgments of a database, or the comparisons of a file with a note on what was skipped."""
-    if str(file).startswith("postgresql") or Path(file).suffix in (".db", ".sqlite"):
+    if is_database(file):
         with open_database(file, create=False) as db:
             return [j for j in db.judgments() if j.choice() is not None], None
     loaded = read_comparisons(file, skip_bad=skip_bad)
@@ -96,7 +115,7 @@ def show(people: Sequence[Person], fit: Reliability, votes: Votes, summary: Mapp
     console.print(table)
     if len(rows) > MOST_ROWS:
         console.print(f"… and {len(rows) - MOST_ROWS} more; --json and --out have all.")
-    for line in (*held_out_lines(summary), *summary["campaigns"]["lines"]):
+    for line in (*held_out_lines(summary), *summary["campaigns"]["lines"], *feedback_lines(summary)):
         console.print(visible(line), markup=False)
     for warning in summary["warnings"]:
         console.print(visible(f"Note: {warning}"), markup=False)

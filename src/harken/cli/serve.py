@@ -47,6 +47,8 @@ def add_commands(commands: Any) -> None:
                    "nobody judged is then deleted")
     p.add_argument("--dtype", default="float32", help="float32, bfloat16 or auto (default: float32)")
     p.add_argument("--template", default="", help="another chat template than the model's own")
+    p.add_argument("--mode", default="", help="good, bad or untagged, for models with control tokens (default: the model's own); "
+                   "such a model answers one request at a time")
     p.add_argument("--log-text", action="store_true", help="put prompts and answers into the log")
     p.set_defaults(handler=serve)
 
@@ -160,17 +162,22 @@ def open_backend(name: str, word: str, args: argparse.Namespace) -> Any:
     from harken.serve.backends import Endpoint, Whole
     parsed = parse_model(word)
     if parsed.kind == "endpoint":
+        if args.mode:
+            raise UserError(f"--mode {args.mode} steers a model's own tokens, and {word} is an address.", "Leave --mode out.")
         url, _, model = word.partition("#")
         return Endpoint(name, url, model, args.rows, args.timeout)
     from harken.engines.policies import Prompted
     from harken.launch.policies import open_sampler
+    from harken.text.tags import steer
     sampler = open_sampler(word, dtype=args.dtype, template=args.template)
+    steer(sampler, word, args.mode)
     if parsed.kind == "named":
         from harken.engines.sampler import HFSampler
         base = sampler
         while isinstance(base, Prompted):
             base = base.base
-        if isinstance(base, HFSampler):
+        # Rows that come and go know no tags: a model that is steered answers as `harken sample` does, one request at a time.
+        if isinstance(base, HFSampler) and base.control is None:
             from harken.serve.weights import Weights
             base.engine.template.check()
             for note in base.engine.template.notes:

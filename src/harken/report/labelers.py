@@ -95,6 +95,12 @@ def held_out_lines(summary: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def feedback_lines(summary: Mapping[str, Any]) -> list[str]:
+    """What each kind of feedback contributed, under a heading; nothing where there are comparisons alone."""
+    lines = summary.get("feedback", {}).get("lines", [])
+    return ["What each kind of feedback tells (log-odds of the signal per unit of score, 95 %):", *lines] if lines else []
+
+
 def picture(people: Sequence[Person], file: object, inline: bool = False) -> str:
     return forest_svg(people, f"How far each labeler can be trusted: {Path(str(file)).name}", inline)
 
@@ -102,7 +108,7 @@ def picture(people: Sequence[Person], file: object, inline: bool = False) -> str
 def page(people: Sequence[Person], summary: Mapping[str, Any]) -> str:
     """An offline page: the picture, the table, the test on unseen votes, the warnings."""
     head, rows = cells(people, summary)
-    lines = held_out_lines(summary) + summary.get("campaigns", {}).get("lines", [])
+    lines = [*held_out_lines(summary), *summary.get("campaigns", {}).get("lines", []), *feedback_lines(summary)]
     return filled("labelers.html", title=f"{summary['labelers']} labelers, {summary['votes']:,} votes", head=head, rows=rows,
                   picture=Markup(picture(people, summary["file"], inline=True)), unseen=lines,
                   notes=summary["warnings"])

@@ -25,6 +25,7 @@ from harken.launch.loop.lineage import Node
 from harken.launch.loop.recipe import Recipe
 from harken.launch.loop.status import status
 from harken.launch.loop.turns import Loop, Turn
+from harken.report.browser import script, script_hash
 
 Row = Mapping[str, Any]
 LEAD = {
@@ -57,7 +58,7 @@ def render(recipe: Recipe) -> str:
     count = len(found["turns"])
     return page("report.html", title=f"The loop: {recipe.out.name}", count=f"{count} turn{'s' * (count != 1)}",
                 date=time.strftime("%Y-%m-%d"), verdict=Markup(_verdict(found)), facts=Markup(_facts(found)), sections=shown,
-                version=__version__)
+                script=Markup(script()), script_hash=script_hash(), version=__version__)
 
 
 def _verdict(found: Row) -> str:
@@ -177,7 +178,8 @@ def write_lineage(tree: Node, out: Path) -> Path:
     """The tree as a page whose branches open and close."""
     body = f'<div class="tree">{_branch(tree)}</div>'
     return _write(out, page("report.html", title="Lineage", count="lineage", date=time.strftime("%Y-%m-%d"),
-                            verdict=Markup(text(tree.words)), facts=Markup(""), version=__version__, sections=[
+                            verdict=Markup(text(tree.words)), facts=Markup(""), version=__version__,
+                            script=Markup(script()), script_hash=script_hash(), sections=[
                                 {"name": "tree", "title": "Made from, or made of it", "body": body, "lead": ""}]))
 
 

@@ -7,7 +7,8 @@
     edit            value the better text                                    a demonstration, and a pair with the original
     demonstration   value a text written anew                                a demonstration
     preference      value "this" | "other" | "tie", over {id, choice, token} a pair; `order` [0, 1] or [1, 0] as shown
-    use             value copy | regenerate | rephrase | abandon             a signal, never a pair; needs `consent`: true
+    use             value copy | accept | regenerate | rephrase | abandon    a signal, never a pair; needs `consent`: true; also
+                    shown: what a signal that did not come is known from
 
 A null value takes back what was said. A verdict that changes is a new judgment; the old one is retracted and stays stored.
 """
@@ -35,7 +36,7 @@ from harken.store.studio_schema import retractions
 
 Json = dict[str, Any]
 KINDS = ("thumb", "rating", "edit", "demonstration", "preference", "use")
-SIGNALS = ("copy", "regenerate", "rephrase", "abandon")
+SIGNALS = ("copy", "accept", "regenerate", "rephrase", "abandon", "shown")
 FIELDS = {"id", "choice", "token", "kind", "value", "over", "order", "comment", "client_id", "seconds", "finished_reading",
           "consent"}
 MOST_CHARS = 100_000

@@ -10,7 +10,7 @@ SQLite (a file) by default, PostgreSQL by `postgresql://` address.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,11 +22,13 @@ from harken.core.errors import UserError
 from harken.core.records import Choice, Completion, Demonstration, Judgment, Prompt, content_hash, repeats
 from harken.store import audit_notes, backup, migrations, serve_schema  # noqa: F401  its tables are part of the database
 from harken.store.connection import Link
+from harken.store.drawers import Drawers, read_drawers
+from harken.store.drawers.tools import TOOLS
 from harken.store.files import Reader, file_hash
 from harken.store.remote import fetched, is_address
 from harken.store.rows import Row, judgment_of, judgment_row, prompt_row
 from harken.store.schema import completions, imports, judgments, prompts
-from harken.store.shapes import Kind
+from harken.store.shapes import Kind, kind_of
 from harken.store.studio_schema import items, projects, retractions, reviews
 
 STANDS = and_(judgments.c.role.is_(None), ~exists().where(retractions.c.judgment_seq == judgments.c.seq))
@@ -38,6 +40,13 @@ _written = exists().where(judgments.c.prompt_key == prompts.c.key, judgments.c.k
 TAKEN_BACK = and_(_written, ~exists().where(judgments.c.prompt_key == prompts.c.key, COUNTS).correlate(prompts))
 BATCH = 400
 PAGE = 1000
+
+
+Change = Callable[[Judgment], Judgment]
+
+
+def unchanged(judgment: Judgment) -> Judgment:
+    return judgment
 
 
 @dataclass(frozen=True)
@@ -79,8 +88,16 @@ class Incoming:
     notes: Mapping[str, int]
 
 
-def read_import(path: str | Path, kind: Kind | None = None, skip_bad: bool = False, **options: Any) -> Incoming:
-    """Reads a file of feedback; nothing is stored. `options`: those of `Reader`."""
+def read_import(path: str | Path, kind: Kind | None = None, skip_bad: bool = False, *, join: Sequence[str | Path] = (),
+                **options: Any) -> Incoming:
+    """Reads a file of feedback; nothing is stored. `join` are files with the answers that a tool's export of feedback is of.
+    `options`: those of `Reader`."""
+    any_shape = kind is None and not options.get("adapter") and not options.get("fields")
+    if any_shape and (drawers := read_drawers([path, *join])) is not None:
+        return _of_drawers([Path(path), *map(Path, join)], drawers)
+    if join:
+        raise UserError(f"{path} is no export of a tool whose feedback and answers lie apart.",
+                        f"Leave --join away; the tools are {', '.join(TOOLS)}.")
     local = fetched(path) if isinstance(path, str) and is_address(path) else Path(path)
     digest = file_hash(local) if local.exists() or "/" not in str(path) else None
     reader = Reader(path, kind, skip_bad=skip_bad, **options)
@@ -94,6 +111,17 @@ def read_import(path: str | Path, kind: Kind | None = None, skip_bad: bool = Fal
     repeating = sum(repeats(j.payload["completions"]) for j in judged if "ranks" in j.payload)
     return Incoming(Path(path).name, digest, reader.kind, rows, plain, dict(+reader.skipped), repeating, dict(reader.unread),
                     dict(reader.notes))
+
+
+def _of_drawers(paths: Sequence[Path], found: Drawers) -> Incoming:
+    kinds: Counter[Kind] = Counter(kind_of(j) for j in found.judgments)
+    digest = content_hash([file_hash(path) for path in paths])
+    notes = {f"{n:,} {kind} of {found.tool}": n for kind, n in kinds.items()}
+    unnamed = sum(j.labeler is None for j in found.judgments)
+    if unnamed:
+        notes["without a known rater: they count as one person"] = unnamed
+    most = kinds.most_common(1)[0][0]
+    return Incoming(paths[0].name, digest, most, _imported_rows(found.judgments), [], found.left_out, 0, {}, notes)
 
 
 class Database:
@@ -190,22 +218,24 @@ class Database:
                   .join(prompts, judgments.c.prompt_key == prompts.c.key).outerjoin(items, judgments.c.item_id == items.c.id))
         return ((judgment_of(row), row) for row in self._pages(judgments, source.where(COUNTS, *where)))
 
-    def comparisons(self, where: Sequence[ColumnElement[bool]] = ()) -> Iterator[Choice]:
-        """What the judgments say about preference, in the order of arrival."""
-        return (choice for judgment in self.judgments(where) if (choice := judgment.choice()))
+    def comparisons(self, where: Sequence[ColumnElement[bool]] = (), change: Change = unchanged) -> Iterator[Choice]:
+        """What the judgments say about preference, in the order of arrival. `change` is applied to each judgment first."""
+        return (choice for judgment in self.judgments(where)
+                if "ranks" in judgment.payload and (choice := change(judgment).choice()))
 
-    def demonstrations(self, where: Sequence[ColumnElement[bool]] = ()) -> Iterator[Demonstration]:
+    def demonstrations(self, where: Sequence[ColumnElement[bool]] = (), change: Change = unchanged) -> Iterator[Demonstration]:
         """Written and edited answers, in the order of arrival."""
-        return (shown for judgment in self.judgments(where) if (shown := judgment.demonstration()))
+        return (shown for judgment in self.judgments(where)
+                if judgment.demonstration() and (shown := change(judgment).demonstration()))
 
-    def answers(self, kind: Kind, where: Sequence[ColumnElement[bool]] = ()) -> Iterator[Judgment]:
+    def answers(self, kind: Kind, where: Sequence[ColumnElement[bool]] = (), change: Change = unchanged) -> Iterator[Judgment]:
         """Ratings (each rated completion is one), thumbs, edits or answered questions, in the order of arrival."""
         for judgment in self.judgments(where):
             if kind == "ratings":
-                yield from judgment.ratings()
+                yield from change(judgment).ratings() if judgment.ratings() else ()
             elif (kind == "thumbs" and judgment.kind == "thumb") or (kind == "edits" and "original" in judgment.payload) or (
                     kind == "questions" and judgment.kind == "questions"):
-                yield judgment
+                yield change(judgment)
 
     def prompts(self) -> Iterator[Prompt]:
         """Every prompt known, those of judgments included; one for each id, the first that arrived.

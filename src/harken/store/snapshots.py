@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import ColumnElement, func, insert, select
 
@@ -23,6 +24,7 @@ from harken.core.records import Choice, repeats
 from harken.core.version import __version__
 from harken.store.database import COUNTS, Database, for_purpose, in_project
 from harken.store.files import KINDS, file_hash, json_line, write_atomically
+from harken.store.masking import Masker, Which, from_use
 from harken.store.private import private_files
 from harken.store.schema import judgments
 from harken.store.shapes import Kind, Record
@@ -54,12 +56,17 @@ class SnapshotInfo:
     unnamed: int
     warnings: tuple[str, ...] = ()
     repeating: int = 0
+    masked: str | None = None
+    """What personal data was masked, in words."""
 
 
 def snapshot(db: Database, kind: Kind, out: str | Path, *, project: int | None = None,
-             purpose: str | None = None) -> SnapshotInfo:
+             purpose: str | None = None, mask: Which = "use") -> SnapshotInfo:
     """Writes all feedback of one kind to `out` (`.jsonl` or `.jsonl.gz`) and `out.meta.json`; of one project of the
     studio, or of one purpose (`train` or `eval`), where that is given.
+
+    Personal data is masked: in judgments from use, in all, or in none (`mask`). What was found is counted in the meta file,
+    beside the hash that the rows had unmasked.
 
     A snapshot is never overwritten by another: `out` must not exist, or hold the same rows. The database remembers
     whose judgments it holds, so that a withdrawal finds it.
@@ -73,11 +80,9 @@ def snapshot(db: Database, kind: Kind, out: str | Path, *, project: int | None =
     where = [*([in_project(project)] if project is not None else ()), *([for_purpose(purpose)] if purpose else ())]
     if where and kind == "prompts":
         raise UserError("A snapshot of prompts holds all of them.", "Leave --project and --purpose away.")
-    everything: dict[Kind, Iterable[Record]] = {
-        "comparisons": db.comparisons(where), "demonstrations": db.demonstrations(where), "prompts": db.prompts(),
-        **{name: db.answers(name, where) for name in ANSWERS}}
-    counts = _Told()
-    lines = sorted(_lines(everything[kind], counts))
+    masker, counts = Masker(mask), _Told()
+    lines = sorted(_lines(_records(db, kind, where, masker), counts))
+    unmasked = _digest(sorted(_lines(_records(db, kind, where, Masker("none")), _Told()))) if masker.found else None
     if not lines:
         raise UserError(f"{db.name} holds no {kind}.",
                         f"Collect some, or import a file: harken import FILE --db {db.name}")
@@ -92,10 +97,25 @@ def snapshot(db: Database, kind: Kind, out: str | Path, *, project: int | None =
     asked = _asked(db, kind, where) if kind != "prompts" else {}
     warnings = tuple(f"It mixes {len(tally)} {words}: {', '.join(f'{k} ({n:,})' for k, n in tally.items())}."
                      for words, tally in asked.items() if len(tally) > 1)
-    info = SnapshotInfo(path, len(lines), digest, len(named), counts.names.count(None), warnings, counts.repeating)
-    _write_meta(info, kind, asked)
+    info = SnapshotInfo(path, len(lines), digest, len(named), counts.names.count(None), warnings, counts.repeating,
+                        masker.describe())
+    masked = {"masked": masker.report(), "sha256_unmasked": unmasked} if unmasked else {}
+    _write_meta(info, kind, asked, masked)
     _remember(db, info, kind, sorted(named), project)
     return info
+
+
+def _records(db: Database, kind: Kind, where: Sequence[ColumnElement[bool]], masker: Masker) -> Iterable[Record]:
+    if kind == "comparisons":
+        return db.comparisons(where, masker)
+    if kind == "demonstrations":
+        return db.demonstrations(where, masker)
+    if kind != "prompts":
+        return db.answers(kind, where, masker)
+    if masker.which == "none":
+        return db.prompts()
+    used = None if masker.which == "all" else {j.prompt.id for j in db.judgments() if from_use(j)}
+    return (masker.prompt(p) if used is None or p.id in used else p for p in db.prompts())
 
 
 def _asked(db: Database, kind: Kind, where: Sequence[ColumnElement[bool]]) -> dict[str, dict[str, int]]:
@@ -151,12 +171,12 @@ def _digest_of(path: Path) -> str | None:
         return None
 
 
-def _write_meta(info: SnapshotInfo, kind: Kind, asked: dict[str, dict[str, int]]) -> None:
+def _write_meta(info: SnapshotInfo, kind: Kind, asked: dict[str, dict[str, int]], masked: dict[str, Any]) -> None:
     path = info.path.with_name(info.path.name + ".meta.json")
     if path.exists():
         return
     meta = {"kind": kind, "rows": info.rows, "labelers": info.labelers, "rows_without_labeler": info.unnamed,
-            **{words: values for words, values in asked.items() if values}, "sha256": info.hash,
+            **{words: values for words, values in asked.items() if values}, **masked, "sha256": info.hash,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "harken": __version__}
     with private_files():

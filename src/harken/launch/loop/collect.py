@@ -24,6 +24,7 @@ from harken.core.records import Choice, Demonstration, Judgment, Prompt
 from harken.launch.loop.recipe import Recipe
 from harken.store.database import Database, for_purpose, open_database
 from harken.store.files import read_prompts, write_jsonl
+from harken.store.masking import Masker
 from harken.store.studio_schema import snapshots
 
 Number = tuple[int, int]
@@ -53,7 +54,8 @@ class Source:
 
 @dataclass
 class Gathered:
-    """`new` counts the comparisons with a judgment after `last`; `kept_apart` those on prompts that the verification asks."""
+    """`new` counts the comparisons with a judgment after `last`; `kept_apart` those on prompts that the verification asks. `masker` took personal data
+    out of what people said while using a model."""
 
     comparisons: list[Choice] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
@@ -63,6 +65,7 @@ class Gathered:
     last: dict[str, int] = field(default_factory=dict)
     new: int = 0
     kept_apart: int = 0
+    masker: Masker = field(default_factory=Masker)
 
 
 def gather(recipe: Recipe, last: Mapping[str, int]) -> Gathered:
@@ -84,6 +87,7 @@ def _read(db: Database, place: int, name: str, last: int, asked: set[str], found
             found.kept_apart += 1
             continue
         found.judgments.append(_about(judgment, row, place))
+        judgment = found.masker(judgment)
         fresh = row["seq"] > last
         found.prompts.setdefault(judgment.prompt.id, judgment.prompt)
         if judgment.kind == "thumb" and judgment.labeler is not None:
@@ -151,7 +155,8 @@ def write(found: Gathered, folder: Path) -> dict[str, Any]:
         kinds[row["kind"]] += 1
     return {"comparisons": len(found.comparisons), "new": found.new, "demonstrations": len(found.demonstrations),
             "prompts": len(found.prompts), "judgments": len(found.judgments), "kinds": dict(kinds), "last": found.last,
-            "labelers": len({row["labeler"] for row in found.judgments if row["labeler"]}), "kept_apart": found.kept_apart}
+            "labelers": len({row["labeler"] for row in found.judgments if row["labeler"]}), "kept_apart": found.kept_apart,
+            "masked": found.masker.report()}
 
 
 def remember(recipe: Recipe, file: Path, name: Path, labelers: Iterable[str]) -> None:

@@ -211,6 +211,7 @@ function finish(reply, result, two) {
   [reply.end] = result.ends;
   if (two) reply.answers = [right(0), right(1)];
   else reply.answer = right(0);
+  for (const one of reply.answers ?? [reply.answer]) signal(one, "shown", data.consent);
   announce("The answer is complete.");
 }
 
@@ -326,8 +327,17 @@ question.onkeydown = (event) => {
   }
 };
 find("#stop").onclick = stop;
+/** Whoever goes while the end of the last answer was never in sight has left it. */
+function leave(leaving) {
+  const { answer } = tree.last();
+  if (!answer || answer.read || answer.left) return;
+  answer.left = true;
+  signal(answer, "abandon", data.consent, leaving);
+}
+addEventListener("pagehide", () => leave(true));
 find("#new").onclick = () => {
   stop();
+  leave(false);
   tree = new Tree();
   show();
   question.focus();

@@ -20,7 +20,7 @@ async function request(method, path, body, more = {}) {
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let response;
   try {
-    response = await fetch(path, { method, headers, body: body && JSON.stringify(body), signal: more.signal });
+    response = await fetch(path, { method, headers, body: body && JSON.stringify(body), signal: more.signal, keepalive: more.keepalive });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refused(0, { message: "The server was not reached. Try again." });
@@ -59,7 +59,7 @@ function take(data, result, hear) {
   if (chunk.harken) result.tokens = chunk.harken.feedback;
 }
 
-export const feedback = async (body) => (await request("POST", "/v1/feedback", body)).json();
+export const feedback = async (body, more) => (await request("POST", "/v1/feedback", body, more)).json();
 export const given = async () => (await request("GET", "/v1/feedback")).json();
 export const takeBack = async (id) => (await request("DELETE", `/v1/feedback/${id}`)).json();
 export const models = async () => (await request("GET", "/v1/models")).json();

@@ -12,7 +12,7 @@ const SAID = {
   demonstration: (s) => `Written: ${s.completion}`,
   preference: (s) =>
     s.ranks[0] === s.ranks[1] ? `Equal: ${s.completions[0]}` : `Better: ${s.completions[s.ranks.indexOf(1)]}`,
-  use: (s) => ({ copy: "Copied", regenerate: "Asked again", rephrase: "Rephrased", abandon: "Left" })[s.signal],
+  use: (s) => ({ copy: "Copied", regenerate: "Asked again", rephrase: "Rephrased", abandon: "Left", accept: "Accepted", shown: "Seen" })[s.signal],
 };
 
 export const agreed = (words) => localStorage.getItem(AGREED) === words;
@@ -49,9 +49,10 @@ export async function judge(answer, kind, value, more = {}) {
 }
 
 /** A signal of use: only of those who agreed, and never in the way. */
-export function signal(answer, value, words) {
+export function signal(answer, value, words, leaving = false) {
   if (!answer?.token || !agreed(words)) return;
-  feedback({ id: answer.id, choice: answer.choice, token: answer.token, kind: "use", value, consent: true }).catch(() => {});
+  const body = { id: answer.id, choice: answer.choice, token: answer.token, kind: "use", value, consent: true };
+  feedback(body, { keepalive: leaving }).catch(() => {});
 }
 
 /** The dialog of what was said, each with a way back. */
