@@ -344,3 +344,18 @@ def test_recipes_of_every_kind(folder):
     with pytest.raises(UserError, match="no loop's folder"):
         read_loop(folder)
     assert hashes(folder)["r.py"] and read_json(folder / "r.json") == given
+
+
+def test_a_card_says_what_the_gate_found(folder):
+    """What `harken export model` puts beside the weights names nobody and no path of this machine."""
+    from harken.launch.card import gate_section
+    its = recipe(folder)
+    drive.drive(its)
+    decided(its)
+    record = lineage.gate_record(folder / "loop" / "turns" / "0001" / "policy" / "run")
+    assert record["gate"]["verdict"] == "better" and record["approval"]["decision"] == "approve"
+    assert record["snapshot"]["labelers"] == 6
+    words = gate_section(record) + json.dumps(record)
+    assert "| win_rate must be better | win_rate | holds | +0.500 |" in words and "A person decided: approve" in words
+    assert str(folder) not in words and "u3" not in words and "ada" not in words
+    assert lineage.gate_record(folder) is None

@@ -212,3 +212,27 @@ def _public(text: str, hidden: Sequence[str] = ()) -> str:
     for name in hidden:
         text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "a labeler", text)
     return re.sub(r"(?<![\w.:/])/(?:[^\s/:,;'\"]+/)+([^\s/:,;'\"]+)", r"\1", text)
+
+
+def gate_section(record: Mapping[str, Any]) -> str:
+    """What the loop's turn says of a model it made (launch.loop.lineage.gate_record): who was asked, what the gate found, whether
+    a person approved. `gate.json` beside the card has all of it."""
+    lines = ["", "## The turn it comes from", "",
+             f"Turn {record['turn']} of a loop: judgments on served answers made this model."]
+    if said := record.get("snapshot"):
+        lines.append(f"It learnt from {said['comparisons']:,} comparisons on {said['prompts']:,} prompts by {said['labelers']:,} "
+                     "people.")
+    if said := record.get("audit"):
+        lines.append(f"The audit left out {said['left_out']:,} comparisons; {said['set_aside']} entries were to be looked at.")
+    lines += ["", f"The gate's verdict was **{record['gate']['verdict']}**, against the model served before (intervals are "
+              f"{1 - record['gate']['alpha']:.0%}):", "", "| rule | of | found | difference | interval | prompts |",
+              "|---|---|---|---|---|---|"]
+    for rule in record["gate"]["rules"]:
+        for f in rule["findings"]:
+            d = f["difference"]
+            numbers = f"{d['value']:+.3f} | {d['low']:+.3f} to {d['high']:+.3f}" if d else "none | none"
+            lines.append(f"| {rule['rule']} | {f['name']} | {'holds' if f['holds'] else f['why']} | {numbers} | {f['items']} |")
+    said = record.get("approval")
+    lines += ["", f"A person decided: {said['decision']}, {said['at'][:10]}." if said else "No person has approved it.",
+              "It is meant for the people and the prompts it was verified on; what was not asked there is not known.", ""]
+    return "\n".join(lines)

@@ -15,8 +15,9 @@ from typing import Any
 
 from harken.core.errors import UserError
 from harken.core.extras import import_extra
-from harken.core.files import read_json
-from harken.launch.card import licence_of, steps_of, write_card
+from harken.core.files import read_json, write_json
+from harken.launch.card import gate_section, licence_of, steps_of, write_card
+from harken.launch.loop.lineage import gate_record
 from harken.launch.models import parse_model
 
 FORMATS = ("F32", "F16", "Q8_0")
@@ -132,6 +133,9 @@ def _write(engine: Any, word: str, loaded: Any, folder: Path, name: str, merge: 
         notes.append("\nThe chat template writes the day's date; Harken fixed it while it trained.")
     card = write_card(word, name=name, kind="reward" if reward else "policy", base=hub, use=use, notes=notes,
                       evaluations=[Path(e) for e in evaluations], identity=parse_model(word).identity(), labelers=labelers)
+    if (record := gate_record(Path(word))) is not None:
+        write_json(folder / "gate.json", record)
+        card += gate_section(record)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 

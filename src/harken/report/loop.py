@@ -18,13 +18,14 @@ from harken.core.files import read_json
 from harken.core.protocols import Estimate
 from harken.core.version import __version__
 from harken.draw import numbers
-from harken.draw.html import data_table, definitions, text
+from harken.draw.html import data_table, text
 from harken.draw.page import page
 from harken.draw.svg import Plot, padded
 from harken.launch.loop.lineage import Node
 from harken.launch.loop.recipe import Recipe
 from harken.launch.loop.status import status
 from harken.launch.loop.turns import Loop, Turn
+from harken.report.browser import script, script_hash
 
 Row = Mapping[str, Any]
 LEAD = {
@@ -57,7 +58,7 @@ def render(recipe: Recipe) -> str:
     count = len(found["turns"])
     return page("report.html", title=f"The loop: {recipe.out.name}", count=f"{count} turn{'s' * (count != 1)}",
                 date=time.strftime("%Y-%m-%d"), verdict=Markup(_verdict(found)), facts=Markup(_facts(found)), sections=shown,
-                version=__version__)
+                script=Markup(script()), script_hash=script_hash(), version=__version__)
 
 
 def _verdict(found: Row) -> str:
@@ -77,7 +78,8 @@ def _facts(found: Row) -> str:
              "Not served": sum(t["state"] == "ended" for t in turns)}
     if last:
         given |= {"Comparisons": f"{last['snapshot']['comparisons']:,}", "People": f"{last['snapshot']['labelers']:,}"}
-    return definitions(given)
+    pairs = "".join(f"<div><dt>{text(k)}</dt><dd>{text(v)}</dd></div>" for k, v in given.items())
+    return f'<dl class="facts">{pairs}</dl>'
 
 
 def _over(turns: Sequence[Row], reports: Mapping[int, Row]) -> str:
@@ -125,8 +127,9 @@ def _gates(turns: Sequence[Row]) -> str:
         for rule in turn["rules"]:
             for f in rule["findings"]:
                 d = Estimate.from_json(f["difference"]) if f["difference"] else None
-                rows.append((rule["rule"], f["name"], "holds" if f["holds"] else f["why"], numbers.span(d) if d else "none",
-                             str(f["items"]), f"{f['more']:.0f}" if f["more"] else ""))
+                size = f"{d.value:+.3f} {numbers.span(d)}" if d else "none"
+                rows.append((rule["rule"], f["name"], "holds" if f["holds"] else f["why"], size, str(f["items"]),
+                             f"{f['more']:.0f}" if f["more"] else ""))
         parts.append(f"<h3>Turn {turn['turn']}: {text(turn['gate']['verdict'])}, {text(turn['state'])}</h3>"
                      + _table(("Rule", "Of", "Found", "New − served", "Prompts", "More needed"), rows))
     return "".join(parts)
@@ -175,7 +178,8 @@ def write_lineage(tree: Node, out: Path) -> Path:
     """The tree as a page whose branches open and close."""
     body = f'<div class="tree">{_branch(tree)}</div>'
     return _write(out, page("report.html", title="Lineage", count="lineage", date=time.strftime("%Y-%m-%d"),
-                            verdict=Markup(text(tree.words)), facts=Markup(""), version=__version__, sections=[
+                            verdict=Markup(text(tree.words)), facts=Markup(""), version=__version__,
+                            script=Markup(script()), script_hash=script_hash(), sections=[
                                 {"name": "tree", "title": "Made from, or made of it", "body": body, "lead": ""}]))
 
 

@@ -30,6 +30,7 @@ class Metrics:
         "harken_first_token_seconds": ("histogram", "From the request to the first token, by model."),
         "harken_between_tokens_seconds": ("histogram", "Between two tokens of one choice, by model."),
         "harken_request_seconds": ("histogram", "From the request to the end, by model."),
+        "harken_loop_refused_total": ("counter", "Models of a loop that were not loaded: not approved as they lie there."),
         "harken_choices": ("gauge", "Choices asked for and not ended, by model."),
         "harken_rows": ("gauge", "Choices that are answered at once, by model."),
     }

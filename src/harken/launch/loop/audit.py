@@ -22,16 +22,20 @@ from harken.core.records import Choice
 from harken.core.seeds import derive_seed
 from harken.labelers.agreement.summary import summary_of_comparisons
 from harken.labelers.asking.features import TextFeatures
+from harken.labelers.campaigns.audit import Campaigns, fit_campaigns
 from harken.labelers.models.reliability import Reliability, fit_reliability
 from harken.labelers.votes import UNNAMED, Votes, votes_of
 from harken.launch.loop.collect import Source
 from harken.launch.loop.worth import more_labels
 
-SETTINGS = {"campaigns": True, "most": 0.05, "reversed": 0.99, "dimensions": 32}
-"""`campaigns` finds and bounds them; `most` is one person's share of the comparisons (at least 3 / people); `reversed` is how
-sure the data must be that somebody answers upside down to be left out."""
+SETTINGS = {"campaigns": True, "level": 0.05, "draws": 99, "most": 0.05, "reversed": 0.99, "dimensions": 32}
+"""`campaigns` finds and bounds them (labelers.campaigns; `level` is the chance that an honest crowd shows one, `draws` its
+bootstrap); `most` is one person's share of the comparisons (at least 3 / people); `reversed` is how sure the data must be that
+somebody answers upside down to be left out (2: nobody is); `dimensions` describe an answer's words."""
 MORE = 200
 """Labels whose worth is told."""
+LOWERED = 0.5
+"""A weight from which down an account is named."""
 FEWEST = 20
 """Votes below which nobody is called anything."""
 
@@ -56,15 +60,33 @@ def audit(choices: Sequence[Choice], sources: Sequence[Source], settings: Mappin
         fit = fit_reliability(votes, phi=phi)
         report["reliability"] = _people(votes, fit)
         report["more_labels"] = more_labels(votes, fit, phi, _groups(choices), MORE)
-        flagged = _reversed(votes, fit, float(chosen["reversed"])) if chosen["campaigns"] else []
-        report["set_aside"] = [{"people": [name], "why": why} for name, why in flagged]
-        weight = {name: 0.0 for name, _ in flagged}
+        if chosen["campaigns"]:
+            found = fit_campaigns(votes, phi=phi, level=float(chosen["level"]), draws=int(chosen["draws"]), seed=seed)
+            weight = dict(found.weight_of)
+            report |= {"campaigns": found.to_json(), "bound": found.bound, "notes": list(found.notes)}
+        report["set_aside"] = _named(found) if chosen["campaigns"] else []
+        for name, why in _reversed(votes, fit, float(chosen["reversed"])):
+            report["set_aside"].append({"people": [name], "why": why})
+            weight[name] = 0.0
     kept = _thinned(choices, sources, weight, float(chosen["most"]), seed)
     report["kept"], report["left_out"] = len(kept), len(choices) - len(kept)
     report["weights"] = {name: w for name, w in sorted(weight.items()) if w < 1}
     if not kept:
         raise UserError("The audit leaves no comparison to train on.", "Read its report; collect from more people.")
     return Audited(tuple(kept), report)
+
+
+def _named(found: Campaigns) -> list[dict[str, Any]]:
+    """Campaigns, and accounts or addresses whose weight had to be at least halved to keep to the bound."""
+    named = [{"people": list(c.members), "why": f"their {c.votes} votes lean one way beyond what quality explains (p {c.p:.3f}): "
+              "they count as one person"} for c in found.campaigns]
+    known = set(found.flagged)
+    for unit in found.units:
+        if unit.kind != "campaign" and unit.weight <= LOWERED and not known & set(unit.people):
+            known |= set(unit.people)
+            named.append({"people": list(unit.people), "why": f"leaving out their {unit.votes} votes moves an answer by "
+                          f"{unit.before:.2f} log-odds: their weight is {unit.weight:.2f}"})
+    return named
 
 
 def _features(votes: Votes, dimensions: int) -> Any:

@@ -243,7 +243,7 @@ def summary(name: str, facts: dict[str, Any]) -> str:
         rate = facts["figures"]["win_rate"]
         return f"win rate {rate['value']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}] on {facts['prompts']} prompts"
     if name == "gate":
-        return facts["verdict"] + ("" if facts["ships"] else f"; not shown: {'; '.join(facts['failed'])}")
+        return str(facts["verdict"]) + ("" if facts["ships"] else f"; not shown: {'; '.join(facts['failed'])}")
     if name == "canary":
         return f"{facts['state']} after {facts['n']} outcomes (mean {facts['mean']:+.3f})"
     return "done"

@@ -190,7 +190,7 @@ def _evals(recipe: Recipe, words: dict[str, str], folder: Path) -> list[dict[str
 
 def _kl(samplers: dict[str, Any], said: Any, prompts: Sequence[Prompt]) -> list[float] | None:
     """By prompt: mean of log π_new(y) - log π_old(y) over the new model's answers."""
-    engines = [getattr(samplers[side], "engine", None) for side in ("new", "old")]
+    engines: list[Any] = [getattr(samplers[side], "engine", None) for side in ("new", "old")]
     if any(e is None or not hasattr(e, "logprobs") for e in engines):
         return None
     template = engines[0].template
