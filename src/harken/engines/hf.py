@@ -127,7 +127,9 @@ class Engine:
         loaded (Youtu), so what the row had learnt would be gone."""
         first, last = self.model.get_input_embeddings(), self.model.get_output_embeddings()
         pad = getattr(first, "padding_idx", None)
-        if pad is None or last is None or last.weight is not first.weight or bool(first.weight[pad].any()):
+        own = vars(next((c for c in type(self.model).__mro__ if "_init_weights" in vars(c)), object)).get("_init_weights")
+        writes = own is not None and "transformers.modeling_utils" != own.__module__ and "padding_idx" in own.__code__.co_names
+        if not writes or pad is None or last is None or last.weight is not first.weight or bool(first.weight[pad].any()):
             return
         if shard:
             raise UserError("--shard cannot keep the padding token's row of this model at zero.", "Leave --shard out.")
