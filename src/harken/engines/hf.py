@@ -11,6 +11,7 @@ Shape suffixes: N completion tokens, C completions, D hidden width.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -128,7 +129,8 @@ class Engine:
         first, last = self.model.get_input_embeddings(), self.model.get_output_embeddings()
         pad = getattr(first, "padding_idx", None)
         own = vars(next((c for c in type(self.model).__mro__ if "_init_weights" in vars(c)), object)).get("_init_weights")
-        writes = own is not None and "transformers.modeling_utils" != own.__module__ and "padding_idx" in own.__code__.co_names
+        writes = own is not None and own.__module__ != "transformers.modeling_utils" and \
+            "padding_idx" in inspect.unwrap(own).__code__.co_names
         if not writes or pad is None or last is None or last.weight is not first.weight or bool(first.weight[pad].any()):
             return
         if shard:
