@@ -25,7 +25,7 @@ RANKS = {"core": 0, "store": 1, "labelers": 1, "text": 1, "objectives": 1, "stat
          "report": 6, "cli": 7}
 TOP = 8
 ALONE = ("methods", "rewards", "evals")
-STUDIO = {"tasks": 0, "work": 1, "lead": 2, "api": 2, "pages": 3, "app": 4}
+STUDIO = {"languages": 0, "tasks": 0, "work": 1, "lead": 2, "api": 2, "pages": 3, "app": 4}
 """The studio's floors; its client imports none of them."""
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 

@@ -12,13 +12,17 @@ from harken.core.terminal import one_line
 def show_result_line(name: str, value: Any) -> None:
     """A figure, or a group of them, in a line."""
     if isinstance(value, dict) and "value" not in value:
-        parts = [f"{k} {Estimate.from_json(v)}" if isinstance(v, dict) and "value" in v else f"{k} {v:.3f}" if isinstance(v, float)
-                 else f"{k} {v}" for k, v in value.items() if not isinstance(v, list)]
-        print(f"  {name}: " + ", ".join(parts))
+        print(f"  {name}: " + ", ".join(f"{k} {_shown(v)}" for k, v in value.items() if not isinstance(v, list)))
     elif isinstance(value, dict):
         print(f"  {name}: {Estimate.from_json(value)}")
     elif value not in (None, ""):
         print(f"  {name}: {value}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict) and "value" in value:
+        return str(Estimate.from_json(value))
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def show_result(path: Path, result: dict[str, Any]) -> None:

@@ -11,7 +11,6 @@ Shape suffixes: N completion tokens, C completions, D hidden width.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -134,10 +133,7 @@ class Engine:
             return
         first, last = self.model.get_input_embeddings(), self.model.get_output_embeddings()
         pad = getattr(first, "padding_idx", None)
-        own = vars(next((c for c in type(self.model).__mro__ if "_init_weights" in vars(c)), object)).get("_init_weights")
-        writes = own is not None and own.__module__ != "transformers.modeling_utils" and \
-            "padding_idx" in inspect.unwrap(own).__code__.co_names
-        if not writes or pad is None or last is None or last.weight is not first.weight or bool(first.weight[pad].any()):
+        if pad is None or last is None or last.weight is not first.weight or bool(first.weight[pad].any()):
             return
         if shard:
             raise UserError("--shard cannot keep the padding token's row of this model at zero.", "Leave --shard out.")

@@ -54,8 +54,8 @@ class Source:
 
 @dataclass
 class Gathered:
-    """`new` counts the comparisons with a judgment after `last`; `kept_apart` those on prompts that the verification asks. `masker` took personal data
-    out of what people said while using a model."""
+    """`new` counts the comparisons with a judgment after `last`; `kept_apart` those on prompts that the verification asks.
+    `masker` took personal data out of what people said while using a model."""
 
     comparisons: list[Choice] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
