@@ -133,7 +133,7 @@ class Hooks:
                 .mappings()
                 .all()
             )
-        return sum(self._deliver(hook, now) for hook in due)
+        return sum(self._deliver(dict(hook), now) for hook in due)
 
     def _deliver(self, hook: Mapping[str, Any], now: datetime) -> int:
         query = select(events).where(events.c.seq > hook["after"], events.c.kind.in_(hook["kinds"]))
@@ -144,7 +144,7 @@ class Hooks:
         taken, problem = 0, ""
         after = hook["after"]
         for event in waiting:
-            problem = send(hook, event)
+            problem = send(hook, dict(event))
             if problem:
                 break
             taken, after = taken + 1, event["seq"]
