@@ -22,6 +22,7 @@ import json
 import statistics
 import tempfile
 import time
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -87,17 +88,15 @@ def overhead(ours: Any, rows: list[tuple[str, list[str]]], pairs: int) -> dict[s
     for _ in range(pairs):
         spent.clear()
         ours._read = reading
-        loaded, tasks = timed(lambda: TaskManager(include_defaults=False).load([task]))
-        built = timed(lambda: evaluate(lm=Nothing(ours), task_dict=tasks, bootstrap_iters=0, log_samples=False))[0]
-        tasks = TaskManager(include_defaults=False).load([task])
-        whole = timed(lambda: evaluate(lm=ours, task_dict=tasks, bootstrap_iters=0, log_samples=False))[0]
+        built, whole = (timed(partial(evaluate, lm=lm, task_dict=TaskManager(include_defaults=False).load([task]),
+                                      bootstrap_iters=0, log_samples=False))[0] for lm in (nothing(), ours))
         ours._read = read
         shares.append((whole - built) / sum(spent) - 1)
         template.append(built)
     return {"overhead": statistics.median(shares), "templates_s": statistics.median(template), "forward_s": sum(spent)}
 
 
-def Nothing(ours: Any) -> Any:  # noqa: N802
+def nothing() -> Any:
     """A model that answers at once: what remains of `evaluate` is templates and metrics."""
     from lm_eval.api.model import LM
 

@@ -37,7 +37,8 @@ def _module(name: str) -> Any:
     try:
         return importlib.import_module(f"lm_eval.{name}")
     except ImportError as error:
-        raise UserError(f"{error.name or 'lm_eval'} is not installed.", "lm-eval's tasks need: pip install 'harken[eval]'.") from None
+        raise UserError(f"{error.name or 'lm_eval'} is not installed.",
+                        "lm-eval's tasks need: pip install 'harken[eval]'.") from None
 
 
 class _Requests:
