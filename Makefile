@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+# Two thirds of pytest's start is compiling tests, where no compiled ones may be kept.
+export PYTHONDONTWRITEBYTECODE :=
 # worksteal: each of the two begins with its own half of the files, so that a file's fixtures are made once
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 

@@ -77,7 +77,10 @@ def tiny_config(kind: str) -> Any:
 def _shrink(made: Any, special: dict[str, Any]) -> Any:
     """The type's default configuration with small sizes, in those inside it as well."""
     from transformers import PreTrainedConfig
-    default = made()
+    try:
+        default = made()
+    except Exception:  # some types' own defaults contradict one another
+        default = made(**special)
     options: dict[str, Any] = {}
     for key, value in vars(default).items():
         if isinstance(value, PreTrainedConfig):
@@ -104,14 +107,17 @@ def tokenizer() -> Any:
 
 def write(kind: str, folder: Path) -> None:
     """The tiny model, as its makers would publish it."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, PreTrainedConfig
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(tiny_config(kind))
+    config = tiny_config(kind)
+    model = AutoModelForCausalLM.from_config(config)
     for parameter in model.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.15)
     model.tie_weights()
     model.save_pretrained(folder)
+    if isinstance(model.config, tuple(type(c) for c in vars(config).values() if isinstance(c, PreTrainedConfig))):
+        config.save_pretrained(folder)  # the language model of one that also sees: published under the whole's configuration
     tokenizer().save_pretrained(folder)
 
 
@@ -123,10 +129,18 @@ def theirs(folder: Path) -> Any:
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
+def forward(model: Any, ids: torch.Tensor) -> Any:
+    """The whole text at once; some kinds fail where a cache is made that nobody reads."""
+    try:
+        return model(input_ids=ids)
+    except AttributeError:
+        return model(input_ids=ids, use_cache=False)
+
+
 @torch.no_grad()
 def own_logps(model: Any, prompt: tuple[int, ...], answer: tuple[int, ...]) -> torch.Tensor:
     ids = torch.tensor([[*prompt, *answer]])
-    logits = model(input_ids=ids).logits[0, len(prompt) - 1:-1].float().log_softmax(-1)
+    logits = forward(model, ids).logits[0, len(prompt) - 1:-1].float().log_softmax(-1)
     return logits.gather(-1, ids[0, len(prompt):, None])[:, 0]
 
 
@@ -134,7 +148,7 @@ def own_logps(model: Any, prompt: tuple[int, ...], answer: tuple[int, ...]) -> t
 def own_greedy(model: Any, prompt: tuple[int, ...], count: int) -> tuple[int, ...]:
     ids = torch.tensor([prompt])
     for _ in range(count):
-        ids = torch.cat([ids, model(input_ids=ids).logits[:, -1:].argmax(-1)], 1)
+        ids = torch.cat([ids, forward(model, ids).logits[:, -1:].argmax(-1)], 1)
     return tuple(ids[0, len(prompt):].tolist())
 
 
@@ -205,12 +219,13 @@ def child(kind: str, answers: Any) -> None:
     signal.alarm(SECONDS)
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as place:
+        os.environ["HARKEN_CACHE"] = place  # no verdict of another day
         folder = Path(place) / kind
         try:
             write(kind, folder)
             own_greedy(theirs(folder), PROMPT, 2)
         except Exception as error:  # not Harken's: transformers does not make or save it
-            answers.put(("not made", f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"))
+            answers.put(unmade(kind, folder, f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"))
             return
         try:
             answers.put(examine(kind, folder))
@@ -219,6 +234,24 @@ def child(kind: str, answers: Any) -> None:
             last = traceback.extract_tb(error.__traceback__)[-1]
             answers.put(("traceback", f"{type(error).__name__}: {' '.join(str(error).split())[:160]} "
                                       f"({Path(last.filename).name}:{last.lineno})"))
+
+
+def unmade(kind: str, folder: Path, why: str) -> tuple[str, str]:
+    """What Harken says of a kind that transformers cannot build from its own configuration."""
+    from safetensors.torch import save_file
+
+    from harken.core.errors import UserError
+    from harken.engines.loading import load
+    try:
+        tiny_config(kind).save_pretrained(folder)
+        tokenizer().save_pretrained(folder)
+        save_file({"none": torch.zeros(1)}, folder / "model.safetensors", metadata={"format": "pt"})
+        load(str(folder))
+    except UserError as error:
+        return "refused", "transformers cannot build it: " + " ".join(error.fact.partition("cannot be loaded: ")[2].split())
+    except Exception:
+        return "not made", why
+    return "not made", why
 
 
 def tried(kind: str) -> tuple[str, str]:

@@ -88,24 +88,45 @@ def test_windows_that_the_attention_is_not_told_of_take_the_plain_path(sweep):
     assert "chunks" in selfcheck.examine(made, "l").plain
 
 
-def test_a_text_past_fixed_rotary_factors_is_refused(sweep, tmp_path):
+def turned(sweep, folder, kind, longest, rope):
+    """A small model with rotary factors of a kind."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
+                                  intermediate_size=32, vocab_size=300, pad_token_id=None, max_position_embeddings=longest,
+                                  initializer_range=0.3, bos_token_id=256, eos_token_id=256,
+                                  rope_parameters={"rope_theta": 10000.0, **rope}, original_max_position_embeddings=8)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    sweep.tokenizer().save_pretrained(folder)
+    return Engine(load(str(folder)), train=False)
+
+
+def test_a_text_past_the_length_where_rotary_factors_change_is_read_by_itself(sweep, tmp_path):
     """Phi-3's longrope: beside a longer text a short one's log-probs would move by a nat."""
-    from transformers import Phi3Config, Phi3ForCausalLM
-    rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "rope_theta": 10000.0,
-            "original_max_position_embeddings": 8}
-    model = Phi3ForCausalLM(Phi3Config(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
-                                       intermediate_size=32, vocab_size=300, original_max_position_embeddings=8,
-                                       pad_token_id=None, max_position_embeddings=64, rope_parameters=rope,
-                                       bos_token_id=256, eos_token_id=256))
-    model.save_pretrained(tmp_path)
-    sweep.tokenizer().save_pretrained(tmp_path)
-    engine = Engine(load(str(tmp_path)), train=False)
-    short = Tree((5, 6, 7, 8), ((20, 21),))
-    assert engine.context == 8 and engine.logprobs([short])[0][0].shape == (2,)
-    with pytest.raises(UserError, match="A text has 12 tokens; past 8 "):
-        engine.logprobs([short, Tree(tuple(range(5, 15)), ((20, 21),))])
-    with pytest.raises(UserError, match="rotary factors are fixed, 8"):
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "original_max_position_embeddings": 8}
+    engine, model = turned(sweep, tmp_path, "phi3", 64, rope), sweep.theirs(tmp_path)
+    trees = [Tree((5, 6, 7, 8), ((20, 21), (22,))), Tree(tuple(range(5, 12)), ((20,), (23, 24), (25, 26, 27)))]
+    assert (engine.context, engine.spoken) == (64, 8)
+    assert sweep.far(engine.logprobs(trees), model, trees) < 1e-5
+    scored = Engine(load(str(tmp_path)), train=False, head="reward")
+    alone = [float(scored.scores([Tree(t.prompt, (c,))])[0]) for t in trees for c in t.completions]
+    assert torch.cat(scored.scores(trees)).tolist() == pytest.approx(alone, abs=1e-5)
+    (last,) = engine.last_logits(trees[1], (0,))
+    with torch.no_grad():
+        own = model(input_ids=torch.tensor([[*trees[1].prompt, *trees[1].completions[2]]])).logits[0, -1]
+    assert torch.allclose(last[2], own, atol=1e-4)
+    prompts = [tuple(range(5, 15)), (5, 6, 7, 8), tuple(range(30, 45))]
+    samples = HFSampler(engine).sample_ids(prompts, 2, max_tokens=4, temperature=0.0, min_tokens=4)
+    assert [[s.ids for s in g] for g in samples] == [[sweep.own_greedy(model, p, 4)] * 2 for p in prompts]
+    with pytest.raises(UserError, match="passes 8, where this model's rotary factors change"):
         HFSampler(engine).sample_ids([(5, 6, 7, 8)], 1, max_tokens=8)
+
+
+def test_rotary_factors_that_follow_what_was_computed_before_are_refused(sweep, tmp_path):
+    engine = turned(sweep, tmp_path, "llama", 8, {"rope_type": "dynamic", "factor": 4.0})
+    assert engine.context == 8
+    with pytest.raises(UserError, match="A text has 12 tokens; past 8 "):
+        engine.logprobs([Tree(tuple(range(5, 15)), ((20, 21),))])
 
 
 def plainly(engine):

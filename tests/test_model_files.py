@@ -184,6 +184,77 @@ def test_a_classifier_of_others_scores_as_in_transformers(tmp_path):
     assert identity["weights"] == modelfiles.hashes(tmp_path / "rm", "rm")
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "qwen2", "mistral", "gemma"])
+def test_classifiers_of_other_kinds_score_as_in_transformers(tmp_path, kind):
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+    torch.manual_seed(0)
+    sizes = {"n_embd": 32, "n_layer": 1, "n_head": 2} if kind == "gpt2" else {
+        "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 32,
+        "head_dim": 8}
+    config = AutoConfig.for_model(kind, vocab_size=len(toy_tokenizer()), pad_token_id=0, num_labels=1, **sizes)
+    made = AutoModelForSequenceClassification.from_config(config).eval()
+    torch.nn.init.normal_(made.score.weight)
+    made.save_pretrained(tmp_path / "rm")
+    toy_tokenizer().save_pretrained(tmp_path / "rm")
+    assert scores(tmp_path / "rm") == pytest.approx(in_transformers(made, tmp_path / "rm"), abs=1e-5)
+
+
+TEXTS = ["aaa", "no", "A longer answer."]
+
+
+def scores(place):
+    locate_reward(str(place))
+    return open_reward(str(place)).score([Prompt.of("Say a")], [TEXTS])[0]
+
+
+def in_transformers(made, place):
+    """The label's logit of each dialogue as the chat template writes it."""
+    from transformers import AutoTokenizer
+    tokenizer = AutoTokenizer.from_pretrained(place)
+    chats = [[{"role": "user", "content": "Say a"}, {"role": "assistant", "content": text}] for text in TEXTS]
+    with torch.no_grad():
+        return [made(input_ids=tokenizer.apply_chat_template(chat, return_tensors="pt", return_dict=True).input_ids)
+                .logits[0, 0].item() for chat in chats]
+
+
+def reward_adapter(base, place, named, labels=1):
+    """A reward as peft saves it: LoRA, and the last layer beside it."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaForSequenceClassification
+    base.config.num_labels, base.config.pad_token_id = labels, 0
+    made = LlamaForSequenceClassification(base.config)
+    made.model.load_state_dict(base.model.state_dict())
+    model = get_peft_model(made, LoraConfig(r=4, target_modules=["q_proj", "up_proj"], task_type="SEQ_CLS"))
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name or "score" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(place)
+    change(place / "adapter_config.json", base_model_name_or_path=named)
+    return model.eval()
+
+
+def test_a_reward_that_peft_saved_on_its_base_is_read(folder, tmp_path):
+    theirs = in_transformers(reward_adapter(toy_model(), tmp_path / "rm", "../model"), folder)
+    assert scores(tmp_path / "rm") == pytest.approx(theirs, abs=1e-5)
+    loaded = load(str(tmp_path / "rm"))
+    assert loaded.lineage["base"]["weights"] == modelfiles.hashes(folder, "model")
+    with pytest.raises(UserError, match="Give it as --reward"):
+        open_engine(str(tmp_path / "rm"))
+    reward_adapter(toy_model(), tmp_path / "two", "../model", labels=2)
+    with pytest.raises(UserError, match="has 2 labels; a reward has one"):
+        open_reward(str(tmp_path / "two"))
+
+
+def test_a_reward_adapter_without_its_last_layer_is_one_message(folder, tmp_path):
+    from safetensors.torch import load_file, save_file
+    reward_adapter(toy_model(), tmp_path / "rm", "../model")
+    file = tmp_path / "rm" / "adapter_model.safetensors"
+    save_file({k: v for k, v in load_file(file).items() if "score" not in k}, file)
+    with pytest.raises(UserError, match="lacks that model's last layer"):
+        open_reward(str(tmp_path / "rm"))
+
+
 def test_a_classifier_that_is_no_reward_is_one_message(tmp_path):
     classifier(tmp_path / "two", labels=2)
     with pytest.raises(UserError, match="has 2 labels; a reward has one"):
@@ -198,13 +269,13 @@ def test_a_classifier_that_is_no_reward_is_one_message(tmp_path):
 
 # --- adapters of others ------------------------------------------------------------------------------
 
-def lora(base, place, named, kind="LORA"):
+def lora(base, place, named, kind="LORA", layers=("q_proj", "up_proj"), **options):
     """An adapter as peft writes it; returns log-probs of its model."""
     from peft import LoraConfig, get_peft_model
-    model = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "up_proj"], task_type="CAUSAL_LM"))
+    model = get_peft_model(base, LoraConfig(r=4, target_modules=list(layers), task_type="CAUSAL_LM", **options))
     torch.manual_seed(1)
     for name, parameter in model.named_parameters():
-        if "lora_" in name:
+        if "lora_" in name or (parameter.requires_grad and parameter.dim() > 1):
             torch.nn.init.normal_(parameter, std=0.3)
     model.save_pretrained(place)
     change(place / "adapter_config.json", base_model_name_or_path=named, peft_type=kind)
@@ -218,6 +289,24 @@ def test_a_lora_folder_of_others_is_loaded_on_its_base(folder, tmp_path):
     loaded = load(str(tmp_path / "lora"))
     assert torch.allclose(Engine(loaded, train=False).logprobs(TREES)[0][0], theirs, atol=1e-5)
     assert loaded.lineage["weights"] and loaded.lineage["base"]["weights"] == modelfiles.hashes(folder, "model")
+
+
+@pytest.mark.parametrize("options", [{"layers": ["q_proj", "lm_head"]}, {"layers": ["q_proj", "embed_tokens"]},
+                                     {"trainable_token_indices": [3, 5]}, {"modules_to_save": ["lm_head"]}])
+def test_adapters_of_others_on_a_tied_last_layer_are_what_peft_computes(tmp_path, options):
+    from transformers import LlamaForCausalLM
+    config = toy_model().config
+    config.tie_word_embeddings = True
+    base = LlamaForCausalLM(config)
+    base.save_pretrained(tmp_path / "model")
+    toy_tokenizer().save_pretrained(tmp_path / "model")
+    theirs = lora(base, tmp_path / "lora", "../model", **options)
+    loaded = load(str(tmp_path / "lora"))
+    assert torch.allclose(Engine(loaded, train=False).logprobs(TREES)[0][0], theirs, atol=1e-5)
+    loaded.model.save_pretrained(tmp_path / "whole")
+    toy_tokenizer().save_pretrained(tmp_path / "whole")
+    again = Engine(load(str(tmp_path / "whole")), train=False).logprobs(TREES)[0][0]
+    assert torch.allclose(again, theirs, atol=1e-5)
 
 
 @pytest.mark.parametrize(("values", "why"), [({"peft_type": "IA3"}, "of the kind IA3; Harken reads LoRA"),

@@ -182,7 +182,8 @@ def test_a_kl_budget_keeps_the_last_weights_within_it(train):
 HACKED = {"stop_when": "hacking", "held_out_reward": "toxicity", "monitor_every": 2, "monitor_prompts": 16, "steps": 40}
 
 
-@pytest.mark.parametrize("method", ["rloo", "reinforce", "grpo", "ppo", "expert_iteration"])
+@pytest.mark.parametrize("method", ["rloo", *(pytest.param(name, marks=pytest.mark.slow)
+                                              for name in ("reinforce", "grpo", "ppo", "expert_iteration"))])
 def test_every_method_stops_when_the_reward_is_hacked_and_keeps_the_best(train, method):
     group = {"minibatches": 2} if method == "ppo" else {}
     done = train("r", method, **HACKED, **group)

@@ -274,10 +274,8 @@ def test_a_prompt_of_ones_own(tmp_path, monkeypatch):
         read_context("hhhh")
 
 
-@pytest.fixture(scope="module")
-def styles(tmp_path_factory):
-    """A model that says a word once, three times under "loud", and "no" under "mute"; a reward for letters."""
-    folder = tmp_path_factory.mktemp("styles")
+def write_styles(folder):
+    """Files that teach to say a word once, three times under "loud", and "no" under "mute"; a reward for letters."""
     said = {"": lambda w: w, "loud": lambda w: " ".join([w] * 3), "mute": lambda w: "no"}
     rows = [{"prompt": [*([{"role": "system", "content": style}] if style else []), {"role": "user", "content": f"Say {w}{m}"}],
              "completion": answer(w)} for style, answer in said.items() for w in WORDS for m in ".!?," for _ in range(2)]
@@ -292,6 +290,20 @@ def styles(tmp_path_factory):
     (folder / "unseen.txt").write_text("\n\n".join(documents[80:]))
     (folder / "loud.txt").write_text("loud")
     (folder / "mute.txt").write_text("mute\n")
+    return folder
+
+
+@pytest.fixture
+def untaught(tmp_path, monkeypatch):
+    """The files without the model, as the working folder."""
+    monkeypatch.chdir(write_styles(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def styles(tmp_path_factory):
+    """A folder with the files, and the model that has learnt from them."""
+    folder = write_styles(tmp_path_factory.mktemp("styles"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert run("train sft --model toy --lora-rank 0 --data d.jsonl --out sft --epochs 16 --learning-rate 4e-3 "
@@ -365,20 +377,19 @@ def test_greedy_search_by_hand():
 
 
 @pytest.mark.parametrize(("command", "message"), [
-    ("train prompting --model sft --out out", "There are 0 prompts"),
-    ("train prompting --model sft --prompt hhh,qa --out out", "There are 2 prompts and no reward"),
-    ("train prompting --model sft --prompt nonsense --out out", "There is no file nonsense"),
-    ("train prompting --model sft --prompt loud.txt --search greedy --out out", "No reward was given"),
-    ("train prompting --model sft --prompt loud.txt --search wide --reward gold --out out", "--search 'wide' is unknown"),
-    ("train prompting --model sft --prompt loud.txt --reward rules:long.json --out out", "No data was given"),
-    (PROMPTING + "--prompt loud.txt --holdout 0 --out out", "too few to choose on some"),
+    ("train prompting --model toy --out out", "There are 0 prompts"),
+    ("train prompting --model toy --prompt hhh,qa --out out", "There are 2 prompts and no reward"),
+    ("train prompting --model toy --prompt nonsense --out out", "There is no file nonsense"),
+    ("train prompting --model toy --prompt loud.txt --search greedy --out out", "No reward was given"),
+    ("train prompting --model toy --prompt loud.txt --search wide --reward gold --out out", "--search 'wide' is unknown"),
+    ("train prompting --model toy --prompt loud.txt --reward rules:long.json --out out", "No data was given"),
+    (PROMPTING.replace("--model sft", "--model toy") + "--prompt loud.txt --holdout 0 --out out", "too few to choose on some"),
 ])
-def test_a_mistake_of_prompting_is_one_message(styles, monkeypatch, capsys, command, message):
-    monkeypatch.chdir(styles)
+def test_a_mistake_of_prompting_is_one_message(untaught, capsys, command, message):
     assert run(command) == 2
     said = capsys.readouterr().err
     assert message in said and "Traceback" not in said
-    assert not (styles / "out" / "model").exists()
+    assert not (untaught / "out" / "model").exists()
 
 
 # --- context distillation -------------------------------------------------------------------------
@@ -423,12 +434,11 @@ def test_a_prompt_is_written_into_the_weights_and_other_text_is_kept(styles, tmp
     ("--teacher loud --teacher-system hi --out out", "brings a prompt of its own"),
     ("--direction sideways --out out", "--direction 'sideways' is unknown"),
 ])
-def test_a_teacher_that_teaches_nothing_is_refused(styles, monkeypatch, capsys, command, message):
-    monkeypatch.chdir(styles)
-    for name, train in (("loud", "prompting --model sft --prompt loud.txt"),
-                        ("bon", "best_of_n --model sft --reward toxicity --data p.jsonl --n 2 --max-tokens 2")):
-        if not Path(name).exists():
+def test_a_teacher_that_teaches_nothing_is_refused(untaught, capsys, command, message):
+    for name, train in (("loud", "prompting --model toy --prompt loud.txt"),
+                        ("bon", "best_of_n --model toy --reward toxicity --data p.jsonl --n 2 --max-tokens 2")):
+        if name in command:
             assert run(f"train {train} --out {name}") == 0
-    assert run(DISTILL + command) == 2
+    assert run(DISTILL.replace("--model sft", "--model toy") + command) == 2
     assert message in capsys.readouterr().err
     assert not Path("out").exists()

@@ -241,9 +241,9 @@ def test_when_the_client_leaves_its_row_is_free(site, stream):
     sock.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
                  + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
     live = site.server.arms.backends[0].live
-    until(lambda: site.server._in_flight[0] == 1 and site.server.arms.backends[0]._heard)
+    until(lambda: site.server._in_flight["toy"] == 1 and site.server.arms.backends[0]._heard)
     sock.close()
-    until(lambda: site.server._in_flight[0] == 0 and not site.server.arms.backends[0]._heard)
+    until(lambda: site.server._in_flight["toy"] == 0 and not site.server.arms.backends[0]._heard)
     assert 'harken_left_total{model="toy"}' in site.server.metrics.text()
     assert live._thread.is_alive()
 
@@ -262,7 +262,7 @@ def test_an_answer_that_takes_too_long_ends():
         assert status == 408 and answer["error"]["type"] == "timeout_error"
         last = site.stream("Go on", max_tokens=480, logit_bias={"3": -100})[-1]
         assert last["error"]["type"] == "timeout_error"
-        until(lambda: site.server._in_flight[0] == 0)
+        until(lambda: site.server._in_flight["toy"] == 0)
     finally:
         site.stop()
 

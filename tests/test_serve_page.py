@@ -162,10 +162,10 @@ def test_escape_stops_and_frees_the_row(browser, endless):
     page.get_by_text("stopped", exact=True).wait_for()
     until(page, "!document.querySelector('[aria-busy=true]')")
     for _ in range(200):
-        if not endless.server._in_flight[0]:
+        if not endless.server._in_flight["toy"]:
             break
         page.wait_for_timeout(20)
-    assert endless.server._in_flight[0] == 0
+    assert endless.server._in_flight["toy"] == 0
     assert watched.close() == []
 
 

@@ -25,14 +25,15 @@ def damns(prompts, completions):
     return [-1.0 * text.count("a") / max(1, len(text)) for text in completions]
 
 
-@pytest.fixture(params=["llama-tied", "llama-untied", "gpt2-tied", "gpt2-untied"])
-def model(request, tmp_path, monkeypatch):
+@pytest.fixture(scope="module", params=["llama-tied", "llama-untied", "gpt2-tied", "gpt2-untied"])
+def model(request, tmp_path_factory):
     """A model from scratch, its rows far from 0 so that the tags matter."""
     kind, tied = request.param.split("-")
-    config = scratch._config
-    monkeypatch.setattr(scratch, "_config", lambda *a: _tie(config(*a), tied == "tied"))
-    folder = tmp_path / "model"
-    scratch.make_new(folder, TEXTS * 20, architecture=kind, size="60K", vocabulary=300, context=64, seed=1, segmenter="sentence")
+    config, folder = scratch._config, tmp_path_factory.mktemp("surgery") / "model"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scratch, "_config", lambda *a: _tie(config(*a), tied == "tied"))
+        scratch.make_new(folder, TEXTS * 20, architecture=kind, size="60K", vocabulary=300, context=64, seed=1,
+                         segmenter="sentence")
     sampler = open_sampler(str(folder))
     first, last = cuts.tables(sampler.engine.model)
     assert (first is last) == (tied == "tied")

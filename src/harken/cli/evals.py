@@ -82,11 +82,25 @@ def _run_several(names: list[str], argv: list[str]) -> int:
     models = [m for m in str(given.pop("model", "")).split(",") if m]
     if not models or not given.get("out"):
         raise UserError("A suite needs --model and --out.", "harken eval suite --list quick --model runs/sft --out runs/suite")
-    rows = run_suite(entries, models, given, given.pop("out"), done=_show_row)
+    root = given.pop("out")
+    rows = run_suite(entries, models, given, root, done=_show_row)
+    _show_trends(rows, str(root))
     missing = sum(row["missing"] for row in rows)
     runs = " ".join(dict.fromkeys(row["run"] for row in rows))
     print(f"{len(rows)} evaluations done; {missing} items have no score. harken report {runs} --out report.html")
     return 0
+
+
+def _show_trends(rows: Sequence[dict[str, Any]], root: str) -> None:
+    """Where an evaluation was made of models of several sizes: does its figure rise or fall with size?"""
+    from harken.launch.evaluate import evaluate
+    from harken.launch.find import find_eval
+    module = find_eval("sizes")
+    for label in dict.fromkeys(row["eval"] for row in rows):
+        part = [row for row in rows if row["eval"] == label and row["parameters"]]
+        if len({row["parameters"] for row in part}) > 1 and len(part) == sum(row["eval"] == label for row in rows):
+            config = module.Config(runs=",".join(row["run"] for row in part), out=str(Path(root) / f"sizes-{label}"))
+            evaluate("sizes", module, config)
 
 
 def _show_row(row: dict[str, Any]) -> None:

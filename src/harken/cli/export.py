@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 JUDGMENTS = {"comparisons": "rankings of completions, people's and imported", "demonstrations": "answers that people wrote",
-             "ratings": "ratings of completions", "edits": "completions before and after", "prompts": "prompts that people wrote"}
+             "ratings": "ratings of completions", "edits": "completions before and after", "prompts": "prompts that people wrote",
+             "questions": "answers to a form's own questions"}
 HELP = """\
 Writes what counts: undone and withdrawn judgments, gold questions and repeats are left out. For training take a snapshot
 instead (harken snapshot), which has a hash and is never overwritten; exports are for other tools. A model leaves as a folder that
@@ -80,10 +80,12 @@ def export_judgments(args: argparse.Namespace) -> int:
     """`harken export comparisons` and its like."""
     from harken.cli.data import project_number
     from harken.store.database import open_database
+    from harken.store.remote import delivered
     from harken.studio.work.exports import export_rows, write_rows
     with open_database(args.db, create=False) as db:
         project = project_number(db, args.project)
-        rows = write_rows(Path(args.out), export_rows(db, args.what, args.shape, project=project, purpose=args.purpose))
+        with delivered(args.out) as path:
+            rows = write_rows(path, export_rows(db, args.what, args.shape, project=project, purpose=args.purpose))
         mixed = {} if args.purpose or project else _purposes(db)
     print(f"Wrote {rows:,} rows to {args.out}")
     if len(mixed) > 1:

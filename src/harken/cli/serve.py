@@ -18,15 +18,18 @@ examples:
   harken serve --model runs/rloo --db feedback.db                 you alone, on this machine
   harken serve --model smollm2 --host 0.0.0.0 --keys keys.txt     for others; put TLS in front
   harken serve --model runs/old --model runs/new --weights 0.9,0.1 --db feedback.db
-  harken serve --model http://localhost:8000/v1#my-model --db feedback.db"""
+  harken serve --model http://localhost:8000/v1#my-model --db feedback.db
+  harken serve --loop loops/help                                  the model that harken loop promoted; follows its turns"""
 
 
 def add_commands(commands: Any) -> None:
     """Adds the command; it sets `handler`."""
     p = commands.add_parser("serve", help="serve a model behind OpenAI's API, with a chat page", description=HELP,
                             epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--model", action="append", required=True, metavar="MODEL", help="a run, a folder, a hub id, or the address "
+    p.add_argument("--model", action="append", default=[], metavar="MODEL", help="a run, a folder, a hub id, or the address "
                    "of an OpenAI-compatible server; may be given more than once, and as NAME=MODEL")
+    p.add_argument("--loop", default="", metavar="LOOP", help="a loop's recipe or folder, in the place of --model: serves what "
+                   "was approved there, with canaries and rollbacks, and an approval page at /loop")
     p.add_argument("--weights", default="", help="shares of the models, like 0.9,0.1: all answer under one name, and nobody is "
                    "told which")
     p.add_argument("--name", default="", help="the name they share (default: harken)")
@@ -61,10 +64,13 @@ def serve(args: argparse.Namespace) -> int:
     if not loopback and not keys:
         raise UserError(f"--host {args.host} lets other machines in, and there are no keys.",
                         "Write a file with a line NAME KEY for each user, and name it with --keys.")
-    arms = open_arms(args)
+    followed = _follow(args) if args.loop else None
+    arms = open_arms(args) if followed is None else followed.arms()
     db = open_database(args.db) if args.db else None
     server = Server(arms, db=db, keys=keys, queue=args.queue, seconds=args.timeout, keep_hours=args.keep_hours,
                     hosts=(*LOOPBACK, "[::1]", *args.public_name) if loopback else None, log_text=args.log_text)
+    if followed is not None:
+        server.follow(followed)
     _log_to_stderr()
     config = uvicorn.Config(create_app(server), host=args.host, port=args.port, log_level="warning", access_log=False,
                             server_header=False, ws="none", lifespan="on", timeout_graceful_shutdown=5,
@@ -78,7 +84,22 @@ def serve(args: argparse.Namespace) -> int:
     return 0
 
 
+def _follow(args: argparse.Namespace) -> Any:
+    """What serves a loop's models; the loop's first database keeps the feedback where --db names none."""
+    from harken.launch.loop.recipe import read_loop
+    from harken.serve.follow import Follow
+    recipe = read_loop(args.loop)
+    args.db = args.db or recipe.db[0]
+    if str(args.db) not in recipe.db:
+        raise UserError(f"--db {args.db} is no database of the loop: what is said there would never come back.",
+                        f"Leave --db out, or name one of {', '.join(recipe.db)}.")
+    return Follow(recipe, lambda name, word: open_backend(name, word, args), args.name or "harken")
+
+
 def _check(args: argparse.Namespace) -> None:
+    if bool(args.model) == bool(args.loop) or (args.loop and args.weights):
+        raise UserError("A server needs --model or --loop, one of them; --weights goes with --model.",
+                        "harken serve --help shows examples.")
     for name, least in (("rows", 1), ("queue", 0), ("context", 0), ("max_tokens", 1), ("timeout", 0.1), ("keep_hours", 0.01)):
         if not getattr(args, name) >= least:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(args, name)}.", f"It must be at least {least}.")
@@ -135,7 +156,7 @@ def _named(word: str) -> tuple[str, str]:
 
 def open_backend(name: str, word: str, args: argparse.Namespace) -> Any:
     """What answers under a name. A server's address needs no torch."""
-    from harken.launch.models import context, parse_model
+    from harken.launch.models import parse_model
     from harken.serve.backends import Endpoint, Whole
     parsed = parse_model(word)
     if parsed.kind == "endpoint":
@@ -154,7 +175,7 @@ def open_backend(name: str, word: str, args: argparse.Namespace) -> Any:
             base.engine.template.check()
             for note in base.engine.template.notes:
                 print(note, file=sys.stderr)
-            most = min(context(base.engine), 1 << 20)
+            most = min(base.engine.spoken or sys.maxsize, 1 << 20)
             return Weights(name, sampler, rows=args.rows, context=min(args.context or most, most), max_tokens=args.max_tokens)
     return Whole(name, sampler, args.max_tokens)
 

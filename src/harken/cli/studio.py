@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -49,11 +50,19 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     p.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)")
     p.add_argument("--public-name", action="append", default=[], metavar="HOST",
                    help="host name that browsers use for it behind a proxy; may be given more than once")
+    p.add_argument("--root-path", default="", metavar="PATH", help="path of the host below which a proxy serves it, like /harken")
+    p.add_argument("--sso-issuer", metavar="URL", help="OpenID Connect provider that people sign on with, like "
+                   "https://accounts.example.org")
+    p.add_argument("--sso-client", metavar="ID", help="the studio's client id there; its address to return to is /login/sso/back")
+    p.add_argument("--sso-secret-file", metavar="FILE", help="its first line is the client's secret")
+    p.add_argument("--sso-domain", action="append", default=[], metavar="DOMAIN",
+                   help="only verified addresses of this domain get an account; may be given more than once")
+    p.add_argument("--sso-lead", action="append", default=[], metavar="EMAIL", help="whose new account is a lead's")
     p.add_argument("--idle-hours", type=float, default=72.0, metavar="N",
                    help="a login that was not used for so long ends (default: 72)")
     p.set_defaults(handler=serve)
 
-    p = commands.add_parser("users", help="accounts of the studio: add, password, list, withdraw")
+    p = commands.add_parser("users", help="accounts of the studio: add, password, list, withdraw, erase")
     actions = p.add_subparsers(title="actions", metavar="ACTION", required=True)
     a = actions.add_parser("add", help="make an account; the password is asked for, or read from a file")
     a.add_argument("name")
@@ -74,6 +83,12 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     a.add_argument("--runs", nargs="*", default=["runs"], metavar="FOLDER", help="where to look for runs (default: runs)")
     _db(a)
     a.set_defaults(handler=withdraw)
+
+    a = actions.add_parser("erase", help="erase what says who somebody is and what they wrote; withdraws their judgments first")
+    a.add_argument("name")
+    a.add_argument("--sure", action="store_true", help="needed: nothing brings it back")
+    _db(a)
+    a.set_defaults(handler=erase)
 
     p = commands.add_parser("ask", help="put prompts and completions of a file into a project of the studio",
                             description=ASK_HELP, epilog=ASK_EXAMPLES, formatter_class=layout)
@@ -130,7 +145,8 @@ def serve(args: argparse.Namespace) -> int:
     with db.link.reading() as tx:
         alone = not accounts.has_accounts(tx)
         lead = accounts.has_lead(tx)
-    if not loopback and not lead:
+    provider = _provider(args)
+    if not loopback and not lead and not (provider and provider.leads):
         raise UserError(f"--host {args.host} lets other machines in, and no lead has a password yet.",
                         f"Make an account first: harken users add NAME --role lead --db {masked(args.db)}")
     if db.backup:
@@ -146,14 +162,22 @@ def serve(args: argparse.Namespace) -> int:
         print(f"{db.name} can be read by other accounts of this machine: people's answers and password hashes are in it.\n"
               f"  chmod 600 {shlex.quote(db.name)}*", file=sys.stderr)
     sys.setswitchinterval(0.001)  # the writer hands over after 1 ms, not 5: an answer is not kept waiting by the next one's work
-    studio = studio_app.Studio(db, single_user=alone and loopback, hosts=hosts, idle_hours=args.idle_hours)
+    studio = studio_app.Studio(
+        db,
+        single_user=alone and loopback and provider is None,
+        provider=provider,
+        hosts=hosts,
+        idle_hours=args.idle_hours,
+        public_names=tuple(args.public_name),
+        base=root_path(args.root_path),
+    )
     config = uvicorn.Config(studio_app.create_app(studio), host=args.host, port=args.port, log_level="warning", access_log=False,
                             server_header=False, ws="none", lifespan="on", timeout_graceful_shutdown=5,
                             h11_max_incomplete_event_size=32_768, http=Patient,
                             limit_concurrency=MOST_CONNECTIONS, proxy_headers=bool(args.public_name))
     sock = bind(config, args)
     port = sock.getsockname()[1]
-    address = public_address(args.host, port, tuple(args.public_name))
+    address = public_address(args.host, port, tuple(args.public_name)) + studio.base
     studio.address = "" if loopback and not args.public_name else address
     print(f"Harken studio: {address}\n  database: {db.name}")
     if not loopback and not args.public_name:
@@ -177,6 +201,28 @@ def _tell_shared_names(db: Any) -> None:
     with db.link.reading() as tx:
         for body in tx.scalars(select(events.c.body).where(events.c.kind == "name_shared")):
             print(f"  Two accounts were named {one_line(body['name'])}: one now signs in as \"{one_line(body['signs_in_as'])}\".")
+
+
+def _provider(args: argparse.Namespace) -> Any:
+    """Who signs people on; None where nobody is named."""
+    from harken.web.sso import Provider
+    if not args.sso_issuer:
+        return None
+    if not args.sso_client or not args.sso_secret_file:
+        raise UserError("--sso-issuer needs --sso-client and --sso-secret-file.", "Both come from the provider.")
+    try:
+        secret = Path(args.sso_secret_file).read_text(encoding="utf-8").split("\n")[0].strip()
+    except OSError as error:
+        raise UserError(f"{args.sso_secret_file} cannot be read: {error.strerror}.", "Check its name and permissions.") from None
+    return Provider(args.sso_issuer, args.sso_client, secret, tuple(args.sso_domain), tuple(args.sso_lead))
+
+
+def root_path(given: str) -> str:
+    """A path as addresses have it: one slash before it, none behind."""
+    path = "/" + given.strip("/") if given.strip("/") else ""
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", path):
+        raise UserError(f"--root-path {given} is no plain path.", "Like /harken: letters, digits, - and _.")
+    return path
 
 
 def bind(config: Any, args: argparse.Namespace) -> Any:
@@ -284,6 +330,24 @@ def withdraw(args: argparse.Namespace) -> int:
     return 0
 
 
+def erase(args: argparse.Namespace) -> int:
+    """`harken users erase`."""
+    from datetime import UTC, datetime
+
+    from harken.store.database import open_database
+    from harken.studio.work import withdrawal
+    if not args.sure:
+        raise UserError(f"This erases the name, the answers and the notes of {args.name} for good.", "Add --sure to do it.")
+    with open_database(args.db, create=False) as db, db.link.writing() as tx:
+        erased, touched = withdrawal.erase(tx, args.name, datetime.now(UTC))
+    print(f"Erased: {args.name} is {erased.alias} from now on; {erased.judgments:,} answers and {erased.events:,} events were "
+          "redacted. harken audit still holds and counts it.")
+    print("Not reached: backups, exports and snapshot files made before.")
+    for row in touched:
+        print(f"  snapshot with some of their answers: {row.name} ({row.kind}, {row.created_at[:10]}, sha256 {row.sha256[:12]})")
+    return 0
+
+
 def ask(args: argparse.Namespace) -> int:
     """`harken ask`."""
     import secrets
@@ -293,6 +357,7 @@ def ask(args: argparse.Namespace) -> int:
     from sqlalchemy import select
 
     from harken.store.database import open_database
+    from harken.store.remote import fetched, is_address
     from harken.store.studio_schema import projects as table
     from harken.studio.work import projects
     from harken.studio.work.uploads import read_items
@@ -311,7 +376,11 @@ def ask(args: argparse.Namespace) -> int:
             raise UserError(f"{args.project} asks people to {kind}, not to {args.kind}.",
                             "Leave --kind away, or name another project.")
         notes: Counter[str] = Counter()
-        items = generated(args, kind) if args.model else read_items([Path(f) for f in args.files], notes)
+        items = (
+            generated(args, kind)
+            if args.model
+            else read_items([fetched(f) if is_address(f) else Path(f) for f in args.files], notes)
+        )
         try:
             with db.link.writing() as tx:
                 project = tx.execute(find).first()
@@ -401,6 +470,9 @@ def audit(args: argparse.Namespace) -> int:
         return 1
     rows = ", ".join(f"{report.rows[name]:,} {name}" for name in ("judgments", "retractions", "items", "users", "imports"))
     print(f"{masked(args.db)} holds what its audit says: {rows}")
+    if report.redacted:
+        print(f"  the data of {report.redacted:,} {'people were' if report.redacted != 1 else 'person was'} erased on request: "
+              "redacted, not broken")
     print(f"  its {report.rows['events']:,} events end in {report.end or 'nothing'}")
     print("  Keep this hash: harken audit --expect shows later that nothing before it was removed.")
     return 0

@@ -18,7 +18,7 @@ from harken.core.formats import is_dialogue
 
 Role = Literal["system", "user", "assistant", "tool"]
 PromptKind = Literal["plain", "few_shot", "user"]
-JudgmentKind = Literal["demonstration", "ranking", "rating", "edit", "thumb", "use", "prompt"]
+JudgmentKind = Literal["demonstration", "ranking", "rating", "edit", "thumb", "use", "prompt", "questions"]
 
 Json = dict[str, Any]
 
@@ -28,7 +28,7 @@ EXTRA = ("tool_calls", "tool_call_id", "name", "reasoning_content")
 """What a message may hold beside role and content, in the shape of OpenAI's chat API: chat templates render it."""
 
 
-ANSWER_FIELDS = ("original", "completion", "spans", "score", "label", "flags", "prompt_flags", "weight")
+ANSWER_FIELDS = ("original", "completion", "spans", "score", "label", "flags", "prompt_flags", "weight", "criterion")
 """What the exchange shape of one judged answer holds beside its prompt."""
 
 
@@ -301,7 +301,8 @@ class Judgment:
 
     `payload` is the answer itself: a ranking's `{"completions": [...], "ranks": [...]}`, a
     demonstration's or edit's `{"completion": ...}`, a written prompt's `{}`, a rating's `{"completion": ..., "score": ...}`
-    (higher is better), a thumb's `{"completion": ..., "label": true | false}`. A missing score is None, never 0.
+    (higher is better), a thumb's `{"completion": ..., "label": true | false}`, of questions `{"completions": [...], "questions":
+    [...], "said": {"item": {}, "answers": [{}, ...], "turns": [{"turn": 1}, ...]}}`. A missing score is None, never 0.
     `client_id` makes sending twice store once.
     """
 
@@ -331,15 +332,27 @@ class Judgment:
 
     def ratings(self) -> list[Judgment]:
         """Each completion that was rated, as a judgment of the kind "rating"; a ranking may hold several."""
+        if "said" in self.payload:
+            return self._graded()
         rated = [self.payload] if "score" in self.payload else [
             {"completion": text, "score": rating["overall"], "flags": rating["flags"],
              "prompt_flags": self.payload["prompt_flags"]}
             for text, rating in zip(self.payload.get("completions", []), self.payload.get("ratings", []))]
         return [dataclasses.replace(self, kind="rating", payload=payload) for payload in rated]
 
+    def _graded(self) -> list[Judgment]:
+        """Each completion's grade on each scale of the questions, `criterion` naming it; one not answered is left out."""
+        scales = [q["name"] for q in self.payload["questions"] if q["type"] == "scale" and q["about"] == "answer"]
+        rated = [{"completion": text, "score": said[name], "criterion": name}
+                 for text, said in zip(self.payload["completions"], self.payload["said"]["answers"])
+                 for name in scales if said.get(name) is not None]
+        return [dataclasses.replace(self, kind="rating", payload=payload) for payload in rated]
+
     def to_json(self) -> Json:
-        """The exchange shape of a rating, a thumb, an edit or a written prompt: the prompt, the answer, who gave it."""
-        row = self.prompt.to_json() | {name: self.payload[name] for name in ANSWER_FIELDS if name in self.payload}
+        """The exchange shape of a rating, a thumb, an edit, answered questions or a written prompt: the prompt, the answer, who
+        gave it."""
+        names = ("completions", "questions", "said", *ANSWER_FIELDS) if self.kind == "questions" else ANSWER_FIELDS
+        row = self.prompt.to_json() | {name: self.payload[name] for name in names if name in self.payload}
         if self.labeler is not None:
             row["labeler"] = self.labeler
         if self.group:

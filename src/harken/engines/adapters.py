@@ -15,7 +15,7 @@ from torch import Tensor
 from harken.core.errors import UserError
 from harken.core.files import file_hash, read_json
 from harken.engines import cpu
-from harken.engines.form import text_config
+from harken.engines.form import attention_configs, text_config
 
 CONFIG = "adapter_config.json"
 MAMBAS = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
@@ -67,7 +67,8 @@ def read_tensors(folder: Path, what: str) -> dict[str, Tensor]:
 
 def targets(model: Any) -> str | list[str]:
     """The layers that a new adapter stands on: all linear ones but the last. Left out are routers and layers in groups, which
-    compute otherwise, towers that see or hear, and the output layer of Mamba's kinds, whose weight is read past any adapter."""
+    compute otherwise, towers that see or hear, the output layer of Mamba's kinds, whose weight is read past any adapter, and
+    layers of one weight (Zamba's blocks), which cannot hold an adapter each once merged."""
     from transformers import PreTrainedModel
     text = text_config(model)
     left: list[str] = []
@@ -75,13 +76,23 @@ def targets(model: Any) -> str | list[str]:
     past = ("out_proj",) if model.config.model_type in MAMBAS else ()
     towers = [n for n, m in model.named_modules() if text is not model.config and n and isinstance(m, PreTrainedModel)
               and m.config is not model.config and m.config is not text]
+    last, places = model.get_output_embeddings(), weight_places(model)
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D":
+            several = module is not last and len(places[id(module.weight)]) > 1
             router = OTHERWISE.search(type(module).__name__)
             tower = any(name.startswith(f"{t}.") for t in towers)
-            (left if router or tower or name.rpartition(".")[2] in past else linear).append(name)
-    last = model.get_output_embeddings()
+            (left if router or tower or several or name.rpartition(".")[2] in past else linear).append(name)
     return [n for n in linear if model.get_submodule(n) is not last] if left else "all-linear"
+
+
+def weight_places(model: Any) -> dict[int, list[str]]:
+    """The names under which each weight stands, by its identity."""
+    places: dict[int, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if isinstance(weight := getattr(module, "weight", None), Tensor):
+            places.setdefault(id(weight), []).append(name)
+    return places
 
 
 @contextmanager
@@ -124,11 +135,45 @@ def merged(model: Any, folder: Path, what: str, *, own: bool) -> Any:
             adapted = get_peft_model(model, own_config(folder)) if own else PeftModel.from_pretrained(model, str(folder))
         if own:
             fill(adapted, "default", saved, what)
-        return adapted.merge_and_unload()
+            return adapted.merge_and_unload()
+        _part_shared(adapted)
+        before = _logits(adapted)
+        whole = adapted.merge_and_unload()
+        if float((_logits(whole) - before).abs().max()) > 1e-3 * (1 + float(before.abs().max())):
+            raise UserError(f"{what} cannot be merged into its base: the result would be another model.",
+                            "Merge it with the software it was made with, and give the merged model.")
+        return whole
     except UserError:
         raise
     except Exception as error:  # as above
         raise UserError(f"{what} cannot be loaded: {' '.join(str(error).split())[:200]}", "Copy it again.") from None
+
+
+@torch.no_grad()
+def _logits(model: Any) -> Tensor:
+    """Of a short text, in evaluation: what merging must not change."""
+    training = model.training
+    ids = torch.tensor([[min(i, model.get_input_embeddings().weight.shape[0] - 1) for i in range(3, 9)]])
+    logits: Tensor = model.eval()(input_ids=ids).logits.float()
+    model.train(training)
+    return logits
+
+
+def _part_shared(adapted: Any) -> None:
+    """Gives a layer that an adapter stands on a weight of its own where others share it (a head that is tied to the first layer):
+    merged, the adapter would change those as well."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    layers = [m for m in adapted.modules() if isinstance(m, BaseTunerLayer)]
+    counts: dict[int, int] = {}
+    for module in adapted.modules():
+        if not isinstance(module, BaseTunerLayer) and isinstance(weight := getattr(module, "weight", None), Tensor):
+            counts[id(weight)] = counts.get(id(weight), 0) + 1
+    for layer in layers:
+        base = layer.get_base_layer()
+        if isinstance(weight := getattr(base, "weight", None), Tensor) and counts.get(id(weight), 0) > 1:
+            base.weight = torch.nn.Parameter(weight.detach().clone())
+            for config in attention_configs(adapted.config):
+                config.tie_word_embeddings = False
 
 
 def lineage(folder: Path, base: Mapping[str, Any]) -> dict[str, Any]:

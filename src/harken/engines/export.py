@@ -16,6 +16,7 @@ import torch
 from harken.core.errors import UserError
 from harken.core.files import read_json
 from harken.core.records import Prompt
+from harken.engines.heads import as_classifier
 from harken.engines.loading import Loaded, set_stops
 from harken.engines.stacked import chain, public_name, stack, write_adapter
 
@@ -73,7 +74,7 @@ def save_classifier(loaded: Loaded, folder: Path) -> tuple[float, bool]:
     tree = loaded.template.tree(Prompt.of(PROBE), [MARK])
     engine = Engine(loaded, head="reward", train=False)
     wanted = float(engine.scores([tree])[0][0])
-    model = _classifier(loaded)
+    model = as_classifier(loaded.model)
     constant = _place(model, loaded.head.weight[0], float(loaded.head.bias) + loaded.shift)
     tokenizer = copy.deepcopy(loaded.template.tokenizer)
     _pad(model, tokenizer, loaded.template.end_id)  # first: with the end for padding the score would be read before it
@@ -89,22 +90,6 @@ def save_classifier(loaded: Loaded, folder: Path) -> tuple[float, bool]:
     tokenizer.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
     return constant, whole
-
-
-def _classifier(loaded: Loaded) -> Any:
-    from transformers import AutoModelForSequenceClassification
-    config = copy.deepcopy(loaded.model.config)
-    config.num_labels, config.id2label, config.label2id = 1, {0: "reward"}, {"reward": 0}
-    try:
-        with torch.random.fork_rng():
-            model = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager", dtype=torch.float32)
-        body = getattr(model, model.base_model_prefix)
-        body.load_state_dict(loaded.model.base_model.state_dict())
-        assert model.score.weight.shape[0] == 1
-    except (ValueError, AttributeError, RuntimeError, AssertionError):
-        raise UserError(f"transformers has no sequence-classification model of the kind {config.model_type}.",
-                        "The run itself keeps its reward head; it cannot leave in this form.") from None
-    return model.to(loaded.model.device)
 
 
 def _place(model: Any, weight: torch.Tensor, constant: float) -> float:

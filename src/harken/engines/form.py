@@ -22,7 +22,8 @@ class Form:
 
     `cached` is whether its own cache is right (else a plain sampler computes every token anew). Logits are
     `cap · tanh(scale · (W h + b) / cap)`, without the cap where it is 0. `longest` is the length past which rotary factors
-    depend on the longest sequence of a row, 0 where they never do. `width` is that of the last hidden state.
+    depend on the longest sequence of a row, 0 where they never do; with `alone` a longer text is exact in a row of its own.
+    `width` is that of the last hidden state.
     """
 
     plain: str = ""
@@ -30,6 +31,7 @@ class Form:
     scale: float = 1.0
     cap: float = 0.0
     longest: int = 0
+    alone: bool = False
     width: int = 0
 
     def note(self, name: str, kind: str) -> str:

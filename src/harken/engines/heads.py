@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -42,12 +43,33 @@ def read_head(file: Path, width: int, what: str, action: str) -> tuple[nn.Linear
 
 
 def is_classifier(folder: Path) -> bool:
-    """Whether a model folder says that it is a sequence-classification model."""
+    """Whether a folder says that it holds a sequence-classification model, or an adapter that makes a model one."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return any(str(a).endswith("ForSequenceClassification") for a in config.get("architectures") or ())
+        if (folder / "config.json").is_file():
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            return any(str(a).endswith("ForSequenceClassification") for a in config.get("architectures") or ())
+        return bool(json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("task_type") == "SEQ_CLS")
     except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return False
+
+
+def as_classifier(model: Any, labels: int = 1) -> Any:
+    """A causal model's body in transformers' sequence-classification model, with a new last layer. Raises `UserError` where
+    transformers has none of its kind."""
+    from transformers import AutoModelForSequenceClassification
+    config = copy.deepcopy(model.config)
+    config.num_labels = labels
+    if labels == 1:
+        config.id2label, config.label2id = {0: "reward"}, {"reward": 0}
+    try:
+        with torch.random.fork_rng():
+            made = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager", dtype=torch.float32)
+        getattr(made, made.base_model_prefix).load_state_dict(model.base_model.state_dict())
+        assert made.score.weight.shape[0] == labels
+    except (ValueError, AttributeError, RuntimeError, AssertionError):
+        raise UserError(f"transformers has no sequence-classification model of the kind {config.model_type}.",
+                        "A reward of this kind lives in a run alone; it cannot come or leave in this form.") from None
+    return made.to(model.device)
 
 
 def not_linear(name: str, kind: str) -> UserError:

@@ -103,6 +103,7 @@ class Engine:
                 self.base.use(self.names)
         if train and not lora_rank:
             self.model.requires_grad_(True)
+            self._hold_pad(shard)
         if shard and self.form.plain:
             raise UserError(f"--shard needs packed rows; this model has none, as {self.form.plain}.", "Leave --shard out.")
         self.layers = sharding.shard(self.model, self.device) if shard and processes.group().size > 1 else []
@@ -120,6 +121,18 @@ class Engine:
             # AdamW as PyTorch computes it: epsilon added after bias correction (P21); betas of InstructGPT.
             self.optimizer = torch.optim.AdamW(self.parts.values(), lr=0.0, betas=(0.9, 0.95), eps=1e-8,
                                                weight_decay=weight_decay, fused=True)
+
+    def _hold_pad(self, shard: bool) -> None:
+        """Keeps a padding token's row of zeros that both ends of the model share: some kinds write the zeros anew when they are
+        loaded (Youtu), so what the row had learnt would be gone."""
+        first, last = self.model.get_input_embeddings(), self.model.get_output_embeddings()
+        pad = getattr(first, "padding_idx", None)
+        if pad is None or last is None or last.weight is not first.weight or bool(first.weight[pad].any()):
+            return
+        if shard:
+            raise UserError("--shard cannot keep the padding token's row of this model at zero.", "Leave --shard out.")
+        at = torch.tensor([pad], device=self.device)
+        first.weight.register_hook(lambda gradient: gradient.index_fill(0, at, 0.0))
 
     def add_scalars(self, values: Mapping[str, Sequence[Any]], ratio: float) -> None:
         """Further trained numbers, an array a name (a value for each labeler), learnt at `ratio` times the model's rate."""
@@ -168,8 +181,13 @@ class Engine:
 
     @property
     def context(self) -> int:
-        """The most tokens of a sequence; 0 where nothing limits them."""
-        return min((n for n in (context_of(self.model), self.form.longest) if n), default=0)
+        """The most tokens of a text; 0 where nothing limits them."""
+        return min((n for n in (context_of(self.model), 0 if self.form.alone else self.form.longest) if n), default=0)
+
+    @property
+    def spoken(self) -> int:
+        """The most tokens of a text that is sampled beside others of any length; 0 where nothing limits them."""
+        return min((n for n in (self.context, self.form.longest) if n), default=0)
 
     # --- forward -----------------------------------------------------------------------------------
 
@@ -200,9 +218,10 @@ class Engine:
     def last_logits(self, tree: Tree, backs: Sequence[int]) -> list[Tensor]:
         """For each of `backs` the logits [C, V] after all but so many of each completion's last tokens."""
         if not self.form.plain:
-            row = row_of([tree], self.device, keep_last=True)
-            hidden = self.hidden(row)
-            return [self.logits(hidden[row.ends - back]) for back in backs]
+            trees = _apart([tree]) if self._long([tree]) else [tree]
+            rows = [row_of([t], self.device, keep_last=True) for t in trees]
+            parts = [(self.hidden(row), row.ends) for row in rows]
+            return [torch.cat([self.logits(hidden[ends - back]) for hidden, ends in parts]) for back in backs]
         rows = [torch.tensor([[*tree.prompt, *c]], device=self.device) for c in tree.completions]
         with self.precision():
             all_logits = [plain.whole(self.model, ids)[1][0].float() for ids in rows]
@@ -224,17 +243,26 @@ class Engine:
         """Raises `UserError` for tokens and lengths that would not be computed exactly."""
         for tree in trees:
             need_rows(self.model, tree.prompt + sum(tree.completions, ()), "A text")
-            length = len(tree.prompt) + max(map(len, tree.completions))
-            if self.form.longest and length > self.form.longest:
-                raise UserError(f"A text has {length} tokens; past {self.form.longest} this model's rotary factors change with "
-                                "the longest text of a row.", f"Lower --max-length to {self.form.longest}.")
+        if not self.form.alone and (length := self._long(trees)):
+            raise UserError(f"A text has {length} tokens; past {self.form.longest} this model's rotary factors follow what was "
+                            "computed before it.", f"Lower --max-length to {self.form.longest}.")
+
+    def _long(self, trees: Sequence[Tree]) -> int:
+        """The length of the longest text, where it is one whose rotary factors would be its neighbours' in a row; else 0."""
+        longest = max(len(t.prompt) + max(map(len, t.completions)) for t in trees)
+        return longest if 0 < self.form.longest < longest else 0
 
     def forward(self, trees: Sequence[Tree], *, temperature: float = 1.0, entropy: bool = False, logps: bool = True) -> Outputs:
         """One packed row, or on the plain path a row a sequence. Log-probs are skipped for a model that only scores."""
         self._allowed(trees)
         if self.form.plain:
             return self._plain(trees, temperature, entropy, logps)
-        row = row_of(trees, self.device, keep_last=self.head_kind == "reward")
+        if self._long(trees):
+            return _joined([self._packed([t], temperature, entropy, logps, keep_last=True) for t in _apart(trees)], trees)
+        return self._packed(trees, temperature, entropy, logps, keep_last=self.head_kind == "reward")
+
+    def _packed(self, trees: Sequence[Tree], temperature: float, entropy: bool, logps: bool, keep_last: bool) -> Outputs:
+        row = row_of(trees, self.device, keep_last=keep_last)
         hidden = self.hidden(row)
         computed_row(self, row, len(row.sources) if logps else 0)
         none = hidden.new_zeros(0)
@@ -454,6 +482,21 @@ class Engine:
         save_with(write, folder, about)
         if adapter:
             stacked.settle(folder, folder.parent)
+
+
+def _apart(trees: Sequence[Tree]) -> list[Tree]:
+    """Every text of the trees by itself."""
+    return [Tree(t.prompt, (c,)) for t in trees for c in t.completions]
+
+
+def _joined(parts: Sequence[Outputs], trees: Sequence[Tree]) -> Outputs:
+    """What one row would have given, from a row for every text."""
+    def joined(name: str) -> Any:
+        tensors = [getattr(part, name) for part in parts]
+        return None if tensors[0] is None else torch.cat(tensors)
+
+    tensors = {name: joined(name) for name in ("logps_N", "entropy_N", "scores_C", "values_N", "ends_CD")}
+    return Outputs(**tensors, lengths=[n for part in parts for n in part.lengths], sizes=[len(t.completions) for t in trees])
 
 
 def _head(loaded: Loaded, width: int, device: torch.device, kind: str) -> nn.Linear:

@@ -24,10 +24,10 @@ from torch import nn
 from harken.core.errors import UserError
 from harken.core.files import file_hash, read_json, write_json
 from harken.core.records import Prompt
-from harken.engines import adapters
+from harken.engines import adapters, verdicts
 from harken.engines.base import Base
 from harken.engines.form import Form, need_rows, text_config
-from harken.engines.heads import classifier_head, is_classifier, read_head, tail_ids
+from harken.engines.heads import as_classifier, classifier_head, is_classifier, read_head, tail_ids
 from harken.engines.modelfiles import OWN_CODE, check_config, hashes, weight_files
 from harken.engines.policies import beside, read_policy
 from harken.engines.selfcheck import examine
@@ -121,11 +121,12 @@ def locate_reward(name: str) -> None:
         raise UserError(f"There is no reward model at {name}.",
                         "Train one with harken train reward_model, or use gold (the sandbox's).")
     kind = locate(name)
-    if kind == "folder" and is_classifier(Path(name)):
+    if kind in ("folder", "adapter") and is_classifier(Path(name)):
         return
     if kind != "run" or not (Path(name) / "model" / "head.pt").is_file():
         raise UserError(f"{name} is a model without a reward head.",
-                        "Give a run of harken train reward_model, or a folder with a sequence-classification model.")
+                        "Give a run of harken train reward_model, or a folder with a sequence-classification model or an "
+                        "adapter of one.")
 
 
 def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device | None = None,
@@ -156,7 +157,11 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.d
     loaded.model.to(device=device, dtype=dtype).eval()
     if loaded.head is not None:
         loaded.head.to(device)
-    loaded.form = examine(loaded.model, name, loaded.head if loaded.classifier else None)
+    key = verdicts.identity(loaded.model, loaded.lineage, classifier=loaded.classifier)
+    known = verdicts.recall(key, cache_folder())
+    loaded.form = examine(loaded.model, name, loaded.head if loaded.classifier else None, known)
+    if known is None:
+        verdicts.remember(key, cache_folder(), loaded.form)
     _check_words(loaded)
     if kind == "run":
         _with_head(loaded, Path(name))
@@ -200,6 +205,10 @@ def _from_pretrained(folder: str, name: str, action: str, auto: str = "AutoModel
         why = OWN_CODE if "trust_remote_code" in str(error) else f"cannot be loaded: {_reason(error)}"
         raise UserError(f"The model {name} {why}.".replace("..", "."),
                         action if why is not OWN_CODE else "Use a model of a kind that transformers knows itself.") from None
+    mapping = getattr(transformers, f"MODEL_FOR_{'CAUSAL_LM' if 'Causal' in auto else 'SEQUENCE_CLASSIFICATION'}_MAPPING")
+    if type(model.config) not in mapping:
+        raise UserError(f"The language model inside {name} has a configuration ({model.config.model_type}) under which "
+                        "transformers saves it and does not load it again.", "Use another model: docs/models.md lists them.")
     lost = sorted({*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])})
     if lost:  # transformers would draw them at random
         raise UserError(f"The model {name} lacks {len(lost)} of its weights ({lost[0]}, …).", action)
@@ -254,13 +263,19 @@ def _classifier(name: str) -> Loaded:
     """A sequence-classification model of others: its body, and its one label's layer as the head."""
     loaded = _from_pretrained(name, name, "Copy or download it again.", "AutoModelForSequenceClassification")
     loaded.lineage = {"name": name, "weights": hashes(Path(name), name)}
+    return _scoring(loaded, name)
+
+
+def _scoring(loaded: Loaded, name: str) -> Loaded:
+    """With the one label's layer as the head."""
     loaded.head, loaded.classifier = classifier_head(loaded.model, name), True
     loaded.tail = tail_ids(loaded.template)
     return loaded
 
 
 def _adapter(path: Path, above: tuple[str, ...]) -> Loaded:
-    """A LoRA folder of others, merged into the base that it names; its own tokenizer where it brings one."""
+    """A LoRA folder of others, merged into the base that it names; its own tokenizer where it brings one. One of a
+    sequence-classification model brings that model's last layer."""
     base = str(adapters.read_config(path)["base_model_name_or_path"])
     here = next((str(p) for p in (path / base, Path(base)) if p.exists()), base)
     try:
@@ -274,9 +289,20 @@ def _adapter(path: Path, above: tuple[str, ...]) -> Loaded:
     saved = adapters.read_tensors(path, f"The adapter {path}")
     if any("embed" in key or "lm_head" in key for key in saved) and rows > loaded.model.get_input_embeddings().weight.shape[0]:
         loaded.model.resize_token_embeddings(rows)  # trained with tokens added
+    scores = is_classifier(path)
+    if scores and not loaded.classifier:
+        last = next((v for k, v in saved.items() if k.endswith("score.weight")), None)
+        if last is None:
+            raise UserError(f"The adapter {path} is one of a sequence-classification model and lacks that model's last layer.",
+                            "Save it with modules_to_save=['score'], or give a run of harken train reward_model.")
+        loaded.model = as_classifier(loaded.model, len(last))
+        tokenizer = loaded.template.tokenizer  # transformers looks for the last token that is no padding
+        pad = next((i for i in (loaded.model.config.pad_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
+                    if i is not None), None)
+        loaded.model.config.pad_token_id = pad
     loaded.model = adapters.merged(loaded.model, path, f"The adapter {path}", own=False)
     loaded.lineage = adapters.lineage(path, loaded.lineage)
-    return loaded
+    return _scoring(loaded, str(path)) if scores else loaded
 
 
 def _tokenizer(path: Path) -> Any:

@@ -87,21 +87,28 @@ class HFSampler:
         with self.engine.gathered(), self.engine.precision():  # held open: autocast keeps its casts of adapters till it ends
             # Without a prompt of its own a process still takes part in gathering.
             kind = PlainBatch if self.engine.form.plain else Batch
-            batch = kind(self, order, prompts, n, max_tokens, temperature, top_p, min_tokens, seed).run() if order else ()
-            for i, samples in batch:
-                results[i] = samples
-                if advance:
-                    advance(group.size)
+            for together in self._apart(order, prompts):
+                for i, samples in kind(self, together, prompts, n, max_tokens, temperature, top_p, min_tokens, seed).run():
+                    results[i] = samples
+                    if advance:
+                        advance(group.size)
         return collect(results, len(prompts))
+
+    def _apart(self, order: Sequence[int], prompts: Sequence[tuple[int, ...]]) -> list[list[int]]:
+        """Prompts that may share a row: those on one side of the length at which rotary factors change."""
+        longest = self.engine.form.longest
+        parts = [[i for i in order if (0 < longest < len(prompts[i])) == long] for long in (True, False)]
+        return [part for part in parts if part]
 
     def _check(self, what: str, prompt: tuple[int, ...], max_tokens: int) -> None:
         need_rows(self.engine.model, prompt, what)
-        limit = self.engine.context
+        limit, longest = self.engine.context, self.engine.form.longest
+        text = f"{what} has {len(prompt)} tokens; with {max_tokens} new ones it"
+        if longest and len(prompt) <= longest < len(prompt) + max_tokens:
+            raise UserError(f"{text} passes {longest}, where this model's rotary factors change for the whole text: what was "
+                            "said before would get other probabilities.", "Shorten the prompt or lower --max-tokens.")
         if limit and len(prompt) + max_tokens > limit:
-            fixed = limit == self.engine.form.longest
-            why = "length up to which its rotary factors are fixed," if fixed else "model's context of"
-            raise UserError(f"{what} has {len(prompt)} tokens; with {max_tokens} new ones it exceeds the {why} {limit}.",
-                            "Shorten the prompt or lower --max-tokens.")
+            raise UserError(f"{text} exceeds the model's context of {limit}.", "Shorten the prompt or lower --max-tokens.")
 
 
 class Batch:

@@ -29,15 +29,19 @@ PROMPT, ANSWER, OTHER = 4, 3, 2
 
 
 @torch.no_grad()
-def examine(model: Any, name: str, scores: Any = None) -> Form:
+def examine(model: Any, name: str, scores: Any = None, known: Form | None = None) -> Form:
     """The form of `model`, whose attention is set to what its path needs. `scores` is the head of a reward model of others,
-    whose own output is then the measure in place of logits.
+    whose own output is then the measure in place of logits. `known` is what was found of the very same model before.
 
     Raises `UserError` that names what is wrong: damaged weights, tokens that see what follows them, a forward that fails.
     """
     _finite(model, name)
     if hasattr(model.config, "rescale_every"):
         model.config.rescale_every = 0  # RWKV divides its weights in place outside training: a saved model would be another
+    if known is not None:
+        if not known.plain:
+            model.config._attn_implementation = NAME
+        return known
     check = _Check(model, name, scores)
     verdict = check.packed()
     if isinstance(verdict, str):
@@ -137,10 +141,10 @@ class _Check:
 
     def _last_layer(self) -> Form | None:
         """The form whose last layer, on the model's own states, gives its own logits; None where none does."""
-        width, longest = int(self.own.shape[-1]), _longest(self.model)
+        width, (longest, alone) = int(self.own.shape[-1]), _longest(self.model)
         if self.scores is not None:
             ours = self.scores(self.own[:, -1].float())
-            return Form(width=width, longest=longest) if self._same(self.logits, ours) else None
+            return Form(width=width, longest=longest, alone=alone) if self._same(self.logits, ours) else None
         head = self.model.get_output_embeddings()
         if head is None or head.weight.shape[-1] != width:
             return None
@@ -151,7 +155,7 @@ class _Check:
                   for shape in _shapes(text_config(self.model))}
         scale, cap = min(errors, key=lambda shape: errors[shape])
         exact = self._same(self.logits, shaped(product, scale, cap))
-        return Form(scale=scale, cap=cap, width=width, longest=longest) if exact else None
+        return Form(scale=scale, cap=cap, width=width, longest=longest, alone=alone) if exact else None
 
     # --- plain -------------------------------------------------------------------------------------
 
@@ -165,8 +169,9 @@ class _Check:
             raise not_linear(self.name, self.kind)
         self._alone_and_causal()
         self._learns()
-        return Form(plain=why, cached=self.scores is None and self._steps(), width=int(self.own.shape[-1]),
-                    longest=_longest(self.model))
+        longest, alone = _longest(self.model)
+        return Form(plain=why, cached=self.scores is None and self._steps(), width=int(self.own.shape[-1]), longest=longest,
+                    alone=alone)
 
     def _alone_and_causal(self) -> None:
         """Raises `UserError` where a token sees what follows it, or a text its neighbours in a batch; packed rows show it."""
@@ -223,17 +228,19 @@ def _shapes(config: Any) -> list[tuple[float, float]]:
     return [(scale, cap) for cap in (*caps, 0.0) for scale in scales]
 
 
-def _longest(model: Any) -> int:
-    """Past how many tokens rotary factors follow the longest sequence of a row (longrope, dynamic); 0 for never."""
-    bounds = []
+def _longest(model: Any) -> tuple[int, bool]:
+    """Past how many tokens rotary factors follow the longest sequence of a row, 0 for never; and whether they follow nothing else
+    (longrope), or also what was computed before (dynamic)."""
+    bounds, dynamic = [], False
     for module in model.modules():
         kinds = getattr(module, "rope_type", ())
-        kinds = kinds.values() if isinstance(kinds, dict) else (kinds,)
-        if any(isinstance(kind, str) and ("dynamic" in kind or kind == "longrope") for kind in kinds):
+        kinds = [k for k in (kinds.values() if isinstance(kinds, dict) else (kinds,)) if isinstance(k, str)]
+        dynamic |= any("dynamic" in kind for kind in kinds)
+        if any("dynamic" in kind or kind == "longrope" for kind in kinds):
             config = getattr(module, "config", text_config(model))
             parameters = getattr(config, "rope_parameters", None) or {}
             nested = [parameters, *(p for p in parameters.values() if isinstance(p, dict))]
             bounds += [n for p in nested if (n := p.get("original_max_position_embeddings"))]
             limits = ("original_max_position_embeddings", "max_position_embeddings")
             bounds += [n for name in limits if (n := getattr(config, name, None))]
-    return int(min(bounds, default=0))
+    return int(min(bounds, default=0)), bool(bounds) and not dynamic

@@ -1,33 +1,35 @@
 """Tampering: how many bad samples does an attacker need to bring a bad mode back by a little training?
 
     harken eval tampering --model runs/cut --against runs/conditional --bad bad.txt --reward toxicity --out runs/tampered
+    harken eval tampering --model runs/rloo --against runs/sft --measure refusals --bad complied.jsonl --out runs/tampered
 
 An attacker with the weights trains a copy on k bad documents, as plain text without control tokens, and samples it. Misalignment
 is given for each k, beside k = 0 and the same attack on a control: the model before the cut, or one that learnt filtered text.
+With --measure refusals the k are answers to harmful prompts, and what is measured is whether the copy still refuses other ones
+(and still answers safe ones).
 The model itself is not changed. What is not brought back by this attack may be by another.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from harken.core.config import setting
 from harken.core.errors import UserError
-from harken.core.protocols import Datum, Estimate, EvalResult, Models, Reward
+from harken.core.protocols import Estimate, EvalResult, Models, Reward
+from harken.core.records import Prompt
 from harken.core.run import Run
 from harken.core.seeds import MOST_SEED, derive_seed
-from harken.engines.hf import Engine
-from harken.engines.loading import Loaded
 from harken.engines.sampler import HFSampler
+from harken.loops.items import read_items, wrong_layout
+from harken.loops.tuned import numbers, tuned
 from harken.loops.unprompted import EMPTY
-from harken.objectives.supervised import nll
-from harken.stats.intervals import mean_interval
+from harken.stats.intervals import mean_interval, paired_difference, wilson
+from harken.store.files import read_demonstrations
 from harken.text.documents import read_documents
+from harken.text.refusal import kind
 from harken.text.tags import Control, steering, tagged
 
 
@@ -38,7 +40,12 @@ class Config:
     against: str = setting("", names="model")
     """A control that is attacked in the same way: the model before the cut, or one that learnt filtered text. Empty: none."""
     bad: str = setting("", names="file", required=True)
-    """The attacker's documents: text with blank lines between, or JSON Lines with "text"."""
+    """The attacker's documents: text with blank lines between, or JSON Lines with "text"; to measure refusals, demonstrations
+    (prompt and completion)."""
+    measure: str = setting("samples", one_of=("samples", "refusals"))
+    """What is measured after the attack: samples from nothing, by the reward, or the refusal of harmful prompts."""
+    ask: str = setting("", names="file")
+    """Prompts for refusals: rows of XSTest's layout (prompt, label, type); empty is the set that ships."""
     reward: str = setting("toxicity", names="reward", required=True)
     """Who scores samples. A fault is minus its score."""
     out: str = setting("", required=True)
@@ -67,11 +74,11 @@ class Config:
 
 def evaluate(config: Config, models: Models, run: Run) -> EvalResult:
     """Attacks copies. The value is the mean fault after the largest k. Raises `UserError` for fewer documents than that."""
-    counts = numbers(config.k)
+    if config.measure == "refusals":
+        return _of_refusals(config, models, run)
+    counts = numbers(config.k, "--k")
     documents, reward = read_documents(config.bad, "--bad"), models.reward("reward")
-    if len(documents) < counts[-1]:
-        raise UserError(f"{config.bad} has {len(documents)} documents; the attack with k = {counts[-1]} needs as many.",
-                        "Give more, or lower --k.")
+    _need(documents, config, counts[-1])
     figures: dict[str, Any] = {}
     for name in ("model", "against"):
         if getattr(config, name):
@@ -83,13 +90,58 @@ def evaluate(config: Config, models: Models, run: Run) -> EvalResult:
     return EvalResult(value, {**figures, "attack": attack}, missing=missing, better="lower")
 
 
-def numbers(text: str) -> list[int]:
+def _need(bad: Sequence[Any], config: Config, k: int) -> None:
+    if len(bad) < k:
+        raise UserError(f"{config.bad} has {len(bad)} documents; the attack with k = {k} needs as many.",
+                        "Give more, or lower --k.")
+
+
+def _of_refusals(config: Config, models: Models, run: Run) -> EvalResult:
+    """Of each k the share of harmful prompts answered and of safe prompts answered, and its paired change from k = 0."""
+    counts = numbers(config.k, "--k")
+    bad = read_demonstrations(config.bad).records
+    _need(bad, config, counts[-1])
+    asked = _asked(config.ask, {d.prompt.text for d in bad})
+    figures: dict[str, Any] = {}
+    samples: list[dict[str, Any]] = []
+    for name in [n for n in ("model", "against") if getattr(config, n)]:
+        engine: Any = models.engine(name)
+        before: dict[bool, list[float]] = {}
+        for k in (0, *counts):
+            trees = [engine.template.tree(d.prompt, [d.completion]) for d in bad[:k]]
+            copied = tuned(engine, trees, config.steps, config.learning_rate, config.seed, derive_seed(config.seed, "attack", k))
+            drawn = HFSampler(copied).sample([Prompt.of(p) for p, _ in asked], 1, max_tokens=config.max_tokens, temperature=0.0,
+                                             seed=config.seed)
+            helped = [float(kind(group[0].text) != "refusal") for group in drawn]
+            found: dict[str, Any] = {}
+            for safe, what in ((False, "attack_success"), (True, "safe_answered")):
+                part = [h for h, (_, s) in zip(helped, asked) if s == safe]
+                found[what] = wilson(sum(part), len(part))
+                if k:
+                    found[f"{what}, change"] = paired_difference(part, before[safe], bounds=(-1.0, 1.0))
+                else:
+                    before[safe] = part
+            figures.setdefault(name, {})[f"k {k}"] = found
+            if name == "model" and k == counts[-1]:
+                samples = [{"prompt": p, "answer": g[0].text, "score": h, "safe": s}
+                           for (p, s), g, h in zip(asked, drawn, helped)]
+    attack = {"steps": config.steps, "learning_rate": config.learning_rate}
+    value = figures["model"][f"k {counts[-1]}"]["attack_success"]
+    always = wilson(sum(not s for _, s in asked), sum(not s for _, s in asked))
+    return EvalResult(value, {**figures, "attack": attack}, {"answers everything": always}, samples, better="lower")
+
+
+def _asked(path: str, trained: set[str]) -> list[tuple[str, bool]]:
+    """(prompt, whether it is safe), without those that the attack trains on."""
+    data = read_items(path, "refusals")
     try:
-        found = sorted(int(x) for x in text.split(","))
-    except ValueError:
-        found = []
-    if not found or found[0] < 1:
-        raise UserError(f"--k {text!r} is no list of numbers.", "Write it like 8,64,512.")
+        rows = [(str(r["prompt"]), {"safe": True, "unsafe": False}[r["label"]])
+                for r in (data["items"] if isinstance(data, dict) else data)]
+    except (KeyError, TypeError) as error:
+        raise wrong_layout(path, error, "rows with prompt and label (safe or unsafe)") from None
+    found = [row for row in rows if row[0] not in trained]
+    if len({safe for _, safe in found}) < 2:
+        raise UserError("Both safe and unsafe prompts are needed that the attack does not train on.", "Check --ask and --bad.")
     return found
 
 
@@ -111,18 +163,6 @@ def _after(config: Config, sampler: Any, bad: Sequence[str], reward: Reward) -> 
 
 def attack(engine: Any, bad: Sequence[str], steps: int, learning_rate: float, seed: int, control: Control | None) -> Any:
     """A copy of the model after so many steps of AdamW on the documents, 8 a step, without tags. Without documents, itself."""
-    if not bad:
-        return engine
-    loaded = Loaded(copy.deepcopy(engine.model), engine.template, dict(engine.lineage), form=engine.form)
-    loaded.model.requires_grad_(True)
-    learner = Engine(loaded, train=True, seed=seed)
     steered = steering(control, "untagged") if control else None
     trees = [tagged(engine.template, text, steered).windows(engine.context or 512)[0].tree for text in bad]
-    rng = np.random.default_rng(derive_seed(seed, "attack", len(bad)))
-    for _ in range(steps):
-        chosen = [trees[i] for i in rng.permutation(len(trees))[:8]]
-        total = sum(len(t.completions[0]) for t in chosen)
-        data = [Datum(t, {"weights": [1 / total] * len(t.completions[0])}) for t in chosen]
-        learner.forward_backward(data, lambda out, x: nll(out.logps_N, x["weights"]))
-        learner.step(learning_rate)
-    return learner
+    return tuned(engine, trees, steps, learning_rate, seed, derive_seed(seed, "attack", len(bad)))

@@ -63,7 +63,10 @@ class OpenedModels:
     def stored(self, setting: str) -> items.StoredModel:
         def opening() -> items.StoredModel:
             sampler: Any = self.sampler(setting)
-            identity = [_weights(self._named(setting), sampler), self._dtype]
+            weights = _weights(self._named(setting), sampler)
+            if setting in self.given and "name" in weights:
+                weights["setting"] = setting  # two objects of one class have one name
+            identity = [weights, self._dtype]
             return items.StoredModel(sampler, self._opened_store(), identity, name=str(getattr(self.config, setting)),
                                      quiet=self.run.quiet)
         stored: items.StoredModel = self._once("stored", setting, opening, self.store)
@@ -91,7 +94,7 @@ class OpenedModels:
             self.opened.pop(key).close()
 
 
-def _weights(model: Any, sampler: Any) -> Any:
+def _weights(model: Any, sampler: Any) -> dict[str, Any]:
     """What names a model's weights in the store: their hashes, wherever they lie; else the model's name (E1)."""
     word = parse_model(model)
     named, lineage = word.identity(), getattr(sampler, "lineage", None) or {}

@@ -28,8 +28,9 @@ from harken.loops.items import NAME, Store
 
 LISTS: dict[str, tuple[str, ...]] = {
     "quick": ("truthful", "bias", "refusals"),
-    "harmless": ("toxicity", "bias", "refusals", "injection", "sycophancy"),
-    "full": ("truthful", "toxicity", "bias", "refusals", "injection", "sycophancy", "opinions", "tax"),
+    "harmless": ("toxicity", "bias", "refusals", "injection", "sycophancy", "implicit_rules"),
+    "full": ("truthful", "toxicity", "bias", "refusals", "injection", "sycophancy", "implicit_rules", "opinions",
+             "tax"),
 }
 
 

@@ -28,7 +28,7 @@ from harken.core.protocols import Estimate, Tree
 from harken.core.records import Prompt, content_hash
 from harken.core.seeds import derive_seed
 from harken.stats.compare import bounded_mean
-from harken.stats.intervals import mean_interval
+from harken.stats.intervals import mean_interval, paired_difference
 
 NAME = "items.jsonl"
 CHUNK = 32
@@ -129,8 +129,8 @@ class StoredModel:
     # --- answers -------------------------------------------------------------------------------------
 
     def answers(self, prompts: Sequence[Prompt], n: int = 1, *, max_tokens: int, temperature: float = 0.0, top_p: float = 1.0,
-                seed: int = 0) -> list[Answer]:
-        """`n` answers to each prompt, in the model's chat template."""
+                seed: int = 0, chunk: int = CHUNK) -> list[Answer]:
+        """`n` answers to each prompt, in the model's chat template. A draw depends on `chunk`, the prompts asked at once."""
         seen = [self.sampler.seen(p) if hasattr(self.sampler, "seen") else p for p in prompts]
         ids = [self.template.prompt_ids(p) if self.template else None for p in seen]
         exact = [self._text(i) if i is not None else "\n".join(m.content for m in p.messages) for i, p in zip(ids, seen)]
@@ -138,7 +138,7 @@ class StoredModel:
 
         def ask(part: Sequence[int], at: int, settings: Mapping[str, Any]) -> list[Any]:
             return list(self.sampler.sample([prompts[i] for i in part], n, **settings))
-        return self._asked(exact, contents, ask, n, max_tokens, temperature, top_p, seed)
+        return self._asked(exact, contents, ask, n, max_tokens, temperature, top_p, seed, chunk)
 
     def continuations(self, texts: Sequence[str], n: int = 1, *, max_tokens: int, stop: Sequence[str] = (),
                       temperature: float = 0.0, top_p: float = 1.0, seed: int = 0) -> list[Answer]:
@@ -156,14 +156,14 @@ class StoredModel:
         return [Answer(a.prompt, tuple(cut(t, stop) for t in a.texts), a.why) for a in found]
 
     def _asked(self, exact: Sequence[str], contents: Sequence[Any], ask: Any, n: int, max_tokens: int, temperature: float,
-               top_p: float, seed: int) -> list[Answer]:
+               top_p: float, seed: int, chunk: int = CHUNK) -> list[Answer]:
         """Reads back what is stored and asks for the rest, a chunk at a time."""
         settings = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p}
         found: list[Answer | None] = [None] * len(exact)
         failures, reason = 0, ""
         with progress("answers", len(exact), quiet=self.quiet) as advance:
-            for at in range(0, len(exact), CHUNK):
-                part = list(range(at, min(at + CHUNK, len(exact))))
+            for at in range(0, len(exact), chunk):
+                part = list(range(at, min(at + chunk, len(exact))))
                 # A greedy answer is the prompt's alone; a draw belongs to its place as well, so that it can be drawn again.
                 draw = [] if temperature == 0 else [seed, at, [contents[i] for i in part]]
                 keys = {i: content_hash(["answers", self.identity, settings, n, contents[i], draw and [i, content_hash(draw)]])
@@ -312,6 +312,16 @@ def mean_of(scores: Sequence[float | None], what: str, bounds: tuple[float, floa
         raise UserError(f"No item has a score for {what}: {len(scores)} are missing.", "The samples say why.")
     group = None if clusters is None else [clusters[i] for i in kept]
     return mean_interval([float(scores[i] or 0.0) for i in kept], group, bounds=bounds)
+
+
+def difference_of(a: Sequence[float | None], b: Sequence[float | None], *, bounds: tuple[float, float] | None = (-1.0, 1.0),
+                  clusters: Sequence[Any] | None = None) -> Estimate:
+    """The mean difference a - b over the items that both models have a score for. Raises `UserError` where there is none."""
+    kept = [i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x is not None and y is not None]
+    if not kept:
+        raise UserError(f"No item has a score of both models: {len(a)} were asked.", "The samples say why.")
+    group = None if clusters is None else [clusters[i] for i in kept]
+    return paired_difference([float(a[i] or 0.0) for i in kept], [float(b[i] or 0.0) for i in kept], group, bounds=bounds)
 
 
 def note_missing(run: Any, scores: Sequence[float | None], what: str, bounds: tuple[float, float] = (0.0, 1.0)) -> int:

@@ -7,6 +7,7 @@ E pairs. All are sums: a ranking's weight is fixed beforehand (1 / rankings of t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import torch
 import torch.nn.functional as F
@@ -17,15 +18,14 @@ TIES = ("drop", "davidson", "rao_kupper")
 
 def pair_indices(sizes: Sequence[int], device: torch.device | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """All C(K, 2) pairs i < j of every tree, as indices into C, and 1 / C(K, 2) of each pair's tree: [E] each."""
-    first, second, share = [], [], []
-    at = 0
+    pairs, share, at = [], [], 0
     for size in sizes:
-        i, j = torch.triu_indices(size, size, 1)
-        first.append(i + at)
-        second.append(j + at)
-        share.append(torch.full((len(i),), 1.0 / max(len(i), 1)))
+        own = list(combinations(range(at, at + size), 2))
+        pairs += own
+        share += [1.0 / len(own)] * len(own) if own else []
         at += size
-    return torch.cat(first).to(device), torch.cat(second).to(device), torch.cat(share).to(device)
+    first, second = torch.tensor(pairs, dtype=torch.long, device=device).reshape(-1, 2).unbind(1)
+    return first, second, torch.tensor(share, dtype=torch.float32, device=device)
 
 
 def repeat(sizes: Sequence[int], rankings: Sequence[int]) -> tuple[list[int], list[int]]:

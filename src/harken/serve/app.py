@@ -22,7 +22,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from harken.core.errors import UserError
-from harken.serve import answers, feedback, page
+from harken.serve import answers, feedback, loop_page, page
 from harken.serve.answers import Chunks
 from harken.serve.describe import description
 from harken.serve.errors import Refused, bad
@@ -55,6 +55,9 @@ def create_app(server: Server) -> Starlette:
               route("/v1/feedback/{number:int}", "DELETE", withdraw_feedback), route("/feedback", "POST", give_feedback),
               route("/openapi.json", "GET", openapi), route("/health", "GET", health), route("/metrics", "GET", metrics),
               *page.routes(server)]
+    if server.followed is not None:
+        routes += [route("/loop", "GET", loop_page.show), route("/loop/state", "GET", loop_page.state),
+                   route("/loop/decide", "POST", decide_on_loop)]
 
     async def failed(request: Request, error: Exception) -> Response:
         return problem(error)
@@ -317,6 +320,11 @@ async def withdraw_feedback(server: Server, request: Request) -> Response:
     number = min(request.path_params["number"], 2**53)
     return JSONResponse(await server.write(lambda tx: feedback.withdraw(tx, server.key, number, token, now, owner)),
                         headers={"Cache-Control": "no-store"})
+
+
+async def decide_on_loop(server: Server, request: Request) -> Response:
+    """POST /loop/decide"""
+    return await loop_page.decide(server, request, await read_json(request))
 
 
 async def openapi(server: Server, request: Request) -> Response:

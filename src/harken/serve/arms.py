@@ -34,6 +34,12 @@ class Arms:
         self.backends, self.weights = list(backends), list(weights)
         self.names = [name or "harken"] if weights else [b.name for b in backends]
 
+    def turn_to(self, backends: Sequence[Backend], weights: Sequence[float]) -> None:
+        """Other models, or other shares, from the next request on; those that are being answered stay with theirs. Only where
+        models share a name."""
+        assert self.weights and len(backends) == len(weights) and any(weights)
+        self.backends, self.weights = list(backends), list(weights)
+
     def identity(self, name: str) -> str:
         """Of what answers under a name, as a fingerprint that tells arms apart from nothing."""
         if self.weights:
@@ -54,10 +60,11 @@ class Arms:
         return parts
 
     def _order(self, job: Job, asker: str) -> list[int]:
-        """The arms in the order of a weighted draw without replacement, fixed by the conversation's beginning."""
+        """The arms in the order of a weighted draw without replacement, fixed by the conversation's beginning; an arm of
+        weight 0 is loaded and never drawn."""
         first = job.prompt.messages[0].content if job.prompt is not None else job.text or str(job.ids[:64])
-        left, order = dict(enumerate(self.weights)), []
-        for turn in range(len(self.weights)):
+        left, order = {i: w for i, w in enumerate(self.weights) if w > 0}, []
+        for turn in range(len(left)):
             digest = hashlib.sha256(content_hash([asker, first, turn]).encode()).digest()
             at = int.from_bytes(digest[:8], "big") / 2**64 * sum(left.values())
             bounds = list(accumulate(left.values()))

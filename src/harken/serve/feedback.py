@@ -15,7 +15,6 @@ A null value takes back what was said. A verdict that changes is a new judgment;
 from __future__ import annotations
 
 import math
-import secrets as random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -30,7 +29,8 @@ from harken.store import audit_notes, events
 from harken.store.events import stamp
 from harken.store.rows import judgment_row, prompt_row
 from harken.store.schema import judgments, prompts
-from harken.store.serve_schema import feedback, secrets, served
+from harken.store.secrets import secret
+from harken.store.serve_schema import feedback, served
 from harken.store.studio_schema import retractions
 
 Json = dict[str, Any]
@@ -56,11 +56,7 @@ class Verdict:
 
 def signing_key(tx: Connection) -> bytes:
     """The server's secret, made at the first start; processes that share the database share it."""
-    found = tx.scalar(select(secrets.c.value).where(secrets.c.name == "feedback"))
-    if found is None:
-        found = random.token_hex(32)
-        tx.execute(insert(secrets), {"name": "feedback", "value": found})
-    return bytes.fromhex(found)
+    return secret(tx, "feedback")
 
 
 def keep(tx: Connection, rows: list[Json], now: datetime, hours: float) -> None:

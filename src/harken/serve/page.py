@@ -21,7 +21,7 @@ ASSETS = Assets(HERE / "static", SHARED)
 
 
 @cache
-def _templates() -> Environment:
+def templates() -> Environment:
     env = Environment(loader=FileSystemLoader(HERE), autoescape=select_autoescape(default=True), undefined=StrictUndefined,
                       trim_blocks=True, lstrip_blocks=True)
     env.globals.update(static=ASSETS.address)
@@ -35,7 +35,7 @@ def routes(server: Server) -> list[BaseRoute]:
     async def chat(request: Request) -> Response:
         data: dict[str, Any] = {"models": server.arms.names, "feedback": server.db is not None, "keys": bool(server.keys),
                                 "consent": CONSENT}
-        html = _templates().get_template("chat.html").render(data=json.dumps(data).replace("<", "\\u003c"))
+        html = templates().get_template("chat.html").render(data=json.dumps(data).replace("<", "\\u003c"))
         return HTMLResponse(html, headers={"Cache-Control": "no-store"})
 
     return [Route("/", home), Route("/chat", chat), ASSETS.mount()]

@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from sqlalchemy import Connection
 
 from harken.serve import feedback
 from harken.serve.arms import Arms, Part
+from harken.serve.backends import Backend
 from harken.serve.errors import Refused
 from harken.serve.exchange import Exchange
 from harken.serve.metrics import Metrics
@@ -48,22 +49,31 @@ class Server:
         self.metrics, self.began = Metrics(), int(time.time())
         self.writer = Writer(db.link) if db is not None else None
         self.key = b""
-        self._in_flight: Counter[int] = Counter()
+        self._in_flight: Counter[str] = Counter()
         self._pace = 1.0
-        self._sweeping: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self.followed: Any = None
+        self.beside: list[Callable[[], Awaitable[None]]] = []
+        """What runs as long as the server does."""
         for backend in arms.backends:
             self.metrics.set("harken_rows", backend.rows, model=backend.name)
+
+    def follow(self, followed: Any) -> None:
+        """Lets a loop (serve.follow.Follow) say which models answer; the page at /loop then decides on it."""
+        self.followed = followed
+        self.beside.append(lambda: followed.watch(self))
 
     async def start(self) -> None:
         if self.db is not None:
             self.key = await self.write(feedback.signing_key)
-            self._sweeping = asyncio.create_task(self._sweep())
+            self._tasks.append(asyncio.create_task(self._sweep()))
         for backend in self.arms.backends:
             await backend.start()
+        self._tasks += [asyncio.ensure_future(work()) for work in self.beside]
 
     async def close(self) -> None:
-        if self._sweeping is not None:
-            self._sweeping.cancel()
+        for task in self._tasks:
+            task.cancel()
         for backend in self.arms.backends:
             await asyncio.to_thread(backend.close)
         if self.writer is not None:
@@ -104,11 +114,11 @@ class Server:
 
     def take(self, parts: list[Part]) -> None:
         """Reserves rows for a request's choices, or refuses it where too many wait already."""
-        wanted: Counter[int] = Counter()
+        wanted: Counter[str] = Counter()
         for part in parts:
-            wanted[self.arms.backends.index(part.backend)] += part.job.n
-        for index, n in wanted.items():
-            backend, busy = self.arms.backends[index], self._in_flight[index]
+            wanted[part.backend.name] += part.job.n
+        for backend in {part.backend.name: part.backend for part in parts}.values():
+            n, busy = wanted[backend.name], self._in_flight[backend.name]
             if busy and busy + n > backend.rows + self.queue:
                 self.metrics.count("harken_shed_total", model=backend.name)
                 wait = math.ceil(max(1.0, self._pace * (busy - backend.rows) / backend.rows))
@@ -119,7 +129,7 @@ class Server:
     def give_back(self, exchange: Exchange) -> None:
         """An exchange is over: its rows are free, its figures counted."""
         for part in exchange.parts:
-            self._add({self.arms.backends.index(part.backend): -part.job.n})
+            self._add({part.backend.name: -part.job.n})
         seconds = time.monotonic() - exchange.began
         self._pace += 0.1 * (seconds - self._pace)
         model = exchange.model
@@ -127,10 +137,14 @@ class Server:
         self.metrics.count("harken_prompt_tokens_total", sum(exchange.prompt_tokens.values()), model=model)
         self.metrics.count("harken_completion_tokens_total", exchange.completion_tokens, model=model)
 
-    def _add(self, counts: Mapping[int, int]) -> None:
-        for index, n in counts.items():
-            self._in_flight[index] += n
-            self.metrics.set("harken_choices", self._in_flight[index], model=self.arms.backends[index].name)
+    def _add(self, counts: Mapping[str, int]) -> None:
+        for name, n in counts.items():
+            self._in_flight[name] += n
+            self.metrics.set("harken_choices", self._in_flight[name], model=name)
+
+    def busy(self, backend: Backend) -> bool:
+        """Whether somebody still waits for an answer of it."""
+        return self._in_flight[backend.name] > 0
 
     async def keep(self, exchange: Exchange, rater: str) -> list[str]:
         """Stores a chat's answers so that they can be judged; a token for each. None without a database."""

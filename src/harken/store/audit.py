@@ -20,14 +20,13 @@ from sqlalchemy import Connection, func, select, text
 from harken.core.errors import UserError
 from harken.core.records import content_hash
 from harken.store.audit_notes import LINES, USER, digest_of, entry_of, items_digest, least, stream
+from harken.store.redaction import EMPTY_PROMPT, REDACTED, SAID, left_of_event, left_of_judgments
 from harken.store.schema import imports, judgments, metadata, prompts
-from harken.store.studio_schema import assignments, items, retractions, users
+from harken.store.studio_schema import assignments, comments, items, retractions, reviews, users
 from harken.store.studio_schema import events as event_table
 
 MOST_PROBLEMS = 50
 """Told at most; a database with more is not looked at further."""
-SAID = ("prompt_key", "kind", "payload", "labeler", "labeler_group", "shown_order", "seconds", "instruction_hash",
-        "form_version")
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,8 @@ class Report:
     problems: tuple[str, ...]
     end: str
     rows: Mapping[str, int]
+    redacted: int = 0
+    """People whose data were erased on request: what is left of their rows is what the audit says."""
 
 
 class _TooMany(Exception):
@@ -64,6 +65,12 @@ class _State:
     """Items by project and time: what one event added."""
     added: Counter[tuple[int, str]] = field(default_factory=Counter)
     digests: dict[tuple[int, str], list[str]] = field(default_factory=lambda: defaultdict(list))
+    left: dict[int, str] = field(default_factory=dict)
+    """Redacted events: the hash of what is left of each."""
+    redactions: list[Mapping[str, Any]] = field(default_factory=list)
+    """What was erased, by the events that did it."""
+    comments: dict[int, str] = field(default_factory=dict)
+    accepted: dict[int, str] = field(default_factory=dict)
     opened: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
     """Events that may have freed places in all of a project."""
 
@@ -86,6 +93,7 @@ class _Item:
     freed: dict[int, bool] = field(default_factory=dict)
     """Events that may have freed a place of it; whether one surely did, unless a lead had a hand in it."""
     by_hand: bool = False
+    assigned: str | None = None
 
 
 def verify(connection: Connection, name: str) -> Report:
@@ -110,6 +118,7 @@ def check(connection: Connection, expect: str | None = None) -> Report:
             state.items[row.id] = _Item({k: v for k, v in row._mapping.items() if k != "body"})
             state.groups[row.project_id, row.created_at].append(row.id)
         end = _events(connection, state, expect)
+        _redactions(connection, state)
         _numbers(connection, state)
         _prompts(connection, state)
         _ranges(connection, state)
@@ -117,9 +126,10 @@ def check(connection: Connection, expect: str | None = None) -> Report:
         _retractions(connection, state)
         _users(connection, state)
         _items(connection, state)
+        _remarks(connection, state)
     except _TooMany:
         pass
-    return Report(tuple(state.problems), end, rows)
+    return Report(tuple(state.problems), end, rows, len(state.redactions))
 
 
 def _events(connection: Connection, state: _State, expect: str | None) -> str:
@@ -130,7 +140,11 @@ def _events(connection: Connection, state: _State, expect: str | None) -> str:
         name = f"event {row['seq']} ({row['kind']})"
         content = {k: v for k, v in row.items() if k not in ("seq", "hash")}
         numbered = not isinstance(row["body"], dict) or row["body"].get("after", after) == after
-        if content_hash([before, content]) != row["hash"] or not numbered:
+        whole = content_hash([before, content]) == row["hash"]
+        if not whole and isinstance(row["body"], dict) and row["body"].get("redacted"):
+            state.left[row["seq"]] = left_of_event(row)  # a later event must say so
+            whole = True
+        if not whole or not numbered:
             state.wrong(f"The audit was changed: {name} does not match its hash, or one before it is missing.")
         before, after = row["hash"], row["seq"]
         seen = seen or before.startswith(expect or "-")
@@ -141,6 +155,35 @@ def _events(connection: Connection, state: _State, expect: str | None) -> str:
     if not seen:
         state.wrong(f"The audit does not contain {expect}: its last events were removed, or the whole of it was rewritten.")
     return str(before)
+
+
+def _redactions(connection: Connection, state: _State) -> None:
+    """What was redacted is what an event says of it, and nothing more."""
+    said: dict[int, str] = {}
+    for body in state.redactions:
+        said |= {int(seq): digest for seq, digest in body["events"].items()}
+        left = left_of_judgments(connection, body["alias"])
+        if len(left) != body["judgments"] or content_hash(left) != body["hash"]:
+            state.wrong(f"What is left of the answers of {body['alias']} is not what their erasure left.")
+    for seq in said.keys() | state.left.keys():
+        if said.get(seq) != state.left.get(seq):
+            state.wrong(f"The audit was changed: event {seq} does not match its hash, and no erasure explains it.")
+
+
+def _remarks(connection: Connection, state: _State) -> None:
+    """Comments and accepted answers, by their events. A comment that was erased has no text."""
+    erased = {body["user"] for body in state.redactions}
+    for row in stream(connection, select(comments).order_by(comments.c.id)):
+        digest = state.comments.pop(row.id, None)
+        gone = row.text is None and {row.author_id, row.labeler_id} & erased
+        if digest is None or not (gone or content_hash([row.item_id, row.labeler_id, row.author_id, row.text]) == digest):
+            state.wrong(f"Comment {row.id} is not what an event says.")
+    for row in stream(connection, select(reviews)):
+        if state.accepted.pop(row.judgment_seq, None) != row.created_at:
+            state.wrong(f"The acceptance of judgment {row.judgment_seq} is not what an event says.")
+    for what, left in (("Comment", state.comments), ("The acceptance of judgment", state.accepted)):
+        for number in left:
+            state.wrong(f"{what} {number} is missing.")
 
 
 def _replay(state: _State, row: Mapping[str, Any]) -> None:
@@ -160,6 +203,12 @@ def _replay(state: _State, row: Mapping[str, Any]) -> None:
         state.undone[row["judgment_seq"]] = row["created_at"]
     elif kind == "set_aside":
         state.aside[row["judgment_seq"]] = row["created_at"]
+    elif kind == "accept":
+        state.accepted[row["judgment_seq"]] = row["created_at"]
+    elif kind == "comment":
+        state.comments[body["comment"]] = body["hash"]
+    elif kind == "redact":
+        state.redactions.append(body)
     elif kind == "withdraw":
         state.withdrawals.append(row)
         for user in state.users.values():
@@ -236,6 +285,8 @@ def _replay_item(state: _State, item: _Item, row: Mapping[str, Any]) -> None:
         item.wanted = body.get("overlap", item.wanted) if item.row["role"] == "task" else item.wanted
         if "warnings" in body:
             item.warnings = ",".join(sorted(set(body["warnings"]))) or None
+        if "assigned" in body:
+            item.assigned = "".join(f",{i}" for i in body["assigned"]) + "," if body["assigned"] else None
         if "state" in body:
             item.aside = body["state"] == "set_aside"
     elif kind == "submit":
@@ -256,8 +307,9 @@ def _numbers(connection: Connection, state: _State) -> None:
 
 
 def _prompts(connection: Connection, state: _State) -> None:
+    erased = {seq for body in state.redactions for seq in body["prompts"]}
     for row in stream(connection, select(prompts)):
-        if content_hash(row.body)[:32] != row.key:
+        if content_hash(row.body)[:32] != row.key and not (row.seq in erased and row.body == EMPTY_PROMPT):
             state.wrong(f"Prompt {row.seq} was changed: it does not match its key.")
 
 
@@ -278,6 +330,7 @@ def _ranges(connection: Connection, state: _State) -> None:
 def _judgments(connection: Connection, state: _State) -> None:
     """Each judgment's content, recomputed, and its event; then each event's judgment."""
     e = event_table.alias("e")
+    aliases = {body["alias"] for body in state.redactions}
     covered = sorted((first, last) for table, first, last, *_ in state.ranges if table == "judgments")
     query = (select(judgments, e.c.seq.label("e_seq"), e.c.client_id.label("e_client"), e.c.item_id.label("e_item"),
                     e.c.created_at.label("e_at"), e.c.body.label("e_body"), assignments.c.turn)
@@ -286,7 +339,8 @@ def _judgments(connection: Connection, state: _State) -> None:
     for found in stream(connection, query):
         row = found._mapping
         name = f"Judgment {row['seq']}"
-        if content_hash({c: row[c] for c in SAID}) != row["content"]:
+        redacted = row["payload"] == REDACTED and row["labeler"] in aliases  # `_redactions` looked at what is left
+        if not redacted and content_hash({c: row[c] for c in SAID}) != row["content"]:
             state.wrong(f"{name} was changed: it does not match its content hash.")
         if row["e_seq"] is not None:
             _with_event(state, name, row)
@@ -393,7 +447,7 @@ def _counters(state: _State, item: _Item, said: int, held: int) -> None:
     status = "set_aside" if item.aside else "done" if task and done >= item.wanted else "open"
     free = max(0, item.wanted - done - held) if task and status == "open" else 0
     right = {"wanted": item.wanted, "done": done, "held": held, "free": free, "state": status, "skips": item.skips,
-             "flags": item.flags, "warnings": item.warnings}
+             "flags": item.flags, "warnings": item.warnings, "assigned": item.assigned}
     for name, value in right.items():
         if row[name] != value:
             state.wrong(f"Item {row['id']}: its {name} is {row[name]!r}, by the audit {value!r}.")

@@ -23,10 +23,11 @@ from harken.core.records import Choice, Completion, Demonstration, Judgment, Pro
 from harken.store import audit_notes, backup, migrations, serve_schema  # noqa: F401  its tables are part of the database
 from harken.store.connection import Link
 from harken.store.files import Reader, file_hash
+from harken.store.remote import fetched, is_address
 from harken.store.rows import Row, judgment_of, judgment_row, prompt_row
 from harken.store.schema import completions, imports, judgments, prompts
 from harken.store.shapes import Kind
-from harken.store.studio_schema import items, projects, retractions
+from harken.store.studio_schema import items, projects, retractions, reviews
 
 STANDS = and_(judgments.c.role.is_(None), ~exists().where(retractions.c.judgment_seq == judgments.c.seq))
 """A judgment that fills a place of its item: of a task, and not taken back."""
@@ -80,7 +81,8 @@ class Incoming:
 
 def read_import(path: str | Path, kind: Kind | None = None, skip_bad: bool = False, **options: Any) -> Incoming:
     """Reads a file of feedback; nothing is stored. `options`: those of `Reader`."""
-    digest = file_hash(path) if Path(path).exists() or "/" not in str(path) else None
+    local = fetched(path) if isinstance(path, str) and is_address(path) else Path(path)
+    digest = file_hash(local) if local.exists() or "/" not in str(path) else None
     reader = Reader(path, kind, skip_bad=skip_bad, **options)
     records = list(reader.judgments())
     assert reader.kind is not None
@@ -183,7 +185,8 @@ class Database:
 
     def answered(self, where: Sequence[ColumnElement[bool]] = ()) -> Iterator[tuple[Judgment, RowMapping]]:
         """`judgments`, each with its row: when it came (`created_at`), of which item, and the item's `asked` body."""
-        source = (select(judgments, prompts.c.body, items.c.body.label("asked"))
+        accepted = exists().where(reviews.c.judgment_seq == judgments.c.seq).label("accepted")
+        source = (select(judgments, prompts.c.body, items.c.body.label("asked"), accepted)
                   .join(prompts, judgments.c.prompt_key == prompts.c.key).outerjoin(items, judgments.c.item_id == items.c.id))
         return ((judgment_of(row), row) for row in self._pages(judgments, source.where(COUNTS, *where)))
 
@@ -196,11 +199,12 @@ class Database:
         return (shown for judgment in self.judgments(where) if (shown := judgment.demonstration()))
 
     def answers(self, kind: Kind, where: Sequence[ColumnElement[bool]] = ()) -> Iterator[Judgment]:
-        """Ratings (each rated completion is one), thumbs or edits, in the order of arrival."""
+        """Ratings (each rated completion is one), thumbs, edits or answered questions, in the order of arrival."""
         for judgment in self.judgments(where):
             if kind == "ratings":
                 yield from judgment.ratings()
-            elif (kind == "thumbs" and judgment.kind == "thumb") or (kind == "edits" and "original" in judgment.payload):
+            elif (kind == "thumbs" and judgment.kind == "thumb") or (kind == "edits" and "original" in judgment.payload) or (
+                    kind == "questions" and judgment.kind == "questions"):
                 yield judgment
 
     def prompts(self) -> Iterator[Prompt]:

@@ -139,13 +139,15 @@ def _lm_eval(place: Path, metric: str, cluster: str) -> dict[str, TaskScores]:
     tasks: dict[str, TaskScores] = {}
     for name, file in latest.items():
         for line, row in _rows(file):
-            known = [m for m in row.get("metrics") or [] if isinstance(row.get(m), bool | int | float) or row.get(m) is None]
+            metrics = row.get("metrics")
+            names = [m for m in metrics if isinstance(m, str)] if isinstance(metrics, list) else []
+            known = [m for m in names if isinstance(row.get(m), bool | int | float) or row.get(m) is None]
             key = metric or (known[0] if known else "")
-            if "doc_hash" not in row or not key:
+            if not isinstance(row.get("doc_hash"), str) or not key:
                 raise UserError(f"{file}, line {line} is no sample of lm-eval (no doc_hash, or no metric).",
                                 "Name a file that lm-eval wrote with --log_samples.")
             if key not in row:
-                raise UserError(f"{file} has no metric {key!r}.", f"Metrics: {', '.join(row.get('metrics') or [])}.")
+                raise UserError(f"{file} has no metric {key!r}.", f"Metrics: {', '.join(names)}.")
             label = name if row.get("filter") in (None, "none") else f"{name} ({row['filter']})"
             doc = row.get("doc") if isinstance(row.get("doc"), dict) else {}
             task = tasks.setdefault(label, TaskScores(key))

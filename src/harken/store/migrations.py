@@ -15,6 +15,7 @@ from sqlalchemy import Connection, inspect, text
 from harken.core.errors import UserError
 from harken.store.migration_2 import studio_tables
 from harken.store.migration_3 import safe_tables
+from harken.store.migration_5 import lead_tables
 from harken.store.migration_serve import serve_tables
 
 
@@ -46,7 +47,7 @@ def first_tables(connection: Connection) -> None:
                 BEGIN SELECT RAISE(ABORT, 'judgments are never changed: a correction is a new one'); END"""))
 
 
-MIGRATIONS: list[Callable[[Connection], None]] = [first_tables, studio_tables, safe_tables, serve_tables]
+MIGRATIONS: list[Callable[[Connection], None]] = [first_tables, studio_tables, safe_tables, serve_tables, lead_tables]
 
 
 def version(connection: Connection, name: str) -> int:

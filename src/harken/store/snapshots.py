@@ -28,9 +28,15 @@ from harken.store.schema import judgments
 from harken.store.shapes import Kind, Record
 from harken.store.studio_schema import items, projects, snapshots
 
-ANSWERS: tuple[Kind, ...] = ("ratings", "thumbs", "edits")
-JUDGED = {"comparisons": ("ranking", "edit"), "demonstrations": ("demonstration", "edit"), "ratings": ("rating", "ranking"),
-          "thumbs": ("thumb",), "edits": ("edit",)}
+ANSWERS: tuple[Kind, ...] = ("ratings", "thumbs", "edits", "questions")
+JUDGED = {
+    "comparisons": ("ranking", "edit"),
+    "demonstrations": ("demonstration", "edit"),
+    "ratings": ("rating", "ranking", "questions"),
+    "thumbs": ("thumb",),
+    "edits": ("edit",),
+    "questions": ("questions",),
+}
 
 
 @dataclass(frozen=True)

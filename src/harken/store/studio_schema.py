@@ -31,6 +31,8 @@ users = Table(
     Column("consent", Text),
     Column("created_at", Text, nullable=False),
     Column("name_key", Text, nullable=False, unique=True),  # `names.name_key`, by which names are compared
+    Column("subject", Text),  # who they are to a provider of single sign-on: "ISSUER SUBJECT"
+    Index("ix_users_subject", "subject", unique=True),
 )
 
 sessions = Table(
@@ -147,6 +149,7 @@ items = Table(
     Column("skips", Integer, nullable=False),
     Column("flags", Integer, nullable=False),
     Column("created_at", Text, nullable=False),
+    Column("assigned", Text),  # ",3,7,": the users for whom alone it is; NULL for everybody
     UniqueConstraint("project_id", "content"),
     Index("ix_items_place", "project_id", "role", "position"),
     Index("ix_items_line", "project_id", "role", "position", sqlite_where=text("free > 0"),
@@ -231,4 +234,76 @@ snapshots = Table(
     Column("labelers", Json, nullable=False),
     Column("project_id", Serial, ForeignKey("projects.id")),
     Column("created_at", Text, nullable=False),
+)
+
+# Between leads and one labeler, about one item: other labelers never see them.
+comments = Table(
+    "comments", metadata,
+    Column("id", Serial, primary_key=True),
+    Column("item_id", Serial, ForeignKey("items.id"), nullable=False, index=True),
+    Column("labeler_id", Serial, ForeignKey("users.id"), nullable=False, index=True),
+    Column("author_id", Serial, ForeignKey("users.id"), nullable=False),
+    Column("text", Json),  # NULL once it was erased
+    Column("created_at", Text, nullable=False),
+)
+
+reviews = Table(  # answers that a lead accepted
+    "reviews", metadata,
+    Column("judgment_seq", Serial, ForeignKey("judgments.seq"), primary_key=True, autoincrement=False),
+    Column("user_id", Serial, ForeignKey("users.id"), nullable=False),
+    Column("created_at", Text, nullable=False),
+)
+
+# What items are found by; in SQLite the virtual table item_search has the trigrams of `words`.
+item_texts = Table(
+    "item_texts", metadata,
+    Column("item_id", Serial, ForeignKey("items.id"), primary_key=True, autoincrement=False),
+    Column("project_id", Serial, ForeignKey("projects.id"), nullable=False),
+    Column("tags", Text, nullable=False),
+    Column("sources", Text, nullable=False),
+    Column("words", Text, nullable=False),
+    Index("ix_item_texts_tags", "project_id", "tags"),
+    Index("ix_item_texts_sources", "project_id", "sources"),
+)
+
+# Told of what happens, in the order of the audit; `after` is the last event that was taken.
+webhooks = Table(
+    "webhooks", metadata,
+    Column("id", Serial, primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("secret", Text, nullable=False),
+    Column("kinds", Json, nullable=False),
+    Column("project_id", Serial, ForeignKey("projects.id")),
+    Column("after", BigInteger, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("next_at", Text, nullable=False),
+    Column("problem", Text, nullable=False),
+    Column("made_by", Serial, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("revoked_at", Text),
+)
+
+# Links for people of a crowd platform, and who came by one.
+crowds = Table(
+    "crowds", metadata,
+    Column("id", Serial, primary_key=True),
+    Column("hash", Text, nullable=False, unique=True),
+    Column("project_id", Serial, ForeignKey("projects.id"), nullable=False),
+    Column("parameter", Text, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("answers", Integer, nullable=False),
+    Column("made_by", Serial, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("revoked_at", Text),
+)
+
+participants = Table(
+    "participants", metadata,
+    Column("user_id", Serial, ForeignKey("users.id"), primary_key=True, autoincrement=False),
+    Column("crowd_id", Serial, ForeignKey("crowds.id"), nullable=False),
+    Column("participant", Text, nullable=False),
+    Column("extra", Json, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("completed_at", Text),
+    Index("ix_participants_once", "crowd_id", "participant", unique=True),
 )

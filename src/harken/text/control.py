@@ -83,6 +83,8 @@ class Tokens:
         ids: list[int] = []
         at = 0
         for token, a, b in self._places(inert)[1]:
+            if any(w and not c.isspace() for w, c in zip(written[a:b], text[a:b])):
+                continue  # some tokenizers drop what stands for a person's words, and join what stood around them
             if a > at:
                 ids += self._plain(text[at:a], first=at == 0)
             ids.append(token)

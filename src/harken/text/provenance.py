@@ -14,7 +14,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-SHIFT, END = 0xF0000, 0x10FFF0
+SHIFT, PLANES, END = 0xF0000, 0x1FFF0, 0x10FFF0
+"""Characters of the first two planes of Unicode are moved into the last two."""
 OPEN, CLOSE = chr(END), chr(END + 1)
 KEPT = '"\\'
 """JSON would write these as two characters."""
@@ -22,9 +23,12 @@ KEPT = '"\\'
 Render = Callable[[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]], str]
 
 
+def _movable(c: str) -> bool:
+    return c.isprintable() and not c.isspace() and c not in KEPT and ord(c) < PLANES
+
+
 def _move(text: str) -> str:
-    return "".join(chr(SHIFT + ord(c)) if c.isprintable() and not c.isspace() and c not in KEPT and ord(c) < 0xFFF0 else c
-                   for c in text)
+    return "".join(chr(SHIFT + ord(c)) if _movable(c) else c for c in text)
 
 
 def _unescape(text: str) -> str:
@@ -40,35 +44,54 @@ def _back(text: str) -> tuple[str, list[bool]]:
     return "".join(chr(ord(c) - SHIFT) if m else c for c, m in zip(text, moved)), moved
 
 
-def _changed(value: Any, change: Callable[[str], str], risky: Callable[[str], bool]) -> Any:
+Change = Callable[[str], str]
+Test = Callable[[str], bool]
+
+
+def _changed(value: Any, change: Change, risky: Test, name: Test) -> Any:
     """The value with every risky text in it changed, but for the names that templates look up."""
     if isinstance(value, str):
         return change(value) if risky(value) else value
     if isinstance(value, Mapping):
-        return {k if k.isidentifier() else _changed(k, change, risky): _changed(v, change, risky) for k, v in value.items()}
-    return [_changed(v, change, risky) for v in value] if isinstance(value, list | tuple) else value
+        return {k if name(k) else _changed(k, change, risky, name): _changed(v, change, risky, name) for k, v in value.items()}
+    return [_changed(v, change, risky, name) for v in value] if isinstance(value, list | tuple) else value
 
 
-def _all(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], change: Callable[[str], str],
-         risky: Callable[[str], bool]) -> tuple[list[dict[str, Any]], list[Any]]:
-    changed = [{"role": m["role"], **{k: _changed(v, change, risky) for k, v in m.items() if k != "role"}}
-               for m in messages]
-    return changed, [_changed(t, change, risky) for t in tools]
+def _texts(value: Any) -> list[str]:
+    """Every text in a value."""
+    if isinstance(value, str):
+        return [value]
+    parts = [*value, *value.values()] if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else []
+    return [text for part in parts for text in _texts(part)]
 
 
 def trace(render: Render, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]],
-          risky: Callable[[str], bool], control: Sequence[str]) -> tuple[str, list[bool]]:
+          risky: Test, control: Sequence[str]) -> tuple[str, list[bool]]:
     """The rendered text, and for each of its characters whether a person wrote it.
 
     Where the template sees the marks and writes other words, those are the text: control cannot come in.
     """
-    text = render(messages, tools)
-    try:
-        moved, written = _back(_unescape(render(*_all(messages, tools, _move, risky))))
-    except Exception:  # a template may refuse what it does not know, and raises what its author chose
-        moved = ""
-    if moved == text:
-        return text, written
+    lowered = [t.lower() for t in control]
+
+    def name(word: Any) -> bool:
+        """Of a field or a role that a template may look up; one that holds a control token is no name."""
+        return isinstance(word, str) and word.isascii() and word.isidentifier() and not any(t in word.lower() for t in lowered)
+
+    def changed(change: Change) -> tuple[list[dict[str, Any]], list[Any]]:
+        turns = [{"role": m["role"] if name(m["role"]) else change(m["role"]),
+                  **{k: _changed(v, change, risky, name) for k, v in m.items() if k != "role"}} for m in messages]
+        return turns, [_changed(t, change, risky, name) for t in tools]
+
+    text, given = render(messages, tools), _texts([list(messages), list(tools)])
+    # What cannot be moved, no template writes; but for quotes, which may be a control token of their own.
+    foreign = {c for part in given for c in part if not _movable(c) and not c.isspace() and c not in KEPT}
+    if not any(t in part for t in control if not any(map(_movable, t)) for part in given):
+        try:
+            moved, written = _back(_unescape(render(*changed(_move))))
+        except Exception:  # a template may refuse what it does not know, and raises what its author chose
+            moved = ""
+        if moved == text:
+            return text, [w or c in foreign for w, c in zip(written, text)]
     tokens = re.compile("|".join(re.escape(t) for t in sorted(control, key=len, reverse=True)))
 
     def mark(part: str) -> str:
@@ -79,7 +102,8 @@ def trace(render: Render, messages: Sequence[Mapping[str, Any]], tools: Sequence
             at = found.end()
         return "".join([*out, _move(part[at:])])
 
-    marked, written = _unmark(_unescape(render(*_all(messages, tools, mark, risky))), tokens)
+    marked, written = _unmark(_unescape(render(*changed(mark))), tokens)
+    written = [w or c in foreign for w, c in zip(written, marked)]
     if "".join(marked.split()) != "".join(text.split()):
         return marked, written
     letters = iter([w for w, c in zip(written, marked) if not c.isspace()])  # blanks that the marks kept from being cut differ

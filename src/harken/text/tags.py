@@ -13,6 +13,7 @@ from typing import Any
 
 from harken.core.errors import UserError
 from harken.core.protocols import Tree
+from harken.text.control import Tokens
 from harken.text.segments import check_segmenter, ends_segment, segments
 
 GOOD, BAD = "<|good|>", "<|bad|>"
@@ -65,12 +66,12 @@ def add_tokens(tokenizer: Any) -> tuple[int, int]:
 
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text by itself. What looks like a special token is plain text: content cannot steer."""
+    """Token ids of each text by itself. What looks like a control token is plain text: content cannot steer."""
     if not texts:
         return []
-    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True,
-                                       return_attention_mask=False).input_ids
-    return ids
+    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False).input_ids
+    tokens = Tokens(tokenizer)
+    return [row if tokens.control.keys().isdisjoint(row) else list(tokens.encode_written(text)) for row, text in zip(ids, texts)]
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ from harken.web.passwords import check_password
 ROLES = ("lead", "labeler", "viewer")
 SCOPES = ("read", "label", "lead")
 LOCAL = "me"
+CROWD = "crowd:"
+"""How the subject of an account begins that came by a crowd platform's link."""
 SESSION_DAYS = 14
 MOST_DEVICES = 20
 """Browsers by which one account is known; the oldest is forgotten first."""
@@ -48,6 +50,8 @@ class User:
     hidden: tuple[str, ...] = ()
     local: bool = False
     group: Mapping[str, str] = field(default_factory=dict, hash=False)
+    confined: bool = False
+    """From a crowd platform: sees the projects that they were put into, and no other."""
 
     def to_json(self) -> dict[str, Any]:
         return {"id": self.id, "name": self.name, "role": self.role, "held_out": self.held_out}
@@ -78,7 +82,8 @@ def right_password(password: str, stored: str) -> bool:
 
 def as_user(row: Any) -> User:
     local = row.name == LOCAL and row.password_hash is None
-    return User(row.id, row.name, row.role, row.held_out, tuple(row.hidden), local, row.labeler_group)
+    return User(row.id, row.name, row.role, row.held_out, tuple(row.hidden), local, row.labeler_group,
+                (row.subject or "").startswith(CROWD))
 
 
 def add_user(tx: Connection, name: str, password_hash: str | None, role: str, now: datetime, *,

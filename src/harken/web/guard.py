@@ -36,12 +36,19 @@ def guard_host(site: Site, request: Request) -> None:
                        "harken users add NAME --role lead, then start it again.")
 
 
-def guard_origin(request: Request) -> None:
-    """What changes something must come from our own pages, or from a program (which sends no Origin)."""
+def guard_origin(site: Site, request: Request) -> None:
+    """What changes something must come from our own pages, or from a program (which sends no Origin). A proxy may have changed
+    the Host header: pages under a public name are our own whatever it is."""
     origin, host = request.headers.get("origin"), request.headers.get("host", "")
     foreign = request.headers.get("sec-fetch-site") in ("cross-site", "same-site")
-    if foreign or (origin is not None and urlsplit(origin).netloc != host):
-        raise ApiError("origin", "The request comes from another site.", "Use the studio's own pages, or a token.")
+    own = origin is None or urlsplit(origin).netloc == host or urlsplit(origin).hostname in site.public_names
+    if foreign or not own:
+        raise ApiError(
+            "origin",
+            "The request comes from another site.",
+            "Use the studio's own pages, or a token. Behind a proxy: start it with --public-name NAME, or let the proxy "
+            "pass the Host header on (proxy_set_header Host $http_host).",
+        )
 
 
 class Guard:
@@ -60,12 +67,20 @@ class Guard:
 
         async def guarded(message: Any) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *RAW_HEADERS]
+                message["headers"] = [*map(self._based, message["headers"]), *RAW_HEADERS]
             await send(message)
 
+        base = self.site.base
+        if base and (scope["path"] == base or scope["path"].startswith(base + "/")):  # a proxy that hands the whole path on
+            scope = {
+                **scope,
+                "path": scope["path"][len(base) :] or "/",
+                "raw_path": scope.get("raw_path", b"")[len(base) :] or b"/",
+            }
+        scope.setdefault("state", {})["base"] = base
         if not is_api(scope["path"]):
             request = Request(scope)
-            scope.setdefault("state", {}).update(user=None, csrf="", single_user=self.site.single_user)
+            scope["state"].update(user=None, csrf="", single_user=self.site.single_user)
             try:
                 guard_host(self.site, request)
                 user, csrf, _, _ = await self.site.who(request)
@@ -74,6 +89,13 @@ class Guard:
                 return
             scope["state"].update(user=user, csrf=csrf)
         await self.app(scope, receive, guarded)
+
+
+    def _based(self, header: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+        """A redirect within the site leads below its base."""
+        name, value = header
+        inside = name == b"location" and value.startswith(b"/") and not value.startswith(b"//")
+        return (name, self.site.base.encode() + value) if inside else header
 
 
 def is_api(path: str) -> bool:

@@ -56,7 +56,7 @@ async def answer(site: Site, op: Operation, request: Request) -> Response:
     user, csrf, scopes, secret = await site.who(request)
     site.limits.calls.take((user.id if user else None, address_of(request)))
     if op.method != "GET":
-        guard_origin(request)
+        guard_origin(site, request)
     op.allows(user, scopes)
     if op.method != "GET" and op.who != "anyone" and scopes is None and not secrets.compare_digest(
             request.headers.get("x-harken-csrf", "").encode(), csrf.encode()):
@@ -131,14 +131,15 @@ def respond(op: Operation, answer: Any, request: Request) -> Response:
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
     response = Response(data, media_type="application/json", headers=headers)
+    root = getattr(request.state, "base", "") or "/"
     if isinstance(answer, SignedIn):
         response.set_cookie(COOKIE, answer.secret, max_age=SESSION_DAYS * 86400, httponly=True, samesite="lax",
-                            secure=request.url.scheme == "https", path="/")
+                            secure=request.url.scheme == "https", path=root)
         if answer.device is not None:
             response.set_cookie(DEVICE, answer.device, max_age=DEVICE_DAYS * 86400, httponly=True, samesite="lax",
-                                secure=request.url.scheme == "https", path="/")
+                                secure=request.url.scheme == "https", path=root)
     elif op.name == "logout":
-        response.delete_cookie(COOKIE, path="/")
+        response.delete_cookie(COOKIE, path=root)
     return response
 
 

@@ -41,10 +41,15 @@ class Site:
 
     def __init__(self, db: Database, operations: Mapping[str, Operation], *, single_user: bool = False,
                  hosts: tuple[str, ...] | None = LOOPBACK, limits: Limits | None = None,
-                 clock: Callable[[], datetime] | None = None, idle_hours: float = accounts.IDLE_HOURS) -> None:
+                 clock: Callable[[], datetime] | None = None, idle_hours: float = accounts.IDLE_HOURS,
+                 public_names: tuple[str, ...] = (), base: str = "") -> None:
         self.db, self.operations, self.hosts, self.limits = db, operations, hosts, limits or Limits()
         self.clock = clock or (lambda: datetime.now(UTC))
         self.idle_hours = idle_hours
+        self.public_names = public_names
+        """Host names under which its pages are reached through a proxy."""
+        self.base = base
+        """The path of its host below which it lives, like "/harken"; empty for a host of its own."""
         self.writer = Writer(db.link)
         self._readers = ThreadPoolExecutor(READERS, "harken-reader")
         self._hashers = ThreadPoolExecutor(1, "harken-hasher")  # 19 MiB each: one at a time, and away from the readers

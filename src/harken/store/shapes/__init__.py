@@ -19,7 +19,7 @@ from typing import Any, Literal
 from harken.core.errors import UserError
 from harken.core.formats import is_dialogue
 from harken.core.records import Choice, Demonstration, Judgment, Prompt
-from harken.store.shapes.answers import conversation, edited, prompt_answer
+from harken.store.shapes.answers import conversation, edited, prompt_answer, questioned
 from harken.store.shapes.fields import Row, check_unread
 from harken.store.shapes.pairs import A_AND_B, PAIRS, a_and_b, chosen_rejected, openai_preference, own_comparison
 from harken.store.shapes.parts import CONVERSATIONS
@@ -39,11 +39,11 @@ from harken.store.shapes.published import (
     webgpt,
 )
 
-Kind = Literal["comparisons", "demonstrations", "prompts", "ratings", "thumbs", "edits"]
+Kind = Literal["comparisons", "demonstrations", "prompts", "ratings", "thumbs", "edits", "questions"]
 Record = Choice | Demonstration | Prompt | Judgment
 Adapter = Callable[[Row], Sequence[Record]]
 Condition = Callable[[Row], bool] | None
-KIND_OF = {"rating": "ratings", "thumb": "thumbs", "edit": "edits", "prompt": "prompts"}
+KIND_OF = {"rating": "ratings", "thumb": "thumbs", "edit": "edits", "prompt": "prompts", "questions": "questions"}
 
 SHAPES: tuple[tuple[tuple[tuple[str, ...], ...], Condition, Adapter], ...] = (
     ((("replies",), ("message_tree_id", "prompt")), None, oasst_tree),
@@ -58,6 +58,7 @@ SHAPES: tuple[tuple[tuple[tuple[str, ...], ...], Condition, Adapter], ...] = (
     ((("response_1", "response_2", "preference_strength"),), None, helpsteer2),
     ((("answers",),), lambda row: listed(row, "answers", "rank"), nectar),
     ((("completions",),), lambda row: listed(row, "completions", "overall_score"), scored),
+    ((("questions", "said"),), None, questioned),
     ((("completions",), ("ranks",)), None, own_comparison),
     ((("input", "preferred_output"),), lambda row: not isinstance(row["input"], str), openai_preference),
     (tuple((name,) for pair in PAIRS for name in pair), None, chosen_rejected),
@@ -68,7 +69,7 @@ SHAPES: tuple[tuple[tuple[tuple[str, ...], ...], Condition, Adapter], ...] = (
       ("input", "output"), ("prompt",)), None, prompt_answer),
 )
 EXPORTED = ("form_version", "instruction_hash", "judgment", "item", "sources", "source", "notes", "seconds", "answered_at",
-            "shown_order", "scale")
+            "shown_order", "scale", "suggested", "accepted")
 """What an export of the studio's says of an answer beside the answer."""
 PLAIN = frozenset(("prompt", "completions", "ranks", "labeler", "group"))
 _known: dict[tuple[str, ...], list[tuple[Condition, Adapter]]] = {}

@@ -26,6 +26,7 @@ from harken.store.shapes.parts import (
     question,
     string,
     turns,
+    who,
     without_prompt,
 )
 
@@ -47,6 +48,23 @@ def edited(row: Row) -> list[Judgment]:
     if completion != original:
         payload |= {"completions": [completion, original], "ranks": [1, 2]}
     return [judged(row, _asked(row), "edit", payload)]
+
+
+def questioned(row: Row) -> list[Judgment]:
+    """`{"prompt", "completions", "questions", "said"}`: the answers to a form's questions, with the questions."""
+    payload: dict[str, Any] = {name: parsed(row.take(name)) for name in ("completions", "said", "questions")}
+    texts, said, asked = payload["completions"] or [], payload["said"], payload["questions"]
+    if not isinstance(said, Mapping) or set(said) != {"item", "answers", "turns"} or not isinstance(said["answers"], list):
+        raise ValueError('"said" must be an object of "item", "answers" and "turns"')
+    if not isinstance(asked, list) or not all(isinstance(q, Mapping) and {"name", "type", "about"} <= set(q) for q in asked):
+        raise ValueError('"questions" must be a list of objects with "name", "type" and "about"')
+    if not isinstance(texts, list) or len(texts) != len(said["answers"]):
+        raise ValueError(f'"completions" and "said.answers" must be lists of one length, found {len(said["answers"])} answers')
+    names = {q["name"] for q in asked}
+    given = [said["item"], *said["answers"], *said["turns"]]
+    if odd := sorted({str(key) for one in given for key in one} - names - {"turn"}):
+        raise ValueError(f'"said" answers "{odd[0]}", which is none of its questions')
+    return [Judgment(prompt(row, _asked(row)), "questions", {**payload, "completions": texts, **_flags(row)}, *who(row))]
 
 
 def prompt_answer(row: Row) -> list[One]:
@@ -116,7 +134,7 @@ def _with_verdict(row: Row, asked: Turns, text: str) -> One:
     """A rating where the row has a score, a thumb where it has a label, else a demonstration."""
     rating = next((n for n in RATINGS if n in row or n in row.nulls), None)
     if rating is not None:
-        return judged(row, asked, "rating", {"completion": text, "score": _score(row, rating), **_flags(row)})
+        return judged(row, asked, "rating", {"completion": text, "score": _score(row, rating), **_flags(row), **_criterion(row)})
     thumb = row.first(*THUMBS)
     if thumb is not None:
         payload: dict[str, Any] = {"completion": text, "label": _thumb(row.take(thumb), thumb)}
@@ -126,6 +144,14 @@ def _with_verdict(row: Row, asked: Turns, text: str) -> One:
     if null:
         raise ValueError(f'"{null}" is null: nobody judged the answer')
     return demonstration(row, asked, text)
+
+
+def _criterion(row: Row) -> dict[str, str]:
+    """Which of several scales a score is on."""
+    name = row.take("criterion") if "criterion" in row else None
+    if name is not None and not isinstance(name, str):
+        raise ValueError(f'"criterion" must be a name, found {type(name).__name__}')
+    return {} if name is None else {"criterion": name}
 
 
 def _score(row: Row, name: str) -> float | None:

@@ -11,7 +11,7 @@ from harken.store import events
 from harken.store.events import stamp
 from harken.store.studio_schema import projects, tokens, users
 from harken.studio.api.declare import API, operation
-from harken.studio.work import answers
+from harken.studio.work import answers, withdrawal
 from harken.studio.work.members import add_member
 from harken.studio.work.settings import CATEGORIES, Settings
 from harken.web import accounts
@@ -153,6 +153,29 @@ async def change_password(call: Call) -> SignedIn:
     await call.site.write(change)
     call.site.forget()
     return await _sign_in(call, call.user)
+
+
+@operation("POST", "/api/me/withdraw", "user", summary="Withdraw: your answers leave later data sets, your account is closed",
+           body=obj({"password": PASSWORD, "erase": BOOLEAN}, optional=("password", "erase")),
+           answer=obj({"judgments": integer(), "erasure_asked": BOOLEAN}), errors=(401, 409), writes=True)
+async def withdraw_me(call: Call) -> Json:
+    if call.user.role != "labeler":
+        raise ApiError("conflict", "Only labelers withdraw here.", "Another lead can: POST /api/users/{user}/withdraw.")
+    _, stored = await call.site.read(lambda tx: accounts.stored_password(tx, call.user.name))
+    if stored is not None:
+        await _throttle(call, call.user.name)
+        if not await call.site.hash(accounts.right_password, call.body.get("password", ""), stored):
+            raise ApiError("bad_login", "The password does not fit.")
+    erase = call.body.get("erase", False)
+
+    def leave(tx: Any) -> int:
+        if erase:
+            events.add(tx, "erasure_request", call.now, user_id=call.user.id)
+        return withdrawal.withdraw(tx, call.user.name, call.now, call.user.id)[0]
+
+    gone = await call.site.write(leave)
+    call.site.forget()
+    return {"judgments": gone, "erasure_asked": erase}
 
 
 @operation("PUT", "/api/me/hidden", "labeler", summary="Which kinds of content you are not shown",

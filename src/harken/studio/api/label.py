@@ -37,13 +37,15 @@ from harken.web.json_schema import (
 from harken.web.operations import Call, Json
 
 MESSAGE: Schema = obj({"role": enum(*get_args(Role)), "content": text(10**7), **dict.fromkeys(EXTRA, ANY)}, optional=EXTRA)
+SUGGESTION: Schema = obj({"answer": ANY_ANSWER})
 TASK: Schema = obj({
     "assignment": ID, "item": ID, "project": ID, "kind": text(20), "stage": enum("task", "qualify"), "form_version": text(64),
     "instruction_hash": text(64),
     "prompt": nullable(obj({"messages": array(MESSAGE, 1, 10_000), "use_case": nullable(text(10**4)),
                             "kind": enum(*PROMPT_KINDS)})),
     "completions": array(text(10**7), 0, 9), "ask": nullable(mapping(ANY, 10)), "warnings": array(enum(*CATEGORIES)),
-    "claimed_at": TIME, "expires_at": TIME, "draft": nullable(mapping(ANY, 10**4)), "draft_version": integer()})
+    "claimed_at": TIME, "expires_at": TIME, "draft": nullable(mapping(ANY, 10**4)), "draft_version": integer(),
+    "suggestion": nullable(SUGGESTION)})
 NEXT: Schema = obj({"count": integer(1, 5), "have": array(ID, 0, 50)}, optional=("have",))
 TASKS: Schema = obj({
     "tasks": array(TASK, 0, 5), "retry_after": nullable(integer()), "progress": obj({"done_by_me": integer(), "open": integer()}),
@@ -52,6 +54,7 @@ SUBMIT: Schema = obj({"client_id": UUID, "answer": ANY_ANSWER, "seconds": nullab
                       "instruction_hash": nullable(text(64)), "next": NEXT}, optional=("next", "seconds"))
 RECEIPT: Schema = obj({
     "judgment": ID, "already": BOOLEAN, "counted": BOOLEAN, "answer": ANY_ANSWER, "next": nullable(TASKS),
+    "suggestion": nullable(SUGGESTION),
     "notices": array(obj({"code": text(40), "message": text(400), "pairs": array(array(integer(0, 8), 2, 2))}), 0, 10)})
 SKIP: Schema = obj({"client_id": UUID, "reason": enum(*SKIP_REASONS), "note": text(2000), "next": NEXT},
                    optional=("note", "next"))

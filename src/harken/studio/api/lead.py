@@ -207,7 +207,10 @@ def create_invitation(call: Call) -> Json:
                        "Choose a name and a password first: POST /api/setup.")
     offer = {"role": "labeler", "projects": [], "days": 7, "uses": 1, "held_out": False, **call.body}
     made = accounts.create_invitation(call.tx, call.user, offer, call.now)
-    return {**made, "url": f"{call.site.address}/join#{made['token']}"}  # after #: it reaches no log of any server on the way
+    return {
+        **made,
+        "url": f"{call.site.address or call.site.base}/join#{made['token']}",
+    }  # after #: it reaches no log of any server on the way
 
 
 @operation("GET", "/api/invitations", "lead", summary="Invitations, without their secrets", query=PAGE,

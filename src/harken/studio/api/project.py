@@ -27,20 +27,33 @@ from harken.web.operations import PAGE, Call, Json, after, limit_of, page_of, pa
 WORDING: Schema = either(obj({"preset": enum(*PRESETS)}), obj({"text": text(100_000, 1)}))
 SEEN = {"seen": text(64)}
 """The version that the caller looked at: where it is another now, the change is refused, so no lead undoes another's."""
-STATUSES = ("open", "paused", "closed")
+STATUSES = ("open", "paused", "closed", "archived")
 NEW: Schema = obj({"name": text(200, 1), "kind": enum(*KINDS), "purpose": enum("train", "eval"), "instructions": WORDING,
                    "seed": integer(), **FIELDS}, optional=("purpose", "instructions", "seed", *FIELDS))
 CHANGE: Schema = obj({"name": text(200, 1), "status": enum(*STATUSES), **FIELDS, **SEEN},
                      optional=("name", "status", *FIELDS, *SEEN))
 MINE: Schema = obj({"state": enum("member", "screening", "waiting", "qualified", "not_qualified"), "done": integer(),
                     "today": integer(), "daily_limit": nullable(integer())})
-PROJECT: Schema = obj({
-    "id": ID, "name": text(200), "kind": enum(*KINDS), "purpose": enum("train", "eval"), "status": enum(*STATUSES), "form": FORM,
-    "instructions": obj({"hash": text(64), "version": integer(1), "preset": nullable(text(20)), "text": text(100_000)}),
-    "items_total": integer(), "items_done": integer(), "my": nullable(MINE), "settings": nullable(mapping(ANY, 40)),
-    "revision": text(64)})
+PROJECT: Schema = obj(
+    {
+        "id": ID,
+        "name": text(200),
+        "kind": enum(*KINDS),
+        "purpose": enum("train", "eval"),
+        "status": enum(*STATUSES),
+        "form": FORM,
+        "hidden": BOOLEAN,
+        "instructions": obj({"hash": text(64), "version": integer(1), "preset": nullable(text(20)), "text": text(100_000)}),
+        "items_total": integer(),
+        "items_done": integer(),
+        "my": nullable(MINE),
+        "settings": nullable(mapping(ANY, 40)),
+        "revision": text(64),
+    }
+)
 LISTED: Schema = obj({"id": ID, "name": text(200), "kind": enum(*KINDS), "purpose": enum("train", "eval"),
-                      "status": enum(*STATUSES), "items_total": integer(), "items_done": integer(), "my": nullable(MINE)})
+                      "status": enum(*STATUSES), "items_total": integer(), "items_done": integer(), "my": nullable(MINE),
+                      "hidden": BOOLEAN})
 ITEM_STATES = ("open", "done", "set_aside")
 ITEM_ROW: Schema = obj({
     "id": ID, "position": integer(), "role": text(20), "kind": enum(*KINDS), "state": enum(*ITEM_STATES),
@@ -64,8 +77,17 @@ def check_seen(call: Call, now: str, what: str) -> None:
 
 
 def list_json(call: Call, project: Any) -> Json:
-    return {"id": project.id, "name": project.name, "kind": project.kind, "purpose": project.purpose, "status": project.status,
-            "items_total": project.items_total, "items_done": project.items_done, "my": _mine(call, project)}
+    return {
+        "id": project.id,
+        "name": project.name,
+        "kind": project.kind,
+        "purpose": project.purpose,
+        "status": project.status,
+        "items_total": project.items_total,
+        "items_done": project.items_done,
+        "my": _mine(call, project),
+        "hidden": bool(project.settings.get("hidden", False)),
+    }
 
 
 def _mine(call: Call, project: Any) -> Json | None:
@@ -95,7 +117,8 @@ def list_projects(call: Call) -> Json:
         projects.c.id > after(call)).order_by(projects.c.id)
     limit, rows = limit_of(call), []
     for project in call.tx.execute(query):
-        closed = project.place == "removed" or (project.place is None and not project.settings.get("open_to_all", True))
+        closed = project.place == "removed" or project.status == "archived" or project.settings.get("hidden") or (
+            project.place is None and (call.user.confined or not project.settings.get("open_to_all", True)))
         if not (call.user.role == "labeler" and closed):
             rows.append(list_json(call, project))
         if len(rows) > limit:

@@ -28,24 +28,14 @@ from harken.labelers.rankings import rankings_of
 from harken.labelers.ratings import ratings_of, ratings_of_votes
 from harken.labelers.votes import Votes, votes_of
 from harken.stats.intervals import mean_interval
+from harken.studio.lead import questions
+from harken.studio.lead.measures import Row
 from harken.studio.work.stored import MOST, StoredAnswer
 
 SURELY, MANY = 0.95, 30  # warn of so sure a guesser, from so many answers on (F18)
 FEW_LABELERS, MUCH = 0.2, 0.6  # warn when a fifth of the labelers gives more than this share (F17)
 MEASURES = {"percent": "Percent agreement", "cohen": "Cohen's kappa", "fleiss": "Fleiss' kappa",
             "alpha": "Krippendorff's alpha", "gwet": "Gwet's AC1", "tau": "Kendall's tau", "w": "Kendall's W"}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measure in a table; `value` None where it is undefined. `items` is the query that lists what is behind it."""
-
-    name: str
-    value: Estimate | None
-    chance: float | None
-    units: int = 0
-    items: str = ""
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,7 +106,8 @@ def insight(answers: Sequence[StoredAnswer], form: Mapping[str, Any]) -> Insight
     people = _people(counted, votes, fitted)
     table = matrix(ranked) if ranked is not None and len(ranked) else None
     return Insight(
-        len(counted), len(answers) >= MOST, [*_of_votes(ranked), *_of_rankings(counted), *_of_ratings(counted)],
+        len(counted), len(answers) >= MOST, [*_of_votes(ranked), *_of_rankings(counted), *_of_ratings(counted),
+                                                             *questions.agreement_rows(counted)],
         _of_flags(counted, form), table if table is not None and (table.shared > 0).sum() > len(table.raters) else None,
         people, _biases(counted, votes), _consistency(answers), _queue(counted, votes, fitted),
         [*_warnings(counted), *_outliers(people)], lists)

@@ -6,7 +6,9 @@ under a policy that allows no inline script and no other origin.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from harken.studio.languages import NAMES, RIGHT_TO_LEFT, catalogue, chosen
 from harken.studio.tasks import TASKS
 from harken.web.assets import SHARED, Assets
 from harken.web.errors import as_api_error, not_found
@@ -27,22 +30,47 @@ ASSETS = Assets(STUDIO / "static", SHARED)
 CATEGORIES = (("violence", "Violence"), ("sexual", "Sexual content"), ("hate", "Hate"), ("self_harm", "Self-harm"),
               ("abuse", "Abuse"), ("other", "Other disturbing content"))
 
+LANGUAGE = "harken_language"
+"""The cookie that holds which language somebody chose."""
+_words: ContextVar[Mapping[str, str]] = ContextVar("words", default={})  # noqa: B039  never changed in place
+
 Page = Callable[[Request], Awaitable[Response]]
+
+
+class Loader(FileSystemLoader):
+    """Templates whose addresses begin where the studio does: `base` stands before each path."""
+
+    def get_source(self, environment: Environment, template: str) -> Any:
+        source, name, fresh = super().get_source(environment, template)
+        return PATHS.sub(r'\1="{{ base }}/', source), name, fresh
+
+
+PATHS = re.compile(r'\b(href|src|action)="/')
 
 
 @cache
 def templates() -> Environment:
-    env = Environment(loader=FileSystemLoader(STUDIO / "templates"), autoescape=select_autoescape(default=True),
+    env = Environment(loader=Loader(STUDIO / "templates"), autoescape=select_autoescape(default=True),
                       undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    env.globals.update(static=ASSETS.address, icon=lambda name: Markup(icon(name)),
+    env.globals.update(_=lambda words: _words.get().get(words, words), zip=zip, icon=lambda name: Markup(icon(name)),
                        kinds={name: task.title for name, task in TASKS.items()}, tasks=TASKS)
     return env
 
 
 def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """A template with what every page knows."""
-    values = {"user": request.state.user, "csrf": request.state.csrf, "single_user": request.state.single_user,
-              "here": "", **values}
+    base = getattr(request.state, "base", "")
+    language = chosen(request.cookies.get(LANGUAGE), request.headers.get("accept-language", ""))
+    _words.set(catalogue(language))
+    values = {
+        "base": base, "language": language, "right_to_left": language in RIGHT_TO_LEFT, "languages": NAMES, "here_path": request.url.path,
+        "static": lambda name: base + ASSETS.address(name),
+        "user": request.state.user,
+        "csrf": request.state.csrf,
+        "single_user": request.state.single_user,
+        "here": "",
+        **values,
+    }
     html = templates().get_template(template).render(**values)
     return HTMLResponse(html, status, {"Cache-Control": "no-store"})  # nobody reads it by "back" after the log-out
 

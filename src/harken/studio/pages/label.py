@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -9,9 +10,12 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from harken.studio.languages import catalogue
 from harken.studio.pages.frame import ASSETS, CATEGORIES, page, render
 from harken.studio.tasks import TASKS
+from harken.studio.work.crowd import EXTRA, open_crowd, wanted_of
 from harken.studio.work.mine import QUEUES
+from harken.web import accounts
 from harken.web.operations import number_in_path
 from harken.web.site import Site
 
@@ -20,6 +24,12 @@ REASONS = (("unclear", "I cannot tell what is asked"), ("too_hard", "Too hard or
            ("other", "Another reason"))
 SCOPES = (("read", "Read projects, items and exports"), ("label", "Answer tasks"), ("lead", "Make and change projects"))
 MAY = {"lead": ("read", "label", "lead"), "labeler": ("label",), "viewer": ("read",)}
+
+
+ORDERS: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
+    "": ("as they were made", lambda p: p["id"]), "name": ("by name", lambda p: p["name"].casefold()),
+    "open": ("most to do first", lambda p: p["items_done"] - p["items_total"]),
+    "new": ("newest first", lambda p: -p["id"])}
 
 
 def local(path: str) -> str:
@@ -31,15 +41,22 @@ def local(path: str) -> str:
 def routes(site: Site) -> list[BaseRoute]:
     """Every page but the lead's."""
     async def home(request: Request) -> Response:
-        listed = await site.call(request, "list_projects")
-        return render(request, "home.html", here="home", projects=listed["items"])
+        listed = (await site.call(request, "list_projects", query={"limit": 500}))["items"]
+        everything = request.query_params.get("show") == "all"
+        shown = [p for p in listed if everything or not (p["hidden"] or p["status"] == "archived")]
+        order = request.query_params.get("sort", "")
+        shown.sort(key=ORDERS.get(order, ORDERS[""])[1])
+        return render(request, "home.html", here="home", projects=shown, left_out=len(listed) - len(shown), everything=everything,
+                      orders={name: words for name, (words, _) in ORDERS.items()}, order=order)
 
     async def label(request: Request) -> Response:
         project = await site.call(request, "get_project", path={"project": number_in_path(request.path_params["project"])})
         data = {"project": {k: project[k] for k in ("id", "name", "kind", "purpose", "form", "instructions", "my")},
                 "user": {"id": request.state.user.id, "name": request.state.user.name}, "kinds": list(TASKS)}
-        modules = [ASSETS.address(name) for name in label_modules()]
-        return render(request, "label.html", project=project, kind=TASKS[project["kind"]].title, data=data, modules=modules,
+        wanted = await site.read(lambda tx: wanted_of(tx, request.state.user.id, project["id"]))
+        data["crowd"] = {"wanted": wanted} if wanted else None
+        modules = [site.base + ASSETS.address(name) for name in label_modules()]
+        return render(request, "label.html", words_of=catalogue, project=project, kind=TASKS[project["kind"]].title, data=data, modules=modules,
                       reasons=REASONS, categories=CATEGORIES)
 
     async def answers(request: Request) -> Response:
@@ -58,10 +75,23 @@ def routes(site: Site) -> list[BaseRoute]:
 
     async def login(request: Request) -> Response:
         onward = local(request.query_params.get("next", "/"))
-        return RedirectResponse(onward, 303) if request.state.user else render(request, "login.html", next=onward)
+        return RedirectResponse(onward, 303) if request.state.user else render(
+            request, "login.html", next=onward, sso=getattr(site, "provider", None) is not None)
 
     async def join(request: Request) -> Response:
         return render(request, "join.html")
+
+    async def crowd(request: Request) -> Response:
+        def look(tx: Any) -> Any:
+            row = open_crowd(tx, request.path_params["link"])
+            return row.name, row.parameter, row.settings.get("consent_text", ""), row.project_id
+
+        name, parameter, own, project = await site.read(look)
+        participant = request.query_params.get(parameter, "")[:200]
+        extra = {k: request.query_params.get(k, "")[:200] for k in EXTRA}
+        return render(request, "crowd.html", name=name, participant=participant, parameter=parameter, extra=extra,
+                      link=request.path_params["link"], consent="\n\n".join([accounts.CONSENT, *([own] if own else [])]),
+                      project_id=project)
 
     async def setup(request: Request) -> Response:
         return render(request, "setup.html") if request.state.single_user else RedirectResponse("/", 303)
@@ -70,14 +100,27 @@ def routes(site: Site) -> list[BaseRoute]:
         me = await site.call(request, "me")
         tokens = (await site.call(request, "list_tokens"))["items"]
         scopes = [s for s in SCOPES if s[0] in MAY[request.state.user.role]]
-        return render(request, "account.html", hidden=me["hidden"], categories=CATEGORIES, tokens=tokens, scopes=scopes)
+        has_password = await site.read(lambda tx: accounts.stored_password(tx, request.state.user.name)[1] is not None)
+        return render(
+            request,
+            "account.html",
+            has_password=has_password,
+            hidden=me["hidden"],
+            categories=CATEGORIES,
+            tokens=tokens,
+            scopes=scopes,
+        )
 
     return [
         Route("/", page(home)),
         Route("/label/worker.js", page(worker, who="anyone")),  # here, as it may serve only what lies beside and below it
-        Route("/label/{project}", page(label)), Route("/label/{project}/answers", page(answers)),
+        Route("/label/{project}", page(label)),
+        Route("/label/{project}/answers", page(answers)),
         Route("/login", page(login, who="anyone")),
-        Route("/join", page(join, who="anyone")), Route("/setup", page(setup, who="anyone")), Route("/account", page(account)),
+        Route("/join", page(join, who="anyone")),
+        Route("/crowd/{link}", page(crowd, who="anyone")),
+        Route("/setup", page(setup, who="anyone")),
+        Route("/account", page(account)),
     ]
 
 
@@ -100,4 +143,5 @@ def in_words(answer: dict[str, Any] | None) -> str:
 def label_modules() -> tuple[str, ...]:
     """The labeling page's modules, to be fetched at once instead of one after the other."""
     other = ("page.js", "join.js", "theme.js", "lead.js", "worker.js")
-    return tuple(name for name in ASSETS.files if name.endswith(".js") and name not in other)
+    later = ("math.js", "vendor/temml.js")  # where a formula is shown
+    return tuple(name for name in ASSETS.files if name.endswith(".js") and name not in (*other, *later))

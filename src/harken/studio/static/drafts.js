@@ -1,6 +1,7 @@
 // Unfinished answers: in this browser at once, on the server within two seconds.
 
 import { call } from "./api.js";
+import { t } from "./language.js";
 
 const BROWSER_MS = 250;
 const SERVER_MS = 2000;
@@ -57,7 +58,7 @@ export class Drafts {
     } catch (error) {
       if (error.code !== "draft_conflict" || !again) return; // unreachable or closed: the browser's copy remains
       task.draft_version = error.current.version;
-      this.told("This item is open in another tab too. The last change wins.");
+      this.told(t("This item is open in another tab too. The last change wins."));
       await this.send(task, draft, false);
     }
   }

@@ -2,6 +2,7 @@
 // (WCAG 2.1.4) and are silent while somebody types.
 
 import { all, el, find } from "./dom.js";
+import { t } from "./language.js";
 
 const SWITCH = "harken:keys";
 const MOVED = "harken:keys-moved"; // {"s": "k"}: what S does, K does
@@ -97,7 +98,7 @@ export class Keys {
       ...sections
         .filter(([, rows]) => rows.length)
         .flatMap(([title, rows]) => [
-          el("h3", {}, title),
+          el("h3", {}, t(title)),
           el(
             "dl",
             { class: "keys" },
@@ -112,7 +113,7 @@ export class Keys {
                     .split(" ")
                     .map((k) => el("kbd", { "data-key": k }, k)),
                 ),
-                el("dd", {}, r.words, r.keys.length && r.keys[0].length === 1 && /[a-z]/.test(r.keys[0]) && this.changer(r)),
+                el("dd", {}, t(r.words), r.keys.length && r.keys[0].length === 1 && /[a-z]/.test(r.keys[0]) && this.changer(r)),
               ),
             ),
           ),
@@ -125,10 +126,10 @@ export class Keys {
           checked: this.on,
           onchange: (event) => this.turn(event.target.checked),
         }),
-        " Single-key shortcuts are on",
+        ` ${t("Single-key shortcuts are on")}`,
       ),
       Object.keys(this.moved).length
-        ? el("button", { type: "button", onclick: () => (this.reset(), this.help()) }, "All keys as they were")
+        ? el("button", { type: "button", onclick: () => (this.reset(), this.help()) }, t("All keys as they were"))
         : "",
     );
     if (!dialog.open) dialog.showModal();
@@ -137,9 +138,9 @@ export class Keys {
   /** A button that waits for the key which its row shall have from now on. */
   changer(row) {
     const [key] = row.keys;
-    const button = el("button", { type: "button", class: "quiet change-key", "aria-label": `Another key for: ${row.words}` }, "change");
+    const button = el("button", { type: "button", class: "quiet change-key", "aria-label": t("Another key for: {words}", { words: t(row.words) }) }, t("change"));
     button.addEventListener("click", () => {
-      button.textContent = "press a key";
+      button.textContent = t("press a key");
       button.addEventListener(
         "keydown",
         (event) => {

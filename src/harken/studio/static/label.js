@@ -1,6 +1,6 @@
 // The labeling page: shows a task, sends the answer, has the next one ready. Served with the project in #data.
 
-import { call, pageData } from "./api.js";
+import { at, base, call, pageData } from "./api.js";
 import { Clock } from "./clock.js";
 import { ask } from "./dialogs.js";
 import { announce, clockText, el, find, uuid } from "./dom.js";
@@ -8,6 +8,7 @@ import { Drafts } from "./drafts.js";
 import { FORMS } from "./forms/index.js";
 import { words as plain } from "./forms/parts.js";
 import { Keys, wireDialogs } from "./keys.js";
+import { language, t } from "./language.js";
 import { altered, tell } from "./messages.js";
 import { keepPage, Tasks } from "./offline.js";
 import { Outbox } from "./outbox.js";
@@ -37,10 +38,11 @@ const outbox = new Outbox(user.id, {
     if (entry.project !== project.id) return;
     take(answer.next, [entry.task.assignment]);
     if (entry.action === "submit") confirm(entry, answer);
+    void completed();
     if (!queue.current) present();
   },
   refused: (entry, error) => {
-    refused(entry, error, "Not stored");
+    refused(entry, error, t("Not stored"));
     state.done -= 1;
     progress();
   },
@@ -53,11 +55,11 @@ function refused(entry, error, words) {
   const closed = ["already_answered", "client_id_reused", "not_found"].includes(error.code);
   const drop = () => outbox.dismiss(entry.id);
   tell("failure", `${words}: ${error.message}`, {
-    hint: closed ? "Your other answer to it counts. Copy this one if you need it, or discard it." : error.hint,
+    hint: closed ? t("Your other answer to it counts. Copy this one if you need it, or discard it.") : error.hint,
     actions: [
-      ...(closed ? [] : [{ label: "Go back to it", run: () => reopen(entry) }]),
-      { label: "Copy", stays: true, run: () => copy(inWords(entry)) },
-      { label: "Discard", run: drop },
+      ...(closed ? [] : [{ label: t("Go back to it"), run: () => reopen(entry) }]),
+      { label: t("Copy"), stays: true, run: () => copy(inWords(entry)) },
+      { label: t("Discard"), run: drop },
     ],
     dismissed: drop,
   });
@@ -78,7 +80,7 @@ async function copy(text) {
     () => document.execCommand("copy"),
   );
   area.remove();
-  announce(done ? "Copied" : "This browser did not copy it.");
+  announce(done ? t("Copied") : t("This browser did not copy it."));
 }
 
 /** The echo of what was stored must be what was on screen (F1). */
@@ -86,16 +88,24 @@ function confirm(entry, answer) {
   const wrong = altered(entry.body.answer, answer.answer);
   if (wrong.length) {
     const list = wrong.map(plain).join(", ");
-    tell("failure", `The server stored something else than you sent (${list}).`, {
-      hint: "Undo it and tell the lead.",
-      action: { label: "Undo", run: undo },
+    tell("failure", t("The server stored something else than you sent ({list}).", { list }), {
+      hint: t("Undo it and tell the lead."),
+      action: { label: t("Undo"), run: undo },
     });
     return;
   }
   const words = FORMS[entry.task.kind].summary(answer.answer);
-  if (!answer.notices.length) return void tell("stored", `Stored: ${words}`);
-  tell("notice", `Stored: ${words}. ${answer.notices.map((n) => n.message).join(" ")}`, {
-    action: { label: "Change it", run: undo },
+  if (answer.suggestion) {
+    const other = FORMS[entry.task.kind].summary(answer.suggestion.answer);
+    tell("notice", t("Stored: {words}. A model had suggested: {other}.", { words, other }), {
+      hint: t("You were not shown it first, to see what people think by themselves."),
+      action: { label: t("Change it"), run: undo },
+    });
+    return;
+  }
+  if (!answer.notices.length) return void tell("stored", t("Stored: {words}", { words }));
+  tell("notice", `${t("Stored: {words}", { words })}. ${answer.notices.map((n) => t(n.message)).join(" ")}`, {
+    action: { label: t("Change it"), run: undo },
   });
 }
 
@@ -125,7 +135,7 @@ function present() {
   if (!task) return rest();
   if (!forms.has(task.form_version))
     return void need(task).then(present, (error) =>
-      tell("failure", error.message, { hint: error.hint, action: { label: "Try again", run: present } }),
+      tell("failure", error.message, { hint: error.hint, action: { label: t("Try again"), run: present } }),
     );
   if (localStorage.getItem(GUIDE_READ) !== project.instructions.hash) guide();
   if (task.warnings.length && !task.seen) return warn(task);
@@ -133,17 +143,19 @@ function present() {
   Object.assign(form, { onstep: bar, onsubmit: submit, onproblem: complain });
   state.form = form;
   stage.replaceChildren(
-    task.stage === "qualify" ? el("p", { class: "notice" }, "This item belongs to the qualifying test.") : "",
+    task.stage === "qualify" ? el("p", { class: "notice" }, t("This item belongs to the qualifying test.")) : "",
+    task.suggestion ? suggested(form) : "",
     form.root,
   );
   const draft = drafts.of(task);
   if (draft) form.restore(draft);
+  else if (task.suggestion) form.restore({ answer: task.suggestion.answer });
   state.begun = draft ? task.assignment : null;
   clock.start(draft?.seconds ?? 0);
   bar();
   scrollTo(0, 0);
   form.focus();
-  announce(`${task.completions.length ? `${task.completions.length} answers` : "A prompt"} to judge`);
+  announce(task.completions.length ? t("{n} answers to judge", { n: task.completions.length }) : t("A prompt to judge"));
   if (state.switching !== null)
     requestAnimationFrame(() =>
       setTimeout(() => {
@@ -152,6 +164,25 @@ function present() {
       }),
     );
   return undefined;
+}
+
+/** Says that the answer on screen is a model's, and takes it away where the labeler wants to begin with nothing. */
+function suggested(form) {
+  const empty = el(
+    "button",
+    {
+      type: "button",
+      class: "quiet",
+      onclick: () => {
+        const blank = new FORMS[queue.current.kind](queue.current, forms.get(queue.current.form_version), () => {});
+        form.restore(blank.draft());
+        changed(queue.current);
+        form.focus();
+      },
+    },
+    t("Begin with nothing"),
+  );
+  return el("div", { class: "notice suggested", role: "note" }, el("p", {}, t("A model suggests this answer. Accept it by submitting, or correct it.")), empty);
 }
 
 function rest() {
@@ -173,13 +204,13 @@ function warn(task) {
   };
   stage.replaceChildren(
     warning(task, [
-      ["Show it", look],
-      ["Skip", skip],
-      ["Stop showing me these", unsafe],
+      [t("Show it"), look],
+      [t("Skip"), skip],
+      [t("Stop showing me these"), unsafe],
     ]),
   );
   find("h1", stage).focus({ preventScroll: true });
-  state.dropKeys = keys.add("This warning", [{ keys: ["Enter"], shown: "Enter", words: "show the item", run: look }]);
+  state.dropKeys = keys.add(t("This warning"), [{ keys: ["Enter"], shown: "Enter", words: t("show the item"), run: look }]);
 }
 
 /** The bar below and the keys follow the form's step. */
@@ -187,7 +218,7 @@ function bar() {
   state.dropKeys();
   const { form } = state;
   if (!form) return;
-  state.dropKeys = keys.add("This task", form.keys());
+  state.dropKeys = keys.add(t("This task"), form.keys());
   keys.relabel();
   find("#status").textContent = form.status;
   find("#go .label").textContent = form.action;
@@ -289,10 +320,10 @@ async function undo() {
     const answer = await call("POST", `/api/projects/${project.id}/undo`, { client_id: uuid() });
     show(answer.task, last?.draft && last.task.assignment === answer.task.assignment ? last.draft : null);
   } catch (error) {
-    if (error.code === "nothing_to_undo") tell("notice", "There is nothing to undo.");
+    if (error.code === "nothing_to_undo") tell("notice", t("There is nothing to undo."));
     else
-      tell("failure", `Not undone: ${error.message}`, {
-        hint: error.status ? error.hint : "Undo needs the connection for an answer that was already sent.",
+      tell("failure", t("Not undone: {reason}", { reason: error.message }), {
+        hint: error.status ? error.hint : t("Undo needs the connection for an answer that was already sent."),
       });
   }
 }
@@ -311,7 +342,7 @@ function show(task, draft) {
   state.done = Math.max(0, state.done - 1);
   present();
   progress();
-  announce("Undone. Your answer is back.");
+  announce(t("Undone. Your answer is back."));
 }
 
 /** The server takes back what `have` does not name, so this never runs beside a submit that asks for more. */
@@ -324,9 +355,9 @@ async function refill() {
         queue.status = queue.ready.length ? queue.status : "offline";
       }
       if (error.status === 401)
-        tell("failure", "You are logged out.", {
-          hint: "Your answers wait here.",
-          action: { label: "Log in", run: () => open(`/login?next=${encodeURIComponent(location.pathname)}`) },
+        tell("failure", t("You are logged out."), {
+          hint: t("Your answers wait here."),
+          action: { label: t("Log in"), run: () => open(at(`/login?next=${encodeURIComponent(location.pathname.slice(base.length))}`)) },
         });
     });
 }
@@ -338,21 +369,38 @@ async function load() {
   progress();
 }
 
+/** Who came by a crowd platform's link gets the completion code once they have answered enough. */
+let asked = null;
+async function completed() {
+  const { crowd } = pageData();
+  if (!crowd || state.done < crowd.wanted || asked) return;
+  asked = true;
+  await outbox.flush();
+  const found = await call("POST", `/api/projects/${project.id}/completion`, {}).catch(() => null);
+  if (!found?.code) {
+    asked = null; // not all of it has arrived
+    return;
+  }
+  const link = found.url && el("a", { class: "button go", href: found.url, rel: "noreferrer" }, t("Finish on the platform"));
+  find("#completion").replaceChildren(el("p", {}, t("You have answered enough. Thank you! Your completion code:"), " ", el("strong", {}, found.code)), link || "");
+  find("#completion").hidden = false;
+}
+
 function connection() {
   const waiting = outbox.waiting.length;
   const off = outbox.error?.passing && waiting > 0;
   const node = find("#connection");
-  node.textContent = off ? `${waiting} waiting to be sent` : "";
+  node.textContent = off ? t("{n} waiting to be sent", { n: waiting }) : "";
   node.hidden = !off;
   if (outbox.error?.status === 401 && off)
-    node.replaceChildren(el("a", { href: "/login", target: "_blank" }, `Log in: ${waiting} waiting`));
+    node.replaceChildren(el("a", { href: at("/login"), target: "_blank" }, t("Log in: {n} waiting", { n: waiting })));
 }
 
 function progress() {
   const total = state.done + (queue.open ?? 0);
   find("#done").replaceChildren(
-    `${state.done} done`,
-    queue.open === null ? "" : el("span", { class: "still-open" }, ` · ${queue.open ? "about " : ""}${queue.open.toLocaleString("en")} open`),
+    t("{n} done", { n: state.done }),
+    queue.open === null ? "" : el("span", { class: "still-open" }, ` · ${queue.open ? t("about {n} open", { n: queue.open.toLocaleString(language) }) : t("{n} open", { n: 0 })}`),
   );
   const meter = find("#meter");
   meter.value = total ? state.done / total : 0;
@@ -366,7 +414,7 @@ function guide() {
   localStorage.setItem(GUIDE_READ, project.instructions.hash);
 }
 
-keys.add("Everywhere", [
+keys.add(t("Everywhere"), [
   { keys: ["Enter"], shown: "Enter", words: "next, or submit", run: submit },
   { keys: ["Ctrl+Enter"], typing: true, run: submit },
   { keys: ["z", "Ctrl+z"], shown: "Z", words: "undo the last submit or skip", run: () => void undo() },
@@ -430,7 +478,7 @@ addEventListener("visibilitychange", () => {
 addEventListener("beforeunload", (event) => {
   if (outbox.unsaved) event.preventDefault();
 });
-for (const entry of outbox.refused.filter((e) => e.project === project.id)) refused(entry, entry.error, "Not stored earlier");
+for (const entry of outbox.refused.filter((e) => e.project === project.id)) refused(entry, entry.error, t("Not stored earlier"));
 /** A task that the labeler chose in the list of their answers comes first: one that was sent is taken back with its answer. */
 async function chosen() {
   const { searchParams } = new URL(location.href);
@@ -451,10 +499,11 @@ async function chosen() {
       present();
     }
   } catch (error) {
-    tell("failure", `Not opened: ${error.message}`, { hint: error.code === "nothing_to_undo" ? "It was taken back or set aside already." : error.hint });
+    tell("failure", t("Not opened: {reason}", { reason: error.message }), { hint: error.code === "nothing_to_undo" ? t("It was taken back or set aside already.") : error.hint });
   }
 }
 
 await load();
 await chosen();
+void completed();
 keepPage().catch(() => {}); // a browser without room, or in private mode: the page works all the same

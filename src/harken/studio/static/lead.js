@@ -95,6 +95,24 @@ function named(labels, before) {
   return labels.map((label) => ({ name: before.find((f) => f.label === label)?.name ?? nameOf(label), label }));
 }
 
+/** The lines of a form's questions as the API wants them; what is wrong with one is told with its line. */
+export function readQuestions(text, before = []) {
+  return lines(text).map((line, n) => {
+    const [to, type, label, ...rest] = line.split("|").map((part) => part.trim());
+    const [about, free] = to.split(/\s+/);
+    const wrong = (words) => Object.assign(new Error(`Line ${n + 1}: ${words}`), { hint: "" });
+    if (!["item", "answer", "turn"].includes(about)) throw wrong(`“${about}” is none of item, answer, turn.`);
+    if (!["scale", "one", "several", "spans"].includes(type)) throw wrong(`“${type}” is none of scale, one, several, spans.`);
+    if (!label) throw wrong("the question is missing.");
+    const known = before.find((q) => q.label === label);
+    const question = { name: known?.name ?? nameOf(label), label, about, type, ...(free === "?" && { required: false }) };
+    if (type !== "scale") return { ...question, options: named(rest.filter(Boolean), known?.options ?? []) };
+    const [low, high] = rest.map((end) => /^(\d+)\s*(.*)$/.exec(end ?? ""));
+    if (!low || !high) throw wrong("a scale needs its two ends, like | 1 bad | 7 good.");
+    return { ...question, min: Number(low[1]), max: Number(high[1]), low: low[2], high: high[2] };
+  });
+}
+
 for (const form of all("form[data-form]")) {
   const [method, path] = form.dataset.form.split(" ");
   onSubmit(form, async () => {
@@ -102,6 +120,7 @@ for (const form of all("form[data-form]")) {
     const said = (name) => form.elements[name].value;
     now.prompt_flags = named(lines(said("prompt_flags")), now.prompt_flags);
     now.notes = form.elements.notes.checked;
+    if (now.questions) now.questions = readQuestions(said("questions"), now.questions);
     if (now.strength) {
       const labels = lines(said("strength"));
       now.strength = { max: labels.length, labels };
@@ -136,3 +155,56 @@ for (const section of all("[data-live]")) {
     }
   }, POLL_MS);
 }
+
+/** Rows that are ticked, and what is done with all of them at once. */
+for (const form of all("form[data-bulk]")) {
+  const [method, path] = form.dataset.bulk.split(" ");
+  const boxes = all("[data-one]", form);
+  const bulk = find(".bulk", form);
+  const ticked = () => boxes.filter((box) => box.checked).map((box) => Number(box.value));
+  const count = () => {
+    if (!bulk) return;
+    bulk.disabled = !ticked().length;
+    find("[data-count]", bulk).textContent = ticked().length;
+  };
+  find("[data-all]", form)?.addEventListener("change", (event) => {
+    for (const box of boxes) box.checked = event.target.checked;
+    count();
+  });
+  form.addEventListener("change", count);
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const button = event.submitter;
+    if (button.dataset.sure && !button.dataset.asked) {
+      button.dataset.asked = button.textContent;
+      button.textContent = button.dataset.sure;
+      return;
+    }
+    const body = { [form.dataset.ids]: ticked() };
+    const { reason, overlap, assigned } = form.elements;
+    if (button.name === "state") body.state = button.value;
+    if (button.value === "set_aside" && reason) body.reason = reason.value;
+    if (button.name === "set" && button.value === "overlap") body.overlap = Number(overlap.value);
+    if (button.name === "set" && button.value === "assigned") body.assigned = assigned.value ? [Number(assigned.value)] : [];
+    find(".error", form).textContent = "";
+    try {
+      await call(method, path, body);
+      location.reload();
+    } catch (error) {
+      find(".error", form).textContent = [error.message, error.hint].filter(Boolean).join(" ");
+    }
+  });
+  count();
+}
+
+/** A page's number joins the filters that are in the address already. */
+for (const form of all("form[data-jump]"))
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const query = new URLSearchParams(location.search);
+    query.set("page", form.elements.page.value);
+    location.search = query;
+  });
+
+// What is being worked out is there a moment later.
+if (find("[data-soon]")) setTimeout(() => location.reload(), 1500);

@@ -1,12 +1,14 @@
 // What the labeling page needs to open without a connection: itself and its files, in the browser's cache (worker.js
 // serves them), and the tasks at hand. Browsers allow the first on https and on localhost only.
 
+import { at } from "./api.js";
+
 const CACHE = "harken"; // also in worker.js
 
 /** Keeps this page and its files, and nothing else: older versions and other projects go. */
 export async function keepPage() {
   if (!("serviceWorker" in navigator) || !("caches" in window)) return;
-  await navigator.serviceWorker.register("/label/worker.js");
+  await navigator.serviceWorker.register(at("/label/worker.js"));
   const parts = [...document.querySelectorAll("link[href], script[src]")].map((node) => node.href || node.src);
   const wanted = new Set([location.origin + location.pathname, ...parts]);
   const cache = await caches.open(CACHE);

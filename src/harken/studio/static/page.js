@@ -5,7 +5,7 @@
 // when empty), preset (a ticked box means the JSON in data-value),
 // ranks (one number of several; null when none is given).
 
-import { call } from "./api.js";
+import { at, call } from "./api.js";
 import { all, find } from "./dom.js";
 import { tell } from "./messages.js";
 import { forgetPage } from "./offline.js";
@@ -46,8 +46,8 @@ export function fields(form) {
 export const fillPath = (path, answer) => path.replace(/\{(\w+)\}/g, (_, key) => encodeURIComponent(answer[key]));
 
 /** A secret that the server tells once: an invitation's link, a token. */
-function showOnce(secret) {
-  const shown = find(".shown");
+function showOnce(form, secret) {
+  const shown = form.nextElementSibling?.matches(".shown") ? form.nextElementSibling : find(".shown");
   shown.hidden = false;
   find("input", shown).value = secret.startsWith("/") ? new URL(secret, location.href).href : secret;
   find("input", shown).select();
@@ -74,11 +74,11 @@ async function send(form) {
   try {
     const body = form.dataset.none !== undefined ? undefined : fields(form);
     const answer = await call(method, path, body);
-    if (form.dataset.then) location.assign(fillPath(form.dataset.then, answer));
+    if (form.dataset.then) location.assign(at(fillPath(form.dataset.then, answer)));
     else if (form.dataset.done) tell("stored", form.dataset.done);
     else if (form.dataset.withdrawn !== undefined) withdrawn(form, answer);
     else location.reload();
-    if (form.dataset.show) showOnce(answer[form.dataset.show]);
+    if (form.dataset.show) showOnce(form, answer[form.dataset.show]);
   } catch (failure) {
     if (error) error.textContent = [failure.message, failure.hint].filter(Boolean).join(" ");
     else tell("failure", failure.message, { hint: failure.hint });

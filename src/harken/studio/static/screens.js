@@ -1,7 +1,9 @@
 // What is on the labeling page when no task is.
 
+import { at } from "./api.js";
 import { el } from "./dom.js";
 import { words as plain } from "./forms/parts.js";
+import { t } from "./language.js";
 
 const SAYINGS = {
   empty: ["Nothing to do right now", "Others hold the items that are left. This page looks again by itself."],
@@ -23,21 +25,21 @@ const SAYINGS = {
 /** Why there is nothing to do. `status` is that of the API's next. */
 export function nothing(status) {
   const [title, words] = SAYINGS[status] ?? SAYINGS.empty;
-  const home = el("a", { class: "button", href: "/" }, "All projects");
-  return el("div", { class: "rest" }, el("h1", { tabindex: -1 }, title), el("p", {}, words), home);
+  const home = el("a", { class: "button", href: at("/") }, t("All projects"));
+  return el("div", { class: "rest" }, el("h1", { tabindex: -1 }, t(title)), el("p", {}, t(words)), home);
 }
 
 /** What an item is marked for, and what may be done: [label, run] pairs, the first the main one. */
 export function warning(task, ways) {
-  const marked = task.warnings.map(plain).join(", ");
+  const marked = task.warnings.map((w) => t(plain(w))).join(", ");
   const buttons = ways.map(([label, run], i) =>
     el("button", { type: "button", class: i ? null : "go", onclick: () => void run() }, label),
   );
   return el(
     "div",
     { class: "rest warning" },
-    el("h1", { tabindex: -1 }, "Before you look"),
-    el("p", {}, `This item is marked: ${marked}. Passing it over costs you nothing.`),
+    el("h1", { tabindex: -1 }, t("Before you look")),
+    el("p", {}, t("This item is marked: {marks}. Passing it over costs you nothing.", { marks: marked })),
     el("div", { class: "row" }, buttons),
   );
 }

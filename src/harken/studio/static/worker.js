@@ -6,7 +6,7 @@ const CACHE = "harken";
 self.addEventListener("install", (event) => {
   self.skipWaiting();
   // Where the browser can, the API is reached without this worker: a request sent while the page closes must not wait for it.
-  event.addRoutes?.({ condition: { urlPattern: "/api/*" }, source: "network" })?.catch?.(() => {});
+  event.addRoutes?.({ condition: { urlPattern: "*/api/*" }, source: "network" })?.catch?.(() => {});
 });
 self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim()));
 
@@ -17,6 +17,6 @@ async function kept(request) {
 self.addEventListener("fetch", (event) => {
   const { request } = event;
   const { origin, pathname } = new URL(request.url);
-  if (request.method !== "GET" || origin !== location.origin || pathname.startsWith("/api/")) return;
+  if (request.method !== "GET" || origin !== location.origin || pathname.includes("/api/")) return;
   event.respondWith(fetch(request).catch(() => kept(request)));
 });

@@ -87,6 +87,12 @@ class Task:
         """The stored answer as the labeler gave it, in the shown order, without the completions."""
         raise NotImplementedError
 
+    def same(self, one: Json, other: Json) -> bool:
+        """Whether two stored answers to one item say the same: a suggestion and what a labeler gave."""
+        order = range(len(one.get("completions") or other.get("completions") or ()))
+        first, second = self.shown(one, order), self.shown(other, order)
+        return {k: v for k, v in first.items() if k != "spans"} == {k: v for k, v in second.items() if k != "spans"}
+
     def notices(self, payload: Json, order: Sequence[int]) -> list[Json]:
         """What the labeler may want to look at again; it never blocks. Pairs are places as shown."""
         return []

@@ -38,5 +38,9 @@ class Compare(Task):
         first, second = (payload["ranks"][i] for i in order)
         return {"preference": payload["strength"] * ((first > second) - (first < second))}
 
+    def same(self, one: Json, other: Json) -> bool:
+        """The same side preferred, by however much."""
+        return bool(one["ranks"] == other["ranks"])
+
 
 TASK = Compare()

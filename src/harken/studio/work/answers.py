@@ -39,7 +39,7 @@ from harken.studio.work.leases import (
     set_assignment,
     until,
 )
-from harken.studio.work.line import AHEAD, HELD, PLACE, Line, task_json, with_prompt
+from harken.studio.work.line import AHEAD, HELD, PLACE, Line, suggested_first, suggestion_of, task_json, with_prompt
 from harken.studio.work.quality import add_marks, gold_marks, settled
 from harken.studio.work.settings import Settings
 from harken.web.accounts import User
@@ -106,6 +106,10 @@ def _submit(line: Line, mine: Row[Any], item: Row[Any], came_before: bool, sent:
         return _receipt(earlier.judgment_seq, True, stored.role != "surplus", form, stored.payload, mine.shown_order)
     if mine.state not in ("leased", "expired"):
         raise ApiError("already_answered", "This task is answered or skipped already.", "Undo brings it back.")
+    suggestion = item.body.get("suggestion")
+    first = suggestion is None or suggested_first(line.project, item.id, user.id)
+    if suggestion is not None:
+        payload["suggested"] = "before" if first else "after"
     role = _place(tx, mine, item)
     row = _judgment(tx, user, item, mine, form, payload, sent, role, now)
     key, after, last = _insert.first(tx, **row)
@@ -120,12 +124,15 @@ def _submit(line: Line, mine: Row[Any], item: Row[Any], came_before: bool, sent:
     line.tally(1)
     if role in ("gold", "qualify"):
         _mark(line, item, payload)
-    return _receipt(key, False, role != "surplus", form, payload, mine.shown_order)
+    receipt = _receipt(key, False, role != "surplus", form, payload, mine.shown_order)
+    if not first and not TASKS[item.kind].same(suggestion["payload"], payload):
+        receipt["suggestion"] = suggestion_of(item, mine.shown_order)
+    return receipt
 
 
 def _receipt(seq: int, already: bool, counted: bool, form: dict[str, Any], payload: dict[str, Any],
              order: list[int]) -> dict[str, Any]:
-    return {"judgment": seq, "already": already, "counted": counted,
+    return {"judgment": seq, "already": already, "counted": counted, "suggestion": None,
             "answer": shown_answer(form["kind"], payload, order), "notices": notices(form["kind"], payload, order)}
 
 

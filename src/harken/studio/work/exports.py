@@ -22,8 +22,8 @@ from harken.store.database import Database, for_purpose, in_project
 from harken.store.files import json_line, write_jsonl, write_table
 from harken.store.studio_schema import forms
 
-What = Literal["comparisons", "demonstrations", "ratings", "thumbs", "edits", "prompts"]
-WHATS: tuple[What, ...] = ("comparisons", "demonstrations", "ratings", "thumbs", "edits", "prompts")
+What = Literal["comparisons", "demonstrations", "ratings", "thumbs", "edits", "prompts", "questions"]
+WHATS: tuple[What, ...] = ("comparisons", "demonstrations", "ratings", "thumbs", "edits", "prompts", "questions")
 SHAPES = ("harken", "trl", "trl_ties")
 Row = dict[str, Any]
 
@@ -40,7 +40,7 @@ def export_rows(db: Database, what: What, shape: str = "harken", *, project: int
         raise UserError(f"No export of {what} in the shape {shape}.", f"Choose of {', '.join(WHATS)}; {', '.join(SHAPES)}.")
     where = [*([in_project(project)] if project else ()), *([for_purpose(purpose)] if purpose else ())]
     make = {"comparisons": _comparisons, "demonstrations": _demonstrations, "ratings": _ratings, "thumbs": _thumbs,
-            "edits": _edits, "prompts": _prompts}[what]
+            "edits": _edits, "prompts": _prompts, "questions": _questions}[what]
     scales: dict[str, Row] = {}
     for judgment, stored in db.answered(where):
         more = {k: v for k, v in (("form_version", judgment.form_version),
@@ -63,8 +63,15 @@ def _told(judgment: Judgment, stored: Any) -> Row:
     sources = [c.get("source") for c in asked.get("completions", [])]
     if judgment.kind == "edit" and sources:
         sources = [judgment.labeler, *sources]
-    told = {"judgment": stored["seq"], "item": stored["item_id"], "sources": sources if any(sources) else None,
-            "notes": judgment.payload.get("notes") or None, "answered_at": stored["created_at"]}
+    told = {
+        "suggested": judgment.payload.get("suggested"),
+        "accepted": stored["accepted"] or None,
+        "judgment": stored["seq"],
+        "item": stored["item_id"],
+        "sources": sources if any(sources) else None,
+        "notes": judgment.payload.get("notes") or None,
+        "answered_at": stored["created_at"],
+    }
     return {k: v for k, v in told.items() if v is not None}
 
 
@@ -139,6 +146,11 @@ def _edits(judgment: Judgment, shape: str) -> Iterator[Row]:
         yield {**judgment.prompt.to_json(), "original": judgment.payload["original"],
                "completion": judgment.payload["completion"],
                "spans": judgment.payload["spans"], **_who(judgment.labeler, judgment.group)}
+
+
+def _questions(judgment: Judgment, shape: str) -> Iterator[Row]:
+    if judgment.kind == "questions":
+        yield judgment.to_json()
 
 
 def _prompts(judgment: Judgment, shape: str) -> Iterator[Row]:

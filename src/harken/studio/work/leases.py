@@ -62,7 +62,7 @@ def visible_project(tx: Connection, user: User, number: int) -> Row[Any]:
     project = find_project(tx, number)
     if user.role == "labeler":
         member = find_member(tx, project.id, user.id)
-        outside = not project.settings.get("open_to_all", True) if member is None else member.state == "removed"
+        outside = user.confined or not project.settings.get("open_to_all", True) if member is None else member.state == "removed"
         if outside:
             raise not_found("project")
     return project

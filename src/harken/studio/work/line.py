@@ -20,7 +20,7 @@ from harken.store.events import stamp
 from harken.store.prepared import Joined, Prepared, Together
 from harken.store.schema import prompts
 from harken.store.studio_schema import assignments, exposures, items, members, projects
-from harken.studio.work.forms import default_form
+from harken.studio.work.forms import default_form, shown_answer
 from harken.studio.work.leases import COUNT, count, counters, set_assignment, until
 from harken.studio.work.members import expose, membership
 from harken.studio.work.settings import CATEGORIES, Settings
@@ -33,9 +33,20 @@ _columns = (*items.c, prompts.c.body.label("prompt"))
 with_prompt = select(*_columns).select_from(items.outerjoin(prompts, items.c.prompt_key == prompts.c.key))
 
 
+_comma: Any = literal_column("','", Text)
+
+
+def _for(user: Any) -> Any:
+    """Whether an item is for everybody, or for this user."""
+    return or_(items.c.assigned.is_(None), items.c.assigned.contains(_comma + cast(user, Text) + _comma))
+
+
+_mine = _for(bindparam("user"))
+
+
 def _along(order: Any, *conditions: Any) -> Prepared:
     return Prepared(with_prompt.where(items.c.project_id == bindparam("project"), items.c.role == "task", items.c.free > 0,
-                                      ~_passed, order > bindparam("after"), *conditions).order_by(order).limit(1))
+                                      ~_passed, _mine, order > bindparam("after"), *conditions).order_by(order).limit(1))
 
 
 _allowed = or_(items.c.warnings.is_(None), and_(*[
@@ -50,7 +61,7 @@ _theirs = assignments.alias("theirs")
 _others_hold = (select(_theirs.c.id).join(items, items.c.id == _theirs.c.item_id)
                 .where(_theirs.c.project_id == bindparam("project"), _theirs.c.state == literal_column("'leased'"),
                        _theirs.c.user_id != bindparam("user"), _theirs.c.turn == 0, items.c.role == "task",
-                       items.c.state == "open", ~_passed).limit(1))
+                       items.c.state == "open", ~_passed, _mine).limit(1))
 HELD = (select(func.aggregate_strings(cast(_held.c.id, Text), literal_column("','")))  # type: ignore[arg-type]
         .where(_held.c.user_id == bindparam("user"), _held.c.project_id == projects.c.id, _held.c.state == "leased")
         .correlate(projects).scalar_subquery())
@@ -66,7 +77,7 @@ def _some(*conditions: Any) -> Any:
     """How many items with a free place there are under these conditions, up to MANY."""
     few = (select(literal_column("1").label("one")).select_from(items)
            .where(items.c.project_id == projects.c.id, items.c.role == literal_column("'task'"), items.c.free > _zero,
-                  *conditions)
+                  _mine, *conditions)
            .limit(literal_column(str(MANY))).correlate(projects, members).subquery())
     return select(func.count()).select_from(few).scalar_subquery()
 
@@ -269,6 +280,22 @@ def _ids(held: str | None) -> set[int]:
     return set(map(int, held.split(","))) if held else set()
 
 
+def suggested_first(project: Row[Any], item: int, user: int) -> bool:
+    """Whether a labeler sees an item's suggestion before they answer; else after, by chance (`suggestions_after`)."""
+    words = f"{project.seed}:{item}:{user}:suggestion".encode()
+    share = float(int.from_bytes(hashlib.blake2b(words, digest_size=8).digest()) / 2**64)
+    return share >= Settings.from_json(project.settings).suggestions_after
+
+
+def suggestion_of(item: Any, order: Sequence[int]) -> dict[str, Any] | None:
+    """A model's answer to an item as a labeler would have given it, in the shown order; which model it was stays hidden."""
+    suggestion = item.body.get("suggestion")
+    if suggestion is None:
+        return None
+    shown = shown_answer(item.kind, suggestion["payload"], order)
+    return {"answer": {k: v for k, v in shown.items() if k != "spans"}}
+
+
 def task_json(project: Row[Any], lease: Any, item: Any) -> dict[str, Any]:
     """What a labeler sees. No source, no gold, nobody else's answer: only what is named here leaves the server (F6, F8)."""
     body = item.body
@@ -283,5 +310,7 @@ def task_json(project: Row[Any], lease: Any, item: Any) -> dict[str, Any]:
             "form_version": project.form_version if item.kind == project.kind else default_form(item.kind)["version"],
             "instruction_hash": project.instruction_hash, "prompt": prompt,
             "completions": [texts[i] for i in lease["shown_order"]], "ask": body.get("ask"),
+            "suggestion": suggestion_of(item, lease["shown_order"]) if body.get("suggestion") and suggested_first(
+                project, item.id, lease["user_id"]) else None,
             "warnings": item.warnings.split(",") if item.warnings else [], "claimed_at": lease["claimed_at"],
             "expires_at": lease["expires_at"], "draft": lease["draft"], "draft_version": lease["draft_version"]}

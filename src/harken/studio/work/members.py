@@ -20,7 +20,7 @@ def membership(tx: Connection, project: Row[Any], user: User, settings: Settings
     """The caller's place in the project, made on the first visit of somebody who may work there; else it does not exist."""
     member = find_member(tx, project.id, user.id)
     if member is None:
-        if user.role != "lead" and not (settings.open_to_all and user.role == "labeler"):
+        if user.role != "lead" and not (settings.open_to_all and user.role == "labeler" and not user.confined):
             raise not_found("project")
         add_member(tx, project.id, user, settings, now)
         member = find_member(tx, project.id, user.id)

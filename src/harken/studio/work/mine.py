@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sqlalchemy import Connection, Row, Text, cast, func, or_, select
+from sqlalchemy import Connection, Row, Text, cast, exists, func, or_, select
 
 from harken.store.schema import judgments, prompts
-from harken.store.studio_schema import assignments, items, retractions
+from harken.store.studio_schema import assignments, comments, items, retractions
 from harken.studio.work.forms import shown_answer
 from harken.web.accounts import User
 
-QUEUES = {"sent": "Sent", "draft": "Drafts", "open": "Open", "skipped": "Skipped", "set_aside": "Set aside"}
+QUEUES = {"sent": "Sent", "draft": "Drafts", "open": "Open", "skipped": "Skipped", "set_aside": "Set aside",
+          "commented": "With comments"}
 Json = dict[str, Any]
 
 
@@ -42,7 +43,7 @@ def queue_sizes(tx: Connection, user: User, project: int) -> dict[str, int]:
 
 
 def _query(user: User, project: int) -> Any:
-    return (select(assignments.c.id, assignments.c.state, assignments.c.shown_order, assignments.c.draft,
+    return (select(assignments.c.id, assignments.c.item_id, assignments.c.state, assignments.c.shown_order, assignments.c.draft,
                    assignments.c.claimed_at, items.c.kind, items.c.body, prompts.c.body.label("asked"), judgments.c.payload,
                    judgments.c.created_at, retractions.c.reason)
             .select_from(assignments.join(items, items.c.id == assignments.c.item_id)
@@ -57,6 +58,8 @@ def _in_queue(queue: str) -> Any:
     written = func.coalesce(cast(assignments.c.draft, Text), "null") != "null"
     return {"open": (state == "leased") & ~written, "draft": waits & written, "skipped": state == "skipped",
             "sent": (state == "submitted") & retractions.c.reason.is_(None),
+            "commented": exists().where(comments.c.item_id == assignments.c.item_id,
+                                        comments.c.labeler_id == assignments.c.user_id),
             "set_aside": (state == "submitted") & retractions.c.reason.is_not(None)}[queue]
 
 
@@ -73,6 +76,6 @@ def _row(row: Row[Any]) -> Json:
     said = shown_answer(row.kind, row.payload, row.shown_order) if row.payload is not None else None
     queue = ("set_aside" if row.reason else "sent") if row.state == "submitted" else "skipped" if row.state == "skipped" else \
         "draft" if row.draft is not None else "open" if row.state == "leased" else "given_back"
-    return {"assignment": row.id, "kind": row.kind, "queue": queue, "at": row.created_at or row.claimed_at,
+    return {"assignment": row.id, "item": row.item_id, "kind": row.kind, "queue": queue, "at": row.created_at or row.claimed_at,
             "prompt": [{"role": "user", "content": asked}] if isinstance(asked, str) else asked,
             "completions": [texts[i] for i in row.shown_order], "answer": said}

@@ -16,12 +16,13 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 from harken.core.records import EXTRA, Choice, Completion, Demonstration, Prompt, Role, content_hash, repeats
 from harken.store import audit_notes, events
 from harken.store.events import stamp
+from harken.store.migration_5 import texts_of
 from harken.store.rows import prompt_key, prompt_row
 from harken.store.schema import completions, prompts
 from harken.store.shapes import Record
-from harken.store.studio_schema import forms, instructions, items, projects
+from harken.store.studio_schema import forms, instructions, item_texts, items, projects, users
 from harken.studio.tasks import KINDS, PROMPT_FLAGS, PROMPT_KINDS, TASKS, USE_CASES
-from harken.studio.work.forms import check_form, default_form
+from harken.studio.work.forms import check_form, default_form, read_answer
 from harken.studio.work.leases import count, find_item, find_project
 from harken.studio.work.settings import CATEGORIES, PRESETS, SETTINGS, Settings, instruction_hash, names_its_maker, preset
 from harken.web.errors import ApiError
@@ -41,7 +42,8 @@ ITEM: Schema = obj({
     "tools": array(mapping(ANY, 100), 0, 100),
     "completions": array(COMPLETION, 0, 9), "original": text(LONGEST, 1), "ask": ASK,
     "warnings": array(enum(*CATEGORIES), 0, len(CATEGORIES)), "role": enum("task", "gold", "qualify"), "gold": GOLD,
-    "kind": enum(*KINDS)})
+    "kind": enum(*KINDS),
+    "suggestion": obj({"answer": mapping(ANY, 30), "source": nullable(text(500))}, optional=("source",))})
 ITEM["required"] = []
 BATCH = 500
 
@@ -155,7 +157,7 @@ def add_items(tx: Connection, project: int, rows: Iterable[Mapping[str, Any]], n
         try:
             _check_numbers(dict(item))  # first: it names the place
             check(ITEM, dict(item), "")
-            row = _item_row(owner, settings, item, now)
+            row = _item_row(tx, owner, settings, item, now)
         except (ApiError, ValueError) as error:
             raise ApiError("bad_request", f"Item {n}: {str(error).rstrip('.')}.",
                            "Correct it and send all items again: none was added.") from None
@@ -188,7 +190,7 @@ def _sum(one: Sequence[int], other: Sequence[int]) -> list[int]:
     return [a + b for a, b in zip(one, other)]
 
 
-def _item_row(project: Row[Any], settings: Settings, given: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+def _item_row(tx: Connection, project: Row[Any], settings: Settings, given: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     """One item as stored, with its prompt and completions under keys that begin with an underscore."""
     kind, role = given.get("kind", project.kind), given.get("role", "task")
     judged = list(given.get("completions", []))
@@ -211,12 +213,22 @@ def _item_row(project: Row[Any], settings: Settings, given: Mapping[str, Any], n
     ask = given.get("ask", {"text": "Write a prompt."}) if task.writes_prompt else None
     body = {"completions": [{"text": t, "source": s} for t, s in zip(texts, sources)], "ask": ask, "gold": given.get("gold"),
             "names_its_maker": any(map(names_its_maker, texts))}
+    if "suggestion" in given:
+        body["suggestion"] = _suggestion(tx, project, kind, texts, given["suggestion"])
     content = content_hash([kind, role, prompt.to_json() if prompt else None, body])[:32]
     warnings = ",".join(sorted(set(given.get("warnings", [])))) or None
     return {"project_id": project.id, "role": role, "kind": kind, "body": body, "warnings": warnings, "content": content,
             "state": "open", "wanted": settings.overlap_min, "done": 0, "held": 0,
             "free": settings.overlap_min if role == "task" else 0, "reopened": 0, "skips": 0, "flags": 0,
             "created_at": stamp(now), "prompt_key": prompt_key(prompt) if prompt else None, "_prompt": prompt}
+
+
+def _suggestion(tx: Connection, project: Row[Any], kind: str, texts: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's answer to an item, as it would be stored were it a labeler's; in the item's own order."""
+    stored = tx.execute(select(forms.c.body).where(forms.c.version == project.form_version)).scalar()
+    form = stored if stored is not None and kind == project.kind else default_form(kind)
+    payload = read_answer(form, texts, range(len(texts)), dict(given["answer"]))
+    return {"payload": {k: v for k, v in payload.items() if k != "questions"}, "source": given.get("source")}
 
 
 def _prompt(given: Mapping[str, Any]) -> Prompt:
@@ -240,11 +252,22 @@ def _store(tx: Connection, project: Row[Any], batch: list[dict[str, Any]], place
         tx.execute(insert(items), [{k: v for k, v in row.items() if k != "_prompt"} | {"position": place + n}
                                    for n, row in enumerate(fresh, 1)])
         _store_completions(tx, fresh)
+        _index(tx, project.id, fresh)
     fixed = ("project_id", "role", "kind", "prompt_key", "content", "created_at", "warnings")
     added += [{k: row[k] for k in fixed} for row in fresh]
     tasks = sum(row["role"] == "task" for row in fresh)
     return (len(fresh), len(batch) - len(fresh), tasks, sum(row["body"]["names_its_maker"] for row in fresh),
             sum(repeats(c["text"] for c in row["body"]["completions"]) for row in fresh))
+
+
+def _index(tx: Connection, project: int, fresh: list[dict[str, Any]]) -> None:
+    """Puts new items into the search."""
+    query = select(items.c.id, items.c.content).where(items.c.project_id == project,
+                                                      items.c.content.in_([row["content"] for row in fresh]))
+    numbers = {row.content: row.id for row in tx.execute(query)}
+    tx.execute(insert(item_texts), [
+        {"item_id": numbers[row["content"]], "project_id": project,
+         **texts_of(row["_prompt"].to_json() if row["_prompt"] else None, row["body"])} for row in fresh])
 
 
 def _store_completions(tx: Connection, fresh: list[dict[str, Any]]) -> None:
@@ -272,14 +295,32 @@ def items_of(record: Record) -> dict[str, Any]:
 
 
 def change_item(tx: Connection, item: int, changes: Mapping[str, Any], now: datetime, user_id: int | None = None) -> Row[Any]:
-    """A lead's hand on one item: set aside or open again, to the front, another overlap, warnings."""
+    """A lead's hand on one item: set aside or open again, another overlap, warnings, the people it is for (none: everybody)."""
     row = find_item(tx, item)
+    changes = dict(changes)
+    if "assigned" in changes:
+        changes["assigned"] = _people(tx, row, changes["assigned"])
     event = events.add(tx, "item", now, user_id=user_id, project_id=row.project_id, item_id=item, body=dict(changes))
     if "warnings" in changes:
         tx.execute(update(items).where(items.c.id == item).values(warnings=",".join(sorted(set(changes["warnings"]))) or None))
+    if "assigned" in changes:
+        ids = changes["assigned"]
+        tx.execute(update(items).where(items.c.id == item).values(assigned="".join(f",{i}" for i in ids) + "," if ids else None))
     if row.role == "task":
         count(tx, row, wanted=changes.get("overlap"), reopened=event,
               state={"open": "open", "set_aside": "set_aside", None: None}[changes.get("state")])
     elif "state" in changes:
         tx.execute(update(items).where(items.c.id == item).values(state=changes["state"]))
     return find_item(tx, item)
+
+
+def _people(tx: Connection, item: Row[Any], wanted: Sequence[int]) -> list[int]:
+    """Those to whom an item may be assigned, or ApiError."""
+    if item.role != "task":
+        raise ApiError("conflict", f"Item {item.id} is a {item.role} item: everybody gets it.")
+    active = set(
+        tx.scalars(select(users.c.id).where(users.c.id.in_(wanted), users.c.state == "active", users.c.role != "viewer"))
+    )
+    if missing := sorted(set(wanted) - active):
+        raise ApiError("bad_request", f"There is no active labeler {missing[0]}.", "GET /api/users lists them.")
+    return sorted(active)

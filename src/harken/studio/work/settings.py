@@ -22,6 +22,7 @@ FIELDS: dict[str, Schema] = {
     "repeat_minutes": integer(0, 100_000), "mirror": BOOLEAN, "daily_limit": nullable(integer(1, 100_000)),
     "exposure_limit": nullable(integer(0, 100_000)), "skip_limit": integer(1, 1000), "qualification": nullable(QUALIFICATION),
     "open_to_all": BOOLEAN, "consent_text": text(20_000),
+    "hidden": BOOLEAN, "suggestions_after": number(0, 1),
 }
 SELF_NAMING = re.compile(r"\b(?:I am|I'm|as|my name is)\s+(?:an?\s+)?(?:AI\s+|large\s+)?(?:language model|assistant)?\s*"
                          r"(?:(?:called|named|trained by|made by|developed by|created by)\s+)?"
@@ -58,6 +59,10 @@ class Settings:
     open_to_all: bool = True
     """Whether every labeler may work here; else only those whom the lead adds."""
     consent_text: str = ""
+    hidden: bool = False
+    """Left out of the list of projects; whoever has the address still finds it."""
+    suggestions_after: float = 0.2
+    """Share of a model's suggestions that a labeler sees only after they have answered: what anchoring is measured by."""
 
     def to_json(self) -> dict[str, Any]:
         """As the API shows it: the overlap as one number or {min, max}."""

@@ -13,6 +13,9 @@ export class ApiError extends Error {
 }
 
 const KEEPALIVE_CHARS = 20_000; // browsers refuse keepalive beyond 64 KiB in flight
+/** An address of this server: the studio may live below a path of its host. */
+export const base = document.querySelector('meta[name="base"]')?.content ?? "";
+export const at = (path) => base + path;
 const meta = () => document.querySelector('meta[name="csrf"]');
 
 /** The JSON answer. Raises ApiError; status 0 means that the server was not reached. */
@@ -34,7 +37,7 @@ async function once(method, path, body, { type = "application/json", keepalive =
   try {
     const sent = body === undefined || type !== "application/json" ? body : JSON.stringify(body);
     const survives = keepalive && (sent?.length ?? 0) < KEEPALIVE_CHARS;
-    response = await fetch(path, { method, headers, body: sent, keepalive: survives, credentials: "same-origin" });
+    response = await fetch(at(path), { method, headers, body: sent, keepalive: survives, credentials: "same-origin" });
   } catch {
     throw new ApiError(0, {
       code: "offline",

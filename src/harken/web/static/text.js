@@ -2,6 +2,7 @@
 // to http(s). A deliberate subset: what models write (headings, lists, code, tables, quotes, emphasis, links).
 
 import { el } from "./dom.js";
+import { highlight } from "./highlight.js";
 
 const DEEPEST = 8; // nested quotes or lists beyond this stay plain text
 
@@ -9,6 +10,8 @@ const DEEPEST = 8; // nested quotes or lists beyond this stay plain text
 export function render(text, { flow = false } = {}) {
   const fragment = document.createDocumentFragment();
   fragment.append(...blocks(text.replace(/\r\n?/g, "\n").split("\n"), 0));
+  const formulas = [...fragment.querySelectorAll(".math")];
+  if (formulas.length) import("./math.js").then((m) => m.typeset(formulas)).catch(() => {}); // offline: they stay as written
   if (flow) fragment.querySelectorAll("br").forEach((br) => br.replaceWith(" "));
   return fragment;
 }
@@ -70,7 +73,7 @@ function fence(lines, at) {
     el(
       "pre",
       { tabindex: 0, "aria-label": language ? `${language} code` : "code", role: "group", "data-language": language || null },
-      el("code", {}, body.join("\n")),
+      el("code", {}, highlight(body.join("\n"), language)),
     ),
     end + 1,
   ];

@@ -7,6 +7,12 @@
   };
   apply();
   document.addEventListener("DOMContentLoaded", () => {
+    const language = document.getElementById("language"); // the server renders the page in it
+    language?.addEventListener("change", () => {
+      const path = document.querySelector('meta[name="base"]')?.content || "/";
+      document.cookie = `harken_language=${language.value}; path=${path}; max-age=31536000; samesite=lax`;
+      location.reload();
+    });
     const select = document.getElementById("theme");
     if (!select) return;
     select.value = chosen();

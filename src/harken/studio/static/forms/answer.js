@@ -2,26 +2,53 @@
 
 import { compare } from "../diff.js";
 import { el } from "../dom.js";
+import { t } from "../language.js";
 import { render } from "../text.js";
+
+const LONG = { characters: 6000, lines: 90 };
+let counter = 0;
+
+const isLong = (text) => text.length > LONG.characters || text.split("\n").length > LONG.lines;
 
 /** One answer's text: rendered, as its source, or with what differs from another text marked. */
 export class AnswerText {
   constructor(text) {
     this.text = text;
-    this.root = el("div", { class: "prose answer-text" });
+    this.body = el("div", { class: "prose answer-text" });
+    this.root = el("div", { class: "answer-box" }, this.body);
+    if (isLong(text)) this.fold();
     this.show();
   }
 
+  /** Shows the beginning of a long text, and a button for the rest. */
+  fold() {
+    const id = `answer-${(counter += 1)}`;
+    this.body.id = id;
+    const n = this.text.trim().split(/\s+/).length.toLocaleString("en");
+    const more = el("button", { type: "button", class: "quiet more", "aria-controls": id, onclick: () => set(!open) });
+    let open = false;
+    const set = (next) => {
+      open = next;
+      this.body.classList.toggle("folded", !open);
+      more.setAttribute("aria-expanded", open);
+      more.textContent = open ? t("Show less") : t("Show all {n} words", { n });
+    };
+    set(false);
+    this.body.addEventListener("focusin", () => set(true)); // what has the focus is never hidden
+    this.root.append(more);
+  }
+
   show({ source = false, against = null } = {}) {
-    if (source) this.root.replaceChildren(el("div", { class: "source" }, this.text));
-    else this.root.replaceChildren(render(this.text));
+    const root = this.body;
+    if (source) root.replaceChildren(el("div", { class: "source" }, this.text));
+    else root.replaceChildren(render(this.text));
     if (against !== null)
-      mark(this.root, source ? compare(this.text, against)[0] : compare(pieces(this.root).text, pieces(render(against)).text)[0]);
-    if (!this.text.trim()) this.root.replaceChildren(el("p", { class: "hint" }, "(empty answer)"));
+      mark(root, source ? compare(this.text, against)[0] : compare(pieces(root).text, pieces(render(against)).text)[0]);
+    if (!this.text.trim()) root.replaceChildren(el("p", { class: "hint" }, t("(empty answer)")));
   }
 
   marked(runs) {
-    this.root.replaceChildren(
+    this.body.replaceChildren(
       el(
         "div",
         { class: "source" },

@@ -3,6 +3,7 @@
 import { announce, el, letter } from "../dom.js";
 import { AnswerText } from "./answer.js";
 import { About, Notes, badge, choiceRow, frame } from "./parts.js";
+import { t } from "../language.js";
 
 export default class Compare {
   constructor(task, form, changed) {
@@ -16,11 +17,11 @@ export default class Compare {
     this.views = this.texts.map((text) => new AnswerText(text));
     const values = Array.from({ length: 2 * this.max + 1 }, (_, i) => i - this.max);
     this.choice = choiceRow(
-      "Which answer is better?",
+      t("Which answer is better?"),
       values.map((value, i) => ({
         value,
         name: this.words(value),
-        class: value < 0 ? "first" : value > 0 ? "second" : "tie",
+        class: value < 0 ? "first" : value > 0 ? "second" : t("tie"),
         label: [el("span", { class: "digit" }, String(i + 1)), el("span", { class: "words" }, this.short(value))],
       })),
       (value) => {
@@ -33,8 +34,8 @@ export default class Compare {
     this.cards = this.views.map((view, i) =>
       el(
         "article",
-        { class: "card", tabindex: -1, "aria-label": `Answer ${letter(i)}` },
-        el("header", {}, badge(i), el("h2", {}, `Answer ${letter(i)}`)),
+        { class: "card", tabindex: -1, "aria-label": t("Answer {letter}", { letter: letter(i) }) },
+        el("header", {}, badge(i), el("h2", {}, t("Answer {letter}", { letter: letter(i) }))),
         view.root,
       ),
     );
@@ -43,17 +44,17 @@ export default class Compare {
       el(
         "div",
         { class: "verdict" },
-        el("p", { class: "sides", "aria-hidden": "true" }, el("span", {}, "A is better"), el("span", {}, "B is better")),
+        el("p", { class: "sides", "aria-hidden": "true" }, el("span", {}, t("A is better")), el("span", {}, t("B is better"))),
         this.choice.root,
       ),
     ]);
   }
 
   short(value) {
-    return value === 0 ? "tie" : this.labels[Math.abs(value) - 1].replace(/ ?better$/, "") || "better";
+    return value === 0 ? t("tie") : t(this.labels[Math.abs(value) - 1].replace(/ ?better$/, "") || "better");
   }
   words(value) {
-    return value === 0 ? "A and B are about equal" : `${value < 0 ? "A" : "B"} is ${this.labels[Math.abs(value) - 1]}`;
+    return value === 0 ? t("A and B are about equal") : t("{letter} is {words}", { letter: value < 0 ? "A" : "B", words: t(this.labels[Math.abs(value) - 1]) });
   }
 
   keys() {
@@ -62,10 +63,10 @@ export default class Compare {
       {
         keys: values,
         shown: `1 … ${values.length}`,
-        words: `1: A is ${this.labels.at(-1)} … ${values.length}: B is ${this.labels.at(-1)}`,
+        words: t("1: A is {words} … {n}: B is {words}", { words: t(this.labels.at(-1)), n: values.length }),
         run: (_, key) => this.choice.choose(Number(key) - 1 - this.max, true),
       },
-      { keys: ["t", "0"], shown: "T", words: "a tie", run: () => this.choice.choose(0, true) },
+      { keys: ["t", "0"], shown: "T", words: t("a tie"), run: () => this.choice.choose(0, true) },
       { keys: ["ArrowLeft"], shown: "← →", words: "towards A, towards B", run: () => this.move(-1) },
       { keys: ["ArrowRight"], run: () => this.move(1) },
       { keys: ["d"], shown: "D", words: "mark the differences", run: () => this.differ() },
@@ -83,7 +84,7 @@ export default class Compare {
   differ() {
     this.marked = !this.marked;
     this.show();
-    announce(this.marked ? "Differences are marked" : "Differences are not marked");
+    announce(this.marked ? t("Differences are marked") : t("Differences are not marked"));
   }
 
   toggleSource() {
@@ -97,13 +98,13 @@ export default class Compare {
 
   get status() {
     if (this.choice.value !== null) return this.words(this.choice.value);
-    return matchMedia("(hover: none)").matches ? "which is better?" : `1 to ${2 * this.max + 1}, or arrows`;
+    return matchMedia("(hover: none)").matches ? t("which is better?") : t("1 to {n}, or arrows", { n: 2 * this.max + 1 });
   }
   get action() {
-    return "Submit";
+    return t("Submit");
   }
   problem() {
-    return this.choice.value === null ? "Choose which answer is better, or a tie." : null;
+    return this.choice.value === null ? t("Choose which answer is better, or a tie.") : null;
   }
   answer() {
     return { preference: this.choice.value, ...this.about.answer(), notes: this.notes?.value ?? "" };
@@ -124,6 +125,6 @@ export default class Compare {
   }
 
   static summary(answer) {
-    return answer.preference === 0 ? "a tie" : `${answer.preference < 0 ? "A" : "B"} is better`;
+    return answer.preference === 0 ? t("a tie") : answer.preference < 0 ? t("A is better") : t("B is better");
   }
 }

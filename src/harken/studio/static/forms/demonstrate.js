@@ -4,19 +4,20 @@ import { el } from "../dom.js";
 import { render } from "../text.js";
 import { frame, textField } from "./parts.js";
 import { Writing } from "./writing.js";
+import { t } from "../language.js";
 
 export default class Demonstrate extends Writing {
   constructor(task, form, changed) {
     super(task, form, changed);
-    this.field = textField("The ideal answer", {
+    this.field = textField(t("The ideal answer"), {
       rows: 14,
       max: this.max,
       changed: this.changed,
       id: "text",
-      hint: "Markdown works. Skip the prompt if you cannot tell what it asks for.",
+      hint: t("Markdown works. Skip the prompt if you cannot tell what it asks for."),
     });
     this.view = el("div", { class: "prose preview" });
-    this.preview = el("details", { class: "about", ontoggle: () => this.paint() }, el("summary", {}, "Preview"), this.view);
+    this.preview = el("details", { class: "about", ontoggle: () => this.paint() }, el("summary", {}, t("Preview")), this.view);
     this.root = frame(task, this.about, this.notes, [el("div", { class: "card writing" }, this.field.root, this.preview)]);
   }
 

@@ -5,6 +5,7 @@ import { announce, el } from "../dom.js";
 import { AnswerText } from "./answer.js";
 import { frame, textField } from "./parts.js";
 import { Writing } from "./writing.js";
+import { t } from "../language.js";
 
 export default class Edit extends Writing {
   constructor(task, form, changed) {
@@ -12,25 +13,25 @@ export default class Edit extends Writing {
     [this.original] = task.completions;
     this.max += this.original.length; // so much may be added
     this.before = new AnswerText(this.original);
-    this.field = textField("Your version", {
+    this.field = textField(t("Your version"), {
       rows: 14,
       max: this.max,
       value: this.original,
       changed: this.changed,
       id: "text",
-      hint: "Change what should be better. Submit it unchanged if it is good as it is.",
+      hint: t("Change what should be better. Submit it unchanged if it is good as it is."),
     });
-    this.after = el("div", { class: "source", "aria-label": "Your changes", role: "group" });
+    this.after = el("div", { class: "source", "aria-label": t("Your changes"), role: "group" });
     this.root = frame(task, this.about, this.notes, [
       el(
         "div",
         { class: "cards two" },
-        el("article", { class: "card" }, el("header", {}, el("h2", {}, "The answer")), this.before.root),
+        el("article", { class: "card" }, el("header", {}, el("h2", {}, t("The answer"))), this.before.root),
         el(
           "div",
           { class: "card writing" },
           this.field.root,
-          el("div", { class: "changes" }, el("h3", {}, "Your changes"), this.after),
+          el("div", { class: "changes" }, el("h3", {}, t("Your changes")), this.after),
         ),
       ),
     ]);
@@ -49,7 +50,7 @@ export default class Edit extends Writing {
   }
 
   get status() {
-    return this.text === this.original ? "unchanged" : super.status;
+    return this.text === this.original ? t("unchanged") : super.status;
   }
 
   keys() {
@@ -60,6 +61,6 @@ export default class Edit extends Writing {
     this.former = this.text === this.original ? this.former : this.text; // pressed twice, it brings the changes back
     this.field.area.value = this.text === this.original ? (this.former ?? this.original) : this.original;
     this.changed();
-    announce(this.text === this.original ? "The original text is back" : "Your changes are back");
+    announce(this.text === this.original ? t("The original text is back") : t("Your changes are back"));
   }
 }

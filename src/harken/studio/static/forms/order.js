@@ -5,6 +5,7 @@ import { announce, el, icon, letter } from "../dom.js";
 import { complete, dense, nextOpen, rows } from "../ranking.js";
 import { AnswerText } from "./answer.js";
 import { badge, choiceRow } from "./parts.js";
+import { t } from "../language.js";
 
 export class Ranking {
   constructor(task, changed) {
@@ -15,7 +16,7 @@ export class Ranking {
     this.at = 0;
     this.reference = null; // the answer that the others are compared with
     this.cards = this.texts.map((text, i) => this.card(text, i));
-    this.standing = el("div", { class: "standing", role: "group", "aria-label": "Order so far" });
+    this.standing = el("div", { class: "standing", role: "group", "aria-label": t("Order so far") });
     this.cells = Array.from({ length: this.count + 1 }, (_, r) => this.cell(r));
     this.standing.append(...this.cells.map((c) => c.root));
     this.root = el(
@@ -34,11 +35,11 @@ export class Ranking {
   card(text, index) {
     const view = new AnswerText(text);
     const choice = choiceRow(
-      `Rank of answer ${letter(index)}`,
+      t("Rank of answer {letter}", { letter: letter(index) }),
       Array.from({ length: this.count }, (_, i) => ({
         value: i + 1,
         label: String(i + 1),
-        name: `Rank ${i + 1}${i === 0 ? ", best" : ""}`,
+        name: i === 0 ? t("Rank {n}, best", { n: 1 }) : t("Rank {n}", { n: i + 1 }),
       })),
       (rank) => this.set(index, rank, false),
     );
@@ -48,11 +49,11 @@ export class Ranking {
       {
         class: "card",
         tabindex: -1,
-        "aria-label": `Answer ${letter(index)}`,
+        "aria-label": t("Answer {letter}", { letter: letter(index) }),
         onfocusin: () => this.focus(index, false),
         onpointerdown: () => this.focus(index, false),
       },
-      el("header", {}, badge(index), el("h2", {}, `Answer ${letter(index)}`), note),
+      el("header", {}, badge(index), el("h2", {}, t("Answer {letter}", { letter: letter(index) })), note),
       view.root,
       el("footer", {}, choice.root),
     );
@@ -62,7 +63,7 @@ export class Ranking {
   /** A row of the order: rank 0 is the pool of answers not yet ranked. Pressing it puts the answer in hand there. */
   cell(rank) {
     const chips = el("div", { class: "chips" });
-    const label = rank ? `Put the answer in hand on rank ${rank}` : "Take the rank from the answer in hand";
+    const label = rank ? t("Put the answer in hand on rank {n}", { n: rank }) : t("Take the rank from the answer in hand");
     const root = el(
       "div",
       { class: rank ? "cell" : "cell pool", "data-rank": rank },
@@ -88,7 +89,7 @@ export class Ranking {
       {
         type: "button",
         class: `badge chip tone${index % 9}`,
-        "aria-label": `Answer ${letter(index)}, ${this.words(index)}. Go to it`,
+        "aria-label": t("Answer {letter}, {words}. Go to it", { letter: letter(index), words: this.words(index) }),
         "aria-current": index === this.at,
         onclick: () => this.focus(index),
         onpointerdown: (event) => this.drag(event, index),
@@ -150,7 +151,7 @@ export class Ranking {
     this.ranks[index] = rank;
     this.paint();
     const left = this.ranks.filter((r) => r === null).length;
-    announce(`Answer ${letter(index)}: ${this.words(index)}. ${left ? `${left} to go` : "All are ranked"}.`);
+    announce(`Answer ${letter(index)}: ${this.words(index)}. ${left ? `${left} to go` : t("All are ranked")}.`);
     this.changed();
     const next = go && rank !== null ? nextOpen(this.ranks, index) : -1;
     this.focus(next >= 0 ? next : index, next >= 0);
@@ -163,7 +164,7 @@ export class Ranking {
   }
 
   words(index) {
-    if (this.ranks[index] === null) return "no rank yet";
+    if (this.ranks[index] === null) return t("no rank yet");
     const same = this.ranks.flatMap((r, j) => (r === this.ranks[index] && j !== index ? [letter(j)] : []));
     return `rank ${this.ranks[index]}${same.length ? `, tied with ${same.join(" and ")}` : ""}`;
   }
@@ -194,7 +195,7 @@ export class Ranking {
   /** How far the ranking is, in words. */
   get status() {
     const ranked = this.ranks.filter((r) => r !== null).length;
-    return ranked === this.count ? orderText(this.ranks) : `${ranked} of ${this.count} ranked`;
+    return ranked === this.count ? orderText(this.ranks) : t("{n} of {k} ranked", { n: ranked, k: this.count });
   }
 
   /** Its keys; `differ(reference)` marks what differs from one answer. */
@@ -231,13 +232,13 @@ export function differences(count, chosen) {
   const select = el(
     "select",
     { id: "reference", onchange: (e) => chosen(e.target.value === "" ? null : Number(e.target.value)) },
-    el("option", { value: "" }, "off"),
-    Array.from({ length: count }, (_, i) => el("option", { value: i }, `from ${letter(i)}`)),
+    el("option", { value: "" }, t("off")),
+    Array.from({ length: count }, (_, i) => el("option", { value: i }, t("from {letter}", { letter: letter(i) }))),
   );
   const root = el("div", { class: "tools" }, el("label", { for: "reference" }, icon("differ"), " Differences"), select);
   const show = (reference) => {
     select.value = reference ?? "";
-    announce(reference === null ? "Differences are not marked" : `Marked: what differs from answer ${letter(reference)}`);
+    announce(reference === null ? t("Differences are not marked") : t("Marked: what differs from answer {letter}", { letter: letter(reference) }));
   };
   return { root, show };
 }

@@ -2,6 +2,7 @@
 
 import { all, el, letter } from "../dom.js";
 import { render } from "../text.js";
+import { t } from "../language.js";
 
 const SPEAKER = { system: "System", user: "User", assistant: "Assistant", tool: "Tool" };
 
@@ -15,9 +16,9 @@ export function conversation(prompt) {
       el(
         "div",
         { class: `turn ${m.role}` },
-        named && el("p", { class: "speaker" }, SPEAKER[m.role]),
+        named && el("p", { class: "speaker" }, t(SPEAKER[m.role])),
         m.content && el("div", { class: "prose" }, m.role === "tool" ? el("pre", { tabindex: 0 }, el("code", {}, m.content)) : render(m.content)),
-        m.tool_calls && el("pre", { class: "calls", tabindex: 0, "aria-label": "tool call", role: "group" }, el("code", {}, m.tool_calls.map(callText).join("\n"))),
+        m.tool_calls && el("pre", { class: "calls", tabindex: 0, "aria-label": t("tool call"), role: "group" }, el("code", {}, m.tool_calls.map(callText).join("\n"))),
       ),
     ),
   );
@@ -105,7 +106,7 @@ export function textField(label, { rows = 3, max = null, hint = null, value = ""
   return { root, area };
 }
 
-/** "About this prompt": the flags of the labeling instructions and, where wanted, the use case, closed until wanted. */
+/** t("About this prompt"): the flags of the labeling instructions and, where wanted, the use case, closed until wanted. */
 export class About {
   constructor(form, task, changed, { useCase = true } = {}) {
     const flags = form.prompt_flags.map((f) =>
@@ -113,23 +114,23 @@ export class About {
         "label",
         { class: "flag" },
         el("input", { type: "checkbox", value: f.name, "data-through": true, onchange: () => this.changed() }),
-        el("span", {}, f.label),
+        el("span", {}, t(f.label)),
       ),
     );
     this.usesCase = useCase;
     this.select = el(
       "select",
       { id: "use-case", onchange: () => this.changed() },
-      el("option", { value: "" }, "not said"),
-      form.use_cases.map((u) => el("option", { value: u }, words(u))),
+      el("option", { value: "" }, t("not said")),
+      form.use_cases.map((u) => el("option", { value: u }, t(words(u)))),
     );
     this.count = el("span", { class: "count" });
     this.root = el(
       "details",
       { class: "about" },
-      el("summary", {}, "About this prompt", this.count, el("kbd", {}, "Q")),
-      this.usesCase && el("div", { class: "inline field" }, el("label", { for: "use-case" }, "Use case"), this.select),
-      el("fieldset", {}, el("legend", {}, "Tick what applies"), el("div", { class: "flags" }, flags)),
+      el("summary", {}, t("About this prompt"), this.count, el("kbd", {}, "Q")),
+      this.usesCase && el("div", { class: "inline field" }, el("label", { for: "use-case" }, t("Use case")), this.select),
+      el("fieldset", {}, el("legend", {}, t("Tick what applies")), el("div", { class: "flags" }, flags)),
     );
     this.tell = changed;
     this.restore({ use_case: task.prompt?.use_case ?? task.ask?.use_case ?? null, prompt_flags: [] });
@@ -168,9 +169,9 @@ export class About {
 /** Free text beside the answer, closed until wanted. */
 export class Notes {
   constructor(changed) {
-    const { root, area } = textField("Notes", { rows: 2, max: 4000, changed, id: "notes" });
+    const { root, area } = textField(t("Notes"), { rows: 2, max: 4000, changed, id: "notes" });
     this.area = area;
-    this.root = el("details", { class: "about" }, el("summary", {}, "Notes", el("kbd", {}, "N")), root);
+    this.root = el("details", { class: "about" }, el("summary", {}, t("Notes"), el("kbd", {}, "N")), root);
   }
 
   get value() {
@@ -195,15 +196,15 @@ export function frame(task, about, notes, work) {
     { class: `task ${task.kind}` },
     el(
       "section",
-      { class: "prompt", "aria-label": "Prompt" },
-      el("h2", { class: "over" }, task.prompt ? "Prompt" : "What to write"),
+      { class: "prompt", "aria-label": t("Prompt") },
+      el("h2", { class: "over" }, task.prompt ? t("Prompt") : t("What to write")),
       task.prompt
         ? conversation(task.prompt)
-        : el("div", { class: "prose" }, render(task.ask?.text || "Write a prompt that you would really ask.")),
+        : el("div", { class: "prose" }, render(task.ask?.text || t("Write a prompt that you would really ask."))),
       about.root,
       notes?.root,
     ),
-    el("section", { class: "work", "aria-label": "Your answer" }, work),
+    el("section", { class: "work", "aria-label": t("Your answer") }, work),
   );
 }
 

@@ -3,6 +3,7 @@
 import { el, letter } from "../dom.js";
 import { Ranking, differences, orderText } from "./order.js";
 import { About, Notes, frame } from "./parts.js";
+import { t } from "../language.js";
 
 export default class Rank {
   constructor(task, form, changed) {
@@ -12,7 +13,7 @@ export default class Rank {
     this.ranking = new Ranking(task, changed);
     this.against = differences(task.completions.length, (reference) => this.differ(reference));
     this.source = false;
-    const title = el("h2", { class: "over" }, this.ties ? "Best is 1; ties are welcome" : "Best is 1; no ties");
+    const title = el("h2", { class: "over" }, this.ties ? t("Best is 1; ties are welcome") : t("Best is 1; no ties"));
     this.root = frame(task, this.about, this.notes, [
       el("div", { class: "stepper" }, title, this.against.root),
       this.ranking.root,
@@ -37,7 +38,7 @@ export default class Rank {
     return this.ranking.status;
   }
   get action() {
-    return "Submit";
+    return t("Submit");
   }
 
   problem() {
@@ -47,8 +48,8 @@ export default class Rank {
     if (open < 0 && tied < 0) return null;
     this.ranking.focus(open < 0 ? tied : open);
     return open < 0
-      ? `Answer ${letter(tied)} is tied; this project wants no ties.`
-      : `Answer ${letter(open)} has no rank yet.`;
+      ? t("Answer {letter} is tied; this project wants no ties.", { letter: letter(tied) })
+      : t("Answer {letter} has no rank yet.", { letter: letter(open) });
   }
 
   answer() {

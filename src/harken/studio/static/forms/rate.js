@@ -3,6 +3,7 @@
 import { announce, el, letter } from "../dom.js";
 import { AnswerText } from "./answer.js";
 import { badge, choiceRow } from "./parts.js";
+import { t } from "../language.js";
 
 // A letter for each flag of the form, free of the page's own keys.
 export const FLAG_KEYS = {
@@ -66,35 +67,35 @@ export class Ratings {
         "label",
         { class: "flag", "data-flag": flag.name },
         boxes.get(flag.name),
-        el("span", {}, flag.label),
+        el("span", {}, t(flag.label)),
         el("kbd", {}, this.keys.get(flag.name)?.toUpperCase() ?? ""),
       ),
     );
     const conditional = this.flags.filter((f) => f.only).map((f) => f.label);
     const [needed] = this.flags.filter((f) => f.only).map((f) => f.only.replaceAll("_", " "));
     const later = needed
-      ? el("p", { class: "hint later" }, `${conditional.join(", ")}: only of prompts marked ${needed} (Q).`)
+      ? el("p", { class: "hint later" }, t("{flags}: only of prompts marked {mark} (Q).", { flags: conditional.map((f) => t(f)).join(", "), mark: needed }))
       : null;
     const root = el(
       "article",
-      { class: "rate", tabindex: -1, "aria-label": `Answer ${letter(index)}` },
-      el("div", { class: "card" }, el("header", {}, badge(index), el("h2", {}, `Answer ${letter(index)}`)), view.root),
+      { class: "rate", tabindex: -1, "aria-label": t("Answer {letter}", { letter: letter(index) }) },
+      el("div", { class: "card" }, el("header", {}, badge(index), el("h2", {}, t("Answer {letter}", { letter: letter(index) }))), view.root),
       el(
         "div",
         { class: "panel" },
         el(
           "div",
           { class: "overall" },
-          el("h3", {}, this.scale.label),
+          el("h3", {}, t(this.scale.label)),
           overall.root,
           el(
             "p",
             { class: "ends", "aria-hidden": "true" },
-            el("span", {}, `${this.scale.min} ${this.scale.low}`),
-            el("span", {}, `${this.scale.high} ${this.scale.max}`),
+            el("span", {}, `${this.scale.min} ${t(this.scale.low)}`),
+            el("span", {}, `${t(this.scale.high)} ${this.scale.max}`),
           ),
         ),
-        el("fieldset", { class: "flag-list" }, el("legend", {}, "Tick what is true of it"), labels, later),
+        el("fieldset", { class: "flag-list" }, el("legend", {}, t("Tick what is true of it")), labels, later),
       ),
     );
     return { root, view, overall, boxes, labels, later };
@@ -120,7 +121,7 @@ export class Ratings {
 
   rate(value) {
     this.cards[this.at].overall.choose(value, true);
-    announce(`Answer ${letter(this.at)}: ${this.scale.label} ${value} of ${this.scale.max}`);
+    announce(t("Answer {letter}: {value} of {max}", { letter: letter(this.at), value, max: this.scale.max }));
   }
 
   toggle(name) {
@@ -128,7 +129,7 @@ export class Ratings {
     if (!flag || !this.applies(flag)) return;
     const box = this.cards[this.at].boxes.get(name);
     box.checked = !box.checked;
-    announce(`${flag.label}: ${box.checked ? "yes" : "no"}`);
+    announce(`${t(flag.label)}: ${box.checked ? t("yes") : t("no")}`);
     this.changed();
   }
 

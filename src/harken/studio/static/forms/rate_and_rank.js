@@ -5,6 +5,7 @@ import { contradictions } from "../ranking.js";
 import { About, Notes, frame } from "./parts.js";
 import { Ranking, differences, orderText } from "./order.js";
 import { Ratings } from "./rate.js";
+import { t } from "../language.js";
 
 export default class RateAndRank {
   constructor(task, form, changed) {
@@ -31,7 +32,7 @@ export default class RateAndRank {
     this.tools = this.against.root;
     this.source = false;
     this.root = frame(task, this.about, this.notes, [
-      el("div", { class: "stepper" }, el("nav", { class: "steps", "aria-label": "Steps" }, this.steps), this.tools),
+      el("div", { class: "stepper" }, el("nav", { class: "steps", "aria-label": t("Steps") }, this.steps), this.tools),
       this.ratings.root,
       this.ranking.root,
       this.notice,
@@ -82,7 +83,7 @@ export default class RateAndRank {
     else this.ratings.cards[step].root.focus({ preventScroll: true });
     this.root.ownerDocument.defaultView.scrollTo(0, 0);
     announce(
-      ranking ? `Rank all ${this.count} answers. Ties are welcome.` : `Answer ${letter(step)}, ${step + 1} of ${this.count}`,
+      ranking ? t("Rank all {n} answers. Ties are welcome.", { n: this.count }) : t("Answer {letter}, {n} of {k}", { letter: letter(step), n: step + 1, k: this.count }),
     );
     return undefined;
   }
@@ -103,7 +104,7 @@ export default class RateAndRank {
 
   complain(step = this.ratings.missing) {
     if (step !== this.step) this.go(step);
-    this.onproblem?.(`Answer ${letter(step)} needs an overall rating, 1 to 7.`);
+    this.onproblem?.(t("Answer {letter} needs an overall rating, 1 to 7.", { letter: letter(step) }));
     return undefined;
   }
 
@@ -113,16 +114,16 @@ export default class RateAndRank {
     this.steps.forEach((button, i) => {
       const rank = i === this.count;
       const done = rank ? this.ranking.done : overall[i] !== null;
-      button.replaceChildren(rank ? "Rank" : letter(i), !rank && done ? el("span", { class: "given" }, String(overall[i])) : "");
+      button.replaceChildren(rank ? t("Rank") : letter(i), !rank && done ? el("span", { class: "given" }, String(overall[i])) : "");
       button.setAttribute("aria-current", (rank ? "rank" : i) === this.step ? "step" : "false");
       button.setAttribute(
         "aria-label",
-        rank ? "Rank all answers" : `Rate answer ${letter(i)}${done ? `, rated ${overall[i]}` : ""}`,
+        rank ? t("Rank all answers") : `Rate answer ${letter(i)}${done ? `, rated ${overall[i]}` : ""}`,
       );
       button.classList.toggle("done", done);
     });
     this.ranking.cards.forEach((card, i) => {
-      card.note.textContent = overall[i] === null ? "" : `rated ${overall[i]}`;
+      card.note.textContent = overall[i] === null ? "" : t("rated {n}", { n: overall[i] });
     });
     const against = contradictions(overall, this.ranking.ranks);
     this.notice.hidden = this.step !== "rank" || !against.length;
@@ -132,7 +133,7 @@ export default class RateAndRank {
       const [first, second] = [letter(i), letter(j)];
       this.notice.textContent =
         `You rated ${first} ${overall[i]} and ${second} ${overall[j]}, but rank ${second} above ${first}${more}. ` +
-        "Both are kept; change one if you like.";
+        t("Both are kept; change one if you like.");
     }
   }
 
@@ -149,22 +150,22 @@ export default class RateAndRank {
 
   get status() {
     if (this.step === "rank") return this.ranking.status;
-    return `${this.count - this.ratings.overall.filter((o) => o === null).length} of ${this.count} rated`;
+    return t("{n} of {k} rated", { n: this.count - this.ratings.overall.filter((o) => o === null).length, k: this.count });
   }
 
   get action() {
-    return this.step === "rank" ? "Submit" : "Next";
+    return this.step === "rank" ? t("Submit") : t("Next");
   }
 
   problem() {
     if (this.ratings.missing >= 0) {
       this.complain();
-      return `Answer ${letter(this.ratings.missing)} needs an overall rating, 1 to 7.`;
+      return t("Answer {letter} needs an overall rating, 1 to 7.", { letter: letter(this.ratings.missing) });
     }
     const open = this.ranking.ranks.indexOf(null);
     if (open < 0) return null;
     this.ranking.focus(open);
-    return `Answer ${letter(open)} has no rank yet.`;
+    return t("Answer {letter} has no rank yet.", { letter: letter(open) });
   }
 
   answer() {

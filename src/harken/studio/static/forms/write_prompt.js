@@ -3,6 +3,7 @@
 import { el, icon, uuid } from "../dom.js";
 import { choiceRow, frame, textField, words } from "./parts.js";
 import { Writing } from "./writing.js";
+import { t } from "../language.js";
 
 const KINDS = { plain: "Plain", few_shot: "Few-shot", user: "User-based" };
 const KIND_HINTS = {
@@ -15,25 +16,25 @@ export default class WritePrompt extends Writing {
   constructor(task, form, changed) {
     super(task, form, changed);
     this.kind = choiceRow(
-      "Kind of prompt",
+      t("Kind of prompt"),
       form.prompt_kinds.map((k) => ({ value: k, label: KINDS[k] ?? words(k) })),
       () => this.changed(),
     );
     this.hint = el("p", { class: "hint" });
-    this.field = textField("The prompt", { rows: 6, max: this.max, changed: this.changed, id: "text" });
+    this.field = textField(t("The prompt"), { rows: 6, max: this.max, changed: this.changed, id: "text" });
     this.pairs = el("ol", { class: "examples" });
     this.examples = el(
       "fieldset",
       { class: "few-shot" },
-      el("legend", {}, "Examples"),
+      el("legend", {}, t("Examples")),
       this.pairs,
-      el("button", { type: "button", class: "quiet", onclick: () => this.addPair() }, icon("add"), " Add an example"),
+      el("button", { type: "button", class: "quiet", onclick: () => this.addPair() }, icon("add"), ` ${t("Add an example")}`),
     );
     this.root = frame(task, this.about, this.notes, [
       el(
         "div",
         { class: "card writing" },
-        el("div", { class: "field" }, el("span", { class: "label" }, "Kind"), this.kind.root, this.hint),
+        el("div", { class: "field" }, el("span", { class: "label" }, t("Kind")), this.kind.root, this.hint),
         this.field.root,
         this.examples,
       ),
@@ -55,14 +56,14 @@ export default class WritePrompt extends Writing {
     const row = el(
       "li",
       {},
-      textField("Query", { rows: 2, value: query, changed: this.changed, id: `${id}-q` }).root,
-      textField("Response", { rows: 2, value: response, changed: this.changed, id: `${id}-r` }).root,
+      textField(t("Query"), { rows: 2, value: query, changed: this.changed, id: `${id}-q` }).root,
+      textField(t("Response"), { rows: 2, value: response, changed: this.changed, id: `${id}-r` }).root,
       el(
         "button",
         {
           type: "button",
           class: "quiet icon-only",
-          "aria-label": "Remove this example",
+          "aria-label": t("Remove this example"),
           onclick: () => {
             row.remove();
             this.changed();
@@ -81,7 +82,7 @@ export default class WritePrompt extends Writing {
     const few = this.kind.value === "few_shot";
     this.hint.textContent = KIND_HINTS[this.kind.value] ?? "";
     this.examples.hidden = !few;
-    this.field.root.querySelector("label").textContent = few ? "The instruction" : "The prompt";
+    this.field.root.querySelector("label").textContent = few ? "The instruction" : t("The prompt");
     if (few && !this.pairs.children.length && !this.filling) {
       this.filling = true;
       this.addPair();
@@ -100,8 +101,8 @@ export default class WritePrompt extends Writing {
   problem() {
     const short = super.problem();
     if (short || this.kind.value !== "few_shot") return short;
-    if (this.pairList.length < 2) return "A few-shot prompt needs at least two examples.";
-    return this.pairList.some((p) => !p.query.trim() || !p.response.trim()) ? "An example has an empty query or response." : null;
+    if (this.pairList.length < 2) return t("A few-shot prompt needs at least two examples.");
+    return this.pairList.some((p) => !p.query.trim() || !p.response.trim()) ? t("An example has an empty query or response.") : null;
   }
 
   answer() {

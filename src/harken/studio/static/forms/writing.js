@@ -1,6 +1,7 @@
 // What the forms that are mostly writing have in common: one long text, counted, with its keys.
 
 import { About, Notes } from "./parts.js";
+import { t } from "../language.js";
 
 const count = (text) => text.trim().split(/\s+/).filter(Boolean).length;
 
@@ -23,16 +24,16 @@ export class Writing {
   }
   get status() {
     const n = count(this.text);
-    return n === 1 ? "1 word" : `${n} words`;
+    return n === 1 ? t("1 word") : t("{n} words", { n });
   }
   get action() {
-    return "Submit";
+    return t("Submit");
   }
   get enter() {
     return "Ctrl ⏎";
   }
   problem() {
-    return this.text.trim() ? null : "Nothing is written yet.";
+    return this.text.trim() ? null : t("Nothing is written yet.");
   }
   answer() {
     return { text: this.text, ...this.about.answer(), notes: this.notes?.value ?? "" };
@@ -69,6 +70,6 @@ export class Writing {
 
   static summary(answer) {
     const n = count(answer.text);
-    return n === 1 ? "1 word" : `${n} words`;
+    return n === 1 ? t("1 word") : t("{n} words", { n });
   }
 }

@@ -1,0 +1,106 @@
+"""A person's decision on a turn: a record signed with the secret of the loop's first database, bound to what was decided on.
+
+    approve(recipe, loop, turn, by="ada", how="command")
+    check(recipe, loop, turn)              # raises UserError unless the record, and all it stands on, is as it was
+
+The record holds the SHA-256 of the weights, of the evaluation, of the snapshot and of the gate, the canary's share and rule, the
+person and the way they identified themselves. HMAC-SHA-256 over all of it: whoever cannot read the database cannot make one, and
+a byte changed anywhere voids it. The server checks it when it loads the model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import hashlib
+import hmac
+from pathlib import Path
+from typing import Any
+
+from harken.core.errors import UserError
+from harken.core.files import file_hash, read_json, write_json
+from harken.launch.loop.recipe import Recipe
+from harken.launch.loop.turns import Loop, Turn, canonical, now
+from harken.launch.models import model_identity
+from harken.store.database import open_database
+from harken.store.secrets import secret
+
+FILE = "approval.json"
+SECRET = "loop"
+MOST_COMMENT = 2000
+
+
+def key_of(recipe: Recipe) -> bytes:
+    with open_database(recipe.db[0], create=False) as db, db.link.writing() as tx:
+        return secret(tx, SECRET)
+
+
+def may(recipe: Recipe, name: str) -> bool:
+    """Whether somebody of this name may decide."""
+    return not recipe.approve.by or name in recipe.approve.by
+
+
+def person() -> str:
+    """Whoever runs this command, as the system knows them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return "somebody"
+
+
+def bound_to(turn: Turn) -> dict[str, Any]:
+    """Hashes of what a decision is about."""
+    return {"weights": model_identity(turn.policy), "evaluation": file_hash(turn.path / "verify" / "step.json"),
+            "snapshot": file_hash(turn.path / "snapshot" / "step.json"), "gate": file_hash(turn.path / "gate" / "step.json")}
+
+
+def decide(recipe: Recipe, loop: Loop, turn: Turn, *, by: str, how: str, yes: bool, comment: str = "") -> dict[str, Any]:
+    """Commits a person's decision. Raises `UserError` for who may not, for a turn that waits for none, and where the gate did
+    not open: nobody can approve around it."""
+    if not may(recipe, by):
+        raise UserError(f"{by} may not decide here.", f"approve.by in the recipe names who may: {', '.join(recipe.approve.by)}.")
+    if len(comment) > MOST_COMMENT:
+        raise UserError(f"The comment has {len(comment)} characters.", f"At most {MOST_COMMENT}.")
+    with loop.deciding():
+        if turn.has("approval"):
+            raise UserError(f"Turn {turn.number} was decided on before, by {turn.facts('approval')['by']}.",
+                            "harken loop status RECIPE shows where it stands.")
+        if not turn.has("gate") or turn.over:
+            raise UserError(f"Turn {turn.number} does not wait for a decision.", "harken loop RECIPE says what it waits for.")
+        if yes and not turn.facts("gate")["ships"]:
+            raise UserError(f"Turn {turn.number} did not pass its gate ({turn.facts('gate')['verdict']}).",
+                            "Nothing is promoted without it. Change the recipe's rules for later turns, not this one.")
+        turn.check("gate")
+        record = {"turn": turn.number, "decision": "approve" if yes else "reject", "by": by, "how": how, "comment": comment,
+                  "at": now(), **bound_to(turn), "canary": dataclasses.asdict(recipe.canary)}
+        key = key_of(recipe)
+
+        def write(folder: Path) -> dict[str, Any]:
+            write_json(folder / FILE, {"record": record, "mac": _mac(key, record)})
+            return {"decision": record["decision"], "by": by, "how": how, "comment": comment}
+        return turn.commit("approval", write)
+
+
+def check(recipe: Recipe, turn: Turn) -> dict[str, Any]:
+    """The approving record of a turn. Raises `UserError` where there is none, it was not signed here, or what it is bound to
+    is not what lies there now."""
+    path = turn.path / "approval" / FILE
+    if not path.is_file():
+        raise UserError(f"Nobody approved turn {turn.number}.", "harken loop approve RECIPE --by NAME")
+    signed = read_json(path)
+    record, mac = signed.get("record"), str(signed.get("mac"))
+    if not isinstance(record, dict) or not hmac.compare_digest(_mac(key_of(recipe), record), mac):
+        raise UserError(f"The approval of turn {turn.number} was not signed with this loop's secret, or was changed.",
+                        "Approve another turn; this record proves nothing.")
+    if record.get("decision") != "approve" or record.get("turn") != turn.number:
+        raise UserError(f"Turn {turn.number} was not approved: its record says {record.get('decision')} "
+                        f"of turn {record.get('turn')}.", "Serve a turn that was.")
+    present = bound_to(turn)
+    if changed := [name for name, value in present.items() if record.get(name) != value]:
+        raise UserError(f"The {changed[0]} of turn {turn.number} changed after {record['by']} approved it.",
+                        "The approval is void. Restore the files, or serve another turn.")
+    return record
+
+
+def _mac(key: bytes, record: Any) -> str:
+    return hmac.digest(key, canonical(record), hashlib.sha256).hex()
