@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import json
 import math
 import re
@@ -15,6 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from harken.cli.main import main
 from harken.core.errors import UserError
 from harken.core.protocols import Estimate
 from harken.draw.numbers import number, percent, span, value
@@ -579,3 +581,20 @@ def test_over_optimisation_finds_the_planted_peak(tmp_path):
     line = [m | {"gold": m["reward"]} for m in metrics]
     straight = write(tmp_path / "s", config={"command": "train rloo"}, result={}, metrics=line)
     assert "no turn of the gold score is shown" in page([straight], tmp_path)[0]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
+def test_every_sample_lies_beside_the_page_as_a_table(tmp_path, suffix, capsys):
+    runs = [str(eval_run(tmp_path / m, "truthful", m, [None, 1.0, 0.0])) for m in ("one", "two")]
+    out = tmp_path / "tables" / f"samples.{suffix}"
+    assert main(["report", *runs, "--out", str(tmp_path / "r.html"), "--samples", str(out)]) == 0
+    if suffix == "parquet":
+        held = pytest.importorskip("pyarrow.parquet").read_table(out).to_pylist()
+    elif suffix == "csv":
+        held = list(csv.DictReader(out.open()))
+    else:
+        held = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(held) == 6 and held[1]["model"] == "two" and held[0]["why"] == "the server failed"
+    assert [r["score"] for r in held if r["model"] == "one"] == ([None, 1.0, 0.0] if suffix != "csv" else ["", "1.0", "0.0"])
+    assert main(["report", *runs, "--out", str(tmp_path / "r.html"), "--samples", str(tmp_path / "x.txt")]) == 2
+    assert "neither .parquet" in capsys.readouterr().err

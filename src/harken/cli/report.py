@@ -17,6 +17,8 @@ def add_commands(commands: Any) -> None:
     p.add_argument("--out", type=Path, default=Path("report.html"), help="page to write (default report.html)")
     p.add_argument("--csv", type=Path, metavar="FILE",
                    help="also write every curve as one table: run, method, seed, metric, step, value")
+    p.add_argument("--samples", type=Path, metavar="FILE",
+                   help="also write every sample as a table (.parquet, .csv, .jsonl): set, item, model, prompt, answer, score")
     p.set_defaults(handler=report)
 
     p = commands.add_parser("watch", help="a local page with the curves of running runs", epilog="harken watch runs/*",
@@ -41,4 +43,9 @@ def report(args: argparse.Namespace) -> int:
         from harken.report.load import load_runs
         from harken.report.seeds import write_csv
         print(f"{write_csv(load_runs(args.runs), args.csv)}: every curve")
+    if args.samples:
+        from harken.report.load import load_runs
+        from harken.report.sets import sample_sets
+        from harken.report.table import write_samples
+        print(f"{write_samples(sample_sets(load_runs(args.runs)), args.samples)}: every sample")
     return 0
