@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import json
 import math
 import re
@@ -16,6 +17,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from harken.cli.main import main
 from harken.core.errors import UserError
 from harken.core.protocols import Estimate
 from harken.draw.numbers import number, percent, span, value
@@ -507,8 +509,8 @@ def test_two_models_are_paired_by_item_and_said_in_words(tmp_path):
     heading = re.sub("<[^>]+>", "", re.search(r"<h1>(.*?)</h1>", html)[1])
     assert heading.startswith("runs/new against old: better on truthful +0.46 [0.")
     assert "Holm, 2 tasks" in html and "1 items have no score" in html and "tell two models apart" in html
-    assert [c for c in claims(load_runs([old, eval_run(tmp_path / "c", "truthful", "same", [1.0] * 20 + [0.0] * 20)])) if
-            c.verdict == "better"] == []
+    (same,) = claims(load_runs([old, eval_run(tmp_path / "c", "truthful", "same", [1.0] * 20 + [0.0] * 20)]))
+    assert same.verdict == "inconclusive" and same.difference.low < 0 < same.difference.high, "40 equal scores prove no equality"
 
 
 def test_every_sample_is_in_the_page_once_and_whole(tmp_path):
@@ -614,3 +616,20 @@ def test_every_figure_as_files(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="cairosvg is not installed"):
         write_figures(runs, tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
+def test_every_sample_lies_beside_the_page_as_a_table(tmp_path, suffix, capsys):
+    runs = [str(eval_run(tmp_path / m, "truthful", m, [None, 1.0, 0.0])) for m in ("one", "two")]
+    out = tmp_path / "tables" / f"samples.{suffix}"
+    assert main(["report", *runs, "--out", str(tmp_path / "r.html"), "--samples", str(out)]) == 0
+    if suffix == "parquet":
+        held = pytest.importorskip("pyarrow.parquet").read_table(out).to_pylist()
+    elif suffix == "csv":
+        held = list(csv.DictReader(out.open()))
+    else:
+        held = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(held) == 6 and held[1]["model"] == "two" and held[0]["why"] == "the server failed"
+    assert [r["score"] for r in held if r["model"] == "one"] == ([None, 1.0, 0.0] if suffix != "csv" else ["", "1.0", "0.0"])
+    assert main(["report", *runs, "--out", str(tmp_path / "r.html"), "--samples", str(tmp_path / "x.txt")]) == 2
+    assert "neither .parquet" in capsys.readouterr().err

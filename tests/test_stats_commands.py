@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from harken.cli import main as cli
+from harken.cli.main import main
 from harken.core.errors import UserError
 from harken.store.verdicts import read_votes
 
@@ -146,3 +147,27 @@ def test_agreement_of_a_judge_with_people(tmp_path, capsys):
     text = run(capsys, "agreement", file, "--judge", "judge")[1]
     assert "1 of 6 asked twice changed" in text and "ties left out (setup 2)" in text
     assert "nobody is called" in run(capsys, "agreement", file, "--judge", "nobody")[2]
+
+
+def test_a_judge_is_compared_where_each_pair_has_one_person(tmp_path, capsys):
+    """Ten pairs, a person and the judge each: 8 of 10 verdicts alike; people among themselves share nothing."""
+    rows = [{"prompt": f"Q{i}", "completions": ["a", "b"], "ranks": r, "labeler": who}
+            for i in range(10) for who, r in ((f"p{i % 2}", [1, 2]), ("judge", [1, 2] if i < 8 else [2, 1]))]
+    file = tmp_path / "votes.jsonl"
+    file.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert main(["agreement", str(file), "--judge", "judge"]) == 0
+    assert "no two people judged the same pair" in (said := capsys.readouterr().out) and "0.800" in said
+    assert main(["agreement", str(file), "--judge", "judge", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["judge"]["with_ties"]["over_couples"]["value"] == pytest.approx(0.8)
+    assert main(["agreement", str(file)]) == 0, "with the judge among the people there is overlap"
+
+
+def test_a_rate_that_the_penalty_holds_at_even_odds_has_no_interval_of_no_width(tmp_path, capsys):
+    """Twenty votes, as many won as lost, lengths that differ: L1 sets the model's term to 0."""
+    rows = [{"prompt": f"Q{i}", "completions": ["x " * (1 + i % 3), "y"], "ranks": [1, 2] if i % 2 else [2, 1],
+             "model": ["m", "base"]} for i in range(20)]
+    file = tmp_path / "votes.jsonl"
+    file.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert main(["rank", str(file), "--against", "base"]) == 0
+    said = capsys.readouterr().out
+    assert "holds the model at even odds" in said and "[0.500, 0.500]" not in said

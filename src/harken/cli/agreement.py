@@ -76,17 +76,19 @@ def run_agreement(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise UserError(f"{args.file}: {error}.", OVERLAP) from None
     if args.svg:
-        if summary.matrix is None:
+        if summary is None or summary.matrix is None:
             raise UserError(f"{args.file}: no two people share an item, so there is no matrix to draw.", OVERLAP)
         write_text(args.svg, matrix_svg(summary.matrix, f"Cohen's kappa of every two labelers, {Path(args.file).name}"))
     if args.json:
-        print(json.dumps({"file": args.file, **summary.to_json(), **extra}))
+        print(json.dumps({"file": args.file, **(summary.to_json() if summary else {}), **extra}))
     else:
-        print("\n".join([text_of(summary, args.file), *_couples(extra)]))
+        alone = f"{args.file}: no two people judged the same pair, so people cannot be compared with each other."
+        print("\n".join([text_of(summary, args.file) if summary else alone, *_couples(extra)]))
     return 0
 
 
-def _summary(args: argparse.Namespace, extra: dict[str, Any]) -> Summary:
+def _summary(args: argparse.Namespace, extra: dict[str, Any]) -> Summary | None:
+    """None where only a judge and people overlap, not people with each other."""
     from harken.labelers.agreement.summary import summary_of_ratings
     from harken.store.files import read_comparisons, read_rows
     name = str(args.file)
@@ -104,7 +106,7 @@ def _summary(args: argparse.Namespace, extra: dict[str, Any]) -> Summary:
     return _comparisons(read_comparisons(name).records, args, extra)
 
 
-def _comparisons(judgments: Any, args: argparse.Namespace, extra: dict[str, Any]) -> Summary:
+def _comparisons(judgments: Any, args: argparse.Namespace, extra: dict[str, Any]) -> Summary | None:
     from harken.cli.couples import by_couples, by_judge
     from harken.labelers.agreement.summary import summary_of_comparisons
     if not any(one.labeler for one in judgments):
@@ -121,6 +123,8 @@ def _comparisons(judgments: Any, args: argparse.Namespace, extra: dict[str, Any]
     try:
         return summary_of_comparisons(judgments, seed=args.seed)
     except ValueError:
+        if args.judge:
+            return None
         if len(people) == 1:
             raise UserError(f"{args.file}: all {len(judgments):,} judgments are by {people.pop()}: agreement takes two people.",
                             OVERLAP) from None

@@ -102,7 +102,11 @@ def win_rates(votes: Votes, against: str) -> dict[str, dict[str, Any]]:
             one["why"] = "the answers are not in the file"
         else:
             try:
-                one["length_controlled"] = length_controlled(share, own, theirs, clusters=prompts).controlled.to_json()
+                found = length_controlled(share, own, theirs, clusters=prompts)
+                if found.theta == 0:  # L1 holds the model at even odds, and with it the interval's width at 0
+                    one["why"] = "its penalty (AlpacaEval's) holds the model at even odds: too few votes, or no difference"
+                else:
+                    one["length_controlled"] = found.controlled.to_json()
             except ValueError as problem:
                 one["why"] = str(problem)
         result[name] = one

@@ -19,6 +19,8 @@ def add_commands(commands: Any) -> None:
                    help="also write every curve as one table: run, method, seed, metric, step, value")
     p.add_argument("--figures", type=Path, metavar="FOLDER",
                    help="also write every figure as SVG, PNG, PDF and CSV (needs harken[figures])")
+    p.add_argument("--samples", type=Path, metavar="FILE",
+                   help="also write every sample as a table (.parquet, .csv, .jsonl): set, item, model, prompt, answer, score")
     p.set_defaults(handler=report)
 
     p = commands.add_parser("watch", help="a local page with the curves of running runs", epilog="harken watch runs/*",
@@ -48,4 +50,9 @@ def report(args: argparse.Namespace) -> int:
         from harken.report.load import load_runs
         files = write_figures(load_runs(args.runs), args.figures)
         print(f"{args.figures}: {len(files) // 4} figures, each as SVG, PNG, PDF and CSV")
+    if args.samples:
+        from harken.report.load import load_runs
+        from harken.report.sets import sample_sets
+        from harken.report.table import write_samples
+        print(f"{write_samples(sample_sets(load_runs(args.runs)), args.samples)}: every sample")
     return 0

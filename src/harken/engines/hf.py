@@ -31,7 +31,7 @@ from harken.engines.attention import Row, row_of, using
 from harken.engines.base import OWN, Base
 from harken.engines.form import body_of, cast, context_of, float_logits, need_rows, rows_of, state_of, text_config
 from harken.engines.loading import Loaded, load, save_with, set_stops
-from harken.engines.logprobs import token_logprobs
+from harken.engines.logprobs import logprobs_and_tops, token_logprobs
 from harken.engines.profile import computed_row, timed
 from harken.text.packing import pack, shares
 from harken.text.template import read_template
@@ -316,6 +316,27 @@ class Engine:
 
         with timed("reference" if reference else "forward"), self.adapters_off() if reference else nullcontext():
             return self._read(trees, "log-probs", split, temperature=temperature)
+
+    def greedy_logprobs(self, trees: Sequence[Tree]) -> list[list[tuple[Tensor, Tensor]]]:
+        """log p of every completion token, and of the likeliest token in its place: [tree][completion] -> ([T], [T]). Both are of
+        one pass, so that a token is the greedy choice exactly where they are equal."""
+        if self.form.plain:
+            raise UserError("This architecture is computed a sequence at a time, without the likeliest tokens.",
+                            "Use lm-eval's own hf model for it.")
+
+        def split(trees: Sequence[Tree]) -> list[list[tuple[Tensor, Tensor]]]:
+            self._allowed(trees)
+            row = row_of(trees, self.device, keep_last=False)
+            hidden = self.hidden(row)[row.sources]
+            read = logprobs_and_tops(hidden, *self.unembedding(), row.targets, scale=self.form.scale, cap=self.form.cap)
+            parts = zip(*(x.cpu().split(row.lengths) for x in read))
+            return [[next(parts) for _ in range(size)] for size in row.sizes]
+
+        found: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        with torch.no_grad(), timed("forward"):
+            for rows in self.rows(trees):
+                found |= zip(rows, split([trees[i] for i in rows]))
+        return [found[i] for i in range(len(trees))]
 
     def scores(self, trees: Sequence[Tree]) -> list[Tensor]:
         """The reward head's score of every completion, shift included: [tree] -> [K]."""

@@ -98,3 +98,18 @@ def token_logprobs(hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, 
         apply: Any = _Logprobs.apply
         logps, entropy = apply(hidden_ND, weight_VD, bias_V, targets_N, temperature, with_entropy, scale, cap)
     return logps, entropy
+
+
+@torch.no_grad()
+def logprobs_and_tops(hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor, *, scale: float = 1.0,
+                      cap: float = 0.0) -> tuple[Tensor, Tensor]:
+    """(log p(target) [N], log p of the likeliest token [N]) at temperature 1: a target is greedy where the two are equal."""
+    size = max(1, CHUNK_BYTES // (weight_VD.shape[0] * 4))
+    logps, tops = [], []
+    with torch.autocast(hidden_ND.device.type, enabled=False):
+        for i in range(0, hidden_ND.shape[0], size):
+            logits = _logits(hidden_ND[i:i + size], weight_VD, bias_V, 1.0, scale, cap)
+            lse = logits.logsumexp(-1)
+            logps.append(logits.gather(-1, targets_N[i:i + size, None])[:, 0] - lse)
+            tops.append(logits.amax(-1) - lse)
+    return torch.cat(logps), torch.cat(tops)

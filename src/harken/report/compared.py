@@ -21,8 +21,9 @@ from harken.stats.compare import Comparison, compare, corrected
 
 AREAS = {"win_rate": "helpful", "reward": "helpful", "truthful": "honest", "toxicity": "harmless", "bias": "harmless",
          "refusals": "harmless", "injection": "harmless", "sycophancy": "honest", "tampering": "harmless",
-         "misalignment": "harmless", "implicit_rules": "harmless", "opinions": "whose opinions", "tax": "capability",
-         "capability": "capability", "kl_capability": "capability", "bits_per_byte": "capability"}
+         "misalignment": "harmless", "implicit_rules": "harmless", "triggers": "harmless", "hallucination": "honest",
+         "code": "helpful", "generalisation": "helpful", "lm_eval": "capability", "opinions": "whose opinions",
+         "tax": "capability", "capability": "capability", "kl_capability": "capability", "bits_per_byte": "capability"}
 ORDER = ("helpful", "honest", "harmless", "capability", "whose opinions", "other")
 MARKS = {"better": "better", "worse": "worse"}
 
@@ -68,7 +69,8 @@ def _paired_here(runs: Sequence[RunData]) -> list[Claim]:
             who, against = (model_of(run, default=run.name) for run in (other, first))
             sign = -1.0 if (first.result or {})["better"] == "lower" else 1.0
             try:
-                made[f"{name} {len(made)}"] = name, who, against, compare(_scores(other, sign), _scores(first, sign))
+                a, b = _scores(other, sign), _scores(first, sign)
+                made[f"{name} {len(made)}"] = name, who, against, compare(a, b, bounds=_bounds([*a.values(), *b.values()], sign))
             except ValueError:  # no item with a score in both
                 continue
     adjusted = corrected({key: c for key, (*_, c) in made.items()})
@@ -79,6 +81,12 @@ def _paired_here(runs: Sequence[RunData]) -> list[Claim]:
 def _scores(run: RunData, sign: float) -> dict[str, float | None]:
     return {"\x1f".join(key): sign * row["score"] if is_number(row.get("score")) else None
             for key, row in keyed(rows_of(run)).items()}
+
+
+def _bounds(scores: Sequence[float | None], sign: float) -> tuple[float, float] | None:
+    """Shares lie between 0 and 1: known bounds keep equal answers from an interval of no width."""
+    low, high = (0.0, 1.0) if sign > 0 else (-1.0, 0.0)
+    return (low, high) if all(low <= s <= high for s in scores if s is not None) else None
 
 
 def _paired_before(runs: Sequence[RunData]) -> Iterator[Claim]:

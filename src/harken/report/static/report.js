@@ -3,6 +3,7 @@
 // Every text is set as text, never as HTML.
 const byId = id => document.getElementById(id);
 const ROW = 58; // pixels a row of the list, as in style.css
+const LONG_PROMPT = 600; // characters
 const MOST_WORDS = 700; // longer texts are compared by their first words alone
 
 // ---- data -------------------------------------------------------------------------------------
@@ -101,6 +102,15 @@ function prose(words, marked) {
   }
   p.append(words.slice(length));
   return p;
+}
+
+// A long prompt, examples before a question, by its end; the whole is folded away, so that the answers stay in sight.
+function prompt(words) {
+  if (words.length <= LONG_PROMPT) return [prose(words)];
+  const from = words.indexOf("\n", words.length - LONG_PROMPT / 2);
+  const whole = make("details", "data");
+  whole.append(make("summary", "", `The whole prompt, ${words.length.toLocaleString("en")} characters`), prose(words));
+  return [prose(`…${words.slice(from < 0 ? words.length - LONG_PROMPT / 2 : from)}`), whole];
 }
 
 // ---- the browser ----------------------------------------------------------------------------------
@@ -307,7 +317,7 @@ class Browser {
     link.href = `#sample=${this.set.number}.${i}`;
     bar.append(move("← previous", -1, this.at === 0), move("next →", 1, this.at === this.order.length - 1), link);
     head.append(bar);
-    if (typeof row.p === "string") head.append(prose(row.p));
+    if (typeof row.p === "string") head.append(...prompt(row.p));
     else for (const [role, words] of row.p) {
       const turn = make("div", "turn");
       turn.append(make("span", "role", role), prose(words));
