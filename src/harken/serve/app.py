@@ -22,7 +22,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from harken.core.errors import UserError
-from harken.serve import answers, feedback, loop_page, page
+from harken.serve import answers, feedback, page
 from harken.serve.answers import Chunks
 from harken.serve.describe import description
 from harken.serve.errors import Refused, bad
@@ -55,7 +55,8 @@ def create_app(server: Server) -> Starlette:
               route("/v1/feedback/{number:int}", "DELETE", withdraw_feedback), route("/feedback", "POST", give_feedback),
               route("/openapi.json", "GET", openapi), route("/health", "GET", health), route("/metrics", "GET", metrics),
               *page.routes(server)]
-    if server.followed is not None:
+    if server.followed is not None:  # imported here: other servers need none of what a loop stands on, torch least of all
+        from harken.serve import loop_page
         routes += [route("/loop", "GET", loop_page.show), route("/loop/state", "GET", loop_page.state),
                    route("/loop/decide", "POST", decide_on_loop)]
 
@@ -324,6 +325,7 @@ async def withdraw_feedback(server: Server, request: Request) -> Response:
 
 async def decide_on_loop(server: Server, request: Request) -> Response:
     """POST /loop/decide"""
+    from harken.serve import loop_page
     return await loop_page.decide(server, request, await read_json(request))
 
 
