@@ -94,7 +94,7 @@ def _events(tx: Connection, user: int, names: Sequence[str], alias: str) -> list
     told = []
     kinds = ("user", "user_change", "withdraw", "skip", "unsafe", "token", "name_shared", "covers")
     for row in tx.execute(select(event_table).where(event_table.c.kind.in_(kinds))).mappings().fetchall():
-        body = _without(row, user, names, alias)
+        body = _without(dict(row), user, names, alias)
         if body is None:
             continue
         body = {**body, **REDACTED}

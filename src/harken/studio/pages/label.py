@@ -56,8 +56,11 @@ def _working(site: Site) -> list[BaseRoute]:
 
     async def label(request: Request) -> Response:
         project = await site.call(request, "get_project", path={"project": number_in_path(request.path_params["project"])})
-        data = {"project": {k: project[k] for k in ("id", "name", "kind", "purpose", "form", "instructions", "my")},
-                "user": {"id": request.state.user.id, "name": request.state.user.name}, "kinds": list(TASKS)}
+        data: dict[str, Any] = {
+            "project": {k: project[k] for k in ("id", "name", "kind", "purpose", "form", "instructions", "my")},
+            "user": {"id": request.state.user.id, "name": request.state.user.name},
+            "kinds": list(TASKS),
+        }
         wanted = await site.read(lambda tx: wanted_of(tx, request.state.user.id, project["id"]))
         data["crowd"] = {"wanted": wanted} if wanted else None
         modules = [site.base + ASSETS.address(name) for name in label_modules()]
