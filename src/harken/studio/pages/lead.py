@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from harken.studio.lead.insight import Insight
 
 FRESH_SECONDS, SHARE = 10.0, 20  # figures are kept so long, or 20 times as long as they took: a twentieth of one core
-PATIENCE, AT_ONCE = 0.6, 1000  # seconds that a page waits for figures of more answers than this
+PATIENCE, AT_ONCE = 0.3, 1000  # seconds that a page waits for figures of more answers than this
 QUEUE = 10
 
 class Figures:

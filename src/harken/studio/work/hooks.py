@@ -19,7 +19,7 @@ import secrets
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -92,7 +92,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 _opener = urllib.request.build_opener(_NoRedirects)
 
 
-def send(hook: Mapping[str, Any], event: Mapping[str, Any]) -> str:
+def send(hook: Any, event: Any) -> str:
     """Sends one event; returns what went wrong, or nothing."""
     body = json.dumps({"type": event["kind"], "timestamp": event["created_at"], "data": {
         "event": event["seq"], "project": event["project_id"], "item": event["item_id"], "assignment": event["assignment_id"],
@@ -135,7 +135,7 @@ class Hooks:
             )
         return sum(self._deliver(dict(hook), now) for hook in due)
 
-    def _deliver(self, hook: Mapping[str, Any], now: datetime) -> int:
+    def _deliver(self, hook: Any, now: datetime) -> int:
         query = select(events).where(events.c.seq > hook["after"], events.c.kind.in_(hook["kinds"]))
         if hook["project_id"] is not None:
             query = query.where(events.c.project_id == hook["project_id"])
