@@ -157,7 +157,7 @@ def one_of_two(row: Row) -> bool:
 
 def _note_scores(row: Row) -> None:
     """Scores of both answers do not change who won; where they say the opposite, that is noted."""
-    for one, other in _score_fields(tuple(row)):
+    for one, other in score_fields(tuple(row)):
         if one.lower() not in SCORES and not (_is_number(row.get(one)) and _is_number(row.get(other))):
             continue
         row.aside |= {one, other}
@@ -169,7 +169,7 @@ def _note_scores(row: Row) -> None:
 
 
 @lru_cache(1024)
-def _score_fields(names: tuple[str, ...]) -> list[tuple[str, str]]:
+def score_fields(names: tuple[str, ...]) -> list[tuple[str, str]]:
     """The fields of a row that score the chosen answer, each with its partner."""
     pairs = [(n, n.replace("chosen", "rejected")) for n in names if "chosen" in n]
     return [(one, other) for one, other in pairs
