@@ -272,14 +272,27 @@ SHORT = [PAIR | {"margin": 0.5, "source": ""}, won(labeler="ann", group={"age": 
          {"prompt": ASK, "chosen": ASK + GOOD + ASK + GOOD, "rejected": ASK + GOOD + ASK + POOR, "labeler": "ann"},
          {"prompt": said("system", "Be brief.") + ASK, "chosen": GOOD, "rejected": POOR}, WHOLE, WHOLE | {"source": "web", "n": 3},
          {"chosen": f"Human: {Q}\n\nAssistant: a\n\nHuman: b\n\nAssistant: {YES}", "rejected": WHOLE["rejected"].strip()},
+          WHOLE | {"prompt": Q}, WHOLE | {"prompt": WHOLE["chosen"][:-len(YES)]},
+         {"prompt": WHOLE["chosen"], "chosen": YES, "rejected": NO}, PAIR | {"chosen": f"{Q} {YES}", "rejected": f"{Q} {NO}"},
+         {"chosen": f"{Q} {YES}", "rejected": f"{Q} {NO}"}, won(labeler=3), won(worker="x", weight=2.0, strength=1), won(prompt=ASK),
+         won(use_case="chat", tags=["x"], split="train", kind="few_shot", meta={"n": 1}), won(tags=[], meta=None, labeler=None),
+         won(judgment_kind="edit", form_version="f1", source="b", judgment="j", flag=1), won(strength=None), WHOLE | {"user": 3},
+         {"chosen": YES, "rejected": NO},
+         PAIR | {"annotator_id": 7, "weight": 0, "split": "x", "form_version": "f1", "scale": [1], "score_chosen": 3,
+                 "score_rejected": 2}, PAIR | {"prompt": ASK + GOOD}, PAIR | {"chosen": "Human: a\n\nAssistant: b"},
          {side: f" System: Be brief.\n\nHuman: {Q}\n\nAssistant: {side}" for side in ("chosen", "rejected")}]
-LONG = [{"prompt": Q, "chosen": f"{Q} {YES}", "rejected": f"{Q} {NO}"}, won(labeler=3), won(prompt=" "), won(ranks=(0, 1)),
+LONG = [won(labeler=3.0), won(labeler="a", worker="b"), won(labeler=True), won(weight="2"), won(weight=-1), won(strength=True),
+        won(tags="x"), won(tags=[1]), won(kind="other"), won(meta="x"), won(use_case=1), won(judgment_kind="best"),
+        won(judgment_kind=["edit"]), PAIR | {"judgment_kind": "edit"}, won(form_version=None, source="b"), WHOLE | {"user": "x"},
+        won(form_version=None, judgment="b"), won(prompt=ASK + GOOD), won(prompt=[]), won(prompt=None), won(tools=[{"a": 1}]),
+        {"prompt": f"Human: {Q}", "chosen": WHOLE["chosen"], "rejected": NO + "<|im_start|>"},
+        won(prompt=" "), won(ranks=(0, 1)),
         PAIR | {"chosen": " "}, won(ranks=(True, 2)), won(ranks=(1,)), won(group="x"), won(group=""), won(group={"age": None}),
-        PAIR | {"chosen": "Human: a\n\nAssistant: b"}, won(prompt="Human: a\n\nAssistant: b\n\nHuman: c"),
+        won(prompt="Human: a\n\nAssistant: b\n\nHuman: c"),
         PAIR | {"score_chosen": "7", "score_rejected": 2}, PAIR | {"score_chosen": True, "score_rejected": 2},
         PAIR | {"score_chosen": None, "score_rejected": 2}, PAIR | {"score_chosen": 7}, PAIR | {"score_rejected": 7},
         PAIR | {"chosen_pick": "a", "rejected_pick": "b"}, PAIR | {"side": "b"}, PAIR | {"prompt": None}, PAIR | {"rejected": None},
-        PAIR | {"prompt": ASK + GOOD}, PAIR | {"prompt": []}, PAIR | {"chosen": GOOD}, PAIR | {"answer": "c"},
+        PAIR | {"prompt": []}, PAIR | {"chosen": GOOD}, PAIR | {"answer": "c"},
         MESSAGES | {"chosen": []}, MESSAGES | {"prompt": said("user", " ")}, MESSAGES | {"chosen": GOOD + GOOD},
         MESSAGES | {"chosen": said("user", YES)}, MESSAGES | {"chosen": [GOOD[0] | {"score": 2}]},
         MESSAGES | {"chosen": [GOOD[0] | {"images": ["x"]}]}, MESSAGES | {"chosen": said("gpt", YES)},
@@ -287,7 +300,7 @@ LONG = [{"prompt": Q, "chosen": f"{Q} {YES}", "rejected": f"{Q} {NO}"}, won(labe
         MESSAGES | {"chosen": said("assistant", [{"type": "text", "text": YES}])}, MESSAGES | {"prompt": WHOLE["chosen"]},
         {"chosen": ASK, "rejected": ASK}, {"chosen": GOOD, "rejected": POOR}, {"chosen": [YES], "rejected": [NO]},
         MESSAGES | {"prompt": POOR}, {"prompt": None, **WHOLE}, WHOLE | {"setting": "Paris"}, WHOLE | {"chosen": YES},
-        {side: "Human: a" for side in WHOLE}, WHOLE | {"chosen": WHOLE["chosen"] + "<|im_start|>"}, WHOLE | {"prompt": Q}]
+        {side: "Human: a" for side in WHOLE}, WHOLE | {"chosen": WHOLE["chosen"] + "<|im_start|>"}]
 
 
 def both_ways(row, monkeypatch):

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from harken.core.errors import UserError
 from harken.core.records import Choice, Demonstration, Judgment, Prompt
 from harken.store.shapes.answers import ASKED_AND_ANSWERED, conversation, edited, prompt_answer, questioned
-from harken.store.shapes.fields import Row, check_unread
+from harken.store.shapes.fields import EXPORTED, Row, check_unread
 from harken.store.shapes.pairs import (
     A_AND_B,
     PAIRS,
@@ -82,9 +82,6 @@ SHAPES: tuple[tuple[tuple[tuple[str, ...], ...], Condition, Adapter], ...] = (
     ((("completion",), ("instruction",), ("question", "answer"), ("question", "response"), ("query", "response"),
       ("input", "output"), ("prompt",), *ASKED_AND_ANSWERED), None, prompt_answer),
 )
-EXPORTED = ("form_version", "instruction_hash", "judgment", "item", "sources", "source", "notes", "seconds", "answered_at",
-            "shown_order", "scale", "suggested", "accepted")
-"""What an export of the studio's says of an answer beside the answer."""
 NAMES = frozenset(name for groups, _, _ in SHAPES for group in groups for name in group) | CARRIED
 """What a shape is known by, and what a prompt keeps: beside a plain comparison these need a look."""
 _known: dict[tuple[str, ...], list[tuple[Condition, Adapter]]] = {}

@@ -8,23 +8,25 @@ every wrong one, gives None and goes the long way (`shapes.read_row`), which alo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from harken.core.formats import CHATML_MARK, HUMAN_TURN, is_dialogue
-from harken.core.records import Choice, Message, Prompt, group_of
-from harken.store.shapes.dialogue import PLAIN_ROLES, shared
-from harken.store.shapes.fields import SIDES, about_row, holds_something, looked_at
-from harken.store.shapes.pairs import score_fields
-from harken.store.shapes.parts import Turns, transcript_pair
+from harken.core.records import PROMPT_KINDS, Choice, Message, Prompt, group_of
+from harken.store.shapes.dialogue import PLAIN_ROLES, prompt_turns, shared
+from harken.store.shapes.fields import EXPORTED, LABELER_NAMES, SIDES, about_row, holds_something, looked_at
+from harken.store.shapes.pairs import OWN_KINDS, score_fields, texts_compared
+from harken.store.shapes.parts import CARRIED, Turns, number
 
 Compared = tuple[Turns, Sequence[str], Sequence[int]]
 """Prompt, answers, ranks."""
 TEXT, NUMBER = {str}, {int}
 NUMBERS = (float, int)
 ROLES = tuple(PLAIN_ROLES)
-NOBODY: Mapping[str, str] = {}
+KEPT = CARRIED - {"tools"}
+OF_CHOICE = frozenset(("group", "strength", "weight"))
 
 
 class _Fields(NamedTuple):
@@ -32,17 +34,24 @@ class _Fields(NamedTuple):
 
     own: bool
     asked: bool
+    labeler: str
+    """The field that names the labeler."""
+    of_choice: bool
+    """Whether there is a group, a strength, a weight or a kind of judgment."""
+    kept: list[str]
+    """What the prompt keeps."""
+    exported: bool
     extras: list[str]
     scores: list[tuple[str, str]]
     may_ask: list[str]
-    """Those of `extras` that may hold the prompt where no field is called so."""
+    """What may hold the prompt where no field is called so."""
 
 
 def plain_comparison(given: Mapping[str, Any], known: frozenset[str]) -> tuple[Choice, list[str], list[str]] | None:
     """The comparison, the fields not read (sorted) and the notes; None where the row must go the long way. `known` are the names
     that shapes are known by or prompts keep: beside a plain comparison these need a look."""
     fields = _fields(tuple(given), known)
-    if fields is None:
+    if fields is None or (fields.exported and given["form_version"] is None):
         return None
     unread: list[str] = []
     notes: list[str] = []
@@ -54,33 +63,70 @@ def plain_comparison(given: Mapping[str, Any], known: frozenset[str]) -> tuple[C
             unread.append(name)
     if fields.scores and not _note_scores(given, fields.scores, unread, notes):
         return None
-    compared = _own(given) if fields.own else _pair(given, fields)
-    labeler, group = given.get("labeler"), given.get("group")
-    if compared is None or not (labeler is None or type(labeler) is str):
+    try:
+        compared = _own(given) if fields.own else _pair(given, fields)
+        made = compared and _choice(given, fields, *compared)
+    except ValueError:  # the long way says what is wrong
         return None
-    turns, options, ranks = compared
+    return (made, unread, notes) if made else None
+
+
+def _choice(given: Mapping[str, Any], fields: _Fields, turns: Turns, options: Sequence[str], ranks: Sequence[int]) -> Choice | None:
     last = turns[-1]
     if last.role == "assistant" or not last.content.strip():
         return None
-    try:
-        made = Choice(Prompt(turns), tuple(options), tuple(ranks), labeler, {} if group is None else group_of(group))
-    except ValueError:
+    labeler = given.get(fields.labeler)
+    if type(labeler) is int:
+        labeler = str(labeler)
+    elif labeler is not None and type(labeler) is not str:
         return None
-    return made, unread, notes
+    if fields.kept:
+        kept = {name: given[name] for name in fields.kept if given[name] is not None}
+        if not _may_be_kept(**kept):
+            return None
+        asked = Prompt.checked(turns, kept)
+    else:
+        asked = Prompt(turns)
+    if not fields.of_choice:
+        return Choice(asked, tuple(options), tuple(ranks), labeler)
+    kind = given.get("judgment_kind")
+    if kind is not None and kind not in OWN_KINDS:
+        return None
+    strength, weight = given.get("strength"), given.get("weight")
+    if not (_is_size(strength) and _is_size(weight)):
+        return None
+    return Choice(asked, tuple(options), tuple(ranks), labeler, group_of(given.get("group")), kind or "ranking", number(strength),
+                  number(weight))
+
+
+def _is_size(value: object) -> bool:
+    """Whether a weight or a strength is missing, or a finite number of at least 0."""
+    return value is None or (type(value) in NUMBERS and 0 <= value < math.inf)  # type: ignore[operator]
+
+
+def _may_be_kept(use_case: object = "", split: object = "", kind: object = "plain", tags: Any = (), meta: object = None) -> bool:
+    """Whether a prompt's fields are of Harken's types."""
+    return (type(use_case) is str and type(split) is str and type(kind) is str and kind in PROMPT_KINDS
+            and (tags == () or type(tags) is list and all(type(tag) is str for tag in tags))
+            and (meta is None or type(meta) is dict))
 
 
 @lru_cache(1024)
 def _fields(names: tuple[str, ...], known: frozenset[str]) -> _Fields | None:
     """None where a name is missing, or one must be looked at by the shapes' functions."""
     have = set(names)
-    own = "chosen" not in have
+    own, labelers = "chosen" not in have, [name for name in LABELER_NAMES if name in have]
     core = {"prompt", "completions", "ranks"} if own else {"chosen", "rejected"}
     scores = [] if own else score_fields(names)
-    scored = {name for pair in scores for name in pair}
-    extras = sorted(have - core - scored - {"prompt", "labeler", "group"})
-    if not core | scored <= have or any(looked_at(name) for name in extras) or not known.isdisjoint((*extras, *scored)):
+    of_choice = have & (OF_CHOICE | {"judgment_kind"} if own else OF_CHOICE)
+    exported = have.intersection(EXPORTED) if "form_version" in have else set()
+    beside = exported.union(*scores)
+    extras = sorted(have - core - beside - of_choice - KEPT - {"prompt", *labelers})
+    if not core <= have or not beside <= have or len(labelers) > 1 or any(looked_at(name) for name in extras) \
+            or not known.isdisjoint((*extras, *beside)):
         return None
-    return _Fields(own, "prompt" in have, extras, scores, [name for name in extras if not about_row(name)])
+    return _Fields(own, "prompt" in have, (labelers or ["labeler"])[0], bool(of_choice), sorted(have & KEPT), bool(exported), extras,
+                   scores, [name for name in have - core if not about_row(name)])
 
 
 def _note_scores(given: Mapping[str, Any], scores: Sequence[tuple[str, str]], unread: list[str], notes: list[str]) -> bool:
@@ -98,33 +144,50 @@ def _note_scores(given: Mapping[str, Any], scores: Sequence[tuple[str, str]], un
 
 def _own(given: Mapping[str, Any]) -> Compared | None:
     """`{"prompt", "completions", "ranks"}`: what `Choice.from_json` says, in a third of its time."""
-    asked, options, ranks = given["prompt"], given["completions"], given["ranks"]
-    if type(asked) is not str or is_dialogue(asked) or type(options) is not list or type(ranks) is not list:
+    options, ranks = given["completions"], given["ranks"]
+    if type(options) is not list or type(ranks) is not list:
         return None
     if set(map(type, options)) != TEXT or set(map(type, ranks)) != NUMBER or min(ranks) < 1:
         return None
-    return (Message("user", asked),), options, ranks
+    turns = _asked(given["prompt"])
+    return (turns, options, ranks) if turns else None
+
+
+def _asked(value: object) -> Turns | None:
+    """A prompt of plain text or plain messages."""
+    if type(value) is str:
+        return None if is_dialogue(value) else (Message("user", value),)
+    return _messages(value) if type(value) is list and _are_plain(value) else None
 
 
 def _pair(given: Mapping[str, Any], fields: _Fields) -> Compared | None:
-    """`chosen` and `rejected`: both texts, both messages, or both transcripts without a prompt."""
+    """`chosen` and `rejected`: both texts or both messages."""
     chosen, rejected = given["chosen"], given["rejected"]
-    if type(chosen) is not type(rejected) or (fields.asked and type(given["prompt"]) not in (str, list)):
+    asked = given["prompt"] if fields.asked else None
+    if type(chosen) is not type(rejected) or (fields.asked and type(asked) is not str and type(asked) is not list):
         return None
     if type(chosen) is list:
-        return _dialogues(given["prompt"] if fields.asked else None, chosen, rejected)
-    if type(chosen) is not str:
+        return _dialogues(asked, chosen, rejected)
+    if type(chosen) is not str or not chosen.strip():
         return None
-    if not fields.asked:
-        return _transcripts(given, chosen, rejected, fields.may_ask)
-    asked = given["prompt"]
-    if is_dialogue(chosen) or is_dialogue(rejected) or not chosen.strip():
+    if asked is None:
+        if any(given[name] and isinstance(given[name], (str, list, Mapping)) for name in fields.may_ask):
+            return None
+        return (*texts_compared(None, None, [chosen, rejected]), (1, 2)) if _are_texts(chosen, rejected) else None
+    if not _are_texts(chosen, rejected):
         return None
-    if type(asked) is list:
-        return (_messages(asked), (chosen, rejected), (1, 2)) if _are_plain(asked) else None
-    if is_dialogue(asked) or (chosen.startswith(asked) and rejected.startswith(asked)):
-        return None
-    return (Message("user", asked),), (chosen, rejected), (1, 2)
+    if type(asked) is str and not chosen.startswith(asked) and not is_dialogue(asked) and not HUMAN_TURN.match(chosen):
+        return (Message("user", asked),), (chosen, rejected), (1, 2)  # nearly every pair
+    turns = prompt_turns(asked) if type(asked) is str and HUMAN_TURN.match(asked) else _asked(asked)
+    return (*texts_compared(turns, asked, [chosen, rejected]), (1, 2)) if turns else None
+
+
+def _are_texts(*texts: str) -> bool:
+    """Whether none is a dialogue in another form than a transcript."""
+    for text in texts:
+        if is_dialogue(text) and (CHATML_MARK in text or not HUMAN_TURN.match(text)):
+            return False
+    return True
 
 
 def _dialogues(asked: Any, chosen: list[Any], rejected: list[Any]) -> Compared | None:
@@ -158,15 +221,3 @@ def _are_plain(given: Sequence[Any]) -> bool:
 
 def _messages(given: Sequence[Mapping[str, Any]]) -> Turns:
     return tuple([Message(m["role"], m["content"]) for m in given])
-
-
-def _transcripts(given: Mapping[str, Any], chosen: str, rejected: str, may_ask: Sequence[str]) -> Compared | None:
-    """Anthropic's form: two whole dialogues as text."""
-    if not (HUMAN_TURN.match(chosen) and HUMAN_TURN.match(rejected)) or CHATML_MARK in chosen or CHATML_MARK in rejected:
-        return None
-    if any(given[name] and isinstance(given[name], (str, list, Mapping)) for name in may_ask):
-        return None
-    try:
-        return *transcript_pair((chosen, rejected)), (1, 2)
-    except ValueError:
-        return None
