@@ -18,14 +18,15 @@ from harken.core.records import PROMPT_KINDS, Choice, Message, Prompt, group_of
 from harken.store.shapes.dialogue import PLAIN_ROLES, prompt_turns, shared
 from harken.store.shapes.fields import EXPORTED, LABELER_NAMES, SIDES, about_row, holds_something, looked_at
 from harken.store.shapes.pairs import OWN_KINDS, score_fields, texts_compared
-from harken.store.shapes.parts import CARRIED, Turns, number
+from harken.store.shapes.parts import Turns, number
 
 Compared = tuple[Turns, Sequence[str], Sequence[int]]
 """Prompt, answers, ranks."""
 TEXT, NUMBER = {str}, {int}
 NUMBERS = (float, int)
 ROLES = tuple(PLAIN_ROLES)
-KEPT = CARRIED - {"tools"}
+KEPT = ("use_case", "split", "kind", "tags", "meta")
+"""What a prompt keeps; tools go the long way."""
 OF_CHOICE = frozenset(("group", "strength", "weight"))
 
 
@@ -38,8 +39,8 @@ class _Fields(NamedTuple):
     """The field that names the labeler."""
     of_choice: bool
     """Whether there is a group, a strength, a weight or a kind of judgment."""
-    kept: list[str]
-    """What the prompt keeps."""
+    kept: bool
+    """Whether there is something that the prompt keeps."""
     exported: bool
     extras: list[str]
     scores: list[tuple[str, str]]
@@ -80,13 +81,9 @@ def _choice(given: Mapping[str, Any], fields: _Fields, turns: Turns, options: Se
         labeler = str(labeler)
     elif labeler is not None and type(labeler) is not str:
         return None
-    if fields.kept:
-        kept = {name: given[name] for name in fields.kept if given[name] is not None}
-        if not _may_be_kept(**kept):
-            return None
-        asked = Prompt.checked(turns, kept)
-    else:
-        asked = Prompt(turns)
+    asked = _prompt(given, turns) if fields.kept else Prompt(turns)
+    if asked is None:
+        return None
     if not fields.of_choice:
         return Choice(asked, tuple(options), tuple(ranks), labeler)
     kind = given.get("judgment_kind")
@@ -104,11 +101,15 @@ def _is_size(value: object) -> bool:
     return value is None or (type(value) in NUMBERS and 0 <= value < math.inf)  # type: ignore[operator]
 
 
-def _may_be_kept(use_case: object = "", split: object = "", kind: object = "plain", tags: Any = (), meta: object = None) -> bool:
-    """Whether a prompt's fields are of Harken's types."""
-    return (type(use_case) is str and type(split) is str and type(kind) is str and kind in PROMPT_KINDS
-            and (tags == () or type(tags) is list and all(type(tag) is str for tag in tags))
-            and (meta is None or type(meta) is dict))
+def _prompt(given: Mapping[str, Any], turns: Turns) -> Prompt | None:
+    """The prompt with what it keeps of a row, where that is of Harken's types."""
+    use_case, split, kind, tags, meta = map(given.get, KEPT)
+    if not ((use_case is None or type(use_case) is str) and (split is None or type(split) is str)
+            and (meta is None or type(meta) is dict) and (kind is None or (type(kind) is str and kind in PROMPT_KINDS))):
+        return None
+    if tags is not None and (type(tags) is not list or not set(map(type, tags)) <= TEXT):
+        return None
+    return Prompt(turns, use_case, kind or "plain", tuple(tags or ()), split, dict(meta or {}))
 
 
 @lru_cache(1024)
@@ -121,11 +122,11 @@ def _fields(names: tuple[str, ...], known: frozenset[str]) -> _Fields | None:
     of_choice = have & (OF_CHOICE | {"judgment_kind"} if own else OF_CHOICE)
     exported = have.intersection(EXPORTED) if "form_version" in have else set()
     beside = exported.union(*scores)
-    extras = sorted(have - core - beside - of_choice - KEPT - {"prompt", *labelers})
+    extras = sorted(have - core - beside - of_choice - {"prompt", *labelers, *KEPT})
     if not core <= have or not beside <= have or len(labelers) > 1 or any(looked_at(name) for name in extras) \
             or not known.isdisjoint((*extras, *beside)):
         return None
-    return _Fields(own, "prompt" in have, (labelers or ["labeler"])[0], bool(of_choice), sorted(have & KEPT), bool(exported), extras,
+    return _Fields(own, "prompt" in have, (labelers or ["labeler"])[0], bool(of_choice), bool(have.intersection(KEPT)), bool(exported), extras,
                    scores, [name for name in have - core if not about_row(name)])
 
 
