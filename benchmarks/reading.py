@@ -64,7 +64,8 @@ def main() -> None:
                                           check=True, capture_output=True, text=True)
                     took[name].append(float(done.stdout))
             middle = {name: statistics.median(times) for name, times in took.items()}
-            ratio = f"  ratio {statistics.median(a / b for a, b in zip(took['now'], took['other'])):.2f}" if "other" in took else ""
+            ratios = [now / other for now, other in zip(took["now"], took.get("other", []))]
+            ratio = f"  ratio {statistics.median(ratios):.2f}" if ratios else ""
             print(f"{layout:12} " + "  ".join(f"{name} {seconds:.2f} s" for name, seconds in middle.items()) + ratio, flush=True)
 
 

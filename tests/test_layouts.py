@@ -265,16 +265,18 @@ PAIR = {"prompt": Q, "chosen": YES, "rejected": NO}
 MESSAGES = {"prompt": ASK, "chosen": GOOD, "rejected": POOR}
 WHOLE = {"chosen": f"\n\nHuman: {Q}\n\nAssistant: {YES}", "rejected": f"\n\nHuman: {Q}\n\nAssistant: {NO}"}
 SHORT = [PAIR | {"margin": 0.5, "source": ""}, won(labeler="ann", group={"age": "30"}), won(group={}),
-         PAIR | {"score_chosen": 7.5, "score_rejected": 2}, PAIR | {"score_chosen": 2, "score_rejected": 7.5, "chosen-rating": 1,
-                                                                    "rejected-rating": 1, "z": 1},
+         PAIR | {"score_chosen": 7.5, "score_rejected": 2}, PAIR | {"score_chosen": 2, "score_rejected": 7.5, "z": 1,
+                 "chosen-rating": 1, "rejected-rating": 1},
          PAIR | {"prompt": ASK}, MESSAGES, MESSAGES | {"prompt": Q, "score_chosen": 1.0, "score_rejected": 0.5},
          {"chosen": ASK + GOOD, "rejected": ASK + POOR}, {"prompt": Q, "chosen": ASK + GOOD, "rejected": ASK + POOR},
          {"prompt": ASK, "chosen": ASK + GOOD + ASK + GOOD, "rejected": ASK + GOOD + ASK + POOR, "labeler": "ann"},
-         {"prompt": said("system", "Be brief.") + ASK, "chosen": GOOD, "rejected": POOR}, WHOLE, WHOLE | {"source": "web", "n": 3},
+         {"prompt": said("system", "Be brief.") + ASK, "chosen": GOOD, "rejected": POOR},
+         WHOLE, WHOLE | {"source": "web", "n": 3},
          {"chosen": f"Human: {Q}\n\nAssistant: a\n\nHuman: b\n\nAssistant: {YES}", "rejected": WHOLE["rejected"].strip()},
           WHOLE | {"prompt": Q}, WHOLE | {"prompt": WHOLE["chosen"][:-len(YES)]},
          {"prompt": WHOLE["chosen"], "chosen": YES, "rejected": NO}, PAIR | {"chosen": f"{Q} {YES}", "rejected": f"{Q} {NO}"},
-         {"chosen": f"{Q} {YES}", "rejected": f"{Q} {NO}"}, won(labeler=3), won(worker="x", weight=2.0, strength=1), won(prompt=ASK),
+         {"chosen": f"{Q} {YES}", "rejected": f"{Q} {NO}"}, won(labeler=3), won(worker="x", weight=2.0, strength=1),
+         won(prompt=ASK),
          won(use_case="chat", tags=["x"], split="train", kind="few_shot", meta={"n": 1}), won(tags=[], meta=None, labeler=None),
          won(judgment_kind="edit", form_version="f1", source="b", judgment="j", flag=1), won(strength=None), WHOLE | {"user": 3},
          {"chosen": YES, "rejected": NO},
@@ -291,16 +293,18 @@ LONG = [won(labeler=3.0), won(labeler="a", worker="b"), won(labeler=True), won(w
         won(prompt="Human: a\n\nAssistant: b\n\nHuman: c"),
         PAIR | {"score_chosen": "7", "score_rejected": 2}, PAIR | {"score_chosen": True, "score_rejected": 2},
         PAIR | {"score_chosen": None, "score_rejected": 2}, PAIR | {"score_chosen": 7}, PAIR | {"score_rejected": 7},
-        PAIR | {"chosen_pick": "a", "rejected_pick": "b"}, PAIR | {"side": "b"}, PAIR | {"prompt": None}, PAIR | {"rejected": None},
+        PAIR | {"chosen_pick": "a", "rejected_pick": "b"}, PAIR | {"side": "b"}, PAIR | {"prompt": None},
+        PAIR | {"rejected": None},
         PAIR | {"prompt": []}, PAIR | {"chosen": GOOD}, PAIR | {"answer": "c"},
         MESSAGES | {"chosen": []}, MESSAGES | {"prompt": said("user", " ")}, MESSAGES | {"chosen": GOOD + GOOD},
         MESSAGES | {"chosen": said("user", YES)}, MESSAGES | {"chosen": [GOOD[0] | {"score": 2}]},
         MESSAGES | {"chosen": [GOOD[0] | {"images": ["x"]}]}, MESSAGES | {"chosen": said("gpt", YES)},
-        MESSAGES | {"chosen": [{"role": "assistant", "content": None, "tool_calls": [{}]}]}, MESSAGES | {"chosen": [{"role": []}]},
+        MESSAGES | {"chosen": [{"role": "assistant", "content": None, "tool_calls": [{}]}]},
+        MESSAGES | {"chosen": [{"role": []}]},
         MESSAGES | {"chosen": said("assistant", [{"type": "text", "text": YES}])}, MESSAGES | {"prompt": WHOLE["chosen"]},
         {"chosen": ASK, "rejected": ASK}, {"chosen": GOOD, "rejected": POOR}, {"chosen": [YES], "rejected": [NO]},
         MESSAGES | {"prompt": POOR}, {"prompt": None, **WHOLE}, WHOLE | {"setting": "Paris"}, WHOLE | {"chosen": YES},
-        {side: "Human: a" for side in WHOLE}, WHOLE | {"chosen": WHOLE["chosen"] + "<|im_start|>"}]
+        dict.fromkeys(WHOLE, "Human: a"), WHOLE | {"chosen": WHOLE["chosen"] + "<|im_start|>"}]
 
 
 def both_ways(row, monkeypatch):

@@ -50,6 +50,7 @@ def _float(text: str) -> float:
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
+SCAN: Callable[[str, int], tuple[object, int]] = vars(DECODER)["scan_once"]
 
 
 def shallow(value: object, text: str) -> object:
@@ -85,7 +86,7 @@ def parse(text: str) -> object:
 def _value(text: str) -> object:
     if text[:1] == "{":  # the decoder's own steps around its scanner take as long as a short row
         try:
-            value, end = DECODER.scan_once(text, 0)
+            value, end = SCAN(text, 0)
         except StopIteration:  # cut short: `decode` says where
             return DECODER.decode(text)
         if end == len(text) or text[end:] in ("\n", "\r\n"):

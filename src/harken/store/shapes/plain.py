@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from harken.core.formats import CHATML_MARK, HUMAN_TURN, is_dialogue
-from harken.core.records import PROMPT_KINDS, Choice, Message, Prompt, group_of
+from harken.core.records import PROMPT_KINDS, Choice, Message, Prompt, PromptKind, group_of
 from harken.store.shapes.dialogue import PLAIN_ROLES, prompt_turns, shared
 from harken.store.shapes.fields import EXPORTED, LABELER_NAMES, SIDES, about_row, holds_something, looked_at
 from harken.store.shapes.pairs import OWN_KINDS, score_fields, texts_compared
@@ -72,7 +72,8 @@ def plain_comparison(given: Mapping[str, Any], known: frozenset[str]) -> tuple[C
     return (made, unread, notes) if made else None
 
 
-def _choice(given: Mapping[str, Any], fields: _Fields, turns: Turns, options: Sequence[str], ranks: Sequence[int]) -> Choice | None:
+def _choice(given: Mapping[str, Any], fields: _Fields, turns: Turns, options: Sequence[str],
+            ranks: Sequence[int]) -> Choice | None:
     last = turns[-1]
     if last.role == "assistant" or not last.content.strip():
         return None
@@ -103,13 +104,13 @@ def _is_size(value: object) -> bool:
 
 def _prompt(given: Mapping[str, Any], turns: Turns) -> Prompt | None:
     """The prompt with what it keeps of a row, where that is of Harken's types."""
-    use_case, split, kind, tags, meta = map(given.get, KEPT)
+    use_case, split, kind, tags, meta = (given.get(name) for name in KEPT)
     if not ((use_case is None or type(use_case) is str) and (split is None or type(split) is str)
             and (meta is None or type(meta) is dict) and (kind is None or (type(kind) is str and kind in PROMPT_KINDS))):
         return None
     if tags is not None and (type(tags) is not list or not set(map(type, tags)) <= TEXT):
         return None
-    return Prompt(turns, use_case, kind or "plain", tuple(tags or ()), split, dict(meta or {}))
+    return Prompt(turns, use_case, cast(PromptKind, kind) or "plain", tuple(tags or ()), split, dict(meta or {}))
 
 
 @lru_cache(1024)
@@ -126,12 +127,12 @@ def _fields(names: tuple[str, ...], known: frozenset[str]) -> _Fields | None:
     if not core <= have or not beside <= have or len(labelers) > 1 or any(looked_at(name) for name in extras) \
             or not known.isdisjoint((*extras, *beside)):
         return None
-    return _Fields(own, "prompt" in have, (labelers or ["labeler"])[0], bool(of_choice), bool(have.intersection(KEPT)), bool(exported), extras,
-                   scores, [name for name in have - core if not about_row(name)])
+    return _Fields(own, "prompt" in have, (labelers or ["labeler"])[0], bool(of_choice), not have.isdisjoint(KEPT), bool(exported),
+                   extras, scores, [name for name in have - core if not about_row(name)])
 
 
 def _note_scores(given: Mapping[str, Any], scores: Sequence[tuple[str, str]], unread: list[str], notes: list[str]) -> bool:
-    """Scores of both answers stay unread; where they say the opposite of the pair, that is noted. False where one is no number."""
+    """Both answers' scores stay unread; where they say the opposite of the pair, that is noted. False: one is no number."""
     for one, other in scores:
         good, bad = given[one], given[other]
         if type(good) not in NUMBERS or type(bad) not in NUMBERS:
@@ -185,10 +186,7 @@ def _pair(given: Mapping[str, Any], fields: _Fields) -> Compared | None:
 
 def _are_texts(*texts: str) -> bool:
     """Whether none is a dialogue in another form than a transcript."""
-    for text in texts:
-        if is_dialogue(text) and (CHATML_MARK in text or not HUMAN_TURN.match(text)):
-            return False
-    return True
+    return not any(is_dialogue(text) and (CHATML_MARK in text or not HUMAN_TURN.match(text)) for text in texts)
 
 
 def _dialogues(asked: Any, chosen: list[Any], rejected: list[Any]) -> Compared | None:
