@@ -127,8 +127,8 @@ def _fields(names: tuple[str, ...], known: frozenset[str]) -> _Fields | None:
     if not core <= have or not beside <= have or len(labelers) > 1 or any(looked_at(name) for name in extras) \
             or not known.isdisjoint((*extras, *beside)):
         return None
-    return _Fields(own, "prompt" in have, (labelers or ["labeler"])[0], bool(of_choice), not have.isdisjoint(KEPT), bool(exported),
-                   extras, scores, [name for name in have - core if not about_row(name)])
+    return _Fields(own, "prompt" in have, (labelers or ["labeler"])[0], bool(of_choice), not have.isdisjoint(KEPT),
+                   bool(exported), extras, scores, [name for name in have - core if not about_row(name)])
 
 
 def _note_scores(given: Mapping[str, Any], scores: Sequence[tuple[str, str]], unread: list[str], notes: list[str]) -> bool:
@@ -175,8 +175,8 @@ def _pair(given: Mapping[str, Any], fields: _Fields) -> Compared | None:
     if asked is None:
         if any(given[name] and isinstance(given[name], (str, list, Mapping)) for name in fields.may_ask):
             return None
-        return (*texts_compared(None, None, [chosen, rejected]), (1, 2)) if _are_texts(chosen, rejected) else None
-    if not _are_texts(chosen, rejected):
+        return (*texts_compared(None, None, [chosen, rejected]), (1, 2)) if _is_text(chosen) and _is_text(rejected) else None
+    if not (_is_text(chosen) and _is_text(rejected)):
         return None
     if type(asked) is str and not chosen.startswith(asked) and not is_dialogue(asked) and not HUMAN_TURN.match(chosen):
         return (Message("user", asked),), (chosen, rejected), (1, 2)  # nearly every pair
@@ -184,9 +184,9 @@ def _pair(given: Mapping[str, Any], fields: _Fields) -> Compared | None:
     return (*texts_compared(turns, asked, [chosen, rejected]), (1, 2)) if turns else None
 
 
-def _are_texts(*texts: str) -> bool:
-    """Whether none is a dialogue in another form than a transcript."""
-    return not any(is_dialogue(text) and (CHATML_MARK in text or not HUMAN_TURN.match(text)) for text in texts)
+def _is_text(text: str) -> bool:
+    """Whether a text is no dialogue in another form than a transcript."""
+    return not is_dialogue(text) or (CHATML_MARK not in text and HUMAN_TURN.match(text) is not None)
 
 
 def _dialogues(asked: Any, chosen: list[Any], rejected: list[Any]) -> Compared | None:
