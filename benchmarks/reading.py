@@ -1,4 +1,4 @@
-"""What reading a file of feedback costs: CPU seconds for N comparisons in four layouts, against other sources where given.
+"""What reading a file of feedback costs: CPU seconds for N comparisons in five layouts, against other sources where given.
 
     python benchmarks/reading.py [--quick] [--against ../other/src]
 """
@@ -29,6 +29,9 @@ def rows(layout: str, n: int):
             yield {"prompt": asked, "completions": [one, two], "ranks": draw.choice([[1, 2], [2, 1]]), "labeler": f"a{i % 40}"}
         elif layout == "pairs":
             yield {"prompt": asked, "chosen": one, "rejected": two}
+        elif layout == "scored":
+            yield {"prompt": asked, "chosen": one, "rejected": two, "score_chosen": draw.choice([6.0, 7.5, 8.0]),
+                   "score_rejected": draw.choice([1.0, 2.5, 3.0])}
         elif layout == "messages":
             yield {"prompt": [_said("user", asked)], "chosen": [_said("assistant", one)], "rejected": [_said("assistant", two)]}
         else:
@@ -51,7 +54,7 @@ def main() -> None:
     n, rounds = (5_000, 2) if args.quick else (100_000, 5)
     sources = {"now": HERE} | ({"other": args.against.resolve()} if args.against else {})
     with tempfile.TemporaryDirectory() as folder:
-        for layout in ("own", "pairs", "messages", "transcripts"):
+        for layout in ("own", "pairs", "scored", "messages", "transcripts"):
             path = Path(folder) / f"{layout}.jsonl"
             path.write_text("".join(json.dumps(row) + "\n" for row in rows(layout, n)))
             took: dict[str, list[float]] = {name: [] for name in sources}
@@ -61,7 +64,8 @@ def main() -> None:
                                           check=True, capture_output=True, text=True)
                     took[name].append(float(done.stdout))
             middle = {name: statistics.median(times) for name, times in took.items()}
-            ratio = f"  ratio {middle['now'] / middle['other']:.2f}" if "other" in middle else ""
+            ratios = [now / other for now, other in zip(took["now"], took.get("other", []))]
+            ratio = f"  ratio {statistics.median(ratios):.2f}" if ratios else ""
             print(f"{layout:12} " + "  ".join(f"{name} {seconds:.2f} s" for name, seconds in middle.items()) + ratio, flush=True)
 
 

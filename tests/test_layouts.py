@@ -10,7 +10,8 @@ import pytest
 
 from harken.core.errors import UserError
 from harken.store.files import Reader, read
-from harken.store.shapes import read_row
+from harken.store.shapes import NAMES, read_row
+from harken.store.shapes.plain import plain_comparison
 
 Q, YES, NO, TERSE = "Name a river in Egypt.", "The Nile.", "The Thames.", "Be terse."
 
@@ -255,22 +256,76 @@ def test_whatever_names_the_other_answer_is_a_verdict(name):
     assert read_row({"prompt": Q, "chosen": YES, "rejected": NO, "source": "a", name: "web"}).unread == sorted([name, "source"])
 
 
-def test_the_short_way_says_what_the_long_way_says(monkeypatch):
-    rows = [{"prompt": Q, "chosen": YES, "rejected": NO, "margin": 0.5, "source": ""}, won(labeler="ann", group={"age": "30"}),
-            {"prompt": Q, "chosen": f"{Q} {YES}", "rejected": f"{Q} {NO}"}, won(labeler=3), won(prompt=" "), won(ranks=(0, 1)),
-            {"prompt": Q, "chosen": " ", "rejected": NO}, won(ranks=(True, 2)), won(ranks=(1,)), won(group="x"), won(group={}),
-            {"prompt": Q, "chosen": "Human: a\n\nAssistant: b", "rejected": NO}, won(prompt="Human: a\n\nAssistant: b\n\nHuman: c")]  # noqa: E501
+def said(role, content):
+    return [{"role": role, "content": content}]
 
-    def both(row):
+
+ASK, GOOD, POOR = said("user", Q), said("assistant", YES), said("assistant", NO)
+PAIR = {"prompt": Q, "chosen": YES, "rejected": NO}
+MESSAGES = {"prompt": ASK, "chosen": GOOD, "rejected": POOR}
+WHOLE = {"chosen": f"\n\nHuman: {Q}\n\nAssistant: {YES}", "rejected": f"\n\nHuman: {Q}\n\nAssistant: {NO}"}
+SHORT = [PAIR | {"margin": 0.5, "source": ""}, won(labeler="ann", group={"age": "30"}), won(group={}),
+         PAIR | {"score_chosen": 7.5, "score_rejected": 2}, PAIR | {"score_chosen": 2, "score_rejected": 7.5, "z": 1,
+                 "chosen-rating": 1, "rejected-rating": 1},
+         PAIR | {"prompt": ASK}, MESSAGES, MESSAGES | {"prompt": Q, "score_chosen": 1.0, "score_rejected": 0.5},
+         {"chosen": ASK + GOOD, "rejected": ASK + POOR}, {"prompt": Q, "chosen": ASK + GOOD, "rejected": ASK + POOR},
+         {"prompt": ASK, "chosen": ASK + GOOD + ASK + GOOD, "rejected": ASK + GOOD + ASK + POOR, "labeler": "ann"},
+         {"prompt": said("system", "Be brief.") + ASK, "chosen": GOOD, "rejected": POOR},
+         WHOLE, WHOLE | {"source": "web", "n": 3},
+         {"chosen": f"Human: {Q}\n\nAssistant: a\n\nHuman: b\n\nAssistant: {YES}", "rejected": WHOLE["rejected"].strip()},
+          WHOLE | {"prompt": Q}, WHOLE | {"prompt": WHOLE["chosen"][:-len(YES)]},
+         {"prompt": WHOLE["chosen"], "chosen": YES, "rejected": NO}, PAIR | {"chosen": f"{Q} {YES}", "rejected": f"{Q} {NO}"},
+         {"chosen": f"{Q} {YES}", "rejected": f"{Q} {NO}"}, won(labeler=3), won(worker="x", weight=2.0, strength=1),
+         won(prompt=ASK),
+         won(use_case="chat", tags=["x"], split="train", kind="few_shot", meta={"n": 1}), won(tags=[], meta=None, labeler=None),
+         won(judgment_kind="edit", form_version="f1", source="b", judgment="j", flag=1), won(strength=None), WHOLE | {"user": 3},
+         {"chosen": YES, "rejected": NO},
+         PAIR | {"annotator_id": 7, "weight": 0, "split": "x", "form_version": "f1", "scale": [1], "score_chosen": 3,
+                 "score_rejected": 2}, PAIR | {"prompt": ASK + GOOD}, PAIR | {"chosen": "Human: a\n\nAssistant: b"},
+         {side: f" System: Be brief.\n\nHuman: {Q}\n\nAssistant: {side}" for side in ("chosen", "rejected")}]
+LONG = [won(labeler=3.0), won(labeler="a", worker="b"), won(labeler=True), won(weight="2"), won(weight=-1), won(strength=True),
+        won(tags="x"), won(tags=[1]), won(kind="other"), won(meta="x"), won(use_case=1), won(judgment_kind="best"),
+        won(judgment_kind=["edit"]), PAIR | {"judgment_kind": "edit"}, won(form_version=None, source="b"), WHOLE | {"user": "x"},
+        won(form_version=None, judgment="b"), won(prompt=ASK + GOOD), won(prompt=[]), won(prompt=None), won(tools=[{"a": 1}]),
+        {"prompt": f"Human: {Q}", "chosen": WHOLE["chosen"], "rejected": NO + "<|im_start|>"},
+        won(prompt=" "), won(ranks=(0, 1)),
+        PAIR | {"chosen": " "}, won(ranks=(True, 2)), won(ranks=(1,)), won(group="x"), won(group=""), won(group={"age": None}),
+        won(prompt="Human: a\n\nAssistant: b\n\nHuman: c"),
+        PAIR | {"score_chosen": "7", "score_rejected": 2}, PAIR | {"score_chosen": True, "score_rejected": 2},
+        PAIR | {"score_chosen": None, "score_rejected": 2}, PAIR | {"score_chosen": 7}, PAIR | {"score_rejected": 7},
+        PAIR | {"chosen_pick": "a", "rejected_pick": "b"}, PAIR | {"side": "b"}, PAIR | {"prompt": None},
+        PAIR | {"rejected": None},
+        PAIR | {"prompt": []}, PAIR | {"chosen": GOOD}, PAIR | {"answer": "c"},
+        MESSAGES | {"chosen": []}, MESSAGES | {"prompt": said("user", " ")}, MESSAGES | {"chosen": GOOD + GOOD},
+        MESSAGES | {"chosen": said("user", YES)}, MESSAGES | {"chosen": [GOOD[0] | {"score": 2}]},
+        MESSAGES | {"chosen": [GOOD[0] | {"images": ["x"]}]}, MESSAGES | {"chosen": said("gpt", YES)},
+        MESSAGES | {"chosen": [{"role": "assistant", "content": None, "tool_calls": [{}]}]},
+        MESSAGES | {"chosen": [{"role": []}]},
+        MESSAGES | {"chosen": said("assistant", [{"type": "text", "text": YES}])}, MESSAGES | {"prompt": WHOLE["chosen"]},
+        {"chosen": ASK, "rejected": ASK}, {"chosen": GOOD, "rejected": POOR}, {"chosen": [YES], "rejected": [NO]},
+        MESSAGES | {"prompt": POOR}, {"prompt": None, **WHOLE}, WHOLE | {"setting": "Paris"}, WHOLE | {"chosen": YES},
+        dict.fromkeys(WHOLE, "Human: a"), WHOLE | {"chosen": WHOLE["chosen"] + "<|im_start|>"}]
+
+
+def both_ways(row, monkeypatch):
+    def read_so(row):
         try:
-            found = read_row(row)
-            return found.records, found.unread, found.notes
+            reading = read_row(row)
+            return reading.records, reading.unread, reading.notes
         except ValueError as error:
             return str(error)
 
-    short = [both(row) for row in rows]
-    monkeypatch.setattr("harken.store.shapes._plain_comparison", lambda row: None)
-    assert short == [both(row) for row in rows]
+    short = read_so(row)
+    with monkeypatch.context() as patch:
+        patch.setattr("harken.store.shapes.plain_comparison", lambda row, known: None)
+        assert short == read_so(row), row
+
+
+def test_the_short_way_says_what_the_long_way_says(monkeypatch):
+    for row in SHORT + LONG:
+        both_ways(row, monkeypatch)
+    taken = [plain_comparison(row, NAMES) is not None for row in SHORT + LONG]
+    assert taken == [True] * len(SHORT) + [False] * len(LONG)
 
 
 def test_the_advice_for_a_shape_that_is_not_read_is_not_to_leave_it_out(tmp_path):

@@ -26,7 +26,7 @@ def foreign_format(text: str) -> bool:
 
 def is_dialogue(text: str) -> bool:
     """Whether an importer would take a text for turns, or refuse it, instead of reading it as one message."""
-    if "<" not in text and "[" not in text and not _MAY_START.match(text):  # nearly every text
-        return False
-    return (CHATML_MARK in text or HUMAN_TURN.match(text) is not None or JSON_MESSAGES.match(text) is not None
-            or foreign_format(text))
+    if "<" in text or "[" in text:
+        return (CHATML_MARK in text or HUMAN_TURN.match(text) is not None or JSON_MESSAGES.match(text) is not None
+                or foreign_format(text))
+    return _MAY_START.match(text) is not None and (HUMAN_TURN.match(text) or _OTHER_START.match(text)) is not None

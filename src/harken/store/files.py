@@ -132,7 +132,10 @@ class Reader:
             if reading.notes:
                 self.notes.update(reading.notes)
             good += 1
-            yield from ((record, row if reading.written else {}) for record in reading.records)
+            if not reading.written:
+                row = {}
+            for record in reading.records:
+                yield record, row
         if not good - self.skipped[EMPTY_TREE]:
             self._nothing()
         unused = sorted({column for name, column in self.fields.items() if name not in self._mapped})
@@ -155,7 +158,7 @@ class Reader:
 
     def _row(self, raw: object) -> Mapping[str, Any]:
         row = raw() if callable(raw) else raw
-        if not isinstance(row, Mapping):
+        if type(row) is not dict and not isinstance(row, Mapping):  # the second takes a while
             raise BadLine(f"a row must be an object, found {type(row).__name__}")
         return self._renamed(row) if self.fields else row
 

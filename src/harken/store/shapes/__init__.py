@@ -13,15 +13,13 @@ import importlib
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from harken.core.errors import UserError
-from harken.core.formats import is_dialogue
-from harken.core.records import Choice, Demonstration, Judgment, Message, Prompt, group_of
+from harken.core.records import Choice, Demonstration, Judgment, Prompt
 from harken.store.shapes.answers import ASKED_AND_ANSWERED, conversation, edited, prompt_answer, questioned
-from harken.store.shapes.fields import SIDES, Row, check_unread, holds_something, looked_at
+from harken.store.shapes.fields import EXPORTED, Row, check_unread
 from harken.store.shapes.pairs import (
     A_AND_B,
     PAIRS,
@@ -32,6 +30,7 @@ from harken.store.shapes.pairs import (
     own_comparison,
 )
 from harken.store.shapes.parts import CARRIED, CONVERSATIONS
+from harken.store.shapes.plain import plain_comparison
 from harken.store.shapes.published import (
     arena,
     fine_grained,
@@ -83,12 +82,8 @@ SHAPES: tuple[tuple[tuple[tuple[str, ...], ...], Condition, Adapter], ...] = (
     ((("completion",), ("instruction",), ("question", "answer"), ("question", "response"), ("query", "response"),
       ("input", "output"), ("prompt",), *ASKED_AND_ANSWERED), None, prompt_answer),
 )
-EXPORTED = ("form_version", "instruction_hash", "judgment", "item", "sources", "source", "notes", "seconds", "answered_at",
-            "shown_order", "scale", "suggested", "accepted")
-"""What an export of the studio's says of an answer beside the answer."""
-_NAMES = frozenset(name for groups, _, _ in SHAPES for group in groups for name in group) | CARRIED
+NAMES = frozenset(name for groups, _, _ in SHAPES for group in groups for name in group) | CARRIED
 """What a shape is known by, and what a prompt keeps: beside a plain comparison these need a look."""
-TEXT, NUMBER = {str}, {int}
 _known: dict[tuple[str, ...], list[tuple[Condition, Adapter]]] = {}
 
 
@@ -130,8 +125,9 @@ def read_row(given: Mapping[str, Any], *, asked: Kind | None = None, ignore: Col
              adapter: Adapter | None = None) -> Found:
     """The records of one parsed row. `asked` is the kind that somebody asked for, if anybody did; `ignore` names fields
     that may stay unread."""
-    if adapter is None and not ignore and (plain := _plain_comparison(given)):
-        return plain
+    if adapter is None and not ignore and (plain := plain_comparison(given, NAMES)):
+        record, unread, notes = plain
+        return Found([record], unread, notes)
     row = Row(given)
     if adapter is None and not adapters(row):
         lowered = {name.lower(): value for name, value in given.items()}
@@ -157,58 +153,6 @@ def read_row(given: Mapping[str, Any], *, asked: Kind | None = None, ignore: Col
     if ignore:
         unread = sorted({*unread, *(name for name in ignore if name in given)})
     return Found(records, unread, row.notes)
-
-
-def _plain_comparison(given: Mapping[str, Any]) -> Found | None:
-    """A comparison of plain texts with nothing beside it but harmless fields, the row that is read most; any other, and one that
-    is wrong, goes the long way. This says what `Choice.from_json` says, in a third of its time."""
-    extras = _harmless(tuple(given))
-    if extras is None:
-        return None
-    unread = []
-    for name in extras:
-        value = given[name]
-        if type(value) is str and value.strip().lower() in SIDES:
-            return None
-        if holds_something(value):
-            unread.append(name)
-    if "chosen" in given:
-        given = _pair_as_comparison(given)
-    asked, options, ranks = given.get("prompt"), given.get("completions"), given.get("ranks")
-    if type(asked) is not str or type(options) is not list or type(ranks) is not list:
-        return None
-    labeler, group = given.get("labeler"), given.get("group")
-    if is_dialogue(asked) or not asked.strip() or not (labeler is None or type(labeler) is str):
-        return None
-    if set(map(type, options)) != TEXT or set(map(type, ranks)) != NUMBER or min(ranks) < 1:
-        return None
-    try:
-        made = Choice(Prompt((Message("user", asked),)), tuple(options), tuple(ranks), labeler, group_of(group) if group else {})
-    except ValueError:
-        return None
-    return Found([made], unread)
-
-
-@lru_cache(1024)
-def _harmless(names: tuple[str, ...]) -> list[str] | None:
-    """The fields beside a plain comparison, sorted, or None where one of them must be looked at by the shapes' functions."""
-    have = set(names)
-    core = {"prompt", "chosen", "rejected"} if "chosen" in have else {"prompt", "completions", "ranks"}
-    extras = sorted(have - core - {"labeler", "group"})
-    if not core <= have or any(looked_at(name) or name in _NAMES for name in extras):
-        return None
-    return extras
-
-
-def _pair_as_comparison(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A row of `prompt`, `chosen` and `rejected`, all of them plain text, as Harken's own; any other as it is."""
-    asked, chosen, rejected = given.get("prompt"), given["chosen"], given.get("rejected")
-    if not type(asked) is type(chosen) is type(rejected) is str or is_dialogue(chosen) or is_dialogue(rejected):
-        return given
-    if not chosen.strip() or (chosen.startswith(asked) and rejected.startswith(asked)):
-        return given
-    return {"prompt": asked, "completions": [chosen, rejected], "ranks": [1, 2], "labeler": given.get("labeler"),
-            "group": given.get("group")}
 
 
 def _checked(made: Record | Iterable[Record]) -> list[Record]:

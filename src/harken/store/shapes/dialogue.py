@@ -22,7 +22,9 @@ ROLES: dict[str, Role] = {
     "tool_response": "tool", "ipython": "tool"}
 CALLS = ("function_call", "tool_call")
 THOUGHTS = ("reasoning", "thinking", "thoughts")
-TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):|\A\s*(System):")
+FIRST_TURN = re.compile(r"\s*(Human|Assistant|System):")
+TURN = re.compile(r"\n\n(Human|Assistant):")
+SPEAKERS: dict[str, Role] = {"Human": "user", "Assistant": "assistant", "System": "system"}
 OTHER_TURN = re.compile(r"\n\s*(?:Assistant|ASSISTANT|AI|Bot|Model)\s*:")
 CHATML = re.compile(r"<\|im_start\|>([A-Za-z_]+)\n(.*?)(?:<\|im_end\|>\n?|\Z)", re.S)
 KNOWN = frozenset(("role", "content", "from", "value", "text", "parts", *EXTRA, "function_call", "weight", "train", "id", "loss"))
@@ -149,10 +151,10 @@ def chatml(text: str) -> tuple[Message, ...] | None:
 
 def turns_of(text: str) -> list[tuple[Role, int, str]]:
     """Turns of an Anthropic transcript: role, where its text starts, the text."""
-    marks = list(TURN.finditer(text))
+    first = FIRST_TURN.match(text)
+    marks = [first, *TURN.finditer(text, first.end())] if first else list(TURN.finditer(text))
     ends = [m.start() for m in marks[1:]] + [len(text)]
-    roles: dict[str, Role] = {"Human": "user", "Assistant": "assistant", "System": "system"}
-    return [(roles[m[1] or m[2]], m.end(), text[m.end():end].strip(" \n")) for m, end in zip(marks, ends, strict=True)]
+    return [(SPEAKERS[m[1]], start := m.end(), text[start:end].strip(" \n")) for m, end in zip(marks, ends)]
 
 
 def transcript(text: str) -> tuple[Message, ...]:

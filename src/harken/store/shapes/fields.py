@@ -86,6 +86,9 @@ LABELER_NAMES = ("labeler", "labeller", "labeler_id", "annotator", "annotator_id
                  "user_id", "user", "username")
 """Who judged, the first of these that a row has. The last three name the labeler only where something is judged."""
 ASKERS = LABELER_NAMES[-3:]
+EXPORTED = ("form_version", "instruction_hash", "judgment", "item", "sources", "source", "notes", "seconds", "answered_at",
+            "shown_order", "scale", "suggested", "accepted")
+"""What an export of the studio's says of an answer beside the answer."""
 
 PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 

@@ -40,6 +40,7 @@ A_AND_B = tuple((f"{word}{mark}{one}", f"{word}{mark}{other}") for word in BESID
 VERDICTS = ("preference", "winner", "preferred", "better", "choice", "verdict", "label", "better_response", "better_response_id",
             "preferred_response", "preferred_answer", "best", "chosen")
 """Where the verdict on a and b stands, the first of these that a row has."""
+OWN_KINDS = ("ranking", "edit", "use")
 SIGNS = re.compile(r"\[*([AB])\s*(<<?|>>?|=)\s*([AB])\]*")
 """`A>B`, `[[B>>A]]`, `A=B`: JudgeBench, Arena-Hard."""
 SCORES = frozenset(f"{a}{mark}{b}" for what in ("score", "rating", "reward", "grade") for mark in ("_", "-")
@@ -60,7 +61,7 @@ def own_comparison(row: Row) -> list[Choice]:
     if not isinstance(ranks, list) or not all(type(r) is int and r >= 1 for r in ranks):
         raise ValueError('"ranks" must be a list of whole numbers, 1 the best')
     kind: JudgmentKind = row.take("judgment_kind", "ranking")
-    if kind not in ("ranking", "edit", "use"):
+    if kind not in OWN_KINDS:
         raise ValueError(f'"judgment_kind" {kind!r} is not one of ranking, edit, use')
     asked = _asked(row)
     if isinstance(row.get("prompt"), str) and HUMAN_TURN.match(row["prompt"]):
@@ -96,7 +97,7 @@ def chosen_rejected(row: Row) -> list[Choice]:
     if all(isinstance(v, str) for v in values):
         if asked is None:
             _no_other_prompt(row)
-        asked, options = _texts(asked, given, [str(v) for v in values])
+        asked, options = texts_compared(asked, given, [str(v) for v in values])
     elif not any(isinstance(v, str) for v in values):
         asked, options = _dialogues(asked, [v for v in values if not isinstance(v, str)], names)
     else:
@@ -115,7 +116,8 @@ def _value(value: object, name: str) -> str | Turns:
     return messages(value, name)
 
 
-def _texts(asked: Turns | None, given: object, texts: list[str]) -> tuple[Turns, list[str]]:
+def texts_compared(asked: Turns | None, given: object, texts: list[str]) -> tuple[Turns, list[str]]:
+    """Prompt and answers of two texts; `given` is the prompt as the row has it."""
     if asked is not None:
         options = without_prompt(given, texts) or texts
         if options is texts and all(HUMAN_TURN.match(text) and "\n\nAssistant:" in text for text in texts):
@@ -157,7 +159,7 @@ def one_of_two(row: Row) -> bool:
 
 def _note_scores(row: Row) -> None:
     """Scores of both answers do not change who won; where they say the opposite, that is noted."""
-    for one, other in _score_fields(tuple(row)):
+    for one, other in score_fields(tuple(row)):
         if one.lower() not in SCORES and not (_is_number(row.get(one)) and _is_number(row.get(other))):
             continue
         row.aside |= {one, other}
@@ -169,7 +171,7 @@ def _note_scores(row: Row) -> None:
 
 
 @lru_cache(1024)
-def _score_fields(names: tuple[str, ...]) -> list[tuple[str, str]]:
+def score_fields(names: tuple[str, ...]) -> list[tuple[str, str]]:
     """The fields of a row that score the chosen answer, each with its partner."""
     pairs = [(n, n.replace("chosen", "rejected")) for n in names if "chosen" in n]
     return [(one, other) for one, other in pairs
