@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from harken.core.records import Choice, content_hash
 from harken.core.seeds import derive_seed
 from harken.launch.loop import approval, audit, canary, collect, improve, verify
 from harken.launch.loop.recipe import HELD_OUT, KEPT, Recipe, recipe_of
+from harken.launch.loop.rules import default_rules
 from harken.launch.loop.turns import Loop, Turn
 from harken.launch.loop.worth import compare_prompts
 from harken.stats.gate import decide
@@ -215,14 +217,22 @@ def _held(recipe: Recipe, choice: Choice) -> bool:
 
 
 def pass_gate(recipe: Recipe, turn: Turn, folder: Path) -> dict[str, Any]:
+    measured = verify.metrics(turn.path / "verify")
+    rules = recipe.gate.rules or default_rules(m.name for m in measured)
     try:
-        decision = decide(verify.metrics(turn.path / "verify"), recipe.gate.rules, recipe.gate.alpha)
+        decision = decide(measured, rules, recipe.gate.alpha)
     except ValueError as error:
         raise UserError(f"The gate cannot be read: {error}.",
                         "Correct gate.rules; verify.text and verify.evals add metrics.") from None
-    record = decision.to_json() | {"alpha": recipe.gate.alpha, "rules_hash": content_hash(recipe.given.get("gate"))}
+    notes = [] if recipe.gate.rules else ["The recipe writes no rules: these are the ones that hold without."]
+    types = {g for m in measured for g in m.groups.values()}
+    if len(types) < 2 and any(r.each for r in rules):
+        notes.append(f"By {recipe.verify.groups} all prompts are of one type ({min(types, default='none')}): no type of user is "
+                     "looked at by itself.")
+    record = decision.to_json() | {"alpha": recipe.gate.alpha, "notes": notes,
+                                   "rules_hash": content_hash([dataclasses.asdict(r) for r in rules])}
     write_json(folder / "gate.json", record)
-    return {"verdict": decision.verdict, "ships": decision.ships,
+    return {"verdict": decision.verdict, "ships": decision.ships, "notes": notes,
             "failed": [o.rule.words() for o in decision.outcomes if not o.holds]}
 
 
@@ -243,7 +253,8 @@ def summary(name: str, facts: dict[str, Any]) -> str:
         rate = facts["figures"]["win_rate"]
         return f"win rate {rate['value']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}] on {facts['prompts']} prompts"
     if name == "gate":
-        return str(facts["verdict"]) + ("" if facts["ships"] else f"; not shown: {'; '.join(facts['failed'])}")
+        failed = "" if facts["ships"] else f"; not shown: {'; '.join(facts['failed'])}"
+        return " ".join([f"{facts['verdict']}{failed}.", *facts["notes"]]).removesuffix(".")
     if name == "canary":
         return f"{facts['state']} after {facts['n']} outcomes (mean {facts['mean']:+.3f})"
     return "done"

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import runpy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from harken.core.errors import UserError
 from harken.core.find import nearest
 from harken.core.recipes import read_settings
 from harken.launch.find import find_method
+from harken.launch.loop.rules import read_rules
 from harken.stats.gate import Rule
 from harken.stats.sequential import Canary
 
@@ -53,7 +53,7 @@ class Making:
 class Verify:
     prompts: str = ""
     judge: str = HELD_OUT
-    groups: str = ""
+    groups: str = "use_case"
     """What names a prompt's type of user: use_case, tag, or meta.NAME."""
     answers: int = 2
     max_tokens: int = 128
@@ -67,6 +67,7 @@ class Verify:
 @dataclass(frozen=True)
 class Gate:
     rules: tuple[Rule, ...]
+    """Without any, those of `rules.default_rules`."""
     alpha: float = 0.05
 
 
@@ -111,7 +112,6 @@ class Recipe:
 
 TOP = ("out", "db", "start", "from", "seed", "dtype", "collect", "audit", "reward", "policy", "verify", "gate", "approve",
        "canary")
-DEFAULT_RULES = ({"metric": "win_rate", "need": "better"},)
 
 
 def read_recipe(source: str | Path | Mapping[str, Any]) -> Recipe:
@@ -143,7 +143,7 @@ def recipe_of(given: Mapping[str, Any], where: str) -> Recipe:
     recipe = Recipe(
         Path(str(given["out"])), tuple(map(str, db)), str(given["start"]), _filled(Collect, given, "collect", where),
         _filled(Making, given, "reward", where), _filled(Making, given, "policy", where), _filled(Verify, given, "verify", where),
-        Gate(_rules(gate.get("rules") or DEFAULT_RULES, where), float(gate.get("alpha", 0.05))),
+        Gate(read_rules(gate.get("rules") or (), where), float(gate.get("alpha", 0.05))),
         dict(_part(given, "audit", where)), Approve(tuple([by] if isinstance(by, str) else map(str, by))),
         _filled(Share, given, "canary", where), str(given.get("from", "serving")), int(given.get("seed", 0)),
         str(given.get("dtype", "float32")), dict(given))
@@ -166,8 +166,8 @@ def _check(recipe: Recipe, where: str) -> None:
          "Name a reward method, or another judge."),
         (not 0 < recipe.gate.alpha < 0.5, "gate.alpha is no level", "It lies between 0 and 0.5."),
         (not 0 <= recipe.canary.share < 1, "canary.share is no share", "It lies between 0 and 1; 0 is no canary."),
-        (any(r.each for r in recipe.gate.rules) and not recipe.verify.groups, "a rule asks for each group, and verify.groups is "
-         "not set", "Set verify.groups: use_case, tag or meta.NAME."),
+        (not recipe.verify.groups and (not recipe.gate.rules or any(r.each for r in recipe.gate.rules)),
+         "a rule asks for each group, and verify.groups is not set", "Set verify.groups: use_case, tag or meta.NAME."),
     ]
     for wrong, fact, action in faults:
         if wrong:
@@ -191,26 +191,6 @@ def _climbs(method: str) -> bool:
     module = find_method(method)
     return "reward" in {f.name for f in dataclasses.fields(module.Config)} and hasattr(module, "TRIAL") and \
         "reward" in module.TRIAL
-
-
-def _rules(given: Any, where: str) -> tuple[Rule, ...]:
-    rules = []
-    for row in given:
-        if not isinstance(row, Mapping) or "metric" not in row:
-            raise UserError(f"{where}: {row!r} is no rule.", "Write {metric: win_rate, need: better}.")
-        _known(row, ("metric", "need", "margin", "each"), f"{where}, a rule")
-        need, each = row.get("need", "better"), row.get("each")
-        if need not in ("better", "not_worse") or each not in (None, False, True, "group"):
-            raise UserError(f"{where}: the rule on {row['metric']} cannot be read.",
-                            "need is better or not_worse; each is group, or not there.")
-        margin = row.get("margin")
-        if margin is not None and not (isinstance(margin, int | float) and math.isfinite(margin)):
-            raise UserError(f"{where}: the margin of {row['metric']} is no number.", "Write margin: 0.05.")
-        try:
-            rules.append(Rule(str(row["metric"]), need, margin, bool(each)))
-        except ValueError as error:
-            raise UserError(f"{where}: {error}.", "docs/loop.md says what a rule can ask.") from None
-    return tuple(rules)
 
 
 def _part(given: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
