@@ -49,6 +49,7 @@ def promoted(folder, monkeypatch, turns=1, **parts):
         monkeypatch.setitem(drive.STEPS, name, step)
     monkeypatch.setattr(drive.collect, "gather", lambda its, last: drive.collect.Gathered(new=100))
     open_database(folder / "feedback.db").close()
+    world.write_prompts(folder / "verify.jsonl", 2, 2)
     its = read_recipe(world.recipe(folder, **parts))
     for number in range(turns):
         drive.drive(its)

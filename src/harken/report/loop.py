@@ -131,6 +131,7 @@ def _gates(turns: Sequence[Row]) -> str:
                 rows.append((rule["rule"], f["name"], "holds" if f["holds"] else f["why"], size, str(f["items"]),
                              f"{f['more']:.0f}" if f["more"] else ""))
         parts.append(f"<h3>Turn {turn['turn']}: {text(turn['gate']['verdict'])}, {text(turn['state'])}</h3>"
+                     + "".join(f'<p class="note">{text(note)}</p>' for note in turn["gate"].get("notes", []))
                      + _table(("Rule", "Of", "Found", "New − served", "Prompts", "More needed"), rows))
     return "".join(parts)
 

@@ -34,7 +34,8 @@ async def state(server: Server, request: Request) -> Response:
 
 
 async def decide(server: Server, request: Request, said: Any) -> Response:
-    """POST /loop/decide: {"decision": "approve" | "reject" | "rollback", "turn": 3, "comment": ""}"""
+    """POST /loop/decide: {"decision": "approve" | "reject" | "rollback", "turn": 3, "comment": ""}. With a rollback, `turn`
+    is the one that is to go."""
     who = _decider(server, request)
     if not isinstance(said, dict) or said.get("decision") not in DECISIONS:
         raise bad(f"decision must be one of {', '.join(DECISIONS)}.", "decision")
@@ -52,7 +53,7 @@ async def decide(server: Server, request: Request, said: Any) -> Response:
 def _decided(server: Server, who: str, decision: str, turn: int | None, comment: str) -> str:
     recipe = server.followed.recipe
     if decision == "rollback":
-        return rollback(recipe, who)
+        return rollback(recipe, who, seen=turn)
     loop, current, its = waiting(recipe)
     if turn != current.number:  # the page was old: nobody signs for what they did not see
         raise Refused(409, f"Turn {current.number} waits for a decision, not turn {turn}. Look at the page again.", param="turn")

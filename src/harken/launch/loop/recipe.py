@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import runpy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -124,7 +125,10 @@ def read_recipe(source: str | Path | Mapping[str, Any]) -> Recipe:
     if path.suffix == ".py":
         if not path.is_file():
             raise UserError(f"There is no recipe {path}.", "Check the path.")
-        given = runpy.run_path(str(path)).get("RECIPE")
+        try:
+            given = runpy.run_path(str(path)).get("RECIPE")
+        except Exception as error:  # it is the user's own program
+            raise UserError(f"{path} does not run: {type(error).__name__}: {error}.", "Correct it.") from None
         if not isinstance(given, Mapping):
             raise UserError(f"{path} has no dictionary RECIPE.", "Write RECIPE = {\"out\": …}.")
         return recipe_of(given, str(path))
@@ -132,21 +136,33 @@ def read_recipe(source: str | Path | Mapping[str, Any]) -> Recipe:
 
 
 def recipe_of(given: Mapping[str, Any], where: str) -> Recipe:
+    try:
+        given = dict(json.loads(json.dumps(given, allow_nan=False)))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{where} holds what a turn cannot keep: {error}.",
+                        "Write text, numbers, lists and settings by name.") from None
     _known(given, TOP, where)
     missing = [name for name in ("out", "db", "start", "policy", "verify") if not given.get(name)]
     if missing:
         raise UserError(f"{where} has no {missing[0]}.", "docs/loop.md shows a whole recipe.")
     db = given["db"] if isinstance(given["db"], list) else [given["db"]]
+    for name, value in (("out", given["out"]), ("start", given["start"]), *(("db", v) for v in db)):
+        if not isinstance(value, str):
+            raise UserError(f"{where}: {name} is {value!r}.", "It is text: a path or a name.")
     gate = _part(given, "gate", where)
     _known(gate, ("rules", "alpha"), f"{where}, gate")
-    by = _part(given, "approve", where).get("by") or []
+    approve = _part(given, "approve", where)
+    _known(approve, ("by",), f"{where}, approve")
+    by = approve.get("by") or []
+    if not isinstance(by, str) and not (isinstance(by, list) and all(isinstance(name, str) and name for name in by)):
+        raise UserError(f"{where}: approve.by is {by!r}.", "Write a name, or a list of names.")
     recipe = Recipe(
         Path(str(given["out"])), tuple(map(str, db)), str(given["start"]), _filled(Collect, given, "collect", where),
         _filled(Making, given, "reward", where), _filled(Making, given, "policy", where), _filled(Verify, given, "verify", where),
-        Gate(read_rules(gate.get("rules") or (), where), float(gate.get("alpha", 0.05))),
-        dict(_part(given, "audit", where)), Approve(tuple([by] if isinstance(by, str) else map(str, by))),
-        _filled(Share, given, "canary", where), str(given.get("from", "serving")), int(given.get("seed", 0)),
-        str(given.get("dtype", "float32")), dict(given))
+        Gate(read_rules(gate.get("rules") or (), where), _number(gate.get("alpha", 0.05), "gate.alpha", where)),
+        dict(_part(given, "audit", where)), Approve((by,) if isinstance(by, str) else tuple(by)),
+        _filled(Share, given, "canary", where), str(given.get("from", "serving")),
+        int(_number(given.get("seed", 0), "seed", where)), str(given.get("dtype", "float32")), dict(given))
     _check(recipe, where)
     return recipe
 
@@ -191,6 +207,12 @@ def _climbs(method: str) -> bool:
     module = find_method(method)
     return "reward" in {f.name for f in dataclasses.fields(module.Config)} and hasattr(module, "TRIAL") and \
         "reward" in module.TRIAL
+
+
+def _number(value: Any, name: str, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UserError(f"{where}: {name} is {value!r}.", "It is a number.")
+    return value
 
 
 def _part(given: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
