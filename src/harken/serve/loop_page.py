@@ -59,7 +59,7 @@ def _decided(server: Server, who: str, decision: str, turn: int | None, comment:
         raise Refused(409, f"Turn {current.number} waits for a decision, not turn {turn}. Look at the page again.", param="turn")
     how = "page, by API key" if server.keys else "page, on this machine"
     facts = approval.decide(its, loop, current, by=who, how=how, yes=decision == "approve", comment=comment)
-    return f"Turn {current.number}: {facts['decision']}, {who}."
+    return f"Turn {current.number}: {facts['decision']}, {who}. The next harken loop goes on from here."
 
 
 def _decider(server: Server, request: Request) -> str:

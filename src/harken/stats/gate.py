@@ -79,7 +79,7 @@ class Rule:
             raise ValueError(f"the rule on {self.metric}: each group cannot be asked to be better, only not_worse")
 
     def words(self) -> str:
-        unit = " standard deviations of the served model's scores" if self.spread else ""
+        unit = " standard deviations" if self.spread else ""
         what = "must be better" if self.need == "better" else f"must not be worse by {self.margin:g}{unit}"
         return f"{self.metric} {what}" + (", for each type of user" if self.each else "")
 

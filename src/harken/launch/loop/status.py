@@ -43,6 +43,7 @@ def _state(turn: Turn, pointer: dict[str, Any]) -> tuple[str, str]:
     if turn.has("approval"):
         return {"approve": "approved", "reject": "rejected"}[turn.facts("approval")["decision"]], ""
     if turn.has("gate"):
-        return "waits for approval" if turn.facts("gate")["ships"] else "gate closed", turn.facts("gate")["verdict"]
+        return "waits for approval" if turn.facts("gate")["ships"] else "gate closed", \
+            f"the gate said {turn.facts('gate')['verdict']}"
     done = turn.done()
     return "under way", f"after {done[-1]}" if done else "begun"

@@ -59,7 +59,9 @@ async function load() {
     find("#serving").textContent = `${found.serving} answers.` + (found.previous ? ` Before it: ${found.previous}.` : "")
       + (found.canary ? ` ${found.canary}.` : "") + ` You are ${found.you}.`;
     out = found.rolls_back;
-    find("#rollback").disabled = out === null;
+    const back = find("#rollback");
+    back.disabled = out === null;
+    back.textContent = out === null ? "Roll back" : found.canary ? "End the canary" : `Roll back to ${found.previous}`;
     find("#turns").replaceChildren(...found.turns.reverse().map(shown));
   } catch (error) {
     find("#found").hidden = true;
