@@ -64,7 +64,8 @@ class Follow:
         return {n: w for n, w in shares(pointer, self.approved).items() if n in self.loaded}
 
     async def watch(self, server: Server) -> None:
-        """Follows the pointer until it is cancelled."""
+        """Follows the pointer until it is cancelled. The same trouble is told once."""
+        trouble = ""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
@@ -72,9 +73,11 @@ class Follow:
                 if pointer != self.pointer:
                     await self.follow(server, pointer)
                 self._close_retired(server)
+                trouble = ""
             except Exception as error:  # what answers goes on, and so does the watch: a rollback must still be heard
-                log.error("the loop: %s", error, exc_info=not isinstance(error, UserError))
-                server.metrics.count("harken_loop_refused_total")
+                if trouble != (trouble := repr(error)):
+                    log.error("the loop: %s", error, exc_info=not isinstance(error, UserError))
+                    server.metrics.count("harken_loop_refused_total")
 
     async def follow(self, server: Server, pointer: Any) -> None:
         """Loads what the pointer names and is not loaded yet, then changes the shares at once."""

@@ -159,7 +159,10 @@ def _canary(recipe: Recipe, loop: Loop, turn: Turn, tell: Say) -> State | None:
             running = {"turn": turn.number, "share": recipe.canary.share}
             pointer = loop.point("canary", turn.facts("approval")["by"], canary=running)
             tell(f"Turn {turn.number} answers {recipe.canary.share:.0%} of the conversations: its canary runs.")
-    since = next(h["at"] for h in reversed(pointer["history"]) if h.get("canary") and h["canary"]["turn"] == turn.number)
+    since = next((h["at"] for h in reversed(pointer["history"]) if h.get("canary") and h["canary"]["turn"] == turn.number), None)
+    if since is None:
+        raise UserError(f"{loop.root / 'serving.json'} no longer says when the canary of turn {turn.number} began.",
+                        "harken loop rollback RECIPE ends the canary.")
     reading = canary.read_canary(recipe, turn.name, name_of(int(pointer["serving"])), since)
     if reading.state == "undecided":
         return State("canary", f"The canary of turn {turn.number} runs: {reading.n} of at most {recipe.canary.most} outcomes, "
