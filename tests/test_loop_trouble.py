@@ -82,8 +82,13 @@ def test_rollbacks_of_two_people_do_not_undo_each_other(folder):
         drive.rollback(its, "ada")
     assert loop.pointer["serving"] == 0
     assert drive.rollback(its, "ada", forward=True).startswith("turn-0001 is served again") and loop.pointer["serving"] == 1
+    fresh = recipe(folder, out=str(folder / "new"))
+    with pytest.raises(UserError, match="There is no loop in"):
+        drive.rollback(fresh, "ada")
+    assert not fresh.out.exists()
+    drive.drive(fresh)
     with pytest.raises(UserError, match="Nothing was served before start"):
-        drive.rollback(recipe(folder, out=str(folder / "new")), "ada")
+        drive.rollback(fresh, "ada")
 
 
 def test_a_rollback_after_a_kill_is_not_overtaken(folder, monkeypatch):
@@ -178,6 +183,7 @@ def test_a_program_that_fails_and_a_recipe_that_is_not_there(folder, capsys):
     (folder / "r.py").write_text("RECIPE = {")
     with pytest.raises(UserError, match="does not run: SyntaxError"):
         read_recipe(folder / "r.py")
+    assert main(["loop", "aprove", "r.yaml"]) == 2 and "Did you mean approve" in capsys.readouterr().err
     assert main(["loop", str(folder / "none.yaml")]) == 2 and "none.yaml cannot be read" in capsys.readouterr().err
 
 

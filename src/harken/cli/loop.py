@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harken.core.errors import UserError
+from harken.core.find import nearest
 
 ACTIONS = ("approve", "reject", "rollback", "status", "page")
 HELP = """\
@@ -67,7 +68,7 @@ def run_loop(args: argparse.Namespace) -> int:
     from harken.launch.loop.recipe import read_loop
     action, words = (args.words[0], args.words[1:]) if args.words[0] in ACTIONS and len(args.words) > 1 else ("", args.words)
     if len(words) != 1:
-        raise UserError(f"{' '.join(args.words)!r} is not an action and a recipe.",
+        raise UserError(f"{' '.join(args.words)!r} is not an action and a recipe.{nearest(args.words[0], ACTIONS)}",
                         f"harken loop RECIPE, or one of {', '.join(ACTIONS)} before it.")
     recipe = read_loop(words[0])
     if action in ("approve", "reject", "rollback"):

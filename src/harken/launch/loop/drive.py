@@ -50,7 +50,7 @@ def drive(recipe: Recipe, say: Say = lambda line: None) -> State:
     def tell(line: str) -> None:
         lines.append(line)
         say(line)
-    if not recipe.out.exists():  # a wrong folder or a typo leaves nothing behind
+    if not (recipe.out / KEPT).exists():  # a wrong folder or a typo leaves nothing behind
         need(recipe)
     with loop.working():
         write_json(recipe.out / KEPT, dict(recipe.given))
@@ -192,6 +192,8 @@ def rollback(recipe: Recipe, by: str, *, forward: bool = False, seen: int | None
     `seen` is the turn that the person saw answering: another one is not touched."""
     approval.need_right(recipe, by)
     loop = Loop(recipe.out)
+    if not loop.root.is_dir():
+        raise UserError(f"There is no loop in {loop.root} yet.", "harken loop RECIPE begins it.")
     settle(loop)  # a promotion that a kill left half done must not come after the rollback
     with loop.deciding():
         pointer = loop.pointer
