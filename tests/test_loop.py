@@ -325,7 +325,7 @@ def test_what_more_labels_buy_by_hand():
     ({"reward": {}}, "rloo climbs a reward"), ({"colect": {}}, "Did you mean collect"),
     ({"gate": {"rules": [{"metric": "tax", "need": "not_worse"}]}}, "needs a margin"),
     ({"verify": {"prompts": "x", "judge": "held_out"}}, "collect holds nothing out"),
-    ({"verify": {"prompts": "x", "judge": "gold"}}, "verify.groups is not set"),
+    ({"verify": {"prompts": "x", "judge": "gold", "groups": ""}}, "verify.groups is not set"),
     ({"canary": {"share": 2}}, "canary.share is no share"),
     ({"from": "there"}, "from is 'there'"), ({"db": ""}, "has no db")])
 def test_a_recipe_that_is_none(folder, change, words):

@@ -49,6 +49,7 @@ def promoted(folder, monkeypatch, turns=1, **parts):
         monkeypatch.setitem(drive.STEPS, name, step)
     monkeypatch.setattr(drive.collect, "gather", lambda its, last: drive.collect.Gathered(new=100))
     open_database(folder / "feedback.db").close()
+    world.write_prompts(folder / "verify.jsonl", 2, 2)
     its = read_recipe(world.recipe(folder, **parts))
     for number in range(turns):
         drive.drive(its)
@@ -154,14 +155,29 @@ def test_a_changed_model_never_replaces_what_answers(tmp_path, monkeypatch):
         loop.point("test", "test", serving=0, previous=None)
     site = Site(its)
     try:
-        (Path(loop.turn(1).policy) / "model" / "model.safetensors").write_bytes(b"other weights")
+        model = Path(loop.turn(1).policy) / "model" / "model.safetensors"
+        whole = model.read_bytes()
+        model.write_bytes(b"other weights")
         with loop.deciding():
             loop.point("test", "test", serving=1, previous=0)
-        deadline = time.monotonic() + 20
-        while "harken_loop_refused_total 1" not in site.call("GET", "/metrics")[1]:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        assert site.answering() == {"start": 1.0} and site.chat("Hi", max_tokens=1)[0] == 200
+        pointer = (loop.root / "serving.json").read_text()
+
+        def refused(times):
+            deadline = time.monotonic() + 20
+            while f"harken_loop_refused_total {times}" not in site.call("GET", "/metrics")[1]:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            assert site.answering() == {"start": 1.0} and site.chat("Hi", max_tokens=1)[0] == 200
+        refused(1)
+        for times, text in ((2, "{}"), (3, pointer.replace('"serving": 1', '"serving": 7'))):  # damaged, and a turn not there
+            (loop.root / "serving.json").write_text(text)
+            refused(times)
+        model.unlink()  # not there at all: the server goes on looking
+        write_json(loop.root / "serving.json", {**json.loads(pointer), "applied": 2})
+        refused(4)
+        model.write_bytes(whole)
+        (loop.root / "serving.json").write_text(pointer)
+        site.until({"turn-0001": 1.0, "start": 0.0})
     finally:
         site.stop()
 

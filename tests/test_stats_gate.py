@@ -106,3 +106,15 @@ def test_thumbs_are_compared_with_the_old_models_of_the_same_time():
     # the first waits for an old one; then both new (1, 0) stand against the old (1, 0); the third waits again
     assert against_recent(events) == [0.5 - 0.5]
     assert against_recent([(False, 1.0), (True, 0.0), (False, 0.0), (True, 1.0)]) == [-1.0, 1.0]
+
+
+def test_a_margin_of_standard_deviations_by_hand():
+    """Old scores 0 and 2: their standard deviation is 1. Every new one lies 0.1 below: within 0.2, beyond 0.05."""
+    old = {f"p{i}": [float(i % 2) * 2] for i in range(40)}
+    m = Metric("judge", {i: [x[0] - 0.1] for i, x in old.items()}, old)
+    rule = lambda margin: Rule("judge", "not_worse", margin, spread=True)  # noqa: E731
+    assert decide([m], [rule(0.2)]).ships and not decide([m], [rule(0.05)]).ships
+    assert "0.2 standard deviations" in rule(0.2).words()
+    same = Metric("judge", {i: [1.0] for i in old}, {i: [1.0] for i in old})
+    lower = Metric("judge", {i: [0.9] for i in old}, {i: [1.0] for i in old})
+    assert decide([same], [rule(0.2)]).ships and not decide([lower], [rule(0.2)]).ships

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 from harken.core.errors import UserError
+from harken.core.find import nearest
 
 ACTIONS = ("approve", "reject", "rollback", "status", "page")
 HELP = """\
@@ -20,6 +22,7 @@ examples:
   harken loop status recipe.yaml                 every turn, and which model answers
   harken loop approve recipe.yaml --by ada       sign for the turn that waits
   harken loop reject recipe.yaml --by ada --comment "colder than before"
+  harken loop reject recipe.yaml --by ada --comment "typo in verify.text"      also gives up a turn that cannot go on
   harken loop rollback recipe.yaml --by ada      the model before answers again, or the canary ends
   harken loop page recipe.yaml --out loop.html   win rate, agreement, labels and tax over turns
   harken serve --loop recipe.yaml                serve what was approved"""
@@ -41,6 +44,7 @@ def add_commands(commands: Any) -> None:
     p.add_argument("words", nargs="+", metavar="[ACTION] RECIPE", help=f"the recipe (or the loop's folder); before it one of "
                    f"{', '.join(ACTIONS)}")
     p.add_argument("--by", default="", metavar="NAME", help="who decides (default: the account that runs the command)")
+    p.add_argument("--forward", action="store_true", help="rollback: serve again what was rolled back")
     p.add_argument("--comment", default="", help="kept with the decision")
     p.add_argument("--out", default="", metavar="FILE", help="the page to write (default: loop.html in the loop's folder)")
     p.add_argument("--json", action="store_true", help="print the state as one JSON object")
@@ -64,7 +68,7 @@ def run_loop(args: argparse.Namespace) -> int:
     from harken.launch.loop.recipe import read_loop
     action, words = (args.words[0], args.words[1:]) if args.words[0] in ACTIONS and len(args.words) > 1 else ("", args.words)
     if len(words) != 1:
-        raise UserError(f"{' '.join(args.words)!r} is not an action and a recipe.",
+        raise UserError(f"{' '.join(args.words)!r} is not an action and a recipe.{nearest(args.words[0], ACTIONS)}",
                         f"harken loop RECIPE, or one of {', '.join(ACTIONS)} before it.")
     recipe = read_loop(words[0])
     if action in ("approve", "reject", "rollback"):
@@ -81,16 +85,22 @@ def run_loop(args: argparse.Namespace) -> int:
 
 
 def _waiting(state: Any, word: str) -> str:
+    word = shlex.quote(word)
     more = {"approval": f"\n  harken loop page {word} shows why; then: harken loop approve {word} --by NAME"}.get(state.waits, "")
     return "" if state.lines and state.lines[-1] == state.words else state.words + more
 
 
 def _decide(args: argparse.Namespace, recipe: Any, action: str) -> int:
     from harken.launch.loop import approval
-    from harken.launch.loop.drive import rollback, waiting
+    from harken.launch.loop.drive import give_up, rollback, waiting
+    from harken.launch.loop.turns import Loop
     by, how = args.by or approval.person(), f"command, by the account {approval.person()}"
     if action == "rollback":
-        print(rollback(recipe, by))
+        print(rollback(recipe, by, forward=args.forward))
+        return 0
+    current = Loop(recipe.out).current()
+    if action == "reject" and current is not None and not current.has("gate"):
+        print(give_up(recipe, by, args.comment))
         return 0
     loop, turn, its = waiting(recipe)
     facts = approval.decide(its, loop, turn, by=by, how=how, yes=action == "approve", comment=args.comment)

@@ -127,11 +127,12 @@ def _gates(turns: Sequence[Row]) -> str:
         for rule in turn["rules"]:
             for f in rule["findings"]:
                 d = Estimate.from_json(f["difference"]) if f["difference"] else None
-                size = f"{d.value:+.3f} {numbers.span(d)}" if d else "none"
+                size = f"{d.value:+.3f} {numbers.span(d)}".replace("-", "−") if d else "none"
                 rows.append((rule["rule"], f["name"], "holds" if f["holds"] else f["why"], size, str(f["items"]),
                              f"{f['more']:.0f}" if f["more"] else ""))
         parts.append(f"<h3>Turn {turn['turn']}: {text(turn['gate']['verdict'])}, {text(turn['state'])}</h3>"
-                     + _table(("Rule", "Of", "Found", "New − served", "Prompts", "More needed"), rows))
+                     + "".join(f'<p class="note">{text(note)}</p>' for note in turn["gate"].get("notes", []))
+                     + _table(("Rule", "Of", "Found", "New − served", "Prompts", "More needed"), rows, "plain left wide"))
     return "".join(parts)
 
 
@@ -167,10 +168,10 @@ def _decisions(found: Row) -> str:
     return _table(("When (UTC)", "What", "By", "Then"), rows) if rows else ""
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "plain left") -> str:
     top = "".join(f'<th scope="col">{text(h)}</th>' for h in head)
     body = "".join("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    table = f'<table class="plain left"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+    table = f'<table class="{kind}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
     return f'<div class="scroll" tabindex="0">{table}</div>'
 
 

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from harken.core.errors import UserError
 from harken.launch.loop import approval
 from harken.launch.loop.drive import name_of
-from harken.launch.loop.recipe import Recipe, recipe_of
+from harken.launch.loop.recipe import Recipe
 from harken.launch.loop.turns import Loop
 from harken.serve.arms import Arms
 from harken.serve.backends import Backend
@@ -35,6 +35,7 @@ class Follow:
 
     def __init__(self, recipe: Recipe, opening: Callable[[str, str], Backend], name: str = "") -> None:
         self.recipe, self.loop, self.opening, self.name = recipe, Loop(recipe.out), opening, name
+        self.approved: dict[int, float] = {}
         self.loaded: dict[int, Backend] = {}
         self.pointer: Any = None
         self.retired: list[Backend] = []
@@ -42,25 +43,29 @@ class Follow:
     def arms(self) -> Arms:
         """The models of the pointer, loaded. Raises `UserError` where the one to be served was not approved as it lies there."""
         self.pointer = self.loop.pointer
-        weights = shares(self.pointer)
-        for number in weights:
+        for number in shares(self.pointer):
             try:
                 self.loaded[number] = self._open(number)
             except UserError as error:
                 if number == self.pointer["serving"]:
                     raise
                 log.error("%s is not loaded: %s", name_of(number), error)
-        present = {n: w for n, w in weights.items() if n in self.loaded}
+        present = self._present(self.pointer)
         return Arms([self.loaded[n] for n in present], self.name, list(present.values()))
 
     def _open(self, number: int) -> Backend:
         if number:
-            turn = self.loop.turn(number)
-            approval.check(recipe_of(turn.begun["recipe"], str(turn.path)), turn)
+            record = approval.check(self.recipe, self.loop.turn(number))  # by this server's database, not one the turn names
+            self.approved[number] = float(record["canary"]["share"])
         return self.opening(name_of(number), self.loop.model(number, self.recipe.start))
 
+    def _present(self, pointer: Any) -> dict[int, float]:
+        """The shares of what is loaded; a canary's is at most what was signed for, whatever the pointer says."""
+        return {n: w for n, w in shares(pointer, self.approved).items() if n in self.loaded}
+
     async def watch(self, server: Server) -> None:
-        """Follows the pointer until it is cancelled."""
+        """Follows the pointer until it is cancelled. The same trouble is told once."""
+        trouble = ""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
@@ -68,9 +73,11 @@ class Follow:
                 if pointer != self.pointer:
                     await self.follow(server, pointer)
                 self._close_retired(server)
-            except UserError as error:  # what answers goes on
-                log.error("the loop: %s", error)
-                server.metrics.count("harken_loop_refused_total")
+                trouble = ""
+            except Exception as error:  # what answers goes on, and so does the watch: a rollback must still be heard
+                if trouble != (trouble := repr(error)):
+                    log.error("the loop: %s", error, exc_info=not isinstance(error, UserError))
+                    server.metrics.count("harken_loop_refused_total")
 
     async def follow(self, server: Server, pointer: Any) -> None:
         """Loads what the pointer names and is not loaded yet, then changes the shares at once."""
@@ -87,7 +94,7 @@ class Follow:
                 await backend.start()
                 server.metrics.set("harken_rows", backend.rows, model=backend.name)
                 self.loaded[number] = backend
-        present = {n: w for n, w in weights.items() if n in self.loaded}
+        present = self._present(pointer)
         server.arms.turn_to([self.loaded[n] for n in present], list(present.values()))
         for number in self.loaded.keys() - present.keys():
             self.retired.append(self.loaded.pop(number))
@@ -99,10 +106,12 @@ class Follow:
             backend.close()
 
 
-def shares(pointer: Any) -> dict[int, float]:
-    """Turn → its share of the conversations; the model before has 0."""
+def shares(pointer: Any, most: Mapping[int, float] | None = None) -> dict[int, float]:
+    """Turn → its share of the conversations, a canary's at most `most` of it; the model before has 0."""
     canary = pointer["canary"]
     share = float(canary["share"]) if canary else 0.0
+    if canary and most is not None:
+        share = min(share, most.get(int(canary["turn"]), 0.0))
     weights = {int(pointer["serving"]): 1.0 - share}
     if canary:
         weights[int(canary["turn"])] = share

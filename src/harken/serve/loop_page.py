@@ -34,7 +34,8 @@ async def state(server: Server, request: Request) -> Response:
 
 
 async def decide(server: Server, request: Request, said: Any) -> Response:
-    """POST /loop/decide: {"decision": "approve" | "reject" | "rollback", "turn": 3, "comment": ""}"""
+    """POST /loop/decide: {"decision": "approve" | "reject" | "rollback", "turn": 3, "comment": ""}. With a rollback, `turn`
+    is the one that is to go."""
     who = _decider(server, request)
     if not isinstance(said, dict) or said.get("decision") not in DECISIONS:
         raise bad(f"decision must be one of {', '.join(DECISIONS)}.", "decision")
@@ -52,13 +53,13 @@ async def decide(server: Server, request: Request, said: Any) -> Response:
 def _decided(server: Server, who: str, decision: str, turn: int | None, comment: str) -> str:
     recipe = server.followed.recipe
     if decision == "rollback":
-        return rollback(recipe, who)
+        return rollback(recipe, who, seen=turn)
     loop, current, its = waiting(recipe)
     if turn != current.number:  # the page was old: nobody signs for what they did not see
         raise Refused(409, f"Turn {current.number} waits for a decision, not turn {turn}. Look at the page again.", param="turn")
     how = "page, by API key" if server.keys else "page, on this machine"
     facts = approval.decide(its, loop, current, by=who, how=how, yes=decision == "approve", comment=comment)
-    return f"Turn {current.number}: {facts['decision']}, {who}."
+    return f"Turn {current.number}: {facts['decision']}, {who}. The next harken loop goes on from here."
 
 
 def _decider(server: Server, request: Request) -> str:

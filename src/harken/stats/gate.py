@@ -18,8 +18,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+
+import numpy as np
 
 from harken.core.protocols import Estimate
 from harken.stats.compare import Comparison, Score, Verdict, compare, pair
@@ -30,6 +32,8 @@ from harken.stats.testing import holm
 Need = Literal["better", "not_worse"]
 MOST_MISSING = 0.05
 """A metric that lacks more of its items decides nothing."""
+TINY = 1e-9
+"""The margin where all scores are one number: no loss at all is allowed, and none is not a loss."""
 ORDER: tuple[Verdict, ...] = ("worse", "inconclusive", "tied", "better")
 
 
@@ -59,12 +63,14 @@ class Metric:
 
 @dataclass(frozen=True)
 class Rule:
-    """`margin` is the loss that would matter, in the metric's own unit; `each`: of every group."""
+    """`margin` is the loss that would matter, in the metric's own unit, or with `spread` in standard deviations of the old
+    model's scores (of all its answers, whatever their group); `each`: of every group."""
 
     metric: str
     need: Need = "better"
     margin: float | None = None
     each: bool = False
+    spread: bool = False
 
     def __post_init__(self) -> None:
         if self.need == "not_worse" and not (self.margin is not None and self.margin > 0 and math.isfinite(self.margin)):
@@ -73,7 +79,8 @@ class Rule:
             raise ValueError(f"the rule on {self.metric}: each group cannot be asked to be better, only not_worse")
 
     def words(self) -> str:
-        what = "must be better" if self.need == "better" else f"must not be worse by {self.margin:g}"
+        unit = " standard deviations" if self.spread else ""
+        what = "must be better" if self.need == "better" else f"must not be worse by {self.margin:g}{unit}"
         return f"{self.metric} {what}" + (", for each type of user" if self.each else "")
 
 
@@ -108,7 +115,7 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         return {"rule": self.rule.words(), "metric": self.rule.metric, "need": self.rule.need, "margin": self.rule.margin,
-                "each": self.rule.each, "verdict": self.verdict, "holds": self.holds,
+                "unit": "sd" if self.rule.spread else None, "each": self.rule.each, "verdict": self.verdict, "holds": self.holds,
                 "findings": [f.to_json() for f in self.findings]}
 
 
@@ -141,10 +148,11 @@ def decide(metrics: Sequence[Metric], rules: Sequence[Rule], alpha: float = 0.05
 
 
 def _outcome(metric: Metric, rule: Rule, alpha: float) -> Outcome:
+    measured = replace(rule, margin=_size(metric, rule), spread=False) if rule.spread else rule
     if not rule.each:
-        one = _finding(metric, rule, alpha)
+        one = _finding(metric, measured, alpha)
         return Outcome(rule, one.verdict, one.holds, (one,))
-    parts = [_finding(metric.part(g), rule, alpha) for g in sorted(set(metric.groups.values()))]
+    parts = [_finding(metric.part(g), measured, alpha) for g in sorted(set(metric.groups.values()))]
     if not parts:
         nothing = Finding(metric.name, False, "inconclusive", None, None, 1.0, 0, 0, None, "no item names a type of user")
         return Outcome(rule, "inconclusive", False, (nothing,))
@@ -153,6 +161,14 @@ def _outcome(metric: Metric, rule: Rule, alpha: float) -> Outcome:
     failed = [f for f in found if not f.holds]
     verdict = min((f.verdict for f in failed), key=ORDER.index) if failed else "tied"
     return Outcome(rule, verdict, not failed, found)
+
+
+def _size(metric: Metric, rule: Rule) -> float:
+    """The margin in the metric's own unit. The old model's spread, or where it says one thing only, that of both models."""
+    old = [x for row in metric.old.values() for x in row if x is not None]
+    both = old + [x for row in metric.new.values() for x in row if x is not None]
+    spread = next((sd for scores in (old, both) if scores and (sd := float(np.std(scores))) > 0), 0.0)
+    return max((rule.margin or 0.0) * spread, TINY)
 
 
 def _named(f: Finding, p: float, alpha: float) -> Finding:

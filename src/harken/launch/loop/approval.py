@@ -14,6 +14,7 @@ import dataclasses
 import getpass
 import hashlib
 import hmac
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,18 @@ def key_of(recipe: Recipe) -> bytes:
 
 def may(recipe: Recipe, name: str) -> bool:
     """Whether somebody of this name may decide."""
-    return not recipe.approve.by or name in recipe.approve.by
+    return not recipe.approve.by or _plain(name) in map(_plain, recipe.approve.by)
+
+
+def _plain(name: str) -> str:
+    """One spelling of a name: é may be typed as one character or as two."""
+    return unicodedata.normalize("NFC", name)
+
+
+def need_right(recipe: Recipe, name: str) -> None:
+    if not may(recipe, name):
+        raise UserError(f"{name or 'Nobody'} may not decide here.",
+                        f"approve.by in the recipe names who may: {', '.join(recipe.approve.by)}; add --by NAME.")
 
 
 def person() -> str:
@@ -49,16 +61,19 @@ def person() -> str:
 
 
 def bound_to(turn: Turn) -> dict[str, Any]:
-    """Hashes of what a decision is about."""
-    return {"weights": model_identity(turn.policy), "evaluation": file_hash(turn.path / "verify" / "step.json"),
-            "snapshot": file_hash(turn.path / "snapshot" / "step.json"), "gate": file_hash(turn.path / "gate" / "step.json")}
+    """Hashes of what a decision is about. Raises `UserError` where some of it is not there."""
+    try:
+        return {"weights": model_identity(turn.policy), "evaluation": file_hash(turn.path / "verify" / "step.json"),
+                "snapshot": file_hash(turn.path / "snapshot" / "step.json"), "gate": file_hash(turn.path / "gate" / "step.json")}
+    except OSError as error:
+        raise UserError(f"{error.filename} of turn {turn.number} cannot be read: {error.strerror or error}.",
+                        "Restore it, or serve another turn.") from None
 
 
 def decide(recipe: Recipe, loop: Loop, turn: Turn, *, by: str, how: str, yes: bool, comment: str = "") -> dict[str, Any]:
     """Commits a person's decision. Raises `UserError` for who may not, for a turn that waits for none, and where the gate did
     not open: nobody can approve around it."""
-    if not may(recipe, by):
-        raise UserError(f"{by} may not decide here.", f"approve.by in the recipe names who may: {', '.join(recipe.approve.by)}.")
+    need_right(recipe, by)
     if len(comment) > MOST_COMMENT:
         raise UserError(f"The comment has {len(comment)} characters.", f"At most {MOST_COMMENT}.")
     with loop.deciding():
@@ -99,6 +114,7 @@ def check(recipe: Recipe, turn: Turn) -> dict[str, Any]:
     if changed := [name for name, value in present.items() if record.get(name) != value]:
         raise UserError(f"The {changed[0]} of turn {turn.number} changed after {record['by']} approved it.",
                         "The approval is void. Restore the files, or serve another turn.")
+    turn.check("approval")  # the tokenizer, the chat template and the settings speak too, not the weights alone
     return record
 
 

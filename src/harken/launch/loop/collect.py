@@ -18,7 +18,6 @@ from typing import Any
 
 from sqlalchemy import RowMapping, insert, select
 
-from harken.core.errors import UserError
 from harken.core.files import file_hash
 from harken.core.records import Choice, Demonstration, Judgment, Prompt
 from harken.launch.loop.recipe import Recipe
@@ -169,10 +168,3 @@ def remember(recipe: Recipe, file: Path, name: Path, labelers: Iterable[str]) ->
         with open_database(address, create=False) as db, db.link.writing() as tx:
             if tx.execute(select(snapshots.c.id).where(same)).first() is None:
                 tx.execute(insert(snapshots), row)
-
-
-def need_databases(recipe: Recipe) -> None:
-    """Raises `UserError` for a database that is not there."""
-    for name in recipe.db:
-        if "://" not in name and not Path(name).is_file():
-            raise UserError(f"There is no database {name}.", "harken serve --db makes it; check db in the recipe.")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +16,17 @@ from harken.core.files import read_jsonl, write_json
 from harken.core.records import Choice, content_hash
 from harken.core.seeds import derive_seed
 from harken.launch.loop import approval, audit, canary, collect, improve, verify
+from harken.launch.loop.ready import need
 from harken.launch.loop.recipe import HELD_OUT, KEPT, Recipe, recipe_of
+from harken.launch.loop.rules import default_rules
 from harken.launch.loop.turns import Loop, Turn
 from harken.launch.loop.worth import compare_prompts
 from harken.stats.gate import decide
 from harken.store.files import read_comparisons, read_prompts, write_jsonl
 
 Say = Callable[[str], None]
+STUCK = ("The turn keeps the recipe that it began with. Where that is at fault, harken loop reject RECIPE ends the turn; the "
+         "next one begins with the same judgments.")
 
 
 @dataclass
@@ -45,18 +50,24 @@ def drive(recipe: Recipe, say: Say = lambda line: None) -> State:
     def tell(line: str) -> None:
         lines.append(line)
         say(line)
+    if not (recipe.out / KEPT).exists():  # a wrong folder or a typo leaves nothing behind
+        need(recipe)
     with loop.working():
         write_json(recipe.out / KEPT, dict(recipe.given))
         while True:
             settle(loop)
             turn = loop.current()
-            if turn is None:
-                state = _begin(recipe, loop, tell)
-            else:
-                state = _go_on(recipe_of(turn.begun["recipe"], str(turn.path)), loop, turn, tell)
+            state = _begin(recipe, loop, tell) if turn is None else _go_on(recipe_for(recipe, turn), loop, turn, tell)
             if state is not None:
                 state.lines = lines
                 return state
+
+
+def recipe_for(recipe: Recipe, turn: Turn) -> Recipe:
+    """The recipe that a turn began with. The databases, whose secret signs, and who may decide are the command's own: a turn's
+    folder cannot name others."""
+    return dataclasses.replace(recipe_of(turn.begun["recipe"], str(turn.path)), out=recipe.out, db=recipe.db,
+                               approve=recipe.approve)
 
 
 def settle(loop: Loop) -> None:
@@ -74,7 +85,7 @@ def settle(loop: Loop) -> None:
 
 def _begin(recipe: Recipe, loop: Loop, tell: Say) -> State | None:
     """The next turn, where there is enough to learn from."""
-    collect.need_databases(recipe)
+    need(recipe)
     pointer = loop.pointer
     last = _last(loop)
     found = collect.gather(recipe, last)
@@ -88,10 +99,10 @@ def _begin(recipe: Recipe, loop: Loop, tell: Say) -> State | None:
 
 
 def _last(loop: Loop) -> dict[str, int]:
-    """The last judgment by database that a turn has seen."""
+    """The last judgment by database that a turn has seen. A turn that was given up before its gate has used none."""
     last: dict[str, int] = {}
     for turn in loop.turns():
-        if turn.has("snapshot"):
+        if turn.has("snapshot") and (turn.has("gate") or not turn.over):
             last |= {name: int(n) for name, n in turn.facts("snapshot")["last"].items()}
     return last
 
@@ -101,7 +112,10 @@ def _go_on(recipe: Recipe, loop: Loop, turn: Turn, tell: Say) -> State | None:
     if not turn.has("gate"):
         for name, work in STEPS.items():
             if not turn.has(name):
-                facts = turn.commit(name, lambda folder: work(recipe, turn, folder))  # noqa: B023  called at once
+                try:
+                    facts = turn.commit(name, lambda folder: work(recipe, turn, folder))  # noqa: B023  called at once
+                except UserError as error:
+                    raise UserError(f"Turn {turn.number}, {name}: {error.fact}", f"{error.action} {STUCK}".strip()) from error
                 tell(f"Turn {turn.number}, {name}: {summary(name, facts)}")
                 return None
     if not turn.facts("gate")["ships"]:
@@ -145,7 +159,10 @@ def _canary(recipe: Recipe, loop: Loop, turn: Turn, tell: Say) -> State | None:
             running = {"turn": turn.number, "share": recipe.canary.share}
             pointer = loop.point("canary", turn.facts("approval")["by"], canary=running)
             tell(f"Turn {turn.number} answers {recipe.canary.share:.0%} of the conversations: its canary runs.")
-    since = next(h["at"] for h in reversed(pointer["history"]) if h.get("canary") and h["canary"]["turn"] == turn.number)
+    since = next((h["at"] for h in reversed(pointer["history"]) if h.get("canary") and h["canary"]["turn"] == turn.number), None)
+    if since is None:
+        raise UserError(f"{loop.root / 'serving.json'} no longer says when the canary of turn {turn.number} began.",
+                        "harken loop rollback RECIPE ends the canary.")
     reading = canary.read_canary(recipe, turn.name, name_of(int(pointer["serving"])), since)
     if reading.state == "undecided":
         return State("canary", f"The canary of turn {turn.number} runs: {reading.n} of at most {recipe.canary.most} outcomes, "
@@ -161,23 +178,54 @@ def name_of(number: int) -> str:
     return f"turn-{number:04d}" if number else "start"
 
 
-def rollback(recipe: Recipe, by: str) -> str:
-    """Serves what was served before, or ends the canary that runs. Takes effect when the servers read the pointer."""
-    if not approval.may(recipe, by):
-        raise UserError(f"{by} may not decide here.", f"approve.by in the recipe names who may: {', '.join(recipe.approve.by)}.")
+def rolls_back(pointer: dict[str, Any], forward: bool = False) -> int | None:
+    """The turn that a rollback takes out of service; None where there is nothing to go back to."""
+    if pointer["canary"]:
+        return int(pointer["canary"]["turn"])
+    before = pointer["previous"]
+    return int(pointer["serving"]) if before is not None and (before < pointer["serving"] or forward) else None
+
+
+def rollback(recipe: Recipe, by: str, *, forward: bool = False, seen: int | None = None) -> str:
+    """Serves what was served before, or ends the canary that runs. Takes effect when the servers read the pointer. Does not go
+    forward to what was rolled back, unless `forward`: of two people who click at once the second would undo the first.
+    `seen` is the turn that the person saw answering: another one is not touched."""
+    approval.need_right(recipe, by)
     loop = Loop(recipe.out)
+    if not loop.root.is_dir():
+        raise UserError(f"There is no loop in {loop.root} yet.", "harken loop RECIPE begins it.")
+    settle(loop)  # a promotion that a kill left half done must not come after the rollback
     with loop.deciding():
         pointer = loop.pointer
+        out = rolls_back(pointer, forward)
+        if out is None and pointer["previous"] is not None:
+            raise UserError(f"{name_of(pointer['previous'])} was rolled back before, and {name_of(pointer['serving'])} answers.",
+                            "harken loop rollback RECIPE --forward serves it again.")
+        if out is None:
+            raise UserError(f"Nothing was served before {name_of(pointer['serving'])}.", "A rollback needs a promoted turn.")
+        if seen is not None and seen != out:
+            raise UserError(f"{name_of(seen)} no longer answers; a rollback would now take {name_of(out)} out of service.",
+                            "Look at the page again.")
         if pointer["canary"]:
             turn = loop.turn(pointer["canary"]["turn"])
             if not turn.over:
                 turn.commit("ended", lambda folder: {"why": "its canary was rolled back", "by": by})
             loop.point("rollback", by, canary=None)
             return f"The canary of turn {turn.number} is over; {name_of(pointer['serving'])} answers all."
-        if pointer["previous"] is None:
-            raise UserError("Nothing was served before.", "A rollback needs a promoted turn.")
         loop.point("rollback", by, serving=pointer["previous"], previous=pointer["serving"])
         return f"{name_of(pointer['previous'])} is served again, in the place of {name_of(pointer['serving'])}."
+
+
+def give_up(recipe: Recipe, by: str, comment: str = "") -> str:
+    """Ends a turn that has no gate yet, by a person's wish: one whose recipe was at fault could else never end."""
+    approval.need_right(recipe, by)
+    loop = Loop(recipe.out)
+    with loop.working(), loop.deciding():
+        turn = loop.current()
+        if turn is None or turn.has("gate"):
+            raise UserError("No turn is under way.", "harken loop status RECIPE shows where each stands.")
+        turn.commit("ended", lambda folder: {"why": "given up before its gate" + (f": {comment}" if comment else ""), "by": by})
+    return f"Turn {turn.number} was given up. harken loop begins the next one with the same judgments."
 
 
 def take_snapshot(recipe: Recipe, turn: Turn, folder: Path) -> dict[str, Any]:
@@ -215,14 +263,22 @@ def _held(recipe: Recipe, choice: Choice) -> bool:
 
 
 def pass_gate(recipe: Recipe, turn: Turn, folder: Path) -> dict[str, Any]:
+    measured = verify.metrics(turn.path / "verify")
+    rules = recipe.gate.rules or default_rules(m.name for m in measured)
     try:
-        decision = decide(verify.metrics(turn.path / "verify"), recipe.gate.rules, recipe.gate.alpha)
+        decision = decide(measured, rules, recipe.gate.alpha)
     except ValueError as error:
         raise UserError(f"The gate cannot be read: {error}.",
                         "Correct gate.rules; verify.text and verify.evals add metrics.") from None
-    record = decision.to_json() | {"alpha": recipe.gate.alpha, "rules_hash": content_hash(recipe.given.get("gate"))}
+    notes = [] if recipe.gate.rules else ["The recipe writes no rules: these are the ones that hold without."]
+    types = {g for m in measured for g in m.groups.values()}
+    if len(types) < 2 and any(r.each for r in rules):
+        notes.append(f"By {recipe.verify.groups} all prompts are of one type ({min(types, default='none')}): no type of user is "
+                     "looked at by itself.")
+    record = decision.to_json() | {"alpha": recipe.gate.alpha, "notes": notes,
+                                   "rules_hash": content_hash([dataclasses.asdict(r) for r in rules])}
     write_json(folder / "gate.json", record)
-    return {"verdict": decision.verdict, "ships": decision.ships,
+    return {"verdict": decision.verdict, "ships": decision.ships, "notes": notes,
             "failed": [o.rule.words() for o in decision.outcomes if not o.holds]}
 
 
@@ -243,7 +299,8 @@ def summary(name: str, facts: dict[str, Any]) -> str:
         rate = facts["figures"]["win_rate"]
         return f"win rate {rate['value']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}] on {facts['prompts']} prompts"
     if name == "gate":
-        return str(facts["verdict"]) + ("" if facts["ships"] else f"; not shown: {'; '.join(facts['failed'])}")
+        failed = "" if facts["ships"] else f"; not shown: {'; '.join(facts['failed'])}"
+        return " ".join([f"{facts['verdict']}{failed}.", *facts.get("notes", [])]).removesuffix(".")
     if name == "canary":
         return f"{facts['state']} after {facts['n']} outcomes (mean {facts['mean']:+.3f})"
     return "done"
@@ -255,4 +312,4 @@ def waiting(recipe: Recipe) -> tuple[Loop, Turn, Recipe]:
     turn = loop.current()
     if turn is None or not turn.has("gate") or turn.has("approval"):
         raise UserError("No turn waits for a decision.", "harken loop RECIPE says what it waits for.")
-    return loop, turn, recipe_of(turn.begun["recipe"], str(turn.path))
+    return loop, turn, recipe_for(recipe, turn)

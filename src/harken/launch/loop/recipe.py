@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import json
 import runpy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from harken.core.errors import UserError
 from harken.core.find import nearest
 from harken.core.recipes import read_settings
 from harken.launch.find import find_method
+from harken.launch.loop.rules import read_rules
 from harken.stats.gate import Rule
 from harken.stats.sequential import Canary
 
@@ -53,7 +54,7 @@ class Making:
 class Verify:
     prompts: str = ""
     judge: str = HELD_OUT
-    groups: str = ""
+    groups: str = "use_case"
     """What names a prompt's type of user: use_case, tag, or meta.NAME."""
     answers: int = 2
     max_tokens: int = 128
@@ -67,6 +68,7 @@ class Verify:
 @dataclass(frozen=True)
 class Gate:
     rules: tuple[Rule, ...]
+    """Without any, those of `rules.default_rules`."""
     alpha: float = 0.05
 
 
@@ -111,7 +113,6 @@ class Recipe:
 
 TOP = ("out", "db", "start", "from", "seed", "dtype", "collect", "audit", "reward", "policy", "verify", "gate", "approve",
        "canary")
-DEFAULT_RULES = ({"metric": "win_rate", "need": "better"},)
 
 
 def read_recipe(source: str | Path | Mapping[str, Any]) -> Recipe:
@@ -124,7 +125,10 @@ def read_recipe(source: str | Path | Mapping[str, Any]) -> Recipe:
     if path.suffix == ".py":
         if not path.is_file():
             raise UserError(f"There is no recipe {path}.", "Check the path.")
-        given = runpy.run_path(str(path)).get("RECIPE")
+        try:
+            given = runpy.run_path(str(path)).get("RECIPE")
+        except Exception as error:  # it is the user's own program
+            raise UserError(f"{path} does not run: {type(error).__name__}: {error}.", "Correct it.") from None
         if not isinstance(given, Mapping):
             raise UserError(f"{path} has no dictionary RECIPE.", "Write RECIPE = {\"out\": …}.")
         return recipe_of(given, str(path))
@@ -132,21 +136,33 @@ def read_recipe(source: str | Path | Mapping[str, Any]) -> Recipe:
 
 
 def recipe_of(given: Mapping[str, Any], where: str) -> Recipe:
+    try:
+        given = dict(json.loads(json.dumps(given, allow_nan=False)))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{where} holds what a turn cannot keep: {error}.",
+                        "Write text, numbers, lists and settings by name.") from None
     _known(given, TOP, where)
     missing = [name for name in ("out", "db", "start", "policy", "verify") if not given.get(name)]
     if missing:
         raise UserError(f"{where} has no {missing[0]}.", "docs/loop.md shows a whole recipe.")
     db = given["db"] if isinstance(given["db"], list) else [given["db"]]
+    for name, value in (("out", given["out"]), ("start", given["start"]), *(("db", v) for v in db)):
+        if not isinstance(value, str):
+            raise UserError(f"{where}: {name} is {value!r}.", "It is text: a path or a name.")
     gate = _part(given, "gate", where)
     _known(gate, ("rules", "alpha"), f"{where}, gate")
-    by = _part(given, "approve", where).get("by") or []
+    approve = _part(given, "approve", where)
+    _known(approve, ("by",), f"{where}, approve")
+    by = approve.get("by") or []
+    if not isinstance(by, str) and not (isinstance(by, list) and all(isinstance(name, str) and name for name in by)):
+        raise UserError(f"{where}: approve.by is {by!r}.", "Write a name, or a list of names.")
     recipe = Recipe(
         Path(str(given["out"])), tuple(map(str, db)), str(given["start"]), _filled(Collect, given, "collect", where),
         _filled(Making, given, "reward", where), _filled(Making, given, "policy", where), _filled(Verify, given, "verify", where),
-        Gate(_rules(gate.get("rules") or DEFAULT_RULES, where), float(gate.get("alpha", 0.05))),
-        dict(_part(given, "audit", where)), Approve(tuple([by] if isinstance(by, str) else map(str, by))),
-        _filled(Share, given, "canary", where), str(given.get("from", "serving")), int(given.get("seed", 0)),
-        str(given.get("dtype", "float32")), dict(given))
+        Gate(read_rules(gate.get("rules") or (), where), _number(gate.get("alpha", 0.05), "gate.alpha", where)),
+        dict(_part(given, "audit", where)), Approve((by,) if isinstance(by, str) else tuple(by)),
+        _filled(Share, given, "canary", where), str(given.get("from", "serving")),
+        int(_number(given.get("seed", 0), "seed", where)), str(given.get("dtype", "float32")), dict(given))
     _check(recipe, where)
     return recipe
 
@@ -166,8 +182,8 @@ def _check(recipe: Recipe, where: str) -> None:
          "Name a reward method, or another judge."),
         (not 0 < recipe.gate.alpha < 0.5, "gate.alpha is no level", "It lies between 0 and 0.5."),
         (not 0 <= recipe.canary.share < 1, "canary.share is no share", "It lies between 0 and 1; 0 is no canary."),
-        (any(r.each for r in recipe.gate.rules) and not recipe.verify.groups, "a rule asks for each group, and verify.groups is "
-         "not set", "Set verify.groups: use_case, tag or meta.NAME."),
+        (not recipe.verify.groups and (not recipe.gate.rules or any(r.each for r in recipe.gate.rules)),
+         "a rule asks for each group, and verify.groups is not set", "Set verify.groups: use_case, tag or meta.NAME."),
     ]
     for wrong, fact, action in faults:
         if wrong:
@@ -193,24 +209,10 @@ def _climbs(method: str) -> bool:
         "reward" in module.TRIAL
 
 
-def _rules(given: Any, where: str) -> tuple[Rule, ...]:
-    rules = []
-    for row in given:
-        if not isinstance(row, Mapping) or "metric" not in row:
-            raise UserError(f"{where}: {row!r} is no rule.", "Write {metric: win_rate, need: better}.")
-        _known(row, ("metric", "need", "margin", "each"), f"{where}, a rule")
-        need, each = row.get("need", "better"), row.get("each")
-        if need not in ("better", "not_worse") or each not in (None, False, True, "group"):
-            raise UserError(f"{where}: the rule on {row['metric']} cannot be read.",
-                            "need is better or not_worse; each is group, or not there.")
-        margin = row.get("margin")
-        if margin is not None and not (isinstance(margin, int | float) and math.isfinite(margin)):
-            raise UserError(f"{where}: the margin of {row['metric']} is no number.", "Write margin: 0.05.")
-        try:
-            rules.append(Rule(str(row["metric"]), need, margin, bool(each)))
-        except ValueError as error:
-            raise UserError(f"{where}: {error}.", "docs/loop.md says what a rule can ask.") from None
-    return tuple(rules)
+def _number(value: Any, name: str, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UserError(f"{where}: {name} is {value!r}.", "It is a number.")
+    return value
 
 
 def _part(given: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:

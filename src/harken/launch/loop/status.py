@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harken.core.files import read_json
-from harken.launch.loop.drive import name_of
+from harken.launch.loop.drive import name_of, rolls_back
 from harken.launch.loop.recipe import Recipe
 from harken.launch.loop.turns import Loop, Turn
 
@@ -18,7 +18,7 @@ def status(recipe: Recipe) -> dict[str, Any]:
     return {"serving": name_of(pointer["serving"]),
             "previous": None if pointer["previous"] is None else name_of(pointer["previous"]),
             "canary": f"turn {canary['turn']} answers {canary['share']:.0%} as a canary" if canary else None,
-            "history": pointer["history"],
+            "rolls_back": rolls_back(pointer), "history": pointer["history"],
             "turns": [row(turn, pointer) for turn in loop.turns()]}
 
 
@@ -43,6 +43,7 @@ def _state(turn: Turn, pointer: dict[str, Any]) -> tuple[str, str]:
     if turn.has("approval"):
         return {"approve": "approved", "reject": "rejected"}[turn.facts("approval")["decision"]], ""
     if turn.has("gate"):
-        return "waits for approval" if turn.facts("gate")["ships"] else "gate closed", turn.facts("gate")["verdict"]
+        return "waits for approval" if turn.facts("gate")["ships"] else "gate closed", \
+            f"the gate said {turn.facts('gate')['verdict']}"
     done = turn.done()
     return "under way", f"after {done[-1]}" if done else "begun"

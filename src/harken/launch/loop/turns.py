@@ -110,14 +110,21 @@ class Turn:
 
     def check(self, upto: str) -> None:
         """Raises `UserError` unless every step up to this one holds the files it was committed with, in one chain."""
+        try:
+            self._check(upto)
+        except OSError as error:
+            raise UserError(f"{error.filename} of turn {self.number} cannot be read: {error.strerror or error}.",
+                            "Restore it, or begin another turn.") from None
+
+    def _check(self, upto: str) -> None:
         before = file_hash(self.path / "turn.json")
         for name in self.done():
             step = self.step(name)
-            if step["after"] != before:
+            if step.get("after") != before or not isinstance(step.get("files"), dict):
                 raise UserError(f"{self.path / name} does not follow the step before it: one of them was changed.",
                                 "Nothing of this turn can be trusted; begin another.")
-            changed = {k for k, v in hashes(self.path / name).items() if step["files"].get(k) != v} | (
-                step["files"].keys() - hashes(self.path / name).keys())
+            present = hashes(self.path / name)
+            changed = {k for k, v in present.items() if step["files"].get(k) != v} | (step["files"].keys() - present.keys())
             if changed:
                 raise UserError(f"{self.path / name / min(changed)} was changed after its step was complete.",
                                 "Nothing of this turn can be trusted; begin another.")
@@ -143,7 +150,8 @@ class Loop:
         self.root = root
 
     def turns(self) -> list[Turn]:
-        return [Turn(p) for p in sorted((self.root / "turns").glob("[0-9]*")) if (p / "turn.json").is_file()]
+        folders = [p for p in (self.root / "turns").glob("[0-9]*") if p.name.isdecimal() and (p / "turn.json").is_file()]
+        return sorted(map(Turn, folders), key=lambda t: t.number)
 
     def turn(self, number: int) -> Turn:
         turn = Turn(self.root / "turns" / f"{number:04d}")
@@ -192,9 +200,13 @@ class Loop:
         """`serving` and `previous` are turns (0: the model of the start), `applied` the last turn that was promoted, `canary`
         a turn and its share, or None; `history` says who changed it and when."""
         path = self.root / "serving.json"
-        if path.exists():
-            return dict(read_json(path))
-        return {"serving": 0, "previous": None, "applied": 0, "canary": None, "history": []}
+        if not path.exists():
+            return {"serving": 0, "previous": None, "applied": 0, "canary": None, "history": []}
+        found = dict(read_json(path))
+        if not _is_pointer(found):
+            raise UserError(f"{path} does not say which turn is served: it was changed by hand.",
+                            "Restore it from a copy; or delete it, and the next harken loop serves the last promoted turn.")
+        return found
 
     def point(self, why: str, by: str, **changes: Any) -> Json:
         """Writes the pointer anew; the caller is `deciding`."""
@@ -207,6 +219,15 @@ class Loop:
     def model(self, number: int, start: str) -> str:
         """The word for a turn's model."""
         return start if number == 0 else self.turn(number).policy
+
+
+def _is_pointer(found: Json) -> bool:
+    canary = found.get("canary")
+    whole = all(type(found.get(name)) is int and found[name] >= 0 for name in ("serving", "applied"))
+    before = "previous" in found and (found["previous"] is None or type(found["previous"]) is int)
+    running = canary is None or (isinstance(canary, dict) and type(canary.get("turn")) is int
+                                 and isinstance(canary.get("share"), int | float) and 0 <= canary["share"] <= 1)
+    return whole and before and running and isinstance(found.get("history"), list)
 
 
 def record_hash(value: Any) -> str:

@@ -47,6 +47,10 @@ def verify(recipe: Recipe, turn: Turn, folder: Path) -> dict[str, Any]:
     prompts = read_prompts(recipe.verify.prompts).records
     if not prompts:
         raise UserError(f"{recipe.verify.prompts} holds no prompt.", "Verification needs prompts that nothing is trained on.")
+    trained = {row["prompt"] for row in read_jsonl(turn.path / "snapshot" / "judgments.jsonl")}
+    if both := sum(p.id in trained for p in prompts):
+        raise UserError(f"The turn trained on {both} of the {len(prompts)} prompts of {recipe.verify.prompts}: the file was "
+                        "changed after the turn began.", "Restore it: a model is not verified on what it learnt from.")
     words = {"new": turn.policy, "old": str(turn.begun["model"])}
     samplers = {side: open_sampler(word, dtype=recipe.dtype) for side, word in words.items()}
     said = {}

@@ -3,6 +3,7 @@
 import { el, find } from "./dom.js";
 
 const said = find("#said");
+let out = null; // the turn that a rollback would take out of service, as the reader sees it
 let key = sessionStorage.getItem("harken-key") || "";
 
 async function ask(path, body) {
@@ -44,6 +45,7 @@ function shown(turn) {
   const parts = [el("h2", {}, `Turn ${turn.turn}: ${turn.state}`)];
   if (turn.words) parts.push(el("p", {}, turn.words));
   if (turn.audit) parts.push(...audit(turn));
+  for (const note of (turn.gate && turn.gate.notes) || []) parts.push(el("p", {}, note));
   if (turn.rules) parts.push(rules(turn));
   if (turn.canary) parts.push(el("p", {}, `Canary: ${turn.canary.state} after ${turn.canary.n} outcomes, mean ${signed(turn.canary.mean)}.`));
   if (turn.state === "waits for approval") parts.push(decision(turn));
@@ -56,7 +58,10 @@ async function load() {
     find("#found").hidden = false;
     find("#serving").textContent = `${found.serving} answers.` + (found.previous ? ` Before it: ${found.previous}.` : "")
       + (found.canary ? ` ${found.canary}.` : "") + ` You are ${found.you}.`;
-    find("#rollback").disabled = !found.previous && !found.canary;
+    out = found.rolls_back;
+    const back = find("#rollback");
+    back.disabled = out === null;
+    back.textContent = out === null ? "Roll back" : found.canary ? "End the canary" : `Roll back to ${found.previous}`;
     find("#turns").replaceChildren(...found.turns.reverse().map(shown));
   } catch (error) {
     find("#found").hidden = true;
@@ -73,7 +78,7 @@ async function act(body) {
   await load();
 }
 
-find("#rollback").addEventListener("click", () => act({ decision: "rollback" }));
+find("#rollback").addEventListener("click", () => act({ decision: "rollback", turn: out }));
 find("#key").addEventListener("submit", (event) => {
   event.preventDefault();
   key = find("#key-text").value.trim();
