@@ -6,7 +6,7 @@
 Readers: rows (JSON Lines, JSON, CSV, TSV, Parquet, packed or not), uploads of the studio, logs of other programs, databases
 under `harken audit`, and of a model its configuration, tokenizer, template, weights, adapter, reward head and GGUF file.
 Damage: flipped bits, cuts, repeats, bytes of other files, numbers at their ends, words of JSON in each other's place.
-A finding is an exception other than `UserError`, more than 10 seconds, or memory that grows by more than 400 MB over one input.
+A finding is an exception other than `UserError`, more than 10 seconds of CPU, or memory that grows by more than 400 MB.
 Each input is made from its number and the seed alone, so a finding is run again by `--only READER --first N --count 1`.
 The last line is JSON: inputs, taken, refused and findings by reader.
 """
@@ -280,15 +280,15 @@ def _memory_mb() -> float:
 
 
 def _late(*_: Any) -> None:
-    raise TimeoutError(f"not done in {SECONDS} s")
+    raise TimeoutError(f"not done in {SECONDS} s of CPU")
 
 
 def attempt(read: Reader, place: Path, data: bytes) -> tuple[str, str]:
     """("taken" | "refused" | "finding", why)."""
     from harken.core.errors import UserError
     before = _memory_mb()
-    signal.signal(signal.SIGALRM, _late)
-    signal.alarm(SECONDS)
+    signal.signal(signal.SIGPROF, _late)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of CPU: a busy machine is no finding
     try:
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             read(place, data)
@@ -298,7 +298,7 @@ def attempt(read: Reader, place: Path, data: bytes) -> tuple[str, str]:
     except (Exception, RecursionError):
         outcome, why = "finding", traceback.format_exc()
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     if _memory_mb() - before > GROWTH_MB:
         return "finding", f"memory grew by {_memory_mb() - before:.0f} MB"
     return outcome, why
