@@ -71,7 +71,8 @@ def main() -> None:
         child(model, SETTINGS[args.child], tokens)
         return
     results: dict[str, Any] = {}
-    print(f"{model}, {tokens} tokens\n{'':24}{'plan GB':>10}{'measured':>10}{'ratio':>8}{'loading':>10}{'measured':>10}{'seconds':>9}")
+    print(f"{model}, {tokens} tokens")
+    print(f"{'':24}{'plan GB':>10}{'measured':>10}{'ratio':>8}{'loading':>10}{'measured':>10}{'seconds':>9}")
     for index, setting in enumerate(SETTINGS[:3] if args.quick else SETTINGS):
         name = words(setting)
         if not name.startswith(args.only):

@@ -5,8 +5,8 @@
 
 Bytes a process. P weights, S of them inside layers, N processes, T trained numbers, A adapters' numbers, L layers of width D, H
 heads (Q = H·W numbers a token) and K key heads (K·W), MLPs of width F, V tokens known, R tokens of a micro-batch, rank r; frozen
-weights and products take b bytes, 2 in bfloat16 and 4 in float32. AdamW's moments, gradients, adapters, fully trained weights and the
-last layer's products are float32 in both (engines/hf.py). --shard divides what is inside layers by N (engines/sharding.py).
+weights and products take b bytes, 2 in bfloat16 and 4 in float32. AdamW's moments, gradients, adapters, fully trained weights and
+the last layer's products are float32 in both (engines/hf.py). --shard divides what is inside layers by N (engines/sharding.py).
 
     weights         P·b with adapters or frozen, P·4 trained in full; adapters 4·A
     optimiser       8·T: two moments (Loshchilov and Hutter, 1711.05101); gradients 4·T
