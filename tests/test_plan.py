@@ -2,6 +2,10 @@
 
 import dataclasses
 import json
+import re
+import shlex
+import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +15,7 @@ pytest.importorskip("transformers")
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from harken.cli.main import main
+from harken.cli.options import Parser, add_config, make_config
 from harken.core.errors import UserError
 from harken.core.protocols import Tree
 from harken.engines.attention import NAME
@@ -25,6 +30,7 @@ from harken.methods import dpo, grpo, reward_model, rloo, sft
 from harken.text.template import Template
 
 LAYERS = 6
+ROOT = Path(__file__).parents[1]
 
 
 def model(architecture):
@@ -105,10 +111,10 @@ def parts(plan):
 def test_a_plan_worked_by_hand():
     """Llama 3.1 8B: P = 8,030,261,248, V·D = 128,256 · 4,096 = 525,336,576, in layers 6,979,584,000."""
     P, VD, S = 8_030_261_248, 525_336_576, 6_979_584_000
-    full = parts(plan_of(dpo, dpo.Config(model="llama-8b", lora_rank=0, dtype="bfloat16"), cpu=False))
+    full = parts(plan_of(dpo, dpo.Config(model="llama-8b", lora_rank=0, dtype="bfloat16"), cpu=False, advise=False))
     assert full["weights"] == full["gradients"] == 4 * P and full["optimiser (AdamW's two moments)"] == 8 * P
     assert full["reference"] == 2 * P + 4 * VD
-    split = parts(plan_of(sft, sft.Config(model="llama-8b", shard=True, lora_rank=0), 8, cpu=False))
+    split = parts(plan_of(sft, sft.Config(model="llama-8b", shard=True, lora_rank=0), 8, cpu=False, advise=False))
     assert split["weights"] == pytest.approx(4 * (P - S + S / 8))
     lora = parts(plan_of(sft, sft.Config(model="llama-8b", dtype="bfloat16"), cpu=False))
     assert lora["weights"] == 2 * P and lora["float32 copy of the last layer"] == 4 * VD and "reference" not in lora
@@ -169,6 +175,20 @@ def test_the_command_prints_and_writes_nothing(tmp_path, capsys, monkeypatch):
     assert main(["train", "best_of_n", "--model", "toy", "--plan"]) == 2
     main(["train", "sft", "--help"])
     assert "--plan" in capsys.readouterr().out
+
+
+def test_the_page_shows_what_the_command_counts():
+    page = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^[|] `sft (.+) --plan (\d+)` [|] ([\d.]+) [|] ([\d.]+) [|]$", page, re.M)
+    assert len(rows) == 7
+    parser = Parser("sft")
+    add_config(parser, sft.Config)
+    for options, processes, loading, learning in rows:
+        config = make_config(sft.Config, parser.parse_args(shlex.split(options)))
+        plan = plan_of(sft, config, int(processes), cpu=False, advise=False)
+        assert [f"{plan.peak(when) / 1e9:.2f}" for when in ("loading", "learning")] == [loading, learning], options
+    shown = plan_of(sft, sft.Config(model="llama-8b", dtype="bfloat16"), cpu=False).text()
+    assert textwrap.indent(shown, "    ") in page
 
 
 def test_free_memory_is_shared_by_the_processes_of_a_machine(monkeypatch):

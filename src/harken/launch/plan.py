@@ -28,7 +28,8 @@ attention; tests/test_plan.py counts with torch.autograd.graph.saved_tensors_hoo
     GPT-2   2D inputs of norms; (2D + Q)·b inputs of products; 5F·b, GELU as written in five tensors; (2Q + 2KW)·a; 4r·b; 4H + 16
 
 With --checkpoint-activations L·R·D numbers, and the inside of one layer. Completions side by side in a tree of X tokens add its
-mask: X bytes a token, and X·a in each layer. The interpreter with torch, some 0.5 GB on a CPU, is not counted.
+mask: X bytes a token, and X·a in each layer. Not counted: the interpreter with torch, some 0.5 GB on a CPU, and
+memory that an allocator keeps in pieces that fit nothing (docs/scale.md has what was measured).
 """
 
 from __future__ import annotations
@@ -119,11 +120,13 @@ def logits(s: Setting) -> float:
     return (whole + chunk if whole <= KEPT else 2 * chunk) + (0 if s.lora else 4 * s.shape.vocabulary * s.shape.width)
 
 
-def plan_of(method: ModuleType, config: Any, processes: int = 1, *, cpu: bool | None = None) -> Plan:
-    """The plan of a run, and what other settings would need. Raises `UserError` where a model cannot be found."""
+def plan_of(method: ModuleType, config: Any, processes: int = 1, *, cpu: bool | None = None, advise: bool = True) -> Plan:
+    """The plan of a run, and unless `advise` is off what other settings would need. `cpu` counts for a CPU or for a card; None,
+    for what is here. Raises `UserError` where a model cannot be found."""
     shape = shape_of(config.model, config.lora_rank)
     plan = _plan(method, config, shape, processes, cpu)
-    return dataclasses.replace(plan, changes=tuple(_changes(method, config, shape, processes, cpu, plan.total)))
+    changes = _changes(method, config, shape, processes, cpu, plan.total) if advise else ()
+    return dataclasses.replace(plan, changes=tuple(changes))
 
 
 def _changes(method: ModuleType, config: Any, shape: Shape, processes: int, cpu: bool | None, total: float) -> Any:

@@ -8,6 +8,7 @@ Parameters are counted on a model made on torch's `meta` device, adapters by add
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,15 @@ class Shape:
 
 def shape_of(word: str, lora_rank: int = 0) -> Shape:
     """The sizes of a model. Raises `UserError` where there is none of that name, or its configuration cannot be read."""
+    return _example(word, lora_rank) if word in EXAMPLES else _shape(word, lora_rank)
+
+
+@cache
+def _example(word: str, lora_rank: int) -> Shape:
+    return _shape(word, lora_rank)
+
+
+def _shape(word: str, lora_rank: int) -> Shape:
     import_extra("harken.engines.loading")
     import torch
     try:
