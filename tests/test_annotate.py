@@ -144,6 +144,27 @@ def test_one_or_two_workers_any_kill_the_same_bytes(tmp_path, texts):
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
+@pytest.mark.slow
+def test_two_workers_of_a_ray_cluster_write_the_same_bytes(tmp_path, texts, monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(Path(__file__).parent), *sys.path)))
+    source = rows(tmp_path / "a.jsonl", texts)
+    annotate([source], tmp_path / "one", Vowels, split_bytes=4000)
+    annotate([source], tmp_path / "ray", Vowels, split_bytes=4000, workers=2, ray="local")
+    assert contents(tmp_path / "one") == contents(tmp_path / "ray")
+    done = tmp_path / "ray" / "scores" / "vowels-1" / MANIFEST
+    lines = done.read_bytes().splitlines(keepends=True)
+    done.write_bytes(b"".join(lines[:len(lines) // 2]))  # as if killed
+    annotate([source], tmp_path / "ray", Vowels, split_bytes=4000, workers=2, ray="local")
+    assert contents(tmp_path / "one") == contents(tmp_path / "ray")
+
+
+def test_ray_that_is_missing_is_one_message(tmp_path, texts, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match="Ray is not installed"):
+        annotate([rows(tmp_path / "a.jsonl", texts)], tmp_path / "out", Vowels, ray="local")
+
+
 @pytest.mark.parametrize("kill_at", range(0, 60, 7))
 def test_killed_at_any_write_it_ends_with_the_same_bytes(tmp_path, texts, kill_at):
     source = rows(tmp_path / "a.jsonl", texts[:120])

@@ -93,6 +93,9 @@ class Reader:
         self.eos_token_id = self.end_id = 0
         self.unk_token_id, self.name, self.lineage, self.engine, self.control = None, "reader", {}, self, None
 
+    def get_added_vocab(self):
+        return {}
+
     def __call__(self, texts, **options):
         self.input_ids = [[ord(c) for c in t] for t in texts]
         return self
@@ -190,6 +193,8 @@ class Remembering:
 
     def __init__(self, ends):
         self.ends, self.template, self.tokenizer, self.eos_token_id, self.end_id = ends, self, self, 0, 0
+
+    get_added_vocab, unk_token_id = Reader.get_added_vocab, None
 
     def __call__(self, texts, **options):
         self.input_ids = [[int(c) for c in t] for t in texts]

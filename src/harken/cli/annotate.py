@@ -31,6 +31,8 @@ def add_commands(commands: Any) -> None:
                         "paragraph, other files whole)")
     p.add_argument("--text-field", default="text", metavar="NAME", help="field or column that holds the text (default text)")
     p.add_argument("--workers", type=int, default=1, metavar="N", help="processes; the result is the same (default 1)")
+    p.add_argument("--ray", default="", metavar="ADDRESS",
+                   help="let the workers of a Ray cluster do the splits: its address, auto, or local (needs harken[scale])")
     p.add_argument("--split-mb", type=float, default=64, metavar="MB", help="about how much text one shard holds (default 64)")
     p.set_defaults(handler=annotate)
 
@@ -44,7 +46,7 @@ def annotate(args: argparse.Namespace) -> int:
     if not 1 <= args.workers <= 1024 or not 1e-6 <= args.split_mb <= 1e6:
         raise UserError("--workers and --split-mb must be above 0.", "Leave them out for their defaults.")
     result = run(args.corpus, args.out, partial(open_scorer, args.scorer), segmenter=args.segment, field=args.text_field,
-                documents=args.documents, workers=args.workers, shown=progress,
+                documents=args.documents, workers=args.workers, shown=progress, ray=args.ray,
                 split_bytes=max(1, int(args.split_mb * (1 << 20))))
     print(f"{args.out}: {result.documents:,} documents, {result.segments:,} segments, scored by {result.scorer}")
     missing: dict[str, int] = {}

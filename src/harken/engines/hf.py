@@ -11,6 +11,7 @@ Shape suffixes: N completion tokens, C completions, D hidden width.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -172,6 +173,11 @@ class Engine:
             loaded.head.bias.data += loaded.shift
         return self._another(loaded, lora_rank=lora_rank, head="value", seed=seed, name="critic",
                              max_grad_norm=self.max_grad_norm)
+
+    def copy_to_train(self, seed: int) -> Engine:
+        """A learner with all weights that begins as a copy of this model."""
+        loaded = Loaded(copy.deepcopy(self.model), self.template, dict(self.lineage), form=self.form)
+        return Engine(loaded, seed=seed)
 
     def _another(self, loaded: Loaded, **options: Any) -> Engine:
         dtype = "float32" if self.compute is torch.float32 else "bfloat16"

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ import numpy as np
 from harken.core.errors import UserError
 from harken.core.progress import Shown, silent
 from harken.core.records import Message, Prompt
+from harken.loops.annotate_ray import make_work, work_on_ray
 from harken.store.annotations import (
     GROUP_BYTES,
     GROUP_DOCUMENTS,
@@ -237,11 +239,12 @@ def _do(split: int) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def annotate(paths: Sequence[str | Path], out: str | Path, open_scorer: Callable[[], Any], *, segmenter: str = "sentence",
              field: str = "text", documents: str = "auto", workers: int = 1, split_bytes: int = SPLIT_BYTES,
-             shown: Shown = silent) -> Annotated:
+             shown: Shown = silent, ray: str = "") -> Annotated:
     """Annotates the corpus of `paths` into `out`, or goes on with it; what is done already is not done again.
 
     `open_scorer` gives a Reward with an `id`; of several workers each calls it (so it must be importable: a function of
-    a module, or a partial of one). Raises `UserError` where `out` holds another plan, or nothing could be read.
+    a module, or a partial of one). `ray` names a cluster whose workers do the splits (annotate_ray.py).
+    Raises `UserError` where `out` holds another plan, or nothing could be read.
     """
     version = check_segmenter(segmenter)
     folder = Path(out)
@@ -261,7 +264,7 @@ def annotate(paths: Sequence[str | Path], out: str | Path, open_scorer: Callable
         todo = [k for k in range(len(plan.splits)) if k not in done or k not in done_texts]
         with shown("annotate", len(plan.splits)) as advance:
             advance(len(plan.splits) - len(todo))
-            for text_row, row in _work(folder, column, scorer, open_scorer, todo, workers):
+            for text_row, row in _work(folder, column, scorer, open_scorer, todo, workers, ray):
                 # The texts first: scores without texts are of no use, and made again.
                 texts.commit(text_row)
                 scores.commit(row)
@@ -301,8 +304,11 @@ def _open(folder: Path, plan: Plan) -> Any:
 
 
 def _work(folder: Path, column: Path, scorer: Any, open_scorer: Callable[[], Any], todo: Sequence[int],
-          workers: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+          workers: int, ray: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """The manifest lines of each split, as it is done."""
+    if ray and todo:
+        yield from work_on_ray(ray, partial(make_work, Work, folder.resolve(), column.resolve(), open_scorer), todo, workers)
+        return
     if workers <= 1 or len(todo) <= 1:
         work = Work(folder, column, scorer)
         yield from map(work.do, todo)

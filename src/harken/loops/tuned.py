@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +9,6 @@ import numpy as np
 
 from harken.core.errors import UserError
 from harken.core.protocols import Datum, Tree
-from harken.engines.hf import Engine
-from harken.engines.loading import Loaded
 from harken.objectives.supervised import nll
 
 SIZE = 8
@@ -23,9 +20,7 @@ def tuned(engine: Any, trees: Sequence[Tree], steps: int, learning_rate: float, 
     drawn with `order`; the mean loss a completion token. Without trees, the engine itself."""
     if not trees:
         return engine
-    loaded = Loaded(copy.deepcopy(engine.model), engine.template, dict(engine.lineage), form=engine.form)
-    loaded.model.requires_grad_(True)
-    learner = Engine(loaded, train=True, seed=seed)
+    learner = engine.copy_to_train(seed)
     rng = np.random.default_rng(order)
     for _ in range(steps):
         chosen = [trees[i] for i in rng.permutation(len(trees))[:SIZE]]
