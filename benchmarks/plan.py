@@ -6,7 +6,8 @@ Measured is the process's resident high-water mark less that before the model is
 A step of one packed row, then one of two, so that gradients of the first are held while the second learns beside the moments.
 One text of --tokens is one micro-batch, for lora (rank 16) and full training, float32 and bfloat16, activations kept or computed
 anew. On a CPU Harken keeps freed memory in the process (engines/cpu.py), in pieces of which not all fit what comes next;
---given-back returns it at once, which is slower, and shows what is held. --quick shows on the toy model that it runs: its peak is fixed costs.
+--given-back returns it at once, which is slower, and shows what is held.
+--quick shows on the toy model that it runs: its peak is fixed costs.
 The last line is JSON: plan, measured (bytes), ratio plan / measured.
 """
 
