@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from harken.cli import train
 from harken.cli.main import build_parser, main
 from harken.core.config import field_docs
 from harken.launch.find import eval_names, find_method, method_names
@@ -161,7 +162,9 @@ def options(words):
         if name == "suite":  # the settings of all that it may run
             configs = [importlib.import_module(f"harken.evals.{n}").Config for n in eval_names()]
             return {"--list"} | {"--" + f.name.replace("_", "-") for config in configs for f in dataclasses.fields(config)}
-        module = find_method(name) if words[0] == "train" else importlib.import_module(f"harken.evals.{name}")
+        if words[0] == "train":
+            return set(train.parser_of(find_method(name), name).known_options())
+        module = importlib.import_module(f"harken.evals.{name}")
         return {"--" + f.name.replace("_", "-") for f in dataclasses.fields(module.Config)} | {"--config", "--preset", "--help"}
     parser = build_parser()
     sub = next(a for a in parser._actions if hasattr(a, "choices") and a.choices and words[0] in a.choices)

@@ -70,6 +70,8 @@ class Config(HeldOutConfig):
 
 
 TRIAL = {"data": "comparisons", "epochs": 0.5, "batch_size": 6, "learning_rate": 1e-3, "labelers": "reliability"}
+BRANCHES = 2
+"""Completions beside each other in a tree, for a plan of the memory: a pair; a ranking of K has K."""
 
 
 def head(config: Config) -> str:

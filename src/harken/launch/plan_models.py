@@ -1,0 +1,122 @@
+"""The models that a run needs beside its policy, and what each adds to the plan of its memory (plan.py)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from harken.core.config import named
+from harken.core.extras import import_extra
+from harken.core.files import read_json
+from harken.launch.rewards import FittedRun, Judging, RewardWord, Several, parse_reward
+from harken.launch.shapes import Shape, base_of, same_model, shape_of
+
+READ = 4
+"""Bytes a weight while a model is read: float32, whatever --dtype says (engines/loading.py)."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Bytes of one thing: "held" all the time, or while "learning" or "sampling"."""
+
+    name: str
+    when: str
+    bytes: float
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the arithmetic needs of a run: `branches` completions stand side by side in a tree of `tree` tokens;
+    `reads`: log-probs are learnt from, not a reward head's score alone."""
+
+    shape: Shape
+    lora: int
+    mixed: bool
+    shard: int
+    recompute: bool
+    tokens: int
+    tree: int
+    branches: int
+    cpu: bool
+    reads: bool
+
+    @property
+    def bytes(self) -> int:
+        return 2 if self.mixed else 4
+
+    @property
+    def trained(self) -> float:
+        """Trained numbers that this process keeps."""
+        return self.shape.adapters / self.shard if self.lora else self.part(self.shape)
+
+    def part(self, shape: Shape) -> float:
+        """Weights of a model that this process keeps."""
+        return shape.parameters - shape.split * (1 - 1 / self.shard)
+
+    @property
+    def attention(self) -> int:
+        """Bytes a number inside attention: on a CPU it is float32, but for layers of the Llama kind trained in full."""
+        full_llama = not self.lora and self.shape.known != "gpt2"
+        return 2 if self.mixed and (full_llama or not self.cpu) else 4
+
+
+def further(method: ModuleType, config: Any, s: Setting) -> list[tuple[Part, float]]:
+    """(part, bytes while it is read) of each further model, in the order in which they are loaded."""
+    parts: list[tuple[Part, float]] = []
+    if not s.lora and getattr(method, "needs_reference", lambda config: False)(config):
+        parts.append(_frozen("reference", s.shape, s, s.part(s.shape), reads=True))
+    for field in ("reward", "held_out_reward"):
+        for name in _models_of(parse_reward(word)) if (word := getattr(config, field, "")) else ():
+            if (part := _onto(name, config, s)) is None:
+                other = shape_of(name)
+                part = _frozen(f"{field.replace('_', '-')} {Path(name).name}", other, s, other.parameters, reads=False)
+            parts.append(part)
+    for field, name in named(config, "model").items():
+        if field != "model":
+            other = shape_of(name)
+            parts.append(_onto(name, config, s) or _frozen(field, other, s, s.part(other), reads=True))
+    if getattr(config, "critic", "shared") != "shared":
+        parts.append(_critic(config, s))
+    return parts
+
+
+def _frozen(name: str, shape: Shape, s: Setting, numbers: float, *, reads: bool) -> tuple[Part, float]:
+    """A model that only computes; with the float32 copy of its last layer where its log-probs are read."""
+    last = 4 * shape.vocabulary * shape.width if reads and s.mixed else 0
+    return Part(name, "held", numbers * s.bytes + last), float(READ * shape.parameters)
+
+
+def _onto(word: str, config: Any, s: Setting) -> tuple[Part, float] | None:
+    """A run whose adapter stands on the policy's own weights costs no more than that adapter."""
+    if not s.lora or s.shard > 1 or not Path(word, "lineage.json").is_file() or (base := base_of(word)) is None:
+        return None
+    if not same_model(base, config.model):
+        return None
+    own = import_extra("harken.engines.stacked").own_adapter(Path(word) / "model")
+    rank = int(read_json(own / "adapter_config.json")["r"])
+    size = 4.0 * shape_of(base, rank).adapters
+    return Part(f"adapter of {Path(word).name}", "held", size), size
+
+
+def _critic(config: Any, s: Setting) -> tuple[Part, float]:
+    """A value model of its own: with adapters on the policy's weights where it can, with its own moments and gradients."""
+    word = config.reward if config.critic == "reward" else config.model
+    shared = s.lora and s.shard == 1 and (word == config.model or _onto(word, config, s) is not None)
+    own = s.shape if word == config.model else shape_of(word, config.lora_rank)
+    trained = own.adapters / s.shard if s.lora else s.part(own)
+    read = 0.0 if shared else float(READ * own.parameters)
+    weights = 0 if shared or not s.lora else s.part(own) * s.bytes
+    return Part("critic, with its gradients and moments", "held", weights + 16 * trained), read
+
+
+def _models_of(word: RewardWord) -> list[str]:
+    """The language models that a reward brings."""
+    if isinstance(word, Several) and word.how == "average":
+        return _models_of(word.members[0])
+    if isinstance(word, Several):
+        return [name for member in word.members for name in _models_of(member)]
+    if isinstance(word, Judging):
+        return [] if "://" in word.word else [word.model]
+    return [word.word] if isinstance(word, FittedRun) and not word.compositional else []
