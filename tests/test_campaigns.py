@@ -77,7 +77,7 @@ def test_a_tenth_that_votes_for_rude_answers_is_named_and_the_honest_are_not():
 
 @pytest.mark.slow
 def test_of_twenty_brigades_nearly_all_are_named():
-    named, wrongly = rates(range(20), per=20)
+    named, wrongly = rates(range(20))
     assert (named >= 0.75).mean() >= 0.9 and wrongly.mean() <= 0.05
 
 

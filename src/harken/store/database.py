@@ -22,8 +22,6 @@ from harken.core.errors import UserError
 from harken.core.records import Choice, Completion, Demonstration, Judgment, Prompt, content_hash, repeats
 from harken.store import audit_notes, backup, migrations, serve_schema  # noqa: F401  its tables are part of the database
 from harken.store.connection import Link
-from harken.store.drawers import Drawers, read_drawers
-from harken.store.drawers.tools import TOOLS
 from harken.store.files import Reader, file_hash
 from harken.store.remote import fetched, is_address
 from harken.store.rows import Row, judgment_of, judgment_row, prompt_row
@@ -92,6 +90,8 @@ def read_import(path: str | Path, kind: Kind | None = None, skip_bad: bool = Fal
                 **options: Any) -> Incoming:
     """Reads a file of feedback; nothing is stored. `join` are files with the answers that a tool's export of feedback is of.
     `options`: those of `Reader`."""
+    from harken.store.drawers import read_drawers
+    from harken.store.drawers.tools import TOOLS
     any_shape = kind is None and not options.get("adapter") and not options.get("fields")
     if any_shape and (drawers := read_drawers([path, *join])) is not None:
         return _of_drawers([Path(path), *map(Path, join)], drawers)
@@ -113,15 +113,15 @@ def read_import(path: str | Path, kind: Kind | None = None, skip_bad: bool = Fal
                     dict(reader.notes))
 
 
-def _of_drawers(paths: Sequence[Path], found: Drawers) -> Incoming:
-    kinds: Counter[Kind] = Counter(kind_of(j) for j in found.judgments)
+def _of_drawers(paths: Sequence[Path], drawers: Any) -> Incoming:
+    kinds: Counter[Kind] = Counter(kind_of(j) for j in drawers.judgments)
     digest = content_hash([file_hash(path) for path in paths])
-    notes = {f"{n:,} {kind} of {found.tool}": n for kind, n in kinds.items()}
-    unnamed = sum(j.labeler is None for j in found.judgments)
+    notes = {f"{n:,} {kind} of {drawers.tool}": n for kind, n in kinds.items()}
+    unnamed = sum(j.labeler is None for j in drawers.judgments)
     if unnamed:
         notes["without a known rater: they count as one person"] = unnamed
     most = kinds.most_common(1)[0][0]
-    return Incoming(paths[0].name, digest, most, _imported_rows(found.judgments), [], found.left_out, 0, {}, notes)
+    return Incoming(paths[0].name, digest, most, _imported_rows(drawers.judgments), [], drawers.left_out, 0, {}, notes)
 
 
 class Database:

@@ -37,7 +37,7 @@ CROWD = obj(
 @operation("POST", "/api/webhooks", "lead", summary="Tell an address of what happens; the secret that signs is shown once",
            body=obj({"url": text(2000, 1), "kinds": array(enum(*KINDS), 1, len(KINDS)), "project": nullable(ID)},
                     optional=("project",)),
-           answer=obj({"id": ID, "secret": text(100)}), writes=True)
+           answer=obj({"id": ID, "secret": text(100)}), errors=(404,), writes=True)
 def create_webhook(call: Call) -> Json:
     project = call.body.get("project")
     if project is not None:

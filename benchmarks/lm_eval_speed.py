@@ -1,6 +1,6 @@
 """lm-eval's tasks by our engine beside lm-eval's own Hugging Face model: the same numbers, interleaved in one process.
 
-    python benchmarks/lm_eval.py [--quick] [--model smollm2] [--items 200] [--pairs 3]
+    python benchmarks/lm_eval_speed.py [--quick] [--model smollm2] [--items 200] [--pairs 3]
 
 Three layouts of multiple choice (a long context with four short options, as reading comprehension; five examples before the
 question; a short question with four longer options), and rolling log-likelihood of text. Both have the same weights in float32
@@ -14,7 +14,6 @@ import os
 import sys
 from pathlib import Path
 
-sys.path = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]  # this file is no lm_eval
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
 import argparse
