@@ -11,7 +11,6 @@ with the making of prompts apart.
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
