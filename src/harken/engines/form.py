@@ -55,7 +55,7 @@ def say_once(note: str) -> None:
 
 def cast(model: Any, dtype: torch.dtype) -> Any:
     """The model with its weights in `dtype`, in place, as transformers loads it: what the model computes for itself and no file
-    holds stays as it is. Rotary frequencies in bfloat16 would turn positions past a hundred into others."""
+    holds stays as it is: rotary frequencies rounded to bfloat16 are another model's."""
     for parameter in model.parameters():
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(dtype)
