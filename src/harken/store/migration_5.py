@@ -100,6 +100,11 @@ SEARCH = (
 )
 """Words by their beginnings. Trigrams would find any part of a word, and make an import four times as long."""
 SQLITE = (
+    # `assigned` lies behind an item's texts: read from the row, each look along the line would read them too.
+    "DROP INDEX IF EXISTS ix_items_line",
+    "CREATE INDEX ix_items_line ON items (project_id, role, position, assigned, free) WHERE free > 0",
+    "DROP INDEX IF EXISTS ix_items_again",
+    "CREATE INDEX ix_items_again ON items (project_id, role, again, position, assigned, free) WHERE free > 0 AND again > 0",
     "DROP TRIGGER IF EXISTS judgments_no_update",
     "DROP TRIGGER IF EXISTS events_no_update",
     """CREATE TRIGGER events_no_update BEFORE UPDATE ON events

@@ -66,7 +66,7 @@ HELD = (select(func.aggregate_strings(cast(_held.c.id, Text), literal_column("',
         .where(_held.c.user_id == bindparam("user"), _held.c.project_id == projects.c.id, _held.c.state == "leased")
         .correlate(projects).scalar_subquery())
 """The ids of the tasks that the caller holds in a project, as one text: a claim seldom needs more of them."""
-MANY = 1000
+MANY = 200
 _zero: Any = literal_column("0")  # no parameter, so that the partial index on free places is used
 _looks = assignments.alias("looks")  # not the table itself: the query around may be about one of its rows
 _seen = exists().where(_looks.c.item_id == items.c.id, _looks.c.user_id == bindparam("user"), _looks.c.state != "expired")
