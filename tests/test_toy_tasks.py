@@ -159,7 +159,7 @@ def test_p27_every_direct_loss_solves_toy_tasks_from_rankings(tmp_path, babblers
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", SEEDS[:1])
 def test_imitation_solves_toy_tasks(tmp_path, seed):
     for name, path in imitation_runs(seed, tmp_path).items():
         for task in SHOWN:
