@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from harken.draw.page import page
 from harken.report import compared, curves, evals, monitors, opinions, overoptimisation, people, results, samples, seeds, tradeoff
 from harken.report.browser import script, script_hash
 from harken.report.load import RunData, load_runs
+from harken.report.write import write_page
 
 
 def build_report(runs: Sequence[Path], out: Path) -> Path:
@@ -27,16 +27,7 @@ def build_report(runs: Sequence[Path], out: Path) -> Path:
     whole = render(load_runs(runs))
     if out.is_dir():
         raise UserError(f"{out} is a directory.", "Name a file: --out report.html.")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(whole, encoding="utf-8", errors="backslashreplace")
-        temporary.replace(out)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror or error}.", "Choose another --out.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-    return out
+    return write_page(out, whole)
 
 
 def render(runs: Sequence[RunData]) -> str:

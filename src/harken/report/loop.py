@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from harken.core.errors import UserError
 from harken.core.files import read_json
 from harken.core.protocols import Estimate
 from harken.core.version import __version__
@@ -26,6 +24,7 @@ from harken.launch.loop.recipe import Recipe
 from harken.launch.loop.status import status
 from harken.launch.loop.turns import Loop, Turn
 from harken.report.browser import script, script_hash
+from harken.report.write import write_page
 
 Row = Mapping[str, Any]
 LEAD = {
@@ -43,7 +42,7 @@ LEAD = {
 
 def build_loop(recipe: Recipe, out: Path) -> Path:
     """Writes the page, whole or not at all. Raises `UserError` where `out` cannot be written."""
-    return _write(out, render(recipe))
+    return write_page(out, render(recipe))
 
 
 def render(recipe: Recipe) -> str:
@@ -178,7 +177,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "plai
 def write_lineage(tree: Node, out: Path) -> Path:
     """The tree as a page whose branches open and close."""
     body = f'<div class="tree">{_branch(tree)}</div>'
-    return _write(out, page("report.html", title="Lineage", count="lineage", date=time.strftime("%Y-%m-%d"),
+    return write_page(out, page("report.html", title="Lineage", count="lineage", date=time.strftime("%Y-%m-%d"),
                             verdict=Markup(text(tree.words)), facts=Markup(""), version=__version__,
                             script=Markup(script()), script_hash=script_hash(), sections=[
                                 {"name": "tree", "title": "Made from, or made of it", "body": body, "lead": ""}]))
@@ -189,16 +188,3 @@ def _branch(node: Node) -> str:
         return f"<p>{text(node.words)}</p>"
     inner = "".join(f"<li>{_branch(n)}</li>" for n in node.below)
     return f"<details open><summary>{text(node.words)}</summary><ul>{inner}</ul></details>"
-
-
-def _write(out: Path, whole: str) -> Path:
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(whole, encoding="utf-8", errors="backslashreplace")
-        temporary.replace(out)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror or error}.", "Choose another --out.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-    return out

@@ -178,12 +178,17 @@ def _forward(recipe: Recipe, place: int, number: int) -> Node:
     serving = serving_now(loop)
     for turn in loop.turns():
         if turn.has("snapshot") and (use := _use(turn, place, number)):
-            below = Node(f"turn {turn.number}: {use}" + _standing(turn, serving))
-            below.below = [Node(f"turn {later.number} trained on from it" + _standing(later, serving))
-                           for later in descendants(loop, turn)]
-            node.below.append(below)
+            node.below.append(_reached(loop, turn, use, serving))
     if not node.below:
         node.below.append(Node("no turn has learnt from it"))
+    return node
+
+
+def _reached(loop: Loop, turn: Turn, words: str, serving: set[int]) -> Node:
+    """A turn, and the turns that trained on from it."""
+    node = Node(f"turn {turn.number}: {words}" + _standing(turn, serving))
+    node.below = [Node(f"turn {later.number} trained on from it" + _standing(later, serving))
+                  for later in descendants(loop, turn)]
     return node
 
 
@@ -240,10 +245,7 @@ def of_withdrawn(recipe: Recipe) -> Node:
         lost = sorted(set(used) & gone)
         if lost:
             words = ", ".join(f"{a}:{b}" if len(recipe.db) > 1 else str(b) for a, b in lost[:40])
-            below = Node(f"turn {turn.number}: {len(lost)} of {len(used)}: {words}" + _standing(turn, serving))
-            below.below = [Node(f"turn {later.number} trained on from it" + _standing(later, serving))
-                           for later in descendants(loop, turn)]
-            node.below.append(below)
+            node.below.append(_reached(loop, turn, f"{len(lost)} of {len(used)}: {words}", serving))
     if not node.below:
         node.below.append(Node("none"))
     return node
