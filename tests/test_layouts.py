@@ -242,7 +242,8 @@ def test_a_verdict_of_no_is_a_verdict(name, said_so):
         read_row({"prompt": Q, "completion": NO, name: said_so})
 
 
-@pytest.mark.parametrize("name", ["toxic", "flagged", "tie", "is_bad", "deleted", "redacted", "is_code"])
+@pytest.mark.parametrize("name", ["toxic", "flagged", "tie", "is_bad", "deleted", "redacted", "is_code",
+                                  "is_classification", "is_task", "open_ended"])
 def test_a_fault_that_is_not_there_loses_nothing(name):
     assert read_row({"prompt": Q, "completion": YES, name: False}).unread == [name]
 
