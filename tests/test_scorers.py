@@ -95,7 +95,7 @@ def test_toxicity_auc_on_labels_it_never_saw(real_data):
         y = np.array([r[label[0]] == label[1] for r in rows])
         ranks = rankdata([-toxicity.Toxicity().rate(r[column]) for r in rows])
         found[file[:5]] = (ranks[y].sum() - y.sum() * (y.sum() + 1) / 2) / (y.sum() * (~y).sum())
-    assert found == pytest.approx({"surge": 0.817, "hatec": 0.477}, abs=0.01)
+    assert found == pytest.approx({"surge": 0.852, "hatec": 0.533}, abs=0.01)
 
 
 def test_other_toxicity_scorers_are_offered_where_installed(monkeypatch):

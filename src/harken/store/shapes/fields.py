@@ -49,7 +49,8 @@ FACTS = frozenset(
      "generated", "english", "human", "image", "has", "think", "thinking", "reasoning", "skip", "math", "gsm", "upworker",
      "anony", "anonymous", "augmented", "seed", "tools", "tool", "system", "prompt", "question", "instruction", "task", "input",
      "context", "classification", "extraction", "summarization", "brainstorming", "rewriting", "writing", "qa", "chat",
-     "roleplay", "creative", "coding", "open", "closed", "multilingual", "first", "last", "long", "short", "multimodal", "few", "shot"])
+     "roleplay", "creative", "coding", "open", "closed", "multilingual", "first", "last", "long",
+     "short", "multimodal", "few", "shot"])
 """A yes or no beside a single answer is a verdict, but not where its name has one of these words: `is_code`, `redacted`."""
 SIDES = frozenset(
     ["chosen", "rejected", "tie", "tied", "draw", "neither", "both_bad", "both_good", "bothbad", "a", "b", "left", "right",
