@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,18 +20,22 @@ def _part(run: RunData) -> str:
     r = run.result or {}
     models = [str(name) for name in r.get("likert") or {}]
     scale = f", on a scale of {r['scale']}" if r.get("scale") else ""
+    ends = tuple(float(x) for x in str(r["scale"]).split(" to ")) if r.get("scale") else ()
     mean = estimates_table(f"{run.name}: mean rating{scale}, with 95% intervals over prompts", "Model",
                            {short(m): {"likert": estimate(r["likert"][m])} for m in models},
-                           (Column("likert", "Mean rating", "higher is better"),))
+                           (Column("likert", "Mean rating", "higher is better", include=ends),))
     flags = _crossed("How often each flag was ticked, where it applies", "Flag", r.get("flags"), models, rate=True)
-    cases = _crossed("Mean rating by use case", "Use case", r.get("likert_by_use_case"), models, rate=False)
+    cases = _crossed("Mean rating by use case", "Use case", r.get("likert_by_use_case"), models, ends=ends)
     return f"<h3>{text(run.name)}</h3>{mean}{flags}{cases}"
 
 
-def _crossed(caption: str, first: str, table: Any, models: Sequence[str], *, rate: bool) -> str:
-    """Rows by name, a column a model."""
+def _crossed(caption: str, first: str, table: Any, models: Sequence[str], *, rate: bool = False,
+             ends: tuple[float, ...] = ()) -> str:
+    """Rows by name, a column a model, all columns on one scale."""
     if not isinstance(table, Mapping):
         return ""
     rows = {name_of(str(name)): {m: estimate(cells.get(m)) for m in models} for name, cells in table.items()
             if isinstance(cells, Mapping)}
-    return estimates_table(caption, first, rows, tuple(Column(m, short(m), "", rate) for m in models))
+    held = [v for row in rows.values() for e in row.values() if e for v in (e.low, e.high) if math.isfinite(v)]
+    shared = ends or ((min(held), max(held)) if held else ())
+    return estimates_table(caption, first, rows, tuple(Column(m, short(m), "", rate, include=shared) for m in models))

@@ -52,8 +52,8 @@ def _matrix(judge: str, runs: Sequence[RunData]) -> str:
         row = "".join(_cell(cells.get((a, b)), a == b) for b in names)
         body += f'<tr><th scope="row">{text(a)}</th>{row}</tr>'
     return ('<div class="scroll" tabindex="0" role="region" aria-label="Win rates"><table class="plain heat"><caption>How often '
-            f"the row was preferred to the column by {text(judge)}, with 95% intervals over prompts; the darker, the more "
-            "often</caption>"
+            f"the row was preferred to the column by {text(judge)}, with 95% intervals over prompts; the stronger the "
+            "colour, the more often</caption>"
             f'<thead><tr><th scope="col">Model</th>{head}</tr></thead><tbody>{body}</tbody></table></div>')
 
 
