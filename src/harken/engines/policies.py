@@ -33,9 +33,9 @@ Scores = list[list[float | None]]
 class BestOfN:
     """Samples n candidates for every answer asked for and gives the one that scores best.
 
-    Its KL from the policy it samples is at most log n - (n - 1) / n nats an answer. A candidate that the token limit cut,
-    or that says nothing, scores `missing_eos_penalty` less; one without a score is never preferred to one with a score, and where none has one
-    the first is given. At temperature 0 all candidates are equal, and one is drawn.
+    Its KL from the policy it samples is at most log n - (n - 1) / n nats an answer. A candidate that the token limit cut, or that
+    says nothing, scores `missing_eos_penalty` less; one without a score is never preferred to one with a score, and where none
+    has one the first is given. At temperature 0 all candidates are equal, and one is drawn.
     """
 
     def __init__(self, base: Any, reward: Reward, n: int, missing_eos_penalty: float = 1.0,
@@ -68,7 +68,7 @@ class BestOfN:
 
     def candidates(self, prompts: Sequence[Prompt], count: int, *, seed: int,
                    **sampling: Any) -> tuple[list[list[Sample]], Scores]:
-        """`count` candidates of each prompt with their scores, less the penalty of those that are no whole answer: [P][N] each."""
+        """`count` candidates of each prompt with their scores, less the penalty of what is no whole answer: [P][N] each."""
         samples: list[list[Sample]] = [[] for _ in prompts]
         for at in range(0, count, PART):
             drawn = self.base.sample(prompts, min(PART, count - at), seed=derive_seed(seed, "candidates", at), **sampling)
