@@ -226,11 +226,12 @@ def one_object(stream: io.BufferedReader, decoder: Decoder, name: str) -> Rows:
     data = stream.read(WHOLE + 1)
     if len(data) > WHOLE:
         raise UserError(f"{name} is one JSON object of more than {WHOLE >> 20} MB.", AS_LINES)
-    if data.count(b"\n") and not _parses(decoder.line(data)):  # objects one below the other, or damage
-        yield from lines(io.BufferedReader(io.BytesIO(data)), decoder)
-        return
     try:
-        value = parse(decoder.line(data).strip() + "\n")
+        text = decoder.line(data).strip()
+        if b"\n" in data and not _parses(text):  # objects one below the other, or damage
+            yield from lines(io.BufferedReader(io.BytesIO(data)), decoder)
+            return
+        value = parse(text + "\n")
     except BadLine as error:
         yield 1, failing(error)
         return

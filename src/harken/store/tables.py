@@ -60,9 +60,13 @@ def text_table(stream: io.BufferedReader, decoder: Decoder, delimiter: str) -> R
     """(line, row) of a table in text. The first row names the columns; an empty cell is null."""
     csv.field_size_limit(LINE)
     texts = _texts(stream, decoder)
-    header = next(texts, "")
-    if SEPARATOR.fullmatch(header):  # Excel's own line on what parts the columns
+    try:
         header = next(texts, "")
+        if SEPARATOR.fullmatch(header):  # Excel's own line on what parts the columns
+            header = next(texts, "")
+    except (csv.Error, BadLine) as error:
+        yield 1, failing(BadLine("the table's first line cannot be read", str(error), NO_UTF8))
+        return
     blanks = re.search(rf"{re.escape(delimiter)} \S", header) is not None  # `prompt, chosen`: a blank after each delimiter
     reader = csv.reader(chain([header], texts), delimiter=delimiter, strict=True, skipinitialspace=blanks)
     try:
