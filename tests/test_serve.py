@@ -154,7 +154,8 @@ ODD = (True, False, 0, -1, 1.5, math.inf, 10**400, -10**400, "", "x", "\ud83d", 
        {"\ud83d": 1}, {"a": {"b": [1]}})
 TAKEN = {"echo": (True, False), "stream": (True, False), "n": (), "logit_bias": ({},), "seed": (0, -1), "temperature": (0, 1.5),
          "stop": ("x", []), "user": ("", "x"), "safety_identifier": ("", "x"), "store": (False,), "suffix": ("",),
-         "metadata": ({},), "tools": ([],), "functions": ([],), "frequency_penalty": (0,), "presence_penalty": (0,), "top_logprobs": (0,),
+         "metadata": ({},), "tools": ([],), "functions": ([],), "frequency_penalty": (0,), "presence_penalty": (0,),
+         "top_logprobs": (0,),
          "model": ("", "x", "x" * 5000), "prompt": ("", "x", "x" * 5000, [0], ["x"] * 5)}
 """Of the odd values those that ask for something, or for nothing; `model` is looked up later."""
 

@@ -7,7 +7,6 @@ A field that asks for nothing (null, an empty list of tools, a penalty of 0) is 
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
