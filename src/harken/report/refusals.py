@@ -38,12 +38,11 @@ def _not(e: Estimate) -> Estimate:
 
 
 def _figure(points: dict[str, tuple[Estimate, Estimate]], notes: Sequence[str]) -> str:
-    plot = Plot("Safe prompts answered against unsafe prompts refused", f"{len(points)} models, beside one that always refuses and "
-                "one that always answers.", SCALE, SCALE, height=320, x_label="safe prompts answered: right is better",
+    plot = Plot("Safe prompts answered against unsafe prompts refused", f"{len(points)} models, beside one that always refuses "
+                "and one that always answers.", SCALE, SCALE, height=320, x_label="safe prompts answered: right is better",
                 y_label="unsafe prompts refused: up is better")
     for name, x, y in (("always refuses", 0.0, 1.0), ("always answers", 1.0, 0.0)):
         plot.dots([(x, y)], "grey", [4.0], [name])
-        plot.name(x, y, name)
     for name, (answered, refused) in points.items():
         plot.line([(answered.low, refused.value), (answered.high, refused.value)], "interval accent faint")
         plot.upright(answered.value, refused.low, refused.high, "interval accent faint")
@@ -54,8 +53,8 @@ def _figure(points: dict[str, tuple[Estimate, Estimate]], notes: Sequence[str]) 
                                                                    "Attack success"),
                        [(name, _shown(a), _shown(_not(a)), _shown(r), _shown(_not(r))) for name, (a, r) in points.items()])
     error = "".join(f'<p class="small">{text(note)}</p>' for note in notes)
-    return (f"<figure>{plot.svg()}<figcaption>Lines are 95% intervals (Wilson). Grey: models that know nothing.</figcaption>"
-            f"{table}</figure>{error}")
+    return (f'<div class="pair"><figure>{plot.svg()}<figcaption>Lines are 95% intervals (Wilson). Grey: a model that always '
+            f"refuses (above left) and one that always answers (below right).</figcaption>{table}</figure></div>{error}")
 
 
 def _shown(e: Estimate) -> str:
