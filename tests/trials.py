@@ -7,8 +7,10 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
+from harken.core.errors import UserError
 from harken.core.files import read_jsonl
 from harken.launch.find import find_method, method_names
 from harken.launch.train import train as launch_train
@@ -74,6 +76,15 @@ def assert_bit_equal(a, b):
 def rows(path, name="metrics.jsonl"):
     """A log without its times."""
     return [{n: v for n, v in row.items() if n != "seconds"} for row in read_jsonl(Path(path) / name)]
+
+
+def assert_reads_as_asked(method, files, folder):
+    """--field and --max-length reach the data: a method that reads past them would run to its end."""
+    with pytest.raises(UserError, match="no row has the field 'nowhere'"):
+        run(method, files, folder / "field", **{**trial(method), "field": "prompt=nowhere"})
+    strict = {"overlong": "fail"} if learns(method) else {}
+    with pytest.raises(UserError, match="--max-length|nothing left|too few"):
+        run(method, files, folder / "length", **{**trial(method), **strict, "max_length": 2})
 
 
 def assert_resumes_exactly(method, files, folder, stops=(2, 4)):
