@@ -1,6 +1,7 @@
 """What a stranger brings, from a folder outside the repository: by dotted path in the shell and as an object in Python."""
 
 import json
+import linecache
 import os
 import subprocess
 import sys
@@ -122,6 +123,18 @@ def test_a_method_is_bound_by_its_own_words(lab, capsys):
     assert "Use one of beam, wide." in capsys.readouterr().err
     assert main([*run, "--search", "wide", "--direction", "up"]) == 0
     assert read_json(lab / "runs/idea/result.json")["search"] == "wide"
+
+
+@pytest.mark.parametrize(("name", "argv"), [
+    ("idea", ["train", "my_lab.idea", "--model", "toy", "--data", "prompts.jsonl", "--out", "r"]),
+    ("length", ["eval", "my_lab.length", "--model", "my_lab.engine:open", "--prompts", "prompts.jsonl", "--out", "r"])])
+def test_a_changed_file_of_yours_does_not_silently_continue_an_old_run(lab, capsys, name, argv):
+    assert main(argv) == 0 and main(argv) == 0
+    (lab / "my_lab" / f"{name}.py").write_text((lab / "my_lab" / f"{name}.py").read_text() + "\n# better\n")
+    del sys.modules[f"my_lab.{name}"]
+    linecache.checkcache()
+    assert main(argv) == 2
+    assert "has changed since it began" in capsys.readouterr().err
 
 
 def test_an_evaluation_of_one_model_and_its_page(lab, capsys):

@@ -53,7 +53,7 @@ def test_it_reads_its_data_as_it_is_asked(dropped, files, tmp_path):
 
 def test_a_method_that_reads_its_data_otherwise_is_caught(dropped, files, tmp_path):
     find_method(dropped).fitting_prompts = lambda config, learner, run: [(p, ()) for p in read_prompts(config.data).records]
-    with pytest.raises(pytest.fail.Exception):
+    with pytest.raises(AssertionError, match="reads its data past --field"):
         assert_reads_as_asked(dropped, files, tmp_path)
 
 

@@ -17,7 +17,7 @@ from harken.core.settings import check_settings
 from harken.engines.policies import read_policy, weights_of
 from harken.launch import models as launch_models
 from harken.launch.models import parse_model
-from harken.launch.own import READ, check_learner, learner_of
+from harken.launch.own import READ, check_learner, code_of, learner_of
 from harken.launch.policies import open_sampler, reward_of
 from harken.launch.rewards import open_reward, parse_reward, same_reward
 from harken.launch.templates import dated
@@ -115,7 +115,7 @@ def evaluate(name: str, module: ModuleType, config: Any, *, quiet: bool | None =
     the place of words, by setting; `opened` and `store` are shared by the evaluations of a suite."""
     given = given or {}
     check_settings(config)
-    lineage: dict[str, Any] = {}
+    lineage: dict[str, Any] = code_of(module, "evaluation")
     for option in wanted(config, "file"):
         source = Path(getattr(config, option))
         if not source.is_file():

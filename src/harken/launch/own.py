@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 from harken.core.errors import UserError
@@ -79,6 +81,18 @@ def check_learner(own: Any, word: str, method: str, parts: Sequence[str] = TRAIN
     if lacks := [name for name in parts if not hasattr(own, name)]:
         raise UserError(f"{word} can answer, but {method} cannot use it: it lacks {', '.join(lacks)}.",
                         "A model that is trained has all of core.protocols.Learner; one that only answers can be evaluated.")
+
+
+def code_of(module: ModuleType, kind: str) -> dict[str, Any]:
+    """For a run's lineage: a stranger's module by the hash of its source, so that a changed one does not silently continue an
+    old run; nothing for ours."""
+    if module.__name__.startswith("harken."):
+        return {}
+    try:
+        source = hashlib.sha256(inspect.getsource(module).encode()).hexdigest()
+    except (OSError, TypeError):  # made in memory: Python keeps no source
+        source = ""
+    return {kind: {"own": module.__name__, "source": source}}
 
 
 def _takes(own: Any, word: str) -> bool:

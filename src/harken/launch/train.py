@@ -18,7 +18,7 @@ from harken.core.records import content_hash
 from harken.core.run import Run
 from harken.core.settings import check_settings
 from harken.launch.models import ModelWord, context, open_learner, parse_model
-from harken.launch.own import CHOSEN, TRAINED, check_learner, learner_of
+from harken.launch.own import CHOSEN, TRAINED, check_learner, code_of, learner_of
 from harken.launch.policies import open_sampler
 from harken.launch.rewards import RewardWord, open_reward, parse_reward
 from harken.launch.templates import dated, given_template, note_template
@@ -52,7 +52,7 @@ def _open_and_train(method: ModuleType, config: RunConfig, quiet: bool | None, g
         config = prepare(config)
     rewards = _rewards(method, config, given)
     model = parse_model(given.get("model") or config.model)
-    lineage: dict[str, Any] = {"model": model.identity(), **_files(method, config)}
+    lineage: dict[str, Any] = {"model": model.identity(), **_files(method, config), **code_of(method, "method")}
     if identity := getattr(method, "identity", None):  # of data that is no file
         lineage["data"] = identity(config)
     if template := given_template(getattr(config, "template", "")):
