@@ -283,6 +283,7 @@ def test_an_evaluation_of_other_settings_does_not_reuse_answers(here, capsys, mo
     assert run(WIN) == 0
 
 
+@pytest.mark.slow
 def test_without_the_train_extra_the_base_works_and_the_rest_says_how(here):
     """In a process of its own, where torch cannot be imported."""
     program = """if True:
@@ -339,7 +340,7 @@ def process(*args, **options):
                             preexec_fn=heard, **{"stdout": subprocess.DEVNULL, **options})
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("unbuffered", ["", pytest.param("1", marks=pytest.mark.slow)])
 def test_a_closed_pipe_is_no_error(monkeypatch, unbuffered):
     """harken --help | true: nothing is said, not even by Python as it ends."""
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)

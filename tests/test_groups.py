@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy import sparse
 from scipy.optimize import approx_fprime, minimize
-from scipy.signal import lfilter
 
 from harken.core.errors import UserError
 from harken.core.records import Choice, Prompt
@@ -192,6 +191,7 @@ def test_intervals_know_how_many_draws_there_are():
     """Draws of x' = 0.8 x + noise are worth a ninth, (1 − 0.8) / (1 + 0.8). Of 30 independent draws, 90 % of further ones lie
     inside; by plain quantiles 84 %."""
     rng = np.random.default_rng(0)
+    from scipy.signal import lfilter
     walk = lfilter([1.0], [1.0, -0.8], rng.standard_normal(100_000))
     assert chain.effective(walk) == pytest.approx(100_000 / 9, rel=0.15)
     assert chain.effective(rng.standard_normal(40_000)) == pytest.approx(40_000, rel=0.05)

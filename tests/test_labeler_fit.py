@@ -4,7 +4,6 @@ import dataclasses
 import random
 
 import choix
-import evalica
 import numpy as np
 import pytest
 from scipy.stats import kendalltau
@@ -163,6 +162,7 @@ def test_plain_scores_equal_choix_and_evalica_and_the_dense_newton():
 
     _, votes = world(4, [1.0], 600, items=15, nu=0.8)
     found = fit_reliability(votes, model="plain", ties="half", prior=FREE, draws=0)
+    import evalica  # loads pandas
     words = {1: evalica.Winner.X, 0: evalica.Winner.Draw, -1: evalica.Winner.Y}
     theirs = evalica.bradley_terry(votes.a.tolist(), votes.b.tolist(), [words[int(w)] for w in votes.won], tolerance=1e-14,
                                    limit=100_000).scores.sort_index().to_numpy()

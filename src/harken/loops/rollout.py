@@ -23,7 +23,7 @@ from itertools import islice
 from typing import Any
 
 import torch
-from scipy.stats import t
+from scipy.special import stdtrit
 from torch import Tensor
 
 from harken.core import processes
@@ -106,7 +106,7 @@ class Rollout:
         samples, kl = self.samples, self.kl_PG
         error = float(kl.std()) / math.sqrt(kl.numel()) if kl.numel() > 1 else math.inf
         # Student's t: few completions often agree on a small negative number by chance. One false alarm in a million steps.
-        if float(kl.mean()) < -float(t.isf(1e-6, max(1, kl.numel() - 1))) * error - 0.01:
+        if float(kl.mean()) < float(stdtrit(max(1, kl.numel() - 1), 1e-6)) * error - 0.01:
             raise UserError(f"The KL to the reference is estimated at {float(kl.mean()):.3f} ± {error:.3f}, below 0.",
                             "Sampling and scoring disagree; run harken doctor and report this.")
         spread = self.scores_PG.std() if self.scores_PG.numel() > 1 else torch.zeros(())
