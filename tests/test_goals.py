@@ -343,6 +343,7 @@ def test_the_demo_shows_the_posterior_narrowing(tmp_path, capsys):
     assert main(["goals", "demo", "--demos", "0"]) == 2
 
 
+@pytest.mark.slow
 def test_the_demo_learns_what_kind_of_agent_it_is():
     from harken.goals.demo import AGENTS, Scene, watch
     first, *_, last = watch(Scene(agent="myopic", demonstrations=600, seed=1))
