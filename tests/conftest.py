@@ -28,6 +28,12 @@ PASSWORD_COST = dict(accounts.COST)
 accounts.COST.update(iterations=1, memory_cost=8)  # 40 ms a login otherwise; tests/test_security_access.py holds it
 
 
+@pytest.fixture(scope="session", autouse=True)
+def loop_key(tmp_path_factory):
+    """Decisions of tests are signed with a key of theirs, also by what they start."""
+    os.environ["HARKEN_LOOP_KEY"] = str(tmp_path_factory.mktemp("key") / "loop.key")
+
+
 class Rude:
     """Scores a sentence by its rude words."""
 

@@ -97,7 +97,8 @@ def test_few_unanimous_votes_on_many_features_are_believed(people):
     assert found.beta == pytest.approx(1, abs=0.1)
 
 
-@pytest.mark.parametrize(("n", "people"), [(200, 2), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((200, 5), (600, 5)))])
+@pytest.mark.parametrize(("n", "people"), [
+    (200, 2), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((200, 5), (600, 5)))])
 def test_votes_that_features_separate_leave_the_log_odds_finite(n, people):
     """No vote contradicts the features, so the likelihood bears any scale: log-odds were 100 to 200, P = 1 - 1e-43."""
     votes, phi, _ = for_the_longer(n, people)
