@@ -80,7 +80,8 @@ def test_a_body_without_progress_and_a_silent_connection_end(address):
 
 
 def options(tmp_path, **more):
-    given = {"host": "127.0.0.1", "port": 0, "keys": None, "db": None, "loop": None, "adapters": None, "model": ["x"], "public_name": [],
+    given = {"host": "127.0.0.1", "port": 0, "keys": None, "db": None, "loop": None, "adapters": None, "model": ["x"],
+             "public_name": [],
              "log_text": False, "rows": 1, "queue": 0, "context": 0, "max_tokens": 1, "timeout": 1.0, "keep_hours": 1.0}
     return argparse.Namespace(**given | more)
 
