@@ -7,7 +7,7 @@ A field that asks for nothing (null, an empty list of tools, a penalty of 0) is 
 
 from __future__ import annotations
 
-import math
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "reasoning_effort": (), "web_search_options": (), "verbosity": (), "parallel_tool_calls": (), "prompt_cache_key": (),
     "prompt_cache_retention": (), "prompt_cache_options": (), "moderation": ()}
 """Fields of OpenAI's that are not supported, with the values that ask for nothing."""
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 COMMON = {"model", "stream", "stream_options", "n", "stop", "max_tokens", "temperature", "top_p", "seed", "logit_bias", "user",
           "safety_identifier", "logprobs"}
 
@@ -68,7 +69,7 @@ class Fields:
         for name in sorted(self.body.keys() - known):
             if name in NEUTRAL:
                 value = self.body.pop(name)
-                if not any(value == nothing and isinstance(value, bool) == isinstance(nothing, bool) for nothing in NEUTRAL[name]):
+                if not any(value == none and isinstance(value, bool) == isinstance(none, bool) for none in NEUTRAL[name]):
                     raise bad(f"{name} is not supported by this server.", name, "unsupported_parameter")
             else:
                 raise bad(f"Unrecognized request argument: {name[:80]}.", name[:80], "unknown_parameter")
@@ -149,6 +150,8 @@ def _user(fields: Fields) -> str:
     for name, value in given.items():
         if len(value) > MOST_NAME:
             raise bad(f"{name} must have at most {MOST_NAME} characters.", name)
+        if CONTROL.search(value):  # a rater's name goes into tables and reports, and PostgreSQL takes no NUL
+            raise bad(f"{name} holds a control character.", name)
     if given["user"] and given["safety_identifier"] not in ("", given["user"]):
         raise bad("user and safety_identifier name two people. Give one of them.", "safety_identifier")
     return given["user"] or given["safety_identifier"]
