@@ -23,8 +23,9 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "function_call": ("none",), "response_format": ({"type": "text"},), "modalities": (["text"],), "store": (False,),
     "metadata": ({},), "service_tier": ("auto", "default"), "suffix": ("",), "prediction": (), "audio": (),
     "reasoning_effort": (), "web_search_options": (), "verbosity": (), "parallel_tool_calls": (), "prompt_cache_key": (),
-    "prompt_cache_retention": (), "prompt_cache_options": (), "moderation": ()}
-"""Fields of OpenAI's that are not supported, with the values that ask for nothing."""
+    "prompt_cache_retention": (), "prompt_cache_options": (), "moderation": (), "top_k": (-1, 0), "min_p": (0,),
+    "repetition_penalty": (1,)}
+"""Fields of OpenAI's and vLLM's that are not supported, with the values that ask for nothing."""
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 COMMON = {"model", "stream", "stream_options", "n", "stop", "max_tokens", "temperature", "top_p", "seed", "logit_bias", "user",
           "safety_identifier", "logprobs"}
@@ -33,7 +34,8 @@ COMMON = {"model", "stream", "stream_options", "n", "stop", "max_tokens", "tempe
 @dataclass(frozen=True)
 class Job:
     """One prompt, and how it is to be continued. `messages` or `text` or `ids` is given; `top` is None where no log-probs are
-    wanted; `max_tokens` None leaves the length to the server."""
+    wanted; `max_tokens` None leaves the length to the server; `with_ids` wants every token's id, the end's included (vLLM's
+    return_token_ids)."""
 
     model: str
     prompt: Prompt | None = None
@@ -48,6 +50,7 @@ class Job:
     bias: tuple[tuple[int, float], ...] = ()
     top: int | None = None
     echo: bool = False
+    with_ids: bool = False
     stream: bool = False
     usage: bool = False
     user: str = ""
@@ -69,7 +72,8 @@ class Fields:
         for name in sorted(self.body.keys() - known):
             if name in NEUTRAL:
                 value = self.body.pop(name)
-                if not any(value == none and isinstance(value, bool) == isinstance(none, bool) for none in NEUTRAL[name]):
+                if not any(value == nothing and isinstance(value, bool) == isinstance(nothing, bool)
+                           for nothing in NEUTRAL[name]):
                     raise bad(f"{name} is not supported by this server.", name, "unsupported_parameter")
             else:
                 raise bad(f"Unrecognized request argument: {name[:80]}.", name[:80], "unknown_parameter")
@@ -251,7 +255,7 @@ def _unicode(text: str, where: str) -> None:
 
 def read_completion(body: Any) -> list[Job]:
     """A request of /v1/completions: a job a prompt. Raises `Refused`."""
-    fields = Fields(body, COMMON | {"prompt", "echo", "best_of"})
+    fields = Fields(body, COMMON | {"prompt", "echo", "best_of", "return_token_ids"})
     common = _common(fields)
     most, echo = fields.whole("max_tokens", 16, 0, 2**31), fields.flag("echo")
     if most == 0 and not echo:
@@ -259,8 +263,11 @@ def read_completion(body: Any) -> list[Job]:
     if fields.whole("best_of", common["n"], 1, MOST_CHOICES) != common["n"]:
         raise bad("best_of is not supported by this server.", "best_of", "unsupported_parameter")
     top = fields.whole("logprobs", 0, 0, MOST_TOPS) if "logprobs" in fields.body else None
+    with_ids = fields.flag("return_token_ids")
+    if with_ids and (echo or common["stream"] or common["stop"]):
+        raise bad("return_token_ids goes with neither echo, stream nor stop.", "return_token_ids", "unsupported_parameter")
     prompts = _prompts(fields.body.get("prompt", ""))
-    return [Job(max_tokens=most, top=top, echo=echo, **common, **prompt) for prompt in prompts]
+    return [Job(max_tokens=most, top=top, echo=echo, with_ids=with_ids, **common, **prompt) for prompt in prompts]
 
 
 def _prompts(value: Any) -> Sequence[Mapping[str, Any]]:
