@@ -46,7 +46,7 @@ def attacks(models: Mapping[str, Path], folder: Path, seed: int, samples: int) -
     found: dict[str, Any] = {}
     for name, mode in ATTACKED:
         run = evaluate("tampering", method, method.Config(
-            model=str(models[name]), bad=str(bad), reward=REWARD, out=str(folder / f"{name}-{mode or 'own'}"), mode=mode, steps=32,
-            samples=samples, max_tokens=60, seed=seed))
+            model=str(models[name]), bad=str(bad), reward=REWARD, out=str(folder / f"{name}-{mode or 'own'}"), mode=mode,
+            steps=32, samples=samples, max_tokens=60, seed=seed))
         found[f"{name} {mode}".strip()] = run.result["model"]
     return {"attacks": found}
