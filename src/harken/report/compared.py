@@ -23,7 +23,8 @@ AREAS = {"win_rate": "helpful", "reward": "helpful", "truthful": "honest", "toxi
          "refusals": "harmless", "injection": "harmless", "sycophancy": "honest", "tampering": "harmless",
          "misalignment": "harmless", "implicit_rules": "harmless", "triggers": "harmless", "red_team": "harmless",
          "hallucination": "honest", "code": "helpful", "generalisation": "helpful", "lm_eval": "capability",
-         "opinions": "whose opinions", "tax": "capability", "capability": "capability", "kl_capability": "capability", "bits_per_byte": "capability"}
+         "opinions": "whose opinions", "tax": "capability", "capability": "capability", "kl_capability": "capability",
+         "bits_per_byte": "capability"}
 ORDER = ("helpful", "honest", "harmless", "capability", "whose opinions", "other")
 MARKS = {"better": "better", "worse": "worse"}
 
