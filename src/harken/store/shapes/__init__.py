@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from harken.core.errors import UserError
 from harken.core.records import Choice, Demonstration, Judgment, Prompt
-from harken.store.shapes.answers import ASKED_AND_ANSWERED, conversation, edited, prompt_answer, questioned
+from harken.store.shapes.answers import ASKED_AND_ANSWERED, asked_alone, conversation, edited, prompt_answer, questioned
 from harken.store.shapes.fields import EXPORTED, Row, check_unread
 from harken.store.shapes.pairs import (
     A_AND_B,
@@ -138,7 +138,10 @@ def read_row(given: Mapping[str, Any], *, asked: Kind | None = None, ignore: Col
             row.pop(name, None)
     if adapter is not None:
         return Found(_checked(adapter(row)))
-    records = list(adapter_for(row)(row))
+    if asked == "prompts" and not adapters(row):
+        records: list[Record] = list(asked_alone(row))
+    else:
+        records = list(adapter_for(row)(row))
     if "form_version" in row:  # an export of the studio's says how it was given
         for name in EXPORTED:
             row.take(name)
