@@ -22,6 +22,12 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def loop_key(tmp_path_factory):
+    """Decisions of tests are signed with a key of theirs, also by what they start."""
+    os.environ["HARKEN_LOOP_KEY"] = str(tmp_path_factory.mktemp("key") / "loop.key")
+
+
 class Rude:
     """Scores a sentence by its rude words."""
 

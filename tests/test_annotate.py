@@ -373,6 +373,7 @@ def test_the_command_says_what_it_read_and_suggests_thresholds(tmp_path, capsys)
     assert main(["annotate", str(tmp_path / "a.jsonl"), "--scorer", "toxicity", "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
     assert "4 documents, 8 segments, scored by toxicity/" in said
+    assert "3 of 4 documents nearly repeat an earlier one (3 in the same words); they stay in" in said
     assert '4 left out: no "text" with a text (a.jsonl, byte' in said and "the best 25% of documents: --threshold -0." in said
     assert main(["annotate", str(tmp_path / "a.jsonl"), "--scorer", "toxicity", "--out", str(tmp_path / "a.jsonl")]) == 2
     assert "is a file" in capsys.readouterr().err

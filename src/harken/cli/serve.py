@@ -37,6 +37,8 @@ def add_commands(commands: Any) -> None:
     p.add_argument("--port", type=int, default=8770, help="0 takes a free one (default: 8770)")
     p.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)")
     p.add_argument("--public-name", action="append", default=[], metavar="HOST", help="host name that clients use behind a proxy")
+    p.add_argument("--adapters", default="", metavar="FOLDER", help="let a trainer load its adapters from this folder: "
+                   "samples for harken train ... --rollouts http://HOST:PORT/v1")
     p.add_argument("--keys", metavar="FILE", help="API keys, a line each: NAME KEY")
     p.add_argument("--rows", type=int, default=64, help="answers at once, of each model (default: 64)")
     p.add_argument("--queue", type=int, default=64, help="answers that may wait beyond; more are refused with 429 (default: 64)")
@@ -70,7 +72,8 @@ def serve(args: argparse.Namespace) -> int:
     arms = open_arms(args) if followed is None else followed.arms()
     db = open_database(args.db) if args.db else None
     server = Server(arms, db=db, keys=keys, queue=args.queue, seconds=args.timeout, keep_hours=args.keep_hours,
-                    hosts=(*LOOPBACK, "[::1]", *args.public_name) if loopback else None, log_text=args.log_text)
+                    hosts=(*LOOPBACK, "[::1]", *args.public_name) if loopback else None, log_text=args.log_text,
+                    adapters=_adapters(args, arms) if args.adapters else None)
     if followed is not None:
         server.follow(followed)
     _log_to_stderr()
@@ -96,6 +99,18 @@ def _follow(args: argparse.Namespace) -> Any:
         raise UserError(f"--db {args.db} is no database of the loop: what is said there would never come back.",
                         f"Leave --db out, or name one of {', '.join(recipe.db)}.")
     return Follow(recipe, lambda name, word: open_backend(name, word, args), args.name or "harken")
+
+
+def _adapters(args: argparse.Namespace, arms: Any) -> Any:
+    """What loads a trainer's weights onto the one model served."""
+    from harken.engines.sampler import HFSampler
+    from harken.serve.adapters import Adapters
+    served = [backend for backend in arms.backends if isinstance(getattr(backend, "sampler", None), HFSampler)]
+    if args.loop or args.weights or len(arms.backends) != 1 or not served:
+        raise UserError("--adapters serves one --model with weights of its own, and takes neither --loop nor --weights.",
+                        "harken serve --model runs/sft --adapters runs/rloo/rollouts")
+    Path(args.adapters).mkdir(parents=True, exist_ok=True)
+    return Adapters(served[0], Path(args.adapters))
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -26,6 +26,8 @@ from harken.core.seeds import MOST_SEED
 
 MAX_TOKENS = 256
 """Longest completion where nothing is said, of every command."""
+CORRECTIONS = ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "none")
+"""How the importance ratio of a trainer to another engine's sampler is bounded (objectives/mismatch.py); the names are TRL's."""
 NAMES = ("file", "model", "reward")
 """What a setting may name: the launcher checks it before anything is loaded, and its identity joins the run's lineage."""
 
@@ -177,7 +179,7 @@ class RolloutConfig(SampleConfig):
     aggregate: str = ""
     """How a reward model with groups makes one score: mean, group:NAME, worst or quantile:Q; empty is its shared head."""
     missing_eos_penalty: float = setting(1.0, least=0)
-    """Subtracted from the score of a completion that the token limit cut."""
+    """Subtracted from the score of a completion that the token limit cut, or that says nothing."""
     reward_clip: float = setting(0.0, least=0)
     """Clip scores to plus or minus this; 0 does not clip."""
     held_out_reward: str = setting("", names="reward")
@@ -188,6 +190,15 @@ class RolloutConfig(SampleConfig):
     """Prompts of --data kept out of training for the audits (at most half)."""
     patience: int = setting(0, least=0)
     """End after so many audits without a higher held-out reward, and keep the weights of the highest; 0 never does."""
+    rollouts: str = ""
+    """Server that samples in the place of this process: the address of harken serve --adapters or of vLLM (http://host:8000/v1)."""
+    rollouts_folder: str = ""
+    """Where adapters for the server are written, under the same path there; empty is the run's own rollouts/."""
+    correction: str = setting("token_truncate", one_of=CORRECTIONS)
+    """How a server's other numerics are corrected, by the importance ratio of each token or of the whole completion, which is
+    then truncated or masked (0) above --correction-cap; none only measures."""
+    correction_cap: float = setting(2.0, above=1)
+    """Highest importance ratio that counts in full."""
     stop_when: str = ""
     """Rules that end the run, with commas between them: hacking (reward up, held-out reward down), kl>10, length>200, ..."""
 

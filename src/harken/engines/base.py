@@ -34,42 +34,56 @@ class Base:
         self.layers: list[Any] = []
         self.parameters: list[tuple[str, nn.Parameter]] = []
         self.folders: dict[str, str] = {}
+        self.count = 0
         self.trained: set[str] = set()
         self.active: tuple[str, ...] | None = None
 
     def add(self, rank: int, name: str = OWN) -> str:
         """A new adapter on all linear layers, to be trained: its second factors 0, so that it changes nothing yet."""
-        from peft import LoraConfig, get_peft_model
+        from peft import LoraConfig
         config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=adapters.targets(self.model),
                             task_type="CAUSAL_LM")
         config.fan_in_fan_out = any(type(m).__name__ == "Conv1D" for m in self.model.modules())
         with cpu.quiet():
-            if self.peft is None:
-                self.peft = get_peft_model(self.model, config, adapter_name=name)
-            else:
+            if self.peft is not None:
                 # The first adapter's places: "all linear layers" would now mean the adapters' own as well.
                 config.target_modules = next(iter(self.peft.peft_config.values())).target_modules
-                self.peft.add_adapter(name, config)
+            self._open(name, config)
         self.trained.add(name)
         self._settle()
         return name
 
     def read(self, folder: Path, what: str = "The adapter") -> str:
-        """A saved adapter, not to be trained; read once however many ask for it. Needs `add` first.
+        """A saved adapter, not to be trained; read once however many ask for it.
 
         Raises `UserError` where a tensor of the file does not arrive."""
         key = str(folder.resolve())
         if key not in self.folders:
-            name, saved = f"read{len(self.folders)}", adapters.read_tensors(folder, what)
+            name, saved = f"read{self.count}", adapters.read_tensors(folder, what)
+            self.count += 1
             try:
                 with cpu.quiet():
-                    self.peft.add_adapter(name, adapters.own_config(folder))
+                    self._open(name, adapters.own_config(folder))
             except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
                 raise UserError(f"{what} cannot be loaded: {' '.join(str(error).split())[:200]}", "Copy it again.") from None
             adapters.fill(self.peft, name, saved, what)
             self.folders[key] = name
             self._settle()
         return self.folders[key]
+
+    def _open(self, name: str, config: Any) -> None:
+        from peft import get_peft_model
+        if self.peft is None:
+            self.peft = get_peft_model(self.model, config, adapter_name=name)
+        else:
+            self.peft.add_adapter(name, config)
+
+    def drop(self, name: str) -> None:
+        """Gives up an adapter that `read` brought; nobody computes with it any more."""
+        self.use(())
+        self.peft.delete_adapter(name)
+        self.folders = {folder: other for folder, other in self.folders.items() if other != name}
+        self._settle()
 
     def _settle(self) -> None:
         """Adapters in float32, and no casts of peft's own: autocast casts."""

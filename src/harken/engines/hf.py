@@ -165,6 +165,11 @@ class Engine:
         another chat template than its own."""
         return self._another(load(model, on=self.shared, template=read_template(template) if template else ""), train=False)
 
+    def under(self, folder: Path, lineage: Mapping[str, Any], what: str) -> Engine:
+        """This model under a saved adapter, not to be trained. Raises `UserError` where the adapter does not fit."""
+        name = self.base.read(folder, what)
+        return self._another(Loaded(self.model, self.template, dict(lineage), base=self.base, adapters=(name,)), train=False)
+
     def critic(self, model: str, *, lora_rank: int, seed: int) -> Engine:
         """Another model with a value head, to be trained. A reward model's head and shift come along: values start where
         scores are."""

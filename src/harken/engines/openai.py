@@ -64,22 +64,46 @@ class EndpointSampler:
         return samples
 
     def _post(self, body: dict[str, Any]) -> Any:
-        headers = {"Content-Type": "application/json"}
-        if key := os.environ.get("HARKEN_API_KEY") or os.environ.get("OPENAI_API_KEY"):
-            headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(f"{self.url}/chat/completions", json.dumps(body).encode(), headers)
-        reason = ""
-        for attempt in range(RETRIES + 1):
-            try:
-                with urllib.request.urlopen(request, timeout=self.seconds) as reply:
-                    return json.loads(reply.read())
-            except urllib.error.HTTPError as error:
-                reason = f"status {error.code}: {error.read(300).decode('utf-8', 'replace').strip()}"
-                if error.code not in AGAIN:
-                    break
-            except (OSError, ValueError, http.client.HTTPException) as error:
-                reason = str(getattr(error, "reason", None) or error)
-            if attempt < RETRIES:
-                time.sleep(self.wait * 2**attempt)
-        raise UserError(f"{self.url} does not answer ({reason}).",
-                        "Check the address, the model's name and the key in $HARKEN_API_KEY.")
+        return post(f"{self.url}/chat/completions", body, self.seconds, self.wait)
+
+
+class Unanswered(UserError):
+    """A server refused a request (`status`), or did not answer it (0)."""
+
+    def __init__(self, status: int, fact: str, action: str) -> None:
+        super().__init__(fact, action)
+        self.status = status
+
+
+def post(url: str, body: dict[str, Any], seconds: float, wait: float) -> Any:
+    """The answer's JSON, or its text where it is none. Raises `Unanswered`.
+
+    Failures that pass are tried again, after `wait` seconds, then twice as long.
+    """
+    headers = {"Content-Type": "application/json"}
+    if key := os.environ.get("HARKEN_API_KEY") or os.environ.get("OPENAI_API_KEY"):
+        headers["Authorization"] = f"Bearer {key}"
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    reason, status = "", 0
+    for attempt in range(RETRIES + 1):
+        try:
+            with urllib.request.urlopen(request, timeout=seconds) as reply:
+                return _read(reply)
+        except urllib.error.HTTPError as error:
+            status = error.code
+            reason = f"status {error.code}: {error.read(300).decode('utf-8', 'replace').strip()}"
+            if error.code not in AGAIN:
+                break
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            status, reason = 0, str(getattr(error, "reason", None) or error)
+        if attempt < RETRIES:
+            time.sleep(wait * 2**attempt)
+    raise Unanswered(status, f"{url.rpartition('/chat/completions')[0] or url} does not answer ({reason}).",
+                     "Check the address, the model's name and the key in $HARKEN_API_KEY.")
+
+
+def _read(reply: Any) -> Any:
+    raw = reply.read()
+    if "json" not in (reply.headers.get("content-type") or "json"):  # vLLM answers a load with a sentence
+        return raw.decode("utf-8", "replace")
+    return json.loads(raw)

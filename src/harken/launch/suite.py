@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,8 +30,8 @@ from harken.loops.items import NAME, Store
 LISTS: dict[str, tuple[str, ...]] = {
     "quick": ("truthful", "bias", "refusals"),
     "harmless": ("toxicity", "bias", "refusals", "injection", "sycophancy", "implicit_rules"),
-    "full": ("truthful", "toxicity", "bias", "refusals", "injection", "sycophancy", "implicit_rules", "opinions",
-             "tax"),
+    "full": ("truthful", "hallucination", "toxicity", "bias", "refusals", "injection", "sycophancy", "triggers", "implicit_rules",
+             "generalisation", "code", "opinions", "oversight", "tax"),
 }
 
 
@@ -96,7 +97,7 @@ def config_of(entry: Entry, settings: Mapping[str, Any], out: str) -> Any:
         raise UserError(f"{entry.name} has no setting {unknown[0]!r}.", f"harken eval {entry.name} --help shows them.")
     values = {k: v for k, v in settings.items() if k in fields} | {k: _typed(fields[k], v) for k, v in entry.settings.items()}
     values["out"] = out
-    if lacking := [n for n, f in fields.items() if f.metadata.get("required") and not values.get(n)]:
+    if lacking := [n for n, f in fields.items() if f.metadata.get("required") and not values.get(n, f.default)]:
         raise UserError(f"{entry.name} needs --{lacking[0].replace('_', '-')}.", f"harken eval {entry.name} --help shows more.")
     return from_dict(module.Config, values, entry.name)
 
@@ -113,9 +114,11 @@ def _typed(field_: dataclasses.Field[Any], value: str) -> Any:
 
 
 def run_suite(entries: Sequence[Entry], models: Sequence[str], settings: Mapping[str, Any], out: str | Path, *,
-              quiet: bool | None = None, done: Any = None) -> list[dict[str, Any]]:
-    """Runs every evaluation of every model; a row each: model, evaluation, run, value, missing, and the least difference that
-    two models of such a spread could show. `done(row)` is told as each ends. Raises `UserError` before the first begins."""
+              quiet: bool | None = None, done: Any = None, failed: Any = None) -> list[dict[str, Any]]:
+    """Runs every evaluation of every model; a row each: model, evaluation, run, value, missing, the least difference that two
+    models of such a spread could show, and its processor seconds in this call. `done(row)` is told as each ends. What cannot be
+    evaluated (a model whose context is too short) raises `UserError`; with `failed(row)` it is told, is a row with "failed" and
+    no value, and the others go on. Settings that no evaluation can have raise before the first begins."""
     if not entries or not models:
         raise UserError("There is nothing to evaluate.", "Name an evaluation and a --model.")
     root = Path(out)
@@ -128,15 +131,27 @@ def run_suite(entries: Sequence[Entry], models: Sequence[str], settings: Mapping
     try:
         with progress("suite", len(plan), quiet=quiet) as advance:
             for (model, entry, folder), config in zip(plan, configs):
-                finished = evaluate(entry.name, find_eval(entry.name), config, quiet=True, opened=opened, store=root / NAME)
-                rows.append(row := _row(model, entry, folder, finished.result))
-                if done:
-                    done(row)
+                before = _cpu_seconds()
+                try:
+                    finished = evaluate(entry.name, find_eval(entry.name), config, quiet=True, opened=opened, store=root / NAME)
+                    row, tell = _row(model, entry, folder, finished.result), done
+                except UserError as error:
+                    if failed is None:
+                        raise
+                    row, tell = {"model": model, "eval": entry.label, "run": str(folder), "failed": str(error)}, failed
+                rows.append(row | {"cpu_seconds": round(_cpu_seconds() - before, 2)})
+                if tell:
+                    tell(rows[-1])
                 advance(1)
     finally:
         store.close()
     write_json(root / "suite.json", {"rows": rows})
     return rows
+
+
+def _cpu_seconds() -> float:
+    """Processor time of this process and of those it waited for: what a run costs, whatever else the machine does."""
+    return sum(os.times()[:4])
 
 
 def _folders(models: Sequence[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from harken.core import processes
-from harken.core.config import RunConfig, SampleConfig, named
+from harken.core.config import RolloutConfig, RunConfig, SampleConfig, named
 from harken.core.errors import UserError
 from harken.core.extras import import_extra
 from harken.core.files import write_json
@@ -162,7 +162,10 @@ def _train(method: ModuleType, config: RunConfig, run: Run, rewards: Mapping[str
             run.note(f"--max-length {config.max_length} is more than the model reads: {longest} tokens are the most here.")
         config = dataclasses.replace(config, max_length=longest)
     if isinstance(config, SampleConfig) and learns(method):
-        run.watch = Watch(config, engine, sampler, run, reward, held_out)
+        run.watch = Watch(config, engine, sampler, run, reward, held_out)  # audits are sampled here: they need no correction
+    if isinstance(config, RolloutConfig) and config.rollouts:
+        from harken.engines.served import ServedRollouts
+        sampler = ServedRollouts(engine, config.rollouts, Path(config.rollouts_folder or run.path / "rollouts"))
     profiled = getattr(config, "profile", False)
     with profiling(profiled, getattr(engine, "device", None), getattr(engine, "compute", None)) as profile:
         method.train(config, engine, sampler, reward, run)

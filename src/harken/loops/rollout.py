@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -33,8 +33,9 @@ from harken.core.protocols import Datum, Ensemble, Learner, Loss, Resumable, Rew
 from harken.core.records import Prompt
 from harken.core.run import Run
 from harken.core.seeds import derive_seed
-from harken.engines.policies import less_penalty
+from harken.engines.policies import less_penalty, no_answer
 from harken.engines.profile import timed
+from harken.loops.foreign import corrected, foreign
 from harken.loops.steps import Steps
 from harken.objectives.policy_gradient import token_weights
 from harken.store.files import read_prompts
@@ -44,7 +45,7 @@ Tokenised = tuple[Prompt, tuple[int, ...]]
 
 @dataclass
 class Rollout:
-    """`scores_PG` are the reward's less the penalty of completions without an end; `kl_PG` is Σ_t log π - log π_ref;
+    """`scores_PG` are the reward's less the penalty of what is no whole answer; `kl_PG` is Σ_t log π - log π_ref;
     `spread_PG` is how far an ensemble's members disagree, None of one reward."""
 
     prompts: list[Prompt]
@@ -56,19 +57,30 @@ class Rollout:
     spread_PG: Tensor | None = None
     unscored: int = 0
     """Completions that the reward could not score: their prompts' groups are left out of the step."""
+    trainer_N: Tensor | None = None
+    """The trainer's own log-probs, where another engine sampled; None where the sampler's are the trainer's."""
+    correction_N: Tensor | None = None
+    """The weight that corrects the difference (objectives/mismatch.py)."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """What is to be logged of it."""
 
     def only(self, whole: Tensor) -> Rollout:
         """The groups where `whole` ([P], bool) is true. Of the others nothing is learnt: a comparison within a group needs every
         score, and none is made up."""
         index = whole.nonzero().flatten().tolist()
-        ref = self.ref_N.split([sum(len(s.ids) for s in group) for group in self.samples_PG])
+        sizes = [sum(len(s.ids) for s in group) for group in self.samples_PG]
 
         def of(values: list[Any]) -> list[Any]:
             return [values[i] for i in index]
 
-        return Rollout(of(self.prompts), of(self.trees), of(self.samples_PG), self.scores_PG[index],
-                       torch.cat(of(list(ref))), self.kl_PG[index], None if self.spread_PG is None else self.spread_PG[index],
-                       int(self.scores_PG.isnan().sum()))
+        def tokens(values_N: Tensor | None) -> Any:
+            return None if values_N is None else torch.cat(of(list(values_N.split(sizes))))
+
+        return replace(self, prompts=of(self.prompts), trees=of(self.trees), samples_PG=of(self.samples_PG),
+                       scores_PG=self.scores_PG[index], ref_N=tokens(self.ref_N), kl_PG=self.kl_PG[index],
+                       spread_PG=None if self.spread_PG is None else self.spread_PG[index],
+                       unscored=int(self.scores_PG.isnan().sum()), trainer_N=tokens(self.trainer_N),
+                       correction_N=tokens(self.correction_N))
 
     @property
     def samples(self) -> list[Sample]:
@@ -84,14 +96,16 @@ class Rollout:
 
     @property
     def old_N(self) -> Tensor:
-        """The sampler's log-probs of its tokens."""
-        return torch.tensor([logp for s in self.samples for logp in s.logps])
+        """Log-probs of the policy that sampled: the sampler's own, or the trainer's where another engine sampled for it."""
+        return self.trainer_N if self.trainer_N is not None else torch.tensor([logp for s in self.samples for logp in s.logps])
 
     def data(self, advantages: Tensor, **tokens: Tensor) -> list[Datum]:
         """What a policy loss needs, a datum a prompt: `old`, `advantages` ([P, G], or [N] where they differ by token),
         and further [N] `tokens`. `weighted` adds the weights."""
         if advantages.dim() == 2:
             advantages = advantages.reshape(-1).repeat_interleave(torch.tensor(self.lengths))
+        if self.correction_N is not None:  # a weight above 0 of a token's advantage is that of its loss, clipped or not
+            advantages = advantages * self.correction_N
         flat = {"old": self.old_N, "advantages": advantages, **tokens}
         sizes = [sum(len(s.ids) for s in group) for group in self.samples_PG]
         parts = {name: torch.split(value, sizes) for name, value in flat.items()}
@@ -114,7 +128,7 @@ class Rollout:
         return {"reward": float(self.scores_PG.mean()), "reward_std": float(spread), "kl": float(kl.mean()),
                 "length": self.mean_length, "eos_rate": sum(s.finished for s in samples) / len(samples),
                 "repetition": sum(map(repetition, samples)) / len(samples), "flat_groups": float(flat.sum()),
-                "flat_share": float(flat.float().mean()), **self._beside_reward()}
+                "flat_share": float(flat.float().mean()), **self._beside_reward(), **self.figures}
 
     def _beside_reward(self) -> dict[str, float]:
         """What only some steps have: a correlation needs both to vary, disagreement an ensemble."""
@@ -217,17 +231,21 @@ def rollout(config: RolloutConfig, learner: Learner, sampler: Rollouts, reward: 
     samples_PG = sample_step(config, sampler, ids, config.completions_per_prompt, step, derive_seed(config.seed, "rollout", step))
     trees = [Tree(p, tuple(s.ids for s in group)) for p, group in zip(ids, samples_PG)]
     ref = [x.cpu() for tree in learner.logprobs(trees, temperature=config.temperature, reference=True) for x in tree]
-    kl = [sum(s.logps) - float(x.sum()) for s, x in zip((s for g in samples_PG for s in g), ref)]
+    samples = [s for g in samples_PG for s in g]
+    other = corrected(config, learner, trees, samples) if foreign(sampler) else {}
+    logps = [x.tolist() for x in other["trainer_N"].split([len(s.ids) for s in samples])] if other else [s.logps for s in samples]
+    kl = [sum(said) - float(x.sum()) for said, x in zip(logps, ref)]
     scores_PG, spread_PG = score(reward, prompts, samples_PG, config)
     whole = (~scores_PG.isnan()).all(1)
-    rolled = Rollout(prompts, trees, samples_PG, scores_PG, torch.cat(ref), torch.tensor(kl).view_as(scores_PG), spread_PG)
+    kl_PG = torch.tensor(kl).view_as(scores_PG)
+    rolled = Rollout(prompts, trees, samples_PG, scores_PG, torch.cat(ref), kl_PG, spread_PG, **other)
     return rolled if bool(whole.all()) else rolled.only(whole)
 
 
 @timed("scoring")
 def score(reward: Reward, prompts: list[Prompt], samples_PG: list[list[Sample]],
           config: RolloutConfig) -> tuple[Tensor, Tensor | None]:
-    """Scores [P, G], NaN where there is none, clipped if asked, less the penalty of completions without an end (P14); and an
+    """Scores [P, G], NaN where there is none, clipped if asked, less the penalty of what is no whole answer (P14); and an
     ensemble's disagreement. Raises `UserError` where no prompt has all its scores."""
     texts = [[s.text for s in group] for group in samples_PG]
     scores: Sequence[Sequence[float | None]]
@@ -242,10 +260,10 @@ def score(reward: Reward, prompts: list[Prompt], samples_PG: list[list[Sample]],
                         "Lower --max-tokens, correct the function, or use a reward of greater length.")
     if config.reward_clip > 0:
         scores_PG = scores_PG.clamp(-config.reward_clip, config.reward_clip)
-    cut_PG = torch.tensor([[not s.finished for s in group] for group in samples_PG])
+    lacking_PG = torch.tensor([[no_answer(s) for s in group] for group in samples_PG])
     spread_PG = None if spread is None else torch.tensor([[math.nan if s is None else s for s in group] for group in spread],
                                                          dtype=torch.float32)
-    return less_penalty(scores_PG, cut_PG, config.missing_eos_penalty), spread_PG
+    return less_penalty(scores_PG, lacking_PG, config.missing_eos_penalty), spread_PG
 
 
 class Gap:

@@ -52,7 +52,8 @@ def text(exchange: Exchange, fingerprint: str) -> Json:
     """text_completion."""
     def one(index: int, choice: Choice) -> Json:
         logged = text_logprobs((*choice.echo, *choice.tokens)) if choice.part.job.top is not None else None
-        return {"index": index, "text": choice.text, "logprobs": logged, "finish_reason": choice.end}
+        ids = {"token_ids": choice.ids, "prompt_token_ids": list(choice.prompt_ids)} if choice.part.job.with_ids else {}
+        return {"index": index, "text": choice.text, "logprobs": logged, "finish_reason": choice.end, **ids}
     return head(exchange, "text_completion", fingerprint) | {
         "choices": [one(i, c) for i, c in enumerate(exchange.choices)], "usage": exchange.usage()}
 

@@ -60,6 +60,9 @@ def create_app(server: Server) -> Starlette:
         routes += [route("/loop", "GET", loop_page.show), route("/loop/state", "GET", loop_page.state),
                    route("/loop/decide", "POST", decide_on_loop)]
 
+    if server.adapters is not None:
+        routes += [route("/v1/load_lora_adapter", "POST", load_adapter), route("/v1/unload_lora_adapter", "POST", unload_adapter)]
+
     async def failed(request: Request, error: Exception) -> Response:
         return problem(error)
 
@@ -323,6 +326,18 @@ async def withdraw_feedback(server: Server, request: Request) -> Response:
                         headers={"Cache-Control": "no-store"})
 
 
+async def load_adapter(server: Server, request: Request) -> Response:
+    """POST /v1/load_lora_adapter: where a trainer may put its weights (serve/adapters.py)."""
+    server.who(request.headers.get("authorization", ""))
+    return JSONResponse(await server.adapters.load(server, await read_json(request)))
+
+
+async def unload_adapter(server: Server, request: Request) -> Response:
+    """POST /v1/unload_lora_adapter"""
+    server.who(request.headers.get("authorization", ""))
+    return JSONResponse(await server.adapters.unload(server, await read_json(request)))
+
+
 async def decide_on_loop(server: Server, request: Request) -> Response:
     """POST /loop/decide"""
     from harken.serve import loop_page
@@ -331,7 +346,7 @@ async def decide_on_loop(server: Server, request: Request) -> Response:
 
 async def openapi(server: Server, request: Request) -> Response:
     """GET /openapi.json"""
-    return JSONResponse(description(server.arms.names[0]))
+    return JSONResponse(description((server.arms.names or [""])[0]))  # none while an adapter is being loaded
 
 
 async def health(server: Server, request: Request) -> Response:

@@ -42,17 +42,20 @@ class Started:
     prompt_tokens: int | None
     echo: tuple[Token, ...] = ()
     echo_text: str = ""
+    ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Piece:
-    """More of one choice. `tokens` has them only where log-probs are wanted; `count` how many there were."""
+    """More of one choice. `tokens` has them only where log-probs are wanted, `ids` where they are; `count` how many there
+    were."""
 
     choice: int
     text: str
     count: int = 0
     tokens: tuple[Token, ...] = ()
     end: str = ""
+    ids: tuple[int, ...] = ()
 
 
 class Backend(Protocol):

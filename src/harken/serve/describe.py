@@ -36,7 +36,8 @@ def description(model: str) -> Json:
     ids = array({"type": "integer", "minimum": 0}, 1, 100_000)
     completion = _body(common | {"prompt": {"anyOf": [{"type": "string"}, ids, array({"type": "string"}, 1, 128),
                                                       array(ids, 1, 128)]},
-                                 "echo": {"type": "boolean"}, "logprobs": integer(0, 20)}, ["model"])
+                                 "echo": {"type": "boolean"}, "logprobs": integer(0, 20),
+                                 "return_token_ids": {"type": "boolean"}}, ["model"])
     answer: Json = {"type": "object", "required": ["id", "object", "created", "model", "choices", "usage"], "properties": {
         "usage": USAGE, "choices": {"type": "array"}, "id": {"type": "string"}}}
     other = {"type": "object", "required": ["id", "token"], "properties": {

@@ -24,6 +24,8 @@ class Choice:
     count: int = 0
     end: str = ""
     tokens: list[Token] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    prompt_ids: tuple[int, ...] = ()
     echo: tuple[Token, ...] = ()
     first: float | None = None
     last: float = 0.0
@@ -79,7 +81,7 @@ class Exchange:
             self.prompt_tokens[index] = started.prompt_tokens
         part = self.parts[index]
         for choice in self.choices[part.base:part.base + part.job.n]:
-            choice.echo, choice.text = started.echo, started.echo_text
+            choice.echo, choice.text, choice.prompt_ids = started.echo, started.echo_text, started.ids
 
     async def _pump(self, index: int) -> None:
         part = self.parts[index]
@@ -119,6 +121,7 @@ class Exchange:
         choice.text += piece.text
         choice.count += piece.count
         choice.tokens += piece.tokens
+        choice.ids += piece.ids
         choice.end = choice.end or piece.end
 
     @property

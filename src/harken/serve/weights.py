@@ -100,9 +100,10 @@ class Weights:
                     self.live.cancel(ask, said.choice)
                 end = "stop" if stream.stopped else said.end
                 ended += bool(end)
-                shown = job.top is not None and not (said.end == "stop" and said.token in self.template.stop_ids)
+                last = said.end == "stop" and said.token in self.template.stop_ids
+                shown = job.top is not None and (job.with_ids or not last)
                 tokens = (self._token(said.token, said.logp, said.top),) if shown else ()
-                yield Piece(said.choice, text, 1, tokens, end)
+                yield Piece(said.choice, text, 1, tokens, end, (said.token,) if job.with_ids else ())
         finally:
             self._leave(ask, cancel=ended < job.n)
 
@@ -124,7 +125,7 @@ class Weights:
 
     async def _started(self, job: Job, ids: tuple[int, ...]) -> Started:
         if not job.echo:
-            return Started(len(ids))
+            return Started(len(ids), ids=ids if job.with_ids else ())
         text = job.text or str(self.template.tokenizer.decode(ids))
         if job.top is None:
             return Started(len(ids), (), text)

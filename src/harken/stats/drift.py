@@ -183,7 +183,7 @@ def smoothed(audits: Sequence[Audit], index: int) -> float:
     return float(np.mean([a.mean("held_out") for a in audits[max(0, index - 1):index + 2]]))
 
 
-RULED = ("kl", "length", "repetition", "eos_rate", "entropy", "disagreement")
+RULED = ("kl", "length", "repetition", "eos_rate", "entropy", "disagreement", "mismatch")
 """What a rule may bound: all are measured on the step's completions, that is, on the weights before its update."""
 
 

@@ -116,8 +116,17 @@ def _check_name(tx: Connection, name: str, key: str) -> None:
             raise ApiError("conflict", f"The name {name} looks like that of another account.", "Choose another.")
 
 
-def set_password(tx: Connection, name: str, password_hash: str, now: datetime) -> None:
-    """Another password for somebody who forgot theirs; ends their sessions and tokens."""
+LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
+
+
+def new_password() -> str:
+    """Four groups of four signs, none of which is taken for another: 79 bits."""
+    return "-".join("".join(secrets.choice(LETTERS) for _ in range(4)) for _ in range(4))
+
+
+def set_password(tx: Connection, name: str, password_hash: str, now: datetime, by: int | None = None) -> None:
+    """Another password for somebody who forgot theirs, set by the lead `by` or by whoever runs the studio; ends their
+    sessions and tokens."""
     user, _ = stored_password(tx, name)
     if user is None or user.local:
         raise ApiError("not_found", f"There is no active account {name}.", "harken users list shows them.")
@@ -125,7 +134,7 @@ def set_password(tx: Connection, name: str, password_hash: str, now: datetime) -
     end_sessions(tx, user.id)
     revoke_tokens(tx, user.id, now)
     tx.execute(delete(devices).where(devices.c.user_id == user.id))
-    events.add(tx, "password", now, user_id=user.id)
+    events.add(tx, "password", now, user_id=user.id, body=None if by is None else {"by": by})
 
 
 def revoke_tokens(tx: Connection, user_id: int, now: datetime, beyond: frozenset[str] = frozenset()) -> None:
