@@ -111,7 +111,7 @@ MISTAKES = [
     (SFT + "--data missing.jsonl", "no file missing.jsonl"), (SFT + "--data empty.jsonl", "is empty"),
     (SFT + "--data cut.jsonl", "line 9: the last line is cut short"), (SFT + "--data binary.jsonl", "not UTF-8"),
     (SFT + "--data c.jsonl", "comparisons in a file of demonstrations"), (SFT + "--data full", "no file full"),
-    (SFT + "--data text.txt", "not valid JSON"), (SFT + "--data f.db", "SQLite database"),
+    (SFT + "--data text.txt", "text, not a row"), (SFT + "--data f.db", "SQLite database"),
     (SFT + "--data no_answer.jsonl", '"completion" is empty'), (SFT + "--data broken_d.jsonl", "broken Unicode"),
     (RM + "--data ranks.jsonl", '"ranks" has 3 entries for 2'), (RM + "--data one_option.jsonl", "at least 2 entries"),
     (RM + "--data broken_c.jsonl", "broken Unicode"), (RM + "--data ties.jsonl --ties drop", "nothing left"),
