@@ -166,6 +166,7 @@ def test_all_of_them_as_objects(lab, monkeypatch):
     assert trained.result["steps"] == 1
 
 
+@pytest.mark.slow
 def test_in_a_process_of_its_own_the_working_folder_is_on_the_path(lab):
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     source = str(Path(harken.__file__).parents[1])

@@ -43,6 +43,7 @@ def test_it_is_registered(dropped):
     assert dropped in method_names() and trial(dropped) == {"reward": "gold", "max_tokens": 8, "learning_rate": 1e-3}
 
 
+@pytest.mark.slow
 def test_it_resumes_exactly(dropped, files, tmp_path):
     assert_resumes_exactly(dropped, files, tmp_path)
 
@@ -57,6 +58,7 @@ def test_a_method_that_reads_its_data_otherwise_is_caught(dropped, files, tmp_pa
         assert_reads_as_asked(dropped, files, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_method_that_does_not_resume_is_caught(dropped, files, tmp_path):
     """Draws that depend on more than the seed and the step: on how often this process has drawn."""
     module, calls = find_method(dropped), []

@@ -153,6 +153,15 @@ def test_pii_counts_per_hundred_characters_and_its_parts_add_up():
 
 # --- PEP 8 -----------------------------------------------------------------------------------------
 
+def test_pep8_has_no_score_where_pycodestyle_itself_fails():
+    """Broken code that ends in an IndexError of its checks: found by drawing brackets, quotes and line ends at random."""
+    pytest.importorskip("pycodestyle")
+    broken, scorer = ']if if \n \n    """\n """', pep8.PEP8()
+    assert scorer.violations(broken) is None and scorer.rate(broken) is None
+    assert scorer.score([Prompt.of("p")], [[broken, "x = 1\n"]]) == [[None, 0.0]]
+    assert scorer.explain([Prompt.of("p")], [[broken, "x = 1\n"]]) == [[None, {}]]
+
+
 def test_pep8_counts_violations():
     pytest.importorskip("pycodestyle")
     reward = pep8.PEP8()

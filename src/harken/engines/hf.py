@@ -111,6 +111,7 @@ class Engine:
         self.recompute = recompute_layers
         if recompute_layers and train:
             recompute.recompute(self.model)
+            cpu.give_back()
         self.layers = sharding.shard(self.model, self.device) if shard and processes.group().size > 1 else []
         if self.head is not None:
             self.head.requires_grad_(train)

@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar, get_args
 
 from harken.core.errors import UserError
 from harken.core.records import Choice, Demonstration, Judgment, Prompt, number_of
-from harken.store.parsing import AS_ROWS, NO_UTF8, Array, BadLine, Decoder, Rows, is_one_object, lines, one_object
+from harken.store.parsing import AS_ROWS, NO_ROW, NO_UTF8, Array, BadLine, Decoder, Rows, is_one_object, lines, one_object
 from harken.store.remote import fetched, is_address
 from harken.store.shapes import Adapter, Found, Kind, Record, kind_of, named_adapter, read_row
 from harken.store.shapes.fields import Row, means_prompt
@@ -153,8 +153,8 @@ class Reader:
                 good += 1
             except ValueError:
                 bad += 1
-        if good <= bad and reason.startswith(("not UTF-8", "the line is text")):
-            return NO_UTF8 if reason.startswith("not") else AS_ROWS
+        if good <= bad and (reason.startswith("not UTF-8") or NO_ROW in reason):
+            return AS_ROWS if NO_ROW in reason else NO_UTF8
         return SKIP if good > bad or (good == 0 and bad == 1 and not unknown) else UNKNOWN_SHAPE
 
     def _row(self, raw: object) -> Mapping[str, Any]:

@@ -138,8 +138,10 @@ def read_row(given: Mapping[str, Any], *, asked: Kind | None = None, ignore: Col
             row.pop(name, None)
     if adapter is not None:
         return Found(_own(adapter, row))
-    alone = asked == "prompts" and not adapters(row)
-    records: list[Record] = [*asked_alone(row)] if alone else _records(adapter_for(row)(row))
+    if asked == "prompts" and not adapters(row):
+        records: list[Record] = list(asked_alone(row))
+    else:
+        records = _records(adapter_for(row)(row))
     if "form_version" in row:  # an export of the studio's says how it was given
         for name in EXPORTED:
             row.take(name)
