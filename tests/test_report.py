@@ -651,6 +651,7 @@ def test_monitors_and_people_fit_a_phone(browser, tmp_path, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
+@pytest.mark.slow
 def test_every_figure_as_files(tmp_path, monkeypatch):
     pytest.importorskip("cairosvg")
     from PIL import Image

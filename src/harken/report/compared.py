@@ -21,9 +21,10 @@ from harken.stats.compare import Comparison, compare, corrected
 
 AREAS = {"win_rate": "helpful", "reward": "helpful", "truthful": "honest", "toxicity": "harmless", "bias": "harmless",
          "refusals": "harmless", "injection": "harmless", "sycophancy": "honest", "tampering": "harmless",
-         "misalignment": "harmless", "implicit_rules": "harmless", "triggers": "harmless", "hallucination": "honest",
-         "code": "helpful", "generalisation": "helpful", "lm_eval": "capability", "opinions": "whose opinions",
-         "tax": "capability", "capability": "capability", "kl_capability": "capability", "bits_per_byte": "capability"}
+         "misalignment": "harmless", "implicit_rules": "harmless", "triggers": "harmless", "red_team": "harmless",
+         "hallucination": "honest", "code": "helpful", "generalisation": "helpful", "lm_eval": "capability",
+         "opinions": "whose opinions", "tax": "capability", "capability": "capability", "kl_capability": "capability",
+         "bits_per_byte": "capability"}
 ORDER = ("helpful", "honest", "harmless", "capability", "whose opinions", "other")
 MARKS = {"better": "better", "worse": "worse"}
 
