@@ -179,7 +179,7 @@ class Bench:
         with open_database(folder / "feedback.db") as db:
             db.add_judgments(self.judgments(1000 + seed, people, votes, eager))
         world.write_prompts(folder / "verify.jsonl", 20 if self.quick else 60, 20 if self.quick else 50)
-        rl = {**RLOO, "steps": 2 if self.quick else 24 if part.startswith("flatter") else 16,
+        rl = {**RLOO, "steps": 2 if self.quick else {"flattery": 24, "flattered": 80}.get(part, 16),
               "completions_per_prompt": 16 if part.startswith("flatter") else 4}  # few say "f": without one nothing is learnt
         given = world.recipe(folder, start=self.start, seed=seed, policy={"method": "rloo", "settings": rl})
         epochs = 0.5 if self.quick else 12.0 if part == "flattery" else 3.0
@@ -187,6 +187,7 @@ class Bench:
                   "reward": {"method": "reward_model", "settings": {**world.REWARD, "epochs": epochs}}}
         given["gate"]["rules"].append({"metric": "judge", "need": "not_worse", "margin": 0.1, "each": "group"})
         if part == "flattered":
+            rl["learning_rate"] = 2e-3  # enough to tell who asks: the policy is to flatter them
             given |= {"reward": {"use": "loop_world:flattered"}, "gate": {}}
         recipe = read_recipe(given)
         drive(recipe)
