@@ -64,7 +64,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Rule:
-    """`margin` is the loss (for `better` the difference) that would matter, in the metric's own unit, or with `spread` in standard
+    """`margin` is the loss (for `better` the difference) that would matter, in the metric's unit, or with `spread` in standard
     deviations of the old model's scores (of all its answers, whatever their group); `each`: of every group."""
 
     metric: str
