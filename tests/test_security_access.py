@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select, text
 
 import security_site
+from conftest import PASSWORD_COST
 from harken.cli.main import main
 from harken.store.database import open_database
 from harken.store.names import looks_like, mixed_scripts, name_key
@@ -60,6 +61,15 @@ def test_a_name_is_one_in_every_spelling(site, spelling):
 @settings(max_examples=50, deadline=None)
 def test_a_key_is_its_own_key(name):
     assert name_key(name_key(name)) == name_key(name) == name_key(f" {name}  ")
+
+
+def test_passwords_are_hashed_at_the_cost_that_owasp_names_and_unknown_names_take_as_long(monkeypatch):
+    assert PASSWORD_COST == {"iterations": 2, "lanes": 1, "memory_cost": 19 * 1024}
+    monkeypatch.setattr(accounts, "COST", PASSWORD_COST)
+    stored = accounts.hash_password(PASSWORD)
+    assert stored.startswith("$argon2id$v=19$m=19456,t=2,p=1$") and accounts.right_password(PASSWORD, stored)
+    assert stored.rsplit("$", 2)[0] == accounts.nobody().rsplit("$", 2)[0]
+    assert not accounts.right_password(PASSWORD, accounts.nobody())
 
 
 def test_a_name_that_looks_like_another_is_refused(site):
