@@ -155,8 +155,8 @@ def test_numbers_stay_numbers():
     assert [defused(v) for v in ("-1", "+2.5", "-1e-3", -1, 0.5, None, "text")] == ["-1", "+2.5", "-1e-3", -1, 0.5, None, "text"]
 
 
-@pytest.mark.parametrize(("user", "taken"), [("ana\u202e", False), ("a\u200bna", False), ("\ufeffana", False), ("ana\x1b[2J", False),
-                                             ("نرگس\u200cبانو", True), ("👩\u200d🔬", True), ("مريم", True)])
+@pytest.mark.parametrize(("user", "taken"), [("ana\u202e", False), ("a\u200bna", False), ("\ufeffana", False),
+                                             ("ana\x1b[2J", False), ("نرگس\u200cبانو", True), ("👩\u200d🔬", True), ("مريم", True)])
 def test_raters_that_look_like_one_another_are_refused(user, taken):
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "user": user}
     if taken:
