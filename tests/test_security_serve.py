@@ -155,8 +155,11 @@ def test_numbers_stay_numbers():
     assert [defused(v) for v in ("-1", "+2.5", "-1e-3", -1, 0.5, None, "text")] == ["-1", "+2.5", "-1e-3", -1, 0.5, None, "text"]
 
 
-@pytest.mark.parametrize(("user", "taken"), [("ana\u202e", False), ("a\u200bna", False), ("\ufeffana", False),
-                                             ("ana\x1b[2J", False), ("نرگس\u200cبانو", True), ("👩\u200d🔬", True), ("مريم", True)])
+LOOKS = ("ana\u202e", "a\u200bna", "\ufeffana", "ana\x1b[2J")
+NAMES = ("\u0646\u0631\u06af\u0633\u200c\u0628\u0627\u0646\u0648", "\U0001f469\u200d\U0001f52c")  # need their joiners
+
+
+@pytest.mark.parametrize(("user", "taken"), [*((u, False) for u in LOOKS), *((u, True) for u in NAMES)])
 def test_raters_that_look_like_one_another_are_refused(user, taken):
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "user": user}
     if taken:
