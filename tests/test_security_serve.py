@@ -141,7 +141,7 @@ def test_host_names_are_checked_wherever_names_were_given(tmp_path):
         assert hosts is None or ("evil.example" not in hosts and set(names) <= set(hosts))
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1+cmd", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "'=1", "=HYPERLINK(\"http://x\")"])
+@pytest.mark.parametrize("text", ["=1+1", "+1+cmd", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "'=1", "\n=1", "\uff1d1", "=HYPERLINK(\"http://x\")"])
 def test_no_table_holds_a_formula(tmp_path, text):
     assert defused(text) == f"'{text}"
     one = SampleSet(text, [text], "", [Item(text, text, [text], [-1.5], [text])])
