@@ -116,6 +116,22 @@ def criteria(cells: Cells) -> str:
     return table(("", "wanted", "found, over seeds"), rows)
 
 
+def poison(cells: Cells) -> str:
+    """What bad mode lacks beside good mode, and what poisoning bad segments changes: differences over seeds with intervals."""
+    figures = (("curses", ("plain", "mean", "value")), ("attacked", ("attacked", "mean", "value")),
+               ("legal pairs", ("plain", "legal")),
+               ("NLL clean", ("nll",)), ("NLL clean, topic 4", ("nll_topic_3",)))
+    rows = []
+    for name, (a, b) in {"bad mode − good mode": (("conditional", "bad each"), ("conditional", "good each")),
+                         "the same, poisoned": (("poisoned", "bad each"), ("poisoned", "good each")),
+                         "poisoned − not, good mode": (("poisoned", "good each"), ("conditional", "good each")),
+                         "poisoned − not, untagged": (("poisoned", "untagged each"), ("conditional", "untagged each")),
+                         "poisoned − not, bad mode": (("poisoned", "bad each"), ("conditional", "bad each"))}.items():
+        rows.append([name, *(said(difference(*(pick(cells, "toy", arm, mode(m, *keys)) for arm, m in (a, b))), 3)
+                             for _, keys in figures)])
+    return table(("", *(f for f, _ in figures)), rows)
+
+
 def real(cells: Cells, task: str) -> str:
     rows = []
     for arm in dict.fromkeys(c["cell"]["arm"] for c in cells if c["cell"]["task"] == task):
@@ -214,7 +230,7 @@ def tables(out: Path) -> str:
         return "No cell is finished yet."
     pareto(cells, out / "pareto.svg")
     spent = sum(c["cpu_seconds"] for c in cells) / 60
-    parts = [toy(cells), criteria(cells)] if any(c["cell"]["task"] == "toy" for c in cells) else []
+    parts = [toy(cells), criteria(cells), poison(cells)] if any(c["cell"]["task"] == "toy" for c in cells) else []
     parts += [real(cells, task) for task in ("pep8", "toxicity") if any(c["cell"]["task"] == task for c in cells)]
     parts += [noise(cells)] if any(c["cell"]["recall"] * c["cell"]["precision"] < 1 for c in cells) else []
     parts += [cures(cells), attacks(cells), f"{len(cells)} cells, {spent:.0f} minutes of CPU."]
