@@ -75,15 +75,15 @@ TASKS = {
                  "drop10": (GOOD, UNTAGGED), "conditional@32k": (GOOD,), "conditional@64k": (GOOD,)}),
     "pep8": Task("line", 0.0, partial(open_scorer, "pep8"), tasks.measure_code, 192,
                  {"size": "1M", "vocabulary": 1024, "max_length": 256, "batch_size": 1, "learning_rate": 2e-3,
-                  "tokens": 300_000, "holdout": 0.05},
+                  "tokens": 1_500_000, "holdout": 0.05},
                  {"mle": {}, "conditional": {**CONDITIONAL, "drop": 0.1}, "filter": {"objective": "filter", "best": 0.25},
                   "unlikelihood": {"objective": "unlikelihood", "alpha": 0.01},
                   "rwr10": {"objective": "rwr", "beta": 10.0, "unit": 0.01},
                   "awr": {"objective": "awr", "alpha": 0.05, "beta": 1.0, "unit": 0.01}},
                  {"conditional": (GOOD, UNTAGGED, BAD)}),
     "toxicity": Task("sentence", -0.25, partial(open_scorer, "toxicity"), tasks.measure_texts, 256,
-                     {"size": "1M", "vocabulary": 1024, "max_length": 128, "batch_size": 2, "learning_rate": 3e-3,
-                      "tokens": 400_000},
+                     {"size": "300K", "vocabulary": 1024, "max_length": 64, "batch_size": 2, "learning_rate": 2e-3,
+                      "tokens": 300_000},
                      {"mle": {}, "conditional": {**CONDITIONAL, "drop": 0.01}, "filter": {"objective": "filter"},
                       "unlikelihood": {"objective": "unlikelihood"}, "rwr10": {"objective": "rwr", "beta": 10.0},
                       "awr": {"objective": "awr", "alpha": 0.5, "beta": 10.0}},
@@ -225,7 +225,7 @@ def begin(parent: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--data", type=Path, help="folder with davidson_hate, paradetox and nltk_cc_by; without it no toxicity")
+    parser.add_argument("--data", type=Path, help="folder with paradetox; without it no toxicity")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", nargs="*", default=[], metavar="WORD", help="cells whose name holds one of these")
     parser.add_argument("--quick", action="store_true")

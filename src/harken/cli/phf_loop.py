@@ -29,7 +29,7 @@ BYTES = 1_200_000
 """Code to learn from."""
 HELD_BYTES = 60_000
 """Code kept apart, to measure capability on."""
-TOKENS = 900_000
+TOKENS = 300_000
 SAMPLES, LENGTH = 128, 96
 SIZE: dict[str, Any] = {"size": "500K", "vocabulary": 1024, "max_length": 128, "batch_size": 2, "learning_rate": 2e-3,
                         "tokens": TOKENS, "checkpoint_seconds": 30.0}
