@@ -162,7 +162,7 @@ class Template:
         """The conversation up to and including the opening of the assistant's turn; one BOS at most (P15)."""
         if self.chat:
             return self._rendered_ids(self._conversation(prompt), prompt.tools, True)
-        return self._joined_ids("\n".join(m.content for m in prompt.messages))
+        return self.continued_ids("\n".join(m.content for m in prompt.messages))
 
     def _rendered_ids(self, messages: Messages, tools: Messages, opened: bool) -> Ids:
         given = readable(messages, lambda m: self._render(m, tools, opened))
