@@ -82,8 +82,7 @@ TASKS = {
                   "awr": {"objective": "awr", "alpha": 0.05, "beta": 1.0, "unit": 0.01}},
                  {"conditional": (GOOD, UNTAGGED, BAD)}),
     "toxicity": Task("sentence", -0.25, partial(open_scorer, "toxicity"), tasks.measure_texts, 256,
-                     {"size": "300K", "vocabulary": 1024, "max_length": 64, "batch_size": 2, "learning_rate": 2e-3,
-                      "tokens": 300_000},
+                     {"size": "300K", "vocabulary": 1024, "max_length": 64, "learning_rate": 3e-3, "tokens": 1_500_000},
                      {"mle": {}, "conditional": {**CONDITIONAL, "drop": 0.01}, "filter": {"objective": "filter"},
                       "unlikelihood": {"objective": "unlikelihood"}, "rwr10": {"objective": "rwr", "beta": 10.0},
                       "awr": {"objective": "awr", "alpha": 0.5, "beta": 10.0}},
@@ -225,7 +224,7 @@ def begin(parent: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--data", type=Path, help="folder with paradetox; without it no toxicity")
+    parser.add_argument("--data", type=Path, help="folder with davidson_hate, paradetox and nltk_cc_by; without it no toxicity")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", nargs="*", default=[], metavar="WORD", help="cells whose name holds one of these")
     parser.add_argument("--quick", action="store_true")

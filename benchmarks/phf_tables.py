@@ -215,9 +215,20 @@ def pareto(cells: Cells, path: Path) -> None:
         style = "accent" if len(row) > 1 else "grey"
         plot.line([(x, y) for _, x, y, _ in sorted(row)], style)
         plot.dots([(x, y) for _, x, y, _ in row], style, [5.0] * len(row), [name for *_, name in row])
-        for _, x, y, name in row:
-            plot.name(x, y, name)
-    path.write_text(plot.svg(), encoding="utf-8")
+    named: list[list[Any]] = []  # points that lie on one another share a label
+    for _, x, y, name in flat:
+        near = next((n for n in named if abs(n[0] - x) < 0.05 and abs(n[1] - y) < 0.004), None)
+        if near:
+            near[2] += f", {name}"
+        else:
+            named.append([x, y, name])
+    for x, y, name in named:
+        plot.name(x, y, name)
+    style = ("text{font:12px sans-serif;fill:#444}.grid{stroke:#ddd}polyline{fill:none;stroke:#999}.dot{fill:#999}"
+             ".dot.accent{fill:#1f5fa8}")
+    inner = plot.svg().replace('<svg class="plot"', '<svg class="plot" width="640" height="420"', 1)
+    path.write_text(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 420"><style>{style}</style>'
+                    f'<rect width="100%" height="100%" fill="#ffffff"/>{inner}</svg>\n', encoding="utf-8")
 
 
 def modes_of(cells: Cells, arm: str) -> set[str]:

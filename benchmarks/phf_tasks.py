@@ -1,15 +1,17 @@
 """The three tasks of benchmarks/phf.py: their corpora, scorers, and what is measured of a model.
 
-toy: a language of 44 words in which topic 3 almost always comes with curses. pep8: real Python code. toxicity: ParaDetox, toxic
-sentences and their neutral rewritings.
+toy: a language of 44 words in which topic 3 almost always comes with curses. pep8: real Python code. toxicity: tweets, sentences
+of ParaDetox, toxic and rewritten, and of film reviews.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import random
 import sysconfig
+import zipfile
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -115,9 +117,14 @@ def code_corpus(path: Path) -> None:
 
 
 def text_corpus(data: Path, path: Path) -> None:
-    """Both sides of ParaDetox, toxic sentences and a person's neutral rewriting, in a drawn order, a document each."""
-    lines = (data / "paradetox/paradetox.tsv").read_text(encoding="utf-8").split("\n")[1:]
-    texts = [side for line in lines for side in line.split("\t")[:2] if side.strip()]
+    """Tweets of davidson_hate, both sides of paradetox and sentences on films, in a drawn order, a document each."""
+    with (data / "davidson_hate/labeled_data.csv").open(encoding="utf-8") as file:
+        texts = [row["tweet"] for row in csv.DictReader(file)]
+    for line in (data / "paradetox/paradetox.tsv").read_text(encoding="utf-8").split("\n")[1:]:
+        texts += [side for side in line.split("\t")[:2] if side.strip()]
+    with zipfile.ZipFile(data / "nltk_cc_by/sentence_polarity.zip") as packed:
+        for name in sorted(n for n in packed.namelist() if "rt-polarity" in n):
+            texts += [line for line in packed.read(name).decode("latin-1").split("\n") if line.strip()]
     random.Random(0).shuffle(texts)
     write(path, texts)
 
