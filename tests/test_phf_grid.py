@@ -51,9 +51,9 @@ def test_a_scorer_with_mistakes_makes_as_many_as_said(tasks, recall, precision):
     noisy, true = tasks.NoisyCurse(recall, precision), tasks.Curse()
     bad, called = [true.rate(t) < 0 for t in texts], [noisy.rate(t) < 0 for t in texts]
     both = sum(a and b for a, b in zip(bad, called))
-    assert sum(bad) / len(bad) == pytest.approx(noisy.bad_share, abs=0.015)
+    assert sum(bad) / len(bad) == pytest.approx(noisy.bad_share, abs=0.025)
     assert both / sum(bad) == pytest.approx(recall, abs=0.05)
-    assert both / sum(called) == pytest.approx(precision, abs=0.06)
+    assert both / sum(called) == pytest.approx(precision, abs=0.08)
 
 
 def test_ratios_over_seeds_by_hand(tables):
