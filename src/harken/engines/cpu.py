@@ -27,8 +27,8 @@ def tune() -> None:
 
 @cache
 def give_back() -> None:
-    """From now on freed memory goes back to the system at once, whatever `tune` said: layers that are computed anew ask for blocks
-    of so many sizes, one between the other, that a heap which keeps them grows by the inside of every layer."""
+    """From now on freed memory goes back to the system at once, whatever `tune` said: layers that are computed anew ask for
+    blocks of so many sizes, one between the other, that a heap which keeps them grows by the inside of every layer."""
     tune()
     allocator({M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: LARGE, M_TRIM_THRESHOLD: 128 * 1024})
 

@@ -114,7 +114,7 @@ class Rollout:
         return [Datum(tree, {name: part[i].tolist() for name, part in parts.items()}) for i, tree in enumerate(self.trees)]
 
     def describe(self) -> dict[str, float]:
-        """Reward, KL (nats a completion, where the reference was computed), length, share finished, groups without signal, repetition, r(reward, length), and
+        """Reward, KL (nats a completion), length, share finished, groups without signal, repetition, r(reward, length), and
         an ensemble's disagreement.
 
         Raises `UserError` on a KL clearly below 0 (P6).
