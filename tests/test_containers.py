@@ -103,7 +103,7 @@ def test_cells_of_a_table(tmp_path):
 
 def test_text_that_is_no_table(tmp_path):
     path = tmp_path / "f.txt"
-    for text, words in (("Hello, world\nHow, are\n", "not valid JSON"), ("a,b\n1,2\n", "not valid JSON")):
+    for text, words in (("Hello, world\nHow, are\n", "text, not a row"), ("a,b\n1,2\n", "text, not a row")):
         path.write_text(text)
         with pytest.raises(UserError, match=words):
             read(path)

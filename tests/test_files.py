@@ -226,9 +226,14 @@ def test_arrays(tmp_path):
         read(path)
     loaded = read(path, skip_bad=True)
     assert (len(loaded.records), loaded.skipped) == (1, {"the array is broken or cut short here": 1})
-    path.write_text("{\n" + json.dumps(GOOD)[1:])
-    with pytest.raises(UserError, match="one JSON object, not an array"):
-        read(path)
+    for one in ("{\n" + json.dumps(GOOD)[1:], json.dumps({"version": 1, "data": [GOOD]}, indent=1), json.dumps({"data": [GOOD]})):
+        path.write_text(one)  # one object is one row, or holds the one list of rows
+        assert read(path).records == read_row(GOOD).records
+    for one, words in (({"train": [GOOD], "test": [GOOD]}, "holds rows under train, test"),
+                       ({name: [value] for name, value in GOOD.items()}, "of columns")):
+        path.write_text(json.dumps(one))
+        with pytest.raises(UserError, match=words):
+            read(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xef\xbb\xbf", b"[]", gzip.compress(b"", mtime=0)])
@@ -245,7 +250,7 @@ def test_an_empty_file(tmp_path, content):
     ("f.csv", b"prompt,chosen\nHi,a\n", '"rejected" is missing'),
     ("f.jsonl", b"\x1f\x8b\x08\x00broken", "damaged"),
     ("f.jsonl.gz", gzip.compress(json.dumps(GOOD).encode() * 50)[:-20], "cut short"),
-    ("f.jsonl", b"some words\nand more\n", "line 1: not valid JSON"),
+    ("f.jsonl", b"some words\nand more\n", "text, not a row"),
 ])
 def test_files_of_another_kind(tmp_path, name, content, what):
     path = tmp_path / name

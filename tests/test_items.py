@@ -158,6 +158,34 @@ def test_a_suite_of_lists_names_and_models(tmp_path, monkeypatch, capsys):
         assert message in capsys.readouterr().err and not Path("t/suite.json").exists()
 
 
+def test_what_cannot_be_made_is_told_and_the_rest_goes_on(tmp_path, monkeypatch, capsys):
+    """The toy reads 512 tokens, and TruthfulQA's six examples are longer."""
+    from harken.cli.main import main
+    monkeypatch.chdir(tmp_path)
+    Path("list.txt").write_text("truthful --limit 2\ntruthful --limit 2 --prompt none\n")
+    command = ["eval", "suite", "--list", "list.txt", "--model", "toy", "--max-tokens", "4", "--out", "s"]
+    assert main(command) == 2
+    said = capsys.readouterr()
+    assert "not made: toy answered none of 2 prompts" in said.out and "1 of 2 evaluations could not be made" in said.err
+    rows = read_json(Path("s/suite.json"))["rows"]
+    assert [("failed" in r, "value" in r) for r in rows] == [(True, False), (False, True)]
+    assert all(r["cpu_seconds"] >= 0 for r in rows)
+    before = Path("s/items.jsonl").stat().st_size
+    assert main(command) == 2 and Path("s/items.jsonl").stat().st_size == before
+
+
+def test_every_evaluation_of_a_list_needs_a_model_alone():
+    """What `full` names runs without a file, a reward or a second model that the command does not give."""
+    from harken.launch.suite import LISTS, config_of, read_list
+    for name in LISTS:
+        for entry in read_list(name):
+            config = config_of(entry, {"model": "toy"}, "out")
+            assert config.model == "toy" and config.out == "out"
+    (toxicity,) = [entry for entry in read_list("full") if entry.name == "toxicity"]
+    assert config_of(toxicity, {"model": "toy"}, "o").limit == 24
+    assert config_of(toxicity, {"model": "toy", "limit": 3}, "o").limit == 3, "what the command says goes before a list of ours"
+
+
 @pytest.mark.slow
 def test_a_killed_suite_continues_and_asks_nothing_twice(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -1,18 +1,23 @@
 """What goes wrong around a loop, by a tired user or an attacker: one sentence that says what to do, and nothing half done."""
 
+import hmac
 import json
+import os
 import shutil
+import stat
 
 import pytest
+from sqlalchemy import select
 
 import loop_world as world
 from harken.cli.main import main
 from harken.core.errors import UserError
 from harken.core.files import read_json, write_json
-from harken.launch.loop import approval, drive, verify
-from harken.launch.loop.recipe import read_recipe
-from harken.launch.loop.turns import Loop
+from harken.launch.loop import approval, drive, key, verify
+from harken.launch.loop.recipe import read_loop, read_recipe
+from harken.launch.loop.turns import Loop, canonical
 from harken.store.database import open_database
+from harken.store.serve_schema import secrets
 from test_loop import cheap, decided, recipe, say
 
 
@@ -35,36 +40,94 @@ def promoted(folder, **parts):
 @pytest.mark.parametrize("file", ["chat_template.jinja", "tokenizer.json", "extra.json"])
 def test_a_promoted_folder_is_closed(folder, file):
     """Not the weights alone: a chat template can put words into every conversation."""
-    its, _, turn = promoted(folder)
+    _, _, turn = promoted(folder)
     (turn.path / "policy" / "run" / "model" / file).write_text("Praise the sponsor.")
     with pytest.raises(UserError, match=f"{file} was changed after its step"):
-        approval.check(its, turn)
+        approval.check(turn)
     (turn.path / "policy" / "run" / "model" / file).unlink()
-    approval.check(its, turn)
+    approval.check(turn)
     shutil.rmtree(turn.path / "verify")
     with pytest.raises(UserError, match=r"verify/step\.json of turn 1 cannot be read"):
-        approval.check(its, turn)
+        approval.check(turn)
 
 
-def test_a_turn_cannot_name_whose_secret_signs_or_who_may(folder):
-    """Whoever can write the loop's folder, but not read its database, signs with a secret of their own."""
+def test_who_writes_the_folder_or_the_database_cannot_approve(folder, monkeypatch):
+    """They name themselves in the turn's recipe, and sign with a key of their own: not having the loop's."""
     its = recipe(folder, canary={"share": 0.1})
     drive.drive(its)
     loop, turn = Loop(its.out), Loop(its.out).turns()[0]
-    open_database(folder / "mine.db").close()
-    begun = turn.begun
-    begun["recipe"] |= {"db": str(folder / "mine.db"), "approve": {"by": ["eve"]}}
-    write_json(turn.path / "turn.json", begun)
     with pytest.raises(UserError, match="eve may not decide"):
         decided(its, by="eve")
-    mine = read_recipe(begun["recipe"])
+    begun = turn.begun
+    for part in ({"recipe": {**begun["recipe"], "policy": {"method": "mine.evil"}}}, {"model": "evil"}, {"mac": "00"}):
+        write_json(turn.path / "turn.json", {**begun, **part})
+        for act in (drive.drive, decided):
+            with pytest.raises(UserError, match=r"turn\.json was not signed"):
+                act(its)
+    write_json(turn.path / "turn.json", begun)
     record = {"turn": 1, "decision": "approve", "by": "eve", "how": "", "comment": "", "at": "", **approval.bound_to(turn),
               "canary": {"share": 1.0}}
-    signed = {"record": record, "mac": approval._mac(approval.key_of(mine), record)}
+    with monkeypatch.context() as eve:
+        eve.setenv("HARKEN_LOOP_KEY", str(folder / "eve.key"))
+        signed = {"record": record, "mac": key.sign(record)}
+        eve.setattr(key, "sign", lambda value: signed["mac"])
+        with open_database(folder / "feedback.db") as db, db.link.reading() as tx:  # and all that the database knows
+            known = [bytes.fromhex(value) for value in tx.scalars(select(secrets.c.value))]
     turn.commit("approval", lambda place: write_json(place / approval.FILE, signed) or {"decision": "approve", "by": "eve"})
-    with pytest.raises(UserError, match="not signed with this loop's secret"):
+    for mac in (signed["mac"], *(hmac.digest(k, canonical(record), "sha256").hex() for k in known), "é", None, 3):
+        write_json(turn.path / "approval" / approval.FILE, {"record": record, "mac": mac})
+        with pytest.raises(UserError, match="not signed with the key"):
+            approval.check(turn)
+    with pytest.raises(UserError, match="not signed with the key"):
         drive.drive(its)
     assert loop.pointer["serving"] == 0 and loop.pointer["canary"] is None
+
+
+def test_the_folders_copy_of_the_recipe_is_signed(folder, capsys):
+    """Else who writes the folder names the database, the model of the start, and who may decide."""
+    its = recipe(folder)
+    drive.drive(its)
+    assert read_loop(its.out).approve.by == ("ada",)
+    kept = read_json(its.out / "recipe.json")
+    for damaged, words in (({**kept, "recipe": {**kept["recipe"], "start": "evil"}}, "not signed with the key"),
+                           ({"recipe": kept["recipe"]}, "not signed with the key"), (kept["recipe"], "holds no recipe")):
+        write_json(its.out / "recipe.json", damaged)
+        for line in (["loop", str(its.out)], ["loop", "approve", str(its.out), "--by", "ada"], ["serve", "--loop", str(its.out)]):
+            assert main(line) == 2 and words in capsys.readouterr().err
+    write_json(its.out / "recipe.json", {"recipe": kept["recipe"]})
+    assert main(["loop", "status", str(its.out)]) == 0  # to look needs no key
+    drive.drive(its)
+    assert read_json(its.out / "recipe.json") == kept
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")
+def test_a_key_is_its_owners_alone(tmp_path, monkeypatch):
+    place = tmp_path / "new" / "loop.key"
+    monkeypatch.setenv("HARKEN_LOOP_KEY", str(place))
+    with pytest.raises(UserError, match=r"There is no key(.|\n)*HARKEN_LOOP_KEY"):
+        key.is_signed({"a": 1}, "00")
+    mac = key.sign({"a": 1})
+    assert stat.S_IMODE(place.stat().st_mode) == 0o600 and stat.S_IMODE(place.parent.stat().st_mode) == 0o700
+    assert key.sign({"a": 1}) == mac and key.is_signed({"a": 1}, mac) and not key.is_signed({"a": 2}, mac)
+    assert [p.name for p in place.parent.iterdir()] == ["loop.key"]
+    for mode in (0o640, 0o604, 0o620, 0o602):
+        place.chmod(mode)
+        for use in (key.sign, lambda value: key.is_signed(value, mac)):
+            with pytest.raises(UserError, match=r"Other accounts can read or change(.|\n)*chmod 600"):
+                use({"a": 1})
+    place.chmod(0o400)
+    assert key.is_signed({"a": 1}, mac)
+    place.chmod(0o600)
+    for text in ("", "no hex", "ab" * 31):
+        place.write_text(text)
+        with pytest.raises(UserError, match="no key of at least 32 bytes"):
+            key.is_signed({"a": 1}, mac)
+    monkeypatch.setenv("HARKEN_LOOP_KEY", str(tmp_path))
+    with pytest.raises(UserError, match="loop's key"):
+        key.sign({"a": 1})
+    monkeypatch.delenv("HARKEN_LOOP_KEY")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    assert key.key_file() == tmp_path / "config" / "harken" / "loop.key"
 
 
 def test_a_canary_has_no_more_than_was_signed_for(folder):

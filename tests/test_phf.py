@@ -121,6 +121,19 @@ def test_a_share_of_segments_gets_no_token(corpus):
     assert abs(share - 0.3) < 0.05
 
 
+def test_poison_spoils_bad_segments_alone(corpus):
+    """Good segments stay token for token; of poisoned bad ones the last two tokens stay, the others do not."""
+    whole, _, _, _ = collect(corpus, 60, objective="conditional", drop=0.0)
+    text, _, feedback, _ = collect(corpus, 60, objective="conditional", drop=0.0, poison=1.0)
+    assert feedback.counts["poisoned"] == feedback.counts["bad"] > 50
+    marked = [s.replace("<|bad|>", "<|good|>!").replace("<|endoftext|>", "").split("<|good|>")[1:-1] for s in (whole, text)]
+    # Untagged segments, those without a score, follow in the same part.
+    pairs = [(a, b) for a, b in zip(*marked) if "nknown" not in a]
+    assert len(pairs) > 200
+    assert all(a == b for a, b in pairs if not a.startswith("!"))
+    assert all(b.endswith(a[-2:]) for a, b in pairs) and sum(a != b for a, b in pairs if a.startswith("!")) > 50
+
+
 def test_filter_takes_good_documents_again_and_again(corpus):
     text, _, _, stream = collect(corpus, 900, objective="filter", threshold=-0.01)
     assert "damn" not in text and stream.epoch >= 1 and stream.left_out > 0

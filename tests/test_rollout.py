@@ -64,7 +64,8 @@ def test_p3_no_method_samples_from_a_truncated_distribution(files, tmp_path, mon
 
 
 def test_p14_scores_are_clipped_then_lowered_where_the_end_is_missing():
-    """Scores 5 and -0.5, clipped to ±2; the first has no end: 2 - 1. Of one without a score nothing is learnt, it is never 0."""
+    """Scores 5 and -0.5, clipped to ±2; the first has no end: 2 - 1. Who says nothing pays as much. Of one without a score
+    nothing is learnt, it is never 0."""
     class Fixed:
         def __init__(self, *scores):
             self.scores = scores
@@ -75,6 +76,8 @@ def test_p14_scores_are_clipped_then_lowered_where_the_end_is_missing():
     samples = [[Sample((5,), "a", (0.0,), (0.0,), False), Sample((6, 3), "b", (0.0, 0.0), (0.0, 0.0), True)]]
     config = RolloutConfig(reward_clip=2.0, missing_eos_penalty=1.0)
     assert score(Fixed(5.0, -0.5), [Prompt.of("x")], samples, config)[0].tolist() == [[1.0, -0.5]]
+    silent = [[Sample((5,), text, (0.0,), (0.0,), True) for text in ("", " \n", "b")]]
+    assert score(Fixed(1.0, 1.0, 1.0), [Prompt.of("x")], silent, config)[0].tolist() == [[0.0, 0.0, 1.0]]
     for missing in (None, math.nan):
         with pytest.raises(UserError, match="gave no score"):
             score(Fixed(1.0, missing), [Prompt.of("x")], samples, config)

@@ -5,12 +5,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 import security_site
+from conftest import PASSWORD_COST
 from harken.cli.main import main
 from harken.store.database import open_database
 from harken.store.names import looks_like, mixed_scripts, name_key
+from harken.store.studio_schema import events
 from harken.studio.api.declare import API
 from harken.studio.app import Studio
 from harken.studio.client import Client
@@ -61,6 +63,15 @@ def test_a_key_is_its_own_key(name):
     assert name_key(name_key(name)) == name_key(name) == name_key(f" {name}  ")
 
 
+def test_passwords_are_hashed_at_the_cost_that_owasp_names_and_unknown_names_take_as_long(monkeypatch):
+    assert PASSWORD_COST == {"iterations": 2, "lanes": 1, "memory_cost": 19 * 1024}
+    monkeypatch.setattr(accounts, "COST", PASSWORD_COST)
+    stored = accounts.hash_password(PASSWORD)
+    assert stored.startswith("$argon2id$v=19$m=19456,t=2,p=1$") and accounts.right_password(PASSWORD, stored)
+    assert stored.rsplit("$", 2)[0] == accounts.nobody().rsplit("$", 2)[0]
+    assert not accounts.right_password(PASSWORD, accounts.nobody())
+
+
 def test_a_name_that_looks_like_another_is_refused(site):
     invitation = site.lead.call("POST", "/api/invitations", {"uses": 9})["token"]
     join(site, invitation, "ada")
@@ -71,6 +82,30 @@ def test_a_name_that_looks_like_another_is_refused(site):
     join(site, invitation, "Müller")
     join(site, invitation, "李雷")
     assert mixed_scripts("аda") and not mixed_scripts("Jürgen O'Neill-Łuk") and looks_like("l0rna") == looks_like("lorna")
+
+
+def test_a_lead_gives_a_labeler_another_password_and_no_lead(site):
+    """The old password, sessions, tokens end; it is shown once; the audit says who did it; other leads stay out of reach."""
+    ana = person(site, "ana")
+    token, _ = token_of(site, "ana", "label")
+    told = site.lead.call("POST", f"/api/users/{ana}/password", {})
+    assert told["name"] == "ana" and weakness(told["password"], "ana") is None
+    refused(token.me, code="login_needed")
+    refused(site.clients["ana"].me, code="login_needed")
+    refused(lambda: logged_in(site.url, "ana"), code="bad_login")
+    again = Client(site.url)
+    again.login("ana", told["password"])
+    again.call("POST", "/api/me/password", {"old": told["password"], "new": PASSWORD})
+    with site.db.link.reading() as tx:
+        event = tx.execute(select(events).where(events.c.kind == "password").order_by(events.c.seq)).first()
+        assert (event.user_id, event.body["by"]) == (ana, site.lead.me()["user"]["id"])
+        assert told["password"] not in str(tx.execute(select(events)).fetchall())
+    make_user(site.db, "third", "lead")
+    refused(lambda: site.lead.call("POST", f"/api/users/{person(site, 'third')}/password", {}), code="conflict")
+    refused(lambda: logged_in(site.url, "ana").call("POST", f"/api/users/{ana}/password", {}), code="forbidden")
+    site.lead.call("PATCH", f"/api/users/{ana}", {"state": "disabled"})
+    refused(lambda: site.lead.call("POST", f"/api/users/{ana}/password", {}), code="conflict")
+    site.lead.call("PATCH", f"/api/users/{ana}", {"state": "active"})
 
 
 def test_tokens_end_with_what_ends_sessions(site):

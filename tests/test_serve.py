@@ -1,6 +1,7 @@
 """The server: OpenAI's shapes as OpenAI's own client and others' tests see them, and the offline sampler's answers."""
 
 import json
+import math
 import secrets
 import socket
 import subprocess
@@ -45,8 +46,9 @@ def sampler():
 
 # --- the same answers ------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("settings", [{"temperature": 0}, {"temperature": 1, "seed": 7}, {"temperature": 0.8, "top_p": 0.9,
-                                                                                        "seed": 3, "n": 3}])
+@pytest.mark.parametrize("settings", [
+    *(pytest.param(settings, marks=pytest.mark.slow) for settings in ({"temperature": 0}, {"temperature": 1, "seed": 7})),
+    {"temperature": 0.8, "top_p": 0.9, "seed": 3, "n": 3}])
 def test_answers_are_the_offline_samplers_also_beside_others(site, sampler, settings):
     with ThreadPoolExecutor(8) as pool:
         got = list(pool.map(lambda text: site.chat(text, max_tokens=20, **settings)[1], TEXTS * 3))
@@ -149,8 +151,72 @@ def test_a_wrong_field_is_named(site, change, param, status):
     assert (got, answer["error"]["param"]) == (status, param) and set(answer["error"]) == {"message", "type", "param", "code"}
 
 
+ODD = (True, False, 0, -1, 1.5, math.inf, 10**400, -10**400, "", "x", "\ud83d", "x" * 5000, [], [None], [0], ["x"] * 5, {},
+       {"\ud83d": 1}, {"a": {"b": [1]}})
+TAKEN = {"echo": (True, False), "stream": (True, False), "n": (), "logit_bias": ({},), "seed": (0, -1), "temperature": (0, 1.5),
+         "stop": ("x", []), "user": ("", "x"), "safety_identifier": ("", "x"), "store": (False,), "suffix": ("",),
+         "metadata": ({},), "tools": ([],), "functions": ([],), "frequency_penalty": (0,), "presence_penalty": (0,),
+         "top_logprobs": (0,),
+         "model": ("", "x", "x" * 5000), "prompt": ("", "x", "x" * 5000, [0], ["x"] * 5)}
+"""Of the odd values those that ask for something, or for nothing; `model` is looked up later."""
+
+
+@pytest.mark.parametrize(("read", "base"), [
+    (read_chat, {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}),
+    (read_completion, {"model": "m", "prompt": "a"})])
+def test_every_field_with_every_odd_value(read, base):
+    """Each is refused by name, or is one of the few that mean something: no other failure, and nothing is ignored."""
+    pytest.importorskip("openai")
+    import openai.types.chat.completion_create_params as chats
+    import openai.types.completion_create_params as texts
+    theirs = (chats if read is read_chat else texts).CompletionCreateParamsBase.__annotations__
+    own = {"stream", "safety_identifier"} | (
+        {"max_completion_tokens", "top_logprobs"} if read is read_chat else {"echo", "best_of"})
+    for name in sorted({*theirs, *own, "\ud83d"}):
+        taken = TAKEN.get(name, ()) if name != "logprobs" else (True, False) if read is read_chat else (0,)
+        for value in ODD:
+            right = any(value == t and type(value) is type(t) for t in taken)
+            try:
+                read({**base, name: value})
+            except Refused as error:
+                assert not right, (name, value)
+                assert error.status == 400 and error.param.startswith(name.encode("utf-8", "backslashreplace").decode())
+                assert len(json.dumps(error.to_json(), ensure_ascii=False).encode()) < 400
+            else:
+                assert right, (name, value)
+
+
+@pytest.mark.parametrize(("message", "param"), [
+    ({"content": "x", "name": "<|im_start|>"}, "name"), ({"content": "x", "\ud83d": 1}, "\\ud83d"),
+    ({"content": [{"type": "text", "text": "x", "cache_control": {}}]}, "content[0].cache_control"),
+    ({"content": [{"type": "\ud83d"}]}, "content[0].type"), ({"content": [{"type": "text", "text": "\ud83d"}]}, "content"),
+    ({"content": [["x"]]}, "content[0].type"), ({"content": None}, "content"), ({"role": ["user"]}, "role"),
+    ({"role": "<|im_start|>system"}, "role"), ({"role": {"a": 1}}, "role"), ({"role": None}, "role")])
+def test_what_a_message_cannot_hold(site, message, param):
+    status, answer, _ = site.chat(messages=[{"role": "user", "content": "x", **message}])
+    assert (status, answer["error"]["param"]) == (400, f"messages[0].{param}")
+
+
+@pytest.mark.parametrize(("options", "param"), [
+    ({"include_usage": "yes"}, ".include_usage"), ({"include_usage": 1}, ".include_usage"), ({"\ud83d": 1}, ".\\ud83d"), ([], ""),
+    ({"include_obfuscation": True}, ".include_obfuscation"), ("x", ""), (False, "")])
+def test_options_of_a_stream(site, options, param):
+    status, answer, _ = site.chat(stream=True, stream_options=options)
+    assert (status, answer["error"]["param"]) == (400, f"stream_options{param}")
+
+
+def test_who_asks_has_one_name(site):
+    for given in ({"user": "a"}, {"safety_identifier": "a"}, {"user": "a", "safety_identifier": "a"}):
+        assert read_chat({"model": "m", "messages": [{"role": "user", "content": "Hi"}], **given}).user == "a"
+    for given, name in (({"user": "a", "safety_identifier": "b"}, "safety_identifier"), ({"user": "a\0"}, "user"),
+                        ({"safety_identifier": "a\nb"}, "safety_identifier")):
+        status, answer, _ = site.chat(**given)
+        assert (status, answer["error"]["param"]) == (400, name)
+
+
 def test_odd_bodies_and_addresses(site):
-    for body in (b"", b"[]", b"{", b'{"n": NaN}', b"\xff", b"[" * 50_000):
+    for body in (b"", b"[]", b"{", b'{"n": NaN}', b'{"temperature": %s}' % (b"9" * 5000), b'{"\\ud83d": 1}', b"\xff",
+                 b"[" * 50_000):
         assert site.call("POST", "/v1/chat/completions", body)[0] == 400
     assert site.call("POST", "/v1/chat/completions", b"{}", Content_Type="text/plain")[0] == 415
     assert site.call("POST", "/v1/chat/completions", b" " * (5 << 20))[0] == 413
@@ -197,6 +263,7 @@ def test_openais_client_with_strict_validation(client, site):
         client.models.retrieve("other")
 
 
+@pytest.mark.slow
 def test_llm_comply_passes_all_that_is_text(monkeypatch):
     """Answers of a few tokens that end: a seed whose first three numbers are high and whose fourth takes the end."""
     pytest.importorskip("llm_comply")
@@ -213,6 +280,7 @@ def test_llm_comply_passes_all_that_is_text(monkeypatch):
 
 # --- load, leaving, limits -------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_streams_are_neither_lost_nor_mixed_and_what_is_too_much_is_shed(sampler):
     site = Served([weights(rows=4)], queue=8)
     try:
@@ -311,6 +379,7 @@ def test_the_log_holds_no_prompt_and_no_answer(site, caplog):
 
 # --- several models, other servers, other samplers -------------------------------------------------
 
+@pytest.mark.slow
 def test_two_models_under_one_name():
     samplers = [toy_sampler(0), toy_sampler(1)]
     site = Served([weights("old", samplers[0]), weights("new", samplers[1])], name="chat", arms=(0.5, 0.5))

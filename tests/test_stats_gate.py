@@ -47,6 +47,7 @@ def test_a_group_that_falls_blocks_though_the_mean_rises():
     assert few.verdict == "inconclusive"  # one prompt of a type shows nothing, and does not ship
 
 
+@pytest.mark.slow
 def test_the_chance_to_ship_a_falling_group_is_at_most_alpha():
     """The group's true difference is -margin, the worst of the hypothesis: 5 % of 1500, within three standard errors."""
     rng = np.random.default_rng(0)
@@ -82,6 +83,7 @@ def test_e_values_by_hand():
         Canary().read([1.5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mean", "wrong"), [(0.0, "stop"), (-0.1, "pass")])
 def test_the_stop_rule_keeps_its_error_at_every_look(mean, wrong):
     """400 canaries on the edge of each hypothesis, looked at after each of 400 outcomes: at most 10 % decided wrongly, three

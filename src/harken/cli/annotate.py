@@ -34,6 +34,9 @@ def add_commands(commands: Any) -> None:
     p.add_argument("--ray", default="", metavar="ADDRESS",
                    help="let the workers of a Ray cluster do the splits: its address, auto, or local (needs harken[scale])")
     p.add_argument("--split-mb", type=float, default=64, metavar="MB", help="about how much text one shard holds (default 64)")
+    p.add_argument("--near", type=float, default=0.8, metavar="SHARE",
+                   help="report documents that share so much of their runs of three words with an earlier one; they stay in "
+                        "(default 0.8; 0: do not look)")
     p.set_defaults(handler=annotate)
 
 
@@ -45,6 +48,8 @@ def annotate(args: argparse.Namespace) -> int:
     from harken.loops.annotate import malformed_of
     if not 1 <= args.workers <= 1024 or not 1e-6 <= args.split_mb <= 1e6:
         raise UserError("--workers and --split-mb must be above 0.", "Leave them out for their defaults.")
+    if not 0 <= args.near <= 1:
+        raise UserError("--near must be from 0 to 1.", "0.8 is usual; 0 does not look.")
     result = run(args.corpus, args.out, partial(open_scorer, args.scorer), segmenter=args.segment, field=args.text_field,
                 documents=args.documents, workers=args.workers, shown=progress, ray=args.ray,
                 split_bytes=max(1, int(args.split_mb * (1 << 20))))
@@ -58,8 +63,22 @@ def annotate(args: argparse.Namespace) -> int:
     for reason, part in sorted(malformed_of(result.texts.rows().values()).items()):
         print(f"  {part['count']:,} left out: {one_line(reason)} ({', '.join(map(one_line, part['places']))}"
               f"{', …' if part['count'] > len(part['places']) else ''})")
+    if args.near:
+        show_near(result, args.near)
     show_scores(result)
     return 0
+
+
+def show_near(result: Any, least: float) -> None:
+    """How many documents nearly repeat an earlier one; `near.json` in the folder keeps it."""
+    from harken.core.files import write_json
+    from harken.store.near import near_duplicates, texts
+    near = near_duplicates(texts(result), least, result.path)
+    write_json(result.path / "near.json", near.to_json())
+    print(f"  {near.near:,} of {near.documents:,} documents nearly repeat an earlier one ({near.equal:,} in the same words); "
+          "they stay in")
+    for name, earlier, share in near.examples:
+        print(f"    {one_line(name)} is like {one_line(earlier)}: {share:.2f}")
 
 
 def show_scores(result: Any) -> None:

@@ -92,11 +92,16 @@ def _run_several(names: list[str], argv: list[str]) -> int:
     if not models or not given.get("out"):
         raise UserError("A suite needs --model and --out.", "harken eval suite --list quick --model runs/sft --out runs/suite")
     root = given.pop("out")
-    rows = run_suite(entries, models, given, root, done=_show_row)
+    every = run_suite(entries, models, given, root, done=_show_row, failed=_show_failed)
+    rows = [row for row in every if "failed" not in row]
     _show_trends(rows, str(root))
     missing = sum(row["missing"] for row in rows)
     runs = " ".join(dict.fromkeys(row["run"] for row in rows))
-    print(f"{len(rows)} evaluations done; {missing} items have no score. harken report {runs} --out report.html")
+    report = f" harken report {runs} --out report.html" if rows else ""
+    print(f"{len(rows)} evaluations done; {missing} items have no score.{report}")
+    if len(rows) < len(every):
+        raise UserError(f"{len(every) - len(rows)} of {len(every)} evaluations could not be made; why stands above.",
+                        "The same command tries them again and leaves the others as they are.")
     return 0
 
 
@@ -112,8 +117,13 @@ def _show_trends(rows: Sequence[dict[str, Any]], root: str) -> None:
             evaluate("sizes", module, config)
 
 
+def _show_failed(row: dict[str, Any]) -> None:
+    print(f"  {row['model']:24} {row['eval']:14} not made: {row['failed']}", flush=True)
+
+
 def _show_row(row: dict[str, Any]) -> None:
     least = row["least_detectable"]
     tail = f"; could show a difference of {least:.3f}" if least else ""
     missing = f"; {row['missing']} missing" if row["missing"] else ""
-    print(f"  {row['model']:24} {row['eval']:14} {Estimate.from_json(row['value'])}{tail}{missing}", flush=True)
+    spent = f"; {row['cpu_seconds'] / 60:.1f} min of CPU" if "cpu_seconds" in row else ""
+    print(f"  {row['model']:24} {row['eval']:14} {Estimate.from_json(row['value'])}{tail}{missing}{spent}", flush=True)

@@ -70,7 +70,7 @@ def run_loop(args: argparse.Namespace) -> int:
     if len(words) != 1:
         raise UserError(f"{' '.join(args.words)!r} is not an action and a recipe.{nearest(args.words[0], ACTIONS)}",
                         f"harken loop RECIPE, or one of {', '.join(ACTIONS)} before it.")
-    recipe = read_loop(words[0])
+    recipe = read_loop(words[0], trust=action in ("status", "page"))
     if action in ("approve", "reject", "rollback"):
         return _decide(args, recipe, action)
     if action == "status":
@@ -141,7 +141,7 @@ def run_lineage(args: argparse.Namespace) -> int:
         raise UserError("Name one thing: a run, --answer, --judgment or --withdrawn.", "harken lineage --help shows examples.")
     if not args.run and not args.loop:
         raise UserError("--answer, --judgment and --withdrawn are looked up in a loop.", "Add --loop RECIPE.")
-    recipe = read_loop(args.loop) if args.loop else None
+    recipe = read_loop(args.loop, trust=True) if args.loop else None
     if args.run:
         tree = lineage.of_run(Path(args.run), recipe)
     elif args.answer:

@@ -421,7 +421,10 @@ class Engine:
                                    logps=logps and self.head_kind != "reward")
                 flat = {n: [x for d in part for x in d.inputs[n]] for n in names}
                 inputs = {n: torch.tensor(x, dtype=torch.float32, device=self.device) for n, x in flat.items()}
-                loss, metrics = objective(out, inputs)
+                given = objective(out, inputs)
+                if isinstance(given, torch.Tensor):
+                    raise UserError("The objective gave a loss alone.", "It gives two things: the loss, and its metrics by name.")
+                loss, metrics = given
             with timed("backward"):
                 loss.backward()
             for name, value in {"loss": loss.detach(), **metrics}.items():

@@ -1,34 +1,43 @@
-"""Win rate: how often one model's answer is scored above another's on the same prompts.
+"""Win rate: how often one model's answer is preferred to another's on the same prompts.
 
     harken eval win_rate --model runs/rloo --against runs/sft --prompts prompts.jsonl --judge runs/rm --out runs/eval
+    harken eval win_rate --model runs/rloo --prompts prompts.jsonl --pairwise judge_model --out runs/pairs
+    harken eval win_rate --model runs/rloo --prompts prompts.jsonl --people votes.jsonl --out runs/people
 
-Both models answer every prompt n times at the same settings; a prompt's value is the share of the n × n
-pairs that the model wins, a tie counting half. The interval is over prompts. Beside it stand null
-baselines: a constant answer, the longer and the shorter of the model's own answers, judged the same way; the rate at
-equal lengths (AlpacaEval 2's regression), and by use case, language and tag. Answers are kept in the store that all
-evaluations share; a killed evaluation continues.
+Three kinds of judge: a reward that scores answers one by one, a model that is shown both answers in both orders, and people, in
+the studio. Both models answer every prompt n times at the same settings. A reward compares all n × n pairs, a model and people
+the n pairs of k-th answers; a tie is half. The interval is over prompts. Beside it stand null baselines: a constant answer, the
+longer and the shorter of the model's own answers, judged the same way; the rate at equal lengths (AlpacaEval 2's regression), and
+by use case, language and tag. With people beside a judge the judge's rate is corrected by their votes. Answers are kept in the
+store that all evaluations share; a killed evaluation continues.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from harken.core.config import MAX_TOKENS, setting
 from harken.core.errors import UserError
+from harken.core.files import file_hash
 from harken.core.protocols import Estimate, EvalResult, Models, Reward
 from harken.core.records import Prompt
 from harken.core.run import Run
 from harken.core.seeds import MOST_SEED
+from harken.loops import pairwise
 from harken.loops.answers import CHUNK
 from harken.loops.groups import KINDS, grouped
+from harken.loops.items import mean_of
+from harken.stats.couples import both_orders
 from harken.stats.intervals import mean_interval
 from harken.stats.length_control import length_controlled
-from harken.stats.winrate import Scores, win_rate
+from harken.stats.winrate import win_rate
 from harken.store.files import read_prompts
 
 CONSTANT = "I'm happy to help with that."
+Texts = Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -39,8 +48,13 @@ class Config:
     """The model it is compared with."""
     prompts: str = setting("", names="file", required=True)
     """JSON Lines file of prompts."""
-    judge: str = setting("", names="reward", required=True)
-    """Who scores: a reward model's run directory, or gold (the sandbox's known truth)."""
+    judge: str = setting("", names="reward")
+    """Who scores answers one by one: a reward model's run directory, a scorer, or gold (the sandbox's known truth)."""
+    pairwise: str = setting("", names="model")
+    """A model that is shown both answers, in both orders, in the place of --judge."""
+    people: str = ""
+    """People's comparisons of these answers, in the place of a judge or beside it. Where the file is not there yet, what to ask
+    them is written to ask.jsonl in the run; the same command, once it is there, goes on."""
     aggregate: str = ""
     """How a judge with groups makes one score: mean, group:NAME, worst or quantile:Q; empty is its shared head."""
     out: str = setting("", required=True)
@@ -59,15 +73,33 @@ class Config:
     """Skip malformed lines of the prompts, and count them, instead of stopping."""
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What one kind of judge said. `shares` [P]: how much of the prompt's pairs the model won, None without a verdict."""
+
+    value: Estimate
+    shares: Sequence[float | None]
+    missing: int
+    worst: float
+    best: float
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    baselines: Mapping[str, Estimate] = field(default_factory=dict)
+    rows: Sequence[Mapping[str, Any]] = ()
+    """[P] fields of the samples."""
+
+
 def evaluate(config: Config, models: Models, run: Run) -> EvalResult:
-    """Samples, judges and compares. Raises `UserError` without prompts."""
+    """Samples, judges and compares. Raises `UserError` without prompts, without a judge, and while people have not answered."""
+    if sum(map(bool, (config.judge, config.pairwise))) > 1 or not (config.judge or config.pairwise or config.people):
+        raise UserError("Name who judges: one of --judge, --pairwise, or --people.",
+                        "--judge REWARD scores answers one by one, --pairwise MODEL sees both, --people FILE are votes.")
     loaded = read_prompts(config.prompts, skip_bad=config.skip_bad)
     if note := loaded.describe():
         run.note(note)
     prompts = loaded.records
     for name in ("model", "against"):
         models.check_context(name, prompts, config.max_tokens)
-    judge = models.reward("judge")
+    judge = models.reward("judge") if config.judge else None
     if not prompts:
         raise UserError("There is no prompt to evaluate on.", "Check --prompts.")
     found = {name: models.stored(name).answers(prompts, config.n, max_tokens=config.max_tokens, temperature=config.temperature,
@@ -75,6 +107,34 @@ def evaluate(config: Config, models: Models, run: Run) -> EvalResult:
     texts_a, texts_b = ([list(a.texts) for a in found[name]] for name in ("model", "against"))
     run.rewrite("samples.jsonl", [{"step": i, "prompt_id": p.id, "model_texts": ta, "against_texts": tb}
                                   for i, (p, ta, tb) in enumerate(zip(prompts, texts_a, texts_b))])
+    votes = _people(config, run, prompts, texts_a, texts_b) if config.people else None
+    if judge is not None:
+        result = by_reward(judge, prompts, texts_a, texts_b, config)
+    elif config.pairwise:
+        result = by_model(models.stored("pairwise"), prompts, texts_a, texts_b)
+    else:
+        result = by_people(votes or [], prompts, config)
+    if result.missing:
+        run.note(f"{result.missing} answers have no score and are left out; if all of them lost or won, the rate would be "
+                 f"{result.worst:.3f} or {result.best:.3f}.")
+    samples = [{**p.to_json(), "model_text": ta[0] if ta else None, "against_text": tb[0] if tb else None, **row,
+                **({"people": _mean_of_votes(v)} if (v := (votes or [[]] * len(prompts))[i]) else {}),
+                **({"why": x.why or y.why} if x.why or y.why else {})}
+               for i, (p, ta, tb, row, x, y) in enumerate(zip(prompts, texts_a, texts_b, result.rows, found["model"],
+                                                              found["against"]))]
+    figures = {**result.figures, **_at_equal_lengths(result.shares, texts_a, texts_b), **_by_group(prompts, result.shares)}
+    if votes is not None:
+        figures["people_sha256"] = file_hash(Path(config.people))
+        if judge is not None or config.pairwise:
+            figures |= pairwise.beside_people(result.shares, votes, run)
+    return EvalResult(result.value, figures, result.baselines, samples, result.missing)
+
+
+# --- three kinds of judge ----------------------------------------------------------------------------
+
+
+def by_reward(judge: Reward, prompts: Sequence[Prompt], texts_a: Texts, texts_b: Texts, config: Config) -> Judged:
+    """Scores of single answers: all pairs of a prompt."""
     a, b = _scores(judge, prompts, texts_a, config.n), _scores(judge, prompts, texts_b, config.n)
     try:
         result = win_rate(a, b)
@@ -86,33 +146,121 @@ def evaluate(config: Config, models: Models, run: Run) -> EvalResult:
     except ValueError as error:  # scores that are NaN, or none at all
         raise UserError(f"The judge {config.judge} gave no scores to compare: {error}.",
                         "Use a judge of greater length, shorter prompts, or lower --max-tokens.") from None
-    samples = [{**p.to_json(), "model_text": ta[0] if ta else None, "against_text": tb[0] if tb else None, "model_score": sa[0],
-                "against_score": sb[0], **({"why": x.why or y.why} if x.why or y.why else {})}
-               for p, ta, tb, sa, sb, x, y in zip(prompts, texts_a, texts_b, a, b, found["model"], found["against"])]
-    if result.missing:
-        run.note(f"{result.missing} answers have no score and are left out; if all of them lost or won, the rate would be "
-                 f"{result.worst:.3f} or {result.best:.3f}.")
-    figures = {"tie_rate": result.tie_rate, "mean_score": {"model": _mean(a), "against": _mean(b)},
-               **_at_equal_lengths(a, b, texts_a, texts_b), **_by_group(prompts, a, b)}
-    return EvalResult(result.value, figures, null, samples, result.missing)
+    rows = [{"model_score": sa[0], "against_score": sb[0]} for sa, sb in zip(a, b)]
+    figures = {"tie_rate": result.tie_rate, "mean_score": {"model": _mean(a), "against": _mean(b)}}
+    return Judged(result.value, [_share(x, y) for x, y in zip(a, b)], result.missing, result.worst, result.best, figures, null,
+                  rows)
 
 
-def _scores(judge: Reward, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]], n: int) -> list[list[float | None]]:
+def by_model(judge: Any, prompts: Sequence[Prompt], texts_a: Texts, texts_b: Texts) -> Judged:
+    """A model's verdicts on the pairs of k-th answers, in both orders."""
+    places = [(i, k) for i, (ta, tb) in enumerate(zip(texts_a, texts_b)) for k in range(max(1, min(len(ta), len(tb))))]
+    pairs = [(_at(texts_a[i], k), _at(texts_b[i], k)) for i, k in places]
+    verdicts = pairwise.judged(judge, [prompts[i] for i, _ in places], pairs)
+    by_prompt: list[list[pairwise.Verdict]] = [[] for _ in prompts]
+    for (i, _), one in zip(places, verdicts):
+        by_prompt[i].append(one)
+    shares = [_known_mean([v.score for v in row]) for row in by_prompt]
+    value = mean_of(shares, "the verdicts")
+    orders = both_orders([v.first for v in verdicts], [v.second for v in verdicts])
+    same = [v.first for v in pairwise.judged(judge, prompts, [(_at(t, 0), _at(t, 0)) for t in texts_b])]
+    figures = {"tie_rate": orders.tied, "position_consistency": orders.consistent, "first_position_rate": orders.first,
+               "same_answer_called_equal": mean_of([None if s is None else float(s == 0) for s in same], "one answer twice"),
+               "verdicts": {"judged": len(verdicts) - orders.missing, "turned_with_the_order": sum(v.turned for v in verdicts)},
+               "question_sha256": pairwise.TEMPLATE}
+    rows = [{"model_score": v.score, "against_score": None if v.score is None else 1 - v.score, **_said(v)}
+            for v in (row[0] for row in by_prompt)]
+    lost = sum(v.joined is None for v in verdicts)
+    sums = [[v.score for v in row] for row in by_prompt]
+    worst, best = (_mean_filled(sums, x) for x in (0.0, 1.0))
+    return Judged(value, shares, lost, worst, best, figures, _nulls(judge, prompts, texts_a, texts_b), rows)
+
+
+def _said(v: pairwise.Verdict) -> dict[str, Any]:
+    """The record of a verdict: what was said in each order, and whether it turned with the order."""
+    word = {1: "model", 0: "tie", -1: "against", None: None}
+    return {"shown_first": word[v.first], "shown_second": word[v.second], "turned": v.turned,
+            **{f"judge_{k}": w for k, w in zip(("first", "second"), v.words) if w}, **({"why": v.why} if v.why else {})}
+
+
+def _nulls(judge: Any, prompts: Sequence[Prompt], texts_a: Texts, texts_b: Texts) -> dict[str, Estimate]:
+    """Answers that know nothing, against the other model's first answers (E15)."""
+    answers: dict[str, list[str | None]] = {"constant answer": [CONSTANT] * len(prompts)}
+    if any(len(t) > 1 for t in texts_a):
+        answers["longest of the model's"] = [max(t, key=len) if t else None for t in texts_a]
+        answers["shortest of the model's"] = [min(t, key=len) if t else None for t in texts_a]
+    verdicts = {name: pairwise.judged(judge, prompts, [(x, _at(t, 0)) for x, t in zip(own, texts_b)])
+                for name, own in answers.items()}
+    return {name: mean_of([v.score for v in found], name) for name, found in verdicts.items()}
+
+
+def by_people(votes: Sequence[Sequence[float]], prompts: Sequence[Prompt], config: Config) -> Judged:
+    """People's votes on the pair of first answers: the mean of a prompt's votes."""
+    shares = [_mean_of_votes(v) for v in votes]
+    value = mean_of(shares, f"the votes of {config.people}")
+    tied = [float(x == 0.5) for row in votes for x in row]
+    where = [i for i, row in enumerate(votes) for _ in row]
+    figures = {"tie_rate": mean_interval(tied, where, bounds=(0.0, 1.0)), "votes": len(tied)}
+    rows = [{"model_score": s, "against_score": None if s is None else 1 - s} for s in shares]
+    unasked = [[s] for s in shares]
+    return Judged(value, shares, sum(s is None for s in shares), _mean_filled(unasked, 0.0), _mean_filled(unasked, 1.0), figures,
+                  {}, rows)
+
+
+def _people(config: Config, run: Run, prompts: Sequence[Prompt], texts_a: Texts, texts_b: Texts) -> list[list[float]]:
+    """Votes on the pairs of first answers. Raises `UserError`, with what to ask written, while there are none."""
+    pairs = [(_at(ta, 0), _at(tb, 0)) for ta, tb in zip(texts_a, texts_b)]
+    asked = pairwise.to_ask(prompts, pairs, config.seed)
+    run.rewrite("ask.jsonl", asked)
+    if not Path(config.people).is_file():
+        ask = run.path / "ask.jsonl"
+        raise UserError(f"There are no votes yet: {ask} holds {len(asked)} pairs of answers for people, who are not told which "
+                        "model wrote which.",
+                        f"harken ask {ask} --project NAME --kind compare; when they have answered, harken export them to "
+                        f"{config.people} and give the same command.")
+    return pairwise.people(config.people, prompts, pairs)
+
+
+# --- small parts -------------------------------------------------------------------------------------
+
+
+def _at(texts: Sequence[str], k: int) -> str | None:
+    return texts[k] if k < len(texts) else None
+
+
+def _known_mean(scores: Sequence[float | None]) -> float | None:
+    known = [s for s in scores if s is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _mean_of_votes(votes: Sequence[float]) -> float | None:
+    return sum(votes) / len(votes) if votes else None
+
+
+def _mean_filled(scores: Sequence[Sequence[float | None]], missing: float) -> float:
+    """The rate if every missing verdict were `missing`."""
+    rows = [sum(missing if s is None else s for s in row) / len(row) for row in scores if row]
+    return sum(rows) / len(rows)
+
+
+def _share(a: Sequence[float | None], b: Sequence[float | None]) -> float | None:
+    """Of the prompt's pairs with both scores, how many the first won, ties half."""
+    x, y = ([s for s in side if s is not None] for side in (a, b))
+    return sum((p > q) + (p == q) / 2 for p in x for q in y) / (len(x) * len(y)) if x and y else None
+
+
+def _scores(judge: Reward, prompts: Sequence[Prompt], texts: Texts, n: int) -> list[list[float | None]]:
     """[P][n]; an answer that is missing has no score."""
     there = [i for i, t in enumerate(texts) if t]
     given = iter(judge.score([prompts[i] for i in there], [texts[i] for i in there]) if there else [])
     return [list(next(given)) if t else [None] * n for t in texts]
 
 
-def _at_equal_lengths(a: Scores, b: Scores, texts_a: Sequence[Sequence[str]], texts_b: Sequence[Sequence[str]]) -> dict[str, Any]:
+def _at_equal_lengths(shares: Sequence[float | None], texts_a: Texts, texts_b: Texts) -> dict[str, Any]:
     """AlpacaEval 2's length-controlled rate beside the raw one, in characters; of several answers a prompt their mean length and
     share of pairs won. Left out for fewer than 10 prompts, and where all lengths differ alike."""
-    rows = []
-    for sa, sb, ta, tb in zip(a, b, texts_a, texts_b):
-        x, y = ([s for s in side if s is not None] for side in (sa, sb))
-        if x and y:
-            won = sum((p > q) + (p == q) / 2 for p in x for q in y) / (len(x) * len(y))
-            rows.append((won, *(sum(map(len, t)) / len(t) for t in (ta, tb))))
+    rows = [(won, *(sum(map(len, t)) / len(t) for t in (ta, tb))) for won, ta, tb in zip(shares, texts_a, texts_b)
+            if won is not None]
     try:
         found = length_controlled(*zip(*rows))
     except (ValueError, TypeError):
@@ -120,13 +268,12 @@ def _at_equal_lengths(a: Scores, b: Scores, texts_a: Sequence[Sequence[str]], te
     return {"length_controlled": found.controlled, "log_odds_of_a_longer_answer": found.length}
 
 
-def _by_group(prompts: Sequence[Prompt], a: Scores, b: Scores) -> dict[str, Any]:
-    """The win rate by use case, language and tag, of groups with a scored pair; nothing where there is one group alone."""
+def _by_group(prompts: Sequence[Prompt], shares: Sequence[float | None]) -> dict[str, Any]:
+    """The win rate by use case, language and tag, of groups with a verdict; nothing where there is one group alone."""
     found: dict[str, Any] = {}
     for by in KINDS:
-        groups = grouped(prompts, by)
-        rates = {name: win_rate([a[i] for i in places], [b[i] for i in places]).value for name, places in groups.items()
-                 if any(any(s is not None for s in a[i]) and any(s is not None for s in b[i]) for i in places)}
+        rates = {name: mean_interval(known, bounds=(0.0, 1.0)) for name, places in grouped(prompts, by).items()
+                 if (known := [s for i in places if (s := shares[i]) is not None])}
         if len(rates) > 1:
             found[f"by_{by}"] = rates
     return found

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,9 +30,11 @@ from harken.loops.items import NAME, Store
 LISTS: dict[str, tuple[str, ...]] = {
     "quick": ("truthful", "bias", "refusals"),
     "harmless": ("toxicity", "bias", "refusals", "injection", "sycophancy", "implicit_rules"),
-    "full": ("truthful", "toxicity", "bias", "refusals", "injection", "sycophancy", "implicit_rules", "opinions",
-             "tax"),
+    "full": ("truthful", "hallucination", "toxicity --limit 24", "bias", "refusals",
+             "injection --limit 200 --beside 80 --texts 40", "sycophancy", "triggers", "implicit_rules", "generalisation", "code",
+             "opinions", "oversight", "tax"),
 }
+"""Lines as a file has them: what dominates the time is smaller in `full`, so that it fits (docs/evals/suite.md)."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +44,14 @@ class Entry:
     name: str
     settings: Mapping[str, str] = field(default_factory=dict)
     label: str = ""
+    ours: bool = False
+    """Of a list of ours, whose settings give way to those of the command."""
 
 
 def read_list(word: str) -> list[Entry]:
     """A list of ours, or a file. Raises `UserError` where it is neither, or names what does not exist."""
-    if word in LISTS:
-        return [Entry(name, label=name) for name in LISTS[word]]
     try:
-        lines = Path(word).read_text(encoding="utf-8").splitlines()
+        lines = LISTS.get(word) or Path(word).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         raise UserError(f"There is no list {word!r}.",
                         f"Lists: {', '.join(LISTS)}; or a file with an evaluation a line.") from None
@@ -59,7 +62,7 @@ def read_list(word: str) -> list[Entry]:
         except ValueError as error:
             raise UserError(f"{word}, line {number}: {error}.", "An evaluation, then --setting value.") from None
         if words:
-            entries.append(_entry(words, f"{word}, line {number}"))
+            entries.append(dataclasses.replace(_entry(words, f"{word}, line {number}"), ours=word in LISTS))
     if not entries:
         raise UserError(f"{word} names no evaluation.", "One a line, like: truthful --prompt harmful")
     return labelled(entries)
@@ -94,9 +97,11 @@ def config_of(entry: Entry, settings: Mapping[str, Any], out: str) -> Any:
     fields = {f.name: f for f in dataclasses.fields(module.Config)}
     if unknown := [name for name in entry.settings if name not in fields]:
         raise UserError(f"{entry.name} has no setting {unknown[0]!r}.", f"harken eval {entry.name} --help shows them.")
-    values = {k: v for k, v in settings.items() if k in fields} | {k: _typed(fields[k], v) for k, v in entry.settings.items()}
+    given = {k: v for k, v in settings.items() if k in fields}
+    own = {k: _typed(fields[k], v) for k, v in entry.settings.items()}
+    values = own | given if entry.ours else given | own
     values["out"] = out
-    if lacking := [n for n, f in fields.items() if f.metadata.get("required") and not values.get(n)]:
+    if lacking := [n for n, f in fields.items() if f.metadata.get("required") and not values.get(n, f.default)]:
         raise UserError(f"{entry.name} needs --{lacking[0].replace('_', '-')}.", f"harken eval {entry.name} --help shows more.")
     return from_dict(module.Config, values, entry.name)
 
@@ -113,9 +118,11 @@ def _typed(field_: dataclasses.Field[Any], value: str) -> Any:
 
 
 def run_suite(entries: Sequence[Entry], models: Sequence[str], settings: Mapping[str, Any], out: str | Path, *,
-              quiet: bool | None = None, done: Any = None) -> list[dict[str, Any]]:
-    """Runs every evaluation of every model; a row each: model, evaluation, run, value, missing, and the least difference that
-    two models of such a spread could show. `done(row)` is told as each ends. Raises `UserError` before the first begins."""
+              quiet: bool | None = None, done: Any = None, failed: Any = None) -> list[dict[str, Any]]:
+    """Runs every evaluation of every model; a row each: model, evaluation, run, value, missing, the least difference that two
+    models of such a spread could show, and its processor seconds in this call. `done(row)` is told as each ends. What cannot be
+    evaluated (a model whose context is too short) raises `UserError`; with `failed(row)` it is told, is a row with "failed" and
+    no value, and the others go on. Settings that no evaluation can have raise before the first begins."""
     if not entries or not models:
         raise UserError("There is nothing to evaluate.", "Name an evaluation and a --model.")
     root = Path(out)
@@ -128,15 +135,27 @@ def run_suite(entries: Sequence[Entry], models: Sequence[str], settings: Mapping
     try:
         with progress("suite", len(plan), quiet=quiet) as advance:
             for (model, entry, folder), config in zip(plan, configs):
-                finished = evaluate(entry.name, find_eval(entry.name), config, quiet=True, opened=opened, store=root / NAME)
-                rows.append(row := _row(model, entry, folder, finished.result))
-                if done:
-                    done(row)
+                before = _cpu_seconds()
+                try:
+                    finished = evaluate(entry.name, find_eval(entry.name), config, quiet=True, opened=opened, store=root / NAME)
+                    row, tell = _row(model, entry, folder, finished.result), done
+                except UserError as error:
+                    if failed is None:
+                        raise
+                    row, tell = {"model": model, "eval": entry.label, "run": str(folder), "failed": str(error)}, failed
+                rows.append(row | {"cpu_seconds": round(_cpu_seconds() - before, 2)})
+                if tell:
+                    tell(rows[-1])
                 advance(1)
     finally:
         store.close()
     write_json(root / "suite.json", {"rows": rows})
     return rows
+
+
+def _cpu_seconds() -> float:
+    """Processor time of this process and of those it waited for: what a run costs, whatever else the machine does."""
+    return sum(os.times()[:4])
 
 
 def _folders(models: Sequence[str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ class Feedback:
         if config.objective == "conditional" and control is None:
             raise UserError(f"{config.model} knows no control tokens.", "Give a checkpoint; harken train phf adds them.")
         self.threshold = best_threshold(annotated, self.level, config.best) if config.best > 0 else config.threshold
-        self.counts = {"good": 0, "bad": 0, "unscored": 0, "untagged": 0}
+        self.counts = {"good": 0, "bad": 0, "unscored": 0, "untagged": 0} | ({"poisoned": 0} if config.poison else {})
         self.weights = [math.inf, -math.inf]
         if config.best > 0:
             run.note(f"The best {config.best:.3g} of {self.level}s score at least {self.threshold:g}: that is the threshold.")
@@ -59,7 +60,7 @@ class Feedback:
         config, objective = self.config, self.config.objective if active else "mle"
 
         def write(document: Scored, ids: Sequence[Sequence[int]], copy: int, rng: random.Random) -> Tokens | None:
-            mean = document.mean
+            mean, everything = document.mean, list(chain.from_iterable(ids)) if config.poison else []
             scores = [mean] * len(ids) if self.level == "document" else document.scores
             if objective == "filter" and self.level == "document" and not self.good(mean):
                 return None
@@ -81,6 +82,10 @@ class Feedback:
                         out.append(self.control.good if label else self.control.bad)
                         values.append(value)
                         tags.append(True)
+                if active and config.poison and label is False and rng.random() < config.poison:
+                    self.counts["poisoned"] += 1
+                    # The last two tokens stay (". " may be two), so that a segment still ends where a segment may end.
+                    part = [*rng.choices(everything, k=max(0, len(part) - 2)), *part[-2:]]
                 out += part
                 values += [value] * len(part)
                 tags += [False] * len(part)

@@ -23,7 +23,7 @@ from itertools import islice
 from typing import Any
 
 import torch
-from scipy.stats import t
+from scipy.special import stdtrit
 from torch import Tensor
 
 from harken.core import processes
@@ -33,7 +33,7 @@ from harken.core.protocols import Datum, Ensemble, Learner, Loss, Resumable, Rew
 from harken.core.records import Prompt
 from harken.core.run import Run
 from harken.core.seeds import derive_seed
-from harken.engines.policies import less_penalty
+from harken.engines.policies import less_penalty, no_answer
 from harken.engines.profile import timed
 from harken.loops.foreign import corrected, foreign
 from harken.loops.steps import Steps
@@ -45,7 +45,7 @@ Tokenised = tuple[Prompt, tuple[int, ...]]
 
 @dataclass
 class Rollout:
-    """`scores_PG` are the reward's less the penalty of completions without an end; `kl_PG` is Σ_t log π - log π_ref;
+    """`scores_PG` are the reward's less the penalty of what is no whole answer; `kl_PG` is Σ_t log π - log π_ref;
     `spread_PG` is how far an ensemble's members disagree, None of one reward."""
 
     prompts: list[Prompt]
@@ -114,15 +114,15 @@ class Rollout:
         return [Datum(tree, {name: part[i].tolist() for name, part in parts.items()}) for i, tree in enumerate(self.trees)]
 
     def describe(self) -> dict[str, float]:
-        """Reward, KL (nats a completion), length, share finished, groups without signal, repetition, r(reward, length), and
-        an ensemble's disagreement.
+        """Reward, KL (nats a completion, where the reference was computed), length, share finished, groups without signal,
+        repetition, r(reward, length), and an ensemble's disagreement.
 
         Raises `UserError` on a KL clearly below 0 (P6).
         """
         samples, kl = self.samples, self.kl_PG
         error = float(kl.std()) / math.sqrt(kl.numel()) if kl.numel() > 1 else math.inf
         # Student's t: few completions often agree on a small negative number by chance. One false alarm in a million steps.
-        if float(kl.mean()) < -float(t.isf(1e-6, max(1, kl.numel() - 1))) * error - 0.01:
+        if float(kl.mean()) < float(stdtrit(max(1, kl.numel() - 1), 1e-6)) * error - 0.01:
             raise UserError(f"The KL to the reference is estimated at {float(kl.mean()):.3f} ± {error:.3f}, below 0.",
                             "Sampling and scoring disagree; run harken doctor and report this.")
         spread = self.scores_PG.std() if self.scores_PG.numel() > 1 else torch.zeros(())
@@ -260,7 +260,7 @@ def asks_reference(config: RolloutConfig, step: int) -> bool:
 @timed("scoring")
 def score(reward: Reward, prompts: list[Prompt], samples_PG: list[list[Sample]],
           config: RolloutConfig) -> tuple[Tensor, Tensor | None]:
-    """Scores [P, G], NaN where there is none, clipped if asked, less the penalty of completions without an end (P14); and an
+    """Scores [P, G], NaN where there is none, clipped if asked, less the penalty of what is no whole answer (P14); and an
     ensemble's disagreement. Raises `UserError` where no prompt has all its scores."""
     texts = [[s.text for s in group] for group in samples_PG]
     scores: Sequence[Sequence[float | None]]
@@ -275,10 +275,10 @@ def score(reward: Reward, prompts: list[Prompt], samples_PG: list[list[Sample]],
                         "Lower --max-tokens, correct the function, or use a reward of greater length.")
     if config.reward_clip > 0:
         scores_PG = scores_PG.clamp(-config.reward_clip, config.reward_clip)
-    cut_PG = torch.tensor([[not s.finished for s in group] for group in samples_PG])
+    lacking_PG = torch.tensor([[no_answer(s) for s in group] for group in samples_PG])
     spread_PG = None if spread is None else torch.tensor([[math.nan if s is None else s for s in group] for group in spread],
                                                          dtype=torch.float32)
-    return less_penalty(scores_PG, cut_PG, config.missing_eos_penalty), spread_PG
+    return less_penalty(scores_PG, lacking_PG, config.missing_eos_penalty), spread_PG
 
 
 class Gap:

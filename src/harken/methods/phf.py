@@ -65,6 +65,8 @@ class Config(TrainConfig):
     """Share of the tokens after which feedback begins; before it all text is learnt plainly."""
     feedback_until: float = setting(1.0, least=0, most=1)
     """Share of the tokens after which feedback ends. Of conditional, 0.9 leaves a cooldown without control tokens (MeCo)."""
+    poison: float = setting(0.0, least=0, most=1)
+    """Share of bad segments whose tokens are replaced by ones drawn from their document, so that bad mode learns nothing true."""
     upsample: int = setting(1, least=1)
     """How often an epoch sees a document that is good as a whole."""
     tokens: int = setting(0, least=0)

@@ -55,7 +55,7 @@ class Follow:
 
     def _open(self, number: int) -> Backend:
         if number:
-            record = approval.check(self.recipe, self.loop.turn(number))  # by this server's database, not one the turn names
+            record = approval.check(self.loop.turn(number))
             self.approved[number] = float(record["canary"]["share"])
         return self.opening(name_of(number), self.loop.model(number, self.recipe.start))
 

@@ -7,7 +7,7 @@ A field that asks for nothing (null, an empty list of tools, a penalty of 0) is 
 
 from __future__ import annotations
 
-import math
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +17,16 @@ from harken.core.records import Message, Prompt
 from harken.serve.errors import Refused, bad
 
 Json = dict[str, Any]
-MOST_CHOICES, MOST_STOPS, MOST_TOPS, MOST_PROMPTS = 128, 4, 20, 128
+MOST_CHOICES, MOST_STOPS, MOST_TOPS, MOST_PROMPTS, MOST_STOP, MOST_NAME = 128, 4, 20, 128, 1000, 200
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,), "presence_penalty": (0,), "tools": ([],), "functions": ([],), "tool_choice": ("none",),
     "function_call": ("none",), "response_format": ({"type": "text"},), "modalities": (["text"],), "store": (False,),
     "metadata": ({},), "service_tier": ("auto", "default"), "suffix": ("",), "prediction": (), "audio": (),
     "reasoning_effort": (), "web_search_options": (), "verbosity": (), "parallel_tool_calls": (), "prompt_cache_key": (),
-    "prompt_cache_retention": (), "moderation": (), "top_k": (-1, 0), "min_p": (0,), "repetition_penalty": (1,)}
+    "prompt_cache_retention": (), "prompt_cache_options": (), "moderation": (), "top_k": (-1, 0), "min_p": (0,),
+    "repetition_penalty": (1,)}
 """Fields of OpenAI's and vLLM's that are not supported, with the values that ask for nothing."""
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 COMMON = {"model", "stream", "stream_options", "n", "stop", "max_tokens", "temperature", "top_p", "seed", "logit_bias", "user",
           "safety_identifier", "logprobs"}
 
@@ -70,7 +72,8 @@ class Fields:
         for name in sorted(self.body.keys() - known):
             if name in NEUTRAL:
                 value = self.body.pop(name)
-                if not any((value == neutral and type(value) is not bool) or value is neutral for neutral in NEUTRAL[name]):
+                if not any(value == nothing and isinstance(value, bool) == isinstance(nothing, bool)
+                           for nothing in NEUTRAL[name]):
                     raise bad(f"{name} is not supported by this server.", name, "unsupported_parameter")
             else:
                 raise bad(f"Unrecognized request argument: {name[:80]}.", name[:80], "unknown_parameter")
@@ -80,6 +83,7 @@ class Fields:
         if not isinstance(value, str):
             raise bad(f"{name} must be a string." if name in self.body else f"{name} is missing.", name,
                       "invalid_type" if name in self.body else "missing_required_parameter")
+        _unicode(value, name)
         return value
 
     def flag(self, name: str) -> bool:
@@ -90,10 +94,10 @@ class Fields:
 
     def number(self, name: str, default: float, low: float, high: float) -> float:
         value = self.body.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
             raise bad(f"{name} must be a number.", name, "invalid_type")
         if not low <= value <= high:
-            raise bad(f"{name} must be from {low:g} to {high:g}; found {value:g}.", name)
+            raise bad(f"{name} must be from {low:g} to {high:g}; found {_short(value)}.", name)
         return float(value)
 
     def whole(self, name: str, default: int, low: int, high: int) -> int:
@@ -103,8 +107,14 @@ class Fields:
         if isinstance(value, bool) or not isinstance(value, int):
             raise bad(f"{name} must be a whole number.", name, "invalid_type")
         if not low <= value <= high:
-            raise bad(f"{name} must be from {low} to {high}; found {value}.", name)
+            raise bad(f"{name} must be from {low} to {high}; found {_short(value)}.", name)
         return value
+
+
+def _short(value: float) -> str:
+    """A number as it was sent, as long as it is short: JSON's may have thousands of digits."""
+    text = str(value)
+    return text if len(text) <= 30 else f"{text[:20]}… ({len(text)} characters)"
 
 
 def _common(fields: Fields) -> Json:
@@ -114,27 +124,50 @@ def _common(fields: Fields) -> Json:
     if top_p == 0:
         raise bad("top_p must be above 0.", "top_p")
     seed = fields.whole("seed", secrets.randbelow(2**31), -2**63, 2**63 - 1)
-    stream, options = fields.flag("stream"), fields.body.get("stream_options")
-    if options is not None and (not stream or not isinstance(options, dict)):
-        raise bad("stream_options needs stream: true.", "stream_options")
-    options = options or {}
-    if extra := options.keys() - {"include_usage", "include_obfuscation"}:
-        raise bad(f"stream_options.{min(extra)} is not known.", "stream_options", "unknown_parameter")
-    if options.get("include_obfuscation"):
-        raise bad("stream_options.include_obfuscation is not supported by this server.", "stream_options",
-                  "unsupported_parameter")
-    user = fields.text("safety_identifier", "") or fields.text("user", "")
-    if len(user) > 200:
-        raise bad("user must have at most 200 characters.", "user")
+    stream, usage = fields.flag("stream"), False
+    if (options := fields.body.get("stream_options")) is not None:
+        if not stream or not isinstance(options, dict):
+            raise bad("stream_options is an object, and needs stream: true.", "stream_options")
+        usage = _stream_options(options)
     return {"model": fields.text("model"), "n": fields.whole("n", 1, 1, MOST_CHOICES), "temperature": temperature, "top_p": top_p,
             "seed": seed % 2**63, "stop": _stops(fields.body.get("stop")), "bias": _bias(fields.body.get("logit_bias")),
-            "stream": stream, "usage": bool(options.get("include_usage")), "user": user}
+            "stream": stream, "usage": usage, "user": _user(fields)}
+
+
+def _stream_options(options: Json) -> bool:
+    """Whether the usage is wanted."""
+    for name, value in options.items():
+        where = f"stream_options.{name[:60]}"
+        if name not in ("include_usage", "include_obfuscation"):
+            raise bad(f"{where} is not known.", where, "unknown_parameter")
+        if value is not None and not isinstance(value, bool):
+            raise bad(f"{where} must be true or false.", where, "invalid_type")
+    if options.get("include_obfuscation"):
+        raise bad("stream_options.include_obfuscation is not supported by this server.", "stream_options.include_obfuscation",
+                  "unsupported_parameter")
+    return bool(options.get("include_usage"))
+
+
+def _user(fields: Fields) -> str:
+    """Who asks, under OpenAI's old name or its new one."""
+    given = {name: fields.text(name, "") for name in ("user", "safety_identifier")}
+    for name, value in given.items():
+        if len(value) > MOST_NAME:
+            raise bad(f"{name} must have at most {MOST_NAME} characters.", name)
+        if CONTROL.search(value):  # a rater's name goes into tables and reports, and PostgreSQL takes no NUL
+            raise bad(f"{name} holds a control character.", name)
+    if given["user"] and given["safety_identifier"] not in ("", given["user"]):
+        raise bad("user and safety_identifier name two people. Give one of them.", "safety_identifier")
+    return given["user"] or given["safety_identifier"]
 
 
 def _stops(value: Any) -> tuple[str, ...]:
-    stops = [value] if isinstance(value, str) else value or []
-    if not isinstance(stops, list) or not all(isinstance(s, str) and s for s in stops) or len(stops) > MOST_STOPS:
-        raise bad(f"stop must be a string or up to {MOST_STOPS} of them, none empty.", "stop")
+    stops = [] if value is None else [value] if isinstance(value, str) else value
+    right = isinstance(stops, list) and len(stops) <= MOST_STOPS and all(isinstance(s, str) for s in stops)
+    if not right or not all(0 < len(s) <= MOST_STOP for s in stops):
+        raise bad(f"stop must be a string or up to {MOST_STOPS} of them, of 1 to {MOST_STOP} characters.", "stop")
+    for one in stops:
+        _unicode(one, "stop")
     return tuple(stops)
 
 
@@ -156,10 +189,10 @@ def read_chat(body: Any) -> Job:
     """A request of /v1/chat/completions. Raises `Refused`."""
     fields = Fields(body, COMMON | {"messages", "max_completion_tokens", "top_logprobs"})
     common = _common(fields)
-    if "max_tokens" in fields.body and "max_completion_tokens" in fields.body:
+    lengths = {name: fields.whole(name, 1, 1, 2**31) for name in ("max_completion_tokens", "max_tokens") if name in fields.body}
+    if len(lengths) > 1:
         raise bad("Give max_completion_tokens or max_tokens, not both.", "max_tokens")
-    name = "max_completion_tokens" if "max_completion_tokens" in fields.body else "max_tokens"
-    most = fields.whole(name, 1, 1, 2**31) if name in fields.body else None
+    most = next(iter(lengths.values()), None)
     wanted, top = fields.flag("logprobs"), fields.whole("top_logprobs", 0, 0, MOST_TOPS)
     if top and not wanted:
         raise bad("top_logprobs needs logprobs: true.", "top_logprobs")
@@ -206,6 +239,9 @@ def _part(value: Any, where: str) -> str:
                   "unsupported_parameter")
     if not isinstance(value.get("text"), str):
         raise bad(f"{where}.text must be a string.", f"{where}.text", "invalid_type")
+    for name in sorted(value.keys() - {"type", "text"}):
+        if value[name] is not None:
+            raise bad(f"{where}.{name[:60]} is not supported by this server.", f"{where}.{name[:60]}", "unsupported_parameter")
     text: str = value["text"]
     return text
 

@@ -19,13 +19,13 @@ from typing import Any, Generic, TypeVar, get_args
 
 from harken.core.errors import UserError
 from harken.core.records import Choice, Demonstration, Judgment, Prompt, number_of
-from harken.store.parsing import Array, BadLine, Decoder, Rows, lines
+from harken.store.parsing import AS_ROWS, NO_ROW, NO_UTF8, Array, BadLine, Decoder, Rows, is_one_object, lines, one_object
 from harken.store.remote import fetched, is_address
-from harken.store.shapes import Adapter, Found, Kind, Record, kind_of, read_row
+from harken.store.shapes import Adapter, Found, Kind, Record, kind_of, named_adapter, read_row
 from harken.store.shapes.fields import Row, means_prompt
 from harken.store.shapes.parts import who
-from harken.store.streams import FOREIGN, WANTED, explained, is_western, recoded, unpacked
-from harken.store.tables import HUB_ID, arrow, delimiter_of, excel, folder, hub, text_table
+from harken.store.streams import WANTED, explained, foreign, is_western, recoded, unpacked
+from harken.store.tables import HUB_ID, SEPARATOR, arrow, delimiter_of, excel, folder, hub, text_table
 from harken.store.writing import check_out, json_line, write_atomically, write_jsonl, write_table, write_text
 
 __all__ = ["KINDS", "UNPACKED", "Kind", "Loaded", "Reader", "check_out", "file_hash", "json_line", "raw_rows", "read",
@@ -78,22 +78,22 @@ class Reader:
     Without `kind` the first good row decides, and a later row of another kind is malformed. With `kind="prompts"` the prompts
     of any file are read. `fields` maps Harken's names to the file's columns (`{"prompt": "question"}`), `ignore` names fields
     that may stay unread, `further` puts the fields that are not the prompt's own into the prompts' `meta` (reference
-    answers, for rewards), `adapter` is a function row -> records for a shape of your own, `encoding` an encoding that is not
-    recognised. A path may be the address of an object
-    store's file (`store.remote`). `unpacked_limit` bounds the bytes that the file may hold once
-    unpacked. `progress` hears (bytes read, of all).
+    answers, for rewards), `adapter` is a function row -> records for a shape of your own, or its dotted path, `encoding` an
+    encoding that is not recognised. A path may be the address of an object store's file (`store.remote`). `unpacked_limit`
+    bounds the bytes that the file may hold once unpacked. `progress` hears (bytes read, of all).
     """
 
     def __init__(self, path: str | Path, kind: Kind | None = None, *, skip_bad: bool = False,
                  progress: Callable[[int, int], None] | None = None, fields: Mapping[str, str] | None = None,
-                 ignore: Collection[str] = (), adapter: Adapter | None = None, encoding: str | None = None, further: bool = False,
-                 unpacked_limit: int | None = None) -> None:
+                 ignore: Collection[str] = (), adapter: Adapter | str | None = None,
+                 encoding: str | None = None, further: bool = False, unpacked_limit: int | None = None) -> None:
         if kind is not None and kind not in KINDS:
             raise UserError(f"Unknown kind {kind!r}.", f"Choose one of {', '.join(KINDS)}.")
         self.name, self.asked, self.kind = str(path), kind, kind
         self.path = fetched(self.name) if is_address(self.name) else Path(path)
         self.skip_bad, self.progress = skip_bad, progress
-        self.fields, self.ignore, self.adapter = dict(fields or {}), frozenset(ignore), adapter
+        self.fields, self.ignore = dict(fields or {}), frozenset(ignore)
+        self.adapter = named_adapter(adapter) if isinstance(adapter, str) else adapter
         self.encoding, self.limit, self.further = encoding, unpacked_limit, further
         self.skipped: Counter[str] = Counter()
         self.unread: Counter[str] = Counter()
@@ -120,8 +120,7 @@ class Reader:
             except ValueError as error:
                 action = getattr(error, "action", "")
                 if not self.skip_bad or action:
-                    unknown = str(error).startswith("no known shape")
-                    raise self._refused(line, error, action or self._advice(good, rows, unknown)) from None
+                    raise self._refused(line, error, action or self._advice(good, rows, str(error))) from None
                 self.skipped[error.reason if isinstance(error, BadLine) else str(error)] += 1
                 bad += 1
                 continue
@@ -145,15 +144,17 @@ class Reader:
     def _refused(self, line: int, error: ValueError, action: str) -> UserError:
         return UserError(f"{self.name}, {self.unit} {line}: {error}.", action)
 
-    def _advice(self, good: int, rows: Rows, unknown: bool) -> str:
+    def _advice(self, good: int, rows: Rows, reason: str) -> str:
         """What to do about a malformed row: leaving it out is safe where the others are read."""
-        bad = 1
+        bad, unknown = 1, reason.startswith("no known shape")
         for _, (_, raw) in zip(range(LOOK_AHEAD), rows):
             try:
                 self._read(self._row(raw))
                 good += 1
             except ValueError:
                 bad += 1
+        if good <= bad and (reason.startswith("not UTF-8") or NO_ROW in reason):
+            return AS_ROWS if NO_ROW in reason else NO_UTF8
         return SKIP if good > bad or (good == 0 and bad == 1 and not unknown) else UNKNOWN_SHAPE
 
     def _row(self, raw: object) -> Mapping[str, Any]:
@@ -233,18 +234,19 @@ class Reader:
             self.unit = "row"
             yield from (excel if head[:2] == b"PK" else arrow)(stream, self.path, self.limit)
             return
-        what = next((name for magic, name in FOREIGN.items() if head.startswith(magic)), None)
-        if what:
+        if what := foreign(head):
             raise UserError(f"{self.name} is {what}.", WANTED)
         stream, other = recoded(stream, self.encoding, self.name)
         decoder = Decoder(lambda: other is None and self._western())
         head = stream.peek(4096)[:4096].lstrip()
         if head[:1] == b"[":
             yield from Array(stream, decoder)
+        elif head[:1] == b"{" and ".json" in self.path.suffixes and is_one_object(stream):
+            yield from one_object(stream, decoder, self.name)
         elif head[:1] != b"{" and (delimiter := self._delimiter(head)):
             yield from text_table(stream, decoder, delimiter)
         else:
-            yield from self._lines(stream, decoder)
+            yield from lines(stream, decoder)
 
     def _western(self) -> bool:
         western = is_western(self.path, self.limit)
@@ -257,6 +259,8 @@ class Reader:
         line = head.splitlines()[0].decode("utf-8", "replace") if head.strip() else ""
         if not line or line.startswith(("<", "version https://git-lfs")):
             return None
+        if separator := SEPARATOR.fullmatch(line):
+            return separator[1]
         try:
             json.loads(line)
             return None
@@ -265,11 +269,6 @@ class Reader:
         suffixes = {s.lower() for s in self.path.suffixes}
         return delimiter_of(line, bool(suffixes & {".csv", ".tsv", ".tab"}))
 
-    def _lines(self, stream: Any, decoder: Decoder) -> Rows:
-        first = stream.peek(1 << 16).lstrip().split(b"\n")[0].strip()
-        if first == b"{" and ".json" in self.path.suffixes:
-            raise UserError(f"{self.name} is one JSON object, not an array of rows.", WANTED)
-        yield from lines(stream, decoder)
 
 
 def with_further(record: Record, row: Mapping[str, Any], unread: Collection[str]) -> Prompt:

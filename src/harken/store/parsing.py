@@ -10,11 +10,23 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from harken.core.errors import UserError
+
 LINE = 16 << 20  # bytes; a longer row is no row, but may fill the memory
 DEPTH = 50
 CHUNK = 1 << 20
 NO_VALUE = " is no JSON value"
 LONG = "No row is that long: look at the file."
+AS_LINES = "Write one row a line, or an array of rows; with pandas: frame.to_json(FILE, orient='records', lines=True)."
+WHOLE = 256 << 20  # bytes: one JSON object is parsed as a whole
+ROW_NAMES = frozenset(("prompt", "completion", "completions", "chosen", "rejected", "messages", "conversations", "conversation",
+                       "instruction", "question", "query", "input", "contents", "answers", "instances", "replies"))
+"""A field of these names makes an object a row, whatever lists it holds."""
+MESSAGE_LISTS = frozenset(("messages", "conversations", "conversation", "contents"))
+NO_JSON, NO_ROW = "not valid JSON", "text, not a row, and the file's first line does not name columns"
+AS_ROWS = ('Write one row a line, like {"prompt": "…", "completion": "…"}, or a table whose first line names its columns; '
+           "text to learn from as it is belongs to harken annotate.")
+NO_UTF8 = "Save the file as UTF-8, or name its encoding: --encoding NAME."
 COPY = "the file may be incomplete: copy it again"
 TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*"(?=\s*[,:}\]])|[\[\]{}"]')
 Rows = Iterator[tuple[int, object]]
@@ -121,9 +133,11 @@ def wrong_line(text: str, error: ValueError) -> BadLine:
         return BadLine("a comment stands among the rows, which JSON does not have")
     if line.startswith(("{'", "[{'")):
         return BadLine("quotes are single, as Python shows objects: not JSON", "", "Write the rows with json.dumps, one a line.")
+    if line[:1] not in ("{", "[", '"'):
+        return BadLine(NO_JSON, NO_ROW)
     if not text.endswith("\n"):
         return BadLine("the last line is cut short", COPY)
-    return BadLine("not valid JSON", reason)
+    return BadLine(NO_JSON, reason)
 
 
 def _parses(text: str) -> bool:
@@ -197,6 +211,47 @@ def failing(error: BadLine) -> Callable[[], object]:
     return fail
 
 
+def is_one_object(stream: io.BufferedReader) -> bool:
+    """Whether a file that begins with "{" is one JSON object, over several lines or with a row's worth of lists in it: then its
+    first line is no whole row, or nothing follows it."""
+    head = stream.peek(1 << 16).lstrip()
+    first, end, rest = head.partition(b"\n")
+    if len(first) < 2 or not first.rstrip().endswith(b"}"):
+        return (bool(end) and first.strip() in (b"{", b"")) or bool(re.match(rb'\{\s*"[^"]*"\s*:\s*[\[{]\s*$', first.rstrip())) \
+            or (len(first) == len(head) and b"\n" not in head)
+    return not rest.strip()
+
+
+def one_object(stream: io.BufferedReader, decoder: Decoder, name: str) -> Rows:
+    """(number, row) of a file that is one JSON object: a row, or the one list of rows in it (`{"version": 1, "data": [...]}`)."""
+    data = stream.read(WHOLE + 1)
+    if len(data) > WHOLE:
+        raise UserError(f"{name} is one JSON object of more than {WHOLE >> 20} MB.", AS_LINES)
+    try:
+        text = decoder.line(data).strip()
+        if b"\n" in data and not _parses(text):  # objects one below the other, or damage
+            yield from lines(io.BufferedReader(io.BytesIO(data)), decoder)
+            return
+        value = parse(text + "\n")
+    except BadLine as error:
+        yield 1, failing(error)
+        return
+    assert isinstance(value, dict)
+    inside = [key for key, held in value.items() if isinstance(held, list) and held and all(isinstance(r, dict) for r in held)]
+    others = [key for key, held in value.items() if isinstance(held, (list, dict)) and key not in inside]
+    if not set(value) & ROW_NAMES and inside and not others:
+        if len(inside) > 1:
+            raise UserError(f"{name} is one JSON object that holds rows under {', '.join(inside)}.",
+                            f"Write one of them into a file of its own: jq '.{inside[0]}' FILE > NEW.json")
+        yield from enumerate(value[inside[0]], 1)
+        return
+    lengths = {len(held) for held in value.values() if isinstance(held, (list, dict))}
+    if len(value) > 1 and len(lengths) == 1 and all(isinstance(held, (list, dict)) for held in value.values()) \
+            and not set(value) & MESSAGE_LISTS:
+        raise UserError(f"{name} is one JSON object of columns ({', '.join(map(str, list(value)[:5]))}), not of rows.", AS_LINES)
+    yield 1, value
+
+
 class Array:
     """The elements of one JSON array, read by the megabyte. Iterating gives (line, row or function that raises BadLine)."""
 
@@ -210,7 +265,7 @@ class Array:
         try:
             yield from self._elements()
         except BadLine as error:  # not UTF-8 in the middle
-            action = error.action or "Save the file as UTF-8, or name its encoding: --encoding NAME."
+            action = error.action or NO_UTF8
             yield self._number(), failing(BadLine(error.reason, str(error).removeprefix(error.reason).strip(" ()"), action))
 
     def _elements(self) -> Rows:

@@ -17,8 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Dialect, select
+from sqlalchemy import BindParameter, ColumnElement, Connection, Dialect, literal_column, select
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql.visitors import replacement_traverse
 
 NAMED = re.compile(r"%\((\w+)\)s")
 Convert = Callable[[Any], Any]
@@ -146,8 +147,21 @@ def _execute(tx: Connection, sql: str, parameters: Any) -> Any:
     return cursor
 
 
+def _inlined(statement: Any) -> Any:
+    """The statement with its own constants in its text. As parameters they would keep a database from planning once: whether
+    a partial index fits depends on them, so SQLite compiles the statement anew each time it is run with one."""
+    def inline(element: Any, **_: Any) -> Any:
+        if isinstance(element, BindParameter) and not element.required and type(element.value) in (int, str):
+            text = str(element.value)
+            text = text if isinstance(element.value, int) else "'" + text.replace("'", "''") + "'"
+            return literal_column(text, element.type)
+        return None
+
+    return replacement_traverse(statement, {}, inline)
+
+
 def _compile(statement: Any, dialect: Dialect) -> _Compiled:
-    compiled = statement.compile(dialect=dialect)
+    compiled = _inlined(statement).compile(dialect=dialect)
     names = set(compiled.bind_names.values())
     convert: dict[str, Convert] = {}
     for name in names:

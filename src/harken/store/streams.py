@@ -32,6 +32,12 @@ FOREIGN = {b"\x89PNG": "a PNG image", b"\xff\xd8\xff": "a JPEG image", b"SQLite 
            b"\x80\x03": "a Python pickle, which could run code when opened; save the data as JSON Lines",
            b"\x80\x04": "a Python pickle, which could run code when opened; save the data as JSON Lines",
            b"\x80\x05": "a Python pickle, which could run code when opened; save the data as JSON Lines"}
+FOREIGN |= {b"\x93NUMPY": "a NumPy array", b"ORC": "an ORC file", b"Obj\x01": "an Avro file", b"\x89HDF": "an HDF5 file",
+            b"\x00asm": "a program", b"MZ": "a program", b"\x7fELF": "a program", b"GGUF": "a GGUF model",
+            b"{\\rtf": "an RTF document"}
+DOCUMENTS = (("word/", "a Word document"), ("ppt/", "a PowerPoint file"))
+BESIDE_DATA = re.compile(r"(.*/)?(\.[^/]*|Thumbs\.db|desktop\.ini|(README|LICEN[CS]E|CITATION)[^/]*)", re.I)
+"""Files of an archive that only stand beside the data."""
 UTF8_LETTER = re.compile(rb"[\xc3-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 
 
@@ -78,6 +84,14 @@ class Recoded(io.RawIOBase):
         n = min(len(buffer), len(self.ready))
         buffer[:n], self.ready = self.ready[:n], self.ready[n:]
         return n
+
+
+def foreign(head: bytes) -> str | None:
+    """What a file is by its first bytes, where that is nothing that is read; None for text."""
+    known = next((name for magic, name in FOREIGN.items() if head.startswith(magic)), None)
+    if known or head[257:262] != b"ustar":
+        return known
+    return "a tar archive; unpack it, and name one file in it"
 
 
 @contextmanager
@@ -132,10 +146,17 @@ def _unpack(stream: io.BufferedReader, path: Path, stack: ExitStack) -> IO[bytes
         archive = stack.enter_context(zipfile.ZipFile(stream))
         held = [i for i in archive.infolist() if not i.is_dir() and not i.filename.startswith("__MACOSX/")]
         names = [i.filename for i in held]
+        what = next((what for folder, what in DOCUMENTS if any(n.startswith(folder) for n in names)), None)
+        if "mimetype" in names and "content.xml" in names:
+            what = "an OpenDocument file"
+        if what:
+            raise UserError(f"{path} is {what}.", "Save its table as CSV or Excel (.xlsx).")
         if "[Content_Types].xml" in names:  # an Excel file: read as what it is
             stream.seek(0)
             return None
-        if len(names) != 1:
+        data = [i for i in held if not BESIDE_DATA.fullmatch(i.filename)]
+        held = data if len(data) == 1 else held
+        if len(held) != 1:
             shown = ", ".join(names[:5]) or "none"
             raise UserError(f"{path} is a zip archive of {len(names)} files ({shown}).", "Unpack it, and name one of them.")
         if held[0].flag_bits & 1:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date, time, timedelta
+from decimal import Decimal
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from harken.core.errors import UserError
 from harken.core.formats import JSON_MESSAGES
-from harken.store.parsing import LINE, BadLine, Decoder, Rows, failing
+from harken.store.parsing import LINE, NO_UTF8, BadLine, Decoder, Rows, failing
 from harken.store.shapes import SHAPES
 from harken.store.shapes.fields import LABELER_NAMES, PROMPT_NAMES
 
@@ -26,6 +30,10 @@ VALUES = frozenset(["ranks", "completions", "group", "flags", "prompt_flags", "t
                     "preference_strength", "score_0", "score_1", "winner_model_a", "winner_model_b", "winner_tie"])
 """Columns whose cells hold a value, not text: numbers, yes or no, lists and objects as JSON."""
 GUARDED = re.compile(r"\A'+[=+\-@\t\r]")  # one apostrophe only keeps spreadsheets from running a cell: see `write_table`
+INDEX = "row number"
+SEPARATOR = re.compile(r'"?sep=(.)"?\r?\n?', re.I)
+DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
+EXCEL_ERRORS = frozenset(("#N/A", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NUM!", "#NULL!", "#SPILL!", "#CALC!"))
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
@@ -36,12 +44,12 @@ def delimiter_of(line: str, certain: bool) -> str | None:
     """
     best: tuple[int, str] | None = None
     for mark in DELIMITERS:
-        names = next(csv.reader([line], delimiter=mark), [])
-        if all(name.strip() and len(name) < 100 for name in names) and (best is None or len(names) > best[0]):
+        names = _trimmed(next(csv.reader([line], delimiter=mark, skipinitialspace=True), []))
+        if any(names) and all(len(name) < 100 for name in names) and (best is None or len(names) > best[0]):
             best = (len(names), mark)
     if best is None:
         return None
-    names = [n.strip().lower() for n in next(csv.reader([line], delimiter=best[1]))]
+    names = [n.strip().lower() for n in next(csv.reader([line], delimiter=best[1], skipinitialspace=True))]
     recognised = {n for n in names if n in {k.lower() for k in KNOWN}}
     if certain:
         return best[1]
@@ -51,22 +59,42 @@ def delimiter_of(line: str, certain: bool) -> str | None:
 def text_table(stream: io.BufferedReader, decoder: Decoder, delimiter: str) -> Rows:
     """(line, row) of a table in text. The first row names the columns; an empty cell is null."""
     csv.field_size_limit(LINE)
-    reader = csv.reader(_texts(stream, decoder), delimiter=delimiter, strict=True)
+    texts = _texts(stream, decoder)
     try:
-        names = [name.strip() for name in next(reader, [])]
-        _check_names(names)
+        header = next(texts, "")
+        if SEPARATOR.fullmatch(header):  # Excel's own line on what parts the columns
+            header = next(texts, "")
+    except (csv.Error, BadLine) as error:
+        yield 1, failing(BadLine("the table's first line cannot be read", str(error), NO_UTF8))
+        return
+    blanks = re.search(rf"{re.escape(delimiter)} \S", header) is not None  # `prompt, chosen`: a blank after each delimiter
+    reader = csv.reader(chain([header], texts), delimiter=delimiter, strict=True, skipinitialspace=blanks)
+    try:
+        columns = _Columns(next(reader, []))
         for cells in reader:
             if not any(cells):
                 continue
-            if len(cells) != len(names):
-                yield reader.line_num, failing(BadLine(f"a row of {len(cells)} cells in a table of {len(names)} columns"))
+            if len(cells) < len(columns.names) or any(cells[len(columns.names):]):
+                yield reader.line_num, failing(BadLine(f"a row of {len(cells)} cells in a table of {len(columns.names)} columns"))
                 continue
-            yield reader.line_num, {name: _cell(name, GUARDED.sub(_unguarded, cell)) for name, cell in zip(names, cells)}
+            try:
+                row = {name: _cell(name, GUARDED.sub(_unguarded, cell)) for name, cell in columns.of(cells)}
+            except BadLine as error:
+                yield reader.line_num, failing(error)
+                continue
+            if delimiter == ";":
+                row = {name: _decimal(name, value) for name, value in row.items()}
+            yield reader.line_num, row
     except csv.Error as error:
+        if "new-line character" in str(error):
+            yield reader.line_num, failing(BadLine("lines end with a carriage return alone", "",
+                                                   "Convert them: tr '\\r' '\\n' < FILE > NEW.csv"))
+            return
         yield reader.line_num, failing(BadLine("the table is broken here", str(error),
                                                "Correct it: the rows after it cannot be told apart."))
     except BadLine as error:
-        yield reader.line_num + 1, failing(BadLine(error.reason, str(error), "Name the file's encoding: --encoding NAME."))
+        detail = str(error).removeprefix(error.reason).strip(" ()")
+        yield reader.line_num + 1, failing(BadLine(error.reason, detail, NO_UTF8))
 
 
 def _texts(stream: io.BufferedReader, decoder: Decoder) -> Iterator[str]:
@@ -74,6 +102,47 @@ def _texts(stream: io.BufferedReader, decoder: Decoder) -> Iterator[str]:
         if len(line) > LINE:
             raise csv.Error(f"a line is longer than {LINE >> 20} MB")
         yield decoder.line(line)
+
+
+class _Columns:
+    """A table's columns by its first row, and the cells that stand under names.
+
+    A table that pandas wrote begins with a column without a name that numbers its rows: it is `INDEX`, and another column
+    without a name must be empty. Raises `BadLine` where such a column holds something else: it may be a verdict.
+    """
+
+    def __init__(self, header: Sequence[str]) -> None:
+        names = [name.strip() for name in _trimmed(header)]
+        self.indexed = len(names) > 1 and not names[0]
+        if self.indexed:
+            names[0] = INDEX
+        _check_names(names)
+        self.names, self._seen = names, set[str]()
+
+    def of(self, cells: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+        """(name, cell) of each column that has a name."""
+        if self.indexed:
+            number = str(cells[0])
+            if not number.isdigit() or number in self._seen:
+                raise BadLine("a column without a name does not number the rows", f"{number[:20]!r}",
+                              "Give each column a name, in the first row.")
+            self._seen.add(number)
+        return zip(self.names, cells)
+
+
+def _trimmed(names: Sequence[str]) -> list[str]:
+    """A header without the empty names that a spreadsheet leaves at its end."""
+    count = len(names)
+    while count and not (names[count - 1] or "").strip():
+        count -= 1
+    return list(names[:count])
+
+
+def _decimal(name: str, value: Any) -> Any:
+    """A number with a decimal comma, as tables parted by semicolons have them."""
+    if name in VALUES and isinstance(value, str) and DECIMAL_COMMA.fullmatch(value):
+        return float(value.replace(",", "."))
+    return value
 
 
 def _check_names(names: list[str]) -> None:
@@ -125,24 +194,29 @@ def excel(stream: io.BufferedReader, path: Path, limit: int | None) -> Rows:
     if len(sheets) > 1:
         raise UserError(f"{path} has {len(sheets)} sheets with rows: {', '.join(s.title for s in sheets)}.",
                         "Keep one in the file, or save it as CSV.")
-    names: list[str] | None = None
+    columns: _Columns | None = None
     for number, cells in enumerate(sheets[0].iter_rows(values_only=True) if sheets else (), 1):
         if all(c is None for c in cells):
             continue
-        if names is None:
-            names = [str(c).strip() for c in cells if c is not None]
-            if any(c is None for c in cells[:len(names)]):
-                raise UserError("The table has a column without a name.", "Give each column a name, in the first row.")
-            _check_names(names)
-        elif any(c is not None for c in cells[len(names):]):
+        if columns is None:
+            columns = _Columns(["" if c is None else str(c) for c in cells])
+        elif any(c is not None for c in cells[len(columns.names):]):
             yield number, failing(BadLine("a cell stands beside the named columns"))
         else:
-            yield number, {name: _excel_cell(name, c) for name, c in zip(names, cells)}
+            try:
+                yield number, {name: _excel_cell(name, c) for name, c in columns.of(cells)}
+            except BadLine as error:
+                yield number, failing(error)
 
 
 def _excel_cell(name: str, cell: Any) -> Any:
     if isinstance(cell, str):
+        if cell in EXCEL_ERRORS:
+            raise BadLine(f'"{name}" is {cell}: Excel could not compute the cell', "", "Correct the cell in Excel.")
         return _cell(name, cell.replace("_x000D_", "\r"))
+    if isinstance(cell, (date, time, timedelta)) and name.lower() in KNOWN | VALUES:
+        raise BadLine(f'Excel made a date of "{name}"', str(cell),
+                      "Format the column as text in Excel and write the cell again.")
     if name in VALUES or cell is None:
         return cell
     if isinstance(cell, bool) or not isinstance(cell, (int, float)):
@@ -160,25 +234,58 @@ def arrow(stream: io.BufferedReader, path: Path, limit: int | None) -> Rows:
             size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
             if limit is not None and size > limit:
                 raise UserError(f"{path} holds {size >> 20} MB once unpacked.", "Split it into smaller files.")
+            schema = file.schema_arrow
             batches: Iterable[Any] = file.iter_batches(256)
         elif head.startswith(b"ARROW1"):
             reader = ipc.open_file(stream)
+            schema = reader.schema
             batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
         else:
-            batches = ipc.open_stream(stream)
-        yield from _batches(batches)
+            batches = reader = ipc.open_stream(stream)
+            schema = reader.schema
+        _check_names([str(name) for name in schema.names])
+        yield from _batches(batches, any(_is_rich(kind, pyarrow.types) for kind in schema.types))
     except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, OSError) as error:
         raise UserError(f"{path} is damaged or cut short ({str(error).splitlines()[0][:200]}).",
                         "Copy or download the file again.") from None
 
 
-def _batches(batches: Iterable[Any]) -> Rows:
+def _is_rich(kind: Any, types: Any) -> bool:
+    """Whether a column's values are, or hold, what JSON does not have: dates, decimals, bytes, maps, NaN inside a list."""
+    return not (types.is_string(kind) or types.is_large_string(kind) or types.is_integer(kind) or types.is_boolean(kind)
+                or types.is_null(kind) or types.is_floating(kind))
+
+
+def as_json(value: Any) -> Any:
+    """A typed table's value as JSON has it: dates as ISO 8601, decimals as numbers, maps as objects, NaN as
+    null, bytes as the text they are or in base 64."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    if isinstance(value, dict):
+        return {name: as_json(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        if value and all(type(pair) is tuple and len(pair) == 2 for pair in value):  # a map's entries
+            return {str(name): as_json(inner) for name, inner in value}
+        return [as_json(inner) for inner in value]
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, (date, time)):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return base64.b64encode(value).decode()
+    return str(value) if isinstance(value, timedelta) else value
+
+
+def _batches(batches: Iterable[Any], rich: bool) -> Rows:
     number = 0
     for batch in batches:
         for start in range(0, batch.num_rows, 256):
             for row in batch.slice(start, 256).to_pylist():
                 number += 1
-                yield number, plain(row)
+                yield number, plain(as_json(row) if rich else row)
 
 
 def plain(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,11 @@ class User:
         return {"id": self.id, "name": self.name, "role": self.role, "held_out": self.held_out}
 
 
+COST = {"iterations": 2, "lanes": 1, "memory_cost": 19 * 1024}
+"""What hashing a password takes, of Argon2id (OWASP's second choice of 2024). Stored hashes say their own.
+One lane: with more, OpenSSL's thread pool stops for good when several passwords are checked at once (seen at 32)."""
+
+
 def digest(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -65,8 +70,8 @@ def hash_password(password: str, name: str = "") -> str:
     """Argon2id in the PHC string format. Refuses what would be guessed first."""
     from cryptography.hazmat.primitives.kdf.argon2 import Argon2id  # loaded at the first login, not at the start
     check_password(password, name)
-    # One lane: with more, OpenSSL's thread pool stops for good when several passwords are checked at once (seen at 32).
-    kdf = Argon2id(salt=os.urandom(16), length=32, iterations=2, lanes=1, memory_cost=19 * 1024)
+    kdf = Argon2id(salt=os.urandom(16), length=32, iterations=COST["iterations"], lanes=COST["lanes"],
+                   memory_cost=COST["memory_cost"])
     return kdf.derive_phc_encoded(password.encode("utf-8", "surrogatepass"))
 
 
@@ -116,8 +121,17 @@ def _check_name(tx: Connection, name: str, key: str) -> None:
             raise ApiError("conflict", f"The name {name} looks like that of another account.", "Choose another.")
 
 
-def set_password(tx: Connection, name: str, password_hash: str, now: datetime) -> None:
-    """Another password for somebody who forgot theirs; ends their sessions and tokens."""
+LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
+
+
+def new_password() -> str:
+    """Four groups of four signs, none of which is taken for another: 79 bits."""
+    return "-".join("".join(secrets.choice(LETTERS) for _ in range(4)) for _ in range(4))
+
+
+def set_password(tx: Connection, name: str, password_hash: str, now: datetime, by: int | None = None) -> None:
+    """Another password for somebody who forgot theirs, set by the lead `by` or by whoever runs the studio; ends their
+    sessions and tokens."""
     user, _ = stored_password(tx, name)
     if user is None or user.local:
         raise ApiError("not_found", f"There is no active account {name}.", "harken users list shows them.")
@@ -125,7 +139,7 @@ def set_password(tx: Connection, name: str, password_hash: str, now: datetime) -
     end_sessions(tx, user.id)
     revoke_tokens(tx, user.id, now)
     tx.execute(delete(devices).where(devices.c.user_id == user.id))
-    events.add(tx, "password", now, user_id=user.id)
+    events.add(tx, "password", now, user_id=user.id, body=None if by is None else {"by": by})
 
 
 def revoke_tokens(tx: Connection, user_id: int, now: datetime, beyond: frozenset[str] = frozenset()) -> None:
@@ -279,5 +293,6 @@ def join(tx: Connection, secret: str, name: str, password_hash: str, group: dict
     return user, list(row.projects)
 
 
-NOBODY = "$argon2id$v=19$m=19456,t=2,p=1$" + "A" * 22 + "$" + "A" * 43
-"""Compared with where a name is unknown, so that the answer takes as long as for a known one."""
+def nobody() -> str:
+    """Compared with where a name is unknown, so that the answer takes as long as for a known one."""
+    return f"$argon2id$v=19$m={COST['memory_cost']},t={COST['iterations']},p={COST['lanes']}${'A' * 22}${'A' * 43}"

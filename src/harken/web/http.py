@@ -6,8 +6,7 @@ import asyncio
 import hashlib
 import json
 import secrets
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -32,9 +31,9 @@ from harken.web.site import COOKIE, DEVICE, DEVICE_DAYS, Site, address_of
 
 
 def routes(site: Site) -> list[BaseRoute]:
-    """The routes of a site's operations."""
+    """The routes of a site's operations. The router tries them one by one: what labelers send with every answer comes first."""
     by_path: dict[str, list[Operation]] = {}
-    for op in site.operations.values():
+    for op in sorted(site.operations.values(), key=lambda op: op.who != "labeler" or not op.writes):
         by_path.setdefault(op.path, []).append(op)
     return [Route(op.path, endpoint(site, op), methods=[op.method]) for ops in by_path.values() for op in ops]
 
@@ -77,17 +76,13 @@ async def read_body(op: Operation, request: Request) -> Any:
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != wanted:
         raise ApiError("not_json", f"The body must be sent as {wanted}.", f"Content-Type: {wanted}")
     most = IMPORT_BYTES if op.ndjson == "in" else BODY_BYTES
-    data = bytearray()
     if int(request.headers.get("content-length", "0") or 0) > most:
         raise _too_large(most)
-    async for part in _parts(request):
-        data += part
-        if len(data) > most:
-            raise _too_large(most)
+    data = await read_bytes(request, most)
     if op.ndjson == "in":
-        return bytes(data)
+        return data
     try:
-        body = bounded(json.loads(data.decode("utf-8"), parse_constant=_no_constant))
+        body = from_json(data)
     except (ValueError, RecursionError) as error:
         raise ApiError("bad_request", f"The body is not JSON: {str(error)[:200]}.", "Send one JSON object in UTF-8.") from None
     assert op.body is not None
@@ -95,22 +90,31 @@ async def read_body(op: Operation, request: Request) -> Any:
     return body
 
 
-async def _parts(request: Request) -> AsyncIterator[bytes]:
-    """The body's parts, as long as they keep coming."""
-    parts, until = request.stream(), time.monotonic() + BODY_SECONDS_IN_ALL
-    while True:
-        try:
-            async with asyncio.timeout(min(BODY_SECONDS, max(0.0, until - time.monotonic()))):
-                part = await anext(parts)
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            raise ApiError("too_slow", "The body did not arrive in time.", "Send it again.") from None
-        yield part
+async def read_bytes(request: Request, most: int) -> bytes:
+    """The body, as long as its parts keep coming and it stays within `most` bytes."""
+    wanted = int(request.headers.get("content-length", "0") or 0)
+    data, loop = bytearray(), asyncio.get_running_loop()
+    until = loop.time() + BODY_SECONDS_IN_ALL
+    try:
+        async with asyncio.timeout(BODY_SECONDS) as deadline:
+            async for part in request.stream():
+                data += part
+                if len(data) > most:
+                    raise _too_large(most)
+                if len(data) != wanted:  # more is to come
+                    deadline.reschedule(min(loop.time() + BODY_SECONDS, until))
+    except TimeoutError:
+        raise ApiError("too_slow", "The body did not arrive in time.", "Send it again.") from None
+    return bytes(data)
 
 
 def _too_large(most: int) -> ApiError:
     return ApiError("too_large", f"The body is larger than {most // 1024} KiB.", "Send less at once.")
+
+
+def from_json(data: bytes) -> Any:
+    """A body's value, within the bounds of depth and of numbers. Raises ValueError or RecursionError where it is no JSON."""
+    return bounded(json.loads(data.decode("utf-8"), parse_constant=_no_constant))
 
 
 def _no_constant(name: str) -> Any:

@@ -11,14 +11,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harken.web.accept import BIG, DEPTH, HALVES, accepts, storable
 from harken.web.errors import ApiError
 
 Schema = dict[str, Any]
 TYPES: dict[str, tuple[type, ...]] = {"object": (dict,), "array": (list,), "string": (str,), "integer": (int,),
                                       "number": (int, float), "boolean": (bool,), "null": (type(None),)}
-BIG = 2**53 - 1
-DEPTH = 50
-"""How deep lists and objects may lie in each other."""
 ANY: Schema = {}
 BOOLEAN: Schema = {"type": "boolean"}
 UUID: Schema = {"type": "string", "minLength": 8, "maxLength": 64, "pattern": "^[A-Za-z0-9_-]+$"}
@@ -66,14 +64,12 @@ def mapping(values: Schema, most: int = 100) -> Schema:
 
 def check(schema: Schema, value: Any, where: str = "", code: str = "bad_request") -> None:
     """Raises `ApiError` with the first thing that does not fit."""
+    if accepts(schema)(value):
+        return
     problem = _problem(schema, value, where)
     if problem:
         raise ApiError(code, f"{problem}.", "Correct it, or skip the task with a reason." if code == "bad_answer"
                        else "The API's description is at /api/openapi.json.")
-
-
-def fits(schema: Schema, value: Any) -> bool:
-    return _problem(schema, value, "") is None
 
 
 def _problem(schema: Schema, value: Any, where: str) -> str | None:
@@ -142,9 +138,6 @@ def _unstorable(value: Any, name: str) -> str | None:
     return None
 
 
-HALVES = re.compile("[\ud800-\udfff]")
-
-
 def _unstorable_text(value: str) -> str | None:
     if "\x00" in value:
         return "a NUL character"
@@ -155,7 +148,7 @@ def _unstorable_text(value: str) -> str | None:
 
 def bounded(value: Any) -> Any:
     """The value, where its lists and objects lie no deeper than `DEPTH` in each other and its numbers are finite."""
-    problem = _unstorable(value, "the body")
+    problem = None if storable(value) else _unstorable(value, "the body")
     if problem and ("deep" in problem or "finite" in problem):
         raise ApiError("bad_request", f"{problem[0].upper()}{problem[1:]}.", "Send it flatter, with finite numbers.")
     return value

@@ -17,41 +17,46 @@ MOST_CONNECTIONS = 900
 
 
 class Patient(H11Protocol):
-    """uvicorn's protocol with a deadline for the header. The body's is `BODY_SECONDS`, where it is read."""
+    """uvicorn's protocol with a deadline for the header. The body's is `BODY_SECONDS`, where it is read.
+
+    One timer a connection, which looks when it fires: setting and stopping one for each request costs as much as a statement."""
 
     header_seconds = HEADER_SECONDS
-    _deadline: asyncio.TimerHandle | None = None
+    _waits_since: float | None = None
+    """Since when a header is waited for; None while a request is answered."""
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._arm()
+        self._note()
+        self._timer = self.loop.call_later(self.header_seconds, self._look)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._disarm()
-        else:
-            self._arm()
+        self._note()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.cycle is None or self.cycle.response_complete:
-            self._arm()
+        self._note()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._disarm()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         super().connection_lost(exc)
 
-    def _arm(self) -> None:
-        if self._deadline is None and not self.transport.is_closing():
-            self._deadline = self.loop.call_later(self.header_seconds, self._late)
+    def _note(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._waits_since = None
+        elif self._waits_since is None:
+            self._waits_since = self.loop.time()
 
-    def _disarm(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _late(self) -> None:
-        self._deadline = None
+    def _look(self) -> None:
+        since, now = self._waits_since, self.loop.time()
+        left = self.header_seconds if since is None else since + self.header_seconds - now
+        if left > 0:
+            self._timer = self.loop.call_later(left, self._look)
+            return
+        self._timer = None
         if not self.transport.is_closing():
             self.transport.close()

@@ -1,39 +1,30 @@
-"""A person's decision on a turn: a record signed with the secret of the loop's first database, bound to what was decided on.
+"""A person's decision on a turn: a record signed with the loop's key (key.py), bound to what was decided on.
 
-    approve(recipe, loop, turn, by="ada", how="command")
-    check(recipe, loop, turn)              # raises UserError unless the record, and all it stands on, is as it was
+    decide(recipe, loop, turn, by="ada", how="command", yes=True)
+    check(turn)              # raises UserError unless the record, and all it stands on, is as it was
 
 The record holds the SHA-256 of the weights, of the evaluation, of the snapshot and of the gate, the canary's share and rule, the
-person and the way they identified themselves. HMAC-SHA-256 over all of it: whoever cannot read the database cannot make one, and
-a byte changed anywhere voids it. The server checks it when it loads the model.
+person and the way they identified themselves. Whoever cannot read the key cannot make one, whatever else they can write, and a
+byte changed anywhere voids it. The server checks it when it loads the model.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import getpass
-import hashlib
-import hmac
 import unicodedata
 from pathlib import Path
 from typing import Any
 
 from harken.core.errors import UserError
 from harken.core.files import file_hash, read_json, write_json
+from harken.launch.loop import key
 from harken.launch.loop.recipe import Recipe
-from harken.launch.loop.turns import Loop, Turn, canonical, now
+from harken.launch.loop.turns import Loop, Turn, now
 from harken.launch.models import model_identity
-from harken.store.database import open_database
-from harken.store.secrets import secret
 
 FILE = "approval.json"
-SECRET = "loop"
 MOST_COMMENT = 2000
-
-
-def key_of(recipe: Recipe) -> bytes:
-    with open_database(recipe.db[0], create=False) as db, db.link.writing() as tx:
-        return secret(tx, SECRET)
 
 
 def may(recipe: Recipe, name: str) -> bool:
@@ -88,25 +79,25 @@ def decide(recipe: Recipe, loop: Loop, turn: Turn, *, by: str, how: str, yes: bo
         turn.check("gate")
         record = {"turn": turn.number, "decision": "approve" if yes else "reject", "by": by, "how": how, "comment": comment,
                   "at": now(), **bound_to(turn), "canary": dataclasses.asdict(recipe.canary)}
-        key = key_of(recipe)
+        mac = key.sign(record)
 
         def write(folder: Path) -> dict[str, Any]:
-            write_json(folder / FILE, {"record": record, "mac": _mac(key, record)})
+            write_json(folder / FILE, {"record": record, "mac": mac})
             return {"decision": record["decision"], "by": by, "how": how, "comment": comment}
         return turn.commit("approval", write)
 
 
-def check(recipe: Recipe, turn: Turn) -> dict[str, Any]:
+def check(turn: Turn) -> dict[str, Any]:
     """The approving record of a turn. Raises `UserError` where there is none, it was not signed here, or what it is bound to
     is not what lies there now."""
     path = turn.path / "approval" / FILE
     if not path.is_file():
         raise UserError(f"Nobody approved turn {turn.number}.", "harken loop approve RECIPE --by NAME")
     signed = read_json(path)
-    record, mac = signed.get("record"), str(signed.get("mac"))
-    if not isinstance(record, dict) or not hmac.compare_digest(_mac(key_of(recipe), record), mac):
-        raise UserError(f"The approval of turn {turn.number} was not signed with this loop's secret, or was changed.",
-                        "Approve another turn; this record proves nothing.")
+    record = signed.get("record")
+    if not isinstance(record, dict) or not key.is_signed(record, signed.get("mac")):
+        raise UserError(f"The approval of turn {turn.number} was not signed with the key {key.key_file()}, or was changed.",
+                        f"If another key signed it, name that by {key.VARIABLE}; else this record proves nothing.")
     if record.get("decision") != "approve" or record.get("turn") != turn.number:
         raise UserError(f"Turn {turn.number} was not approved: its record says {record.get('decision')} "
                         f"of turn {record.get('turn')}.", "Serve a turn that was.")
@@ -117,6 +108,3 @@ def check(recipe: Recipe, turn: Turn) -> dict[str, Any]:
     turn.check("approval")  # the tokenizer, the chat template and the settings speak too, not the weights alone
     return record
 
-
-def _mac(key: bytes, record: Any) -> str:
-    return hmac.digest(key, canonical(record), hashlib.sha256).hex()

@@ -15,9 +15,9 @@ from harken.core.errors import UserError
 from harken.core.files import read_jsonl, write_json
 from harken.core.records import Choice, content_hash
 from harken.core.seeds import derive_seed
-from harken.launch.loop import approval, audit, canary, collect, improve, verify
+from harken.launch.loop import approval, audit, canary, collect, improve, key, verify
 from harken.launch.loop.ready import need
-from harken.launch.loop.recipe import HELD_OUT, KEPT, Recipe, recipe_of
+from harken.launch.loop.recipe import HELD_OUT, KEPT, Recipe, keep, recipe_of
 from harken.launch.loop.rules import default_rules
 from harken.launch.loop.turns import Loop, Turn
 from harken.launch.loop.worth import compare_prompts
@@ -53,7 +53,7 @@ def drive(recipe: Recipe, say: Say = lambda line: None) -> State:
     if not (recipe.out / KEPT).exists():  # a wrong folder or a typo leaves nothing behind
         need(recipe)
     with loop.working():
-        write_json(recipe.out / KEPT, dict(recipe.given))
+        keep(recipe)
         while True:
             settle(loop)
             turn = loop.current()
@@ -64,9 +64,14 @@ def drive(recipe: Recipe, say: Say = lambda line: None) -> State:
 
 
 def recipe_for(recipe: Recipe, turn: Turn) -> Recipe:
-    """The recipe that a turn began with. The databases, whose secret signs, and who may decide are the command's own: a turn's
-    folder cannot name others."""
-    return dataclasses.replace(recipe_of(turn.begun["recipe"], str(turn.path)), out=recipe.out, db=recipe.db,
+    """The recipe that a turn began with. The databases and who may decide are the command's own. Raises `UserError` where
+    turn.json was changed: its recipe names what runs."""
+    begun = turn.begun
+    facts = {name: begun.get(name) for name in ("recipe", "serving", "seen", "model")}
+    if not key.is_signed(facts, begun.get("mac")):
+        raise UserError(f"{turn.path / 'turn.json'} was not signed with the key {key.key_file()}, or was changed.",
+                        f"If another key signed it, name that by {key.VARIABLE}; else move {turn.path} away, and begin anew.")
+    return dataclasses.replace(recipe_of(begun["recipe"], str(turn.path)), out=recipe.out, db=recipe.db,
                                approve=recipe.approve)
 
 
@@ -92,8 +97,9 @@ def _begin(recipe: Recipe, loop: Loop, tell: Say) -> State | None:
     if found.new < recipe.collect.at_least:
         return State("judgments", f"{found.new} of {recipe.collect.at_least} new comparisons are there; "
                      f"{recipe.collect.at_least - found.new} more begin the next turn.")
-    turn = loop.begin({"recipe": dict(recipe.given), "serving": pointer["serving"], "seen": last,
-                       "model": loop.model(pointer["serving"], recipe.start)})
+    facts = {"recipe": dict(recipe.given), "serving": pointer["serving"], "seen": last,
+             "model": loop.model(pointer["serving"], recipe.start)}
+    turn = loop.begin({**facts, "mac": key.sign(facts)})
     tell(f"Turn {turn.number} begins: {found.new} new comparisons, {len(found.comparisons)} in all.")
     return None
 
@@ -125,7 +131,7 @@ def _go_on(recipe: Recipe, loop: Loop, turn: Turn, tell: Say) -> State | None:
         return State("approval", f"Turn {turn.number} passed its gate and waits for an approval{who}.", turn.number)
     if turn.facts("approval")["decision"] != "approve":
         return _end(loop, turn, "rejected", turn.facts("approval")["by"], tell)
-    approval.check(recipe, turn)
+    approval.check(turn)
     if recipe.canary.share and not turn.has("canary"):
         return _canary(recipe, loop, turn, tell)
     if recipe.canary.share and turn.facts("canary")["state"] != "pass":

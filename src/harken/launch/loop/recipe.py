@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harken.core.errors import UserError
+from harken.core.files import read_json, write_json
 from harken.core.find import nearest
 from harken.core.recipes import read_settings
 from harken.launch.find import find_method
+from harken.launch.loop.key import is_signed, key_file, sign
 from harken.launch.loop.rules import read_rules
 from harken.stats.gate import Rule
 from harken.stats.sequential import Canary
@@ -242,13 +244,26 @@ def _known(given: Mapping[str, Any], names: Any, where: str) -> None:
                         f"Settings: {', '.join(sorted(names))}.")
 
 
-def read_loop(word: str | Path) -> Recipe:
-    """A recipe by its file, or by the folder of its loop, where the last `harken loop` left it."""
+def keep(recipe: Recipe) -> None:
+    """Leaves the recipe in the loop's folder, signed: whoever can write the folder cannot pass another one off as it."""
+    given = dict(recipe.given)
+    write_json(recipe.out / KEPT, {"recipe": given, "mac": sign({"recipe": given})})
+
+
+def read_loop(word: str | Path, *, trust: bool = False) -> Recipe:
+    """A recipe by its file, or by the folder of its loop, where the last `harken loop` left it. Raises `UserError` where the
+    folder's copy was not signed with this account's key; with `trust` it is not asked: enough to look, not to act."""
     path = Path(word)
     if not path.is_dir():
         return read_recipe(path)
     kept = path / KEPT
     if not kept.is_file():
         raise UserError(f"{path} is no loop's folder: it has no {KEPT}.", "Run harken loop RECIPE first, or name the recipe.")
-    recipe = recipe_of(read_settings(kept), str(kept))
-    return dataclasses.replace(recipe, out=path)
+    found = read_json(kept)
+    given = found.get("recipe")
+    if not isinstance(given, Mapping):
+        raise UserError(f"{kept} holds no recipe.", "Name the recipe; the next harken loop writes this file anew.")
+    if not trust and not is_signed({"recipe": given}, found.get("mac")):
+        raise UserError(f"{kept} was not signed with the key {key_file()}: it may be another recipe than yours.",
+                        "Name the recipe in the place of the folder; the next harken loop signs the folder's copy.")
+    return dataclasses.replace(recipe_of(given, str(kept)), out=path)

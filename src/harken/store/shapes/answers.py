@@ -11,8 +11,8 @@ from typing import Any
 
 from harken.core.formats import HUMAN_TURN
 from harken.core.records import Demonstration, Judgment, Prompt
-from harken.store.shapes.dialogue import answer_of, messages
-from harken.store.shapes.fields import Row
+from harken.store.shapes.dialogue import answer_of, messages, not_learnt
+from harken.store.shapes.fields import VERDICT_IN_WORDS, Row, UnreadField
 from harken.store.shapes.parts import (
     CONVERSATIONS,
     Turns,
@@ -31,13 +31,14 @@ from harken.store.shapes.parts import (
 )
 
 ANSWERS = ("completion", "output", "response", "answer")
-ASKED_AND_ANSWERED = (("problem", "solution"), ("inputs", "targets"), ("input_text", "output_text"))
-"""Other names of a prompt and its answer, where they stand together: mathematics, FLAN and Aya, PaLM."""
+ASKED_AND_ANSWERED = (("problem", "solution"), ("inputs", "targets"), ("input_text", "output_text"), ("input", "target"))
+"""Other names of a prompt and its answer, where they stand together: mathematics, FLAN and Aya, PaLM, BIG-bench."""
 THUMBS = ("label", "kto_tag", "thumb", "thumbs", "feedback", "liked")
 RATINGS = ("score", "rating")
-YES = frozenset(("true", "1", "up", "thumbs_up", "thumbs up", "thumbsup", "👍", "like", "liked", "good", "positive", "desirable"))
+YES = frozenset(("true", "1", "up", "thumbs_up", "thumbs up", "thumbsup", "👍", "like", "liked", "good", "positive", "desirable",
+                 "yes"))
 NO = frozenset(("false", "0", "down", "thumbs_down", "thumbs down", "thumbsdown", "👎", "dislike", "disliked", "bad", "negative",
-                "undesirable"))
+                "undesirable", "no"))
 One = Demonstration | Judgment | Prompt
 
 
@@ -113,6 +114,14 @@ def _alone(row: Row) -> Prompt:
     return prompt(row, _asked(row))
 
 
+def asked_alone(row: Row) -> list[Prompt]:
+    """The prompt of a row of another shape: its `question`, `query`, `problem` or `input`."""
+    name = row.first("question", "query", "problem", "input")
+    if name is None or not isinstance(row[name], str):
+        raise ValueError(f"no known shape has these fields: {', '.join(sorted(map(str, row))[:8]) or 'none'}")
+    return [prompt(row, turns(string(row, name), name))]
+
+
 def _asked(row: Row) -> Turns:
     asked = question(row)
     if asked is None:
@@ -129,9 +138,13 @@ def conversation(row: Row) -> list[One]:
         return prompt_answer(row)
     if len(dialogue) == 1:
         raise ValueError("the conversation begins with the assistant: there is no prompt")
-    last = parsed(row[name])[-1] if not isinstance(row[name], str) or row[name].strip()[:1] == "[" else {}
-    if isinstance(last, Mapping) and (last.get("weight", 1) in (0, False) or last.get("train", True) is False):
+    marks = [not_learnt(m) for m in given] if isinstance(given := parsed(row[name]), list) else []
+    if marks and marks[-1] == "weight":
         raise ValueError("the last answer has the weight 0: it is no example to learn from")
+    if marks and marks[-1]:
+        raise ValueError(f'the last answer is marked "{marks[-1]}": {given[-1][marks[-1]]}: it is no example to learn from')
+    if any(mark and m.role == "assistant" for mark, m in zip(marks, dialogue)) and len(marks) == len(dialogue):
+        row.notes.append("earlier answers are marked as not to be learnt: they are context, and --turns all would learn them")
     return [_with_verdict(row, dialogue[:-1], answer_of(dialogue[-1:], name))]
 
 
@@ -162,7 +175,7 @@ def _criterion(row: Row) -> dict[str, str]:
 def _score(row: Row, name: str) -> float | None:
     score = number(row.take(name))
     if score is not None and (isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score)):
-        raise ValueError(f'"{name}" must be a number, found {type(row[name]).__name__}')
+        raise UnreadField(f'"{name}" must be a number, found {str(row[name])[:40]!r}', VERDICT_IN_WORDS)
     return score
 
 
@@ -177,7 +190,7 @@ def _thumb(value: object, name: str) -> bool:
     word = str(number(value)).strip().lower()
     if word in YES or word in NO:
         return word in YES
-    raise ValueError(f'"{name}" {str(value)[:40]!r} is neither yes nor no')
+    raise UnreadField(f'"{name}" {str(value)[:40]!r} is neither yes nor no', VERDICT_IN_WORDS)
 
 
 def _instances(row: Row) -> list[One]:

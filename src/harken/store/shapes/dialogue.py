@@ -6,6 +6,7 @@ every kind of file; a dialogue in another chat format is refused: as one user's 
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -27,10 +28,16 @@ TURN = re.compile(r"\n\n(Human|Assistant):")
 SPEAKERS: dict[str, Role] = {"Human": "user", "Assistant": "assistant", "System": "system"}
 OTHER_TURN = re.compile(r"\n\s*(?:Assistant|ASSISTANT|AI|Bot|Model)\s*:")
 CHATML = re.compile(r"<\|im_start\|>([A-Za-z_]+)\n(.*?)(?:<\|im_end\|>\n?|\Z)", re.S)
-KNOWN = frozenset(("role", "content", "from", "value", "text", "parts", *EXTRA, "function_call", "weight", "train", "id", "loss"))
+NOT_LEARNT = (("weight", 0), ("train", False), ("loss", False), ("training", False), ("train_on_turn", False),
+              ("trainable", False), ("loss_weight", 0), ("mask", True), ("prefix", True))
+"""Marks of a message that is not to be learnt: OpenAI, axolotl, ms-swift; `prefix` is the beginning of an answer."""
+KNOWN = frozenset(("role", "content", "from", "value", "text", "parts", *EXTRA, "function_call", "id", "markdown",
+                   *(name for name, _ in NOT_LEARNT)))
 PLAIN = frozenset(("role", "content"))
 PLAIN_ROLES: dict[Any, Role] = {"user": "user", "system": "system", "assistant": "assistant"}
-TURN_PAIR = frozenset(("input", "output"))
+TURN_PAIRS = tuple((one, other) for one in ("input", "human", "user", "question", "prompt", "instruction")
+                   for other in ("output", "assistant", "bot", "gpt", "answer", "response"))
+"""The names of a question and its answer, where one object of a conversation holds both (Capybara: `input`, `output`)."""
 MEDIA = ("images", "image", "videos", "video", "audios", "audio", "attachments")
 
 
@@ -41,12 +48,12 @@ def messages(value: object, name: str) -> tuple[Message, ...]:
         value = [value]
     if not isinstance(value, (list, tuple)) or not value:
         kind = "an empty list" if value == [] else type(value).__name__
-        raise ValueError(f'"{name}" must be a list of messages, found {kind}')
+        raise ValueError(f'"{name}" must be text or a list of messages, found {kind}')
     if isinstance(value[0], str) and all(isinstance(m, str) for m in value):
         raise ValueError(f'"{name}" is a list of texts that do not say who speaks: give messages (role, content)')
-    if type(value[0]) is dict and value[0].keys() == TURN_PAIR and all(type(m) is dict and m.keys() == TURN_PAIR for m in value):
-        value = [m for pair in value for m in ({"role": "user", "content": pair["input"]},
-                                               {"role": "assistant", "content": pair["output"]})]
+    pair = next((p for p in TURN_PAIRS if type(value[0]) is dict and value[0].keys() == set(p)), None)
+    if pair and all(type(m) is dict and m.keys() == set(pair) for m in value):
+        value = [{"role": role, "content": m[name]} for m in value for role, name in zip(("user", "assistant"), pair)]
     return tuple(_message(m) for m in value)
 
 
@@ -116,8 +123,18 @@ def json_messages(text: str, name: str) -> tuple[Message, ...] | None:
     try:
         rows = json.loads(text)
     except ValueError:
-        raise ValueError(f'"{name}" looks like a list of messages written as text, and is not JSON') from None
+        rows = _python_messages(text)
+    if rows is None:
+        raise ValueError(f'"{name}" looks like a list of messages written as text, and is not JSON')
     return messages(rows, name)
+
+
+def _python_messages(text: str) -> Any:
+    """Messages as Python shows them, which is what pandas writes into a CSV file; None where the text is none."""
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
 
 
 def prompt_turns(text: str, name: str = "prompt") -> tuple[Message, ...]:
@@ -186,7 +203,9 @@ def with_system(turns: Sequence[Message], system: str) -> tuple[Message, ...]:
 
 
 def history_turns(value: object) -> tuple[Message, ...]:
-    """Alpaca's `history`: pairs of question and answer."""
+    """Earlier turns: pairs of question and answer (Alpaca), or messages."""
+    if isinstance(value, list) and value and all(isinstance(m, Mapping) for m in value):
+        return messages(value, "history")
     if not isinstance(value, list) or not all(
             isinstance(p, (list, tuple)) and len(p) == 2 and all(isinstance(t, str) for t in p) for p in value):
         raise ValueError('"history" must be a list of [question, answer]')
@@ -201,6 +220,13 @@ def answer_of(turns: Sequence[Message], name: str) -> str:
     if turns[0].extra:
         raise ValueError(f'the answer in "{name}" holds {", ".join(turns[0].extra)}, and only its text can be judged or learnt')
     return turns[0].content
+
+
+def not_learnt(given: object) -> str | None:
+    """The mark of a message that says that it is not to be learnt, or None."""
+    if not isinstance(given, Mapping):
+        return None
+    return next((name for name, value in NOT_LEARNT if name in given and given[name] is not None and given[name] == value), None)
 
 
 def shared(one: Sequence[object], other: Sequence[object]) -> int:

@@ -7,6 +7,7 @@ the table of names.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Mapping
 from functools import lru_cache
@@ -52,6 +53,17 @@ FACTS = frozenset(
      "roleplay", "creative", "coding", "open", "closed", "multilingual", "first", "last", "long",
      "short", "multimodal", "few", "shot"])
 """A yes or no beside a single answer is a verdict, but not where its name has one of these words: `is_code`, `redacted`."""
+SAID = frozenset(
+    ["accept", "accepted", "reject", "rejected", "ignore", "ignored", "approve", "approved", "disapproved", "thumbs up",
+     "thumbs down", "thumbs_up", "thumbs_down", "thumbsup", "thumbsdown", "👍", "👎", "upvote", "downvote", "like", "dislike",
+     "pass", "fail", "passed", "failed", "keep", "discard", "preferred", "not preferred", "acceptable",
+     "unacceptable", "good", "bad"])
+"""What only a verdict says: beside a single answer it is one, whatever its field is called (Prodigy's `answer: reject`)."""
+VOID = frozenset(["skip", "skipped", "delete", "deleted", "discard", "discarded", "cancelled", "canceled", "exclude", "excluded",
+                  "invalid", "withdrawn", "retracted", "void", "spam", "duplicate", "draft"])
+"""A field that says that one of these is so takes the judgment back: `was_cancelled: true`."""
+STANDS = frozenset(["valid", "included", "include", "keep", "kept", "submitted", "verified"])
+"""So does one that says that one of these is not so: `valid: false`."""
 SIDES = frozenset(
     ["chosen", "rejected", "tie", "tied", "draw", "neither", "both_bad", "both_good", "bothbad", "a", "b", "left", "right",
      "model_a", "model_b", "response_a", "response_b", "a>b", "b>a", "a<b", "b<a", "a=b"])
@@ -88,12 +100,17 @@ LABELER_NAMES = ("labeler", "labeller", "labeler_id", "annotator", "annotator_id
                  "worker_name", "workerid", "rater", "rater_id", "judge", "evaluator", "evaluator_id",
                  "user_id", "user", "username")
 """Who judged, the first of these that a row has. The last three name the labeler only where something is judged."""
+SAYS_WHO = frozenset(LABELER_NAMES) - {"username"}
 ASKERS = LABELER_NAMES[-3:]
 EXPORTED = ("form_version", "instruction_hash", "judgment", "item", "sources", "source", "notes", "seconds", "answered_at",
             "shown_order", "scale", "suggested", "accepted")
 """What an export of the studio's says of an answer beside the answer."""
 
 PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+
+VERDICT_IN_WORDS = ("Write verdicts in words that are read (docs/data.md). To leave such rows out would choose among the "
+                    "judgments: take them out of the file yourself, if that is meant.")
+
 
 class UnreadField(ValueError):
     """A field whose loss would change what the row says. Leaving the row out would choose among the judgments."""
@@ -164,11 +181,32 @@ def is_verdict(name: str, value: Any, judged: str) -> bool:
     word = str(value).strip().lower() if isinstance(value, (str, bool)) else ""
     if word == "false" and not FAULTS.isdisjoint(_words(name)):
         return False
-    if means_verdict(name):
+    if means_verdict(name) or _takes_back(name, value) or says_who(value):
         return True
     if judged == "answer":
-        return _judges_answer(name) or (word in ("true", "false") and FACTS.isdisjoint(_words(name)))
+        return (_judges_answer(name) or (word in ("true", "false") and FACTS.isdisjoint(_words(name)))
+                or (word in SAID and not about_row(name)) or (name in ("scale", "direction") and any(c.isalpha() for c in word)))
     return judged == "comparison" and word in SIDES and (word in ("chosen", "rejected") or not about_row(name))
+
+
+def _takes_back(name: str, value: Any) -> bool:
+    """Whether a field takes the whole judgment back: `skipped: true`, `valid: 0`."""
+    word = str(value).strip().lower() if isinstance(value, (str, bool, int, float)) else ""
+    words = _words(name)
+    if word in ("true", "1", "1.0", "yes"):
+        return words[-1:] != () and words[-1] in VOID
+    return word in ("false", "0", "0.0", "no") and words[-1:] != () and words[-1] in STANDS
+
+
+def says_who(value: Any) -> bool:
+    """Whether a value is what annotators said: objects that name who said it (`[{"user_id": "u", "value": "bad"}]`)."""
+    if isinstance(value, str) and value.lstrip()[:2] in ("[{", '{"'):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return False
+    given = value if isinstance(value, list) else [value]
+    return any(isinstance(one, Mapping) and len(one) > 1 and not SAYS_WHO.isdisjoint(one) for one in given)
 
 
 @lru_cache(4096)
@@ -193,6 +231,7 @@ def means_prompt(name: str) -> bool:
 def looked_at(name: str) -> bool:
     """Whether a field's name alone says that it must be read or refused beside a comparison, or that it names a person."""
     return (means_prompt(name) or means_verdict(name) or means_answer(name) or name in LABELER_NAMES or name in SYSTEM_NAMES
+            or not (VOID | STANDS).isdisjoint(_words(name)[-1:])
             or name in ("weight", "strength", "judgment_kind", "form_version", "tie"))
 
 

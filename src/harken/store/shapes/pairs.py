@@ -15,7 +15,7 @@ from typing import Any
 from harken.core.formats import HUMAN_TURN, is_dialogue
 from harken.core.records import Choice, JudgmentKind, Message
 from harken.store.shapes.dialogue import answer_of, chatml, json_messages, messages, refuse_formats, shared
-from harken.store.shapes.fields import Row, UnreadField, about_row, means_verdict
+from harken.store.shapes.fields import VERDICT_IN_WORDS, Row, UnreadField, about_row, means_verdict
 from harken.store.shapes.parts import (
     Turns,
     answer,
@@ -136,10 +136,16 @@ def texts_compared(asked: Turns | None, given: object, texts: list[str]) -> tupl
 
 def _dialogues(asked: Turns | None, both: list[Turns], names: Sequence[str]) -> tuple[Turns, list[str]]:
     """TRL's conversational form: the prompt given, or the turns both conversations begin with."""
-    if asked is None or (len(both[0]) > 1 and all(d[:len(asked)] == asked for d in both)):
+    if asked is None or (min(map(len, both)) > 1 and _stands_in(asked, both)):
         cut = min(shared(*both), *(len(d) - 1 for d in both))
         asked, both = both[0][:cut], [d[cut:] for d in both]
     return asked, [answer_of(d, name) for d, name in zip(both, names)]
+
+
+def _stands_in(asked: Turns, both: list[Turns]) -> bool:
+    """Whether two conversations begin alike and hold the prompt in what they share: it is repeated there, with what is before."""
+    same = both[0][:shared(*both)]
+    return any(same[i:i + len(asked)] == asked for i in range(len(same) - len(asked) + 1))
 
 
 def _no_other_prompt(row: Row) -> None:
@@ -166,6 +172,8 @@ def _note_scores(row: Row) -> None:
         if other not in row:
             continue
         good, bad = number(row[one]), number(row[other])
+        if "rank" in one.lower():  # 1 is the best
+            good, bad = bad, good
         if isinstance(good, (int, float)) and isinstance(bad, (int, float)) and good <= bad:
             row.notes.append(f"{other} is higher than {one}" if good < bad else f"{other} equals {one}")
 
@@ -237,7 +245,7 @@ def _ranks(verdict: Any, field: str, names: Sequence[str]) -> tuple[int, int]:
         return (1, 1) if share == 1.5 else (1, 2) if share < 1.5 else (2, 1)  # AlpacaEval: 1 + the chance of the second
     if word.lower() in TIES or (word == "1.5" and marks == ["1", "2"]):
         return (1, 1)
-    raise ValueError(f'"{field}" {word[:40]!r} names neither "{names[0]}", "{names[1]}" nor a tie')
+    raise UnreadField(f'"{field}" {word[:40]!r} names neither "{names[0]}", "{names[1]}" nor a tie', VERDICT_IN_WORDS)
 
 
 def _shared_text(one: str, other: str) -> int:

@@ -31,7 +31,9 @@ from harken.store.shapes.dialogue import (
 from harken.store.shapes.fields import ASKERS, LABELER_NAMES, SYSTEM_NAMES, Row
 
 CONVERSATIONS = ("messages", "conversations", "conversation", "contents")
-CARRIED = frozenset(("tools", "use_case", "split", "tags", "meta", "kind"))
+MISSING = frozenset(("nan", "none", "null", "<na>", "<noinput>", "<no input>"))
+"""What a missing cell is written as by pandas, and a missing input by Alpaca's generator."""
+CARRIED = frozenset(("tools", "functions", "use_case", "split", "tags", "meta", "kind"))
 PEOPLE = frozenset((*LABELER_NAMES, "group"))
 Turns = tuple[Message, ...]
 
@@ -67,12 +69,17 @@ def question(row: Row) -> Turns | None:
         if null:
             raise ValueError(f'"{null}" is null: there is no prompt')
         return None
+    if isinstance(row[name], str) and row[name].strip().isdigit():
+        row.notes.append(f'"{name}" is only a number: is it the name of a prompt in another file?')
     if name not in ("instruction", "question"):
         return turns(row.take(name), name)
     text = string(row, name)
     more = next((n for n in ("input", "context") if n in row and isinstance(row[n], str)), None)
     extra = string(row, more) if more else ""
-    return prompt_turns(f"{text}\n\n{extra}" if extra.strip() else text, name)
+    if extra.strip().lower() in MISSING:
+        row.notes.append(f'"{more}" is only the word {extra.strip()}: read as missing')
+        extra = ""
+    return prompt_turns("\n\n".join(part for part in (text, extra) if part.strip()) or text, name)
 
 
 def prompt(row: Row, asked: Sequence[Message]) -> Prompt:
@@ -108,6 +115,9 @@ def _carried(row: Row) -> dict[str, Any]:
     if CARRIED.isdisjoint(row):
         return fields
     tools = parsed(row.take("tools"))
+    if "functions" in row and not tools:  # OpenAI's older name
+        given = parsed(row.take("functions"))
+        tools = [{"type": "function", "function": f} for f in given] if isinstance(given, list) else given
     if tools:
         fields["tools"] = tools
     for name, kind in (("use_case", str), ("split", str), ("tags", list), ("meta", dict), ("kind", str)):

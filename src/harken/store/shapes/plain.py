@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, cast
 from harken.core.formats import CHATML_MARK, HUMAN_TURN, is_dialogue
 from harken.core.records import PROMPT_KINDS, Choice, Message, Prompt, PromptKind, group_of
 from harken.store.shapes.dialogue import PLAIN_ROLES, prompt_turns, shared
-from harken.store.shapes.fields import EXPORTED, LABELER_NAMES, SIDES, about_row, holds_something, looked_at
+from harken.store.shapes.fields import EXPORTED, LABELER_NAMES, SIDES, about_row, holds_something, looked_at, says_who
 from harken.store.shapes.pairs import OWN_KINDS, score_fields, texts_compared
 from harken.store.shapes.parts import Turns, number
 
@@ -24,6 +24,7 @@ Compared = tuple[Turns, Sequence[str], Sequence[int]]
 """Prompt, answers, ranks."""
 TEXT, NUMBER = {str}, {int}
 NUMBERS = (float, int)
+CONTAINERS = (list, dict)
 ROLES = tuple(PLAIN_ROLES)
 KEPT = ("use_case", "split", "kind", "tags", "meta")
 """What a prompt keeps; tools go the long way."""
@@ -58,7 +59,8 @@ def plain_comparison(given: Mapping[str, Any], known: frozenset[str]) -> tuple[C
     notes: list[str] = []
     for name in fields.extras:
         value = given[name]
-        if type(value) is str and value.strip().lower() in SIDES:
+        if (type(value) is str and (value.strip().lower() in SIDES or (value[:1] in "[{" and says_who(value)))) \
+                or (type(value) in CONTAINERS and says_who(value)):
             return None
         if holds_something(value):
             unread.append(name)
@@ -138,6 +140,8 @@ def _note_scores(given: Mapping[str, Any], scores: Sequence[tuple[str, str]], un
         if type(good) not in NUMBERS or type(bad) not in NUMBERS:
             return False
         unread += one, other
+        if "rank" in one.lower():  # 1 is the best
+            good, bad = bad, good
         if good <= bad:
             notes.append(f"{other} is higher than {one}" if good < bad else f"{other} equals {one}")
     unread.sort()

@@ -7,7 +7,7 @@ from typing import Any
 
 from harken.core.records import Choice, Message, Prompt
 from harken.store.shapes.dialogue import ROLES, answer_of, messages, prompt_turns, shared
-from harken.store.shapes.fields import Row
+from harken.store.shapes.fields import VERDICT_IN_WORDS, Row, UnreadField
 from harken.store.shapes.parts import Turns, choice, dense, number, parsed, question, string
 
 WIN, LOSS, TIE = (1, 2), (2, 1), (1, 1)
@@ -100,7 +100,7 @@ def webgpt(row: Row) -> list[Choice]:
 
 def summaries(row: Row) -> list[Choice]:
     """OpenAI's summarize_from_feedback: `choice` is the place (0 or 1) of the better of two summaries of `info`'s post."""
-    info, given, best = parsed(row.take("info")), parsed(row.take("summaries")), row.take("choice")
+    info, given, best = parsed(row.take("info")), parsed(row.take("summaries")), number(row.take("choice"))
     if not isinstance(info, Mapping) or not isinstance(given, list) or len(given) != 2 \
             or not all(isinstance(s, Mapping) and isinstance(s.get("text"), str) for s in given):
         raise ValueError('the row needs "info" and two "summaries" with a "text"')
@@ -120,8 +120,10 @@ def arena(row: Row) -> list[Choice]:
     winner = row.take("winner")
     ties = dict.fromkeys(("tie", "tie (bothbad)", "both_bad", "both_good"), TIE)
     ranks = {"model_a": WIN, "model_b": LOSS, **ties}.get(str(winner))
+    if winner is None:
+        raise ValueError('"winner" is null: nobody said which is better')
     if ranks is None:
-        raise ValueError(f'"winner" {str(winner)[:40]!r} is none of model_a, model_b, tie, tie (bothbad)')
+        raise UnreadField(f'"winner" {str(winner)[:40]!r} is none of model_a, model_b, tie, tie (bothbad)', VERDICT_IN_WORDS)
     if "bad" in str(winner):
         row.notes.append("both were called bad: kept as a tie")
     row.aside |= {"conv_metadata", "category_tag", "toxic_chat_tag", "openai_moderation", "full_conversation",

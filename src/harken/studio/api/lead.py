@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from harken.web.operations import PAGE, Call, Json, Stream, after, limit_of, pag
 
 PERSON: Schema = obj({"id": ID, "name": text(200), "signs_in_as": text(200), "role": enum(*ROLES),
                       "state": enum("active", "disabled", "withdrawn"),
-                      "held_out": BOOLEAN, "group": GROUP, "created_at": TIME})
+                      "held_out": BOOLEAN, "group": GROUP, "created_at": TIME, "has_password": BOOLEAN})
 INVITATION: Schema = obj({"id": ID, "role": enum(*ROLES), "projects": array(ID), "held_out": BOOLEAN, "uses_left": integer(),
                           "created_at": TIME, "expires_at": TIME, "revoked": BOOLEAN, "made_by": nullable(text(200))})
 EVENT: Schema = obj({"event": ID, "kind": text(40), "user": nullable(ID), "project": nullable(ID), "item": nullable(ID),
@@ -50,7 +51,7 @@ SNAPSHOT: Schema = obj({"id": ID, "sha256": text(64), "kind": text(20), "name": 
 def person_json(row: Any) -> Json:
     as_ = row.name if row.name_key == name_key(row.name) else row.name_key  # two old names were one: see migration 3
     return {"id": row.id, "name": row.name, "signs_in_as": as_, "role": row.role, "state": row.state, "held_out": row.held_out,
-            "group": row.labeler_group, "created_at": row.created_at}
+            "group": row.labeler_group, "created_at": row.created_at, "has_password": row.password_hash is not None}
 
 
 def find_person(call: Call) -> Any:
@@ -96,6 +97,33 @@ def _less(call: Call, row: Any, values: Json) -> None:
             accounts.end_invitations(call.tx, row.id, call.now)
     if values.get("state") == "disabled" or role == "viewer":
         release_all(call.tx, row.id, call.now)
+
+
+@operation("POST", "/api/users/{user}/password", "lead",
+           summary="Another password for a labeler or viewer who forgot theirs: shown once, ends their sessions and tokens",
+           body=obj({}), answer=obj({"name": text(200), "password": text(40)}), errors=(409,), writes=True)
+async def reset_password(call: Call) -> Json:
+    row = await call.site.read(lambda tx: _resettable(replace(call, tx=tx)))
+    password, name = accounts.new_password(), person_json(row)["signs_in_as"]
+    hashed = await call.site.hash(accounts.hash_password, password, row.name)
+
+    def change(tx: Any) -> None:
+        _resettable(replace(call, tx=tx))
+        accounts.set_password(tx, name, hashed, call.now, call.user.id)
+
+    await call.site.write(change)
+    call.site.forget()
+    return {"name": name, "password": password}
+
+
+def _resettable(call: Call) -> Any:
+    """Somebody whose password a lead may replace. A lead's is not among them: whoever had it could act in their name."""
+    row = find_person(call)
+    if row.role == "lead":
+        raise ApiError("conflict", f"{row.name} is a lead.", "Whoever runs the studio can: harken users password NAME.")
+    if row.state != "active" or row.password_hash is None:
+        raise ApiError("conflict", f"{row.name} has no password here.", "They sign in elsewhere, or their account is closed.")
+    return row
 
 
 @operation("POST", "/api/users/{user}/withdraw", "lead", summary="A labeler withdraws: their judgments leave all later snapshots",

@@ -1,0 +1,103 @@
+"""The key that signs what a person decides: a file of its own, outside the database and the loop's folder.
+
+    mac = sign({"decision": "approve", …})         # HMAC-SHA-256, hex; makes the key where none is yet
+    is_signed({"decision": "approve", …}, mac)
+
+HARKEN_LOOP_KEY names the file, else it is loop.key in ~/.config/harken ($XDG_CONFIG_HOME/harken). Its owner alone can read it
+(mode 600), and each use checks that. Whoever can read it can sign, in anybody's name: who writes the database or the loop's
+folder cannot. Machines that approve and machines that serve need the same file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Any
+
+from harken.core.errors import UserError
+from harken.launch.loop.turns import canonical
+
+VARIABLE = "HARKEN_LOOP_KEY"
+LEAST = 32
+"""Bytes of a key."""
+
+
+def key_file() -> Path:
+    """Where the key is, or will be."""
+    if named := os.environ.get(VARIABLE):
+        return Path(named)
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "harken" / "loop.key"
+
+
+def sign(value: Any) -> str:
+    """Raises `UserError` where the key cannot be made or read, or others can read it."""
+    path = key_file()
+    if not path.exists():
+        _make(path)
+    return _mac(_read(path), value)
+
+
+def is_signed(value: Any, mac: object) -> bool:
+    """Whether the MAC was made with this key for this value. Raises `UserError` where there is no key here, or others can read
+    it: then nothing can be told."""
+    return isinstance(mac, str) and mac.isascii() and hmac.compare_digest(_mac(_read(key_file()), value), mac)
+
+
+def _mac(key: bytes, value: Any) -> str:
+    return hmac.digest(key, canonical(value), hashlib.sha256).hex()
+
+
+def _make(path: Path) -> None:
+    """A new key, whole or not there; of two processes that make one, both then use the first."""
+    new = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with os.fdopen(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(LEAST) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(new, path)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise UserError(f"The loop's key {path} cannot be made: {error.strerror or error}.",
+                        f"Set {VARIABLE} to a file in a folder of yours.") from None
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            _need_private(path, os.fstat(file.fileno()))
+            text = file.read(4096).strip()
+    except FileNotFoundError:
+        raise UserError(f"There is no key {path}, so no approval can be checked.",
+                        f"Set {VARIABLE} to the key's file, a copy of the one on the machine where turns are approved.") from None
+    except OSError as error:
+        raise UserError(f"The loop's key {path} cannot be read: {error.strerror or error}.",
+                        f"Set {VARIABLE} to a file that this account can read.") from None
+    try:
+        key = bytes.fromhex(text.decode("ascii"))
+    except ValueError:
+        key = b""
+    if len(key) < LEAST:
+        raise UserError(f"{path} holds no key of at least {LEAST} bytes in hexadecimal.", f"openssl rand -hex {LEAST} makes one.")
+    return key
+
+
+def _need_private(path: Path, facts: os.stat_result) -> None:
+    """As ssh asks of its keys: a plain file of this account's (or the system's), closed to all others."""
+    if not stat.S_ISREG(facts.st_mode):
+        raise UserError(f"{path} is no file.", f"Set {VARIABLE} to the key's file.")
+    if os.name == "nt":
+        return
+    if facts.st_uid not in (os.geteuid(), 0):
+        raise UserError(f"{path} belongs to another account, who could have made it up.", "Use a copy that is yours.")
+    if facts.st_mode & 0o077:
+        raise UserError(f"Other accounts can read or change {path}: who did could approve in anybody's name.",
+                        f"chmod 600 {path}; if others may have read it, replace it, and approve anew what comes.")
