@@ -40,8 +40,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"The adapter {folder} does not name its base model.",
                         f"Write the base's folder or hub id into {CONFIG} as base_model_name_or_path.")
     if str(config.get("init_lora_weights", "")).startswith("pissa_niter"):
-        raise UserError(f"The adapter {folder} stands on a base that its start changed at random ({config['init_lora_weights']}): "
-                        "no load gives the same model twice.",
+        raise UserError(f"The adapter {folder} stands on a base that its start changed at random "
+                        f"({config['init_lora_weights']}): no load gives the same model twice.",
                         "Save it as a plain LoRA: peft's path_initial_model_for_weight_conversion.")
     if adapter_file(folder) is None:
         raise UserError(f"The adapter {folder} lacks {FILES[0]}.", "Copy or download it again.")
