@@ -305,7 +305,7 @@ def _adapter(path: Path, above: tuple[str, ...]) -> Loaded:
     """A LoRA folder of others, merged into the base that it names; its own tokenizer where it brings one. One of a
     sequence-classification model brings that model's last layer."""
     base = str(adapters.read_config(path)["base_model_name_or_path"])
-    here = next((str(p) for p in (path / base, Path(base)) if p.exists()), base)
+    here = next((str(p) for p in (path / base, path.resolve() / base, Path(base)) if p.exists()), base)
     try:
         loaded = _open(here, locate(here), (*above, str(path)))
     except UserError as error:
