@@ -106,7 +106,7 @@ MISTAKES = [
     ("train ../x", "There is no method"), ("train json", "is not a method"), ("train my_lab.idea", "cannot be imported"),
     ("train --model toy", "The method comes first"), ("eval nonsense", "There is no evaluation"), ("report", "required: runs"),
     (SFT + "--bogus 1", "Unrecognized arguments: --bogus"), (SFT + "--seed x", "--seed: invalid int value: 'x'"),
-    ("eval win_rate --model toy", "required: --prompts, --judge, --out"),
+    ("eval win_rate --model toy", "required: --prompts, --out"),
     # data
     (SFT + "--data missing.jsonl", "no file missing.jsonl"), (SFT + "--data empty.jsonl", "is empty"),
     (SFT + "--data cut.jsonl", "line 9: the last line is cut short"), (SFT + "--data binary.jsonl", "not UTF-8"),
