@@ -134,7 +134,7 @@ def test_wrong_input_is_said_in_one_message(tmp_path, capsys):
 
 def test_names_from_outside_stay_text(tmp_path, capsys):
     rows = [{"prompt": f"p{i}", "completions": ["x", "yy"], "ranks": [1, 2], "labeler": who}
-            for i in range(30) for who in ("<script>alert(1)</script>", "[red]bo[/red]")]
+            for i in range(8) for who in ("<script>alert(1)</script>", "[red]bo[/red]")]
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     assert main(["labelers", str(tmp_path / "x.jsonl"), "--out", str(tmp_path / "x.html")]) == 0
     assert "<script>" not in (tmp_path / "x.html").read_text() and "[red]bo[/red]" in capsys.readouterr().out

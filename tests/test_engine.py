@@ -159,6 +159,7 @@ def test_p23_neither_row_nor_batch_changes_what_a_sequence_says(toy_engine, arch
     assert [s.ids for s in alone[0]] == [s.ids for s in all_at_once[0]]
 
 
+@pytest.mark.slow
 def test_rows_that_end_are_refilled(toy_engine):
     """The decoder computes fewer tokens than batches of four would that each wait for their longest."""
     from harken.engines.profile import profiling
