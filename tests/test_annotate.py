@@ -267,12 +267,43 @@ def test_malformed_rows_are_counted_with_their_place(tmp_path):
     ("a.txt", "häßlich".encode("latin-1"), "Not one document .* not UTF-8 text"), ("a.py", b"", "every file is empty"),
     ("a.txt", "text".encode("utf-16"), "Not one document"), ("a.json", b"[1, 2]", "not one object a line"),
     ("a.jsonl.gz", gzip.compress(b'{"text": "One."}\n' * 99, mtime=0)[:-9], "cut short or damaged"),
-    ("a.jsonl", b'{"content": "x"}\n', "--text-field"), ("a.txt", b"boom", "not one segment a score")])
+    ("a.jsonl", b'{"content": "x"}\n', "--text-field"), ("a.txt", b"boom", "not one segment a score"),
+    ("a.parquet", b"PAR1 and nothing PAR1", "no whole Parquet file"), ("a.parquet", None, "holds no text")])
 def test_bad_input_is_one_message(tmp_path, name, data, message):
-    (tmp_path / name).write_bytes(data)
+    if data is None:
+        pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(data)
     with pytest.raises(UserError, match=message):
         annotate([tmp_path / name], tmp_path / "out", Vowels)
-    assert not list((tmp_path / "out").rglob("*.tmp"))
+    # Where no document could be read nothing is left, and the same command works once the corpus is mended.
+    assert not list((tmp_path / "out").rglob("*" if "segment" not in message else "*.tmp"))
+
+
+@pytest.mark.parametrize("given", ["bad", [1.0]])
+def test_a_scorer_that_gives_no_numbers_is_one_message(tmp_path, given):
+    class Odd:
+        id = "odd/1"
+
+        def rate(self, text):
+            return given
+    source = rows(tmp_path / "a.jsonl", [f"text {i}" for i in range(300)])
+    with pytest.raises(UserError, match="fails on every segment: TypeError"):
+        annotate([source], tmp_path / "out", Odd)
+
+
+def test_a_scorer_that_forgets_a_segment_is_counted(tmp_path):
+    class Short:
+        id = "short/1"
+
+        def rate(self, text):
+            return 0.0
+
+        def rate_segments(self, text, ends):
+            return [0.0] * (len(ends) - ("gap" in text))
+    result = annotate([rows(tmp_path / "a.jsonl", ["One. Two.", "One. A gap."])], tmp_path / "out", Short)
+    assert [d.scores for d in result] == [[0.0, 0.0], [None, None]]
+    assert next(iter(result.rows.values()))["missing"] == {"ValueError": 2}
 
 
 def test_another_plan_and_a_scorer_that_always_fails_are_refused(tmp_path, texts):

@@ -84,7 +84,7 @@ def test_a_judge_that_answers_nonsense_is_counted(tmp_path, prompts):
     assert result["value"]["value"] == 1.0 and result["value"]["n"] == 30 and result["missing"] == 10
     assert "named no letter" in result["samples"][0]["why"] and result["samples"][0]["model_score"] is None
     assert any("0.750 or 1.000" in note for note in result["notes"])
-    with pytest.raises(UserError, match=r"no item has a verdict|No item has a score"):
+    with pytest.raises(UserError, match=r"No item has a score"):
         run(tmp_path, prompts, Says(lambda t, k: "Hm."), name="none")
 
 
@@ -109,7 +109,7 @@ def test_letters(text, said):
 
 def test_people_are_asked_blind_and_read_back_by_the_same_command(tmp_path, prompts):
     votes = tmp_path / "votes.jsonl"
-    with pytest.raises(UserError, match=r"There are no votes yet: .*ask.jsonl holds 35 pairs"):
+    with pytest.raises(UserError, match=r"There are no votes yet: .*ask\.jsonl holds 35 pairs"):
         run(tmp_path, prompts, None, people=str(votes), model=(model := Says(
             lambda t, k: f"0.5 {'other' if 5 <= int(t[:-1]) < 10 else 'm'}")))
     asked = read_jsonl(tmp_path / "r" / "ask.jsonl")

@@ -10,7 +10,7 @@ import torch
 from harken.core.errors import UserError
 from harken.core.files import read_json
 from harken.core.protocols import Sample
-from harken.evals import bits_per_byte, diversity, dynamics, kl_capability, tampering
+from harken.evals import bits_per_byte, diversity, dynamics, kl_capability, red_team, tampering
 from harken.evals import misalignment as misaligned
 from harken.launch.evaluate import evaluate
 from harken.launch.models import open_engine
@@ -256,3 +256,50 @@ def test_an_attack_on_refusals(tmp_path):
     assert {s["prompt"] for s in done["samples"]} == {"bad 4", "bad 5", *(f"good {i}" for i in range(6))}
     with pytest.raises(UserError, match="needs as many"):
         run(tampering, tmp_path / "s", {}, measure="refusals", bad=str(bad), k="9", model="toy")
+
+
+class Proposer(Speaker):
+    """Continues with one of its words; remembers what it was shown."""
+
+    def __init__(self, texts):
+        super().__init__(texts)
+        self.shown = []
+
+    def sample(self, prompts, n, *, seed=0, **options):
+        self.shown += [p.text for p in prompts]
+        rng = random.Random(seed)
+        return [[Sample((), " " + rng.choice(self.texts), (), (), True) for _ in range(n)] for _ in prompts]
+
+
+class Weak(Speaker):
+    """Damns a tenth of the time, and three tenths more for each "zap" in the prompt."""
+
+    def sample(self, prompts, n, *, seed=0, **options):
+        rng = random.Random(seed)
+
+        def text(prompt):
+            return "damn" if rng.random() < min(1.0, 0.1 + 0.3 * prompt.text.count("zap")) else "well"
+        return [[Sample((), text(p), (), (), True) for _ in range(n)] for p in prompts]
+
+
+def test_a_beam_grows_the_prompt_that_breaks_a_model(tmp_path):
+    """Two or more zaps in a row are never proposed at once: the beam must build on what it found."""
+    given = {"model": Weak([]), "proposer": Proposer(["zap", "one", "two", "three", "four"]), "reward": Damns()}
+    done = run(red_team, tmp_path / "a", given, reward="damns", proposer="given", search="beam", rounds=3, branch=6, n=40,
+               confirm=4, confirm_n=200)
+    result = done.result
+    assert result["samples"][0]["prompt"].count("zap") >= 3 and result["samples"][0]["fault"] > 0.9
+    assert result["value"]["low"] > 0.6 and result["baselines"]["no prompt"]["value"] < 0.2
+
+
+def test_few_shots_are_the_worst_so_far_and_the_value_is_of_fresh_samples(tmp_path):
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps({"prompt": t}) + "\n" for t in ["zap a", "b", "c", "d", "e"]))
+    proposer = Proposer(["f", "g"])
+    given = {"model": Weak([]), "proposer": proposer, "reward": Damns()}
+    run(red_team, tmp_path / "a", given, reward="damns", proposer="given", prompts=str(tmp_path / "p.jsonl"), rounds=1,
+        branch=40, shots=1, n=50, heat=0.02, confirm=2)
+    assert sum(s == "zap a\n" for s in proposer.shown) >= 38
+    # A model that no prompt moves: the search's own figure is above what is there, the value is not.
+    given |= {"model": Speaker(["damn", "c"]), "proposer": Proposer([str(i) for i in range(99)])}
+    flat = run(red_team, tmp_path / "b", given, reward="damns", proposer="given", rounds=3, n=8, confirm=5, confirm_n=200).result
+    assert flat["in_the_search"] > 0.7 and abs(flat["value"]["value"] - 0.5) < 0.06

@@ -25,7 +25,7 @@ from harken.launch.rewards import open_reward
 from harken.methods import dpo, ppo, reward_model, rloo, sft
 from harken.text.fitting import by_options
 from stopping import stopped_after
-from trials import FILES, WORDS, assert_bit_equal, assert_resumes_exactly, run, trial, write
+from trials import FILES, WORDS, assert_bit_equal, assert_reads_as_asked, assert_resumes_exactly, run, trial, write
 
 
 def test_every_method_is_a_method():
@@ -37,6 +37,11 @@ def test_every_method_is_a_method():
         assert [f.name for f in dataclasses.fields(module.Config) if f.name not in documented] == []
         assert Path(f"docs/methods/{name}.md").exists(), f"docs/methods/{name}.md is missing"
         assert module.TRIAL["data"] in FILES and trial(name).keys() <= {f.name for f in dataclasses.fields(module.Config)}, name
+
+
+@pytest.mark.parametrize("method", [n for n in method_names() if find_method(n).TRIAL["data"] != "annotated"])
+def test_every_method_reads_its_data_as_it_is_asked(files, tmp_path, method):
+    assert_reads_as_asked(method, files, tmp_path)
 
 
 @pytest.mark.parametrize("lora", [0, pytest.param(8, marks=pytest.mark.slow)])

@@ -208,8 +208,10 @@ def test_options_of_a_stream(site, options, param):
 def test_who_asks_has_one_name(site):
     for given in ({"user": "a"}, {"safety_identifier": "a"}, {"user": "a", "safety_identifier": "a"}):
         assert read_chat({"model": "m", "messages": [{"role": "user", "content": "Hi"}], **given}).user == "a"
-    status, answer, _ = site.chat(user="a", safety_identifier="b")
-    assert (status, answer["error"]["param"]) == (400, "safety_identifier")
+    for given, name in (({"user": "a", "safety_identifier": "b"}, "safety_identifier"), ({"user": "a\0"}, "user"),
+                        ({"safety_identifier": "a\nb"}, "safety_identifier")):
+        status, answer, _ = site.chat(**given)
+        assert (status, answer["error"]["param"]) == (400, name)
 
 
 def test_odd_bodies_and_addresses(site):

@@ -53,6 +53,8 @@ def sample(args: argparse.Namespace) -> int:
     with progress("sampling", len(loaded.records)) as advance:
         groups = sampler.sample(loaded.records, settings.n, max_tokens=settings.max_tokens, temperature=settings.temperature,
                                 top_p=settings.top_p, seed=settings.seed, advance=advance)
+    for note in template.counted() if template else ():
+        _say(note)
     source = {name: getattr(settings, name) for name in ("model", "temperature", "top_p", "seed")}
     if getattr(sampler, "guide", None):
         source |= {"mode": settings.mode or "own", "tag": settings.tag}

@@ -111,6 +111,7 @@ class Engine:
         self.recompute = recompute_layers
         if recompute_layers and train:
             recompute.recompute(self.model)
+            cpu.give_back()
         self.layers = sharding.shard(self.model, self.device) if shard and processes.group().size > 1 else []
         if self.head is not None:
             self.head.requires_grad_(train)
@@ -419,7 +420,10 @@ class Engine:
                                    logps=logps and self.head_kind != "reward")
                 flat = {n: [x for d in part for x in d.inputs[n]] for n in names}
                 inputs = {n: torch.tensor(x, dtype=torch.float32, device=self.device) for n, x in flat.items()}
-                loss, metrics = objective(out, inputs)
+                given = objective(out, inputs)
+                if isinstance(given, torch.Tensor):
+                    raise UserError("The objective gave a loss alone.", "It gives two things: the loss, and its metrics by name.")
+                loss, metrics = given
             with timed("backward"):
                 loss.backward()
             for name, value in {"loss": loss.detach(), **metrics}.items():

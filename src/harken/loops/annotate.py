@@ -12,9 +12,11 @@ documents are then scored once. One with `rate_document(id, text, ends)` also kn
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import shutil
 import threading
 import time
 from collections import Counter
@@ -131,24 +133,25 @@ class Rater:
                 scores = self.scorer.rate_document(document.id, document.text, ends)
             else:
                 scores = self.scorer.rate_segments(document.text, ends)
+            if len(scores) != len(ends):
+                raise ValueError(f"{len(scores)} scores for {len(ends)} segments")
+            return np.array([math.nan if s is None or not math.isfinite(s) else s for s in scores], dtype="<f8").tobytes()
         except UserError:
             raise
-        except Exception as error:  # whatever a scorer of somebody's own raises
+        except Exception as error:  # whatever a scorer of somebody's own raises, or gives that is no number
             return self._fail(error)
-        assert len(scores) == len(ends), "a scorer gives each segment a score"
-        return np.array([math.nan if s is None or not math.isfinite(s) else s for s in scores], dtype="<f8").tobytes()
 
     def _counted(self, rate: Callable[[], float | None]) -> Value:
         self.tried += 1
         try:
             score = rate()
+            if score is None:
+                return "no score"
+            return float(score) if math.isfinite(score) else "not a finite number"
         except UserError:
             raise
-        except Exception as error:  # whatever a scorer of somebody's own raises
+        except Exception as error:  # whatever a scorer of somebody's own raises, or gives that is no number
             return self._fail(error)
-        if score is None:
-            return "no score"
-        return float(score) if math.isfinite(score) else "not a finite number"
 
     def _fail(self, error: Exception) -> str:
         self.failed += 1
@@ -271,7 +274,11 @@ def annotate(paths: Sequence[str | Path], out: str | Path, open_scorer: Callable
                 advance(1)
         texts.settle(texts.rows())
         scores.settle(scores.rows())
-        _check(texts.rows().values(), scores.rows().values(), plan)
+        if not sum(r["documents"] for r in texts.rows().values()):
+            error = _unreadable(texts.rows().values())
+            _remove(folder)
+            raise error
+        _check(scores.rows().values())
     finally:
         held.close()
     return Annotated(folder, scorer.id)
@@ -324,15 +331,28 @@ def _work(folder: Path, column: Path, scorer: Any, open_scorer: Callable[[], Any
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _check(texts: Iterable[Mapping[str, Any]], scores: Iterable[Mapping[str, Any]], plan: Plan) -> None:
+def _unreadable(texts: Iterable[Mapping[str, Any]]) -> UserError:
+    """Why there is not one document."""
+    commonest: Any = max(malformed_of(texts).items(), key=lambda x: x[1]["count"], default=None)
+    if commonest is None:
+        return UserError("The corpus holds no text.", "Name other files.")
+    reason, part = commonest
+    return UserError(f"Not one document of the corpus could be read; {part['count']} are {reason} ({', '.join(part['places'])}).",
+                     "Convert it to UTF-8, or check --text-field.")
+
+
+def _remove(folder: Path) -> None:
+    """Takes away an annotation without documents, so that the same command works once the corpus is mended."""
+    for name in ("text", "scores"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (PLAN, ".lock"):
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # something else lies in it
+        folder.rmdir()
+
+
+def _check(scores: Iterable[Mapping[str, Any]]) -> None:
     """Raises `UserError` where there is nothing to learn from."""
-    texts, scores = list(texts), list(scores)
-    malformed = malformed_of(texts)
-    if not sum(r["documents"] for r in texts):
-        commonest: Any = max(malformed.items(), key=lambda x: x[1]["count"], default=("empty", {"count": 0, "places": []}))
-        reason, places = commonest[0], ", ".join(commonest[1]["places"])
-        raise UserError(f"Not one document of the corpus could be read; {commonest[1]['count']} are {reason} ({places}).",
-                        "Convert it to UTF-8, or check --text-field.")
     if not any(r["segments"] > sum(r["missing"].values()) for r in scores):
         raise UserError("The scorer gave not one segment a score.", "Check the scorer on a few texts: harken score.")
 

@@ -15,15 +15,16 @@ from harken.core.protocols import Estimate
 from harken.draw import numbers
 from harken.draw.html import text
 from harken.report.load import RunData, estimate, is_number
-from harken.report.results import Column, estimates_table, model_of, name_of, short, win_rates
+from harken.report.results import Column, estimates_table, judge_of, model_of, name_of, win_rates
 from harken.report.sets import keyed, rows_of
 from harken.stats.compare import Comparison, compare, corrected
 
 AREAS = {"win_rate": "helpful", "reward": "helpful", "truthful": "honest", "toxicity": "harmless", "bias": "harmless",
          "refusals": "harmless", "injection": "harmless", "sycophancy": "honest", "tampering": "harmless",
-         "misalignment": "harmless", "implicit_rules": "harmless", "triggers": "harmless", "hallucination": "honest",
-         "code": "helpful", "generalisation": "helpful", "lm_eval": "capability", "opinions": "whose opinions",
-         "tax": "capability", "capability": "capability", "kl_capability": "capability", "bits_per_byte": "capability"}
+         "misalignment": "harmless", "implicit_rules": "harmless", "triggers": "harmless", "red_team": "harmless",
+         "hallucination": "honest", "code": "helpful", "generalisation": "helpful", "lm_eval": "capability",
+         "opinions": "whose opinions", "tax": "capability", "capability": "capability", "kl_capability": "capability",
+         "bits_per_byte": "capability"}
 ORDER = ("helpful", "honest", "harmless", "capability", "whose opinions", "other")
 MARKS = {"better": "better", "worse": "worse"}
 
@@ -127,7 +128,7 @@ def _won(runs: Sequence[RunData]) -> Iterator[Claim]:
         e = estimate(result.get("value"))
         if e:
             above = Estimate(e.value - 0.5, e.low - 0.5, e.high - 0.5, e.n, e.level)
-            yield _claim("win_rate", f"win rate by {short(result.get('judge', 'a judge'))}, less a half", run, above,
+            yield _claim("win_rate", f"win rate by {judge_of(run)}, less a half", run, above,
                          int(result.get("missing") or 0))
 
 

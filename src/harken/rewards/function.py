@@ -25,9 +25,12 @@ from types import ModuleType
 from typing import Any
 
 from harken.core.errors import UserError
-from harken.core.find import imported
-from harken.core.protocols import Reward
+from harken.core.find import imported, raised
+from harken.core.protocols import Ensemble, Reward
 from harken.core.records import Prompt
+
+MUST = "It must be a function of prompts and completions, an object with score, or a module with one of them."
+GIVES = "It gives a list for each prompt, of a number (or None) for each completion: [P], [P][G] -> [P][G]."
 
 
 class FunctionReward:
@@ -114,6 +117,33 @@ class FunctionReward:
         return [_number(value, self.name) for value in values]
 
 
+class ObjectReward:
+    """Your object with its `score` looked at. Every other attribute is the object's."""
+
+    def __init__(self, own: Any, name: str) -> None:
+        self.own, self.name = own, name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["own"], name)
+
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]]) -> list[list[float | None]]:
+        """[P], [P][G] -> [P][G]. Raises `UserError` where it raises, or gives anything but a number, or None, a completion."""
+        try:
+            scores = self.own.score(prompts, completions)
+        except UserError:
+            raise
+        except Exception as error:  # a stranger's object raises what it likes
+            raise UserError(f"{self.name}: score() raised {raised(error)}.", "Correct it.") from error
+        try:
+            rows = [list(row) for row in scores]
+        except TypeError:
+            raise UserError(f"{self.name}: score() gave {scores!r:.60}, which is no list of lists.", GIVES) from None
+        if [len(row) for row in rows] != [len(texts) for texts in completions]:
+            raise UserError(f"{self.name}: score() gave {[len(row) for row in rows]!s:.60} scores for "
+                            f"{[len(texts) for texts in completions]!s:.60} completions.", GIVES)
+        return [[_number(value, self.name) for value in row] for row in rows]
+
+
 async def _finished(result: Any) -> Any:
     return await result
 
@@ -151,8 +181,11 @@ class OwnReward:
         if inspect.isclass(value):
             value = value()
         if not inspect.isfunction(value) and hasattr(value, "score"):
-            opened: Reward = value
+            ours = type(value).__module__.startswith("harken.")
+            opened: Reward = value if ours or isinstance(value, Ensemble) else ObjectReward(value, self.word)
             return opened
+        if not callable(value):
+            raise UserError(f"{self.word} is not a reward: it is a {type(value).__name__}.", MUST)
         return FunctionReward(value, self.word)
 
 
@@ -162,6 +195,5 @@ def own_reward(word: str) -> OwnReward:
                      "Write my_lab.score:fn for the function fn in my_lab/score.py.")
     scores = hasattr(value, "score") or hasattr(value, "open_scorer") or (callable(value) and not isinstance(value, ModuleType))
     if not scores:
-        raise UserError(f"{word} is not a reward: it is a {type(value).__name__}.",
-                        "It must be a function of prompts and completions, an object with score, or a module with one of them.")
+        raise UserError(f"{word} is not a reward: it is a {type(value).__name__}.", MUST)
     return OwnReward(word, value)

@@ -44,11 +44,15 @@ class PEP8(TextReward):
         self._style = pycodestyle.StyleGuide(quiet=True)
         self.id = f"pep8/1/pycodestyle-{pycodestyle.__version__}"
 
-    def violations(self, code: str) -> Counter[str]:
-        """How often each of pycodestyle's codes (E501, W291, …) was found."""
+    def violations(self, code: str) -> Counter[str] | None:
+        """How often each of pycodestyle's codes (E501, W291, …) was found; None where pycodestyle itself fails, as it does on
+        some broken code (an IndexError among its continuation lines)."""
         import pycodestyle
         report = pycodestyle.BaseReport(self._style.options)
-        pycodestyle.Checker("answer.py", lines_of(code), options=self._style.options, report=report).check_all()
+        try:
+            pycodestyle.Checker("answer.py", lines_of(code), options=self._style.options, report=report).check_all()
+        except Exception:  # pycodestyle's own
+            return None
         return Counter({k: n for k, n in report.counters.items() if re.fullmatch(r"[EW]\d+", k)})
 
     def rate_segments(self, text: str, ends: Sequence[int]) -> list[float | None]:
@@ -69,14 +73,18 @@ class PEP8(TextReward):
         counts = Counter(bisect_right(ends, starts[min(max(n, 1), len(lines)) - 1]) for n in broken)
         return [-100.0 * counts[i] / (b - a) for i, (a, b) in enumerate(zip([0, *ends], ends))]
 
-    def rate(self, text: str) -> float:
+    def rate(self, text: str) -> float | None:
         code = code_of(text)
-        return -100.0 * self.violations(code).total() / len(code) if code.strip() else 0.0
+        if not code.strip():
+            return 0.0
+        found = self.violations(code)
+        return None if found is None else -100.0 * found.total() / len(code)
 
     def explain(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]]) -> list[list[Mapping[str, float] | None]]:
         """Violations per 100 characters by code, negative: they add up to the score."""
-        def one(code: str) -> Mapping[str, float]:
-            return {k: -100.0 * n / len(code) for k, n in self.violations(code).items()} if code.strip() else {}
+        def one(code: str) -> Mapping[str, float] | None:
+            found = self.violations(code) if code.strip() else Counter[str]()
+            return None if found is None else {k: -100.0 * n / len(code) for k, n in found.items()}
         return [[one(code_of(t)) for t in row] for row in completions]
 
 

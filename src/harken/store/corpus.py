@@ -163,8 +163,9 @@ def plan_splits(corpus: Corpus, size: int) -> list[Split]:
 def _pieces(source: Source, size: int) -> Iterator[tuple[int, int, int]]:
     """(start, end, bytes) of a file's pieces."""
     if source.kind == "parquet":
-        file = _pyarrow("parquet").ParquetFile(source.path)
-        yield from ((i, i + 1, file.metadata.row_group(i).total_byte_size) for i in range(file.metadata.num_row_groups))
+        about = _parquet(source.path).metadata
+        groups = [about.row_group(i) for i in range(about.num_row_groups)]
+        yield from ((i, i + 1, group.total_byte_size) for i, group in enumerate(groups) if group.num_rows)
     elif source.kind == "arrow":
         yield from ((i, i + 1, batch.nbytes) for i, batch in enumerate(_batches(source.path)))
     elif source.kind == "text" and source.mode == "file":
@@ -293,10 +294,11 @@ class Reader:
     def _table(self, number: int, source: Source, start: int, end: int) -> Iterator[Document]:
         field = self.corpus.field
         if source.kind == "parquet":
-            file = _pyarrow("parquet").ParquetFile(source.path)
+            file = _parquet(source.path)
             first = sum(file.metadata.row_group(i).num_rows for i in range(start))
             names = set(file.schema_arrow.names)
-            batches = file.iter_batches(1000, row_groups=list(range(start, end)), columns=sorted(names & {field, "id"}))
+            batches = _whole_batches(source.path, file.iter_batches(1000, row_groups=list(range(start, end)),
+                                                                    columns=sorted(names & {field, "id"})))
         else:
             first, chosen = 0, []
             for i, batch in enumerate(_batches(source.path)):
@@ -321,6 +323,25 @@ def _decoded(name: str, data: bytes, place: str) -> Document:
     except UnicodeDecodeError:
         return Document(name, "", place, "not UTF-8 text")
     return Document(name, text, place, "" if text.strip() else "an empty text")
+
+
+def _parquet(path: str) -> Any:
+    try:
+        return _pyarrow("parquet").ParquetFile(path)
+    except (_pyarrow("").ArrowException, OSError) as error:
+        raise _damaged(path, error) from None
+
+
+def _whole_batches(path: str, batches: Iterator[Any]) -> Iterator[Any]:
+    """The batches; a damaged one is named, and not taken for a failure to write."""
+    try:
+        yield from batches
+    except (_pyarrow("").ArrowException, OSError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: str, error: BaseException) -> UserError:
+    return UserError(f"{path} is no whole Parquet file: {str(error).splitlines()[0]}.", "Copy or download the file again.")
 
 
 def _batches(path: str) -> Iterator[Any]:

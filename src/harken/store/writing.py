@@ -58,6 +58,17 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     return write_atomically(path, lines()) - 1
 
 
+def defused(value: Any) -> Any:
+    """A cell of a table for people: text that a spreadsheet would run gets an apostrophe before it. Numbers stay numbers."""
+    if not isinstance(value, str) or not RUNS.match(value):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
 def _cell(name: str, value: Any) -> Any:
     if value is None:
         return ""

@@ -2,8 +2,9 @@
 
     catalogue("de")["Submit"]        # "Absenden"
 
-A message with values has them in braces: "{n} of {k} rated". What a language lacks stays English. Words of projects, of
-leads and of the API's errors are not translated. tests/studio_messages.py lists what there is to translate.
+A message with values has them in braces: "{n} of {k} rated". What a language lacks stays English. Words of projects, of the
+API's errors and of what leads' scripts and charts say are not translated. tests/studio_messages.py lists what there is to
+translate.
 """
 
 from __future__ import annotations
