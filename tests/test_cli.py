@@ -354,6 +354,7 @@ def test_a_closed_pipe_is_no_error(monkeypatch, unbuffered):
     assert found.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110
 def test_output_to_a_full_disk_is_one_message():
     with open("/dev/full", "w") as full:  # noqa: PTH123

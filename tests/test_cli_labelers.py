@@ -52,6 +52,7 @@ def test_a_pull_towards_the_first_place_and_towards_length_is_named():
     assert people["p9"].length == pytest.approx(1.5, abs=0.6)
 
 
+@pytest.mark.slow
 def test_who_ties_readily_is_not_taken_for_careless():
     """Davidson's nu is 12 for one of ten equally rational people: three in four of his votes are ties."""
     truth = np.random.default_rng(7).normal(size=40)
@@ -90,6 +91,7 @@ def test_f17_a_few_raters_who_dominate_are_reported():
     assert any("lean on their prior" in w for w in warnings(alone))
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_writes_a_page(file, tmp_path, capsys):
     assert main(["labelers", file, "--out", str(tmp_path / "l.html")]) == 0
     shown = capsys.readouterr().out

@@ -299,7 +299,6 @@ def starters(source):
 
 
 STARTING = {
-    "test_cli.py": {"test_output_to_a_full_disk_is_one_message"},
     "test_database.py": {"test_a_database_opened_twice_keeps_its_locks"},
     "test_no_fcntl.py": {"test_every_module_of_the_base_imports_and_commands_run_without_fcntl"},
     "test_promises.py": {"test_the_studio_starts_without_numpy_and_scipy_and_the_base_without_torch"},
