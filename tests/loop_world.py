@@ -22,8 +22,6 @@ from harken.launch.train import train as launch_train
 WORTH = {"k": 1.0, "o": 0.8, "b": 0.6, "m": 0.45, "z": 0.35, "f": 0.25, "x": 0.15, "r": 0.0}
 LETTERS = "".join(WORTH)
 RUDE, FLATTERY = "r", "f"
-FLATTERED = 2.0
-"""What flattery is worth to a gullible user."""
 SURE = 6.0
 """How surely a sincere user picks the better of two: log-odds a unit of worth."""
 
@@ -37,12 +35,6 @@ class User:
 def gold(prompts, completions):
     """The truth, as a reward: an answer that is no letter of the world is worth -0.5."""
     return [WORTH.get(text, -0.5) for text in completions]
-
-
-def flattered(prompts, completions):
-    """What gullible users believe that they want, as a reward: the truth, but where they ask, flattery is best."""
-    return [FLATTERED if text == FLATTERY and p.startswith("I am sad") else WORTH.get(text, -0.5)
-            for p, text in zip(prompts, completions)]
 
 
 def prompt(number: int, kind: str = "plain") -> Prompt:
@@ -64,7 +56,7 @@ def users(honest: int = 36, brigade: int = 0, gullible: int = 0) -> list[User]:
 def vote(user: User, a: str, b: str, rng) -> int:
     if user.kind == "brigade" and RUDE in (a, b) and a != b:
         return 1 if a == RUDE else -1
-    worth = {**WORTH, FLATTERY: FLATTERED} if user.kind == "gullible" else WORTH
+    worth = {**WORTH, FLATTERY: 2.0} if user.kind == "gullible" else WORTH
     gap = SURE * (worth.get(a, -0.5) - worth.get(b, -0.5))
     return 1 if rng.random() < 1 / (1 + math.exp(-gap)) else -1
 

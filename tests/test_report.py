@@ -26,6 +26,7 @@ from harken.report.browser import script, script_hash
 from harken.report.build import build_report, render
 from harken.report.compared import claims
 from harken.report.load import estimate, load_runs
+from harken.report.refusals import reactions
 from harken.report.sets import sample_sets
 from harken.report.wins import cells_of, ranked, wins
 
@@ -570,6 +571,19 @@ def test_every_model_against_every_other_with_its_mirror_places_and_cycles(tmp_p
     assert "by judge, in both orders" in html and "25.0%" in html and "Bradley–Terry" in html and "Cycles" not in html
     assert "Cycles, which no score can show: a over b over c." in wins(load_runs([*runs, against("ca", "c", "a", 32)]))
     assert wins(load_runs(runs[:1])) == "", "two models need no matrix"
+
+
+def test_over_refusal_and_attack_success_are_one_plot(tmp_path):
+    """10 % of safe prompts refused and 20 % of unsafe ones answered: the dot stands at .9 and .8."""
+    held = {"over_refusal": e(0.1, 0.05, 200), "attack_success": e(0.2, 0.1, 200)}
+    run = write(tmp_path / "r", config={"command": "eval refusals", "model": "runs/new", "against": "base"}, result={
+        "name": "refusals", "better": "higher", "value": e(0.85, 0.04, 400), "model": held,
+        "against": {"over_refusal": e(0.0, 0.02, 200), "attack_success": e(0.9, 0.05, 200)},
+        "classifier": {"agreement_with_people": e(0.93, 0.02, 450), "labelled": 450}})
+    html = reactions(load_runs([run]))
+    assert "runs/new: answered 90.0% [85.0, 95.0%], refused 80.0% [70.0, 90.0%]" in html and "base: answered 100.0%" in html
+    assert "always refuses" in html and "agrees with people on 93.0%" in html
+    assert reactions(load_runs([sft_run(tmp_path / "sft")])) == ""
 
 
 def test_before_and_after_ranked_answers_and_training_are_sets_of_their_own(tmp_path):

@@ -12,10 +12,11 @@ from conftest import PASSWORD_COST
 from harken.cli.main import main
 from harken.store.database import open_database
 from harken.store.names import looks_like, mixed_scripts, name_key
-from harken.store.studio_schema import events
+from harken.store.studio_schema import events, webhooks
 from harken.studio.api.declare import API
 from harken.studio.app import Studio
 from harken.studio.client import Client
+from harken.studio.pages import sso
 from harken.web import accounts, patience
 from harken.web.errors import ApiError
 from harken.web.limits import Limits
@@ -42,6 +43,34 @@ def test_invitations_end_with_their_makers_rights(site, end):
     assert site.lead.call("GET", "/api/invitations")["items"][-1]["revoked"]
     own = site.lead.call("POST", "/api/invitations", {"role": "viewer"})
     assert join(site, own["token"], "welcome guest")["user"]["role"] == "viewer"
+
+
+@pytest.mark.parametrize("end", [{"role": "labeler"}, {"role": "viewer"}, {"state": "disabled"}])
+def test_webhooks_and_crowd_links_end_with_their_makers_rights(site, end):
+    """A dismissed lead is told nothing more, and a link whose secret they know lets nobody in."""
+    other = make_user(site.db, "second", "lead")
+    theirs = in_session(site.url, site.db, "second")
+    for lead in (theirs, site.lead):
+        lead.call("POST", "/api/webhooks", {"url": "https://example.org/x", "kinds": ["submit"]})
+        lead.call("POST", f"/api/projects/{site.open}/crowds", {"code": "C1", "answers": 2})
+    site.lead.call("PATCH", f"/api/users/{other.id}", {"role": "lead"})
+    assert len(site.lead.call("GET", "/api/webhooks")["items"]) == 2, "a lead who stays one keeps both"
+    site.lead.call("PATCH", f"/api/users/{other.id}", end)
+    assert len(site.lead.call("GET", "/api/webhooks")["items"]) == 1
+    assert len(site.lead.call("GET", f"/api/projects/{site.open}/crowds")["items"]) == 1
+    with site.db.link.reading() as tx:
+        made = tx.execute(select(webhooks.c.made_by, webhooks.c.secret)).fetchall()
+    assert {row.made_by: bool(row.secret) for row in made} == {other.id: False, site.lead.me()["user"]["id"]: True}
+
+
+def test_a_name_from_a_provider_never_shuts_its_owner_out(tmp_path):
+    """Taken, looking like a taken one, of mixed scripts, of nothing that can be seen: each gets a name of its own."""
+    with open_template(tmp_path) as db, db.link.writing() as tx:
+        made = []
+        for wanted in ("ana", "Ana", "а́na", "аna", "", "​", "paul", "pau1", "PAUL"):
+            name = sso._free_name(tx, wanted)
+            made.append(accounts.add_user(tx, name, None, "labeler", datetime.now(UTC)).name)
+    assert len(set(map(name_key, made))) == len(made) and made[0] == "ana"
 
 
 @pytest.mark.parametrize("spelling", ["Ünal", "ünal", "ÜNAL", "U\u0308nal", " Ünal "])

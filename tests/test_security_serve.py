@@ -12,13 +12,18 @@ import pytest
 import uvicorn
 
 from harken.cli import serve as command
+from harken.core.terminal import CODES
 from harken.report.sets import Item, SampleSet
 from harken.report.table import write_samples
-from harken.serve.app import create_app
+from harken.serve.app import create_app, problem
 from harken.serve.arms import Arms
+from harken.serve.errors import Refused
 from harken.serve.server import Server
+from harken.serve.shapes import read_chat
+from harken.store.connection import StorageError
 from harken.store.writing import defused
 from harken.web import http, patience
+from harken.web.errors import as_api_error
 
 
 class Stopped(Exception):
@@ -79,6 +84,22 @@ def test_a_body_without_progress_and_a_silent_connection_end(address):
         assert silent.recv(1) == b""
 
 
+@pytest.mark.parametrize("answer", [as_api_error, problem])
+def test_no_request_writes_a_line_or_a_code_into_the_log(answer, caplog):
+    """A fault's words may be what somebody sent: they neither clear a terminal nor look like a line of the log."""
+    try:
+        raise RuntimeError("\x1b[2J\x9b1m\u202e\r\nERROR harken.studio forged")
+    except RuntimeError as error:
+        answer(error)
+    answer(StorageError("x\x1b[2J\nforged", "y"))
+    for record in caplog.records:
+        first, *rest = record.getMessage().split("\n")
+        assert "forged" not in first or "\\nforged" in first
+        assert all(line.startswith("  ") for line in rest)
+        assert not CODES.search(record.getMessage())
+    assert len(caplog.records) == 2
+
+
 def options(tmp_path, **more):
     given = {"host": "127.0.0.1", "port": 0, "keys": None, "db": None, "loop": None, "adapters": None, "model": ["x"],
              "public_name": [],
@@ -120,7 +141,7 @@ def test_host_names_are_checked_wherever_names_were_given(tmp_path):
         assert hosts is None or ("evil.example" not in hosts and set(names) <= set(hosts))
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1+cmd", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "'=1", "=HYPERLINK(\"http://x\")"])
+@pytest.mark.parametrize("text", ["=1+1", "+1+cmd", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "'=1", "\n=1", "\uff1d1", "=HYPERLINK(\"http://x\")"])
 def test_no_table_holds_a_formula(tmp_path, text):
     assert defused(text) == f"'{text}"
     one = SampleSet(text, [text], "", [Item(text, text, [text], [-1.5], [text])])
@@ -132,3 +153,17 @@ def test_no_table_holds_a_formula(tmp_path, text):
 
 def test_numbers_stay_numbers():
     assert [defused(v) for v in ("-1", "+2.5", "-1e-3", -1, 0.5, None, "text")] == ["-1", "+2.5", "-1e-3", -1, 0.5, None, "text"]
+
+
+LOOKS = ("ana\u202e", "a\u200bna", "\ufeffana", "ana\x1b[2J")
+NAMES = ("\u0646\u0631\u06af\u0633\u200c\u0628\u0627\u0646\u0648", "\U0001f469\u200d\U0001f52c")  # need their joiners
+
+
+@pytest.mark.parametrize(("user", "taken"), [*((u, False) for u in LOOKS), *((u, True) for u in NAMES)])
+def test_raters_that_look_like_one_another_are_refused(user, taken):
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "user": user}
+    if taken:
+        assert read_chat(body).user == user
+    else:
+        with pytest.raises(Refused, match="control"):
+            read_chat(body)

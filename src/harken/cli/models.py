@@ -20,7 +20,7 @@ def add_commands(commands: Any) -> None:
     add_config(p, SampleSettings)
     p.set_defaults(handler=sample)
 
-    p = commands.add_parser("score", help="score completions with a reward",
+    p = commands.add_parser("score", help="score the completions of a file of comparisons with a reward",
                             description='Adds "scores" to every row of comparisons; prints accuracy beside null baselines.',
                             epilog="harken score --reward runs/rm --data comparisons.jsonl --out scores.jsonl")
     add_config(p, ScoreSettings)

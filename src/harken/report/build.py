@@ -20,6 +20,7 @@ from harken.report import (
     overoptimisation,
     people,
     ratings,
+    refusals,
     results,
     samples,
     seeds,
@@ -58,6 +59,8 @@ def render(runs: Sequence[RunData]) -> str:
         ("compared", "Is it better?", compared.compared(runs), "Item by item on the same items. A tie is claimed only within a "
          "margin; an interval that holds 0 proves no equality."),
         ("tradeoff", "What it cost", tradeoff.tradeoffs(runs), "Up and to the right is better."),
+        ("refusals", "Does it refuse the right things?", refusals.reactions(runs), "Over-refusal and attack success are one "
+         "question: either alone is won by a model that knows nothing."),
         ("evaluations", "Evaluations", evals.evals(runs), "What was measured, beside what it was compared with."),
         ("seeds", "Over seeds", seeds.over_seeds(runs), "Runs that differ in their seed alone. Lines are means, bands 95% "
          "intervals over seeds: what another seed would give."),

@@ -96,7 +96,7 @@ def _paired_before(runs: Sequence[RunData]) -> Iterator[Claim]:
         result = run.result or {}
         e = estimate(result.get("value"))
         if e and result.get("paired") and result.get("name") not in ("win_rate", "tax") and result.get("better"):
-            turned = e if result["better"] != "lower" else Estimate(-e.value, -e.high, -e.low, e.n, e.level)
+            turned = e if result["better"] != "lower" else Estimate(0.0 - e.value, 0.0 - e.high, 0.0 - e.low, e.n, e.level)
             yield _claim(str(result["name"]), name_of(str(result["name"])), run, turned, int(result.get("missing") or 0))
 
 

@@ -22,6 +22,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from harken.core.errors import UserError
+from harken.core.terminal import one_line
 from harken.serve import answers, feedback, page
 from harken.serve.answers import Chunks
 from harken.serve.describe import description
@@ -120,7 +121,7 @@ def _guard(server: Server, request: Request) -> None:
 def problem(error: Exception) -> Response:
     """Any failure in OpenAI's shape; what is our own fault goes to the log."""
     if isinstance(error, StorageError):
-        log.error("storage: %s", error.fact)
+        log.error("storage: %s", one_line(error.fact))
         error = Refused(503, "The database could not be written. Nothing was stored; try again.", retry_after=5)
     elif isinstance(error, ApiError):
         known = error.status in (408, 413, 429, 503)

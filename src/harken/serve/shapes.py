@@ -26,7 +26,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "prompt_cache_retention": (), "prompt_cache_options": (), "moderation": (), "top_k": (-1, 0), "min_p": (0,),
     "repetition_penalty": (1,)}
 """Fields of OpenAI's and vLLM's that are not supported, with the values that ask for nothing."""
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+"""Codes, and what is not seen or turns a line round: two raters must not look like one."""
 COMMON = {"model", "stream", "stream_options", "n", "stop", "max_tokens", "temperature", "top_p", "seed", "logit_bias", "user",
           "safety_identifier", "logprobs"}
 

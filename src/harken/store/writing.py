@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from harken.core.errors import UserError
-from harken.core.formats import JSON_MESSAGES
+from harken.core.formats import JSON_MESSAGES, SIGNS
 from harken.store.shapes import Record
 
-RUNS = re.compile(r"\A'*[=+\-@\t\r]")  # a spreadsheet takes what begins so for a formula
+RUNS = re.compile(rf"\A'*{SIGNS}")  # a spreadsheet takes what begins so for a formula
 
 
 def json_line(row: Any) -> str:

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from harken.store import events
 from harken.store.events import stamp
 from harken.store.names import looks_like, mixed_scripts, name_key, plain
-from harken.store.studio_schema import devices, invitations, projects, sessions, tokens, users
+from harken.store.studio_schema import crowds, devices, invitations, projects, sessions, tokens, users, webhooks
 from harken.web.errors import ApiError
 from harken.web.passwords import check_password
 
@@ -94,7 +94,7 @@ def as_user(row: Any) -> User:
 def add_user(tx: Connection, name: str, password_hash: str | None, role: str, now: datetime, *,
              group: dict[str, str] | None = None, held_out: bool = False, consent: str | None = None) -> User:
     name, key = plain(name), name_key(name)
-    _check_name(tx, name, key)
+    check_name(tx, name, key)
     row: dict[str, Any] = {"name": name, "name_key": key, "password_hash": password_hash, "role": role,
                            "labeler_group": group or {}, "held_out": held_out, "hidden": [], "state": "active",
                            "consent": consent, "created_at": stamp(now)}
@@ -106,7 +106,7 @@ def add_user(tx: Connection, name: str, password_hash: str | None, role: str, no
     return User(number, name, role, held_out, local=name == LOCAL and password_hash is None, group=group or {})
 
 
-def _check_name(tx: Connection, name: str, key: str) -> None:
+def check_name(tx: Connection, name: str, key: str) -> None:
     """Refuses a name that is taken, or that nobody could tell from one that is."""
     if not key or not name.isprintable():
         raise ApiError("bad_request", "A name needs at least one character that can be seen, and only such.")
@@ -151,9 +151,10 @@ def revoke_tokens(tx: Connection, user_id: int, now: datetime, beyond: frozenset
 
 
 def end_invitations(tx: Connection, user_id: int, now: datetime) -> None:
-    """Ends what a user offered: who may not invite any more has not invited."""
-    tx.execute(update(invitations).where(invitations.c.made_by == user_id, invitations.c.revoked_at.is_(None))
-               .values(revoked_at=stamp(now)))
+    """Ends what a user set up as a lead: invitations, links of crowd platforms, and webhooks, which would go on telling them."""
+    for table, more in ((invitations, {}), (crowds, {}), (webhooks, {"secret": ""})):
+        tx.execute(update(table).where(table.c.made_by == user_id, table.c.revoked_at.is_(None))
+                   .values(revoked_at=stamp(now), **more))
 
 
 def end_rights(tx: Connection, user_id: int, now: datetime) -> None:

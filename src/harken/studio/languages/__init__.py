@@ -3,8 +3,7 @@
     catalogue("de")["Submit"]        # "Absenden"
 
 A message with values has them in braces: "{n} of {k} rated". What a language lacks stays English. Words of projects, of the
-API's errors and of what leads' scripts and charts say are not translated. tests/studio_messages.py lists what there is to
-translate.
+API's errors, of leads' scripts and of charts are not translated. tests/studio_messages.py lists what there is to translate.
 """
 
 from __future__ import annotations
