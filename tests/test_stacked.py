@@ -16,7 +16,7 @@ from harken.engines.loading import load
 from marks import slow
 
 
-@pytest.mark.parametrize("run", ["sft", "rm", *slow("dpo")])
+@pytest.mark.parametrize("run", ["rm", *slow("sft", "dpo")])
 def test_p37_peft_loads_a_chain_as_what_harken_samples(runs, run):
     """Case 6 of the log: the second adapter alone on the base of the base is another model."""
     from peft import AutoPeftModelForCausalLM

@@ -61,7 +61,7 @@ def no_decoder(monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["good", "bad", "untagged"])
-@pytest.mark.parametrize("each", [True, False])
+@pytest.mark.parametrize("each", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_tags_are_never_drawn_and_put_where_segments_end(talkative, mode, each):
     sampler, control = talkative
     tag = {"good": control.good, "bad": control.bad, "untagged": None}[mode]
