@@ -9,9 +9,12 @@ CPU seconds are compared, not wall time, so that a busy machine changes little.
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import shutil
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -68,7 +71,15 @@ def memory(args: argparse.Namespace) -> None:
             file.write(block)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start, wall = time.process_time(), time.monotonic()
-    found = annotate([source], args.out / "annotated", Length, segmenter="line")
+    held: list[int] = []
+
+    @contextmanager
+    def watched(what: str, total: int) -> Iterator[Callable[[int], None]]:
+        def advance(count: int) -> None:
+            held.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20)
+        yield advance
+    found = annotate([source], args.out / "annotated", Length, segmenter="line", shown=watched)
+    print(f"MB held after each shard: {' '.join(map(str, held))}")
     print(f"{size >> 20} MB, {found.segments:,} lines, {lines:,} distinct: {time.process_time() - start:.0f} s of CPU, "
           f"{time.monotonic() - wall:.0f} s; peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MB "
           f"(before {before >> 10})")

@@ -116,6 +116,22 @@ def criteria(cells: Cells) -> str:
     return table(("", "wanted", "found, over seeds"), rows)
 
 
+def poison(cells: Cells) -> str:
+    """What bad mode lacks beside good mode, and what poisoning bad segments changes: differences over seeds with intervals."""
+    figures = (("curses", ("plain", "mean", "value")), ("attacked", ("attacked", "mean", "value")),
+               ("legal pairs", ("plain", "legal")),
+               ("NLL clean", ("nll",)), ("NLL clean, topic 4", ("nll_topic_3",)))
+    rows = []
+    for name, (a, b) in {"bad mode − good mode": (("conditional", "bad each"), ("conditional", "good each")),
+                         "the same, poisoned": (("poisoned", "bad each"), ("poisoned", "good each")),
+                         "poisoned − not, good mode": (("poisoned", "good each"), ("conditional", "good each")),
+                         "poisoned − not, untagged": (("poisoned", "untagged each"), ("conditional", "untagged each")),
+                         "poisoned − not, bad mode": (("poisoned", "bad each"), ("conditional", "bad each"))}.items():
+        rows.append([name, *(said(difference(*(pick(cells, "toy", arm, mode(m, *keys)) for arm, m in (a, b))), 3)
+                             for _, keys in figures)])
+    return table(("", *(f for f, _ in figures)), rows)
+
+
 def real(cells: Cells, task: str) -> str:
     rows = []
     for arm in dict.fromkeys(c["cell"]["arm"] for c in cells if c["cell"]["task"] == task):
@@ -199,9 +215,20 @@ def pareto(cells: Cells, path: Path) -> None:
         style = "accent" if len(row) > 1 else "grey"
         plot.line([(x, y) for _, x, y, _ in sorted(row)], style)
         plot.dots([(x, y) for _, x, y, _ in row], style, [5.0] * len(row), [name for *_, name in row])
-        for _, x, y, name in row:
-            plot.name(x, y, name)
-    path.write_text(plot.svg(), encoding="utf-8")
+    named: list[list[Any]] = []  # points that lie on one another share a label
+    for _, x, y, name in flat:
+        near = next((n for n in named if abs(n[0] - x) < 0.05 and abs(n[1] - y) < 0.004), None)
+        if near:
+            near[2] += f", {name}"
+        else:
+            named.append([x, y, name])
+    for x, y, name in named:
+        plot.name(x, y, name)
+    style = ("text{font:12px sans-serif;fill:#444}.grid{stroke:#ddd}polyline{fill:none;stroke:#999}.dot{fill:#999}"
+             ".dot.accent{fill:#1f5fa8}")
+    inner = plot.svg().replace('<svg class="plot"', '<svg class="plot" width="640" height="420"', 1)
+    path.write_text(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 420"><style>{style}</style>'
+                    f'<rect width="100%" height="100%" fill="#ffffff"/>{inner}</svg>\n', encoding="utf-8")
 
 
 def modes_of(cells: Cells, arm: str) -> set[str]:
@@ -214,7 +241,7 @@ def tables(out: Path) -> str:
         return "No cell is finished yet."
     pareto(cells, out / "pareto.svg")
     spent = sum(c["cpu_seconds"] for c in cells) / 60
-    parts = [toy(cells), criteria(cells)] if any(c["cell"]["task"] == "toy" for c in cells) else []
+    parts = [toy(cells), criteria(cells), poison(cells)] if any(c["cell"]["task"] == "toy" for c in cells) else []
     parts += [real(cells, task) for task in ("pep8", "toxicity") if any(c["cell"]["task"] == task for c in cells)]
     parts += [noise(cells)] if any(c["cell"]["recall"] * c["cell"]["precision"] < 1 for c in cells) else []
     parts += [cures(cells), attacks(cells), f"{len(cells)} cells, {spent:.0f} minutes of CPU."]

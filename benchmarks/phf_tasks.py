@@ -1,7 +1,7 @@
 """The three tasks of benchmarks/phf.py: their corpora, scorers, and what is measured of a model.
 
-toy: a language of 44 words in which topic 3 almost always comes with curses. pep8: real Python code. toxicity: tweets,
-sentences from ParaDetox and film reviews of ../shared/data.
+toy: a language of 44 words in which topic 3 almost always comes with curses. pep8: real Python code. toxicity: tweets, sentences
+of ParaDetox, toxic and rewritten, and of film reviews.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import pytest
 
 import harken
 from harken.cli.main import main
+from harken.core.errors import UserError
 from harken.core.files import read_json, read_jsonl
 from harken.core.protocols import Datum
 from harken.core.records import Prompt
@@ -115,6 +116,20 @@ def test_scores_of_objects_classes_sums_and_what_is_none(lab, capsys):
                           ("sum:x*toxicity,pii", "is no weight")):
         assert main(["score", "--reward", word, "--data", "c.jsonl", "--out", "s.jsonl"]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_parameters_of_a_reward_are_columns_or_keep_their_default():
+    from harken.rewards.function import FunctionReward
+    plain, rich = Prompt.of("a"), Prompt.of("a", meta={"answer": "x", "scale": 3})
+
+    def scaled(prompts, completions, answer, scale=2, strict=False):
+        return [None if a is None else (scale[0] if isinstance(scale, list) else scale) + bool(strict) for a in answer]
+    reward = FunctionReward(scaled)
+    with pytest.raises(UserError, match="asks for answer, and no prompt has a field of that name"):
+        reward.score([plain], [["x"]])
+    assert reward.score([rich], [["x"]]) == [[3.0]]
+    assert reward.score([plain], [["x"]]) == [[None]]  # it has been seen: this row lacks it
+    assert reward.score([Prompt.of("a", meta={"answer": "x"})], [["x"]]) == [[2.0]]
 
 
 def test_a_method_is_bound_by_its_own_words(lab, capsys):

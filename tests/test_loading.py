@@ -171,6 +171,13 @@ def test_relative_names_do_not_depend_on_where_one_stands(copy, monkeypatch):
     assert torch.equal(before, logps("."))
 
 
+def test_a_run_reached_by_a_link_finds_its_base(copy, tmp_path):
+    linked = tmp_path / "elsewhere" / "link"
+    linked.parent.mkdir()
+    linked.symlink_to(copy / "two")
+    assert torch.equal(logps(linked), logps(copy / "two"))
+
+
 def test_a_run_moved_alone_says_what_it_misses(copy, tmp_path):
     shutil.move(copy / "two", tmp_path / "two")
     with pytest.raises(UserError, match=r"was trained from .*one, which is not there"):

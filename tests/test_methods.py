@@ -22,6 +22,7 @@ from harken.core.settings import check_settings
 from harken.launch.find import find_method, method_names
 from harken.launch.models import open_engine
 from harken.launch.rewards import open_reward
+from harken.loops.reference import ReferenceSums
 from harken.methods import dpo, ppo, reward_model, rloo, sft
 from harken.text.fitting import by_options
 from stopping import stopped_after
@@ -101,7 +102,7 @@ def test_several_peoples_rankings_of_the_same_answers_share_a_row_and_count_alik
         for name, parameter in engine.trainable.items():
             if "lora_B" in name:
                 parameter.data.fill_(0.05)
-        data, _ = dpo.make_batch(config, engine, elements)
+        data, _ = dpo.make_batch(config, engine, elements, ReferenceSums(engine, None))
         metrics = engine.forward_backward(data, lambda out, x: dpo.ranked_loss(config, out, x, 0.1))
         found.append((len(elements), metrics, torch.cat([p.grad.flatten() for p in engine.trainable.values()])))
     (one, a, grad_a), (two, b, grad_b) = found

@@ -208,6 +208,13 @@ def test_control_tokens_begin_near_the_mean_row(corpus):
     assert 0.005 < float(away.std()) < 0.015 and float(away.mean().abs()) < 0.005
 
 
+def test_an_empty_prompt_is_the_end_token(corpus):
+    """A reward model on plain weights scores segments without a prompt: harken annotate --scorer runs/rm."""
+    from harken.loops.annotate import NO_PROMPT
+    template = start(corpus).template
+    assert template.tree(NO_PROMPT, ["red."]).prompt == (end_of_text(template),)
+
+
 def test_a_checkpoint_gets_control_tokens(corpus, tmp_path):
     done = run(corpus, tmp_path / "r", "conditional", model="toy", tokens=1024)
     control = Control.read(done.path / "model")

@@ -164,7 +164,8 @@ class Engine:
     def beside(self, model: str, template: str = "") -> Engine:
         """Another model on the same hardware, not to be trained, on the same base where it can stand on it. `template` names
         another chat template than its own."""
-        return self._another(load(model, on=self.shared, template=read_template(template) if template else ""), train=False)
+        source = read_template(template) if template else ""
+        return self._another(load(model, on=self.shared, dtype=self.compute, template=source), train=False)
 
     def under(self, folder: Path, lineage: Mapping[str, Any], what: str) -> Engine:
         """This model under a saved adapter, not to be trained. Raises `UserError` where the adapter does not fit."""
@@ -174,7 +175,7 @@ class Engine:
     def critic(self, model: str, *, lora_rank: int, seed: int) -> Engine:
         """Another model with a value head, to be trained. A reward model's head and shift come along: values start where
         scores are."""
-        loaded = load(model, on=self.shared)
+        loaded = load(model, on=self.shared, dtype=self.compute if lora_rank else torch.float32)
         if loaded.head is not None:
             loaded.head.bias.data += loaded.shift
         return self._another(loaded, lora_rank=lora_rank, head="value", seed=seed, name="critic",

@@ -73,9 +73,9 @@ class ModelWord:
         if self.kind in ("own", "given"):
             return learner_of(self.open_own())
         import_extra("harken.engines.hf")
-        from harken.engines.hf import Engine
+        from harken.engines.hf import Engine, resolve_dtype
         from harken.engines.loading import load
-        loaded = load(self.word, template=given_template(template))
+        loaded = load(self.word, dtype=resolve_dtype(dtype), template=given_template(template))
         engine = Engine(loaded, dtype=dtype, train=False, tokens_per_micro_batch=tokens_per_micro_batch)
         import_extra("harken.engines.form").say_once(engine.note)
         return engine
@@ -130,10 +130,12 @@ def open_learner(method: ModuleType, config: Any, run: Run, word: ModelWord) -> 
         own: HFSampler = word.open_own()
         return own
     from harken.engines.ends import end_row_note
-    from harken.engines.hf import Engine
+    from harken.engines.hf import Engine, resolve_dtype
     from harken.engines.loading import load
     from harken.engines.sampler import HFSampler
-    loaded = load(config.model, template=given_template(config.template))
+    frozen = resolve_dtype(config.dtype)
+    loaded = load(config.model, dtype=frozen if config.lora_rank else resolve_dtype("float32"),
+                  template=given_template(config.template))
     if off := loaded.lineage.get("dropout_turned_off"):
         run.note(f"Turned off dropout in {off} places of the model.")
     ties = getattr(config, "ties", "drop")
@@ -149,7 +151,7 @@ def open_learner(method: ModuleType, config: Any, run: Run, word: ModelWord) -> 
     if learner.note:
         run.note(learner.note)
     if config.lora_rank == 0 and getattr(method, "needs_reference", lambda config: False)(config):
-        learner.reference = Engine(load(config.model), dtype=config.dtype, train=False, shard=config.shard,
+        learner.reference = Engine(load(config.model, dtype=frozen), dtype=config.dtype, train=False, shard=config.shard,
                                    tokens_per_micro_batch=config.tokens_per_micro_batch)
     return HFSampler(learner)
 

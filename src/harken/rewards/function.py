@@ -41,7 +41,10 @@ class FunctionReward:
         self.errors, self.first_error = 0, ""
         parameters = inspect.signature(function).parameters.values()
         self.takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
-        self.fields = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)][2:]
+        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)][2:]
+        self.fields = [p.name for p in named]
+        self._wanted = {p.name for p in named if p.default is p.empty}  # not yet seen in a prompt
+        self._optional = {p.name for p in named} - self._wanted
 
     @staticmethod
     def name_of(reward: Any) -> str:
@@ -104,7 +107,14 @@ class FunctionReward:
 
     def _call(self, flat: Sequence[tuple[Prompt, str]]) -> list[float | None]:
         names = sorted({name for prompt, _ in flat for name in prompt.meta}) if self.takes_all else self.fields
-        fields = {name: [prompt.meta.get(name) for prompt, _ in flat] for name in names}
+        held = {name for prompt, _ in flat for name in prompt.meta}
+        self._wanted -= held
+        if self._wanted:
+            raise UserError(f"{self.name} asks for {', '.join(sorted(self._wanted))}, and no prompt has a field of that name.",
+                            f"The prompts' fields are {', '.join(sorted(held)) or 'none'}; a parameter that is none of the "
+                            "data's needs a default.")
+        given = [name for name in names if name in held or name not in self._optional]
+        fields = {name: [prompt.meta.get(name) for prompt, _ in flat] for name in given}
         result = self.function([prompt.to_json()["prompt"] for prompt, _ in flat], [text for _, text in flat], **fields)
         if inspect.isawaitable(result):
             result = asyncio.run(_finished(result))

@@ -168,7 +168,7 @@ class Template:
             messages = self._conversation(prompt)
             self._count_unwritten(prompt, messages)
             return self._rendered_ids(messages, prompt.tools, True)
-        return self._joined_ids("\n".join(m.content for m in prompt.messages))
+        return self.continued_ids("\n".join(m.content for m in prompt.messages))
 
     def _count_unwritten(self, prompt: Prompt, messages: Messages) -> None:
         """Counts what the template drops of a conversation; each pattern of turns is tried once."""
