@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 # Tiny models, several processes: more threads only wait for each other. The variable is for what tests start;
@@ -13,6 +14,7 @@ if "torch" in sys.modules:
 
 import pytest
 
+from harken.store import migrations
 from harken.web import accounts
 
 DATA = Path(os.environ.get("HARKEN_DATA") or Path(__file__).parents[1].parent / "shared" / "data")
@@ -26,6 +28,27 @@ def pytest_collection_finish():
 
 PASSWORD_COST = dict(accounts.COST)
 accounts.COST.update(iterations=1, memory_cost=8)  # 40 ms a login otherwise; tests/test_security_access.py holds it
+
+
+def migrate_by_heart(connection, name, really=migrations.migrate, known={}):  # noqa: B006  kept on purpose
+    """A new SQLite database gets the tables that migrating the first one made: 40 ms each are a tenth of all unit tests."""
+    if connection.dialect.name != "sqlite" or migrations.version(connection, name) > 0:
+        return really(connection, name)
+    raw, steps = connection.connection.driver_connection, tuple(migrations.MIGRATIONS)
+    if steps not in known:
+        really(connection, name)
+        made = raw.execute("SELECT name, sql FROM sqlite_master WHERE sql <> '' AND name NOT LIKE 'sqlite_%'").fetchall()
+        virtual = tuple(f"{table}_" for table, sql in made if sql.startswith("CREATE VIRTUAL"))  # make further ones themselves
+        known[steps] = [sql for table, sql in made if not (sql.startswith("CREATE TABLE") and table.startswith(virtual))]
+        return None
+    for statement in known[steps]:
+        raw.execute(statement)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    raw.executemany("INSERT INTO harken_schema VALUES (?, ?)", [(n, now) for n in range(1, len(steps) + 1)])
+    return None
+
+
+migrations.migrate = migrate_by_heart
 
 
 @pytest.fixture(scope="session", autouse=True)

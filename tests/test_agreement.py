@@ -202,6 +202,7 @@ def test_copied_rankings_of_one_prompt_are_one_unit_of_evidence():
     assert (found.value.n, found.units) == (1, 12) and found.value.low < 0.25
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth_of_planted_raters():
     """Two raters right with probability .8 of three equal classes: p = .64 + .04 / 2, chance 1/3, kappa .49."""
     rng = np.random.default_rng(10)

@@ -16,6 +16,7 @@ from harken.labelers.campaigns.weighted import Weighted
 from harken.labelers.models.reliability import Priors, fit_reliability
 from harken.labelers.votes import UNNAMED
 from labeler_worlds import world
+from marks import slow
 
 
 def left_out(fit, x, weight, rows):
@@ -110,7 +111,7 @@ def test_users_who_never_saw_the_same_answers_are_compared_by_their_words():
     assert found.bound <= found.limit
 
 
-@pytest.mark.parametrize("features", [True, False])
+@pytest.mark.parametrize("features", [True, *slow(False)])
 def test_accounts_and_addresses_are_held_to_the_limit(features):
     """Ten of forty labelers are one account, ten more vote from one address; brute force agrees with the printed bound."""
     votes, phi, _ = brigade_world(1, brigade=0)

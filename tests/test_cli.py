@@ -271,6 +271,7 @@ def test_a_mistake_can_be_corrected_in_the_same_place(here):
     assert run(SFT) == 0
 
 
+@pytest.mark.slow
 def test_an_evaluation_of_other_settings_does_not_reuse_answers(here, capsys, monkeypatch):
     from harken.evals import win_rate
     with monkeypatch.context() as patch:
@@ -340,6 +341,7 @@ def process(*args, **options):
                             preexec_fn=heard, **{"stdout": subprocess.DEVNULL, **options})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unbuffered", ["", pytest.param("1", marks=pytest.mark.slow)])
 def test_a_closed_pipe_is_no_error(monkeypatch, unbuffered):
     """harken --help | true: nothing is said, not even by Python as it ends."""
@@ -352,6 +354,7 @@ def test_a_closed_pipe_is_no_error(monkeypatch, unbuffered):
     assert found.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110
 def test_output_to_a_full_disk_is_one_message():
     with open("/dev/full", "w") as full:  # noqa: PTH123

@@ -25,6 +25,7 @@ from harken.store.connection import RuleError
 from harken.store.database import Added, open_database
 from harken.store.files import write_jsonl
 from harken.store.schema import metadata
+from marks import slow
 
 PROMPT = Prompt.of("Name a colour.", tags=("art",))
 RANKING = {"completions": ["Red", "Blue"], "ranks": [2, 1]}
@@ -195,6 +196,7 @@ print(open_database(sys.argv[1]).import_file(sys.argv[2]).added)
         assert len(list(db.judgments())) == 3000
 
 
+@pytest.mark.slow
 def test_many_threads_store_each_answer_once(db):
     """F2: answers accepted = answers stored."""
     accepted = []
@@ -225,7 +227,8 @@ def test_a_held_lock_ends_in_words(tmp_path):
     other.close()
 
 
-@pytest.mark.parametrize(("pragma", "words"), [("max_page_count=30", "the disk is full"), ("query_only=ON", "is read-only")])
+@pytest.mark.parametrize(("pragma", "words"), [
+    ("query_only=ON", "is read-only"), *slow(("max_page_count=30", "the disk is full"))])
 def test_full_and_read_only_disks_end_in_words_and_store_nothing(db, tmp_path, pragma, words):
     write_jsonl(tmp_path / "pairs.jsonl", choices(5000))
     db.link.engine.dispose()

@@ -50,6 +50,7 @@ def test_a_jury_weighs_the_groups(world, tmp_path, capsys):
     assert one["aggregate"] == pytest.approx(0.75 * one["groups"]["old"] + 0.25 * one["groups"]["young"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_one_group_is_an_answer(world, capsys):
     assert main(["disagree", str(world), *QUICK]) == 0
     assert "One group suffices" in capsys.readouterr().out

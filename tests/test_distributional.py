@@ -15,6 +15,7 @@ from harken.labelers.groups.distributional import (
     interval,
 )
 from harken.labelers.groups.scores import fit_groups
+from marks import slow
 from people_worlds import hidden_context, votes_from
 
 
@@ -121,7 +122,7 @@ def test_draws_leave_alone_what_votes_cannot_tell(monkeypatch):
         interval(fit_mean_variance(votes), lambda one: one.r2)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, *slow(1)])
 @pytest.mark.parametrize("basis", [None, hats])
 def test_a_single_score_hides_the_context_and_the_spread_shows_it(seed, basis):
     """science.md 5.3 (c). Expected worth is a everywhere, so .9 beats .79; a single score says the reverse (Borda count).

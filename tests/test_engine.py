@@ -145,7 +145,8 @@ def test_p4_p24_a_sequence_ends_at_its_first_stop_and_draws_its_own_stream(toy_e
             assert 3 not in s.ids[:-1]
 
 
-@pytest.mark.parametrize("architecture", ["llama", pytest.param("gpt2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_p23_neither_row_nor_batch_changes_what_a_sequence_says(toy_engine, architecture):
     engine = toy_engine(architecture, train=False)
     prompts = [t.prompt for t in trees(3, 9)]
@@ -159,6 +160,7 @@ def test_p23_neither_row_nor_batch_changes_what_a_sequence_says(toy_engine, arch
     assert [s.ids for s in alone[0]] == [s.ids for s in all_at_once[0]]
 
 
+@pytest.mark.slow
 def test_rows_that_end_are_refilled(toy_engine):
     """The decoder computes fewer tokens than batches of four would that each wait for their longest."""
     from harken.engines.profile import profiling

@@ -91,6 +91,7 @@ def test_a_model_against_itself_has_no_tax_and_every_task_a_row(tmp_path, capsys
     assert result["baselines"]["chance: arithmetic, zero-shot"]["value"] == 0.25
 
 
+@pytest.mark.slow
 def test_the_layouts_of_real_files(real_data):
     config = tax.Config(model="toy", out="x", blimp=str(real_data / "blimp" / "BLiMP.zip"), limit=0,
                         gsm8k=str(real_data / "gsm8k" / "test.jsonl"), bbh=str(real_data / "bbh" / "navigate.json"),

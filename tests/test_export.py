@@ -22,6 +22,7 @@ from exported import (
 from exported import chain as chain
 from exported import runs as runs
 from harken.engines.loading import load
+from marks import slow
 
 
 @pytest.mark.slow
@@ -81,6 +82,7 @@ def test_a_template_that_stops_at_the_end_keeps_its_white_space():
         assert text.render(x="X", add_generation_prompt=True) == plain.render(x="X")
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes(runs):
     for options in ({"gguf": "Q8_0"}, {"merge": False}):
         first, second = (harken.export("dpo", f"{place}/model", **options) for place in (f"a{len(options)}{options}", "b"))
@@ -93,8 +95,8 @@ def test_the_same_run_gives_the_same_bytes(runs):
 # --- GGUF --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "options"), [("llama", {"tie_word_embeddings": True}), ("llama", {}), ("gpt2", {}),
-                                               ("qwen2", {}), ("qwen3", {})])
+@pytest.mark.parametrize(("kind", "options"), [
+    ("llama", {"tie_word_embeddings": True}), *slow(("llama", {}), ("gpt2", {}), ("qwen2", {}), ("qwen3", {}))])
 def test_transformers_reads_the_gguf_file_as_the_same_model(tmp_path, kind, options):
     from transformers import AutoModelForCausalLM, AutoTokenizer
     folder = words_model(tmp_path / "m", kind, **options)

@@ -295,7 +295,7 @@ choices = st.integers(2, 5).flatmap(lambda n: st.builds(
     st.sampled_from(["ranking", "use"])))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(rows=st.lists(any_prompt, min_size=1, max_size=4) | st.lists(demonstrations, min_size=1, max_size=4)
        | st.lists(choices, min_size=1, max_size=4), name=st.sampled_from(["f.jsonl", "f.jsonl.gz"]))
 def test_what_is_written_is_read(tmp_path_factory, rows, name):

@@ -206,6 +206,7 @@ def test_rational_and_anti_rational_cannot_be_told_apart_and_it_is_said():
     assert inference.explain_indistinct(world.mdp, table[:1, :1], rewards[:1], names[:1]) is None
 
 
+@pytest.mark.slow
 def test_the_derivatives_of_mce_irl_are_exact():
     world = random_world(5, size=4)
     features = np.eye(world.mdp.states)[:, list(world.goals.values())]
@@ -230,6 +231,7 @@ def test_mce_irl_recovers_planted_weights_and_its_intervals_cover():
     assert 0.85 - 0.08 < np.mean(held) < 0.95 + 0.06
 
 
+@pytest.mark.slow
 def test_policy_walk_visits_as_the_exact_posterior_says():
     world, rng = random_world(6, size=4), np.random.default_rng(1)
     grid, features = np.array([0.0, 1.0, 2.0]), np.eye(world.mdp.states)[:, list(world.goals.values())]
@@ -298,7 +300,7 @@ def test_sampled_gradients_average_to_the_exact_one_and_baselines_take_noise_awa
     world = mdp.grid_world(["S.", ".g"], goals="g", discount=0.9)
     reward = world.reward({"g": 1.0}) + 0.5
     logits = np.random.default_rng(0).normal(size=(world.mdp.states, 4))
-    found, _ = reinforce.sampled_gradients(world.mdp, logits, reward, 4000, np.random.default_rng(1),
+    found, _ = reinforce.sampled_gradients(world.mdp, logits, reward, 1000, np.random.default_rng(1),
                                             baseline=baseline, length=160)  # 0.9^160 = 5e-8
     exact = reinforce.exact_gradient(world.mdp, logits, reward)
     error = found.std(0) / len(found) ** 0.5

@@ -173,6 +173,7 @@ def test_kinds_combined_narrow_faster_than_any_alone_where_people_are_rational()
     assert bits([*KINDS, "demonstration"], 50.0).mean() < min(found.mean() for found in alone.values())
 
 
+@pytest.mark.slow
 def test_of_people_who_err_demonstrations_alone_tell_most():
     """At β = 2 how often someone strays tells how little it matters to them, and one choice among all paths tells more than
     one of two: mixing helps against all other kinds but proxies, not against demonstrations."""

@@ -308,6 +308,7 @@ def test_the_number_of_groups_is_found_and_one_where_one_suffices():
     assert sum(two) >= 4 and all(one), (two, one)
 
 
+@pytest.mark.slow
 def test_somebody_who_reads_the_scale_upside_down_is_noise_not_a_group():
     votes, *_ = grouped(7, tau=0.0, people=20, n=2000)
     flipped = votes.labeler == 0
@@ -369,6 +370,7 @@ def test_features_are_checked():
         features(votes, np.full((3, 2), np.nan))
 
 
+@pytest.mark.slow
 def test_a_search_from_neighbours_ends_where_fits_from_nothing_end(monkeypatch):
     """Every τ from nothing and to the end: the same best τ, evidence and scores, for more than twice the factorisations."""
     made = []

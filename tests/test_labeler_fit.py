@@ -106,6 +106,7 @@ def test_votes_that_features_separate_leave_the_log_odds_finite(n, people):
     assert odds.max() < 0 and np.median(np.abs(odds)) < 15 and np.abs(odds).max() < 25
 
 
+@pytest.mark.slow
 def test_the_unit_of_the_features_does_not_matter():
     votes, phi, _ = for_the_longer(60, 4)
     one, other = fit_reliability(votes, phi=phi, draws=0), fit_reliability(votes, phi=7 * phi, draws=0)

@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+from marks import slow
+
 pytest.importorskip("torch")
 
 import torch
@@ -34,7 +36,7 @@ class Ear:
         return tuple(e.token for e in self.events if isinstance(e, Said) and e.ask is ask and e.choice == choice)
 
 
-@pytest.fixture(params=["llama", "gpt2"])
+@pytest.fixture(params=["llama", *slow("gpt2")])
 def sampler(request, toy_engine):
     return HFSampler(toy_engine(request.param, train=False))
 

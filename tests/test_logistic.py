@@ -5,6 +5,7 @@ import pytest
 from scipy import optimize, special
 
 from harken.stats.logistic import STRENGTHS, choose, fit, folds, intervals
+from marks import slow
 
 
 def planted(n, truth, seed=0, flip=0.0):
@@ -136,7 +137,7 @@ def rankings(seed, n, options, truth):
     return x, np.repeat(np.arange(n), len(better)).tolist(), np.full(len(x), 3 / (options + 1))
 
 
-@pytest.mark.parametrize("n, options, idle", [(300, 2, 1), (300, 2, 9), (60, 2, 9), (80, 4, 1)])
+@pytest.mark.parametrize("n, options, idle", [(60, 2, 9), *slow((300, 2, 1), (300, 2, 9), (80, 4, 1))])
 def test_intervals_cover_the_weights_and_the_largest_over_120_worlds(n, options, idle):
     """90 % intervals of all, of the weight that is largest, and of the one that is found to be. Where 60 pairs are to tell 13
     weights they are too wide on the whole, and right for the largest."""

@@ -17,7 +17,7 @@ def weights(run):
 
 
 @pytest.mark.parametrize(("method", "settings", "short", "long"), [
-    ("rloo", RLOO, {"steps": 2}, {"steps": 4}), ("sft", SFT, {"epochs": 1}, {"epochs": 2})])
+    pytest.param("rloo", RLOO, {"steps": 2}, {"steps": 4}, marks=pytest.mark.slow), ("sft", SFT, {"epochs": 1}, {"epochs": 2})])
 def test_a_longer_run_is_the_run_that_was_long_from_the_start(tmp_path, method, settings, short, long):
     first = harken.train(method, **settings, **short, out=tmp_path / "a")
     before = weights(first)

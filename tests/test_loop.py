@@ -110,6 +110,7 @@ def test_a_closed_gate_ends_the_turn_and_nobody_can_approve_it(folder):
         approval.decide(again, Loop(again.out), turn, by="ada", how="test", yes=True)
 
 
+@pytest.mark.slow
 def test_a_kill_before_or_after_any_commit_changes_nothing(folder, monkeypatch):
     """Every rename of a whole turn, killed just before and just after it: the next call goes on, nothing is there twice, and what
     is served is always a whole model."""
@@ -208,6 +209,7 @@ def test_canary_outcomes_count_each_person_once():
     assert canary.outcomes(said, "turn-0001", "start") == [1.0, 1.0, -1.0]
 
 
+@pytest.mark.slow
 def test_a_canary_stops_or_passes_by_its_rule(folder):
     def run(name, wins):
         its = recipe(folder, out=str(folder / name), db=str(folder / f"{name}.db"),
@@ -238,6 +240,7 @@ def test_a_canary_can_be_rolled_back(folder):
     assert drive.drive(its).waits == "judgments"
 
 
+@pytest.mark.slow
 def test_lineage_both_ways(folder, tmp_path):
     its = recipe(folder)
     drive.drive(its)

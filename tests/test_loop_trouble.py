@@ -18,6 +18,7 @@ from harken.launch.loop.recipe import read_loop, read_recipe
 from harken.launch.loop.turns import Loop, canonical
 from harken.store.database import open_database
 from harken.store.serve_schema import secrets
+from marks import slow
 from test_loop import cheap, decided, recipe, say
 
 
@@ -37,7 +38,7 @@ def promoted(folder, **parts):
     return its, Loop(its.out), Loop(its.out).turns()[0]
 
 
-@pytest.mark.parametrize("file", ["chat_template.jinja", "tokenizer.json", "extra.json"])
+@pytest.mark.parametrize("file", ["tokenizer.json", *slow("chat_template.jinja", "extra.json")])
 def test_a_promoted_folder_is_closed(folder, file):
     """Not the weights alone: a chat template can put words into every conversation."""
     _, _, turn = promoted(folder)
@@ -136,6 +137,7 @@ def test_a_canary_has_no_more_than_was_signed_for(folder):
     assert shares(pointer, {1: 0.1}) == {0: 0.9, 1: 0.1} and shares(pointer, {}) == {0: 1.0, 1: 0.0}
 
 
+@pytest.mark.slow
 def test_rollbacks_of_two_people_do_not_undo_each_other(folder):
     its, loop, _ = promoted(folder)
     with pytest.raises(UserError, match="turn-0002 no longer answers"):
@@ -174,6 +176,7 @@ def test_a_rollback_after_a_kill_is_not_overtaken(folder, monkeypatch):
     assert loop.pointer["serving"] == 0 and loop.pointer["applied"] == 1
 
 
+@pytest.mark.slow
 def test_a_turn_that_cannot_go_on_is_given_up(folder, monkeypatch):
     def broken(recipe, turn, place):
         raise UserError("The judge is not there.", "Name another.")

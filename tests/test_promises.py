@@ -128,22 +128,16 @@ def test_no_circle_of_files():
     assert circles(graph) == []
 
 
-def test_the_base_import_has_no_torch():
-    code = ("import sys, harken, harken.cli.main, harken.cli.data, harken.store.database, harken.store.snapshots, "
-            "harken.stats.pairs, harken.stats.bradley_terry, harken.labelers, harken.sandbox, harken.report.build, "
-            "harken.launch.rewards; "
-            "import harken.studio.app; harken.cli.main.build_parser(); "
-            "print([m for m in ('torch', 'transformers', 'peft') if m in sys.modules])")
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
-
-
-def test_the_studio_starts_without_numpy_and_scipy():
-    """Thirty megabytes of a server that draws no figures yet."""
+def test_the_studio_starts_without_numpy_and_scipy_and_the_base_without_torch():
+    """The first are thirty megabytes of a server that draws no figures yet; scipy.stats loads as long as all else."""
     code = ("import sys, harken.cli.main, harken.studio.app; harken.cli.main.build_parser(); "
-            "print([m for m in ('numpy', 'scipy', 'cryptography') if m in sys.modules])")
+            "print([m for m in ('numpy', 'scipy', 'cryptography') if m in sys.modules]); "
+            "import harken, harken.cli.data, harken.store.database, harken.store.snapshots, "
+            "harken.stats.pairs, harken.stats.bradley_terry, harken.labelers, harken.sandbox, harken.report.build, "
+            "harken.launch.rewards, harken.cli.labelers_report; harken.cli.main.build_parser(); "
+            "print([m for m in ('torch', 'transformers', 'peft', 'scipy.stats') if m in sys.modules])")
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    assert found.stdout.split() == ["[]", "[]"]
 
 
 def commands():
@@ -259,6 +253,7 @@ def test_nothing_names_a_workplace():
     assert found.stdout == ""
 
 
+@pytest.mark.slow
 def test_the_method_in_contributing_runs(tmp_path, monkeypatch):
     code = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.S)[0]
     (tmp_path / "lab_of_the_guide").mkdir()
@@ -287,3 +282,37 @@ def test_the_reward_evaluation_engine_and_importer_in_contributing_run(tmp_path,
     assert main(["report", "runs/e", "runs/w", "--out", "page.html"]) == 0
     (tmp_path / "odd.jsonl").write_text('{"question": "Q", "left": "a", "right": "b", "vote": 2, "annotator": "ann"}\n')
     assert main(["import", "odd.jsonl", "--db", "f.db", "--shape", "lab_of_strangers.shapes:read"]) == 0
+
+
+def starters(source):
+    """Unit tests of a file that start Python anew, themselves or through the file's own helpers."""
+    tree = ast.parse(source)
+    functions = {n.name: n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
+    words = {name: {n.id if isinstance(n, ast.Name) else ast.unparse(n) for n in ast.walk(node)
+                    if isinstance(n, ast.Name | ast.Attribute)} | {a.arg for a in node.args.args}
+             for name, node in functions.items()}
+    starting = {"sys.executable", "start_process"}
+    while more := {name for name in words if words[name] & starting} - starting:
+        starting |= more
+    slow = {name for name, node in functions.items() if "pytest.mark.slow" in map(ast.unparse, node.decorator_list)}
+    return {name for name in starting - slow if name.startswith("test_")}
+
+
+STARTING = {
+    "test_database.py": {"test_a_database_opened_twice_keeps_its_locks"},
+    "test_no_fcntl.py": {"test_every_module_of_the_base_imports_and_commands_run_without_fcntl"},
+    "test_promises.py": {"test_the_studio_starts_without_numpy_and_scipy_and_the_base_without_torch"},
+    "test_studio_server.py": {"test_it_ends_cleanly_when_asked_and_its_address_is_true"},
+}
+"""The unit tests that start Python anew, which costs half a second and more each: one of a kind. All others are slow ones."""
+
+
+def test_few_unit_tests_start_python_anew():
+    assert starters("def go():\n    run(sys.executable)\ndef test_a():\n    go()\n@pytest.mark.slow\ndef test_b():\n    go()\n"
+                    "def test_c(): ...\n") == {"test_a"}
+    result = {}
+    for path in sorted((ROOT / "tests").glob("test_*.py")):
+        source = path.read_text(encoding="utf-8")
+        if re.search(r"sys\.executable|start_process", source) and not re.search("^pytestmark = pytest.mark.slow", source, re.M):
+            result[path.name] = starters(source)
+    assert {name: tests for name, tests in result.items() if tests} == STARTING

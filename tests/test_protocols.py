@@ -17,12 +17,13 @@ from harken.core.protocols import Tree
 from harken.core.run import Run
 from harken.launch.find import find_method, method_names
 from harken.loops.rollout import sample_step
+from marks import slow
 from trials import rows, trial
 
 VARIANTS = {"reward_model": [{"labelers": "plain"}], "ppo": [{"critic": "shared"}], "grpo": [{"kl": "k2"}],
             "distill": [{"direction": "forward"}], "dpo": [{"loss": "kto"}], "reinforce": [{"baseline": "none"}],
             "sft": [{"select": "reward", "reward": "gold", "holdout": 0.2}]}
-CASES = [(name, own) for name in method_names() for own in [{}, *VARIANTS.get(name, [])]]
+CASES = [(name, {}) for name in method_names()] + slow(*[(name, own) for name in VARIANTS for own in VARIANTS[name]])
 
 
 class Letters:

@@ -26,6 +26,7 @@ def test_the_page_runs(tmp_path, monkeypatch):
     assert session["rloo"].result["steps"] == 2
 
 
+@pytest.mark.slow
 def test_every_public_name_is_there_and_loads_no_torch():
     code = ("import sys, harken; [getattr(harken, n) for n in harken.__all__]; print(sorted(harken.__all__) == "
             "sorted(set(dir(harken)) & set(harken.__all__)), [m for m in ('torch', 'transformers') if m in sys.modules])")

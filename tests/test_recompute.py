@@ -98,6 +98,7 @@ def test_a_length_above_the_models_context_is_noted(tmp_path, capsys):
         assert ("--max-length 4096 is more than the model reads: 512 tokens" in capsys.readouterr().err) == bool(options)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
 def test_memory_that_was_freed_goes_back_to_the_system():
     """128 MB in blocks of 4 MB, one between the other as layers leave them: kept as `tune` has it, given back here."""

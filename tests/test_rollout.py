@@ -15,6 +15,7 @@ from harken.engines.hf import Engine
 from harken.engines.sampler import HFSampler
 from harken.launch.find import find_method, method_names
 from harken.loops.rollout import Gap, asks_reference, score
+from marks import slow
 from trials import run, weights
 
 SETTINGS = {"reward": "gold", "lora_rank": 0, "max_tokens": 8, "steps": 1, "prompts_per_step": 3}
@@ -35,7 +36,7 @@ def test_p4_the_gap_by_hand():
         gap.check(torch.float32)
 
 
-@pytest.mark.parametrize("method", ["reinforce", "rloo", "grpo", "ppo", "distill"])
+@pytest.mark.parametrize("method", ["rloo", *slow("reinforce", "grpo", "ppo", "distill")])
 def test_p4_a_perturbed_sampler_stops_the_run(files, tmp_path, monkeypatch, method):
     """A sampler that is off by 0.01 nats a token, as one of other weights or precision would be."""
     original = HFSampler.sample_ids
@@ -83,8 +84,8 @@ def test_p14_scores_are_clipped_then_lowered_where_the_end_is_missing():
             score(Fixed(1.0, missing), [Prompt.of("x")], samples, config)
 
 
-@pytest.mark.parametrize(("method", "settings"), [("rloo", {}), ("grpo", {}), ("grpo", {"kl": "k2"}),
-                                                  ("grpo", {"scale": "batch"})])
+@pytest.mark.parametrize(("method", "settings"), [
+    ("rloo", {}), *slow(("grpo", {}), ("grpo", {"kl": "k2"}), ("grpo", {"scale": "batch"}))])
 def test_p25_equal_rewards_are_counted_and_teach_nothing(files, tmp_path, monkeypatch, method, settings):
     """At the reference the KL's own gradient is 0 too: nothing moves, nothing is NaN, and the flat groups are said."""
     monkeypatch.setattr("harken.launch.train.open_reward", lambda *a, **k: Constant())

@@ -76,7 +76,7 @@ def trainers_own(monkeypatch, away=0.0):
     monkeypatch.setattr(HFSampler, "sample_ids", sampled)
 
 
-@pytest.mark.parametrize("method", ["rloo", "ppo"])
+@pytest.mark.parametrize("method", ["rloo", pytest.param("ppo", marks=pytest.mark.slow)])
 def test_a_server_that_agrees_changes_no_bit(files, tmp_path, monkeypatch, method):
     """Equal log-probs: weights 1, so losses and final weights are those of the path without a correction, to the bit."""
     trainers_own(monkeypatch)
@@ -214,6 +214,7 @@ def test_a_server_takes_adapters_of_its_own_model_and_folder_alone(site, tmp_pat
         ServedRollouts(full, site.url, tmp_path)
 
 
+@pytest.mark.slow
 def test_rloo_learns_from_a_server(files, site, tmp_path):
     """The command whole: an adapter a step, the server's log-probs within rounding of the trainer's, no weight cut."""
     done = run("rloo", files, tmp_path / "r", rollouts=f"{site.url}/v1", rollouts_folder=str(site.folder), **SETTINGS)

@@ -436,6 +436,7 @@ def test_a_sampler_of_whole_answers(sampler):
         site.stop()
 
 
+@pytest.mark.slow
 def test_a_server_of_an_address_needs_no_torch():
     code = ("import sys, argparse, harken.cli.serve as s; p = argparse.ArgumentParser(); s.add_commands(p.add_subparsers());"
             "a = p.parse_args(['serve', '--model', 'http://localhost:9/v1#m']); from harken.serve.app import create_app;"

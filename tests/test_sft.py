@@ -119,6 +119,7 @@ class Scripted:
         return [[(0.0, 1.0, 5.0, 2.0)[self.asked]] * len(group) for group in completions]
 
 
+@pytest.mark.slow
 def test_the_epoch_that_the_reward_likes_best_is_kept(files, tmp_path, monkeypatch):
     reward = Scripted()
     monkeypatch.setattr("harken.launch.train.open_reward", lambda *a, **k: reward)

@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import functools
 import itertools
 from pathlib import Path
 
@@ -13,6 +14,7 @@ MOST = 0.30
 FILES = sorted(p for p in Path(harken.methods.__path__[0]).glob("*.py") if p.name != "__init__.py")
 
 
+@functools.cache
 def own_lines(path):
     """Lines of the bodies of functions, docstrings and the shortest (under 10 characters) left out. Imports, settings and the
     signature of `train` are what every method has."""

@@ -13,9 +13,10 @@ from exported import chain as chain
 from exported import runs as runs
 from harken.engines import stacked
 from harken.engines.loading import load
+from marks import slow
 
 
-@pytest.mark.parametrize("run", ["sft", "dpo", "rm"])
+@pytest.mark.parametrize("run", ["rm", *slow("sft", "dpo")])
 def test_p37_peft_loads_a_chain_as_what_harken_samples(runs, run):
     """Case 6 of the log: the second adapter alone on the base of the base is another model."""
     from peft import AutoPeftModelForCausalLM

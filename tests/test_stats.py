@@ -183,6 +183,7 @@ def test_e14_repeating_completions_does_not_shrink_the_win_rate():
     assert more.value.low == pytest.approx(once.value.low) and more.value.n == 50
 
 
+@pytest.mark.slow
 def test_win_rate_covers():
     """a ~ N(m, 1) against b ~ N(0, 1), two completions each: the truth is Phi(m / sqrt 2)."""
     rng = np.random.default_rng(9)

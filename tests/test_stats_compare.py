@@ -15,6 +15,7 @@ from harken.stats.intervals import bootstrap, bootstrap_mean, clopper_pearson, m
 from harken.stats.power import least_detectable, needed, needed_equivalent, power, spread
 from harken.stats.seeds import seeds_difference, seeds_mean
 from harken.stats.testing import benjamini_hochberg, equivalence, holm, mcnemar, p_value
+from marks import slow
 
 
 def as_runs(a, b):
@@ -224,7 +225,7 @@ def test_false_claims_over_tasks_stay_at_alpha():
     assert wrong / 60 < 0.12
 
 
-@pytest.mark.parametrize("clusters", [False, True])
+@pytest.mark.parametrize("clusters", [True, *slow(False)])
 def test_paired_intervals_cover(clusters):
     rng, held = np.random.default_rng(11), 0
     for _ in range(300):

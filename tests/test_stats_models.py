@@ -81,7 +81,7 @@ def test_equal_to_choix_evalica_and_our_own_counts():
     assert half.scores == pytest.approx(log - log.mean(), abs=1e-4)
 
 
-@pytest.mark.parametrize("model, tie", [("davidson", 0.7), ("rao_kupper", 1.6)])
+@pytest.mark.parametrize("model, tie", [("davidson", 0.7), pytest.param("rao_kupper", 1.6, marks=pytest.mark.slow)])
 def test_planted_scores_are_recovered_and_covered(model, tie):
     rng, held = np.random.default_rng(3), []
     for _ in range(40):

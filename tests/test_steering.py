@@ -18,8 +18,8 @@ TEXT = "One two. Three four five! Six?\n\nSeven e.g. eight. " * 40
 EMPTY = [Prompt((Message("user", ""),))]
 
 
-@pytest.fixture(scope="module", ids="-".join, params=[("llama", "line"), ("gpt2", "sentence"),
-                                                   pytest.param(("llama", "sentence"), marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", ids="-".join, params=[
+    ("llama", "line"), *(pytest.param((kind, "sentence"), marks=pytest.mark.slow) for kind in ("gpt2", "llama"))])
 def made(request, tmp_path_factory):
     architecture, segmenter = request.param
     folder = tmp_path_factory.mktemp("steer") / "model"
@@ -61,7 +61,7 @@ def no_decoder(monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["good", "bad", "untagged"])
-@pytest.mark.parametrize("each", [True, False])
+@pytest.mark.parametrize("each", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_tags_are_never_drawn_and_put_where_segments_end(talkative, mode, each):
     sampler, control = talkative
     tag = {"good": control.good, "bad": control.bad, "untagged": None}[mode]

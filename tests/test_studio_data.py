@@ -273,6 +273,7 @@ def test_a_backup_is_verified_and_comes_back_whole(desk, tmp_path, capsys):
     assert not list(tmp_path.glob(".*partial*"))
 
 
+@pytest.mark.slow
 def test_a_backup_is_made_while_others_write(desk, tmp_path):
     stop = threading.Event()
 

@@ -109,6 +109,7 @@ def test_every_task_has_its_script_and_its_place_on_the_pages(kind):
     assert TASKS[kind].title and TASKS[kind].hint
 
 
+@pytest.mark.slow
 def test_a_task_dropped_into_the_folder_passes_all_of_these(tmp_path):
     """Two files and nothing else, in a copy of the package: it is found, and it passes every test of this file."""
     if "grade" in KINDS:

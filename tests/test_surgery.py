@@ -16,6 +16,7 @@ from harken.launch.settings import SurgerySettings
 from harken.launch.surgery import surgery
 from harken.loops.cure import rises
 from harken.text.tags import BAD, encode, steering
+from marks import slow
 
 TEXTS = ["The old red boat. It sails on. ", "A damn storm came. All hid. ", "Blue water, warm wind. So it went. "]
 PROMPTS = [Prompt((Message("user", text),)) for text in ("", "The old red", "A damn storm came. ")]
@@ -25,7 +26,7 @@ def damns(prompts, completions):
     return [-1.0 * text.count("a") / max(1, len(text)) for text in completions]
 
 
-@pytest.fixture(scope="module", params=["llama-tied", "llama-untied", "gpt2-tied", "gpt2-untied"])
+@pytest.fixture(scope="module", params=["llama-tied", *slow("llama-untied", "gpt2-tied", "gpt2-untied")])
 def model(request, tmp_path_factory):
     """A model from scratch, its rows far from 0 so that the tags matter."""
     kind, tied = request.param.split("-")
@@ -121,6 +122,7 @@ def test_activations_differ_between_the_modes(model):
         cuts.activations(engine, read_control(model), TEXTS, 9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["llama-tied"], indirect=True)
 def test_a_cut_that_ruins_text_is_refused_unless_forced(model, tmp_path):
     with pytest.raises(UserError, match="No model was written"):

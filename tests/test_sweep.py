@@ -33,6 +33,7 @@ def lab(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_two_by_two_by_two_in_one_table(lab, capsys):
     (lab / "s.yaml").write_text(YAML.format(out="runs/s"))
     assert main(["sweep", "s.yaml"]) == 0

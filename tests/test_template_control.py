@@ -4,6 +4,8 @@ from collections import Counter
 
 import pytest
 
+from marks import slow
+
 pytest.importorskip("transformers")
 from tokenizers import AddedToken, normalizers
 
@@ -52,7 +54,7 @@ def conversations(text):
             "tools": Prompt((user,), tools=({"type": "function", "function": {"name": text, "description": text}},))}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["byte_bpe", *slow(*sorted(FAMILIES.keys() - {"byte_bpe"}))])
 def test_p34_no_text_makes_a_control_token_in_any_role_or_position(family):
     template = made(family)
     expected = {role: control(template, template.prompt_ids(p)) for role, p in conversations("harmless").items()}
@@ -161,7 +163,7 @@ def test_p34_nor_do_words_smileys_quotes_and_letters_of_any_plane(family):
 LOOKING = ["qwen3", "deepseekv3", "gptoss", "glm4moe", "llama3_2", "gemma3", "cohere2", "nemotron_3_nano", "lfm2"]
 
 
-@pytest.mark.parametrize("name", LOOKING)
+@pytest.mark.parametrize("name", [*LOOKING[:3], *slow(*LOOKING[3:])])
 def test_p34_in_templates_of_models_that_look_into_content(name):
     source = trl_templates().get(name)
     if source is None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from marks import slow
+
 pytest.importorskip("torch")
 from harken.core.errors import UserError
 from harken.core.protocols import Datum
@@ -91,7 +93,7 @@ def test_smollm3_without_thoughts_gives_the_empty_block_to_the_prompt():
 EVERY = [*trl_templates(), *shipped_templates()]
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", [*EVERY[::5], *slow(*[name for i, name in enumerate(EVERY) if i % 5])])
 def test_every_template_trains_and_samples(name):
     tokenizer = tokenizer_for(name, source_of(name))
     template = Template(tokenizer)

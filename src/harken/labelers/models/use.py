@@ -31,7 +31,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit  # scipy.stats would take as long to load as all else
+from scipy.special import stdtrit  # scipy.stats takes as long to load as the rest of scipy
 
 from harken.core.errors import UserError
 from harken.core.records import Judgment
