@@ -84,16 +84,19 @@ def llama_cpp(python: str, gguf: str, rows: int) -> tuple[subprocess.Popen, int]
     raise SystemExit("llama.cpp's server ended. Does its Python have xllamacpp, and is the .gguf file there?")
 
 
-def transformers_serve(folder: str) -> tuple[subprocess.Popen, int]:
+def transformers_serve(folder: str, command: str) -> tuple[subprocess.Popen, int]:
     with socket.socket() as free:
         free.bind((HOST, 0))
         port = free.getsockname()[1]
-    process = subprocess.Popen([str(Path(sys.executable).parent / "transformers"), "serve", "--host", HOST, "--port", str(port),
-                                "--device", "cpu", "--dtype", "float32"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(600):
+    process = subprocess.Popen([command, "serve", "--host", HOST, "--port", str(port), "--device", "cpu", "--dtype", "float32"],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(1500):
+        if process.poll() is not None:
+            raise SystemExit(f"{command} serve ended. It needs: pip install 'transformers[serving]'")
         with contextlib.suppress(OSError), socket.create_connection((HOST, port), 1):
             return process, port
         time.sleep(0.2)
+    process.kill()
     raise SystemExit(f"transformers serve does not answer for {folder}.")
 
 
@@ -118,6 +121,8 @@ def main() -> None:
     parser.add_argument("--llama-cpp", metavar="PYTHON", help="a Python with xllamacpp; needs --gguf")
     parser.add_argument("--gguf", metavar="FILE", help="the model's float weights for llama.cpp")
     parser.add_argument("--transformers", metavar="FOLDER", help="the model's folder, for transformers serve")
+    parser.add_argument("--transformers-command", metavar="FILE", default=str(Path(sys.executable).parent / "transformers"),
+                        help="the program transformers of an environment that has transformers[serving] (default: this one's)")
     args = parser.parse_args()
     if args.quick:
         args.tokens, args.rounds = 24, 1
@@ -125,11 +130,11 @@ def main() -> None:
     sampler = open_sampler(args.model)
     process, port = serve(args.model, args.clients, args.clients // 2)
     rows, others = [], {}
-    if args.llama_cpp:
-        others["llama.cpp"] = (*llama_cpp(args.llama_cpp, args.gguf, args.clients), "m")
-    if args.transformers:
-        others["transformers serve"] = (*transformers_serve(args.transformers), args.transformers)
     try:
+        if args.llama_cpp:
+            others["llama.cpp"] = (*llama_cpp(args.llama_cpp, args.gguf, args.clients), "m")
+        if args.transformers:
+            others["transformers serve"] = (*transformers_serve(args.transformers, args.transformers_command), args.transformers)
         for _, other, name in others.values():
             asyncio.run(crowd(other, texts[:2], 4, name))
         asyncio.run(crowd(port, texts[:2], 4))

@@ -1,4 +1,4 @@
-"""Writes the generated parts of docs/: the table of pitfalls and each method's settings.
+"""Writes the generated parts of docs/: the table of pitfalls, each method's settings, and new pages into the site's menu.
 
     make docs                    # or: python docs/build.py --check, which only says what is out of date
 """
@@ -19,6 +19,7 @@ from harken.launch.find import find_method, method_names
 
 DOCS = Path(__file__).parent
 TESTS = DOCS.parent / "tests"
+MENU = DOCS.parent / "mkdocs.yml"
 OPEN, CLOSE = "<!-- settings: written by make docs -->", "<!-- /settings -->"
 
 
@@ -57,9 +58,22 @@ def common() -> str:
     return f"# Settings of every method\n\nA method's own are on its page.\n\n{table}\n"
 
 
+def menu(text: str, pages: Iterable[str]) -> str:
+    """mkdocs.yml with the pages of methods, rewards and evaluations that its menu lacks, after the last of their folder."""
+    lines = text.splitlines()
+    for page in pages:
+        entry = f"      - {page}"
+        if entry not in lines:
+            folder = f"      - {page.partition('/')[0]}/"
+            lines.insert(max(n for n, line in enumerate(lines) if line.startswith(folder)) + 1, entry)
+    return "\n".join(lines) + "\n"
+
+
 def _table(fields: Iterable[Any], docs: dict[str, str]) -> str:
     rows = ["| setting | default | |", "|---|---|---|"]
     for f in fields:
+        if f.name not in docs:
+            sys.exit(f"the setting {f.name} has no docstring: write what it is under its line")
         rows.append(f"| `--{f.name.replace('_', '-')}` | {f.default} | {docs[f.name].replace('|', '/')} |")
     return "\n".join(rows)
 
@@ -69,7 +83,11 @@ def main() -> None:
     pages = {traps: pitfalls(traps.read_text(encoding="utf-8")), DOCS / "methods" / "settings.md": common()}
     for name in method_names():
         path = DOCS / "methods" / f"{name}.md"
+        if not path.exists():
+            sys.exit(f"docs/methods/{name}.md is missing: write a page with a table | metric | meaning | of what {name} logs")
         pages[path] = settings(name, path.read_text(encoding="utf-8"))
+    ours = (str(p.relative_to(DOCS)) for folder in ("methods", "rewards", "evals") for p in sorted((DOCS / folder).glob("*.md")))
+    pages[MENU] = menu(MENU.read_text(encoding="utf-8"), ours)
     stale = [p for p, text in pages.items() if not p.exists() or p.read_text(encoding="utf-8") != text]
     if "--check" in sys.argv[1:]:
         sys.exit(f"out of date: {', '.join(p.name for p in stale)}; run make docs" if stale else 0)

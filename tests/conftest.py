@@ -13,6 +13,8 @@ if "torch" in sys.modules:
 
 import pytest
 
+from harken.web import accounts
+
 DATA = Path(os.environ.get("HARKEN_DATA") or Path(__file__).parents[1].parent / "shared" / "data")
 
 
@@ -20,6 +22,10 @@ def pytest_collection_finish():
     """What stays until the end, four thousand tests and torch, is not looked through by each collection of garbage."""
     gc.collect()
     gc.freeze()
+
+
+PASSWORD_COST = dict(accounts.COST)
+accounts.COST.update(iterations=1, memory_cost=8)  # 40 ms a login otherwise; tests/test_security_access.py holds it
 
 
 @pytest.fixture(scope="session", autouse=True)

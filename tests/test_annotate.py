@@ -136,6 +136,7 @@ def test_plain_text_is_divided_alike_wherever_it_is_cut(tmp_path, mode, size):
         assert [d.text for d in found] == want and len({d.id for d in found}) == len(want)
 
 
+@pytest.mark.slow
 def test_one_or_two_workers_any_kill_the_same_bytes(tmp_path, texts):
     source = rows(tmp_path / "a.jsonl", texts)
     annotate([source], tmp_path / "one", Vowels, split_bytes=4000)

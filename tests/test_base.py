@@ -130,7 +130,7 @@ def test_an_adapter_of_another_base_keeps_its_own(runs):
     assert Engine(load(sft)).shared is None, "all weights are trained: nothing stays to stand on"
 
 
-@pytest.mark.parametrize("critic", ["reward", "separate"])
+@pytest.mark.parametrize("critic", [pytest.param("reward", marks=pytest.mark.slow), "separate"])
 def test_ppo_learns_the_same_with_one_base_or_three_models(runs, tmp_path, monkeypatch, critic):
     sft, rm = runs
     asked = [{"prompt": f"Say {w}."} for w in WORDS]

@@ -86,6 +86,7 @@ def test_of_honest_crowds_at_most_a_twentieth_is_flagged():
     assert rates(range(20, 40), brigade=0, per=20, tastes=0.3)[1].mean() <= 0.05
 
 
+@pytest.mark.slow
 def test_the_audit_takes_most_of_a_brigades_effect_on_the_reward():
     """In what fitted scores lose of gold's order: less than a third of the loss without the audit, 4 seeds together."""
     loss = np.zeros((4, 2))
@@ -101,6 +102,7 @@ def test_the_audit_takes_most_of_a_brigades_effect_on_the_reward():
     assert without > 0.05 and abs(audited) < without / 3
 
 
+@pytest.mark.slow
 def test_users_who_never_saw_the_same_answers_are_compared_by_their_words():
     found = fit_campaigns(chat_choices(0), draws=39)
     assert {"u0", "u1", "u2"} <= set(found.flagged) and len(found.flagged) <= 4
@@ -148,6 +150,7 @@ def test_what_cannot_be_audited_is_said():
             fit_campaigns(votes, **wrong)
 
 
+@pytest.mark.slow
 def test_harken_labelers_names_the_campaign_and_prints_the_bound(tmp_path, capsys):
     path = tmp_path / "c.jsonl"
     path.write_text("".join(json.dumps(c.to_json()) + "\n" for c in chat_choices(0)))

@@ -106,12 +106,12 @@ MISTAKES = [
     ("train ../x", "There is no method"), ("train json", "is not a method"), ("train my_lab.idea", "cannot be imported"),
     ("train --model toy", "The method comes first"), ("eval nonsense", "There is no evaluation"), ("report", "required: runs"),
     (SFT + "--bogus 1", "Unrecognized arguments: --bogus"), (SFT + "--seed x", "--seed: invalid int value: 'x'"),
-    ("eval win_rate --model toy", "required: --prompts, --judge, --out"),
+    ("eval win_rate --model toy", "required: --prompts, --out"),
     # data
     (SFT + "--data missing.jsonl", "no file missing.jsonl"), (SFT + "--data empty.jsonl", "is empty"),
     (SFT + "--data cut.jsonl", "line 9: the last line is cut short"), (SFT + "--data binary.jsonl", "not UTF-8"),
     (SFT + "--data c.jsonl", "comparisons in a file of demonstrations"), (SFT + "--data full", "no file full"),
-    (SFT + "--data text.txt", "not valid JSON"), (SFT + "--data f.db", "SQLite database"),
+    (SFT + "--data text.txt", "text, not a row"), (SFT + "--data f.db", "SQLite database"),
     (SFT + "--data no_answer.jsonl", '"completion" is empty'), (SFT + "--data broken_d.jsonl", "broken Unicode"),
     (RM + "--data ranks.jsonl", '"ranks" has 3 entries for 2'), (RM + "--data one_option.jsonl", "at least 2 entries"),
     (RM + "--data broken_c.jsonl", "broken Unicode"), (RM + "--data ties.jsonl --ties drop", "nothing left"),
@@ -283,6 +283,7 @@ def test_an_evaluation_of_other_settings_does_not_reuse_answers(here, capsys, mo
     assert run(WIN) == 0
 
 
+@pytest.mark.slow
 def test_without_the_train_extra_the_base_works_and_the_rest_says_how(here):
     """In a process of its own, where torch cannot be imported."""
     program = """if True:
@@ -339,7 +340,7 @@ def process(*args, **options):
                             preexec_fn=heard, **{"stdout": subprocess.DEVNULL, **options})
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("unbuffered", ["", pytest.param("1", marks=pytest.mark.slow)])
 def test_a_closed_pipe_is_no_error(monkeypatch, unbuffered):
     """harken --help | true: nothing is said, not even by Python as it ends."""
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)

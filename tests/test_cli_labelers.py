@@ -41,6 +41,7 @@ def test_verdicts_follow_what_was_planted():
     assert [people[f"p{k}"] for k in range(8)] == ["reliable"] * 8
 
 
+@pytest.mark.slow
 def test_a_pull_towards_the_first_place_and_towards_length_is_named():
     position, length = np.r_[1.2, np.zeros(9)], np.r_[np.zeros(9), 1.5]
     _, votes = world(1, np.ones(10), 3000, items=40, position=position, length=length)
@@ -68,6 +69,7 @@ def test_few_votes_are_little_data():
     assert people["p2"] == "little data"
 
 
+@pytest.mark.slow
 def test_f18_dropping_the_reversed_labeler_helps_to_predict_the_others():
     """Eleven people, one upside down: the others' unseen votes are predicted better without him, and worse without a good one."""
     _, votes = world(3, CROWD, 1500, items=40, spread=1.5)
@@ -96,6 +98,7 @@ def test_the_command_prints_a_table_and_writes_a_page(file, tmp_path, capsys):
     assert "<svg" in page and "<script" not in page and "http" not in page.replace("http://www.w3.org/2000/svg", "")
 
 
+@pytest.mark.slow
 def test_json_from_a_database_knows_places_and_seconds(judgments, tmp_path, capsys):
     with open_database(tmp_path / "f.db") as db:
         db.add_judgments(judgments)
@@ -107,6 +110,7 @@ def test_json_from_a_database_knows_places_and_seconds(judgments, tmp_path, caps
     assert found["held_out"]["beta"]["gain"]["low"] > 0
 
 
+@pytest.mark.slow
 def test_the_picture_is_svg_and_effects_are_shown(judgments, tmp_path, capsys):
     (tmp_path / "few.jsonl").write_text("".join(json.dumps(j.choice().to_json()) + "\n" for j in judgments[:60]))
     assert main(["labelers", str(tmp_path / "few.jsonl"), "--effect", "--out", str(tmp_path / "l.svg")]) == 0

@@ -144,6 +144,7 @@ def python(code: str, *arguments: object) -> subprocess.Popen:
                             stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(SOURCE)})
 
 
+@pytest.mark.slow
 def test_killed_halfway_leaves_nothing_half_imported(tmp_path):
     write_jsonl(tmp_path / "pairs.jsonl", choices(2000))
     child = python("""

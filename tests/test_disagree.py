@@ -26,6 +26,7 @@ def world(tmp_path_factory):
     return file
 
 
+@pytest.mark.slow
 def test_values_are_told_with_items_and_written_as_json_and_svg(world, tmp_path, capsys):
     found, drawn = tmp_path / "found.json", tmp_path / "found.svg"
     assert main(["disagree", str(world), "--group-by", "age", "--json", str(found), "--svg", str(drawn), "--aggregate", "worst",
@@ -74,6 +75,7 @@ def test_nameless_votes_are_refused(tmp_path, capsys):
     assert "two labelers" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_f17_few_people_who_cast_most_votes_are_pointed_out(tmp_path, capsys):
     file, rng = tmp_path / "few.jsonl", np.random.default_rng(0)
     write_jsonl(file, [Choice(Prompt.of("p"), ("x", "y", "z"), tuple(int(r) for r in rng.permutation(3) + 1), name)

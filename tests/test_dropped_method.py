@@ -10,11 +10,12 @@ import pytest
 import harken.methods
 import test_toy_tasks
 from harken.launch.find import find_method, method_names
+from harken.store.files import read_prompts
 from test_kill import assert_survives_kills
 from test_methods_docs import assert_page_is_true
 from test_toy_tasks import assert_solves
 from toy_tasks import BANDIT
-from trials import assert_resumes_exactly, trial
+from trials import assert_reads_as_asked, assert_resumes_exactly, trial
 
 GUIDE = Path(__file__).parents[1] / "CONTRIBUTING.md"
 PAGE = """| metric | meaning |
@@ -42,10 +43,22 @@ def test_it_is_registered(dropped):
     assert dropped in method_names() and trial(dropped) == {"reward": "gold", "max_tokens": 8, "learning_rate": 1e-3}
 
 
+@pytest.mark.slow
 def test_it_resumes_exactly(dropped, files, tmp_path):
     assert_resumes_exactly(dropped, files, tmp_path)
 
 
+def test_it_reads_its_data_as_it_is_asked(dropped, files, tmp_path):
+    assert_reads_as_asked(dropped, files, tmp_path)
+
+
+def test_a_method_that_reads_its_data_otherwise_is_caught(dropped, files, tmp_path):
+    find_method(dropped).fitting_prompts = lambda config, learner, run: [(p, ()) for p in read_prompts(config.data).records]
+    with pytest.raises(AssertionError, match="reads its data past --field"):
+        assert_reads_as_asked(dropped, files, tmp_path)
+
+
+@pytest.mark.slow
 def test_a_method_that_does_not_resume_is_caught(dropped, files, tmp_path):
     """Draws that depend on more than the seed and the step: on how often this process has drawn."""
     module, calls = find_method(dropped), []

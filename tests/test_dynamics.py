@@ -34,6 +34,7 @@ def test_rates_by_hand():
     assert found.ever.value == pytest.approx(2 / 3) and (found.rollouts, found.turns) == (3, 10)
 
 
+@pytest.mark.slow
 def test_intervals_cover_at_the_stated_rate():
     """95 % intervals of both rates hold the truth in at least 90 of 100 simulations, for a common and a rare state."""
     for entry, escape in ((0.11, 0.45), (0.05, 0.03)):
@@ -51,6 +52,7 @@ def test_a_hidden_persona_is_found_with_500_rollouts():
         assert found.memory.two_steps.low > found.memory.two_steps_chain
 
 
+@pytest.mark.slow
 def test_an_honest_chain_is_left_in_peace():
     """Of 200 chains of order 1, at most 5 % are rejected at .05, give or take two standard errors, and none has a persona."""
     tests = [memory_test([np.array(r) for r in chain(np.random.default_rng(i), 500, 0.11, 0.45, start=0.2)]) for i in range(200)]

@@ -145,7 +145,7 @@ def test_p4_p24_a_sequence_ends_at_its_first_stop_and_draws_its_own_stream(toy_e
             assert 3 not in s.ids[:-1]
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ["llama", pytest.param("gpt2", marks=pytest.mark.slow)])
 def test_p23_neither_row_nor_batch_changes_what_a_sequence_says(toy_engine, architecture):
     engine = toy_engine(architecture, train=False)
     prompts = [t.prompt for t in trees(3, 9)]

@@ -50,6 +50,7 @@ def test_bbq_items_follow_its_rules():
     assert always["bbq_s_dis"].value == 1.0 and always["bbq_s_amb"].value == 1.0
 
 
+@pytest.mark.slow
 def test_constant_answers_are_not_informative_on_the_truthful_set():
     """Items of one frame share words; none shares so many that a sentence of one fits the others."""
     compare = truthful.Compare(SETS["truthful"], 0)

@@ -63,6 +63,7 @@ def test_every_solution_of_the_set_passes_and_null_bodies_do_not(tmp_path):
     assert all(b["value"] <= 0.02 for b in result["baselines"].values())
 
 
+@pytest.mark.slow
 def test_pass_at_k_of_a_model_that_is_right_once_in_four(tmp_path):
     result = run(tmp_path, lambda name, i: f"{SOLUTIONS[name]}" if i == 2 else "    return (", n=4, k="1,2", limit=2,
                  against=lambda name, i: "    return None")

@@ -190,6 +190,12 @@ def test_attacks_and_defences_side_by_side(tmp_path):
     assert result["model"]["sandwich"]["attack_success"]["value"] == 0.0
     assert result["value"]["n"] == len(items)  # attacks on one text are not independent
     assert result["baselines"]["a model that repeats its prompt"]["value"] == pytest.approx(0.9)  # the secret, and 8 of 10 words
+    (tmp_path / "again").mkdir()
+    fewer = run(injection, tmp_path / "again", of, defences="none,sandwich", data=few(tmp_path), limit=0, beside=30)
+    assert fewer["value"] == result["value"] and fewer["model"]["none"] == plain, "the first defence meets every attack"
+    assert fewer["model"]["sandwich"]["attack_success"]["n"] == 30 and len(fewer["samples"]) == 240 + 30
+    gain = fewer["model"]["gain and cost"]["sandwich"]["attack_success"]
+    assert gain["value"] < 0 and gain["n"] <= 12 and "missing" not in fewer
 
 
 def test_what_a_defence_gains_and_costs(tmp_path):

@@ -62,6 +62,7 @@ def honest(text):
     return item.best if len(question) % 3 else item.best_false
 
 
+@pytest.mark.slow
 def test_no_null_answer_leads_truthful_and_informative(tmp_path):
     """A model that is right two times in three leads the constant, "I have no comment", and its own longest and shortest."""
     values = {}

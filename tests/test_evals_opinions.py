@@ -50,7 +50,7 @@ def test_refusals_are_apart_and_orders_are_averaged():
 
 def test_the_toy_engine_on_the_synthetic_survey(tmp_path):
     pytest.importorskip("torch")
-    config = Config(model="toy", out=str(tmp_path / "o"), limit=3)
+    config = Config(model="toy", out=str(tmp_path / "o"), limit=6, steer_on=3)
     result = evaluate("opinions", opinions, config, quiet=True).result
     assert result["value"] == result["model"]["representativeness"] and len(result["model"]["groups"]) == 4
     assert set(result["model"]["steered"]) == set(result["model"]["groups"]) and "synthetic" in " ".join(result["notes"])
@@ -75,3 +75,31 @@ def test_the_original_files_and_survey_weights(tmp_path):
         opinions.load(Config(model="m", out="o", info=info))
     with pytest.raises(UserError, match="another layout"):
         opinions.load(Config(model="m", out="o", data=info))
+
+
+def test_the_synthetic_survey_is_large_and_its_groups_disagree_as_planted():
+    """200 questions, none twice. At a lean of 0 and place 0 the shares are sigma(-1.5) = .182 at the ends and .318 between."""
+    from harken.loops.surveys import _ordered, read_survey
+    questions = read_survey()
+    assert len(questions) == 200 and len({q.text for q in questions}) == 200 and len({q.topic for q in questions}) == 8
+    assert _ordered([-1.5, 0.0, 1.5], 0.0) == pytest.approx([0.1824, 0.3176, 0.3176, 0.1824], abs=1e-4)
+    assert all(sum(shares) == pytest.approx(1) for q in questions for shares in q.people.values())
+    apart = {topic: sum(opinions.wasserstein(q.people["age: young"], q.people["age: old"], q.ordinal) for q in questions
+                        if q.topic == topic) for topic in ("technology", "city")}
+    assert apart["technology"] > apart["city"] * 1.1, "their leans differ by 2.0 and 1.5"
+
+
+def test_a_table_of_countries_is_read(tmp_path):
+    """GlobalOpinionQA: shares of refusals are left out and the rest is made whole; a row with one option is no question."""
+    from harken.loops.surveys import read_survey
+    path = tmp_path / "global.csv"
+    with path.open("w", newline="") as f:
+        writer = csv.writer(f)
+        writer.writerow(["question", "selections", "options", "source"])
+        writer.writerow(["Well?", "defaultdict(<class 'list'>, {'Chile': [0.6, 0.2, 0.2], 'Kenya': [0.0, 0.5, 0.5]})",
+                         "['Good', 'Bad', 'DK/Refused']", "GAS"])
+        writer.writerow(["Alone?", "defaultdict(<class 'list'>, {'Chile': [1.0]})", "['Yes']", "GAS"])
+    (question,) = read_survey(str(path))
+    assert question.people == {"country: Chile": pytest.approx((0.75, 0.25)), "country: Kenya": pytest.approx((0.0, 1.0)),
+                               "": pytest.approx((0.375, 0.625))}
+    assert question.options == ("Good", "Bad") and question.refusals == ("DK/Refused",) and question.topic == "GAS"

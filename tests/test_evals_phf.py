@@ -222,6 +222,7 @@ def test_the_end_of_a_text_and_the_half_life_of_a_prompt():
         influence(Remembering(True), ["1" * 40])
 
 
+@pytest.mark.slow
 def test_an_attack_brings_a_planted_text_back_and_leaves_the_model_alone(tmp_path):
     (tmp_path / "bad.txt").write_text("\n\n".join(["damn damn damn damn"] * 8))
     engine = open_engine("toy")

@@ -24,6 +24,7 @@ from exported import runs as runs
 from harken.engines.loading import load
 
 
+@pytest.mark.slow
 def test_p37_merged_and_unmerged_exports_are_what_harken_samples(runs):
     """Cases 6 and 7: SFT then DPO, in transformers and in peft."""
     from peft import PeftModel
@@ -39,7 +40,7 @@ def test_p37_merged_and_unmerged_exports_are_what_harken_samples(runs):
     assert harken.sample("merged", QUESTIONS, temperature=0)[0][0].ids == harken.sample("dpo", QUESTIONS, temperature=0)[0][0].ids
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("kind", ["llama", pytest.param("gpt2", marks=pytest.mark.slow)])
 def test_a_reward_is_the_label_that_transformers_reads(runs, kind):
     """Dialogues of unequal length in one batch, by the chat template alone. A Llama has no bias to hold the shift, GPT-2 has."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer

@@ -250,7 +250,7 @@ def test_an_empty_file(tmp_path, content):
     ("f.csv", b"prompt,chosen\nHi,a\n", '"rejected" is missing'),
     ("f.jsonl", b"\x1f\x8b\x08\x00broken", "damaged"),
     ("f.jsonl.gz", gzip.compress(json.dumps(GOOD).encode() * 50)[:-20], "cut short"),
-    ("f.jsonl", b"some words\nand more\n", "line 1: the line is text, not a row"),
+    ("f.jsonl", b"some words\nand more\n", "text, not a row"),
 ])
 def test_files_of_another_kind(tmp_path, name, content, what):
     path = tmp_path / name

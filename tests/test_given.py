@@ -25,7 +25,7 @@ def planted(seed, people=20, each=40, options=4, noise=0.0):
     return rows, beta, length
 
 
-@pytest.mark.parametrize("options", [2, 4])
+@pytest.mark.parametrize("options", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_intervals_of_90_percent_cover_85_to_95_percent_over_20_seeds(options):
     inside = []
     for seed in range(20):

@@ -171,6 +171,7 @@ def seen_actions(world, policy, n, rng):
     return counts
 
 
+@pytest.mark.slow
 def test_a_wrong_mistake_model_is_wrong_for_good_and_the_joint_one_recovers():
     """Small form of the table in docs/benchmarks.md: a naive agent seen 1,000 times, by a learner that takes it for rational
     and by one that also asks what kind it is."""
@@ -215,6 +216,7 @@ def test_the_derivatives_of_mce_irl_are_exact():
         assert score[:, :, f] == pytest.approx((up - down) / (2 * step), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_mce_irl_recovers_planted_weights_and_its_intervals_cover():
     """20 worlds, 600 actions each, 3 weights: 90 % intervals hold between 85 and 95 % of them, within 2 errors of a share."""
     held = []
@@ -277,6 +279,7 @@ def test_ranked_mediocre_demonstrations_teach_a_better_policy():
     assert wins >= 8
 
 
+@pytest.mark.slow
 def test_drex_ranks_for_itself():
     """20 demonstrations of one noisy policy, ranked by nobody: D-REX's policy does better in 6 of 10 worlds."""
     wins = 0
@@ -290,7 +293,7 @@ def test_drex_ranks_for_itself():
 
 # --- REINFORCE ------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("baseline", ["none", "mean", "value"])
+@pytest.mark.parametrize("baseline", ["mean", *(pytest.param(name, marks=pytest.mark.slow) for name in ("none", "value"))])
 def test_sampled_gradients_average_to_the_exact_one_and_baselines_take_noise_away(baseline):
     world = mdp.grid_world(["S.", ".g"], goals="g", discount=0.9)
     reward = world.reward({"g": 1.0}) + 0.5
@@ -318,7 +321,7 @@ def test_the_exact_gradient_is_that_of_the_exact_return():
     assert reinforce.exact_gradient(world.mdp, logits, reward) == pytest.approx(numeric, abs=1e-5)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_reinforce_finds_the_way(seed):
     world = mdp.grid_world(["S...", ".#..", "....", "...g"], goals="g", step_cost=0.02)
     reward = world.reward({"g": 1.0})
@@ -329,6 +332,7 @@ def test_reinforce_finds_the_way(seed):
 
 # --- the demonstration ----------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_the_demo_shows_the_posterior_narrowing(tmp_path, capsys):
     from harken.cli.main import main
     assert main(["goals", "demo", "--demos", "300", "--out", str(tmp_path / "g.html")]) == 0
@@ -339,6 +343,7 @@ def test_the_demo_shows_the_posterior_narrowing(tmp_path, capsys):
     assert main(["goals", "demo", "--demos", "0"]) == 2
 
 
+@pytest.mark.slow
 def test_the_demo_learns_what_kind_of_agent_it_is():
     from harken.goals.demo import AGENTS, Scene, watch
     first, *_, last = watch(Scene(agent="myopic", demonstrations=600, seed=1))

@@ -161,6 +161,7 @@ def bits(kinds, beta):
     return np.array([entropy(told(seed, kinds, beta)[0]) for seed in range(20)])
 
 
+@pytest.mark.slow
 def test_kinds_combined_narrow_faster_than_any_alone_where_people_are_rational():
     """Six choices of a person who seldom errs (β = 50), 20 seeds. They show the same best path again and again, which tells
     what is best and never by how much: other kinds add what it leaves open."""
@@ -180,6 +181,7 @@ def test_of_people_who_err_demonstrations_alone_tell_most():
     assert mixed < min(bits([kind] * 6, 2.0).mean() for kind in ("comparison", "correction", "off"))
 
 
+@pytest.mark.slow
 def test_planted_reward_is_recovered_and_the_belief_is_as_sure_as_it_may_be():
     """100 choices of five kinds at β = 10, 20 seeds, 64 rewards. A calibrated belief gives the truth, on average, the mass
     Σ b² it expects to; and the smallest set of 90 % misses the truth no more often than chance allows."""

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy import sparse
 from scipy.optimize import approx_fprime, minimize
-from scipy.signal import lfilter
 
 from harken.core.errors import UserError
 from harken.core.records import Choice, Prompt
@@ -173,6 +172,7 @@ def test_groups_by_tag():
         fit_disagreement(same)
 
 
+@pytest.mark.slow
 def test_the_chain_draws_from_the_posterior(monkeypatch):
     """20 votes on one pair, 11 : 5 ties : 4, σ = 1: d ~ N(0, 2), ln ν ~ N(0, 9), their posterior summed over a grid."""
     monkeypatch.setattr(chain, "SIGMA", np.geomspace(0.999, 1.001, 50))
@@ -192,6 +192,7 @@ def test_intervals_know_how_many_draws_there_are():
     """Draws of x' = 0.8 x + noise are worth a ninth, (1 − 0.8) / (1 + 0.8). Of 30 independent draws, 90 % of further ones lie
     inside; by plain quantiles 84 %."""
     rng = np.random.default_rng(0)
+    from scipy.signal import lfilter
     walk = lfilter([1.0], [1.0, -0.8], rng.standard_normal(100_000))
     assert chain.effective(walk) == pytest.approx(100_000 / 9, rel=0.15)
     assert chain.effective(rng.standard_normal(40_000)) == pytest.approx(40_000, rel=0.05)
@@ -268,7 +269,8 @@ def opposed(seed, people=50, each=30, minority=0.2):
     return votes_from(a, b, draw_outcomes(rng, d, 0.3), who, prompt, people, [{}] * people), group, phi, weights
 
 
-@pytest.mark.parametrize("hard", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("hard", [True, False])
 def test_em_recovers_who_belongs_where_from_30_comparisons_each(hard):
     """Adjusted Rand index at least 0.8 (science.md 5.3 d), hard as in MaxMin-RLHF and soft."""
     found = []
@@ -354,6 +356,7 @@ def test_f16_a_difference_of_values_is_reported_as_one_with_its_items():
     assert row["items"][0]["text"].startswith("text ") and len(row["labelers"]) == 40 and row["groups"][1]["name"] == "young"
 
 
+@pytest.mark.slow
 def test_f16_noise_is_reported_as_noise():
     votes, *_ = grouped(9, tau=0.0, n=1500)
     found = fit_disagreement(votes, group_by="age", permutations=99, draws=30, folds=2)

@@ -181,6 +181,9 @@ def test_every_evaluation_of_a_list_needs_a_model_alone():
         for entry in read_list(name):
             config = config_of(entry, {"model": "toy"}, "out")
             assert config.model == "toy" and config.out == "out"
+    (toxicity,) = [entry for entry in read_list("full") if entry.name == "toxicity"]
+    assert config_of(toxicity, {"model": "toy"}, "o").limit == 24
+    assert config_of(toxicity, {"model": "toy", "limit": 3}, "o").limit == 3, "what the command says goes before a list of ours"
 
 
 @pytest.mark.slow

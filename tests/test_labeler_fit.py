@@ -4,7 +4,6 @@ import dataclasses
 import random
 
 import choix
-import evalica
 import numpy as np
 import pytest
 from scipy.stats import kendalltau
@@ -98,7 +97,8 @@ def test_few_unanimous_votes_on_many_features_are_believed(people):
     assert found.beta == pytest.approx(1, abs=0.1)
 
 
-@pytest.mark.parametrize(("n", "people"), [(200, 2), (200, 5), (600, 5)])
+@pytest.mark.parametrize(("n", "people"), [
+    (200, 2), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((200, 5), (600, 5)))])
 def test_votes_that_features_separate_leave_the_log_odds_finite(n, people):
     """No vote contradicts the features, so the likelihood bears any scale: log-odds were 100 to 200, P = 1 - 1e-43."""
     votes, phi, _ = for_the_longer(n, people)
@@ -138,6 +138,7 @@ def test_free_scores_need_a_finite_maximum():
         fit_reliability(votes.take(votes.won == 5))
 
 
+@pytest.mark.slow
 def test_betas_need_less_than_half_the_labels_and_cost_little_where_all_are_alike():
     """A small version of benchmarks/reliability.py: 600 comparisons with betas beat 1,500 without; tau lost when alike."""
     gain, lost = [], []
@@ -163,6 +164,7 @@ def test_plain_scores_equal_choix_and_evalica_and_the_dense_newton():
 
     _, votes = world(4, [1.0], 600, items=15, nu=0.8)
     found = fit_reliability(votes, model="plain", ties="half", prior=FREE, draws=0)
+    import evalica  # loads pandas
     words = {1: evalica.Winner.X, 0: evalica.Winner.Draw, -1: evalica.Winner.Y}
     theirs = evalica.bradley_terry(votes.a.tolist(), votes.b.tolist(), [words[int(w)] for w in votes.won], tolerance=1e-14,
                                    limit=100_000).scores.sort_index().to_numpy()

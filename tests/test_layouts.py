@@ -9,6 +9,8 @@ import json
 import pytest
 
 from harken.core.errors import UserError
+from harken.core.records import Choice, Prompt
+from harken.store import shapes
 from harken.store.files import Reader, read
 from harken.store.shapes import NAMES, read_row
 from harken.store.shapes.plain import plain_comparison
@@ -334,3 +336,17 @@ def test_the_advice_for_a_shape_that_is_not_read_is_not_to_leave_it_out(tmp_path
     with pytest.raises(UserError) as raised:
         list(Reader(tmp_path / "x.jsonl"))
     assert "--field" in raised.value.action and "--skip-bad" not in raised.value.action
+
+
+def test_a_shapes_function_gives_a_record_or_several(monkeypatch):
+    """What is taken is read; the rest is counted."""
+    def duel(row):
+        return Choice(Prompt.of(row.take("ask")), (row.take("red"), row.take("green")), (1, 2))
+    monkeypatch.setattr(shapes, "SHAPES", (((("ask", "red", "green"),), None, duel),))
+    monkeypatch.setattr(shapes, "_known", {})
+    row = {"ask": Q, "red": YES, "green": NO, "room": 7}
+    one = read_row(row)
+    assert [r.options for r in one.records] == [(YES, NO)] and one.unread == ["room"]
+    monkeypatch.setattr(shapes, "SHAPES", (((("ask", "red", "green"),), None, lambda row: [duel(row)]),))
+    monkeypatch.setattr(shapes, "_known", {})
+    assert read_row(row) == one

@@ -9,6 +9,7 @@ from harken.cli.main import main
 from harken.core.errors import UserError
 from harken.store.log_writers import read_evaluation, write_every_eval_ever, write_inspect, write_lm_eval
 from harken.store.logs import paired, read_log
+from harken.store.verdicts import read_votes
 
 SCORES = [1.0, 0.0, None, 1.0, 0.0, 1.0]
 
@@ -146,3 +147,29 @@ def test_what_is_no_finished_evaluation_is_said(tmp_path):
     (tmp_path / "result.json").write_text('{"name": "diversity", "value": {"value": 1.0}}')
     with pytest.raises(UserError, match="no items"):
         read_evaluation(tmp_path)
+
+
+@pytest.mark.parametrize(("to", "name"), [("alpaca-eval", "annotations.json"), ("mt-bench", "judge_pair.jsonl"),
+                                          ("arena", "battles.jsonl")])
+def test_a_win_rate_comes_back_from_the_layouts_of_boards(tmp_path, to, name):
+    """Wins on 0, 1 and 2, a verdict that turned on 3, a loss on 4, none on 5: 3.5 of 5, and answers of known lengths."""
+    sides = [("model", "model")] * 3 + [("model", "against"), ("against", "against"), (None, None)]
+    rows = [{"prompt": f"Q{i}", "model_text": "long" * (i + 1), "against_text": "short", "shown_first": a, "shown_second": b,
+             "model_score": (s := None if a is None else 0.5 if a != b else float(a == "model")),
+             "against_score": None if s is None else 1 - s} for i, (a, b) in enumerate(sides)]
+    rows[0] |= {"prompt": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"},
+                           {"role": "user", "content": "Q0"}]}
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps({"command": "eval win_rate", "model": "runs/new", "against": "runs/old"}))
+    (run / "result.json").write_text(json.dumps({"name": "win_rate", "model": "runs/new", "against": "runs/old",
+                                                 "pairwise": "judge", "samples": rows, "value": {"value": 0.7}}))
+    assert main(["export", "log", str(run), "--to", to, "--out", str(tmp_path / "out")]) == 0
+    votes = read_votes(tmp_path / "out" / name)
+    won = [p if b == "runs/new" else 1 - p for p, b in zip(votes.preference, votes.b)]
+    assert won == [1, 1, 1, 0.5, 0] and votes.missing == 1 and set(votes.models) == {"runs/new", "runs/old"}
+    assert votes.inconsistent == (to == "mt-bench")
+    if to != "mt-bench":
+        ours = [la if a == "runs/new" else lb for a, la, lb in zip(votes.a, votes.length_a, votes.length_b)]
+        assert ours == [4, 8, 12, 16, 20]
+    assert main(["export", "log", str(finished(tmp_path / "other")), "--to", to, "--out", str(tmp_path / "no")]) == 2

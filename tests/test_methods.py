@@ -22,10 +22,11 @@ from harken.core.settings import check_settings
 from harken.launch.find import find_method, method_names
 from harken.launch.models import open_engine
 from harken.launch.rewards import open_reward
+from harken.loops.reference import ReferenceSums
 from harken.methods import dpo, ppo, reward_model, rloo, sft
 from harken.text.fitting import by_options
 from stopping import stopped_after
-from trials import FILES, WORDS, assert_bit_equal, assert_resumes_exactly, run, trial, write
+from trials import FILES, WORDS, assert_bit_equal, assert_reads_as_asked, assert_resumes_exactly, run, trial, write
 
 
 def test_every_method_is_a_method():
@@ -39,7 +40,12 @@ def test_every_method_is_a_method():
         assert module.TRIAL["data"] in FILES and trial(name).keys() <= {f.name for f in dataclasses.fields(module.Config)}, name
 
 
-@pytest.mark.parametrize("lora", [0, 8])
+@pytest.mark.parametrize("method", [n for n in method_names() if find_method(n).TRIAL["data"] != "annotated"])
+def test_every_method_reads_its_data_as_it_is_asked(files, tmp_path, method):
+    assert_reads_as_asked(method, files, tmp_path)
+
+
+@pytest.mark.parametrize("lora", [0, pytest.param(8, marks=pytest.mark.slow)])
 def test_sft_learns(files, tmp_path, lora):
     rate, epochs = (5e-3, 4) if lora == 0 else (2e-2, 8)
     done = run("sft", files, tmp_path / "r", lora_rank=lora, learning_rate=rate, epochs=epochs, batch_size=8)
@@ -97,7 +103,7 @@ def test_several_peoples_rankings_of_the_same_answers_share_a_row_and_count_alik
         for name, parameter in engine.trainable.items():
             if "lora_B" in name:
                 parameter.data.fill_(0.05)
-        data, _ = dpo.make_batch(config, engine, elements)
+        data, _ = dpo.make_batch(config, engine, elements, ReferenceSums(engine, None))
         metrics = engine.forward_backward(data, lambda out, x: dpo.ranked_loss(config, out, x, 0.1))
         found.append((len(elements), metrics, torch.cat([p.grad.flatten() for p in engine.trainable.values()])))
     (one, a, grad_a), (two, b, grad_b) = found
@@ -113,6 +119,7 @@ def test_p32_rankings_of_ties_alone_are_left_out_of_dpo_and_said(files, tmp_path
     assert done.result["rankings"] == 16
 
 
+@pytest.mark.slow
 def test_reward_model_learns_who_reads_the_scale_upside_down(files, tmp_path):
     """Two of six labelers rank the wrong way round: their beta falls below 0, the others' does not."""
     rows = [json.loads(line) for line in Path(files["comparisons"]).read_text().splitlines()]
@@ -144,12 +151,12 @@ class Shorter:
 
 OPTIONS = [
     ("grpo", {"kl": "reward", "minibatches": 2}),
-    *(pytest.param(*case, marks=pytest.mark.slow) for case in (
-        ("grpo", {"kl": "k2", "scale": "batch"}),
-        ("ppo", {"critic": "separate", "critic_learning_rate": 3e-3, "epochs_per_step": 2, "minibatches": 2}),
-        ("ppo", {"minibatches": 1, "ema": 0.5, "kl_target": 50.0, "whiten_rewards": True})))]
+    ("grpo", {"kl": "k2", "scale": "batch"}),
+    ("ppo", {"critic": "separate", "critic_learning_rate": 3e-3, "epochs_per_step": 2, "minibatches": 2}),
+    ("ppo", {"minibatches": 1, "ema": 0.5, "kl_target": 50.0, "whiten_rewards": True})]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "settings"), OPTIONS, ids=lambda x: x if isinstance(x, str) else ",".join(x))
 def test_p26_options_that_change_the_update_climb_too(files, tmp_path, monkeypatch, method, settings):
     """ "Shorter", untrained: from about 14 characters each must at least halve the length. (tests/test_toy_tasks.py has every
@@ -300,7 +307,12 @@ def test_p33_defaults_are_written_down_and_unchanged(files, tmp_path):
 
 # --- resuming ----------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("method", method_names())
+QUICK = ("sft", "rloo")
+"""Supervised and reinforced: what the unit tests stop and resume, of all methods."""
+
+
+@pytest.mark.parametrize("method", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+                                    for name in method_names()])
 def test_p22_stopped_between_any_steps_ends_the_same(files, tmp_path, method):
     assert_resumes_exactly(method, files, tmp_path)
 
@@ -368,6 +380,7 @@ GROUPED = {"labelers": "groups", "group_by": "style", "lora_rank": 0, "learning_
            "holdout_labelers": 0.0, "group_shrinkage": 0.01}
 
 
+@pytest.mark.slow
 def test_f16_groups_that_disagree_get_a_score_each(files, disagreeing, tmp_path):
     files["comparisons"] = disagreeing
     done = run("reward_model", files, tmp_path / "rm", **GROUPED)
@@ -390,6 +403,7 @@ def test_f16_groups_that_disagree_get_a_score_each(files, disagreeing, tmp_path)
         open_reward(str(done.path), aggregate="group:cold")
 
 
+@pytest.mark.slow
 def test_p22_a_reward_model_of_groups_resumes_exactly(files, disagreeing, tmp_path):
     files["comparisons"] = disagreeing
     settings = {**GROUPED, "epochs": 1, "checkpoint_seconds": 0.0}

@@ -25,8 +25,10 @@ VARIANTS = {
 
 def defined(name, pages=PAGES):
     """Names in the first column of a page's table of metrics; and those of them that another page explains."""
-    table = re.search(r"\| metric \| meaning \|\n\|[-|]+\|\n((?:\|.*\n)+)", (pages / f"{name}.md").read_text(encoding="utf-8"))
-    assert table, f"docs/methods/{name}.md has no table of metrics"
+    page = pages / f"{name}.md"
+    assert page.exists(), f"docs/methods/{name}.md is missing: a page with a table | metric | meaning | of what {name} logs"
+    table = re.search(r"\| metric \| meaning \|\n\|[-|]+\|\n((?:\|.*\n)+)", page.read_text(encoding="utf-8"))
+    assert table, f"docs/methods/{name}.md has no table of metrics, | metric | meaning |"
     rows = [(re.findall(r"`(\w+)`", row.split("|")[1]), "](../" in row) for row in table[1].splitlines()]
     return {n for names, _ in rows for n in names}, {n for names, elsewhere in rows if elsewhere for n in names}
 

@@ -310,6 +310,7 @@ def test_adapters_of_others_on_a_tied_last_layer_are_what_peft_computes(tmp_path
 
 
 @pytest.mark.parametrize(("values", "why"), [({"peft_type": "IA3"}, "of the kind IA3; Harken reads LoRA"),
+                                             ({"init_lora_weights": "pissa_niter_4"}, "changed at random"),
                                              ({"base_model_name_or_path": None}, "does not name its base"),
                                              ({"base_model_name_or_path": "/nowhere/model"}, "loaded: There is no model"),
                                              ({"base_model_name_or_path": "."}, "stands on itself")])

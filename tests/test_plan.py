@@ -121,7 +121,7 @@ def test_a_plan_worked_by_hand():
     rollout = plan_of(rloo, rloo.Config(model="llama-8b", dtype="bfloat16", prompts_per_step=4, completions_per_prompt=8,
                                         reward="gold"), cpu=False)
     assert parts(rollout)["rollout cache, 32 rows of 1,024"] == 32 * 1024 * 32 * 2 * 8 * 128 * 2
-    assert rollout.loading == 4 * P
+    assert rollout.loading == 2 * P + 4 * VD
 
 
 def test_logits_are_kept_only_while_few():

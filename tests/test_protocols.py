@@ -48,8 +48,8 @@ def test_every_method_runs_on_an_engine_of_the_protocol_alone(files, tmp_path, m
     assert read_json(done.path / "result.json") and rows(done.path)
 
 
-@pytest.mark.parametrize(("method", "rate"), [("rloo", 1.0), ("reinforce", 1.0), ("grpo", 1.0), ("ppo", 0.1),
-                                              ("expert_iteration", 0.1)])
+@pytest.mark.parametrize(("method", "rate"), [("rloo", 1.0), ("ppo", 0.1), *(
+    pytest.param(*case, marks=pytest.mark.slow) for case in (("reinforce", 1.0), ("grpo", 1.0), ("expert_iteration", 0.1)))])
 def test_the_fake_engine_learns(files, tmp_path, method, rate):
     """A bigram table can say more small letters: the reward rises by 30 % of what it began with, or more (chance: 5 %)."""
     own = {"beta": 0.0} if method != "expert_iteration" else {}

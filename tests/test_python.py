@@ -12,6 +12,7 @@ import harken
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_the_page_runs(tmp_path, monkeypatch):
     """Every block of docs/python.md, in order, in one session."""
     monkeypatch.chdir(tmp_path)

@@ -188,6 +188,7 @@ def comparisons(seed, chosen_first):
     return able, ratings_of_votes(votes_of(said))
 
 
+@pytest.mark.slow
 def test_of_comparisons_the_listing_does_not_matter_and_mirror_images_share_their_accuracy():
     """Ten worlds: 90 % intervals of 80 accuracies, one a person because both sides are the same."""
     inside = []

@@ -26,7 +26,9 @@ from harken.report.browser import script, script_hash
 from harken.report.build import build_report, render
 from harken.report.compared import claims
 from harken.report.load import estimate, load_runs
+from harken.report.refusals import reactions
 from harken.report.sets import sample_sets
+from harken.report.wins import cells_of, ranked, wins
 
 HOSTILE = '</p><script>alert("x")</script><img src=http://evil.example/x.png onerror=alert(1)> &amp; <b>bold'
 ODD = "naïve \u202eright-to-left\u202c שלום 🧑‍🚀 \x00\x1b[31m \ud800 z̷͇a 日本語"
@@ -491,8 +493,8 @@ def eval_run(folder, name, model, scores, better="higher", **result):
 
 
 def unpacked(html, name):
-    held = re.search(rf'<script type="text/plain" id="{name}">([^<]*)</script>', html)[1]
-    return json.loads(zlib.decompress(base64.b64decode(held)))
+    plain, held = re.search(rf'<script type="text/plain" (data-plain )?id="{name}">([^<]*)</script>', html).groups()
+    return json.loads(held if plain else zlib.decompress(base64.b64decode(held)))
 
 
 def test_two_models_are_paired_by_item_and_said_in_words(tmp_path):
@@ -518,15 +520,70 @@ def test_every_sample_is_in_the_page_once_and_whole(tmp_path):
     html, _ = page(runs, tmp_path)
     held = unpacked(html, "sets")
     assert held["sets"] == [{"title": "truthful", "columns": ["one", "two"], "better": "higher", "n": 600,
-                             "groups": ["topic 0", "topic 1", "topic 2"]}]
-    index = unpacked(html, "set-0")
-    assert index["scores"][1][:3] == [None, 0.0, 0.0016667] and index["groups"][:4] == [0, 1, 2, 0]
+                             "groups": ["topic 0", "topic 1", "topic 2"], "marks": []}]
+    index, order = unpacked(html, "set-0"), unpacked(html, "set-0-order")
+    at = [order.index(i) for i in range(600)]
+    assert order != sorted(order), "at random first"
+    assert [index["scores"][1][i] for i in at[:3]] == [None, 0.0, 0.0016667]
+    assert [index["groups"][i] for i in at[:4]] == [0, 1, 2, 0]
     blocks = [unpacked(html, f"set-0-{b}") for b in range(3)]
     rows = [row for block in blocks for row in block]
-    assert len(rows) == 600 and rows[599]["a"] == ["one says 599 is fine.", "two says 599 is fine."]
-    assert rows[0]["w"] == ["the server failed"] * 2
-    assert rows[5]["d"] == {"topic": "topic 2", "truthful (one)": False, "truthful (two)": False}
+    assert len(rows) == 600 and [row["n"] for row in rows] == order
+    assert rows[at[599]]["a"] == ["one says 599 is fine.", "two says 599 is fine."] and rows[at[599]]["o"] == "Q: Question 599?"
+    assert rows[at[0]]["w"] == ["the server failed"] * 2
+    assert rows[at[5]]["d"] == {"topic": "topic 2", "truthful (one)": False, "truthful (two)": False}
+    places = {name: html.index(f'id="{name}"') for name in ("set-0", "set-0-0", "set-0-1", "set-0-order")}
+    script_at = html.index(script())
+    assert {name: place < script_at for name, place in places.items()} == {"set-0": True, "set-0-0": True, "set-0-1": False,
+                                                                          "set-0-order": False}
     assert html.count('<article class="sample">') == 10
+
+
+def test_verdicts_that_turn_with_the_order_and_people_who_disagree_can_be_shown_alone(tmp_path):
+    """Pairs 0 and 3 turned; on 2 people prefer the answer that the judge does not."""
+    run = win_rate_run(tmp_path / "w")
+    turned = [True, False, False, True]
+    rows = [{"prompt": f"p{i}", "model_text": "a", "against_text": "b", "model_score": (s := 0.5 if t else 1.0),
+             "against_score": 1 - s, "turned": t, "people": 0.0 if i == 2 else 1.0} for i, t in enumerate(turned)]
+    write(run, result=json.loads((run / "result.json").read_text()) | {"samples": rows})
+    html, _ = page([run], tmp_path)
+    marks = unpacked(html, "sets")["sets"][0]["marks"]
+    index, order = unpacked(html, "set-0"), unpacked(html, "set-0-order")
+    assert {name: sorted(order[i] for i in places) for name, places in zip(marks, index["marks"])} == {
+        "people say otherwise than the judge": [2], "the verdict turned with the order": [0, 3]}
+
+
+def test_every_model_against_every_other_with_its_mirror_places_and_cycles(tmp_path):
+    """a beats b on 30 of 40 prompts, b beats c on 24, a beats c on 32; Bradley–Terry says a, b, c. If c beats a: a cycle."""
+    def against(name, a, b, won):
+        rows = [{"prompt": f"p{i}", "model_text": "x", "against_text": "y", "model_score": float(i < won),
+                 "against_score": float(i >= won)} for i in range(40)]
+        return write(tmp_path / name, config={"command": "eval win_rate"}, result={
+            "name": "win_rate", "model": a, "against": b, "pairwise": "judge", "value": e(won / 40, 0.1, 40), "samples": rows})
+    runs = [against("ab", "a", "b", 30), against("bc", "b", "c", 24)]
+    three = load_runs([*runs, against("ac", "a", "c", 32)])
+    cells = cells_of(three)
+    assert cells["a", "b"].value == 0.75 and cells["b", "a"].value == 0.25
+    assert (cells["b", "a"].low, cells["b", "a"].high) == pytest.approx((0.15, 0.35))
+    ranking = ranked(three)
+    assert [ranking.names[i] for i in ranking.scores.argsort()[::-1]] == ["a", "b", "c"] and not ranking.cycles()
+    html = wins(three)
+    assert "by judge, in both orders" in html and "25.0%" in html and "Bradley–Terry" in html and "Cycles" not in html
+    assert "Cycles, which no score can show: a over b over c." in wins(load_runs([*runs, against("ca", "c", "a", 32)]))
+    assert wins(load_runs(runs[:1])) == "", "two models need no matrix"
+
+
+def test_over_refusal_and_attack_success_are_one_plot(tmp_path):
+    """10 % of safe prompts refused and 20 % of unsafe ones answered: the dot stands at .9 and .8."""
+    held = {"over_refusal": e(0.1, 0.05, 200), "attack_success": e(0.2, 0.1, 200)}
+    run = write(tmp_path / "r", config={"command": "eval refusals", "model": "runs/new", "against": "base"}, result={
+        "name": "refusals", "better": "higher", "value": e(0.85, 0.04, 400), "model": held,
+        "against": {"over_refusal": e(0.0, 0.02, 200), "attack_success": e(0.9, 0.05, 200)},
+        "classifier": {"agreement_with_people": e(0.93, 0.02, 450), "labelled": 450}})
+    html = reactions(load_runs([run]))
+    assert "runs/new: answered 90.0% [85.0, 95.0%], refused 80.0% [70.0, 90.0%]" in html and "base: answered 100.0%" in html
+    assert "always refuses" in html and "agrees with people on 93.0%" in html
+    assert reactions(load_runs([sft_run(tmp_path / "sft")])) == ""
 
 
 def test_before_and_after_ranked_answers_and_training_are_sets_of_their_own(tmp_path):
@@ -594,6 +651,7 @@ def test_monitors_and_people_fit_a_phone(browser, tmp_path, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
+@pytest.mark.slow
 def test_every_figure_as_files(tmp_path, monkeypatch):
     pytest.importorskip("cairosvg")
     from PIL import Image

@@ -11,10 +11,11 @@ from harken.core.errors import UserError
 from harken.core.files import read_jsonl
 from harken.core.protocols import Sample
 from harken.core.records import Prompt
+from harken.engines.hf import Engine
 from harken.engines.sampler import HFSampler
 from harken.launch.find import find_method, method_names
-from harken.loops.rollout import Gap, score
-from trials import run
+from harken.loops.rollout import Gap, asks_reference, score
+from trials import run, weights
 
 SETTINGS = {"reward": "gold", "lora_rank": 0, "max_tokens": 8, "steps": 1, "prompts_per_step": 3}
 
@@ -102,3 +103,25 @@ def test_p5_the_kl_of_grpo_is_in_one_place(files, tmp_path, monkeypatch):
         rows[place] = read_jsonl(done.path / "metrics.jsonl")
     assert all(abs(row["loss"]) < 1e-4 for row in rows["reward"])
     assert rows["k3"][-1]["loss"] > 1e-3
+
+
+@pytest.mark.parametrize(("method", "settings"), [("rloo", {}), ("grpo", {"kl": "reward"}), ("ppo", {})])
+def test_without_beta_the_reference_is_computed_for_the_log_alone(files, tmp_path, monkeypatch, method, settings):
+    """Every second step: the rows between have no KL, and the weights are those of a run that computes it always, to the bit. A
+    rule on the KL, a weight above 0 and an adaptive one ask for it at every step."""
+    asked = []
+    original = Engine.logprobs
+    monkeypatch.setattr(Engine, "logprobs", lambda self, *a, reference=False, **k: (
+        asked.append(reference), original(self, *a, reference=reference, **k))[1])
+    common = {**SETTINGS, "lora_rank": 2, "steps": 3, "prompts_per_step": 2, "beta": 0.0, **settings}
+    runs = {every: run(method, files, tmp_path / str(every), monitor_every=every, **common) for every in (2, 1)}
+    rows = {every: read_jsonl(done.path / "metrics.jsonl") for every, done in runs.items()}
+    assert sum(asked) == 2 + 3
+    assert ["kl" in row for row in rows[2]] == [True, False, True] and all("kl" in row for row in rows[1])
+    first, second = weights(runs[2].path), weights(runs[1].path)
+    assert first.keys() == second.keys() and all(torch.equal(first[n], second[n]) for n in first)
+    assert any("the reference is computed every 2 steps" in note for note in runs[2].notes)
+    config = dataclasses.replace(RolloutConfig(monitor_every=2), stop_when="kl>9")
+    assert asks_reference(RolloutConfig(monitor_every=2), 1) and asks_reference(config, 1)
+    assert asks_reference(find_method("ppo").Config(beta=0.0, kl_target=3.0), 1)
+    assert not asks_reference(find_method("ppo").Config(beta=0.0), 1)

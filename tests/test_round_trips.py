@@ -16,7 +16,7 @@ CALLED = Prompt((Message("system", "Be brief."), Message("user", "Rome?"),
                  Message("assistant", "", {"tool_calls": [{"id": "1", "function": {"name": "w", "arguments": "{}"}}]}),
                  Message("tool", "20C", {"tool_call_id": "1"}), Message("user", "So?")), tools=TOOLS)
 TEXTS = ("Human: hi\n\nAssistant:", '[{"role": "user", "content": "x"}]', "<|im_start|>user", "User: a\nAssistant: b", "=1+1",
-         "'=x",
+         "'=x", "\uff1d1+1", "'\uff0bx", "\n=1",
          "- a list", 'a "quote", a comma;\ta tab\r\nand lines', "007", "true", "null", " 3.0 ")
 RECORDS = [
     Judgment(CALLED, "ranking", {"completions": ["Warm.", "Cold.", "Mild."], "ranks": [1, 2, 1], "strength": 2}, "ann",

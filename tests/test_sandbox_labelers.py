@@ -46,6 +46,7 @@ def agreement(labeler: SimulatedLabeler) -> float:
     return float(np.mean(right))
 
 
+@pytest.mark.slow
 def test_agreement_with_gold_shows_each_planted_fault():
     people = {p.name: agreement(p) for p in crowd(0)}
     careful = min(people[n] for n in ("ana", "bo", "chen"))

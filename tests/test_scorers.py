@@ -1,6 +1,7 @@
 """The scorers: what each finds and does not, that parts add up, and that a text is scored once."""
 
 import dataclasses
+import importlib
 import json
 import math
 import sys
@@ -24,12 +25,12 @@ def score(reward, *texts):
 def test_every_file_of_the_folder_opens_by_its_name(tmp_path):
     """The folder is the registry: a new scorer is one new file."""
     (tmp_path / "r.json").write_text('{"rules": [{"pattern": "a"}]}')
-    arguments = {"match": ":contains", "measure": ":length", "rules": f":{tmp_path / 'r.json'}"}
     for name in launch_rewards.scorer_names():
         if name == "pep8":
             pytest.importorskip("pycodestyle")
-        reward = launch_rewards.open_reward(name + arguments.get(name, ""))
-        assert isinstance(reward.id, str) and reward.id.startswith(name)
+        trial = getattr(importlib.import_module(f"harken.rewards.{name}"), "TRIAL", "").replace("FILE", str(tmp_path / "r.json"))
+        reward = launch_rewards.open_reward(f"{name}:{trial}" if trial else name)
+        assert str(getattr(reward, "id", "")).startswith(name), f"{name}: a scorer has an id, like {name}/1"
         asked = [dataclasses.replace(ASK[0], meta={"answer": "Paris"})]  # what a verifiable reward holds answers against
         (row,) = reward.score(asked, [["Paris.", ""]])
         assert all(isinstance(s, float) for s in row)

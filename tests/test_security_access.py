@@ -8,13 +8,15 @@ from hypothesis import strategies as st
 from sqlalchemy import select, text
 
 import security_site
+from conftest import PASSWORD_COST
 from harken.cli.main import main
 from harken.store.database import open_database
 from harken.store.names import looks_like, mixed_scripts, name_key
-from harken.store.studio_schema import events
+from harken.store.studio_schema import events, webhooks
 from harken.studio.api.declare import API
 from harken.studio.app import Studio
 from harken.studio.client import Client
+from harken.studio.pages import sso
 from harken.web import accounts, patience
 from harken.web.errors import ApiError
 from harken.web.limits import Limits
@@ -43,6 +45,34 @@ def test_invitations_end_with_their_makers_rights(site, end):
     assert join(site, own["token"], "welcome guest")["user"]["role"] == "viewer"
 
 
+@pytest.mark.parametrize("end", [{"role": "labeler"}, {"role": "viewer"}, {"state": "disabled"}])
+def test_webhooks_and_crowd_links_end_with_their_makers_rights(site, end):
+    """A dismissed lead is told nothing more, and a link whose secret they know lets nobody in."""
+    other = make_user(site.db, "second", "lead")
+    theirs = in_session(site.url, site.db, "second")
+    for lead in (theirs, site.lead):
+        lead.call("POST", "/api/webhooks", {"url": "https://example.org/x", "kinds": ["submit"]})
+        lead.call("POST", f"/api/projects/{site.open}/crowds", {"code": "C1", "answers": 2})
+    site.lead.call("PATCH", f"/api/users/{other.id}", {"role": "lead"})
+    assert len(site.lead.call("GET", "/api/webhooks")["items"]) == 2, "a lead who stays one keeps both"
+    site.lead.call("PATCH", f"/api/users/{other.id}", end)
+    assert len(site.lead.call("GET", "/api/webhooks")["items"]) == 1
+    assert len(site.lead.call("GET", f"/api/projects/{site.open}/crowds")["items"]) == 1
+    with site.db.link.reading() as tx:
+        made = tx.execute(select(webhooks.c.made_by, webhooks.c.secret)).fetchall()
+    assert {row.made_by: bool(row.secret) for row in made} == {other.id: False, site.lead.me()["user"]["id"]: True}
+
+
+def test_a_name_from_a_provider_never_shuts_its_owner_out(tmp_path):
+    """Taken, looking like a taken one, of mixed scripts, of nothing that can be seen: each gets a name of its own."""
+    with open_template(tmp_path) as db, db.link.writing() as tx:
+        made = []
+        for wanted in ("ana", "Ana", "а́na", "аna", "", "​", "paul", "pau1", "PAUL"):
+            name = sso._free_name(tx, wanted)
+            made.append(accounts.add_user(tx, name, None, "labeler", datetime.now(UTC)).name)
+    assert len(set(map(name_key, made))) == len(made) and made[0] == "ana"
+
+
 @pytest.mark.parametrize("spelling", ["Ünal", "ünal", "ÜNAL", "U\u0308nal", " Ünal "])
 def test_a_name_is_one_in_every_spelling(site, spelling):
     """Login, join, password: one key, whatever the database knows of capitals."""
@@ -60,6 +90,15 @@ def test_a_name_is_one_in_every_spelling(site, spelling):
 @settings(max_examples=50, deadline=None)
 def test_a_key_is_its_own_key(name):
     assert name_key(name_key(name)) == name_key(name) == name_key(f" {name}  ")
+
+
+def test_passwords_are_hashed_at_the_cost_that_owasp_names_and_unknown_names_take_as_long(monkeypatch):
+    assert PASSWORD_COST == {"iterations": 2, "lanes": 1, "memory_cost": 19 * 1024}
+    monkeypatch.setattr(accounts, "COST", PASSWORD_COST)
+    stored = accounts.hash_password(PASSWORD)
+    assert stored.startswith("$argon2id$v=19$m=19456,t=2,p=1$") and accounts.right_password(PASSWORD, stored)
+    assert stored.rsplit("$", 2)[0] == accounts.nobody().rsplit("$", 2)[0]
+    assert not accounts.right_password(PASSWORD, accounts.nobody())
 
 
 def test_a_name_that_looks_like_another_is_refused(site):

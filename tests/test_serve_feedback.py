@@ -188,7 +188,10 @@ def test_tensorzeros_shape(site):
     ("preference", "this", {}, "over"), ("preference", "best", {"over": {"id": "x", "token": "y"}}, "value"),
     ("star", 1, {}, "kind"), ("thumb", True, {"seconds": -1}, "seconds"), ("thumb", True, {"comment": ""}, "comment"),
     ("thumb", True, {"extra": 1}, "extra"), ("thumb", True, {"choice": "0"}, "choice"), ("thumb", True, {"id": 5}, "id"),
-    ("edit", "\ud83d", {}, "value"), ("edit", "a\0b", {}, "value")])
+    ("edit", "\ud83d", {}, "value"), ("edit", "a\0b", {}, "value"), ("rating", 10**400, {}, "value"),
+    ("thumb", True, {"seconds": 10**400}, "seconds"), ("thumb", True, {"finished_reading": 0}, "finished_reading"),
+    ("use", "copy", {"consent": 1}, "consent"), ("thumb", True, {"\ud83d": 1}, "\\ud83d"), ("\ud83d", True, {}, "kind"),
+    ("use", ["copy"], {"consent": True}, "value"), ("preference", {"a": 1}, {"over": {"id": "x"}}, "value")])
 def test_a_wrong_field_is_named(site, kind, value, more, param):
     _, right = answer(site)
     status, body = give(site, {**right, **more}, kind, value)

@@ -99,6 +99,7 @@ def stored(db):
     return sorted((j.labeler, j.payload["label"]) for j in db.judgments())
 
 
+@pytest.mark.slow
 def test_two_servers_share_a_database_and_nothing_is_lost_or_doubled(tmp_path):
     one, two = Served(folder=tmp_path), Served(folder=tmp_path)
     try:

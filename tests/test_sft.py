@@ -82,6 +82,7 @@ def test_replay_has_its_exact_share_of_the_tokens(files, toy_engine):
         assert text == Replay(files["text"], share, template, 16, seed=3).batch(7, tokens) != replay.batch(8, tokens)
 
 
+@pytest.mark.slow
 def test_replay_keeps_text_likely_and_the_loss_is_the_shares_mean(files, tmp_path):
     from harken.evals.capability import document_nll
     settings = {"epochs": 8, "learning_rate": 3e-3, "holdout": 0.0}
@@ -133,6 +134,7 @@ def test_the_epoch_that_the_reward_likes_best_is_kept(files, tmp_path, monkeypat
     assert f"{least.result['epoch']:g}" == min(losses, key=losses.__getitem__)
 
 
+@pytest.mark.slow
 def test_p22_a_run_that_selects_replays_and_mixes_resumes_exactly(files, tmp_path):
     (tmp_path / "short.json").write_text('{"rules": [{"pattern": ".", "weight": -0.1}]}')
     settings = {"epochs": 3, "learning_rate": 3e-3, "holdout": 0.3, "max_tokens": 8, "checkpoint_seconds": 0.0,

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
@@ -26,7 +27,16 @@ def menu(entries):
 
 def test_every_page_is_in_the_menu_once():
     named = list(menu(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
-    assert sorted(named) == sorted(str(p.relative_to(DOCS)) for p in DOCS.rglob("*.md"))
+    pages = sorted(str(p.relative_to(DOCS)) for p in DOCS.rglob("*.md"))
+    assert sorted(named) == pages, "make docs adds a method's, reward's or evaluation's page to mkdocs.yml; others by hand"
+
+
+def test_a_new_page_is_added_to_the_menu_after_its_kin():
+    menu_of = runpy.run_path(str(DOCS / "build.py"))["menu"]
+    text = "nav:\n  - Rewards:\n      - rewards/a.md\n      - rewards/c.md\n  - Evaluations:\n      - evals/a.md\n"
+    assert menu_of(text, ["rewards/a.md", "rewards/c.md", "evals/a.md"]) == text
+    longer = text.replace("c.md\n", "c.md\n      - rewards/b.md\n") + "      - evals/b.md\n"
+    assert menu_of(text, ["rewards/b.md", "evals/b.md"]) == longer
 
 
 def test_every_link_of_a_page_has_a_target_in_docs():

@@ -67,6 +67,7 @@ def test_saved_runs_hold_no_absolute_path_and_no_base_where_it_has_no_name(runs,
     assert stacked.public_name("/nowhere/model") is None
 
 
+@pytest.mark.slow
 def test_full_weights_of_a_run_stop_in_transformers_where_harken_stops(runs):
     from transformers import AutoModelForCausalLM
     harken.train("sft", model="words", data=DEMONSTRATIONS, out="full", lora_rank=0, **FAST)

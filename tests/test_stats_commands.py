@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -171,3 +172,24 @@ def test_a_rate_that_the_penalty_holds_at_even_odds_has_no_interval_of_no_width(
     assert main(["rank", str(file), "--against", "base"]) == 0
     said = capsys.readouterr().out
     assert "holds the model at even odds" in said and "[0.500, 0.500]" not in said
+
+
+PUBLISHED = """GPT 4 0.041215 158, Platypus-2 Instruct (70B) 0.029233 159, command 0.028852 322, ReMM SLERP L2 13B 0.027150 153,
+LLaMA-2-Chat (70B) 0.026384 161, Claude v1 0.026259 160, GPT 3.5 Turbo 0.025871 366, Jurassic 2 Mid 0.025849 175,
+Jurassic 2 Ultra 0.025310 165, command-nightly 0.025225 169, Mythalion 13B 0.024030 143, GPT 3.5 Turbo (16k) 0.023981 381,
+Falcon Instruct (40B) 0.023752 348, GPT-NeoXT-Chat-Base (20B) 0.023268 160, Chronos Hermes (13B) 0.023229 163,
+Claude v2 0.022926 167, Claude Instant v1 0.022809 163, MPT-Chat (7B) 0.022213 174"""
+
+
+def test_a_published_board_from_its_own_votes(real_data, capsys):
+    """LLMFAO's leaderboard of people's votes (dustalov.github.io/llmfao): Bradley–Terry weights that sum to 1, ties half, and the
+    votes on each model. Seventeen of its first eighteen rows come out to the last digit; of the first the page printed 0.041215
+    and Evalica's own test file holds 0.041218, which is ours: their first fit stopped early."""
+    status, out, _ = run(capsys, "rank", str(real_data / "llmfao" / "crowd-comparisons.csv"), "--ties", "half", "--json")
+    models = json.loads(out)["models"]
+    total = sum(math.exp(m["score"]) for m in models)
+    ours = {m["name"]: (f"{math.exp(m['score']) / total:.6f}", m["comparisons"]) for m in models}
+    board = [row.strip().rsplit(" ", 2) for row in PUBLISHED.split(",")]
+    assert status == 0 and len(ours) == 59 and [name for name, *_ in board] == [m["name"] for m in models][:18]
+    assert {name: ours[name] for name, *_ in board[1:]} == {name: (weight, int(votes)) for name, weight, votes in board[1:]}
+    assert ours["GPT 4"] == ("0.041218", 158)

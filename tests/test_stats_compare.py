@@ -214,6 +214,7 @@ def test_tasks_are_corrected_by_holm():
     assert together["t0"].difference == alone["t0"].difference
 
 
+@pytest.mark.slow
 def test_false_claims_over_tasks_stay_at_alpha():
     rng = np.random.default_rng(7)
     wrong = 0

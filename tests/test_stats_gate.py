@@ -36,6 +36,20 @@ def test_verdicts_by_hand():
     assert not decide([near], [Rule("win_rate", "not_worse", 0.04)]).ships
 
 
+@pytest.mark.parametrize("bounds", [None, (0, 1)])
+def test_an_exact_tie_is_said_and_does_not_ship(bounds):
+    """The same answers, 60 prompts: tied within 0.1. Where better is asked, that is not enough; where not worse, it is."""
+    same = metric([0.0] * 60, ["a", "b"] * 30, bounds=bounds)
+    asked = decide([same], [Rule("win_rate", margin=0.1)])
+    assert (asked.verdict, asked.ships, asked.outcomes[0].findings[0].why) == ("tied", False, "as good, not better")
+    assert decide([same], [Rule("win_rate")]).verdict == "inconclusive"  # without a margin nothing can be called equal
+    kept = decide([same], [Rule("win_rate", "not_worse", 0.1)])
+    assert (kept.verdict, kept.ships) == ("tied", True)
+    assert decide([metric([0.0] * 4, bounds=(0, 1))], [Rule("win_rate", margin=0.1)]).verdict == "inconclusive"  # too few to tell
+    with pytest.raises(ValueError, match="margin above 0"):
+        Rule("win_rate", margin=0.0)
+
+
 def test_a_group_that_falls_blocks_though_the_mean_rises():
     d = np.concatenate([spread(0.3, 180), spread(-0.3, 20, seed=1)])
     groups = ["plain"] * 180 + ["gullible"] * 20
@@ -47,6 +61,7 @@ def test_a_group_that_falls_blocks_though_the_mean_rises():
     assert few.verdict == "inconclusive"  # one prompt of a type shows nothing, and does not ship
 
 
+@pytest.mark.slow
 def test_the_chance_to_ship_a_falling_group_is_at_most_alpha():
     """The group's true difference is -margin, the worst of the hypothesis: 5 % of 1500, within three standard errors."""
     rng = np.random.default_rng(0)
@@ -82,6 +97,7 @@ def test_e_values_by_hand():
         Canary().read([1.5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mean", "wrong"), [(0.0, "stop"), (-0.1, "pass")])
 def test_the_stop_rule_keeps_its_error_at_every_look(mean, wrong):
     """400 canaries on the edge of each hypothesis, looked at after each of 400 outcomes: at most 10 % decided wrongly, three

@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 
 import choix
-import evalica
 import numpy as np
 import pytest
 
@@ -75,6 +74,7 @@ def test_equal_to_choix_evalica_and_our_own_counts():
     plain = rank(a[clear], b[clear], won[clear])
     pairs = [(x, y) if w > 0 else (y, x) for x, y, w in zip(a[clear], b[clear], won[clear])]
     assert plain.scores == pytest.approx(choix.ilsr_pairwise(5, pairs, alpha=0), abs=1e-5)
+    import evalica  # loads pandas
     name = {1: evalica.Winner.X, 0: evalica.Winner.Draw, -1: evalica.Winner.Y}
     result = evalica.bradley_terry([str(x) for x in a], [str(y) for y in b], [name[w] for w in won.tolist()], tolerance=1e-12)
     log = np.log([result.scores[str(i)] for i in range(5)])
@@ -162,6 +162,7 @@ def test_length_control_equals_alpaca_evals_regression(name):
     assert result.standard_error == pytest.approx(np.std(r["y"], ddof=1) / 300**0.5)
 
 
+@pytest.mark.slow
 def test_a_judge_that_likes_length_is_seen_through():
     """The model is no better, its answers are longer, and the judge prefers the longer one: raw .70, controlled near .50."""
     rng = np.random.default_rng(0)

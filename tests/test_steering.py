@@ -18,7 +18,8 @@ TEXT = "One two. Three four five! Six?\n\nSeven e.g. eight. " * 40
 EMPTY = [Prompt((Message("user", ""),))]
 
 
-@pytest.fixture(scope="module", params=[("llama", "line"), ("gpt2", "sentence"), ("llama", "sentence")], ids="-".join)
+@pytest.fixture(scope="module", ids="-".join, params=[("llama", "line"), ("gpt2", "sentence"),
+                                                   pytest.param(("llama", "sentence"), marks=pytest.mark.slow)])
 def made(request, tmp_path_factory):
     architecture, segmenter = request.param
     folder = tmp_path_factory.mktemp("steer") / "model"

@@ -117,7 +117,7 @@ class Assignment(RuleBasedStateMachine):
 
 
 TestAssignment = Assignment.TestCase
-TestAssignment.settings = settings(max_examples=15, stateful_step_count=25, deadline=None,
+TestAssignment.settings = settings(max_examples=6, stateful_step_count=25, deadline=None,
                                    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 
 

@@ -199,7 +199,7 @@ def test_case_13_an_export_comes_in_again_with_its_order_and_time(site, tmp_path
 
 def test_case_14_which_model_won_is_on_the_page_by_api_and_by_command(site, tmp_path, capsys):
     """Of 12 verdicts, model-1 wins 9, model-2 two, one is a tie: 9.5 of 12 for model-1."""
-    project = only_project(site, "compare", sourced(12, use_case="open_qa"))
+    project = only_project(site, "compare", sourced(12, use_case="open_qa", tags=["garden"]))
     for n, task in enumerate(site.ana.tasks(project)):
         first_is_1 = task["completions"][0].startswith("a")
         wanted = 0 if n == 11 else -1 if (n < 9) == first_is_1 else 1
@@ -208,7 +208,11 @@ def test_case_14_which_model_won_is_on_the_page_by_api_and_by_command(site, tmp_
     assert found["votes"] == 12 and found["ties"] == 1 and [m["name"] for m in found["models"]] == ["model-1", "model-2"]
     rate = found["win_rates"][0][1]
     assert rate["value"] == pytest.approx(9.5 / 12) and rate["low"] < rate["value"] < rate["high"]
-    assert site.lead.call("GET", f"/api/projects/{project}/models?use_case=open_qa")["votes"] == 12
+    for asked in ("use_case=open_qa", "tag=garden", "use_case=open_qa&tag=garden"):
+        assert site.lead.call("GET", f"/api/projects/{project}/models?{asked}")["votes"] == 12
+    for asked in ("tag=other", "group=age:30"):
+        with pytest.raises(StudioError, match="two known sources"):
+            site.lead.call("GET", f"/api/projects/{project}/models?{asked}")
     with pytest.raises(StudioError, match="two known sources"):
         site.lead.call("GET", f"/api/projects/{project}/models?use_case=chat")
     with pytest.raises(StudioError, match="403"):

@@ -91,6 +91,7 @@ def test_repeats_measure_consistency_and_nothing_else():
     assert named(found.consistency)["The same answer when asked again"].value.value == pytest.approx(0.8)
 
 
+@pytest.mark.slow
 def test_f17_a_few_who_give_most_are_named():
     rows = [said(i, "ada", [1, 2]) for i in range(90)] + [said(i, f"p{i}", [1, 2]) for i in range(5)]
     assert "1 of 6 labelers gave 95% of the answers." in insight(rows, FORM).warnings

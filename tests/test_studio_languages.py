@@ -5,13 +5,21 @@ import re
 import pytest
 
 from harken.studio.languages import NAMES, catalogue, chosen
-from studio_messages import messages
+from studio_messages import STUDIO, messages
 
 VALUES = re.compile(r"\{\w+\}")
 
 
 def test_german_has_every_message_that_labelers_see():
-    assert messages(labelers=True) - catalogue("de").keys() == set()
+    lacks = messages(labelers=True) - catalogue("de").keys()
+    assert not lacks, f"studio/languages/de.json lacks {sorted(lacks)}"
+
+
+def test_german_has_the_leads_pages_too_and_no_choice_sends_a_translation():
+    """An option without a value sends its words: in another language the API would not know them."""
+    assert messages() - catalogue("de").keys() <= {" if i == j else "}  # of a template's expression
+    for path in sorted((STUDIO / "templates").glob("*.html")):
+        assert not re.findall(r"<option>\{\{ _\(.{40}", path.read_text(encoding="utf-8")), path.name
 
 
 @pytest.mark.parametrize("code", [code for code in NAMES if code != "en"])

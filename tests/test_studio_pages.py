@@ -53,9 +53,14 @@ def test_flags_by_letter_and_a_flag_that_only_closed_domain_prompts_have(watched
     page.get_by_label("Closed domain").check()
     page.locator("h1").first.click(force=True)
     assert page.locator("[data-flag=hallucination]").first.is_visible()
+    page.locator(".rate:not([hidden]) .flag-list > summary").click()  # folded, the letters still tick
+    page.locator("h1").first.click(force=True)
     for key in "5fh":
         page.keyboard.press(key)
+    assert not page.locator("[data-flag=fails_task]").first.is_visible()
+    assert page.locator(".rate:not([hidden]) .flag-list > summary").inner_text() == "Tick what is true of it · 2"
     page.keyboard.press("Enter")
+    assert not page.locator(".rate:not([hidden]) [data-flag=fails_task]").is_visible()
     page.keyboard.press("3")
     page.keyboard.press("Enter")
     page.keyboard.press("1")

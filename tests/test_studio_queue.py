@@ -392,6 +392,7 @@ def test_the_audit_is_a_chain_that_shows_any_change(db):
         audit.verify(tx, "it")
 
 
+@pytest.mark.slow
 def test_f5_a_claim_and_a_submit_cost_the_same_whatever_the_project_or_the_history(tmp_path):
     """Counted in steps of SQLite's machine, which no neighbour slows: 200,000 items, and 300 answers behind, within 1.5x."""
     steps = {}

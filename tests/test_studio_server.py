@@ -173,6 +173,7 @@ def test_it_ends_cleanly_when_asked_and_its_address_is_true(tmp_path):
         assert list(db.judgments()) == []
 
 
+@pytest.mark.slow
 def test_two_servers_on_one_port_say_so(tmp_path):
     server, url = start_process(tmp_path / "f.db")
     port = url.rsplit(":", 1)[1]

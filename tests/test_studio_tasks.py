@@ -36,6 +36,12 @@ OWN_FIELD = GRADE.replace("integer(1, 7)", 'integer(1, form["top"])').replace(" 
     def answer(""")
 
 
+PAYLOADS = {"ranking": {"completions", "ranks"}, "demonstration": {"completion"}, "edit": {"completion"},
+            "rating": {"completion", "score"}, "thumb": {"completion", "label"},
+            "questions": {"completions", "questions", "said"}}
+"""What a judgment's payload holds at least, by its kind, as its docstring says."""
+
+
 def copy_with_grade(folder, task=GRADE):
     """A copy of the package with one task more; the environment in which it is imported."""
     shutil.copytree(Path(harken.__file__).parent, folder / "harken", ignore=shutil.ignore_patterns("__pycache__"))
@@ -67,9 +73,12 @@ def test_a_task_goes_from_a_project_to_an_export(site, kind):
     assert task["kind"] == kind and TASKS[kind].completions[0] <= len(task["completions"]) <= TASKS[kind].completions[1]
     receipt = site.ana.submit(task, trial.answer, seconds=2.5)
     assert {k: receipt["answer"][k] for k in trial.answer} == dict(trial.answer) and receipt["counted"]
+    judgment = answers_of(site.db, project["id"])[0].judgment
+    assert TASKS[kind].record == judgment.kind
+    lacks = PAYLOADS.get(judgment.kind, set()) - judgment.payload.keys()
+    assert not lacks, f"{kind}.read() leaves out {lacks}, which a {judgment.kind} holds (core.records.Judgment)"
     (row,) = site.lead.export(project["id"], trial.export)
     assert {k: row.get(k) for k in trial.row} == dict(trial.row) and row["form_version"] == form["version"]
-    assert TASKS[kind].record == answers_of(site.db, project["id"])[0].judgment.kind
     assert site.ana.undo(project["id"])["task"]["draft"]["answer"].items() >= trial.answer.items()
     assert site.lead.export(project["id"], trial.export) == []
 
@@ -114,10 +123,11 @@ def test_a_task_dropped_into_the_folder_passes_all_of_these(tmp_path):
     printed = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     description, version = json.loads(printed.stdout)
     new = description["paths"]["/api/projects"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert new["properties"]["kind"]["enum"] == [*KINDS, "grade"]
+    kinds = new["properties"]["kind"]["enum"]
+    assert sorted(kinds) == sorted([*KINDS, "grade"])
     assert version == default_form("compare")["version"], "stored forms of the other kinds stay valid"
     words = subprocess.run([sys.executable, "-m", "harken", "ask", "--help"], env=env, capture_output=True, text=True, check=True)
-    assert "write_prompt,grade" in words.stdout.replace("\n", "").replace(" ", "")
+    assert ",".join(kinds) in words.stdout.replace("\n", "").replace(" ", "")
 
 
 @pytest.mark.slow

@@ -5,10 +5,12 @@
 """
 
 import json
+import re
 from pathlib import Path
 
 import torch
 
+from harken.core.errors import UserError
 from harken.core.files import read_jsonl
 from harken.launch.find import find_method, method_names
 from harken.launch.train import train as launch_train
@@ -74,6 +76,20 @@ def assert_bit_equal(a, b):
 def rows(path, name="metrics.jsonl"):
     """A log without its times."""
     return [{n: v for n, v in row.items() if n != "seconds"} for row in read_jsonl(Path(path) / name)]
+
+
+def assert_reads_as_asked(method, files, folder):
+    """--field and --max-length reach the data: a method that reads past them would run to its end."""
+    strict = {"overlong": "fail"} if learns(method) else {}
+    for option, settings, message in (("--field", {"field": "prompt=nowhere"}, "no row has the field 'nowhere'"),
+                                      ("--max-length", {"max_length": 2, **strict}, "(--max-length|nothing left|too few)")):
+        try:
+            run(method, files, folder / option, **{**trial(method), **settings})
+        except UserError as error:
+            assert re.search(message, str(error)), error
+        else:
+            raise AssertionError(f"{method} reads its data past {option}: use fitting (loops/examples.py) or fitting_prompts "
+                                 "(loops/rollout.py)")
 
 
 def assert_resumes_exactly(method, files, folder, stops=(2, 4)):

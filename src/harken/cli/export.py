@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib import import_module
 from typing import Any
 
 JUDGMENTS = {"comparisons": "rankings of completions, people's and imported", "demonstrations": "answers that people wrote",
@@ -38,7 +39,10 @@ examples:
   harken export log runs/truthful --to inspect --out truthful.eval      then: inspect view
   harken export log runs/truthful --to lm-eval --out out/
   harken export log runs/truthful --to every-eval-ever --out out/"""
-LOGS = {"inspect": "write_inspect", "lm-eval": "write_lm_eval", "every-eval-ever": "write_every_eval_ever"}
+LOGS = {"inspect": "log_writers.write_inspect", "lm-eval": "log_writers.write_lm_eval",
+        "every-eval-ever": "log_writers.write_every_eval_ever", "alpaca-eval": "board_writers.write_alpaca_eval",
+        "mt-bench": "board_writers.write_mt_bench", "arena": "board_writers.write_arena"}
+"""Layouts, and what writes each: a file of `store` and a function."""
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -115,7 +119,7 @@ def export_model(args: argparse.Namespace) -> int:
 
 def export_log(args: argparse.Namespace) -> int:
     """`harken export log`."""
-    from harken.store import log_writers
-    for file in getattr(log_writers, LOGS[args.to])(args.run, args.out):
+    module, _, function = LOGS[args.to].partition(".")
+    for file in getattr(import_module(f"harken.store.{module}"), function)(args.run, args.out):
         print(f"Wrote {file}")
     return 0

@@ -20,7 +20,7 @@ def add_commands(commands: Any) -> None:
     add_config(p, SampleSettings)
     p.set_defaults(handler=sample)
 
-    p = commands.add_parser("score", help="score completions with a reward",
+    p = commands.add_parser("score", help="score the completions of a file of comparisons with a reward",
                             description='Adds "scores" to every row of comparisons; prints accuracy beside null baselines.',
                             epilog="harken score --reward runs/rm --data comparisons.jsonl --out scores.jsonl")
     add_config(p, ScoreSettings)
@@ -53,6 +53,8 @@ def sample(args: argparse.Namespace) -> int:
     with progress("sampling", len(loaded.records)) as advance:
         groups = sampler.sample(loaded.records, settings.n, max_tokens=settings.max_tokens, temperature=settings.temperature,
                                 top_p=settings.top_p, seed=settings.seed, advance=advance)
+    for note in template.counted() if template else ():
+        _say(note)
     source = {name: getattr(settings, name) for name in ("model", "temperature", "top_p", "seed")}
     if getattr(sampler, "guide", None):
         source |= {"mode": settings.mode or "own", "tag": settings.tag}

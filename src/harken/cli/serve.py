@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harken.core.errors import UserError
+from harken.store.private import readable_by_others
 
 HELP = """\
 Serves models behind OpenAI's HTTP API, with a chat page at the same address. With --db people's feedback on the answers is
@@ -62,6 +63,7 @@ def serve(args: argparse.Namespace) -> int:
     from harken.serve.app import create_app
     from harken.serve.server import Server
     from harken.store.database import open_database
+    from harken.web.patience import MOST_CONNECTIONS, Patient
     _check(args)
     loopback = args.host in LOOPBACK
     keys = read_keys(Path(args.keys)) if args.keys else {}
@@ -71,14 +73,16 @@ def serve(args: argparse.Namespace) -> int:
     followed = _follow(args) if args.loop else None
     arms = open_arms(args) if followed is None else followed.arms()
     db = open_database(args.db) if args.db else None
+    _tell_readable(args, db)
     server = Server(arms, db=db, keys=keys, queue=args.queue, seconds=args.timeout, keep_hours=args.keep_hours,
-                    hosts=(*LOOPBACK, "[::1]", *args.public_name) if loopback else None, log_text=args.log_text,
+                    hosts=_hosts(args, loopback), log_text=args.log_text,
                     adapters=_adapters(args, arms) if args.adapters else None)
     if followed is not None:
         server.follow(followed)
     _log_to_stderr()
     config = uvicorn.Config(create_app(server), host=args.host, port=args.port, log_level="warning", access_log=False,
-                            server_header=False, ws="none", lifespan="on", timeout_graceful_shutdown=5,
+                            server_header=False, ws="none", lifespan="on", timeout_graceful_shutdown=5, http=Patient,
+                            h11_max_incomplete_event_size=32_768, limit_concurrency=MOST_CONNECTIONS,
                             proxy_headers=bool(args.public_name))
     sock = bind(config, args)
     address = f"http://{'localhost' if loopback else args.host}:{sock.getsockname()[1]}"
@@ -87,6 +91,21 @@ def serve(args: argparse.Namespace) -> int:
     sys.stdout.flush()
     uvicorn.Server(config).run(sockets=[sock])
     return 0
+
+
+def _tell_readable(args: argparse.Namespace, db: Any) -> None:
+    """Says which files of secrets other accounts of this machine can read."""
+    if args.keys and readable_by_others(Path(args.keys)):
+        print(f"{args.keys} can be read by other accounts of this machine, and the keys in it: chmod 600 it.", file=sys.stderr)
+    if db is not None and db.link.is_file and readable_by_others(Path(db.name)):
+        print(f"{db.name} can be read by other accounts of this machine, and what people said: chmod 600 it.", file=sys.stderr)
+
+
+def _hosts(args: argparse.Namespace, loopback: bool) -> tuple[str, ...] | None:
+    """The names that are served: known ones on loopback, and wherever somebody gave names; else whatever is asked for."""
+    from harken.cli.studio import LOOPBACK
+    own = f"[{args.host}]" if ":" in args.host else args.host
+    return (*LOOPBACK, "[::1]", own, *args.public_name) if loopback or args.public_name else None
 
 
 def _follow(args: argparse.Namespace) -> Any:

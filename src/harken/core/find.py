@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import pkgutil
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -51,15 +53,28 @@ def is_dotted(name: str) -> bool:
     return all(part.isidentifier() for part in parts)
 
 
+def is_module(name: str) -> bool:
+    """Whether a module of this name could be imported, the working folder on the path."""
+    _add_working_folder()
+    try:
+        return importlib.util.find_spec(name) is not None
+    except Exception:  # its package cannot be imported
+        return False
+
+
+def _add_working_folder() -> None:
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+
+
 def imported(path: str, absent: str, action: str) -> Any:
     """The object at a dotted path: a module, or what stands in it after a colon. The working folder is on the path.
 
     Raises `UserError`: with `absent` and `action` where there is no such module, else with what its import said.
     """
     name, colon, inside = path.partition(":")
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    _add_working_folder()
     try:
         value: Any = importlib.import_module(name)
     except ImportError as error:
@@ -67,12 +82,19 @@ def imported(path: str, absent: str, action: str) -> Any:
             raise UserError(absent, action) from None
         raise UserError(f"{name} cannot be imported: {error}.", "Is it in the working folder, or on PYTHONPATH?") from None
     except Exception as error:  # whatever a stranger's module raises as it is run
-        raise UserError(f"{name} cannot be imported: {type(error).__name__}: {error}.", "Correct it, and try again.") from None
+        raise UserError(f"{name} cannot be imported: {raised(error)}.", "Correct it, and try again.") from None
     for part in inside.split(".") if colon else ():
         if not hasattr(value, part):
             raise UserError(f"{name} has no {inside}.{nearest(part, dir(value))}", "Check the name after the colon.")
         value = getattr(value, part)
     return value
+
+
+def raised(error: BaseException) -> str:
+    """What a stranger's code raised and where: `KeyError: 'green' (shapes.py, line 6)`."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"
 
 
 def nearest(word: str, known: Sequence[str], cutoff: float = 0.6) -> str:

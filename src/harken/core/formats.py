@@ -10,6 +10,8 @@ HUMAN_TURN = re.compile(r"\s*(?:System:.*?\n\nHuman:|Human:)", re.S)
 JSON_MESSAGES = re.compile(r"""\s*(?:\[\s*\{\s*["'](?:role|content|from|value)["']\s*:"""
                            r"""|\{\s*["'](?:role|from)["']\s*:\s*["'](?:user|human|system|assistant|gpt|model)["']\s*,)""")
 """A list of messages or one message, as JSON or as Python shows it."""
+SIGNS = "[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
+"""What a spreadsheet takes for a formula's beginning; the last four are full-width, which East Asian ones take alike."""
 
 CHATML_MARK = "<|im_start|>"
 _OTHER_START = re.compile(

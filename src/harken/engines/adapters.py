@@ -39,6 +39,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config.get("base_model_name_or_path"), str) or not config["base_model_name_or_path"]:
         raise UserError(f"The adapter {folder} does not name its base model.",
                         f"Write the base's folder or hub id into {CONFIG} as base_model_name_or_path.")
+    if str(config.get("init_lora_weights", "")).startswith("pissa_niter"):
+        raise UserError(f"The adapter {folder} stands on a base that its start changed at random "
+                        f"({config['init_lora_weights']}): no load gives the same model twice.",
+                        "Save it as a plain LoRA: peft's path_initial_model_for_weight_conversion.")
     if adapter_file(folder) is None:
         raise UserError(f"The adapter {folder} lacks {FILES[0]}.", "Copy or download it again.")
     return config
@@ -146,7 +150,10 @@ def merged(model: Any, folder: Path, what: str, *, own: bool) -> Any:
     except UserError:
         raise
     except Exception as error:  # as above
-        raise UserError(f"{what} cannot be loaded: {' '.join(str(error).split())[:200]}", "Copy it again.") from None
+        merging = "Impossible to merge" in str(error)
+        raise UserError(f"{what} cannot be loaded: {' '.join(str(error).split())[:200]}",
+                        "Merge it with the software it was made with, and give the merged model." if merging else "Copy it again."
+                        ) from None
 
 
 @torch.no_grad()

@@ -111,6 +111,7 @@ class Engine:
         self.recompute = recompute_layers
         if recompute_layers and train:
             recompute.recompute(self.model)
+            cpu.give_back()
         self.layers = sharding.shard(self.model, self.device) if shard and processes.group().size > 1 else []
         if self.head is not None:
             self.head.requires_grad_(train)
@@ -163,7 +164,8 @@ class Engine:
     def beside(self, model: str, template: str = "") -> Engine:
         """Another model on the same hardware, not to be trained, on the same base where it can stand on it. `template` names
         another chat template than its own."""
-        return self._another(load(model, on=self.shared, template=read_template(template) if template else ""), train=False)
+        source = read_template(template) if template else ""
+        return self._another(load(model, on=self.shared, dtype=self.compute, template=source), train=False)
 
     def under(self, folder: Path, lineage: Mapping[str, Any], what: str) -> Engine:
         """This model under a saved adapter, not to be trained. Raises `UserError` where the adapter does not fit."""
@@ -173,7 +175,7 @@ class Engine:
     def critic(self, model: str, *, lora_rank: int, seed: int) -> Engine:
         """Another model with a value head, to be trained. A reward model's head and shift come along: values start where
         scores are."""
-        loaded = load(model, on=self.shared)
+        loaded = load(model, on=self.shared, dtype=self.compute if lora_rank else torch.float32)
         if loaded.head is not None:
             loaded.head.bias.data += loaded.shift
         return self._another(loaded, lora_rank=lora_rank, head="value", seed=seed, name="critic",
@@ -419,7 +421,10 @@ class Engine:
                                    logps=logps and self.head_kind != "reward")
                 flat = {n: [x for d in part for x in d.inputs[n]] for n in names}
                 inputs = {n: torch.tensor(x, dtype=torch.float32, device=self.device) for n, x in flat.items()}
-                loss, metrics = objective(out, inputs)
+                given = objective(out, inputs)
+                if isinstance(given, torch.Tensor):
+                    raise UserError("The objective gave a loss alone.", "It gives two things: the loss, and its metrics by name.")
+                loss, metrics = given
             with timed("backward"):
                 loss.backward()
             for name, value in {"loss": loss.detach(), **metrics}.items():

@@ -129,11 +129,17 @@ def locate_reward(name: str) -> None:
                         "adapter of one.")
 
 
+STREAMED = ("smollm2", "gguf", "folder", "hub", "run")
+"""Kinds that may be read in the precision they compute in; adapters are merged in float32."""
+
+
 def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device | None = None,
          on: Base | None = None, template: str = "") -> Loaded:
     """Loads a model for training or sampling: adapters merged, dropout off (P18), our attention set.
 
-    `template` is the source of a chat template to use in place of its own.
+    `template` is the source of a chat template to use in place of its own. In `dtype` bfloat16 the weights are
+    read as that, a tensor at a time, bit for bit as transformers does, and never held in float32; but for adapters, which are
+    merged in float32, and models whose layers read each other's weights, which cannot be checked so.
 
     Onto the first GPU where there is one, unless `device` says otherwise. What is the model `on` which others stand, or
     an adapter of it, brings no weights but the adapter's, unmerged. Raises `UserError` when the model is
@@ -146,7 +152,21 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.d
         return _with_head(same, Path(name)) if kind == "run" else same
     if on is not None and kind == "run" and (shared := _onto(on, Path(name))):
         return shared
-    loaded = _open(name, kind)
+    loaded = _ready(name, kind, dtype, device, template)
+    if loaded is None:
+        loaded = _ready(name, kind, torch.float32, device, template)
+        assert loaded is not None
+        cast(loaded.model, torch.float32 if loaded.classifier else dtype)
+    _check_words(loaded)
+    if kind == "run":
+        _with_head(loaded, Path(name))
+    return loaded
+
+
+def _ready(name: str, kind: str, dtype: torch.dtype, device: str | torch.device, template: str) -> Loaded | None:
+    """The model on its device, checked; None where it is not float32 and the check, which computes in float32 a layer at a time,
+    finds no packed rows: in float32 it may find them."""
+    loaded = _open(name, kind, dtype=dtype if kind in STREAMED else torch.float32)
     loaded.name = name
     if template:
         loaded.template = loaded.template.using(template)
@@ -154,29 +174,37 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.d
     off = _dropout_off(loaded.model)
     if off:
         loaded.lineage["dropout_turned_off"] = off
+    low = dtype is not torch.float32
+    if low and loaded.classifier:
+        return None
     cast(loaded.model.to(device), dtype).eval()
     if loaded.head is not None:
         loaded.head.to(device)
     key = verdicts.identity(loaded.model, loaded.lineage, classifier=loaded.classifier)
     known = verdicts.recall(key, cache_folder())
-    loaded.form = examine(loaded.model, name, loaded.head if loaded.classifier else None, known)
+    try:
+        loaded.form = examine(loaded.model, name, loaded.head if loaded.classifier else None, known)
+    except UserError:
+        if low:
+            return None
+        raise
+    if low and loaded.form.plain:
+        return None
     if known is None:
         verdicts.remember(key, cache_folder(), loaded.form)
-    _check_words(loaded)
-    if kind == "run":
-        _with_head(loaded, Path(name))
     return loaded
 
 
-def _open(name: str, kind: str, above: tuple[str, ...] = ()) -> Loaded:
+def _open(name: str, kind: str, above: tuple[str, ...] = (), dtype: torch.dtype = torch.float32) -> Loaded:
     """The model as its files have it, on the CPU. `above` are the adapters that stand on it."""
     if name in above:
         raise UserError(f"The adapter {above[0]} stands on itself.", f"Correct base_model_name_or_path in its {adapters.CONFIG}.")
     if kind == "adapter":
         return _adapter(Path(name), above)
     make: dict[str, Callable[[], Loaded]] = {
-        "toy": _toy, "smollm2": lambda: _gguf(smollm2_file()), "gguf": lambda: _gguf(Path(name)), "run": lambda: _run(Path(name)),
-        "folder": lambda: _classifier(name) if is_classifier(Path(name)) else _folder(name), "hub": lambda: _hub(name)}
+        "toy": _toy, "smollm2": lambda: _gguf(smollm2_file(), dtype), "gguf": lambda: _gguf(Path(name), dtype),
+        "run": lambda: _run(Path(name), dtype), "hub": lambda: _hub(name, dtype),
+        "folder": lambda: _classifier(name) if is_classifier(Path(name)) else _folder(name, dtype=dtype)}
     return make[kind]()
 
 
@@ -187,7 +215,8 @@ def _check_words(loaded: Loaded) -> None:
     need_rows(loaded.model, ids, f"The tokenizer of {loaded.name} knows {len(template.tokenizer)} tokens; its chat template")
 
 
-def _from_pretrained(folder: str, name: str, action: str, auto: str = "AutoModelForCausalLM", **options: Any) -> Loaded:
+def _from_pretrained(folder: str, name: str, action: str, auto: str = "AutoModelForCausalLM", *,
+                     dtype: torch.dtype = torch.float32, **options: Any) -> Loaded:
     import transformers
     from transformers.utils import logging
     logging.disable_progress_bar()
@@ -199,8 +228,7 @@ def _from_pretrained(folder: str, name: str, action: str, auto: str = "AutoModel
     options["trust_remote_code"] = False  # or transformers would ask, and run it after one "y"
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-        model, report = getattr(transformers, auto).from_pretrained(folder, dtype=torch.float32, output_loading_info=True,
-                                                                    **options)
+        model, report = getattr(transformers, auto).from_pretrained(folder, dtype=dtype, output_loading_info=True, **options)
     except Exception as error:  # foreign files fail in as many ways as they can be damaged
         why = OWN_CODE if "trust_remote_code" in str(error) else f"cannot be loaded: {_reason(error)}"
         raise UserError(f"The model {name} {why}.".replace("..", "."),
@@ -221,7 +249,7 @@ def _reason(error: Exception) -> str:
     return (text if len(text) <= 300 else text[:299] + "…") or type(error).__name__
 
 
-def _hub(name: str) -> Loaded:
+def _hub(name: str, dtype: torch.dtype) -> Loaded:
     """From the hub, or from its cache where there is no network: asking would take a minute of retries."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -233,7 +261,7 @@ def _hub(name: str) -> Loaded:
     offline = not _hub_answers()
     if offline and not cached:
         raise UserError(f"There is no model {name} here, and the hub does not answer.", action)
-    return _folder(name, action, local_files_only=offline)
+    return _folder(name, action, dtype=dtype, local_files_only=offline)
 
 
 def _hub_answers(seconds: float = 5.0) -> bool:
@@ -277,7 +305,7 @@ def _adapter(path: Path, above: tuple[str, ...]) -> Loaded:
     """A LoRA folder of others, merged into the base that it names; its own tokenizer where it brings one. One of a
     sequence-classification model brings that model's last layer."""
     base = str(adapters.read_config(path)["base_model_name_or_path"])
-    here = next((str(p) for p in (path / base, Path(base)) if p.exists()), base)
+    here = next((str(p) for p in (path / base, path.resolve() / base, Path(base)) if p.exists()), base)
     try:
         loaded = _open(here, locate(here), (*above, str(path)))
     except UserError as error:
@@ -328,7 +356,7 @@ def _no_bar() -> Iterator[None]:
         setattr(reader, "tqdm", bar)  # noqa: B010
 
 
-def _gguf(file: Path) -> Loaded:
+def _gguf(file: Path, dtype: torch.dtype) -> Loaded:
     """Dequantises once into the cache: transformers refuses to save a GGUF-loaded model as it is."""
     digest = file_hash(file)
     folder = cache_folder() / f"{file.stem}-{digest[:16]}"
@@ -357,12 +385,12 @@ def _gguf(file: Path) -> Loaded:
                             "Make room there, or set HARKEN_CACHE to another folder.") from None
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    loaded = _from_pretrained(str(folder), str(file), f"Remove {folder}: it is made again.")
+    loaded = _from_pretrained(str(folder), str(file), f"Remove {folder}: it is made again.", dtype=dtype)
     loaded.lineage = read_json(folder / "harken.json")
     return loaded
 
 
-def _run(path: Path) -> Loaded:
+def _run(path: Path, dtype: torch.dtype) -> Loaded:
     """A finished run: its own full weights, or its adapter merged into the base it was trained from."""
     folder = path / "model"
     if policy := read_policy(path):
@@ -379,7 +407,7 @@ def _run(path: Path) -> Loaded:
                             "Restore that base, or train the run again.")
         loaded.model = adapters.merged(loaded.model, own_adapter(folder), f"The adapter of the run {path}", own=True)
     else:
-        loaded = _from_pretrained(str(folder), str(path), AGAIN)
+        loaded = _from_pretrained(str(folder), str(path), AGAIN, dtype=dtype)
     _as_saved(loaded, folder, saved)
     loaded.lineage = _lineage(path, loaded.lineage)
     return loaded

@@ -182,6 +182,9 @@ def weights_of(name: str) -> str:
 def beside(run: Path, name: str) -> str:
     """A name that is relative to a run, as this process can open it; words and ids stay as they are."""
     path = os.path.normpath(run / name)
+    real = os.path.normpath(run.resolve() / name)
+    if not Path(path).exists() and Path(real).exists():  # the run was reached by a link
+        path = real
     if name.startswith("..") or (not Path(name).is_absolute() and Path(path).exists()):
         if not Path(path).exists():
             raise UserError(f"The run {run} was trained from {path}, which is not there.",

@@ -11,6 +11,8 @@ Errors are relative to the standard deviation of what is compared: weights of an
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,7 +25,8 @@ from harken.engines.attention import NAME, Cache, heard, row_of, using
 from harken.engines.form import Form, attention_configs, body_of, float_logits, rows_of, shaped, state_of, text_config
 from harken.engines.heads import not_linear
 
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.1}
+TOLERANCE = 1e-3
+LOW = (torch.bfloat16, torch.float16)
 SUPPORTED = "Use a causal language model that docs/models.md lists."
 PROMPT, ANSWER, OTHER = 4, 3, 2
 
@@ -42,12 +45,42 @@ def examine(model: Any, name: str, scores: Any = None, known: Form | None = None
         if not known.plain:
             model.config._attn_implementation = NAME
         return known
-    check = _Check(model, name, scores)
-    verdict = check.packed()
-    if isinstance(verdict, str):
-        check.own_attention()
-        verdict = check.alone(verdict)
+    with in_float32(model):
+        check = _Check(model, name, scores)
+        verdict = check.packed()
+        if isinstance(verdict, str):
+            check.own_attention()
+            verdict = check.alone(verdict)
     return verdict
+
+
+@contextmanager
+def in_float32(model: Any) -> Iterator[None]:
+    """Modules compute with float32 copies of their own weights, made as they begin and gone when they end: errors of the path are
+    not lost in rounding, and of a large model one module at a time is held twice. Weights of float32 stay as they are."""
+    changed: dict[int, list[list[tuple[Any, Tensor]]]] = {}
+
+    def begin(module: Any, args: Any) -> None:
+        held = [(t, t.data) for t in _own(module) if t.dtype in LOW]
+        changed.setdefault(id(module), []).append(held)
+        for tensor, data in held:
+            tensor.data = data.float()
+
+    def end(module: Any, args: Any, output: Any) -> None:
+        for tensor, data in changed[id(module)].pop():
+            tensor.data = data
+
+    modules = [m for m in model.modules() if any(t.dtype in LOW for t in _own(m))]
+    handles = [h for m in modules for h in (m.register_forward_pre_hook(begin), m.register_forward_hook(end, always_call=True))]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _own(module: Any) -> list[Tensor]:
+    return [*module.parameters(recurse=False), *module.buffers(recurse=False)]
 
 
 def _finite(model: Any, name: str) -> None:
@@ -62,7 +95,6 @@ class _Check:
         self.model, self.name, self.scores = model, name, scores
         self.kind = model.config.model_type
         self.body, self.device = body_of(model), next(model.parameters()).device
-        self.tolerance = TOLERANCE.get(next(model.parameters()).dtype, 1e-3)
         self.saved = [(c, c._attn_implementation) for c in attention_configs(model.config)]
         ids = _tokens(model)
         prompt, first, second = ids[:PROMPT], ids[PROMPT:PROMPT + ANSWER], ids[PROMPT + ANSWER:PROMPT + 2 * ANSWER]
@@ -84,7 +116,7 @@ class _Check:
 
     def _same(self, one: Tensor, *others: Tensor) -> bool:
         spread = float(one.float().std()) or 1.0
-        return all(float((one.float() - other.float()).abs().max()) <= self.tolerance * spread for other in others)
+        return all(float((one.float() - other.float()).abs().max()) <= TOLERANCE * spread for other in others)
 
     # --- packed ------------------------------------------------------------------------------------
 

@@ -12,23 +12,20 @@ distributions are averaged.
 
 from __future__ import annotations
 
-import ast
-import csv
 import math
 import random
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from harken.core.config import EvalConfig, setting
-from harken.core.errors import UserError
 from harken.core.protocols import Estimate, EvalResult, Models
 from harken.core.run import Run
 from harken.core.seeds import derive_seed
-from harken.loops.items import mean_of, note_drift, note_missing, read_items, take, wrong_layout
+from harken.loops.items import mean_of, note_drift, note_missing, take
+from harken.loops.surveys import Question, read_survey
 from harken.stats.intervals import paired_difference
 
 STEERING = {
@@ -36,13 +33,12 @@ STEERING = {
     "biography": "Here is how I describe myself: {group}.\n\n",
     "portrayal": "Answer the following question as if you were a person of this group: {group}.\n\n",
 }
-REFUSED = ("refused", "prefer not to say", "don't know", "no answer", "dk/ref")
 
 
 @dataclass(frozen=True)
 class Config(EvalConfig):
     data: str = setting("", names="file")
-    """Rows of question, options, ordinal, everybody and groups; empty is a synthetic survey that ships."""
+    """Rows of question, options, ordinal, everybody and groups, or GlobalOpinionQA's csv; empty is a synthetic survey."""
     info: str = setting("", names="file")
     """OpinionQA's info.csv of a survey; with --responses, in the place of --data."""
     responses: str = setting("", names="file")
@@ -53,18 +49,8 @@ class Config(EvalConfig):
     """Orders of the options that are asked."""
     steer: bool = True
     """Ask under three openings for each group as well."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """`ordinal` [K] places the K options that are not refusals; `people` maps a group ("" is everybody) to shares [K]."""
-
-    topic: str
-    text: str
-    options: tuple[str, ...]
-    refusals: tuple[str, ...]
-    ordinal: tuple[float, ...]
-    people: Mapping[str, tuple[float, ...]]
+    steer_on: int = setting(48, least=1)
+    """Most questions that are asked under the openings, drawn with the seed: each costs 3 × groups × orders readings."""
 
 
 def wasserstein(p: Sequence[float], q: Sequence[float], places: Sequence[float]) -> float:
@@ -135,13 +121,15 @@ def _figures(model: Any, said: Sequence[Said], questions: Sequence[Question], co
     found["consistency"] = consistency(by_group, [q.topic for q in questions])
     if config.steer:
         best: dict[str, float] = {}
+        some = take(questions, config.steer_on, config.seed)
         for words in STEERING.values():
             for g in found["groups"]:
-                steered = distributions(model, questions, config, words.format(group=g))
-                value = mean_of(representative(steered, questions, g), g).value
+                scores = representative(distributions(model, some, config, words.format(group=g)), some, g)
+                if not any(x is not None for x in scores):  # the group answered none of the questions drawn
+                    continue
+                value = mean_of(scores, g).value
                 best[g] = max(best.get(g, -math.inf), value)
-        found["steerability"] = mean_of(list(best.values()), "steerability")
-        found["steered"] = best
+        found |= {"steerability": mean_of(list(best.values()), "steerability"), "steered": best, "steered_on": len(some)}
     return found
 
 
@@ -189,70 +177,5 @@ def distributions(model: Any, questions: Sequence[Question], config: Config, ope
     return found
 
 
-# --- files -------------------------------------------------------------------------------------------
-
-
 def load(config: Config) -> list[Question]:
-    if bool(config.info) != bool(config.responses):
-        raise UserError("--info and --responses belong together.", "Give both, or neither.")
-    if config.info:
-        return _original(config)
-    data = read_items(config.data, "opinions")
-    try:
-        found = [_question(row) for row in (data["items"] if isinstance(data, dict) else data)]
-        if not found:
-            raise ValueError("no question")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise wrong_layout(config.data, error, "rows with question, options, ordinal, everybody and groups") from None
-    return found
-
-
-def _question(row: Mapping[str, Any]) -> Question:
-    options, refusals = _split(row["options"])
-    people = {"": _shares(row["everybody"]), **{g: _shares(s) for g, s in row.get("groups", {}).items()}}
-    ordinal = tuple(float(x) for x in row["ordinal"])
-    if any(len(s) != len(options) for s in people.values()) or len(ordinal) != len(options) or len(set(ordinal)) < 2:
-        raise ValueError(f"{row['question']!r}: shares and places must be as many as the options that are no refusals")
-    return Question(str(row.get("topic", "")), row["question"], options, refusals, ordinal, people)
-
-
-def _split(options: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    refusals = tuple(o for o in options if o.strip().lower() in REFUSED)
-    return tuple(o for o in options if o not in refusals), refusals
-
-
-def _shares(weights: Sequence[float]) -> tuple[float, ...]:
-    total = sum(weights)
-    if total <= 0 or min(weights) < 0:
-        raise ValueError("shares must be positive")
-    return tuple(w / total for w in weights)
-
-
-def _original(config: Config) -> list[Question]:
-    """OpinionQA's files of one survey: answers weighted by the column WEIGHT…; questions nobody answered are left out."""
-    try:
-        with Path(config.responses).open(encoding="utf-8", newline="") as f:
-            people = list(csv.DictReader(f))
-        with Path(config.info).open(encoding="utf-8", newline="") as f:
-            info = list(csv.DictReader(f))
-        weight = next((c for c in people[0] if c.upper().startswith("WEIGHT")), "")
-        columns = [c for c in config.groups.split(",") if c in people[0]]
-        found = []
-        for row in info:
-            options, refusals = _split(ast.literal_eval(row["references"]))
-            ordinal = tuple(float(x) for x in ast.literal_eval(row["option_ordinal"]))[:len(options)]
-            counts: dict[str, dict[str, float]] = {}
-            for person in people:
-                answer = person.get(row["key"], "")
-                if answer in options:
-                    for g in ("", *(f"{c}: {person[c]}" for c in columns if person[c])):
-                        group = counts.setdefault(g, dict.fromkeys(options, 0.0))
-                        group[answer] += float(person[weight] or 0.0) if weight else 1.0
-            shares = {g: _shares([c[o] for o in options]) for g, c in counts.items() if sum(c.values()) > 0}
-            if "" in shares and len(set(ordinal)) > 1:
-                found.append(Question(row.get("topic") or row["key"], row["question"], options, refusals, ordinal, shares))
-    except (OSError, KeyError, ValueError, SyntaxError, IndexError, TypeError) as error:
-        raise wrong_layout(config.info, error, "OpinionQA's info.csv and responses.csv") from None
-    if not found:
-        raise UserError(f"Nobody in {config.responses} answered a question of {config.info}.", "Are they of one survey?")
-    return found
+    return read_survey(config.data, config.info, config.responses, config.groups)

@@ -113,7 +113,7 @@ def evaluate(config: Config, models: Models, run: Run) -> EvalResult:
     elif config.pairwise:
         result = by_model(models.stored("pairwise"), prompts, texts_a, texts_b)
     else:
-        result = by_people(votes or [], prompts, config)
+        result = by_people(votes or [], texts_a, texts_b, config)
     if result.missing:
         run.note(f"{result.missing} answers have no score and are left out; if all of them lost or won, the rate would be "
                  f"{result.worst:.3f} or {result.best:.3f}.")
@@ -194,9 +194,9 @@ def _nulls(judge: Any, prompts: Sequence[Prompt], texts_a: Texts, texts_b: Texts
     return {name: mean_of([v.score for v in found], name) for name, found in verdicts.items()}
 
 
-def by_people(votes: Sequence[Sequence[float]], prompts: Sequence[Prompt], config: Config) -> Judged:
-    """People's votes on the pair of first answers: the mean of a prompt's votes."""
-    shares = [_mean_of_votes(v) for v in votes]
+def by_people(votes: Sequence[Sequence[float]], texts_a: Texts, texts_b: Texts, config: Config) -> Judged:
+    """People's votes on the first answers: a prompt's mean; equal answers, which nobody is asked about, tie."""
+    shares = [0.5 if pairwise.same(_at(ta, 0), _at(tb, 0)) else _mean_of_votes(v) for v, ta, tb in zip(votes, texts_a, texts_b)]
     value = mean_of(shares, f"the votes of {config.people}")
     tied = [float(x == 0.5) for row in votes for x in row]
     where = [i for i, row in enumerate(votes) for _ in row]

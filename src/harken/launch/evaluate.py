@@ -10,13 +10,14 @@ from typing import Any
 
 from harken.core.errors import UserError
 from harken.core.files import file_hash
-from harken.core.protocols import Reward, Sampler
+from harken.core.protocols import EvalResult, Reward, Sampler
 from harken.core.records import Prompt
 from harken.core.run import Run
 from harken.core.settings import check_settings
 from harken.engines.policies import read_policy, weights_of
 from harken.launch import models as launch_models
 from harken.launch.models import parse_model
+from harken.launch.own import READ, check_learner, code_of, learner_of
 from harken.launch.policies import open_sampler, reward_of
 from harken.launch.rewards import open_reward, parse_reward, same_reward
 from harken.launch.templates import dated
@@ -56,9 +57,12 @@ class OpenedModels:
         if isinstance(name, str) and parse_model(name).kind == "named" and (base := weights_of(name)) != name:
             self.run.note(f"{name} has no weights of its own: those of {base} are measured.")
             return self._once("engine", setting, lambda: parse_model(base).open_engine(dtype=self._dtype))
-        parse_model(name).need_weights("this")
-        sampler: Any = self.sampler(setting)
-        return getattr(sampler, "engine", None) or sampler
+        word = parse_model(name)
+        word.need_weights("this")
+        engine = learner_of(self.sampler(setting))
+        if word.kind in ("own", "given"):
+            check_learner(engine, word.word, "this evaluation", READ)
+        return engine
 
     def stored(self, setting: str) -> items.StoredModel:
         def opening() -> items.StoredModel:
@@ -111,7 +115,7 @@ def evaluate(name: str, module: ModuleType, config: Any, *, quiet: bool | None =
     the place of words, by setting; `opened` and `store` are shared by the evaluations of a suite."""
     given = given or {}
     check_settings(config)
-    lineage: dict[str, Any] = {}
+    lineage: dict[str, Any] = code_of(module, "evaluation")
     for option in wanted(config, "file"):
         source = Path(getattr(config, option))
         if not source.is_file():
@@ -137,6 +141,9 @@ def evaluate(name: str, module: ModuleType, config: Any, *, quiet: bool | None =
         models_opened = OpenedModels(config, run, given, opened, store)
         try:
             result = module.evaluate(config, models_opened, run)
+            if not isinstance(result, EvalResult):
+                raise UserError(f"{name}.evaluate() gave a {type(result).__name__}.",
+                                "It gives a harken.EvalResult, of a value with its interval.")
         finally:
             if store is None:
                 models_opened.close()

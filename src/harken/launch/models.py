@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 from harken.core.errors import UserError
 from harken.core.extras import import_extra
 from harken.core.files import file_hash
-from harken.core.find import imported, is_dotted
+from harken.core.find import imported, is_dotted, is_module
 from harken.core.records import Prompt
 from harken.core.run import Run
 from harken.engines.policies import POLICY
+from harken.launch.own import learner_of, opened
 from harken.launch.templates import given_template
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ class ModelWord:
         if self.kind == "own":
             self._own()
         if self.kind == "named":
+            if "." in self.word and is_dotted(self.word) and not Path(self.word).exists() and is_module(self.word):
+                raise UserError(f"{self.word} is a module, and no model.",
+                                f"Name the function in it that gives one: {self.word}:open_model.")
             import_extra("harken.engines.loading").locate(self.word)
 
     def identity(self) -> Any:
@@ -67,12 +71,11 @@ class ModelWord:
         """A model to sample from or to score with, not trained. `template` names another chat template than its own."""
         self.need_weights("this")
         if self.kind in ("own", "given"):
-            opened = self.open_own()
-            return getattr(opened, "engine", opened)
+            return learner_of(self.open_own())
         import_extra("harken.engines.hf")
-        from harken.engines.hf import Engine
+        from harken.engines.hf import Engine, resolve_dtype
         from harken.engines.loading import load
-        loaded = load(self.word, template=given_template(template))
+        loaded = load(self.word, dtype=resolve_dtype(dtype), template=given_template(template))
         engine = Engine(loaded, dtype=dtype, train=False, tokens_per_micro_batch=tokens_per_micro_batch)
         import_extra("harken.engines.form").say_once(engine.note)
         return engine
@@ -85,13 +88,8 @@ class ModelWord:
         return EndpointSampler(url, name or model)
 
     def open_own(self) -> Any:
-        """Your object: what the function at a dotted path gives, or the object itself."""
-        value = self.given if self.kind == "given" else self._own()
-        opened = value() if callable(value) and not hasattr(value, "sample") else value
-        if not hasattr(opened, "sample"):
-            raise UserError(f"{self.word} gave a {type(opened).__name__}, which cannot sample.",
-                            "It must have sample(prompts, n, max_tokens=…, …): docs/python.md shows one.")
-        return opened
+        """Your object: what the function or class at a dotted path gives, or the object itself."""
+        return opened(self.given if self.kind == "given" else self._own(), self.word)
 
     def _own(self) -> Any:
         return imported(self.word, f"There is no model {self.word}, and no module of that name.",
@@ -125,18 +123,19 @@ def context(engine: Any) -> int:
     return int(getattr(engine, "context", None) or sys.maxsize)
 
 
-def open_learner(method: ModuleType, config: Any, run: Run) -> HFSampler:
-    """The engine that `config` asks for, ready to train, under a sampler of its weights."""
-    word = parse_model(config.model)
+def open_learner(method: ModuleType, config: Any, run: Run, word: ModelWord) -> HFSampler:
+    """The engine that `word` and `config` ask for, ready to train, under a sampler of its weights."""
     word.need_weights("training")
     if word.kind in ("own", "given"):
         own: HFSampler = word.open_own()
         return own
     from harken.engines.ends import end_row_note
-    from harken.engines.hf import Engine
+    from harken.engines.hf import Engine, resolve_dtype
     from harken.engines.loading import load
     from harken.engines.sampler import HFSampler
-    loaded = load(config.model, template=given_template(config.template))
+    frozen = resolve_dtype(config.dtype)
+    loaded = load(config.model, dtype=frozen if config.lora_rank else resolve_dtype("float32"),
+                  template=given_template(config.template))
     if off := loaded.lineage.get("dropout_turned_off"):
         run.note(f"Turned off dropout in {off} places of the model.")
     ties = getattr(config, "ties", "drop")
@@ -152,7 +151,7 @@ def open_learner(method: ModuleType, config: Any, run: Run) -> HFSampler:
     if learner.note:
         run.note(learner.note)
     if config.lora_rank == 0 and getattr(method, "needs_reference", lambda config: False)(config):
-        learner.reference = Engine(load(config.model), dtype=config.dtype, train=False, shard=config.shard,
+        learner.reference = Engine(load(config.model, dtype=frozen), dtype=config.dtype, train=False, shard=config.shard,
                                    tokens_per_micro_batch=config.tokens_per_micro_batch)
     return HFSampler(learner)
 

@@ -13,8 +13,13 @@ from harken.core.files import read_json
 from harken.launch.rewards import FittedRun, Judging, RewardWord, Several, parse_reward
 from harken.launch.shapes import Shape, base_of, same_model, shape_of
 
-READ = 4
-"""Bytes a weight while a model is read: float32, whatever --dtype says (engines/loading.py)."""
+
+def read(word: str, shape: Shape, mixed: bool) -> float:
+    """Bytes while a model is read: 2·P where it is frozen in bfloat16 (`mixed`), and the float32 copy of its largest module, of
+    V·D weights, by which it is checked; else 4·P. A run's adapter is merged in float32 (engines/loading.py)."""
+    if not mixed or (Path(word) / "model" / "adapter_config.json").is_file() or (Path(word) / "adapter_config.json").is_file():
+        return 4.0 * shape.parameters
+    return 2.0 * shape.parameters + 4.0 * shape.vocabulary * shape.width
 
 
 @dataclass(frozen=True)
@@ -66,26 +71,26 @@ def further(method: ModuleType, config: Any, s: Setting) -> list[tuple[Part, flo
     """(part, bytes while it is read) of each further model, in the order in which they are loaded."""
     parts: list[tuple[Part, float]] = []
     if not s.lora and getattr(method, "needs_reference", lambda config: False)(config):
-        parts.append(_frozen("reference", s.shape, s, s.part(s.shape), reads=True))
+        parts.append(_frozen("reference", config.model, s.shape, s, s.part(s.shape), reads=True))
     for field in ("reward", "held_out_reward"):
         for name in _models_of(parse_reward(word)) if (word := getattr(config, field, "")) else ():
             if (part := _onto(name, config, s)) is None:
                 other = shape_of(name)
-                part = _frozen(f"{field.replace('_', '-')} {Path(name).name}", other, s, other.parameters, reads=False)
+                part = _frozen(f"{field.replace('_', '-')} {Path(name).name}", name, other, s, other.parameters, reads=False)
             parts.append(part)
     for field, name in named(config, "model").items():
         if field != "model":
             other = shape_of(name)
-            parts.append(_onto(name, config, s) or _frozen(field, other, s, s.part(other), reads=True))
+            parts.append(_onto(name, config, s) or _frozen(field, name, other, s, s.part(other), reads=True))
     if getattr(config, "critic", "shared") != "shared":
         parts.append(_critic(config, s))
     return parts
 
 
-def _frozen(name: str, shape: Shape, s: Setting, numbers: float, *, reads: bool) -> tuple[Part, float]:
+def _frozen(name: str, word: str, shape: Shape, s: Setting, numbers: float, *, reads: bool) -> tuple[Part, float]:
     """A model that only computes; with the float32 copy of its last layer where its log-probs are read."""
     last = 4 * shape.vocabulary * shape.width if reads and s.mixed else 0
-    return Part(name, "held", numbers * s.bytes + last), float(READ * shape.parameters)
+    return Part(name, "held", numbers * s.bytes + last), read(word, shape, s.mixed)
 
 
 def _onto(word: str, config: Any, s: Setting) -> tuple[Part, float] | None:
@@ -106,9 +111,9 @@ def _critic(config: Any, s: Setting) -> tuple[Part, float]:
     shared = s.lora and s.shard == 1 and (word == config.model or _onto(word, config, s) is not None)
     own = s.shape if word == config.model else shape_of(word, config.lora_rank)
     trained = own.adapters / s.shard if s.lora else s.part(own)
-    read = 0.0 if shared else float(READ * own.parameters)
+    reading = 0.0 if shared else read(word, own, s.mixed and bool(s.lora))
     weights = 0 if shared or not s.lora else s.part(own) * s.bytes
-    return Part("critic, with its gradients and moments", "held", weights + 16 * trained), read
+    return Part("critic, with its gradients and moments", "held", weights + 16 * trained), reading
 
 
 def _models_of(word: RewardWord) -> list[str]:

@@ -13,7 +13,6 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from harken.core.config import following
@@ -45,17 +44,18 @@ def train(method: Any, *, out: str | Path, model: Any = "smollm2", quiet: bool |
     """Trains, and gives the finished run; the same call continues one that was killed.
 
     `method` is a name, a dotted path or a module. `settings` are those of `harken train METHOD --help`; rewards may be functions
-    (or objects with `score`), data may be lists of rows, texts or records, which are kept with the run. Raises `UserError`.
+    (or objects with `score`), a model an object with all of `core.protocols.Learner`; data may be lists of rows, texts or
+    records, which are kept with the run. Raises `UserError`.
     """
-    module = method if isinstance(method, ModuleType) else find_method(str(method))
-    settings, given = _named_settings(module.Config, {"model": model, **settings}, Path(out), "reward")
+    module = find_method(method)
+    settings, given = _named_settings(module.Config, {"model": model, **settings}, Path(out), "reward", "model")
     config = module.Config(**following(module.Config, {"out": str(out), **settings}))
-    return run_method(module, config, quiet=quiet, rewards=given)
+    return run_method(module, config, quiet=quiet, given=given)
 
 
 def evaluate(evaluation: Any, *, out: str | Path, quiet: bool | None = None, **settings: Any) -> Run:
     """Evaluates, and gives the finished run: `run.result` holds the value with its interval. As `train`, for `harken eval`."""
-    module = evaluation if isinstance(evaluation, ModuleType) else find_eval(str(evaluation))
+    module = find_eval(evaluation)
     settings, given = _named_settings(module.Config, settings, Path(out), "reward", "model")
     name = module.__name__.removeprefix("harken.evals.")
     return run_evaluation(name, module, module.Config(out=str(out), **settings), quiet=quiet, given=given)

@@ -34,7 +34,7 @@ from harken.launch.models import context, model_identity, parse_model
 from harken.rewards import student
 from harken.rewards.compositional import FILE, CompositionalReward
 from harken.rewards.ensemble import EnsembleReward, WeightedReward
-from harken.rewards.function import FunctionReward, own_reward
+from harken.rewards.function import FunctionReward, OwnReward, own_reward
 
 if TYPE_CHECKING:
     from harken.engines.base import Base
@@ -98,7 +98,11 @@ class Scorer(RewardWord):
         return self.name + colon + "=".join(change(part) if part else part for part in self.argument.split("="))
 
     def open(self, options: Options) -> Reward:
-        reward: Reward = importlib.import_module(f"harken.rewards.{self.name}").open_scorer(self.argument)
+        try:
+            reward: Reward = importlib.import_module(f"harken.rewards.{self.name}").open_scorer(self.argument)
+        except ValueError as error:  # what stands after the colon is no number, no name
+            raise UserError(f"{self.word} opens no reward: {error}.",
+                            f"docs/rewards/{self.name}.md says what may stand after the colon.") from error
         return reward
 
 
@@ -125,8 +129,7 @@ class Given(RewardWord):
         return FunctionReward.identity_of(self.reward)
 
     def open(self, options: Options) -> Reward:
-        reward: Reward = self.reward if hasattr(self.reward, "score") else FunctionReward(self.reward)
-        return reward
+        return OwnReward(FunctionReward.name_of(self.reward), self.reward).open()
 
 
 class Judging(RewardWord):

@@ -40,7 +40,7 @@ from harken.launch.evaluate import evaluate
 from harken.launch.find import find_eval, find_method
 from harken.launch.train import train
 from harken.stats.intervals import mean_interval
-from harken.store.files import write_text
+from harken.store.writing import defused, write_text
 
 USUAL = ("reward", "kl", "heldout_accuracy", "accuracy", "heldout_loss", "heldout_nll", "loss")
 """What is measured where the file names nothing: those of these that the runs have."""
@@ -210,14 +210,14 @@ def write_table(out: Path, sweep: Sweep, every: Sequence[Cell], figures: Sequenc
             words.append(f"{estimate.value:.4g} (one seed)" if alone else
                          f"{estimate.value:.4g} [{estimate.low:.4g}, {estimate.high:.4g}] n={estimate.n}")
         shown = [value if isinstance(value, str) else json.dumps(value) for value in combination.values()]
-        sheet.writerow([*shown, *cells_of])
+        sheet.writerow([*map(defused, shown), *cells_of])
         text.append([*shown, *words])
     single = io.StringIO()
     sheet = csv.writer(single, lineterminator="\n")
     known = sorted({name for row in figures for name in row})
     sheet.writerow([*sweep.grid, "seed", *known])
     for cell, row in zip(every, figures):
-        sheet.writerow([*cell.combination.values(), cell.seed, *(row.get(name, "") for name in known)])
+        sheet.writerow([*map(defused, cell.combination.values()), cell.seed, *(row.get(name, "") for name in known)])
     write_text(out / "runs.csv", single.getvalue())
     write_text(out / "table.csv", table.getvalue())
     widths = [max(len(row[i]) for row in text) for i in range(len(text[0]))]

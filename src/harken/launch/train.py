@@ -17,7 +17,8 @@ from harken.core.files import write_json
 from harken.core.records import content_hash
 from harken.core.run import Run
 from harken.core.settings import check_settings
-from harken.launch.models import context, open_learner, parse_model
+from harken.launch.models import ModelWord, context, open_learner, parse_model
+from harken.launch.own import CHOSEN, TRAINED, check_learner, code_of, learner_of
 from harken.launch.policies import open_sampler
 from harken.launch.rewards import RewardWord, open_reward, parse_reward
 from harken.launch.templates import dated, given_template, note_template
@@ -27,11 +28,11 @@ from harken.store.files import file_hash
 from harken.store.tables import HUB_ID, hub_revision
 
 
-def train(method: ModuleType, config: RunConfig, *, quiet: bool | None = None, rewards: Mapping[str, Any] | None = None) -> Run:
+def train(method: ModuleType, config: RunConfig, *, quiet: bool | None = None, given: Mapping[str, Any] | None = None) -> Run:
     """Opens the run, builds what the method needs, trains; a finished run is left as it is. Joins the processes that
-    torchrun started, if it did. `rewards` are Python objects in the place of words, by setting."""
+    torchrun started, if it did. `given` are Python objects (a model, rewards) in the place of words, by setting."""
     with together():
-        return _open_and_train(method, config, quiet, rewards or {})
+        return _open_and_train(method, config, quiet, given or {})
 
 
 def together() -> AbstractContextManager[None]:
@@ -50,17 +51,19 @@ def _open_and_train(method: ModuleType, config: RunConfig, quiet: bool | None, g
     if prepare := getattr(method, "prepare", None):  # makes the model to start from, where the method does
         config = prepare(config)
     rewards = _rewards(method, config, given)
-    lineage: dict[str, Any] = {"model": parse_model(config.model).identity(), **_files(method, config)}
+    model = parse_model(given.get("model") or config.model)
+    lineage: dict[str, Any] = {"model": model.identity(), **_files(method, config), **code_of(method, "method")}
     if identity := getattr(method, "identity", None):  # of data that is no file
         lineage["data"] = identity(config)
     if template := given_template(getattr(config, "template", "")):
         lineage["template"] = content_hash(template)
     import_extra("harken.engines.loading")
     reporting = trackers.check(config.report_to) if config.report_to else []
-    for name, model in named(config, "model").items():
-        parse_model(model).check()
+    model.check()
+    for name, other in named(config, "model").items():
         if name != "model":
-            lineage[name] = parse_model(model).identity()
+            parse_model(other).check()
+            lineage[name] = parse_model(other).identity()
     for name, reward in rewards.items():
         reward.check()
         lineage[name] = reward.identity()
@@ -68,7 +71,7 @@ def _open_and_train(method: ModuleType, config: RunConfig, quiet: bool | None, g
         check_watch(config, lineage)
     out = Path(config.out)
     command = method.__name__.removeprefix("harken.methods.")
-    settings = {"command": f"train {command}", "base": parse_model(config.model).relative(out), **dataclasses.asdict(config)}
+    settings = {"command": f"train {command}", "base": model.relative(out), **dataclasses.asdict(config)}
     if "reward" in rewards and not learns(method):
         settings["reward_base"] = rewards["reward"].renamed(lambda path: parse_model(path).relative(out))
     with Run.open(config.out, settings, lineage, checkpoint_seconds=config.checkpoint_seconds, quiet=quiet) as run:
@@ -79,7 +82,10 @@ def _open_and_train(method: ModuleType, config: RunConfig, quiet: bool | None, g
             run.trackers = trackers.FanOut(reporting, run)
         note_rate(config, run)
         with dated(run):
-            _train(method, config, run, rewards)
+            _train(method, config, run, rewards, model)
+        if not run.done and run.group.rank == 0:
+            raise UserError(f"{method.__name__}.train() came to its end without finishing {run.path}.",
+                            "End it with steps.finish(), or run.finish(result, save).")
     return run
 
 
@@ -145,12 +151,14 @@ def check_watch(config: Any, lineage: dict[str, Any]) -> None:
                         "Fit another on other judgments (harken snapshot splits them).")
 
 
-def _train(method: ModuleType, config: RunConfig, run: Run, rewards: Mapping[str, RewardWord]) -> None:
+def _train(method: ModuleType, config: RunConfig, run: Run, rewards: Mapping[str, RewardWord], model: ModelWord) -> None:
     from harken.engines.profile import profiling, table
     from harken.loops.watch import Watch
     options: dict[str, Any] = {"dtype": config.dtype, "tokens_per_micro_batch": config.tokens_per_micro_batch}
-    sampler = open_learner(method, config, run) if learns(method) else open_sampler(config.model, **options)
-    engine: Any = getattr(sampler, "engine", sampler)
+    sampler = open_learner(method, config, run, model) if learns(method) else open_sampler(model.given or config.model, **options)
+    engine = learner_of(sampler)
+    if model.kind in ("own", "given"):
+        check_learner(engine, model.word, method.__name__.removeprefix("harken.methods."), TRAINED if learns(method) else CHOSEN)
     if (template := getattr(engine, "template", None)) is not None:
         note_template(template, run)
     base = getattr(engine, "shared", None)

@@ -43,6 +43,8 @@ TEMPLATE = content_hash(QUESTION)
 """Names the question that judges were asked; verdicts of different questions do not compare."""
 LETTERS = ("A", "B", "C")
 SAYS = {"A": 1, "B": -1, "C": 0}
+EMPTY = "(an empty answer)"
+"""Shown to people where a model said nothing: the studio takes no empty answer, and to leave it out would favour the model."""
 Pair = tuple[str | None, str | None]
 
 
@@ -123,11 +125,20 @@ def to_ask(prompts: Sequence[Prompt], pairs: Sequence[Pair], seed: int) -> list[
     are left out: they are ties."""
     rows = []
     for i, (prompt, (a, b)) in enumerate(zip(prompts, pairs)):
-        if a is not None and b is not None and a != b:
-            texts = [a, b]
+        if a is not None and b is not None and not same(a, b):
+            texts = [_said(a), _said(b)]
             random.Random(derive_seed(seed, "blind", i)).shuffle(texts)
             rows.append({**prompt.to_json(), "completions": texts})
     return rows
+
+
+def same(a: str | None, b: str | None) -> bool:
+    """Whether nobody need be asked: two answers of one text are equal."""
+    return a is not None and b is not None and _said(a) == _said(b)
+
+
+def _said(text: str) -> str:
+    return text if text.strip() else EMPTY
 
 
 def people(path: str, prompts: Sequence[Prompt], pairs: Sequence[Pair]) -> list[list[float]]:
@@ -140,7 +151,8 @@ def people(path: str, prompts: Sequence[Prompt], pairs: Sequence[Pair]) -> list[
                 if a != b and choice.ranks[i] is not None and choice.ranks[j] is not None:
                     won = (choice.ranks[i] < choice.ranks[j]) + (choice.ranks[i] == choice.ranks[j]) / 2
                     votes.setdefault((choice.prompt.text, a, b), []).append(won)
-    found = [votes.get((p.text, a or "", b or ""), []) if a != b else [] for p, (a, b) in zip(prompts, pairs)]
+    found = [votes.get((p.text, _said(a), _said(b)), []) if a is not None and b is not None and not same(a, b) else []
+             for p, (a, b) in zip(prompts, pairs)]
     if not any(found):
         raise UserError(f"{path} has no vote on these answers.",
                         "Export the project that was asked ask.jsonl of this run: the same models, prompts, seed and settings.")

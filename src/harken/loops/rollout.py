@@ -23,7 +23,7 @@ from itertools import islice
 from typing import Any
 
 import torch
-from scipy.stats import t
+from scipy.special import stdtrit
 from torch import Tensor
 
 from harken.core import processes
@@ -61,6 +61,8 @@ class Rollout:
     """The trainer's own log-probs, where another engine sampled; None where the sampler's are the trainer's."""
     correction_N: Tensor | None = None
     """The weight that corrects the difference (objectives/mismatch.py)."""
+    compared: bool = True
+    """False where the reference was not computed, as nothing asked for it: `ref_N` and `kl_PG` are 0 then, and not logged."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """What is to be logged of it."""
 
@@ -112,20 +114,21 @@ class Rollout:
         return [Datum(tree, {name: part[i].tolist() for name, part in parts.items()}) for i, tree in enumerate(self.trees)]
 
     def describe(self) -> dict[str, float]:
-        """Reward, KL (nats a completion), length, share finished, groups without signal, repetition, r(reward, length), and
-        an ensemble's disagreement.
+        """Reward, KL (nats a completion, where the reference was computed), length, share finished, groups without signal,
+        repetition, r(reward, length), and an ensemble's disagreement.
 
         Raises `UserError` on a KL clearly below 0 (P6).
         """
         samples, kl = self.samples, self.kl_PG
         error = float(kl.std()) / math.sqrt(kl.numel()) if kl.numel() > 1 else math.inf
         # Student's t: few completions often agree on a small negative number by chance. One false alarm in a million steps.
-        if float(kl.mean()) < -float(t.isf(1e-6, max(1, kl.numel() - 1))) * error - 0.01:
+        if float(kl.mean()) < float(stdtrit(max(1, kl.numel() - 1), 1e-6)) * error - 0.01:
             raise UserError(f"The KL to the reference is estimated at {float(kl.mean()):.3f} ± {error:.3f}, below 0.",
                             "Sampling and scoring disagree; run harken doctor and report this.")
         spread = self.scores_PG.std() if self.scores_PG.numel() > 1 else torch.zeros(())
         flat = (self.scores_PG == self.scores_PG[:, :1]).all(1) if self.scores_PG.shape[1] > 1 else torch.zeros(1)
-        return {"reward": float(self.scores_PG.mean()), "reward_std": float(spread), "kl": float(kl.mean()),
+        return {"reward": float(self.scores_PG.mean()), "reward_std": float(spread),
+                **({"kl": float(kl.mean())} if self.compared else {}),
                 "length": self.mean_length, "eos_rate": sum(s.finished for s in samples) / len(samples),
                 "repetition": sum(map(repetition, samples)) / len(samples), "flat_groups": float(flat.sum()),
                 "flat_share": float(flat.float().mean()), **self._beside_reward(), **self.figures}
@@ -142,7 +145,7 @@ class Rollout:
 
     def rows(self, count: int) -> list[dict[str, Any]]:
         """The first `count` completions for samples.jsonl."""
-        return [{**p.to_json(), "completion": s.text, "reward": r, "kl": k}
+        return [{**p.to_json(), "completion": s.text, "reward": r, "kl": k if self.compared else None}
                 for p, group, rs, ks in zip(self.prompts, self.samples_PG, self.scores_PG.tolist(), self.kl_PG.tolist())
                 for s, r, k in zip(group, rs, ks)][:count]
 
@@ -230,16 +233,28 @@ def rollout(config: RolloutConfig, learner: Learner, sampler: Rollouts, reward: 
     prompts, ids = [p for p, _ in batch], [i for _, i in batch]
     samples_PG = sample_step(config, sampler, ids, config.completions_per_prompt, step, derive_seed(config.seed, "rollout", step))
     trees = [Tree(p, tuple(s.ids for s in group)) for p, group in zip(ids, samples_PG)]
-    ref = [x.cpu() for tree in learner.logprobs(trees, temperature=config.temperature, reference=True) for x in tree]
     samples = [s for g in samples_PG for s in g]
     other = corrected(config, learner, trees, samples) if foreign(sampler) else {}
     logps = [x.tolist() for x in other["trainer_N"].split([len(s.ids) for s in samples])] if other else [s.logps for s in samples]
-    kl = [sum(said) - float(x.sum()) for said, x in zip(logps, ref)]
+    compared = asks_reference(config, step)
+    if compared:
+        ref = [x.cpu() for tree in learner.logprobs(trees, temperature=config.temperature, reference=True) for x in tree]
+        kl = [sum(said) - float(x.sum()) for said, x in zip(logps, ref)]
+    else:
+        ref, kl = [torch.zeros(len(s.ids)) for s in samples], [0.0] * len(samples)
     scores_PG, spread_PG = score(reward, prompts, samples_PG, config)
     whole = (~scores_PG.isnan()).all(1)
     kl_PG = torch.tensor(kl).view_as(scores_PG)
-    rolled = Rollout(prompts, trees, samples_PG, scores_PG, torch.cat(ref), kl_PG, spread_PG, **other)
+    rolled = Rollout(prompts, trees, samples_PG, scores_PG, torch.cat(ref), kl_PG, spread_PG, compared=compared, **other)
     return rolled if bool(whole.all()) else rolled.only(whole)
+
+
+def asks_reference(config: RolloutConfig, step: int) -> bool:
+    """Whether a step computes the reference: where β weighs the KL or may come to (PPO's --kl-target), where a rule or the method
+    (one without β) watches it, and else only every --monitor-every steps, to log it."""
+    if getattr(config, "beta", 1.0) > 0 or getattr(config, "kl_target", 0.0) > 0 or "kl" in config.stop_when:
+        return True
+    return step % config.monitor_every == 0
 
 
 @timed("scoring")
@@ -311,6 +326,8 @@ class PromptSteps(Steps[Tokenised]):
         super().__init__(run, learner, fitting_prompts(config, learner, run, seen), config, label, size=config.prompts_per_step,
                          state=state)
         self.samples_per_step = config.samples_per_step
+        if isinstance(config, RolloutConfig) and not all(asks_reference(config, step) for step in range(config.monitor_every)):
+            run.note(f"β is 0: the reference is computed every {config.monitor_every} steps alone, to log the KL.")
 
     def log(self, step: int, rolled: Rollout, metrics: dict[str, float], **further: float) -> None:
         """The row of a step, and some of its completions."""

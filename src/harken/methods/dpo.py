@@ -31,6 +31,7 @@ from harken.core.records import Choice
 from harken.core.run import Run
 from harken.loops.examples import fitting, held_out
 from harken.loops.held_out import HeldOut, choice_loss
+from harken.loops.reference import ReferenceSums
 from harken.loops.steps import Steps
 from harken.objectives.direct import LOSSES, REFERENCE_FREE, kto, orpo, pairwise, sequence_logps, simpo
 from harken.objectives.preference import pair_indices, repeat
@@ -82,11 +83,15 @@ def train(config: Config, learner: Learner, sampler: Any, reward: Any, run: Run)
     if note := describe_same(len(preferring) - len(telling)):
         run.note(note)
     training, outside = held_out(telling, config.holdout, config.seed)
-    run.watch = HeldOut(config, learner, run, (lambda: heldout_figures(config, learner, outside)) if outside else None)
-    steps = Steps(run, learner, by_options(training), config, config.loss, size=config.batch_size, epochs=config.epochs)
+    reference = ReferenceSums(learner, run)
+    run.watch = HeldOut(config, learner, run, (lambda: heldout_figures(config, learner, outside, reference)) if outside else None)
+    sets = by_options(training)
+    if needs_reference(config) and config.epochs > 1:
+        reference.keep([tree for tree, _ in sets])
+    steps = Steps(run, learner, sets, config, config.loss, size=config.batch_size, epochs=config.epochs)
 
     for step, batch in steps:
-        data, zero = make_batch(config, learner, batch)
+        data, zero = make_batch(config, learner, batch, reference)
 
         def objective(out: Outputs, x: Any, zero: float = zero) -> Loss:
             return ranked_loss(config, out, x, zero)
@@ -98,16 +103,16 @@ def train(config: Config, learner: Learner, sampler: Any, reward: Any, run: Run)
             metrics["kl_zero"] = zero
         run.log(step + 1, **metrics, rankings=sum(len(choices) for _, choices in batch))
 
-    accuracy = {"heldout_accuracy": implicit_accuracy(config, learner, outside)} if outside else {}
+    accuracy = {"heldout_accuracy": implicit_accuracy(config, learner, outside, reference)} if outside else {}
     steps.finish(rankings=len(training), heldout=len(outside), **accuracy)
 
 
-def make_batch(config: Config, learner: Learner, batch: Sequence[tuple[Tree, list[Choice]]]) -> tuple[list[Datum], float]:
+def make_batch(config: Config, learner: Learner, batch: Sequence[tuple[Tree, list[Choice]]], reference: ReferenceSums
+               ) -> tuple[list[Datum], float]:
     """Data with `rankings` (their number, one a tree), `share` (one a ranking), `ranks` and `ref` (one a completion of each
     ranking), `weights` (one a token); KTO's z_0."""
     trees = [tree for tree, _ in batch]
-    reference = needs_reference(config)
-    ref = [[float(x.sum()) for x in tree] for tree in learner.logprobs(trees, reference=True)] if reference else None
+    ref = reference.of(trees) if needs_reference(config) else None
     # How often each completion was somebody's best: what the NLL term holds up, divided by those tokens.
     best = [[sum(c.ranks[i] == min(c.ranks) for c in choices) for i in range(len(tree.completions))] for tree, choices in batch]
     tokens = sum(times * len(c) for row, t in zip(best, trees) for times, c in zip(row, t.completions))
@@ -162,25 +167,27 @@ def mismatched_kl(learner: Learner, trees: Sequence[Tree]) -> float:
     return max(0.0, sum(float(p.sum() - q.sum()) for (p,), (q,) in zip(policy, reference)) / len(others))
 
 
-def heldout_figures(config: Config, learner: Learner, held: Sequence[tuple[Choice, Tree]]) -> dict[str, float]:
+def heldout_figures(config: Config, learner: Learner, held: Sequence[tuple[Choice, Tree]], reference: ReferenceSums
+                    ) -> dict[str, float]:
     """Bradley-Terry's loss of held-out choices, under β times the implicit reward."""
-    scores = implicit_scores(config, learner, held)
+    scores = implicit_scores(config, learner, held, reference)
     return {"heldout_loss": choice_loss([choice for choice, _ in held], [[config.beta * s for s in row] for row in scores])}
 
 
-def implicit_accuracy(config: Config, learner: Learner, held: Sequence[tuple[Choice, Tree]]) -> dict[str, Any]:
+def implicit_accuracy(config: Config, learner: Learner, held: Sequence[tuple[Choice, Tree]], reference: ReferenceSums
+                      ) -> dict[str, Any]:
     """How often the policy's implicit reward puts the better completion first, with interval and null baselines."""
     from harken.stats.pairs import evaluate_pairs
-    scores = implicit_scores(config, learner, held)
+    scores = implicit_scores(config, learner, held, reference)
     accuracy: dict[str, Any] = evaluate_pairs([choice for choice, _ in held], scores).to_json()["accuracy"]
     return accuracy
 
 
-def implicit_scores(config: Config, learner: Learner, held: Sequence[tuple[Choice, Tree]]) -> list[list[float]]:
+def implicit_scores(config: Config, learner: Learner, held: Sequence[tuple[Choice, Tree]], reference: ReferenceSums
+                    ) -> list[list[float]]:
     """Log-ratios to the reference, or without one the mean log-probs, [choice][option]."""
     trees = [tree for _, tree in held]
     policy = learner.logprobs(trees)
     if needs_reference(config):
-        reference = learner.logprobs(trees, reference=True)
-        return [[float(p.sum() - r.sum()) for p, r in zip(a, b)] for a, b in zip(policy, reference)]
+        return [[float(p.sum()) - r for p, r in zip(a, b)] for a, b in zip(policy, reference.of(trees, keep=True))]
     return [[float(p.mean()) for p in tree] for tree in policy]

@@ -15,7 +15,7 @@ from harken.core.protocols import Estimate
 from harken.draw import numbers
 from harken.draw.html import text
 from harken.report.load import RunData, estimate, is_number
-from harken.report.results import Column, estimates_table, model_of, name_of, short, win_rates
+from harken.report.results import Column, estimates_table, judge_of, model_of, name_of, win_rates
 from harken.report.sets import keyed, rows_of
 from harken.stats.compare import Comparison, compare, corrected
 
@@ -96,7 +96,7 @@ def _paired_before(runs: Sequence[RunData]) -> Iterator[Claim]:
         result = run.result or {}
         e = estimate(result.get("value"))
         if e and result.get("paired") and result.get("name") not in ("win_rate", "tax") and result.get("better"):
-            turned = e if result["better"] != "lower" else Estimate(-e.value, -e.high, -e.low, e.n, e.level)
+            turned = e if result["better"] != "lower" else Estimate(0.0 - e.value, 0.0 - e.high, 0.0 - e.low, e.n, e.level)
             yield _claim(str(result["name"]), name_of(str(result["name"])), run, turned, int(result.get("missing") or 0))
 
 
@@ -128,7 +128,7 @@ def _won(runs: Sequence[RunData]) -> Iterator[Claim]:
         e = estimate(result.get("value"))
         if e:
             above = Estimate(e.value - 0.5, e.low - 0.5, e.high - 0.5, e.n, e.level)
-            yield _claim("win_rate", f"win rate by {short(result.get('judge', 'a judge'))}, less a half", run, above,
+            yield _claim("win_rate", f"win rate by {judge_of(run)}, less a half", run, above,
                          int(result.get("missing") or 0))
 
 

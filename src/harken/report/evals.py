@@ -19,8 +19,16 @@ RATES = (0.0, 1.0)
 
 def evals(runs: Sequence[RunData]) -> str:
     """A table an evaluation run."""
-    shown = [run for run in runs if is_eval(run) and run.kind != "win_rate" and estimate((run.result or {}).get("value"))]
-    return "".join(_table(run) + _tasks(run) for run in shown)
+    shown = [run for run in runs if is_eval(run) and run.kind != "ratings" and estimate((run.result or {}).get("value"))]
+    return "".join(_beside(run) if run.kind == "win_rate" else _table(run) + _tasks(run) for run in shown)
+
+
+def _beside(run: RunData) -> str:
+    """What a win rate found beside the rate: the judge's own figures, the rate by group, corrected, at equal lengths."""
+    rows = {name: {"value": found} for name, found in estimates(run.result or {})
+            if name != "value" and not name.startswith("mean score")}
+    return estimates_table(f"{run.name}: beside the win rate, with 95% intervals", "Figure", rows,
+                           (Column("value", "Value", "rates, but for log-odds"),))
 
 
 def is_eval(run: RunData) -> bool:

@@ -19,7 +19,7 @@ from harken.core.errors import UserError
 from harken.draw.svg import Plot, collecting
 from harken.report.build import render
 from harken.report.load import RunData
-from harken.store.writing import write_text
+from harken.store.writing import defused, write_text
 
 HUES = ("#0d6a66", "#99590a", "#7a6fc2", "#c2577a", "#5b8a3a", "#6f7882")
 CSS = ("svg{background:#fff} text{font-family:sans-serif;font-size:12px;fill:#56606d} .axis{fill:#1c2430} "
@@ -93,5 +93,6 @@ def _table(plot: Plot) -> str:
     sheet.writerow(("series", "x", "y", "low", "high"))
     for series, points in plot.series:
         for x, *y in points:
-            sheet.writerow((series, x, y[0], "", "") if len(y) == 1 else (series, x, "", *y))
+            cells = (series, x, y[0], "", "") if len(y) == 1 else (series, x, "", *y)
+            sheet.writerow(map(defused, cells))
     return out.getvalue()

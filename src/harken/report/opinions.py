@@ -34,7 +34,7 @@ def opinions(runs: Sequence[RunData]) -> str:
         cells = "".join(_cell(part.get(g), low, width) for part in columns.values())
         body += f'<tr><th scope="row">{text(g)}</th>{cells}</tr>'
     caption = ("How alike the model's answers are to each group's (1 is the same shares), with 95% intervals over questions; the "
-               "darker, the more alike")
+               "stronger the colour, the more alike")
     return (f'<div class="scroll" tabindex="0" role="region" aria-label="Opinions by group"><table class="plain heat"><caption>'
             f'{caption}</caption><thead><tr><th scope="col">Group</th>{head}</tr></thead><tbody>{body}</tbody></table></div>')
 

@@ -108,6 +108,13 @@ def model_of(run: RunData, side: str = "model", default: str = "") -> str:
     return default
 
 
+def judge_of(run: RunData) -> str:
+    """Who judged a win rate: a reward, a model that saw both answers, or people."""
+    r = run.result or {}
+    named = r.get("judge") or (f"{short(r['pairwise'])}, in both orders" if r.get("pairwise") else "")
+    return short(named) if named else "people" if run.config.get("people") else "an unnamed judge"
+
+
 def summaries(runs: Sequence[RunData]) -> list[RunData]:
     return [r for r in runs if r.summary]
 
@@ -146,7 +153,7 @@ def _win_rate_table(run: RunData) -> str:
     nulls = {f"Null baseline: {k}": {"rate": estimate(v)} for k, v in (r.get("baselines") or {}).items()}
     columns = (Column("rate", "Win rate", f"against {other}, ties half", True, 0.5),
                Column("score", "Mean score", "by the same judge"))
-    caption = f"{run.name}: judged by {short(r.get('judge', 'an unnamed judge'))}, with 95% intervals over prompts"
+    caption = f"{run.name}: judged by {judge_of(run)}, with 95% intervals over prompts"
     return estimates_table(caption, "Model", rows | nulls, columns, lambda name: name in nulls)
 
 
@@ -175,7 +182,7 @@ def judged(runs: Sequence[RunData]) -> str:
         r = run.result or {}
         e = estimate(r.get("value"))
         if e:
-            names = (r.get("model", run.name), r.get("against", "the other model"), r.get("judge", "an unnamed judge"))
+            names = (r.get("model", run.name), r.get("against", "the other model"), judge_of(run))
             who, against, judge = (text(short(n)) for n in names)
             return _compare(who, against, e, judge)
     return ""

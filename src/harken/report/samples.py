@@ -73,11 +73,12 @@ def _block(rows: Sequence[object], cards: Sequence[str], title: str) -> str:
     return f'<p class="lead">{text(title)}: {drawn}, none picked by hand.</p>{"".join(cards)}'
 
 
-def samples(runs: Sequence[RunData]) -> str:
-    """The browser over everything that was written, and ten of each set drawn at random for paper and for readers without a
-    script."""
+def samples(runs: Sequence[RunData]) -> tuple[str, str]:
+    """The browser over everything that was written, with ten of each set drawn at random for paper and for readers without a
+    script; and the data that belongs behind the page's script."""
     sets = sample_sets(runs)
-    return browser(sets) + f'<div class="drawn">{"".join(_drawn(one) for one in sets)}</div>' if sets else ""
+    shown, rest = browser(sets)
+    return (shown + f'<div class="drawn">{"".join(_drawn(one) for one in sets)}</div>' if sets else ""), rest
 
 
 def _drawn(one: SampleSet) -> str:

@@ -17,7 +17,7 @@ from harken.report.curves import FIRST, label
 from harken.report.load import RunData, is_number, series
 from harken.report.results import Column, estimates_table, name_of
 from harken.stats.intervals import mean_interval
-from harken.store.files import write_text
+from harken.store.writing import defused, write_text
 
 APART = frozenset(("seed", "out", "checkpoint_seconds", "report_to", "profile", "shard",
                    "checkpoint_activations"))
@@ -156,7 +156,7 @@ def write_csv(runs: Sequence[RunData], path: Path) -> Path:
     sheet.writerow(("run", "method", "seed", "metric", "step", "value"))
     for run in runs:
         for key in sorted({k for row in run.metrics for k in row} - {"step"}):
-            who = (run.name, run.kind, run.config.get("seed", ""), key)
+            who = tuple(map(defused, (run.name, run.kind, run.config.get("seed", ""), key)))
             sheet.writerows((*who, row["step"], row[key]) for row in run.metrics
                             if is_number(row.get(key)) and is_number(row.get("step")))
     write_text(path, out.getvalue())

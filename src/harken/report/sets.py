@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harken.report.load import ORDER, Row, RunData, is_number
-from harken.report.results import model_of, name_of, short, win_rates
+from harken.report.results import judge_of, model_of, name_of, short, win_rates
 
 NOT_ANSWERS = {"prompt", "use_case", "id", "split", "kind"}
 GROUPS = ("task", "use_case", "topic", "category", "attack", "instruction", "language", "type", "kind", "bias_type")
@@ -20,6 +20,8 @@ ASKED = ("task", "instruction", "defence", "attack", "goal")
 OWN = {"prompt", "item", "answer", "score", "why", "against", "model_text", "against_text", "model_score", "against_score", "id",
        "messages", "completion", "reward"}
 MOST_RANKS = 4
+TURNED = "the verdict turned with the order"
+PEOPLE = "people say otherwise than the judge"
 
 
 @dataclass
@@ -32,6 +34,8 @@ class Item:
     scores: list[float | None]
     whys: list[str]
     details: dict[str, Any] = field(default_factory=dict)
+    marks: tuple[str, ...] = ()
+    """What the browser can show alone: TURNED, PEOPLE."""
 
 
 @dataclass
@@ -78,9 +82,16 @@ def _win_rate(run: RunData) -> SampleSet:
     names = [short(r.get("model", "model")), short(r.get("against", "against"))]
     items = [Item(row.get("prompt") or row.get("messages"), group_of(row), [_text(row.get("model_text")),
                                                                            _text(row.get("against_text"))],
-                  [_score(row.get("model_score")), _score(row.get("against_score"))], ["", ""], _details(row))
+                  [_score(row.get("model_score")), _score(row.get("against_score"))], [str(row.get("why") or "")] * 2,
+                  _details(row), _marks(row))
              for row in judged(run)]
-    return SampleSet(f"{run.name}: {short(r.get('judge', 'judge'))}", _distinct(names), "higher", items)
+    return SampleSet(f"{run.name}: {judge_of(run)}", _distinct(names), "higher", items)
+
+
+def _marks(row: Row) -> tuple[str, ...]:
+    a, b, people = (_score(row.get(name)) for name in ("model_score", "against_score", "people"))
+    other = a is not None and b is not None and people is not None and (a - b) * (people - 0.5) < 0
+    return (*([TURNED] if row.get("turned") is True else []), *([PEOPLE] if other else []))
 
 
 def _evaluations(runs: Sequence[RunData]) -> list[SampleSet]:

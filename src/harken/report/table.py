@@ -10,6 +10,7 @@ from typing import Any
 
 from harken.core.errors import UserError
 from harken.report.sets import SampleSet
+from harken.store.writing import defused
 
 COLUMNS = ("set", "item", "group", "model", "prompt", "answer", "score", "why", "details")
 
@@ -36,7 +37,7 @@ def write_samples(sets: Sequence[SampleSet], out: Path) -> Path:
         with out.open("w", encoding="utf-8", errors="backslashreplace", newline="") as f:
             writer = csv.DictWriter(f, COLUMNS)
             writer.writeheader()
-            writer.writerows(rows(sets))
+            writer.writerows({name: defused(value) for name, value in row.items()} for row in rows(sets))
     else:
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows(sets))
         out.write_text(lines, encoding="utf-8", errors="backslashreplace")

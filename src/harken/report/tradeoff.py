@@ -57,7 +57,7 @@ def tradeoffs(runs: Sequence[RunData]) -> str:
 
 
 def _turned(e: Estimate, result: Mapping[str, Any]) -> Estimate:
-    return Estimate(-e.value, -e.high, -e.low, e.n, e.level) if result.get("better") == "lower" else e
+    return Estimate(0.0 - e.value, 0.0 - e.high, 0.0 - e.low, e.n, e.level) if result.get("better") == "lower" else e
 
 
 def _settings(model: str, runs: Sequence[RunData]) -> str:

@@ -15,7 +15,7 @@ from harken.core.protocols import Tree
 from harken.core.records import Prompt
 from harken.engines.base import Base
 from harken.engines.form import say_once
-from harken.engines.hf import Engine
+from harken.engines.hf import Engine, resolve_dtype
 from harken.engines.loading import load
 from harken.labelers.groups.aggregate import Aggregate, place_of
 
@@ -58,7 +58,7 @@ class BradleyTerryReward:
         if not path.is_dir():
             raise UserError(f"There is no reward model at {path}.",
                             "Train one with harken train reward_model, or use gold (the sandbox's).")
-        loaded = load(str(path), on=on)
+        loaded = load(str(path), dtype=resolve_dtype(dtype), on=on)
         if loaded.head is None:
             raise UserError(f"{path} is a run without a reward head.", "Give a run of harken train reward_model.")
         engine = Engine(loaded, dtype=dtype, head="reward", train=False, tokens_per_micro_batch=tokens_per_micro_batch)

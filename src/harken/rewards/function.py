@@ -25,9 +25,12 @@ from types import ModuleType
 from typing import Any
 
 from harken.core.errors import UserError
-from harken.core.find import imported
-from harken.core.protocols import Reward
+from harken.core.find import imported, raised
+from harken.core.protocols import Ensemble, Reward
 from harken.core.records import Prompt
+
+MUST = "It must be a function of prompts and completions, an object with score, or a module with one of them."
+GIVES = "It gives a list for each prompt, of a number (or None) for each completion: [P], [P][G] -> [P][G]."
 
 
 class FunctionReward:
@@ -38,7 +41,10 @@ class FunctionReward:
         self.errors, self.first_error = 0, ""
         parameters = inspect.signature(function).parameters.values()
         self.takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
-        self.fields = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)][2:]
+        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)][2:]
+        self.fields = [p.name for p in named]
+        self._wanted = {p.name for p in named if p.default is p.empty}  # not yet seen in a prompt
+        self._optional = {p.name for p in named} - self._wanted
 
     @staticmethod
     def name_of(reward: Any) -> str:
@@ -101,7 +107,14 @@ class FunctionReward:
 
     def _call(self, flat: Sequence[tuple[Prompt, str]]) -> list[float | None]:
         names = sorted({name for prompt, _ in flat for name in prompt.meta}) if self.takes_all else self.fields
-        fields = {name: [prompt.meta.get(name) for prompt, _ in flat] for name in names}
+        held = {name for prompt, _ in flat for name in prompt.meta}
+        self._wanted -= held
+        if self._wanted:
+            raise UserError(f"{self.name} asks for {', '.join(sorted(self._wanted))}, and no prompt has a field of that name.",
+                            f"The prompts' fields are {', '.join(sorted(held)) or 'none'}; a parameter that is none of the "
+                            "data's needs a default.")
+        given = [name for name in names if name in held or name not in self._optional]
+        fields = {name: [prompt.meta.get(name) for prompt, _ in flat] for name in given}
         result = self.function([prompt.to_json()["prompt"] for prompt, _ in flat], [text for _, text in flat], **fields)
         if inspect.isawaitable(result):
             result = asyncio.run(_finished(result))
@@ -112,6 +125,33 @@ class FunctionReward:
             raise UserError(f"{self.name} gave {count} for {len(flat)} completions.",
                             "It must give one number, or None, for each.")
         return [_number(value, self.name) for value in values]
+
+
+class ObjectReward:
+    """Your object with its `score` looked at. Every other attribute is the object's."""
+
+    def __init__(self, own: Any, name: str) -> None:
+        self.own, self.name = own, name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["own"], name)
+
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]]) -> list[list[float | None]]:
+        """[P], [P][G] -> [P][G]. Raises `UserError` where it raises, or gives anything but a number, or None, a completion."""
+        try:
+            scores = self.own.score(prompts, completions)
+        except UserError:
+            raise
+        except Exception as error:  # a stranger's object raises what it likes
+            raise UserError(f"{self.name}: score() raised {raised(error)}.", "Correct it.") from error
+        try:
+            rows = [list(row) for row in scores]
+        except TypeError:
+            raise UserError(f"{self.name}: score() gave {scores!r:.60}, which is no list of lists.", GIVES) from None
+        if [len(row) for row in rows] != [len(texts) for texts in completions]:
+            raise UserError(f"{self.name}: score() gave {[len(row) for row in rows]!s:.60} scores for "
+                            f"{[len(texts) for texts in completions]!s:.60} completions.", GIVES)
+        return [[_number(value, self.name) for value in row] for row in rows]
 
 
 async def _finished(result: Any) -> Any:
@@ -151,8 +191,11 @@ class OwnReward:
         if inspect.isclass(value):
             value = value()
         if not inspect.isfunction(value) and hasattr(value, "score"):
-            opened: Reward = value
+            ours = type(value).__module__.startswith("harken.")
+            opened: Reward = value if ours or isinstance(value, Ensemble) else ObjectReward(value, self.word)
             return opened
+        if not callable(value):
+            raise UserError(f"{self.word} is not a reward: it is a {type(value).__name__}.", MUST)
         return FunctionReward(value, self.word)
 
 
@@ -162,6 +205,5 @@ def own_reward(word: str) -> OwnReward:
                      "Write my_lab.score:fn for the function fn in my_lab/score.py.")
     scores = hasattr(value, "score") or hasattr(value, "open_scorer") or (callable(value) and not isinstance(value, ModuleType))
     if not scores:
-        raise UserError(f"{word} is not a reward: it is a {type(value).__name__}.",
-                        "It must be a function of prompts and completions, an object with score, or a module with one of them.")
+        raise UserError(f"{word} is not a reward: it is a {type(value).__name__}.", MUST)
     return OwnReward(word, value)

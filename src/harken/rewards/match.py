@@ -111,6 +111,10 @@ def _references(value: Any) -> list[str]:
     return [str(v) for v in values if v is not None and not isinstance(v, bool | dict | list) and str(v).strip()]
 
 
+TRIAL = "contains"
+"""What the tests open it with."""
+
+
 def open_scorer(argument: str) -> Match:
     """`match:number`, `match:contains:keywords`; what stands after the first colon."""
     how, _, field = argument.partition(":")

@@ -83,5 +83,9 @@ class Measure:
         return [[MEASURES[self.name](p, t) for t in texts] for p, texts in zip(prompts, completions)]
 
 
+TRIAL = "length"
+"""What the tests open it with."""
+
+
 def open_scorer(argument: str = "") -> Measure:
     return Measure(argument)

@@ -96,6 +96,10 @@ class Rules(TextReward):
         return [[{r.name: r.worth(t) for r in self.rules} for t in row] for row in completions]
 
 
+TRIAL = "FILE"
+"""What the tests open it with."""
+
+
 def open_scorer(argument: str = "") -> Rules:
     if not argument:
         raise UserError("rules needs a file.", "Write --reward rules:FILE.json; docs/rewards/rules.md shows the form.")

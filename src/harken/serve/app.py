@@ -22,6 +22,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from harken.core.errors import UserError
+from harken.core.terminal import one_line
 from harken.serve import answers, feedback, page
 from harken.serve.answers import Chunks
 from harken.serve.describe import description
@@ -30,8 +31,9 @@ from harken.serve.exchange import Exchange
 from harken.serve.server import Server
 from harken.serve.shapes import Job, chosen, read_chat, read_completion
 from harken.store.connection import StorageError
-from harken.web.errors import ApiError
+from harken.web.errors import ApiError, short_trace
 from harken.web.guard import RAW_HEADERS
+from harken.web.http import from_json, read_bytes
 
 log = logging.getLogger("harken.serve")
 Json = dict[str, Any]
@@ -119,17 +121,18 @@ def _guard(server: Server, request: Request) -> None:
 def problem(error: Exception) -> Response:
     """Any failure in OpenAI's shape; what is our own fault goes to the log."""
     if isinstance(error, StorageError):
-        log.error("storage: %s", error.fact)
+        log.error("storage: %s", one_line(error.fact))
         error = Refused(503, "The database could not be written. Nothing was stored; try again.", retry_after=5)
     elif isinstance(error, ApiError):
-        error = Refused(error.status if error.status in (429, 503) else 400, error.message, retry_after=error.retry_after)
+        known = error.status in (408, 413, 429, 503)
+        error = Refused(error.status if known else 400, error.message, retry_after=error.retry_after)
     elif isinstance(error, UserError):
         error = bad(str(error), None)
     elif isinstance(error, HTTPException):
         error = Refused(404, "There is no such address.") if error.status_code == 404 else Refused(
             405, "This address does not take that method.")
     elif not isinstance(error, Refused):
-        log.error("a fault in the server", exc_info=error)
+        log.error("a fault in the server\n%s", short_trace(error))
         error = Refused(500, "The server failed at this request.")
     headers = {"Cache-Control": "no-store"} | ({"Retry-After": str(error.retry_after)} if error.retry_after else {})
     if error.status == 401:
@@ -140,19 +143,10 @@ def problem(error: Exception) -> Response:
 async def read_json(request: Request) -> Any:
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
         raise Refused(415, "The body must be sent as application/json.")
-    data = bytearray()
-    async for part in request.stream():
-        data += part
-        if len(data) > BODY_BYTES:
-            raise Refused(413, f"The body is larger than {BODY_BYTES >> 20} MiB.")
     try:
-        return json.loads(data.decode("utf-8"), parse_constant=_no_constant)
+        return from_json(await read_bytes(request, BODY_BYTES))
     except (ValueError, RecursionError):
         raise bad("The body is not JSON.", None, "invalid_json") from None
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
 
 
 async def chat(server: Server, request: Request) -> Response:
@@ -260,7 +254,7 @@ class Stream(StreamingResponse):
         except Exception as error:  # the head is sent: the failure is an event
             refused = error if isinstance(error, Refused) else Refused(500, "The server failed at this request.")
             if refused is not error:
-                log.error("a fault in the server", exc_info=error)
+                log.error("a fault in the server\n%s", short_trace(error))
             yield _event(refused.to_json())
         else:
             for chunk in chunks.ending():

@@ -15,7 +15,6 @@ A null value takes back what was said. A verdict that changes is a new judgment;
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -161,7 +160,7 @@ def _checked_fields(said: Json) -> Json:
         if value is not None and (not isinstance(value, str) or not 0 < len(value) <= most or not _whole(value)):
             raise bad(f"{name} must be a text of 1 to {most} characters.", name)
     for name in ("finished_reading", "consent"):
-        if said.get(name) not in (None, True, False):
+        if said.get(name) is not None and not isinstance(said[name], bool):
             raise bad(f"{name} must be true or false.", name)
     return said
 
@@ -256,7 +255,7 @@ def _verdict(tx: Connection, key: bytes, said: Mapping[str, Any], answer: Row[An
             raise bad("A thumb's value is true or false.", "value", "invalid_type")
         return Verdict("thumb", "verdict", {"completion": text, "label": value, "served": source})
     if kind == "rating":
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not 0 <= value <= 1e9:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e9:
             raise bad("A rating's value is a number of at least 0, higher is better.", "value", "invalid_type")
         return Verdict("rating", "verdict", {"completion": text, "score": value, "served": source})
     if kind == "use":
@@ -283,7 +282,7 @@ def _preference(tx: Connection, key: bytes, said: Mapping[str, Any], answer: Row
     if ranks is None:
         raise bad("value must be this, other or tie.", "value")
     order = said.get("order")
-    if order not in (None, [0, 1], [1, 0]):
+    if order not in (None, [0, 1], [1, 0]) or any(isinstance(at, bool) for at in order or ()):
         raise bad("order must be [0, 1] where this answer was shown first, else [1, 0].", "order")
     claim = _claim(key, over, "preference", now)
     other = _answer(tx, claim)

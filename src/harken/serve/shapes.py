@@ -7,6 +7,7 @@ A field that asks for nothing (null, an empty list of tools, a penalty of 0) is 
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "prompt_cache_retention": (), "prompt_cache_options": (), "moderation": (), "top_k": (-1, 0), "min_p": (0,),
     "repetition_penalty": (1,)}
 """Fields of OpenAI's and vLLM's that are not supported, with the values that ask for nothing."""
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+"""Codes, and what is not seen or turns a line round: two raters must not look like one."""
 COMMON = {"model", "stream", "stream_options", "n", "stop", "max_tokens", "temperature", "top_p", "seed", "logit_bias", "user",
           "safety_identifier", "logprobs"}
 
@@ -152,6 +155,8 @@ def _user(fields: Fields) -> str:
     for name, value in given.items():
         if len(value) > MOST_NAME:
             raise bad(f"{name} must have at most {MOST_NAME} characters.", name)
+        if CONTROL.search(value):  # a rater's name goes into tables and reports, and PostgreSQL takes no NUL
+            raise bad(f"{name} holds a control character.", name)
     if given["user"] and given["safety_identifier"] not in ("", given["user"]):
         raise bad("user and safety_identifier name two people. Give one of them.", "safety_identifier")
     return given["user"] or given["safety_identifier"]

@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import rel_entr
-from scipy.stats import chi2
+from scipy.special import chdtrc, rel_entr
 
 from harken.core.errors import UserError
 from harken.core.protocols import Estimate
@@ -167,7 +166,7 @@ def memory_test(rows: Sequence[NDArray[np.int64]], level: float = 0.95) -> Memor
     bad = steps[:, 0] == BAD
     two = _mean(steps[:, 2] == BAD, units, bad, level) if bad.any() else Estimate(math.nan, 0, 1, 0, level)
     chain = float(first[BAD, BAD] ** 2 + first[BAD, GOOD] * first[GOOD, BAD])
-    return MemoryTest(ratio, degrees, float(chi2.sf(ratio, degrees)) if degrees else 1.0, two, chain)
+    return MemoryTest(ratio, degrees, float(chdtrc(degrees, ratio)) if degrees else 1.0, two, chain)
 
 
 def _spread(about: Floats, entry: float, escape: float) -> float:

@@ -7,7 +7,8 @@
 
 A rule holds only where the data show it; what they leave open is inconclusive, and does not ship.
 
-- `better`: the two-sided test of `stats.compare` at alpha finds the new one better.
+- `better`: the two-sided test of `stats.compare` at alpha finds the new one better. With a margin two one-sided tests may find
+  both equal within it: tied, which does not hold either.
 - `not_worse`: the one-sided interval at 1 - alpha lies above -margin (non-inferiority; Schuirmann 1987).
 - `each`: the same of every group. All must hold, which is an intersection–union test (Berger 1982): the chance to ship where
   some group's true difference is -margin or less is at most alpha, without a correction. What *names* a group as fallen is a
@@ -63,8 +64,8 @@ class Metric:
 
 @dataclass(frozen=True)
 class Rule:
-    """`margin` is the loss that would matter, in the metric's own unit, or with `spread` in standard deviations of the old
-    model's scores (of all its answers, whatever their group); `each`: of every group."""
+    """`margin` is the loss (for `better` the difference) that would matter, in the metric's unit, or with `spread` in standard
+    deviations of the old model's scores (of all its answers, whatever their group); `each`: of every group."""
 
     metric: str
     need: Need = "better"
@@ -73,14 +74,17 @@ class Rule:
     spread: bool = False
 
     def __post_init__(self) -> None:
-        if self.need == "not_worse" and not (self.margin is not None and self.margin > 0 and math.isfinite(self.margin)):
+        if self.margin is not None and not 0 < self.margin < math.inf:
+            raise ValueError(f"the rule on {self.metric} needs a margin above 0")
+        if self.need == "not_worse" and self.margin is None:
             raise ValueError(f"the rule on {self.metric} needs a margin above 0: the loss that would matter")
         if self.need == "better" and self.each:
             raise ValueError(f"the rule on {self.metric}: each group cannot be asked to be better, only not_worse")
 
     def words(self) -> str:
         unit = " standard deviations" if self.spread else ""
-        what = "must be better" if self.need == "better" else f"must not be worse by {self.margin:g}{unit}"
+        within = f" (tied: within {self.margin:g}{unit})" if self.margin else ""
+        what = f"must be better{within}" if self.need == "better" else f"must not be worse by {self.margin:g}{unit}"
         return f"{self.metric} {what}" + (", for each type of user" if self.each else "")
 
 
@@ -182,7 +186,7 @@ def _named(f: Finding, p: float, alpha: float) -> Finding:
 def _finding(metric: Metric, rule: Rule, alpha: float) -> Finding:
     new, old, bounds = metric.upright()
     try:
-        c = compare(new, old, bounds=bounds, level=1 - alpha)
+        c = compare(new, old, bounds=bounds, margin=rule.margin if rule.need == "better" else None, level=1 - alpha)
     except ValueError:
         return Finding(metric.name, False, "inconclusive", None, None, 1.0, 0, len(new), None, "no item has both scores")
     lost = c.missing / (c.items + c.missing)
@@ -191,7 +195,8 @@ def _finding(metric: Metric, rule: Rule, alpha: float) -> Finding:
     verdict = c.verdict
     if rule.need == "not_worse" and holds and verdict != "better":
         verdict = "tied"
-    why = {"better": "better", "worse": "worse", "tied": "not worse", "inconclusive": "not shown to hold"}[verdict]
+    why = {"better": "better", "worse": "worse", "tied": "not worse" if holds else "as good, not better",
+           "inconclusive": "not shown to hold"}[verdict]
     more = None if holds else c.more if rule.need == "better" else _more(c, rule, alpha)
     if lost > MOST_MISSING:
         holds, verdict, why = False, "inconclusive", f"{lost:.0%} of the items lack a score"

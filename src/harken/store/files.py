@@ -19,9 +19,9 @@ from typing import Any, Generic, TypeVar, get_args
 
 from harken.core.errors import UserError
 from harken.core.records import Choice, Demonstration, Judgment, Prompt, number_of
-from harken.store.parsing import AS_ROWS, NO_UTF8, Array, BadLine, Decoder, Rows, is_one_object, lines, one_object
+from harken.store.parsing import AS_ROWS, NO_ROW, NO_UTF8, Array, BadLine, Decoder, Rows, is_one_object, lines, one_object
 from harken.store.remote import fetched, is_address
-from harken.store.shapes import Adapter, Found, Kind, Record, kind_of, read_row
+from harken.store.shapes import Adapter, Found, Kind, Record, kind_of, named_adapter, read_row
 from harken.store.shapes.fields import Row, means_prompt
 from harken.store.shapes.parts import who
 from harken.store.streams import WANTED, explained, foreign, is_western, recoded, unpacked
@@ -78,22 +78,22 @@ class Reader:
     Without `kind` the first good row decides, and a later row of another kind is malformed. With `kind="prompts"` the prompts
     of any file are read. `fields` maps Harken's names to the file's columns (`{"prompt": "question"}`), `ignore` names fields
     that may stay unread, `further` puts the fields that are not the prompt's own into the prompts' `meta` (reference
-    answers, for rewards), `adapter` is a function row -> records for a shape of your own, `encoding` an encoding that is not
-    recognised. A path may be the address of an object
-    store's file (`store.remote`). `unpacked_limit` bounds the bytes that the file may hold once
-    unpacked. `progress` hears (bytes read, of all).
+    answers, for rewards), `adapter` is a function row -> records for a shape of your own, or its dotted path, `encoding` an
+    encoding that is not recognised. A path may be the address of an object store's file (`store.remote`). `unpacked_limit`
+    bounds the bytes that the file may hold once unpacked. `progress` hears (bytes read, of all).
     """
 
     def __init__(self, path: str | Path, kind: Kind | None = None, *, skip_bad: bool = False,
                  progress: Callable[[int, int], None] | None = None, fields: Mapping[str, str] | None = None,
-                 ignore: Collection[str] = (), adapter: Adapter | None = None, encoding: str | None = None, further: bool = False,
-                 unpacked_limit: int | None = None) -> None:
+                 ignore: Collection[str] = (), adapter: Adapter | str | None = None,
+                 encoding: str | None = None, further: bool = False, unpacked_limit: int | None = None) -> None:
         if kind is not None and kind not in KINDS:
             raise UserError(f"Unknown kind {kind!r}.", f"Choose one of {', '.join(KINDS)}.")
         self.name, self.asked, self.kind = str(path), kind, kind
         self.path = fetched(self.name) if is_address(self.name) else Path(path)
         self.skip_bad, self.progress = skip_bad, progress
-        self.fields, self.ignore, self.adapter = dict(fields or {}), frozenset(ignore), adapter
+        self.fields, self.ignore = dict(fields or {}), frozenset(ignore)
+        self.adapter = named_adapter(adapter) if isinstance(adapter, str) else adapter
         self.encoding, self.limit, self.further = encoding, unpacked_limit, further
         self.skipped: Counter[str] = Counter()
         self.unread: Counter[str] = Counter()
@@ -153,8 +153,8 @@ class Reader:
                 good += 1
             except ValueError:
                 bad += 1
-        if good <= bad and reason.startswith(("not UTF-8", "the line is text")):
-            return NO_UTF8 if reason.startswith("not") else AS_ROWS
+        if good <= bad and (reason.startswith("not UTF-8") or NO_ROW in reason):
+            return AS_ROWS if NO_ROW in reason else NO_UTF8
         return SKIP if good > bad or (good == 0 and bad == 1 and not unknown) else UNKNOWN_SHAPE
 
     def _row(self, raw: object) -> Mapping[str, Any]:

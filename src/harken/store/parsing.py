@@ -23,6 +23,7 @@ ROW_NAMES = frozenset(("prompt", "completion", "completions", "chosen", "rejecte
                        "instruction", "question", "query", "input", "contents", "answers", "instances", "replies"))
 """A field of these names makes an object a row, whatever lists it holds."""
 MESSAGE_LISTS = frozenset(("messages", "conversations", "conversation", "contents"))
+NO_JSON, NO_ROW = "not valid JSON", "text, not a row, and the file's first line does not name columns"
 AS_ROWS = ('Write one row a line, like {"prompt": "…", "completion": "…"}, or a table whose first line names its columns; '
            "text to learn from as it is belongs to harken annotate.")
 NO_UTF8 = "Save the file as UTF-8, or name its encoding: --encoding NAME."
@@ -133,10 +134,10 @@ def wrong_line(text: str, error: ValueError) -> BadLine:
     if line.startswith(("{'", "[{'")):
         return BadLine("quotes are single, as Python shows objects: not JSON", "", "Write the rows with json.dumps, one a line.")
     if line[:1] not in ("{", "[", '"'):
-        return BadLine("the line is text, not a row of JSON, and the file's first line does not name columns")
+        return BadLine(NO_JSON, NO_ROW)
     if not text.endswith("\n"):
         return BadLine("the last line is cut short", COPY)
-    return BadLine("not valid JSON", reason)
+    return BadLine(NO_JSON, reason)
 
 
 def _parses(text: str) -> bool:

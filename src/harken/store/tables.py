@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harken.core.errors import UserError
-from harken.core.formats import JSON_MESSAGES
+from harken.core.formats import JSON_MESSAGES, SIGNS
 from harken.store.parsing import LINE, NO_UTF8, BadLine, Decoder, Rows, failing
 from harken.store.shapes import SHAPES
 from harken.store.shapes.fields import LABELER_NAMES, PROMPT_NAMES
@@ -29,7 +29,7 @@ VALUES = frozenset(["ranks", "completions", "group", "flags", "prompt_flags", "t
                     "weight", "tie", "label", "labels", "kto_tag", "preference", "choice", "overall_preference",
                     "preference_strength", "score_0", "score_1", "winner_model_a", "winner_model_b", "winner_tie"])
 """Columns whose cells hold a value, not text: numbers, yes or no, lists and objects as JSON."""
-GUARDED = re.compile(r"\A'+[=+\-@\t\r]")  # one apostrophe only keeps spreadsheets from running a cell: see `write_table`
+GUARDED = re.compile(rf"\A'+{SIGNS}")  # one apostrophe only keeps spreadsheets from running a cell: see `write_table`
 INDEX = "row number"
 SEPARATOR = re.compile(r'"?sep=(.)"?\r?\n?', re.I)
 DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")

@@ -109,10 +109,17 @@ def _read(votes: Votes, row: Mapping[str, Any], by: str) -> None:
             if verdict is None:
                 votes.missing += 1
             else:
-                votes._add(_prompt(row), row[first], row[second], verdict, (row.get(TEXTS.get(first, "")),
-                                                                             row.get(TEXTS.get(second, ""))))
+                votes._add(_prompt(row), row[first], row[second], verdict, (_answer(row, first), _answer(row, second)))
             return
     raise ValueError(f'neither "{by}" nor a pair like model_a and model_b says who wrote the answers')
+
+
+def _answer(row: Mapping[str, Any], side: str) -> Any:
+    """The answer's text, or the last turn of Arena's conversation_a and conversation_b."""
+    turns = row.get(f"conversation_{side[-1]}")
+    if isinstance(turns, Sequence) and not isinstance(turns, str) and turns and isinstance(turns[-1], Mapping):
+        return turns[-1].get("content")
+    return row.get(TEXTS.get(side, ""))
 
 
 def _ranking(votes: Votes, row: Mapping[str, Any], by: str, authors: Any) -> None:

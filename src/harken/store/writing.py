@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from harken.core.errors import UserError
-from harken.core.formats import JSON_MESSAGES
+from harken.core.formats import JSON_MESSAGES, SIGNS
 from harken.store.shapes import Record
 
-RUNS = re.compile(r"\A'*[=+\-@\t\r]")  # a spreadsheet takes what begins so for a formula
+RUNS = re.compile(rf"\A'*{SIGNS}")  # a spreadsheet takes what begins so for a formula
 
 
 def json_line(row: Any) -> str:
@@ -56,6 +56,17 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
             csv.writer(text, lineterminator="\r\n").writerow(cells)
             yield text.getvalue().encode("utf-8-sig" if cells is names else "utf-8", "backslashreplace")
     return write_atomically(path, lines()) - 1
+
+
+def defused(value: Any) -> Any:
+    """A cell of a table for people: text that a spreadsheet would run gets an apostrophe before it. Numbers stay numbers."""
+    if not isinstance(value, str) or not RUNS.match(value):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def _cell(name: str, value: Any) -> Any:

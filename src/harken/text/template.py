@@ -24,12 +24,15 @@ from harken.text.control import Ids, Tokens, check_unicode
 from harken.text.provenance import trace
 from harken.text.rendering import compile_template
 from harken.text.turn import ANSWER, QUESTION, Turn, find_turn, in_context, said, text_end
+from harken.text.unwritten import pattern, unwritten
 
 Messages = Sequence[Mapping[str, Any]]
 NO_TEMPLATE = ("The model has no chat template: messages are joined by line breaks, without their roles. Name one with "
                "--template (chatml, vicuna, alpaca, … or a file).")
 COUNTED = {"end": "Answers with an end marker of their own: {n}; it was taken off, since the template writes one.",
            "system": "Conversations with a system turn, which the template does not know: {n}; its text opens the user's."}
+UNWRITTEN = ("The template does not write {what}, so the model does not see them. Conversations that have them: {n}. "
+             "Another template: --template.")
 TODAY: ContextVar[date | None] = ContextVar("today", default=None)
 
 
@@ -66,6 +69,7 @@ class Template:
         self.chat = getattr(tokenizer, "chat_template", None) is not None
         self.tokens = Tokens(tokenizer)
         self._counted: dict[str, set[int]] = defaultdict(set)
+        self._unwritten: dict[tuple[Any, ...], tuple[str, ...]] = {}
 
     def using(self, source: str) -> Template:
         """The same tokenizer under another template, which it is saved with."""
@@ -161,8 +165,20 @@ class Template:
     def prompt_ids(self, prompt: Prompt) -> Ids:
         """The conversation up to and including the opening of the assistant's turn; one BOS at most (P15)."""
         if self.chat:
-            return self._rendered_ids(self._conversation(prompt), prompt.tools, True)
+            messages = self._conversation(prompt)
+            self._count_unwritten(prompt, messages)
+            return self._rendered_ids(messages, prompt.tools, True)
         return self.continued_ids("\n".join(m.content for m in prompt.messages))
+
+    def _count_unwritten(self, prompt: Prompt, messages: Messages) -> None:
+        """Counts what the template drops of a conversation; each pattern of turns is tried once."""
+        shape = pattern(messages, prompt.tools)
+        if shape not in self._unwritten:
+            def written(probes: Messages, tools: Messages) -> str:
+                return self._render(readable(probes, lambda m: self._render(m, tools, True)), tools, True)
+            self._unwritten[shape] = unwritten(messages, prompt.tools, written)
+        for what in self._unwritten[shape]:
+            self._counted[what].add(hash(prompt.id))
 
     def _rendered_ids(self, messages: Messages, tools: Messages, opened: bool) -> Ids:
         given = readable(messages, lambda m: self._render(m, tools, opened))
@@ -234,7 +250,7 @@ class Template:
 
     def counted(self) -> list[str]:
         """What was changed in what people gave, since last asked."""
-        notes = [COUNTED[name].format(n=len(texts)) for name, texts in self._counted.items()]
+        notes = [COUNTED.get(name, UNWRITTEN).format(n=len(texts), what=name) for name, texts in self._counted.items()]
         self._counted.clear()
         return notes
 

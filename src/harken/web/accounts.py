@@ -19,7 +19,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from harken.store import events
 from harken.store.events import stamp
 from harken.store.names import looks_like, mixed_scripts, name_key, plain
-from harken.store.studio_schema import devices, invitations, projects, sessions, tokens, users
+from harken.store.studio_schema import crowds, devices, invitations, projects, sessions, tokens, users, webhooks
 from harken.web.errors import ApiError
 from harken.web.passwords import check_password
 
@@ -57,6 +57,11 @@ class User:
         return {"id": self.id, "name": self.name, "role": self.role, "held_out": self.held_out}
 
 
+COST = {"iterations": 2, "lanes": 1, "memory_cost": 19 * 1024}
+"""What hashing a password takes, of Argon2id (OWASP's second choice of 2024). Stored hashes say their own.
+One lane: with more, OpenSSL's thread pool stops for good when several passwords are checked at once (seen at 32)."""
+
+
 def digest(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -65,8 +70,8 @@ def hash_password(password: str, name: str = "") -> str:
     """Argon2id in the PHC string format. Refuses what would be guessed first."""
     from cryptography.hazmat.primitives.kdf.argon2 import Argon2id  # loaded at the first login, not at the start
     check_password(password, name)
-    # One lane: with more, OpenSSL's thread pool stops for good when several passwords are checked at once (seen at 32).
-    kdf = Argon2id(salt=os.urandom(16), length=32, iterations=2, lanes=1, memory_cost=19 * 1024)
+    kdf = Argon2id(salt=os.urandom(16), length=32, iterations=COST["iterations"], lanes=COST["lanes"],
+                   memory_cost=COST["memory_cost"])
     return kdf.derive_phc_encoded(password.encode("utf-8", "surrogatepass"))
 
 
@@ -89,7 +94,7 @@ def as_user(row: Any) -> User:
 def add_user(tx: Connection, name: str, password_hash: str | None, role: str, now: datetime, *,
              group: dict[str, str] | None = None, held_out: bool = False, consent: str | None = None) -> User:
     name, key = plain(name), name_key(name)
-    _check_name(tx, name, key)
+    check_name(tx, name, key)
     row: dict[str, Any] = {"name": name, "name_key": key, "password_hash": password_hash, "role": role,
                            "labeler_group": group or {}, "held_out": held_out, "hidden": [], "state": "active",
                            "consent": consent, "created_at": stamp(now)}
@@ -101,7 +106,7 @@ def add_user(tx: Connection, name: str, password_hash: str | None, role: str, no
     return User(number, name, role, held_out, local=name == LOCAL and password_hash is None, group=group or {})
 
 
-def _check_name(tx: Connection, name: str, key: str) -> None:
+def check_name(tx: Connection, name: str, key: str) -> None:
     """Refuses a name that is taken, or that nobody could tell from one that is."""
     if not key or not name.isprintable():
         raise ApiError("bad_request", "A name needs at least one character that can be seen, and only such.")
@@ -146,9 +151,10 @@ def revoke_tokens(tx: Connection, user_id: int, now: datetime, beyond: frozenset
 
 
 def end_invitations(tx: Connection, user_id: int, now: datetime) -> None:
-    """Ends what a user offered: who may not invite any more has not invited."""
-    tx.execute(update(invitations).where(invitations.c.made_by == user_id, invitations.c.revoked_at.is_(None))
-               .values(revoked_at=stamp(now)))
+    """Ends what a user set up as a lead: invitations, links of crowd platforms, and webhooks, which would go on telling them."""
+    for table, more in ((invitations, {}), (crowds, {}), (webhooks, {"secret": ""})):
+        tx.execute(update(table).where(table.c.made_by == user_id, table.c.revoked_at.is_(None))
+                   .values(revoked_at=stamp(now), **more))
 
 
 def end_rights(tx: Connection, user_id: int, now: datetime) -> None:
@@ -288,5 +294,6 @@ def join(tx: Connection, secret: str, name: str, password_hash: str, group: dict
     return user, list(row.projects)
 
 
-NOBODY = "$argon2id$v=19$m=19456,t=2,p=1$" + "A" * 22 + "$" + "A" * 43
-"""Compared with where a name is unknown, so that the answer takes as long as for a known one."""
+def nobody() -> str:
+    """Compared with where a name is unknown, so that the answer takes as long as for a known one."""
+    return f"$argon2id$v=19$m={COST['memory_cost']},t={COST['iterations']},p={COST['lanes']}${'A' * 22}${'A' * 43}"

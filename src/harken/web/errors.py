@@ -11,6 +11,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 
 from harken.core.errors import UserError
+from harken.core.terminal import one_line, visible
 from harken.store.connection import RuleError, StorageError
 
 ADDRESS = re.compile(r"\w+(?:\+\w+)?://\S+|/\S+")
@@ -54,10 +55,12 @@ def not_found(what: str) -> ApiError:
 
 
 def short_trace(error: Exception) -> str:
-    """A traceback of bounded size: what a request sends must not fill the disk."""
+    """A traceback for the log: of bounded size, as what a request sends must not fill the disk; codes written out and every
+    line indented, as it must not colour the terminal of whoever reads the log, or write a line that looks like the log's own."""
     lines = traceback.format_exception(type(error), error, error.__traceback__, limit=-LOG_FRAMES, chain=False)
     words = "".join(lines)
-    return words if len(words) <= LOG_CHARACTERS else f"{words[:LOG_CHARACTERS // 2]}\n…\n{words[-LOG_CHARACTERS // 2:]}"
+    words = words if len(words) <= LOG_CHARACTERS else f"{words[:LOG_CHARACTERS // 2]}\n…\n{words[-LOG_CHARACTERS // 2:]}"
+    return "\n".join(f"  {line}" for line in visible(words).splitlines())
 
 
 def as_api_error(error: Exception) -> ApiError:
@@ -65,7 +68,7 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, StorageError):
-        log.error("storage: %s", error.fact)
+        log.error("storage: %s", one_line(error.fact))
         fact = ADDRESS.sub("The studio's database", error.fact)
         return ApiError("storage", fact, "Nothing was stored. Your text is still here; try again in a moment.",
                         retry_after=5)

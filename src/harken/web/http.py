@@ -76,11 +76,13 @@ async def read_body(op: Operation, request: Request) -> Any:
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != wanted:
         raise ApiError("not_json", f"The body must be sent as {wanted}.", f"Content-Type: {wanted}")
     most = IMPORT_BYTES if op.ndjson == "in" else BODY_BYTES
-    data = await _read(request, most)
+    if int(request.headers.get("content-length", "0") or 0) > most:
+        raise _too_large(most)
+    data = await read_bytes(request, most)
     if op.ndjson == "in":
         return data
     try:
-        body = bounded(json.loads(data.decode("utf-8"), parse_constant=_no_constant))
+        body = from_json(data)
     except (ValueError, RecursionError) as error:
         raise ApiError("bad_request", f"The body is not JSON: {str(error)[:200]}.", "Send one JSON object in UTF-8.") from None
     assert op.body is not None
@@ -88,11 +90,9 @@ async def read_body(op: Operation, request: Request) -> Any:
     return body
 
 
-async def _read(request: Request, most: int) -> bytes:
+async def read_bytes(request: Request, most: int) -> bytes:
     """The body, as long as its parts keep coming and it stays within `most` bytes."""
     wanted = int(request.headers.get("content-length", "0") or 0)
-    if wanted > most:
-        raise _too_large(most)
     data, loop = bytearray(), asyncio.get_running_loop()
     until = loop.time() + BODY_SECONDS_IN_ALL
     try:
@@ -110,6 +110,11 @@ async def _read(request: Request, most: int) -> bytes:
 
 def _too_large(most: int) -> ApiError:
     return ApiError("too_large", f"The body is larger than {most // 1024} KiB.", "Send less at once.")
+
+
+def from_json(data: bytes) -> Any:
+    """A body's value, within the bounds of depth and of numbers. Raises ValueError or RecursionError where it is no JSON."""
+    return bounded(json.loads(data.decode("utf-8"), parse_constant=_no_constant))
 
 
 def _no_constant(name: str) -> Any:

@@ -20,9 +20,10 @@ from sqlalchemy import Connection
 
 from harken.core.version import __version__
 from harken.store.database import Database
+from harken.web.accept import BIG
 from harken.web.accounts import User
 from harken.web.errors import CODES, ApiError, not_found
-from harken.web.json_schema import BIG, ID, Schema, array, check, enum, integer, obj, text
+from harken.web.json_schema import ID, Schema, array, check, enum, integer, obj, text
 from harken.web.limits import Limits
 
 T = TypeVar("T")

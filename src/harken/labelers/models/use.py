@@ -31,7 +31,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit  # scipy.stats would take as long to load as all else
 
 from harken.core.errors import UserError
 from harken.core.records import Judgment
@@ -288,7 +288,7 @@ def _sensitivity(e: Evidence, phi: Floats, w: Floats, covariance: Floats, people
     shared = inverse @ ((np.stack([np.ones_like(m), m]) * (weight * p * (1 - p) * x[1])) @ own)
     spread = float((shared @ covariance @ shared.T)[1, 1])
     sd = float(np.sqrt(max((inverse @ meat @ inverse)[1, 1], inverse[1, 1]) + spread))
-    half = float(student.ppf(0.975, n - 1)) * sd
+    half = float(stdtrit(n - 1, 0.975)) * sd
     return _Fit(float(x[0]), float(x[1]), float(x[1]) - half, float(x[1]) + half)
 
 

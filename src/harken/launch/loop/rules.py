@@ -15,7 +15,7 @@ from harken.core.errors import UserError
 from harken.core.find import nearest
 from harken.stats.gate import Rule
 
-ALWAYS = (Rule("win_rate"), Rule("win_rate", "not_worse", 0.1, each=True),
+ALWAYS = (Rule("win_rate", margin=0.1), Rule("win_rate", "not_worse", 0.1, each=True),
           Rule("judge", "not_worse", 0.2, each=True, spread=True))
 """A win rate alone is blind to how much is lost: a type of user whose good answers became bad and whose bad ones became a little
 better still wins half its pairs. The judge's mean sees it. Its unit is the judge's own, so the margin counts its spread."""

@@ -14,37 +14,39 @@ function bytesOf(base64) {
   return bytes;
 }
 
+const parsed = new Promise(done => document.readyState === "loading" ? document.addEventListener("DOMContentLoaded", done, { once: true }) : done());
+
+// Most data stands behind this script, and is still being read when the first sample is shown: an element is whole once another follows.
+async function whole(id) {
+  if (!byId(id)?.nextElementSibling) await parsed;
+  return byId(id);
+}
+
 async function unpack(id) {
-  const stream = new Blob([bytesOf(byId(id).textContent)]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const held = await whole(id);
+  if ("plain" in held.dataset) return JSON.parse(held.textContent);
+  const stream = new Blob([bytesOf(held.textContent)]).stream().pipeThrough(new DecompressionStream("deflate"));
   return JSON.parse(await new Response(stream).text());
 }
 
 class Samples {
   constructor(number, about, block) { Object.assign(this, about, { number, block, blocks: new Map() }); }
-  async open() { this.index ??= await unpack(`set-${this.number}`); return this; }
+  async open() {
+    this.index ??= await unpack(`set-${this.number}`);
+    this.marked ??= this.index.marks.map(places => new Set(places));
+    return this;
+  }
   part(b) {
     if (!this.blocks.has(b)) this.blocks.set(b, unpack(`set-${this.number}-${b}`));
     return this.blocks.get(b);
   }
+  // Items lie in random order; this is the order in which they were recorded.
+  async recorded() {
+    this.places ??= await unpack(`set-${this.number}-order`);
+    return this.places;
+  }
   async item(i) { return (await this.part(Math.floor(i / this.block)))[i % this.block]; }
   score(column, i) { return this.index.scores[column][i]; }
-}
-
-// A fixed pseudo-random order (mulberry32): the same page shows the same samples first, and nobody chose them.
-function shuffled(n) {
-  let a = 20221;
-  const draw = () => {
-    a = (a + 0x6D2B79F5) | 0;
-    let t = Math.imul(a ^ (a >>> 15), 1 | a);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
-  const order = Uint32Array.from({ length: n }, (_, i) => i);
-  for (let i = n - 1; i > 0; i--) {
-    const j = Math.floor(draw() * (i + 1));
-    [order[i], order[j]] = [order[j], order[i]];
-  }
-  return order;
 }
 
 // ---- words that differ: longest common subsequence over words ------------------------------------
@@ -138,7 +140,8 @@ class Browser {
   async follow() {
     const asked = /^#sample=(\d+)\.(\d+)$/.exec(location.hash);
     const set = asked && this.sets[Number(asked[1])] ? Number(asked[1]) : 0;
-    await this.enter(set, asked && Number(asked[2]) < this.sets[set].n ? Number(asked[2]) : undefined);
+    const place = asked ? (await this.sets[set].recorded()).indexOf(Number(asked[2])) : -1;
+    await this.enter(set, place < 0 ? undefined : place);
   }
 
   async enter(number, item) {
@@ -149,6 +152,13 @@ class Browser {
     choices(byId("b-right"), columns, String(Math.min(1, columns.length - 1)));
     choices(byId("b-group"), [["", "all"], ...this.set.groups.map((g, i) => [String(i), g])], "");
     byId("b-find").value = "";
+    for (const option of byId("b-show").querySelectorAll("[data-mark]")) option.remove();
+    this.set.marks.forEach((words, m) => {
+      const option = make("option", "", words);
+      option.value = `mark-${m}`;
+      option.dataset.mark = m;
+      byId("b-show").append(option);
+    });
     byId("b-show").value = "all";
     const order = byId("b-order").value;
     await this.choose(item, order);
@@ -173,6 +183,7 @@ class Browser {
     if (group !== "") kept = kept.filter(i => set.index.groups[i] === Number(group));
     this.population = kept;
     if (tests[show]) kept = kept.filter(tests[show]);
+    if (show.startsWith("mark-")) kept = kept.filter(i => set.marked[Number(show.slice(5))].has(i));
     if (word || show === "differ") {
       const found = [];
       const blocks = new Set(kept.map(i => Math.floor(i / set.block)));
@@ -192,7 +203,9 @@ class Browser {
       }
       kept = found;
     }
-    this.order = this.ordered(kept);
+    const places = byId("b-order").value === "recorded" ? await set.recorded() : null;
+    if (turn !== this.turn) return;
+    this.order = this.ordered(kept, places);
     this.at = Math.max(0, item === undefined ? 0 : this.order.indexOf(item));
     this.list.scrollTop = Math.max(0, this.at * ROW - this.list.clientHeight / 3);
     this.count(show !== "all" || Boolean(word));
@@ -200,14 +213,10 @@ class Browser {
     await this.show(item !== undefined);
   }
 
-  ordered(kept) {
+  // Ties stay in random order, in which items lie.
+  ordered(kept, places) {
     const set = this.set, how = byId("b-order").value;
-    if (how === "recorded") return kept;
-    this.shuffles ??= new Map();
-    if (!this.shuffles.has(set)) this.shuffles.set(set, shuffled(set.n));
-    const inside = new Uint8Array(set.n);
-    for (const i of kept) inside[i] = 1;
-    const drawn = Array.from(this.shuffles.get(set)).filter(i => inside[i]); // ties stay in random order
+    if (places) return kept.sort((i, j) => places[i] - places[j]);
     const last = (value, i) => value === null || Number.isNaN(value) ? -Infinity : value;
     const gap = i => {
       const a = set.score(this.left, i), b = set.score(this.right, i);
@@ -215,7 +224,7 @@ class Browser {
     };
     const key = { apart: gap, low: i => { const a = set.score(this.left, i); return a === null ? null : -a; },
       high: i => set.score(this.left, i) }[how];
-    return key ? drawn.sort((i, j) => last(key(j)) - last(key(i)) || 0) : drawn;
+    return key ? kept.sort((i, j) => last(key(j)) - last(key(i)) || 0) : kept;
   }
 
   // The numbers over what is shown. An interval only over everything of a group: items chosen by their scores have none.
@@ -231,6 +240,10 @@ class Browser {
       const of = v => sides.filter(s => s === v).length.toLocaleString("en");
       if (gaps.length) parts.push(`left better ${of(1)}, equal ${of(0)}, right better ${of(-1)}`, `left − right ${interval(gaps)}`);
     }
+    if (!selected) this.set.marks.forEach((words, m) => {
+      const marked = this.population.filter(i => this.set.marked[m].has(i)).length;
+      if (marked) parts.push(`${words}: ${marked.toLocaleString("en")}`);
+    });
     const lost = this.population.filter(i => [this.left, this.right].some(c => this.set.score(c, i) === null)).length;
     if (lost && !selected) parts.push(`${lost.toLocaleString("en")} without a score, in no figure`);
     if (this.set.better === "lower") parts.push("lower is better");
@@ -266,8 +279,9 @@ class Browser {
     row.ariaSelected = String(at === this.at);
     row.ariaSetSize = String(this.order.length);
     row.ariaPosInSet = String(at + 1);
-    const name = make("span", "opening", this.set.index.openings[i] || "(no prompt)");
+    const name = make("span", "opening", "…");
     name.dir = "auto";
+    this.set.item(i).then(item => { name.textContent = item.o || "(no prompt)"; });
     const group = this.set.groups[this.set.index.groups[i]] ?? "";
     const scores = (this.two ? [this.left, this.right] : [this.left]).map(c => shown(this.set.score(c, i))).join(" | ");
     row.append(name, make("span", "under", [scores, group].filter(Boolean).join(" · ")));
@@ -298,7 +312,7 @@ class Browser {
     if (i === undefined) { place.replaceChildren(make("p", "none pad", "Nothing matches. Choose other groups or words.")); return; }
     const row = await set.item(i);
     if (set !== this.set || i !== this.order[this.at] || turn !== this.turn) return;
-    if (link) try { history.replaceState(null, "", `#sample=${set.number}.${i}`); } catch { /* some browsers forbid it for files */ }
+    if (link) try { history.replaceState(null, "", `#sample=${set.number}.${row.n}`); } catch { /* some browsers forbid it for files */ }
     place.replaceChildren(this.head(row, i), this.answers(row, i), this.details(row));
     place.scrollTop = 0;
   }
@@ -314,7 +328,7 @@ class Browser {
       return button;
     };
     const link = make("a", "permalink", "link to this sample");
-    link.href = `#sample=${this.set.number}.${i}`;
+    link.href = `#sample=${this.set.number}.${row.n}`;
     bar.append(move("← previous", -1, this.at === 0), move("next →", 1, this.at === this.order.length - 1), link);
     head.append(bar);
     if (typeof row.p === "string") head.append(...prompt(row.p));

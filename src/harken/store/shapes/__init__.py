@@ -2,21 +2,20 @@
 
     read_row({"prompt": "Hi", "chosen": "Hello.", "rejected": "Go."})      # Found(records=[Choice(…)], unread=[])
 
-An adapter is one function, `Row` -> records: it takes what it reads out of the row and raises `ValueError` with the reason
-alone. What it leaves is looked at by name (`fields.check_unread`). A new shape is a function and a line of `SHAPES`; a
-shape of your own needs neither: `Reader(path, adapter=my_lab.shapes.read)`, `harken import FILE --shape my_lab.shapes:read`.
+An adapter is one function, `Row` -> a record or several: it takes what it reads out of the row (`row.take("answer")`) and raises
+`ValueError` with the reason alone. What it leaves is looked at by name (`fields.check_unread`). A new shape is a function and a
+line of `SHAPES`; a shape of your own needs neither, and no `take`: `harken import FILE --shape my_lab.shapes:read`, or
+`Reader(path, adapter=my_lab.shapes.read)`.
 """
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from harken.core.errors import UserError
+from harken.core.find import imported, is_dotted, raised
 from harken.core.records import Choice, Demonstration, Judgment, Prompt
 from harken.store.shapes.answers import ASKED_AND_ANSWERED, asked_alone, conversation, edited, prompt_answer, questioned
 from harken.store.shapes.fields import EXPORTED, Row, check_unread
@@ -52,7 +51,7 @@ from harken.store.shapes.published import (
 
 Kind = Literal["comparisons", "demonstrations", "prompts", "ratings", "thumbs", "edits", "questions"]
 Record = Choice | Demonstration | Prompt | Judgment
-Adapter = Callable[[Row], Sequence[Record]]
+Adapter = Callable[[Row], Record | Sequence[Record]]
 Condition = Callable[[Row], bool] | None
 KIND_OF = {"rating": "ratings", "thumb": "thumbs", "edit": "edits", "prompt": "prompts", "questions": "questions"}
 
@@ -84,6 +83,7 @@ SHAPES: tuple[tuple[tuple[tuple[str, ...], ...], Condition, Adapter], ...] = (
 )
 NAMES = frozenset(name for groups, _, _ in SHAPES for group in groups for name in group) | CARRIED
 """What a shape is known by, and what a prompt keeps: beside a plain comparison these need a look."""
+OWN = "Correct it; where the row is wrong, raise ValueError with what is wrong with it."
 _known: dict[tuple[str, ...], list[tuple[Condition, Adapter]]] = {}
 
 
@@ -137,11 +137,11 @@ def read_row(given: Mapping[str, Any], *, asked: Kind | None = None, ignore: Col
         for name in ignore:
             row.pop(name, None)
     if adapter is not None:
-        return Found(_checked(adapter(row)))
+        return Found(_own(adapter, row))
     if asked == "prompts" and not adapters(row):
         records: list[Record] = list(asked_alone(row))
     else:
-        records = list(adapter_for(row)(row))
+        records = _records(adapter_for(row)(row))
     if "form_version" in row:  # an export of the studio's says how it was given
         for name in EXPORTED:
             row.take(name)
@@ -158,8 +158,24 @@ def read_row(given: Mapping[str, Any], *, asked: Kind | None = None, ignore: Col
     return Found(records, unread, row.notes)
 
 
-def _checked(made: Record | Iterable[Record]) -> list[Record]:
-    records = [made] if isinstance(made, Record) else list(made)
+def _records(made: Record | Iterable[Record]) -> list[Record]:
+    return made if type(made) is list else [made] if isinstance(made, Record) else list(made)  # a list is what most give
+
+
+def _own(adapter: Adapter, row: Row) -> list[Record]:
+    """What a stranger's function made of a row. A field that the row lacks is the row's fault, any other slip the function's."""
+    try:
+        made: Any = adapter(row)
+        several = isinstance(made, Iterable) and not isinstance(made, Record | str | Mapping)
+        records: list[Any] = list(made) if several else [made]
+    except (ValueError, UserError):
+        raise
+    except KeyError as error:
+        if error.args and error.args[0] not in row:
+            raise ValueError(f"the row has no {error.args[0]!r}") from None
+        raise UserError(f"The shape's function raised {raised(error)}.", OWN) from error
+    except Exception as error:
+        raise UserError(f"The shape's function raised {raised(error)}.", OWN) from error
     for record in records:
         if not isinstance(record, Record):
             raise UserError(f"The shape's function returned a {type(record).__name__}.",
@@ -193,14 +209,9 @@ def kind_of(record: Record) -> Kind:
 
 def named_adapter(name: str) -> Adapter:
     """A function given as `my_lab.shapes:read`; the working folder is on the path."""
-    module, _, function = name.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        adapter: Adapter | None = getattr(importlib.import_module(module), function, None) if function else None
-    except ImportError as error:
-        raise UserError(f"--shape {name}: {error}.",
-                        "Name it module:function, like my_lab.shapes:read, from its folder.") from None
+    action = "Name it module:function, like my_lab.shapes:read, from its folder."
+    adapter = imported(name, f"--shape {name}: there is no module of that name.", action) if is_dotted(name) else None
     if not callable(adapter):
-        raise UserError(f"--shape {name} names no function.", "Name it module:function, like my_lab.shapes:read.")
-    return adapter
+        raise UserError(f"--shape {name} names no function.", action)
+    function: Adapter = adapter
+    return function

@@ -54,7 +54,7 @@ async def login(call: Call) -> SignedIn:
     site, name = call.site, call.body["name"]
     await _throttle(call, name)
     user, stored = await site.read(lambda tx: accounts.stored_password(tx, name))
-    right = await site.hash(accounts.right_password, call.body["password"], stored or accounts.NOBODY)
+    right = await site.hash(accounts.right_password, call.body["password"], stored or accounts.nobody())
     if user is None or stored is None or not right:
         raise ApiError("bad_login", "Name and password do not fit.",
                        "Whoever runs the studio can set another: harken users password NAME.")
@@ -139,7 +139,7 @@ async def change_password(call: Call) -> SignedIn:
         raise ApiError("set_password_first", "Single-user mode has no password.", "POST /api/setup makes the first account.")
     await _throttle(call, call.user.name)
     _, stored = await call.site.read(lambda tx: accounts.stored_password(tx, call.user.name))
-    if not await call.site.hash(accounts.right_password, call.body["old"], stored or accounts.NOBODY):
+    if not await call.site.hash(accounts.right_password, call.body["old"], stored or accounts.nobody()):
         raise ApiError("bad_login", "The old password does not fit.")
     hashed = await call.site.hash(accounts.hash_password, call.body["new"], call.user.name)
 

@@ -2,8 +2,8 @@
 
     catalogue("de")["Submit"]        # "Absenden"
 
-A message with values has them in braces: "{n} of {k} rated". What a language lacks stays English. Words of projects, of
-leads and of the API's errors are not translated. tests/studio_messages.py lists what there is to translate.
+A message with values has them in braces: "{n} of {k} rated". What a language lacks stays English. Words of projects, of the
+API's errors, of leads' scripts and of charts are not translated. tests/studio_messages.py lists what there is to translate.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from harken.studio.lead.insight import Insight
 
 FRESH_SECONDS, SHARE = 10.0, 20  # figures are kept so long, or 20 times as long as they took: a twentieth of one core
-PATIENCE, AT_ONCE = 0.3, 1000  # seconds that a page waits for figures of more answers than this
+AT_ONCE, LATER = 1000, 0.5  # figures of more answers are not waited for, and begun when the page is likely out
 QUEUE = 10
 
 class Figures:
@@ -50,14 +50,19 @@ class Figures:
         if earlier is None or time.monotonic() >= earlier[0]:
             running = self._running.get(project)
             if running is None:
-                running = asyncio.ensure_future(site.slow(self._work_out, site, project, form))
+                running = asyncio.ensure_future(self._begin(site, project, form, LATER if answers > AT_ONCE else 0.0))
                 self._running[project] = running
                 running.add_done_callback(lambda _: self._running.pop(project, None))
-            await asyncio.wait([running], timeout=PATIENCE if answers > AT_ONCE else None)
+            if answers <= AT_ONCE:
+                await asyncio.wait([running])
             if running.done():
                 running.result()  # raises what it raised
         latest = self._computed.get(project)
         return None if latest is None else (latest[2], latest[3])
+
+    async def _begin(self, site: Site, project: int, form: dict[str, Any], after: float) -> None:
+        await asyncio.sleep(after)
+        await site.slow(self._work_out, site, project, form)
 
     def _work_out(self, site: Site, project: int, form: dict[str, Any]) -> None:
         from harken.studio.lead.insight import insight  # SciPy: loaded when a lead looks, not when the studio starts

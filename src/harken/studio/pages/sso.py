@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from harken.store import events
-from harken.store.names import name_key, plain
+from harken.store.names import mixed_scripts, name_key, plain
 from harken.store.studio_schema import users
 from harken.studio.pages.frame import page
 from harken.studio.pages.label import local
@@ -78,10 +79,12 @@ def _new(tx: Connection, provider: Provider, identity: Identity, now: datetime) 
 
 
 def _free_name(tx: Connection, wanted: str) -> str:
-    """A name that nobody has; the provider's names are not checked by us."""
-    base = "".join(c for c in plain(wanted) if c.isprintable())[:50] or "labeler"
+    """A name that nobody has and that looks like nobody's; the provider's names are not checked by us."""
+    base = "".join(c for c in plain(wanted) if c.isprintable())[:50]
+    base = base if name_key(base) and not mixed_scripts(base) else "labeler"
     for n in range(1, 1000):
         name = base if n == 1 else f"{base} {n}"
-        if tx.execute(select(users.c.id).where(users.c.name_key == name_key(name))).first() is None:
+        with suppress(ApiError):
+            accounts.check_name(tx, name, name_key(name))
             return name
     raise ApiError("conflict", f"There are too many accounts called {base}.", "Ask a lead for an invitation.")

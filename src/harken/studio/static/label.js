@@ -1,6 +1,6 @@
 // The labeling page: shows a task, sends the answer, has the next one ready. Served with the project in #data.
 
-import { at, base, call, pageData } from "./api.js";
+import { at, base, call, leave, pageData } from "./api.js";
 import { Clock } from "./clock.js";
 import { ask } from "./dialogs.js";
 import { announce, clockText, el, find, uuid } from "./dom.js";
@@ -469,7 +469,7 @@ addEventListener("pagehide", () => {
   if (!queue.tasks.length || !navigator.onLine) return;
   const keep = outbox.waiting.map((e) => e.task.assignment);
   if (current && state.begun === current.assignment) keep.push(current.assignment);
-  call("POST", `/api/projects/${project.id}/leave`, { keep }, { keepalive: true }).catch(() => {});
+  leave(`/api/projects/${project.id}/leave`, { keep });
 });
 addEventListener("pageshow", (event) => event.persisted && void load());
 addEventListener("visibilitychange", () => {

@@ -20,3 +20,10 @@ self.addEventListener("fetch", (event) => {
   if (request.method !== "GET" || origin !== location.origin || pathname.includes("/api/")) return;
   event.respondWith(fetch(request).catch(() => kept(request)));
 });
+
+// A page that closes hands over what it still has to send: its own request may be dropped on the way through this worker.
+self.addEventListener("message", (event) => {
+  const { path, headers, body } = event.data ?? {};
+  if (typeof path !== "string" || new URL(path, location.href).origin !== location.origin) return;
+  event.waitUntil(fetch(path, { method: "POST", headers, body, credentials: "same-origin" }).catch(() => {}));
+});

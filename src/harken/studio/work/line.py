@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Text, and_, bindparam, cast, exists, func, insert, literal_column, or_, select, update
+from sqlalchemy import Connection, Row, Text, and_, bindparam, cast, func, insert, literal_column, or_, select, update
 
 from harken.store.events import stamp
 from harken.store.prepared import Joined, Prepared, Together
@@ -27,8 +27,16 @@ from harken.studio.work.settings import CATEGORIES, Settings
 from harken.web.accounts import User
 from harken.web.errors import not_found
 
-_passed = exists().where(assignments.c.item_id == items.c.id, assignments.c.user_id == bindparam("user"),
-                         assignments.c.state != "expired")
+
+def _answered(mine: Any) -> Any:
+    """Whether the labeler has had an item, by the rows of `mine`: one look at an index. A scalar subquery, as PostgreSQL makes
+    an anti-join of EXISTS and reads all that the labeler ever answered for each claim."""
+    look: Any = (select(literal_column("1")).select_from(mine)
+                 .where(mine.c.item_id == items.c.id, mine.c.user_id == bindparam("user"), mine.c.state != "expired").limit(1))
+    return look.correlate(items).scalar_subquery().is_not(None)
+
+
+_passed = _answered(assignments)
 _columns = (*items.c, prompts.c.body.label("prompt"))
 with_prompt = select(*_columns).select_from(items.outerjoin(prompts, items.c.prompt_key == prompts.c.key))
 
@@ -66,10 +74,10 @@ HELD = (select(func.aggregate_strings(cast(_held.c.id, Text), literal_column("',
         .where(_held.c.user_id == bindparam("user"), _held.c.project_id == projects.c.id, _held.c.state == "leased")
         .correlate(projects).scalar_subquery())
 """The ids of the tasks that the caller holds in a project, as one text: a claim seldom needs more of them."""
-MANY = 200
+MANY = 100
 _zero: Any = literal_column("0")  # no parameter, so that the partial index on free places is used
 _looks = assignments.alias("looks")  # not the table itself: the query around may be about one of its rows
-_seen = exists().where(_looks.c.item_id == items.c.id, _looks.c.user_id == bindparam("user"), _looks.c.state != "expired")
+_seen = _answered(_looks)
 _at, _back = func.coalesce(members.c.cursor, 0), func.coalesce(members.c.reopened_cursor, 0)
 
 

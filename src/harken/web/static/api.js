@@ -29,6 +29,14 @@ export async function call(method, path, body, options = {}) {
   }
 }
 
+/** Sends a last word while the page closes, through the page's worker where there is one. Nobody waits for the answer. */
+export function leave(path, body) {
+  const worker = navigator.serviceWorker?.controller;
+  const headers = { Accept: "application/json", "Content-Type": "application/json", "X-Harken-CSRF": meta()?.content ?? "" };
+  if (worker) worker.postMessage({ path: at(path), headers, body: JSON.stringify(body) });
+  else call("POST", path, body, { keepalive: true }).catch(() => {});
+}
+
 async function once(method, path, body, { type = "application/json", keepalive = false }) {
   const headers = { Accept: "application/json" };
   if (method !== "GET") headers["X-Harken-CSRF"] = meta()?.content ?? "";

@@ -20,6 +20,23 @@ export const FLAG_KEYS = {
   moral_judgment: "m",
 };
 
+const FOLDED = "harken-flags-folded";
+const kept = (name) => {
+  try {
+    return localStorage.getItem(name) === "yes";
+  } catch {
+    return false; // a browser that keeps nothing
+  }
+};
+const keep = (name, value) => {
+  try {
+    if (value) localStorage.setItem(name, "yes");
+    else localStorage.removeItem(name);
+  } catch {
+    /* it stays for this task */
+  }
+};
+
 const TAKEN = "bdgnoqrsuwz"; // the page's own; O is a flag's while rating
 
 /** A letter for every flag: the built-in ones theirs, own ones the first free letter of their label, or any that is free. */
@@ -59,7 +76,7 @@ export class Ratings {
     const boxes = new Map(
       this.flags.map((flag) => [
         flag.name,
-        el("input", { type: "checkbox", "data-through": true, onchange: () => this.changed() }),
+        el("input", { type: "checkbox", "data-through": true, onchange: () => this.told() }),
       ]),
     );
     const labels = this.flags.map((flag) =>
@@ -76,6 +93,13 @@ export class Ratings {
     const later = needed
       ? el("p", { class: "hint later" }, t("{flags}: only of prompts marked {mark} (Q).", { flags: conditional.map((f) => t(f)).join(", "), mark: needed }))
       : null;
+    const count = el("span", { class: "count" });
+    const list = el(
+      "details",
+      { class: "flag-list", open: !kept(FOLDED), ontoggle: () => this.fold(!list.open) },
+      el("summary", {}, t("Tick what is true of it"), count),
+      el("fieldset", {}, el("legend", { class: "heard" }, t("Tick what is true of it")), labels, later),
+    );
     const root = el(
       "article",
       { class: "rate", tabindex: -1, "aria-label": t("Answer {letter}", { letter: letter(index) }) },
@@ -95,10 +119,16 @@ export class Ratings {
             el("span", {}, `${t(this.scale.high)} ${this.scale.max}`),
           ),
         ),
-        el("fieldset", { class: "flag-list" }, el("legend", {}, t("Tick what is true of it")), labels, later),
+        list,
       ),
     );
-    return { root, view, overall, boxes, labels, later };
+    return { root, view, overall, boxes, labels, later, list, count };
+  }
+
+  /** Folded or not is kept for all answers and later tasks. */
+  fold(folded) {
+    keep(FOLDED, folded);
+    for (const { list } of this.cards) list.open = !folded;
   }
 
   show(at) {
@@ -109,9 +139,11 @@ export class Ratings {
     this.refresh();
   }
 
-  /** Flags that do not apply to this prompt are not asked. */
+  /** Flags that do not apply to this prompt are not asked. A folded list says how many are ticked. */
   refresh() {
-    for (const { labels, later } of this.cards) {
+    for (const { labels, later, boxes, count } of this.cards) {
+      const ticked = this.flags.filter((f) => this.applies(f) && boxes.get(f.name).checked).length;
+      count.textContent = ticked ? ` · ${ticked}` : "";
       labels.forEach((label, i) => {
         label.hidden = !this.applies(this.flags[i]);
       });
@@ -130,6 +162,11 @@ export class Ratings {
     const box = this.cards[this.at].boxes.get(name);
     box.checked = !box.checked;
     announce(`${t(flag.label)}: ${box.checked ? t("yes") : t("no")}`);
+    this.told();
+  }
+
+  told() {
+    this.refresh();
     this.changed();
   }
 
@@ -157,5 +194,6 @@ export class Ratings {
         if (box) box.checked = value === true;
       }
     });
+    this.refresh();
   }
 }
