@@ -103,17 +103,23 @@ def criteria(cells: Cells) -> str:
         return pick(cells, "toy", arm, mode(name, *keys))
     plain, attacked = ("plain", "mean", "value"), ("attacked", "mean", "value")
     mle, good, hard = "untagged each", "good each", "nll_topic_3"
-    rwr = ratio(of("rwr10", mle, *plain), of("mle", mle, *plain))
-    rows = [
-        ["P1", "mle / conditional ≥ 5", said(ratio(of("mle", mle, *plain), of("conditional", good, *plain)), 1)],
-        ["P2", "attacked, ≥ 4", said(ratio(of("mle", mle, *attacked), of("conditional", good, *attacked)), 1)],
-        ["P3", "NLL clean, conditional − mle ≤ .05", said(difference(of("conditional", good, "nll"), of("mle", mle, "nll")), 3)],
-        ["", "the same of topic 4 ≤ .15", said(difference(of("conditional", good, hard), of("mle", mle, hard)), 3)],
-        ["P4", "NLL of topic 4, filter − mle ≥ .5", said(difference(of("filter", mle, hard), of("mle", mle, hard)))],
-        ["P5", "rwr with beta 10 / mle within .85 – 1.15", said(rwr)],
-        ["P6", "attacked, conditional for the last tenth alone / for all ≥ 1",
-         said(ratio(of("late10", good, *attacked), of("conditional", good, *attacked)), 1)]]
-    return table(("", "wanted", "found, over seeds"), rows)
+    asked: list[tuple[str, str, bool, Rows, Rows]] = [
+        ("P1", "mle / conditional ≥ 5", True, of("mle", mle, *plain), of("conditional", good, *plain)),
+        ("P2", "attacked, ≥ 4", True, of("mle", mle, *attacked), of("conditional", good, *attacked)),
+        ("P3", "NLL clean, conditional − mle ≤ .05", False, of("conditional", good, "nll"), of("mle", mle, "nll")),
+        ("", "the same of topic 4 ≤ .15", False, of("conditional", good, hard), of("mle", mle, hard)),
+        ("P4", "NLL of topic 4, filter − mle ≥ .5", False, of("filter", mle, hard), of("mle", mle, hard)),
+        ("P5", "rwr with beta 10 / mle within .85 – 1.15", True, of("rwr10", mle, *plain), of("mle", mle, *plain)),
+        ("P6", "attacked, conditional for the last tenth alone / for all > 1", True, of("late10", good, *attacked),
+         of("conditional", good, *attacked))]
+    rows = []
+    for name, wanted, divide, a, b in asked:
+        if not a or not b:
+            rows.append([name, wanted, "not run", "not run"])
+            continue
+        x, y = statistics.median(a.values()), statistics.median(b.values())
+        rows.append([name, wanted, f"{x / y if divide else x - y:.3g}", said((ratio if divide else difference)(a, b), 3)])
+    return table(("", "wanted", "of medians", "over seeds"), rows)
 
 
 def poison(cells: Cells) -> str:
