@@ -26,6 +26,17 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+COSTLY = frozenset((Path(__file__).parent / "costly.txt").read_text(encoding="utf-8").splitlines())
+"""Unit tests that cost more than a fifth of a second of CPU run with the slow ones: tools/costly.py wrote the list."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m is looked at
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if os.environ.get("COSTLY") != "" and item.nodeid.removeprefix("tests/") in COSTLY:
+            item.add_marker(pytest.mark.slow)
+
+
 PASSWORD_COST = dict(accounts.COST)
 accounts.COST.update(iterations=1, memory_cost=8)  # 40 ms a login otherwise; tests/test_security_access.py holds it
 

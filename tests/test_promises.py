@@ -307,6 +307,13 @@ STARTING = {
 """The unit tests that start Python anew, which costs half a second and more each: one of a kind. All others are slow ones."""
 
 
+def test_the_costly_tests_are_there():
+    """tests/costly.txt names tests that run with the slow ones: a name that has gone would hold nothing back."""
+    for line in (ROOT / "tests/costly.txt").read_text(encoding="utf-8").splitlines():
+        file, name = line.split("[")[0].split("::")[:2]
+        assert re.search(rf"\b{name}\b", (ROOT / "tests" / file).read_text(encoding="utf-8")), line
+
+
 def test_few_unit_tests_start_python_anew():
     assert starters("def go():\n    run(sys.executable)\ndef test_a():\n    go()\n@pytest.mark.slow\ndef test_b():\n    go()\n"
                     "def test_c(): ...\n") == {"test_a"}
