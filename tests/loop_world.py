@@ -87,7 +87,8 @@ def start(folder, seed: int = 0, each: int = 800, epochs: float = 6.0) -> str:
 
 REWARD = {"epochs": 3.0, "batch_size": 64, "learning_rate": 3e-3, "lora_rank": 0, "holdout": 0.0, "holdout_labelers": 0.0}
 RLOO = {"steps": 12, "prompts_per_step": 16, "completions_per_prompt": 4, "max_tokens": 2, "learning_rate": 1e-3, "beta": 0.05,
-        "lora_rank": 0, "missing_eos_penalty": 10.0}  # scores reach 5: less than that, and "kk" is worth saying
+        "lora_rank": 0, "missing_eos_penalty": 10.0,
+        "empty_penalty": 10.0}  # scores reach 5: less than that, and "kk" is worth saying
 DPO = {"epochs": 3.0, "batch_size": 64, "learning_rate": 1e-3, "beta": 0.2, "lora_rank": 0, "holdout": 0.0}
 
 

@@ -65,8 +65,8 @@ def test_p3_no_method_samples_from_a_truncated_distribution(files, tmp_path, mon
 
 
 def test_p14_scores_are_clipped_then_lowered_where_the_end_is_missing():
-    """Scores 5 and -0.5, clipped to ±2; the first has no end: 2 - 1. Who says nothing pays as much. Of one without a score
-    nothing is learnt, it is never 0."""
+    """Scores 5 and -0.5, clipped to ±2; the first has no end: 2 - 1. Who says nothing pays where that is
+    asked. Of one without a score nothing is learnt, it is never 0."""
     class Fixed:
         def __init__(self, *scores):
             self.scores = scores
@@ -78,7 +78,9 @@ def test_p14_scores_are_clipped_then_lowered_where_the_end_is_missing():
     config = RolloutConfig(reward_clip=2.0, missing_eos_penalty=1.0)
     assert score(Fixed(5.0, -0.5), [Prompt.of("x")], samples, config)[0].tolist() == [[1.0, -0.5]]
     silent = [[Sample((5,), text, (0.0,), (0.0,), True) for text in ("", " \n", "b")]]
-    assert score(Fixed(1.0, 1.0, 1.0), [Prompt.of("x")], silent, config)[0].tolist() == [[0.0, 0.0, 1.0]]
+    for penalty, scores in ((0.0, [1.0, 1.0, 1.0]), (1.5, [-0.5, -0.5, 1.0])):
+        config = dataclasses.replace(config, empty_penalty=penalty)
+        assert score(Fixed(1.0, 1.0, 1.0), [Prompt.of("x")], silent, config)[0].tolist() == [scores]
     for missing in (None, math.nan):
         with pytest.raises(UserError, match="gave no score"):
             score(Fixed(1.0, missing), [Prompt.of("x")], samples, config)

@@ -179,7 +179,9 @@ class RolloutConfig(SampleConfig):
     aggregate: str = ""
     """How a reward model with groups makes one score: mean, group:NAME, worst or quantile:Q; empty is its shared head."""
     missing_eos_penalty: float = setting(1.0, least=0)
-    """Subtracted from the score of a completion that the token limit cut, or that says nothing."""
+    """Subtracted from the score of a completion that the token limit cut."""
+    empty_penalty: float = setting(0.0, least=0)
+    """Subtracted from the score of a completion that says nothing: a learnt reward has seldom been told what that is worth."""
     reward_clip: float = setting(0.0, least=0)
     """Clip scores to plus or minus this; 0 does not clip."""
     held_out_reward: str = setting("", names="reward")

@@ -33,9 +33,9 @@ Scores = list[list[float | None]]
 class BestOfN:
     """Samples n candidates for every answer asked for and gives the one that scores best.
 
-    Its KL from the policy it samples is at most log n - (n - 1) / n nats an answer. A candidate that the token limit cut, or that
-    says nothing, scores `missing_eos_penalty` less; one without a score is never preferred to one with a score, and where none
-    has one the first is given. At temperature 0 all candidates are equal, and one is drawn.
+    Its KL from the policy it samples is at most log n - (n - 1) / n nats an answer. A candidate that the token limit cut
+    scores `missing_eos_penalty` less; one without a score is never preferred to one with a score, and where none has one
+    the first is given. At temperature 0 all candidates are equal, and one is drawn.
     """
 
     def __init__(self, base: Any, reward: Reward, n: int, missing_eos_penalty: float = 1.0,
@@ -68,7 +68,7 @@ class BestOfN:
 
     def candidates(self, prompts: Sequence[Prompt], count: int, *, seed: int,
                    **sampling: Any) -> tuple[list[list[Sample]], Scores]:
-        """`count` candidates of each prompt with their scores, less the penalty of what is no whole answer: [P][N] each."""
+        """`count` candidates of each prompt with their scores, less the penalty of those without an end: [P][N] each."""
         samples: list[list[Sample]] = [[] for _ in prompts]
         for at in range(0, count, PART):
             drawn = self.base.sample(prompts, min(PART, count - at), seed=derive_seed(seed, "candidates", at), **sampling)
@@ -78,21 +78,15 @@ class BestOfN:
 
 
 def penalised(reward: Reward, prompts: Sequence[Prompt], samples: Sequence[Sequence[Sample]], penalty: float) -> Scores:
-    """Scores of every sample [P][N], less the penalty where it is no whole answer; None where there is none (NaN is none)."""
+    """Scores of every sample [P][N], less the penalty where the token limit cut it; None where there is none (NaN is none)."""
     raw = reward.score(prompts, [[s.text for s in group] for group in samples])
-    return [[None if r is None or r != r else less_penalty(r, no_answer(s), penalty) for r, s in zip(row, group)]
+    return [[None if r is None or r != r else less_penalty(r, not s.finished, penalty) for r, s in zip(row, group)]
             for row, group in zip(raw, samples)]
 
 
-def no_answer(sample: Sample) -> bool:
-    """Cut by the token limit, or empty. People hardly ever judge either, so a learnt reward can say anything of it, and what
-    climbs the reward finds that out."""
-    return not sample.finished or not sample.text.strip()
-
-
-def less_penalty(score: Any, lacking: Any, penalty: float) -> Any:
-    """A score less the penalty of what is no whole answer (P14); or tensors of both."""
-    return score - penalty * lacking
+def less_penalty(score: Any, cut: Any, penalty: float) -> Any:
+    """A score less the penalty of an answer that the token limit `cut` (P14); or tensors of both."""
+    return score - penalty * cut
 
 
 def best(scores: Sequence[float | None]) -> int:

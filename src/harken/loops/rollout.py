@@ -33,7 +33,7 @@ from harken.core.protocols import Datum, Ensemble, Learner, Loss, Resumable, Rew
 from harken.core.records import Prompt
 from harken.core.run import Run
 from harken.core.seeds import derive_seed
-from harken.engines.policies import less_penalty, no_answer
+from harken.engines.policies import less_penalty
 from harken.engines.profile import timed
 from harken.loops.foreign import corrected, foreign
 from harken.loops.steps import Steps
@@ -45,7 +45,7 @@ Tokenised = tuple[Prompt, tuple[int, ...]]
 
 @dataclass
 class Rollout:
-    """`scores_PG` are the reward's less the penalty of what is no whole answer; `kl_PG` is Σ_t log π - log π_ref;
+    """`scores_PG` are the reward's less the penalties of no end and of no text; `kl_PG` is Σ_t log π - log π_ref;
     `spread_PG` is how far an ensemble's members disagree, None of one reward."""
 
     prompts: list[Prompt]
@@ -260,7 +260,7 @@ def asks_reference(config: RolloutConfig, step: int) -> bool:
 @timed("scoring")
 def score(reward: Reward, prompts: list[Prompt], samples_PG: list[list[Sample]],
           config: RolloutConfig) -> tuple[Tensor, Tensor | None]:
-    """Scores [P, G], NaN where there is none, clipped if asked, less the penalty of what is no whole answer (P14); and an
+    """Scores [P, G], NaN where there is none, clipped if asked, less the penalties of no end (P14) and of no text; and an
     ensemble's disagreement. Raises `UserError` where no prompt has all its scores."""
     texts = [[s.text for s in group] for group in samples_PG]
     scores: Sequence[Sequence[float | None]]
@@ -275,10 +275,12 @@ def score(reward: Reward, prompts: list[Prompt], samples_PG: list[list[Sample]],
                         "Lower --max-tokens, correct the function, or use a reward of greater length.")
     if config.reward_clip > 0:
         scores_PG = scores_PG.clamp(-config.reward_clip, config.reward_clip)
-    lacking_PG = torch.tensor([[no_answer(s) for s in group] for group in samples_PG])
+    cut_PG = torch.tensor([[not s.finished for s in group] for group in samples_PG])
+    if config.empty_penalty > 0:
+        scores_PG -= config.empty_penalty * torch.tensor([[not s.text.strip() for s in group] for group in samples_PG])
     spread_PG = None if spread is None else torch.tensor([[math.nan if s is None else s for s in group] for group in spread],
                                                          dtype=torch.float32)
-    return less_penalty(scores_PG, lacking_PG, config.missing_eos_penalty), spread_PG
+    return less_penalty(scores_PG, cut_PG, config.missing_eos_penalty), spread_PG
 
 
 class Gap:

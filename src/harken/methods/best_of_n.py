@@ -44,7 +44,7 @@ class Config(RunConfig):
     n: int = setting(16, least=1)
     """Candidates of every answer (at least 2)."""
     missing_eos_penalty: float = setting(1.0, least=0)
-    """Subtracted from the score of a candidate that the token limit cut, or that says nothing."""
+    """Subtracted from the score of a candidate that the token limit cut."""
     max_tokens: int = setting(MAX_TOKENS, least=1)
     """Longest candidate in tokens, of the estimate; whoever samples from the run chooses anew."""
     temperature: float = setting(1.0, least=0)

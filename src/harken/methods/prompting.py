@@ -71,7 +71,7 @@ class Config(RunConfig):
     temperature: float = setting(1.0, least=0)
     """Sampling temperature."""
     missing_eos_penalty: float = setting(1.0, least=0)
-    """Subtracted from the score of an answer that the token limit cut, or that says nothing."""
+    """Subtracted from the score of an answer that the token limit cut."""
 
 
 TRIAL = {"data": "prompts", "shots": "examples", "n_shots": 2, "search": "greedy", "pool": 3, "budget": 6, "reward": "gold",

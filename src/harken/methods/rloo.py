@@ -4,7 +4,7 @@
 
 Each step samples G completions of each prompt, scores them, and takes one policy-gradient step:
 
-    R_g = score_g - beta * sum_t (log pi(y_t) - log pi_ref(y_t)) - penalty if y_g has no end or no text
+    R_g = score_g - beta * sum_t (log pi(y_t) - log pi_ref(y_t)) - penalty if y_g has no end
     A_g = R_g - mean of the other completions' R          loss = -mean_g A_g * log pi(y_g)
 
 1. The KL term is k1, a token's log-ratio, in the reward and nowhere else: its gradient is that of KL (P5).

@@ -74,7 +74,7 @@ class Config(HeldOutConfig):
     max_tokens: int = setting(MAX_TOKENS, least=1)
     """Longest such answer in tokens."""
     missing_eos_penalty: float = setting(1.0, least=0)
-    """Subtracted from the score of such an answer that the token limit cut, or that says nothing."""
+    """Subtracted from the score of such an answer that the token limit cut."""
 
 
 TRIAL = {"data": "demonstrations", "epochs": 0.5, "batch_size": 4, "learning_rate": 1e-3}

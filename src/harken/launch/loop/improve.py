@@ -55,6 +55,8 @@ def make_policy(recipe: Recipe, turn: Turn, folder: Path) -> dict[str, Any]:
     names = {f.name for f in dataclasses.fields(module.Config)}
     word = reward_of(recipe, turn)
     more = {"reward": word} if "reward" in names and word else {}
+    if "empty_penalty" in names:  # few judgments are of empty answers: a reward learnt from them may think highly of one
+        settings = {"empty_penalty": settings.get("missing_eos_penalty", 1.0)} | settings
     done = _train(Making(recipe.policy.method, settings=settings), recipe, base, file, folder / "run",
                   seed=derive_seed(recipe.seed, turn.number, "policy"), **more)
     return {"base": base, "data": str(file.name), "figures": _figures(done)}
