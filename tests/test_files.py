@@ -179,6 +179,7 @@ def test_fine_grained_ranks_agree_with_the_stated_pairs(real_data):
 
 @pytest.mark.parametrize(("bad", "reason"), [
     (b"{oops}", "not valid JSON"),
+    (b'{"prompt": NaN, "completions" []}', "NaN is no JSON value"),
     (b"[1]", "a row must be an object, found list"),
     (b'{"x": 1}', "no known shape has these fields: x"),
     (b'{"prompt": "Hi", "completion": "Hello"}', "a row of demonstrations in a file of comparisons"),

@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 import sqlite3
+from contextlib import closing
 
 import pytest
 from sqlalchemy import text
@@ -279,3 +280,17 @@ def test_a_database_of_before_is_covered_from_its_migration_on(tmp_path):
             tx.execute(text("UPDATE imports SET rows = rows + 1"))
         with db.link.reading() as tx:
             assert "Import" in audit.check(tx).problems[0]
+
+
+@pytest.mark.parametrize("cell", ["'{oops'", "CAST(x'22c622' AS TEXT)", "''"])
+def test_a_cell_that_can_no_longer_be_read_is_damage_in_words(tmp_path, capsys, cell):
+    rows, path = tmp_path / "r.jsonl", tmp_path / "f.db"
+    rows.write_text('{"prompt": "a", "completions": ["x", "y"], "ranks": [1, 2], "labeler": "ann"}\n')
+    with open_database(path) as db:
+        db.import_file(rows)
+    with closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute("DROP TRIGGER judgments_no_update")
+        raw.execute(f"UPDATE judgments SET payload = {cell}")
+    assert main(["audit", "--db", str(path)]) != 0
+    said = capsys.readouterr().err
+    assert "is damaged" in said and "Traceback" not in said and "Restore it from a backup" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 import threading
@@ -29,6 +30,7 @@ EXPLAIN = (
     ("is full", "could not grow: the disk is full", "Free some space. Nothing of this command was stored."),
     ("not a database", "is not a database", "Choose another file for --db."),
     ("malformed", "is damaged", "Restore it from a backup, or save what `sqlite3 FILE .recover` still finds."),
+    ("could not decode", "is damaged", "Restore it from a backup, or save what `sqlite3 FILE .recover` still finds."),
     ("unable to open", "cannot be opened", "Check that its folder exists and is writable."),
     ("disk i/o", "cannot be read or written: the disk reports an error", "Check the disk and its free space."),
 )
@@ -94,6 +96,8 @@ class Link:
             raise
         except (DatabaseError, sqlite3.OperationalError, sqlite3.DatabaseError) as error:
             raise explain(error, self.name) from error
+        except UnicodeDecodeError as error:  # a byte of the file's own tables, or of a text in it
+            raise explain(sqlite3.DatabaseError(f"malformed: {error}"), self.name) from None
         except UnicodeEncodeError as error:
             raise UserError(f"{self.name}: a name holds broken Unicode ({error.reason}).",
                             "Correct the labeler, client id or source it came with.") from None
@@ -164,12 +168,21 @@ def _make_file(path: Path) -> None:
         raise UserError(f"{path} cannot be made: {error.strerror}.", "Check its name and the folder's permissions.") from None
 
 
+def _json(cell: str) -> Any:
+    """A cell that holds JSON. Raises DatabaseError, as for any damage of the file."""
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError):
+        raise sqlite3.DatabaseError("malformed: a cell that should hold JSON does not") from None
+
+
 def _engine(url: URL, busy_seconds: float) -> Engine:
     is_file = url.get_backend_name() == "sqlite"
     # The connection that was used last is used next: it has the statements prepared and their plans made.
     arguments: dict[str, Any] = {"connect_args": {"timeout": busy_seconds}} if is_file else {"pool_use_lifo": True}
     try:
-        engine = create_engine(url, hide_parameters=True, **arguments)  # errors are logged: no answers, no password hashes
+        # Errors are logged: no answers, no password hashes in them.
+        engine = create_engine(url, hide_parameters=True, json_deserializer=_json, **arguments)
     except ModuleNotFoundError as error:
         if url.get_backend_name() != "postgresql":
             raise UserError(f"A {url.get_backend_name()} database is not supported.", ADDRESS) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import json
 import math
@@ -86,8 +87,8 @@ def parse(text: str) -> object:
     try:
         return shallow(_value(text), text)
     except BadLine as error:
-        if error.reason.endswith(NO_VALUE) and (field := _not_finite(json.loads(text), "")):
-            raise BadLine(error.reason, f'in "{field}"; a missing number is null') from None
+        if error.reason.endswith(NO_VALUE):
+            raise _named(text, error) from None
         raise
     except RecursionError:
         raise BadLine("nested too deeply") from None
@@ -104,6 +105,14 @@ def _value(text: str) -> object:
         if end == len(text) or text[end:] in ("\n", "\r\n"):
             return value
     return DECODER.decode(text)
+
+
+def _named(text: str, error: BadLine) -> BadLine:
+    """The same error with the field it is in, where the line is JSON but for that."""
+    with contextlib.suppress(ValueError, RecursionError):
+        if field := _not_finite(json.loads(text), ""):
+            return BadLine(error.reason, f'in "{field}"; a missing number is null')
+    return error
 
 
 def _not_finite(value: object, name: str) -> str | None:
