@@ -27,7 +27,7 @@ def pytest_collection_finish():
 
 
 COSTLY = frozenset((Path(__file__).parent / "costly.txt").read_text(encoding="utf-8").splitlines())
-"""Unit tests that cost more than a fifth of a second of CPU run with the slow ones: tools/costly.py wrote the list."""
+"""Unit tests that cost most of the processor run with the slow ones: tools/costly.py wrote the list."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m is looked at

@@ -1,6 +1,6 @@
 """Which unit tests cost most of the processor: writes tests/costly.txt, the tests that run with the slow ones.
 
-    python tools/costly.py [--most 0.2]
+    python tools/costly.py [--most 0.12]
 
 Runs all tests but those marked slow, two at a time, and counts each one's seconds of CPU (its own and its children's).
 A test above --most goes on the list, and so do single cases of a parametrised one; its cheapest case stays a unit test, and
@@ -57,7 +57,7 @@ def costly(costs: dict[str, float], most: float) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--most", type=float, default=0.2, help="seconds of CPU (default 0.2)")
+    parser.add_argument("--most", type=float, default=0.12, help="seconds of CPU (default 0.12)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "COSTS": folder, "PYTHONPATH": str(Path(__file__).parent), "COSTLY": ""}
