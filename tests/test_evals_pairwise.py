@@ -8,22 +8,11 @@ import pytest
 
 from harken.core.errors import UserError
 from harken.core.files import read_jsonl
-from harken.core.protocols import Sample
 from harken.core.records import Prompt
 from harken.evals import win_rate
 from harken.launch.evaluate import evaluate
 from harken.loops import pairwise
-
-
-class Says:
-    engine = None
-
-    def __init__(self, of):
-        self.of, self.asked = of, 0
-
-    def sample(self, prompts, n, *, max_tokens, temperature=1.0, top_p=1.0, seed=0, advance=None):
-        self.asked += len(prompts)
-        return [[Sample((), self.of(p.text, k), (), (), True) for k in range(n)] for p in prompts]
+from says import Says
 
 
 def shown(text):

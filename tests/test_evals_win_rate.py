@@ -7,21 +7,10 @@ import pytest
 
 from harken.core.errors import UserError
 from harken.core.files import read_jsonl
-from harken.core.protocols import Sample
 from harken.evals import win_rate
 from harken.launch.evaluate import evaluate
 from harken.stats.length_control import length_controlled
-
-
-class Says:
-    engine = None
-
-    def __init__(self, of):
-        self.of, self.asked = of, 0
-
-    def sample(self, prompts, n, *, max_tokens, temperature=1.0, top_p=1.0, seed=0, advance=None):
-        self.asked += len(prompts)
-        return [[Sample((), self.of(p.text, k), (), (), True) for k in range(n)] for p in prompts]
+from says import Says
 
 
 class Numbers:

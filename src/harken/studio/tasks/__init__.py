@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, get_args
@@ -44,7 +45,7 @@ class Trial:
     """What the export's first row says, among other things."""
 
 
-class Task:
+class Task(ABC):
     """One kind of task. Labelers see completions in a shuffled `order` and answer in it; payloads are in the item's own,
     `order[place]` being the completion shown at that place."""
 
@@ -72,20 +73,20 @@ class Task:
         """Its own fields in the form that a new project gets."""
         return {}
 
+    @abstractmethod
     def answer(self, form: Json, k: int) -> tuple[dict[str, Schema], tuple[str, ...]]:
         """The answer's own fields for `k` completions, and which of them may be left out."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, form: Json, texts: Sequence[str], order: Sequence[int], answer: Json) -> Json:
         """The payload's own fields of an answer that fits `answer`; `texts` are in the item's order.
 
         Raises ApiError bad_answer naming what does not fit.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def shown(self, payload: Json, order: Sequence[int]) -> Json:
         """The stored answer as the labeler gave it, in the shown order, without the completions."""
-        raise NotImplementedError
 
     def same(self, one: Json, other: Json) -> bool:
         """Whether two stored answers to one item say the same: a suggestion and what a labeler gave."""
