@@ -1,5 +1,5 @@
 # make quickstart   set up, then run the whole loop on a small real model (offline once set up)
-# make test         set up, then lint, types and all tests          make check   lint and types alone
+# make test         set up, then all tests                           make check   lint and types
 
 PYTHON ?= python3
 VENV := .venv
