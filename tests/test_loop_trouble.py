@@ -91,7 +91,7 @@ def test_the_folders_copy_of_the_recipe_is_signed(folder, capsys):
     assert read_loop(its.out).approve.by == ("ada",)
     kept = read_json(its.out / "recipe.json")
     for damaged, words in (({**kept, "recipe": {**kept["recipe"], "start": "evil"}}, "not signed with the key"),
-                           ({"recipe": kept["recipe"]}, "not signed with the key"), (kept["recipe"], "holds no recipe")):
+                           ({"recipe": kept["recipe"]}, "not signed with the key"), (kept["recipe"], "no recipe that was")):
         write_json(its.out / "recipe.json", damaged)
         for line in (["loop", str(its.out)], ["loop", "approve", str(its.out), "--by", "ada"], ["serve", "--loop", str(its.out)]):
             assert main(line) == 2 and words in capsys.readouterr().err

@@ -262,7 +262,8 @@ def read_loop(word: str | Path, *, trust: bool = False) -> Recipe:
     found = read_json(kept)
     given = found.get("recipe")
     if not isinstance(given, Mapping):
-        raise UserError(f"{kept} holds no recipe.", "Name the recipe; the next harken loop writes this file anew.")
+        raise UserError(f"{kept} holds no recipe that was signed: it is damaged, or of a Harken that did not sign yet.",
+                        "Name the recipe; the next harken loop writes this file anew.")
     if not trust and not is_signed({"recipe": given}, found.get("mac")):
         raise UserError(f"{kept} was not signed with the key {key_file()}: it may be another recipe than yours.",
                         "Name the recipe in the place of the folder; the next harken loop signs the folder's copy.")
