@@ -123,7 +123,7 @@ class Bench:
         if self.quick and method == "rloo":
             more["steps"] = 2
         self._run(method, folder / "policy", seed, **more)
-        said = open_sampler(str(folder / "policy")).sample(TEST, 4, max_tokens=2, seed=derive_seed("test", seed))
+        said = open_sampler(str(folder / "policy")).sample(TEST, 16, max_tokens=2, seed=derive_seed("test", seed))
         gold = np.array([world.gold([], [s.text for s in row]) for row in said]).mean(1)
         rude = float(np.mean([s.text == world.RUDE for row in said for s in row]))
         shutil.rmtree(folder)
@@ -341,16 +341,23 @@ def brigade_summary(rows: list[dict]) -> dict:
     """What of the brigade's damage remains with the audit: the ratio of mean losses, its interval a bootstrap over seeds."""
     at = {(r["seed"], r["planted"], r["audit"]): r for r in rows}
     seeds = sorted({r["seed"] for r in rows})
-    loss = {on: np.array([at[s, False, on]["gold"] - at[s, True, on]["gold"] for s in seeds]) for on in (False, True)}
-    ratio = bootstrap(lambda i: float(loss[True][i].mean() / loss[False][i].mean()), len(seeds), draws=2000)
+    harm = {what: {on: np.array([sign * (at[s, False, on][what] - at[s, True, on][what]) for s in seeds]) for on in (False, True)}
+            for what, sign in (("gold", 1), ("rude", -1))}
     brigaders, honest = 4 * len(seeds), 36 * len(seeds)
-    return {"gold": {f"{'brigade' if p else 'clean'}, audit {'on' if a else 'off'}": mean([at[s, p, a]["gold"] for s in seeds])
+    return {"seeds": len(seeds), "collapsed": sum(r["gold"] < 0 for r in rows),
+            "gold_of": {f"{'brigade' if p else 'clean'}, audit {'on' if a else 'off'}": mean([at[s, p, a]["gold"] for s in seeds])
                      for p in (False, True) for a in (False, True)},
-            "loss_without": mean(loss[False]), "loss_with": mean(loss[True]),
-            "ratio": [round(ratio.value, 3), round(ratio.low, 3), round(ratio.high, 3)],
+            **{what: {"without": mean(h[False]), "with": mean(h[True]), "ratio": ratio_of_means(h[True], h[False])}
+               for what, h in harm.items()},
             "brigaders_named": sum(at[s, True, True]["named_brigade"] for s in seeds) / brigaders,
             "honest_named_with_brigade": sum(at[s, True, True]["named_honest"] for s in seeds) / honest,
             "honest_named_of_honest_crowd": sum(at[s, False, True]["named_honest"] for s in seeds) / honest}
+
+
+def ratio_of_means(above, below) -> list[float]:
+    """The ratio of two means over the same seeds, and its 95 % bootstrap interval over seeds."""
+    e = bootstrap(lambda i: float(above[i].mean() / below[i].mean()), len(above), draws=5000)
+    return [round(x, 3) for x in (e.value, e.low, e.high)]
 
 
 def main() -> None:
