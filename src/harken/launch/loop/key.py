@@ -1,29 +1,35 @@
-"""The key that signs what a person decides: a file of its own, outside the database and the loop's folder.
+"""The key that signs a loop's records: a file of its own, outside the database and the loop's folder.
 
     mac = sign({"decision": "approve", …})         # HMAC-SHA-256, hex; makes the key where none is yet
     is_signed({"decision": "approve", …}, mac)
+    need_newest(folder, 7)                         # raises where this machine has seen an eighth change of the loop's pointer
 
 HARKEN_LOOP_KEY names the file, else it is loop.key in ~/.config/harken ($XDG_CONFIG_HOME/harken). Its owner alone can read it
 (mode 600), and each use checks that. Whoever can read it can sign, in anybody's name: who writes the database or the loop's
-folder cannot. Machines that approve and machines that serve need the same file.
+folder cannot. Machines that approve and machines that serve need the same file. An old record that was signed can be put back:
+so each machine keeps, in a folder beside its key, how many changes of each loop's pointer it has seen.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import os
 import secrets
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from harken.core.errors import UserError
-from harken.launch.loop.turns import canonical
+from harken.core.files import write_json
 
 VARIABLE = "HARKEN_LOOP_KEY"
 LEAST = 32
 """Bytes of a key."""
+SEEN: dict[Path, int] = {}
+"""What this process has seen, by the file that keeps it for others."""
 
 
 def key_file() -> Path:
@@ -45,6 +51,28 @@ def is_signed(value: Any, mac: object) -> bool:
     """Whether the MAC was made with this key for this value. Raises `UserError` where there is no key here, or others can read
     it: then nothing can be told."""
     return isinstance(mac, str) and mac.isascii() and hmac.compare_digest(_mac(_read(key_file()), value), mac)
+
+
+def need_newest(place: Path, changes: int) -> None:
+    """Raises `UserError` where this machine has seen more changes of the loop in `place`: what stands there was put back.
+    Where the folder beside the key cannot be written (a mounted secret), nothing is kept from one process to the next."""
+    key = key_file()
+    file = key.with_name(f"{key.name}.seen") / hashlib.sha256(str(place.resolve()).encode()).hexdigest()[:32]
+    with suppress(OSError, ValueError):
+        SEEN[file] = max(SEEN.get(file, 0), int(file.read_text(encoding="ascii")))
+    if changes < SEEN.get(file, 0):
+        raise UserError(f"{place / 'serving.json'} is older than one that was here, or is gone: {changes} changes are in it, "
+                        f"{SEEN[file]} were made.", f"Restore the newest. Where that is lost, delete {file}, end servers of this "
+                        "loop, and look at harken loop status before harken loop goes on.")
+    if changes > SEEN.get(file, 0):
+        SEEN[file] = changes
+        with suppress(OSError):
+            file.parent.mkdir(mode=0o700, exist_ok=True)
+            write_json(file, changes)
+
+
+def canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _mac(key: bytes, value: Any) -> str:
