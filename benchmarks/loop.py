@@ -257,7 +257,8 @@ class Bench:
 
     def _turns(self) -> dict:
         folder = self.out / "turns"
-        shutil.rmtree(folder, ignore_errors=True)
+        for old in (folder, self.out / "loop.key.seen"):  # what a killed run left; the key remembers its loop
+            shutil.rmtree(old, ignore_errors=True)
         folder.mkdir()
         world.write_prompts(folder / "verify.jsonl", 30 if self.quick else 120, 20 if self.quick else 80)
         (folder / "prose.txt").write_text("\n\n".join(f"Ask {i}. Tell me {i}." for i in range(40)))

@@ -2,7 +2,7 @@
 
     mac = sign({"decision": "approve", …})         # HMAC-SHA-256, hex; makes the key where none is yet
     is_signed({"decision": "approve", …}, mac)
-    need_newest(folder, 7)                         # raises where this machine has seen an eighth change of the loop's pointer
+    need_newest(folder, 7, changes_seen(folder))   # raises where this machine has seen an eighth change of the loop's pointer
 
 HARKEN_LOOP_KEY names the file, else it is loop.key in ~/.config/harken ($XDG_CONFIG_HOME/harken). Its owner alone can read it
 (mode 600), and each use checks that. Whoever can read it can sign, in anybody's name: who writes the database or the loop's
@@ -53,22 +53,32 @@ def is_signed(value: Any, mac: object) -> bool:
     return isinstance(mac, str) and mac.isascii() and hmac.compare_digest(_mac(_read(key_file()), value), mac)
 
 
-def need_newest(place: Path, changes: int) -> None:
-    """Raises `UserError` where this machine has seen more changes of the loop in `place`: what stands there was put back.
-    Where the folder beside the key cannot be written (a mounted secret), nothing is kept from one process to the next."""
-    key = key_file()
-    file = key.with_name(f"{key.name}.seen") / hashlib.sha256(str(place.resolve()).encode()).hexdigest()[:32]
+def changes_seen(place: Path) -> int:
+    """How many changes of the pointer of the loop in `place` this machine has seen."""
+    file = _seen_file(place)
     with suppress(OSError, ValueError):
         SEEN[file] = max(SEEN.get(file, 0), int(file.read_text(encoding="ascii")))
-    if changes < SEEN.get(file, 0):
+    return SEEN.get(file, 0)
+
+
+def need_newest(place: Path, changes: int, seen: int) -> None:
+    """Raises `UserError` where the pointer has fewer changes than were `seen` before it was read: it was put back. Where the
+    folder beside the key cannot be written (a mounted secret), nothing is kept from one process to the next."""
+    file = _seen_file(place)
+    if changes < seen:
         raise UserError(f"{place / 'serving.json'} is older than one that was here, or is gone: {changes} changes are in it, "
-                        f"{SEEN[file]} were made.", f"Restore the newest. Where that is lost, delete {file}, end servers of this "
-                        "loop, and look at harken loop status before harken loop goes on.")
-    if changes > SEEN.get(file, 0):
-        SEEN[file] = changes
+                        f"{seen} were made.", "Restore the newest. Where that is lost, or the loop was begun anew, end the "
+                        f"servers of it, delete {file}, and look at harken loop status before harken loop goes on.")
+    if changes > seen:
+        SEEN[file] = max(SEEN.get(file, 0), changes)
         with suppress(OSError):
             file.parent.mkdir(mode=0o700, exist_ok=True)
             write_json(file, changes)
+
+
+def _seen_file(place: Path) -> Path:
+    path = key_file()
+    return path.with_name(f"{path.name}.seen") / hashlib.sha256(str(place.resolve()).encode()).hexdigest()[:32]
 
 
 def canonical(value: Any) -> bytes:

@@ -215,12 +215,13 @@ class Loop:
 
     def trusted(self) -> Json:
         """The pointer, for what acts on it. Raises `UserError` unless it was signed, and is the newest that this machine saw."""
+        seen = key.changes_seen(self.root)  # before the pointer: another process may change both in between
         found = self.pointer
         mac = found.pop("mac", None)
         if found["history"] and not key.is_signed(found, mac):
             raise UserError(f"{self.root / 'serving.json'} was not signed with the key {key.key_file()}, or was changed.",
                             f"If another key signed it, name that by {key.VARIABLE}; else restore it from a copy.")
-        key.need_newest(self.root, len(found["history"]))
+        key.need_newest(self.root, len(found["history"]), seen)
         return found if found["history"] else dict(NOTHING_SERVED)
 
     def point(self, why: str, by: str, **changes: Any) -> Json:
@@ -229,7 +230,7 @@ class Loop:
         history = [*before["history"], {"at": now(), "why": why, "by": by, **changes}]
         after = {**before, **changes, "history": history}
         write_json(self.root / "serving.json", {**after, "mac": key.sign(after)})
-        key.need_newest(self.root, len(history))
+        key.need_newest(self.root, len(history), len(before["history"]))
         return after
 
     def model(self, number: int, start: str) -> str:
