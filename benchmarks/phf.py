@@ -69,10 +69,13 @@ TASKS = {
                  "mle@32k": {"tokens": 32_000}, "mle@64k": {"tokens": 64_000},
                  "filter@32k": {"objective": "filter", "best": 0.25, "tokens": 32_000},
                  "filter@64k": {"objective": "filter", "best": 0.25, "tokens": 64_000},
-                 "conditional@32k": {**CONDITIONAL, "tokens": 32_000}, "conditional@64k": {**CONDITIONAL, "tokens": 64_000}},
+                 "conditional@32k": {**CONDITIONAL, "tokens": 32_000}, "conditional@64k": {**CONDITIONAL, "tokens": 64_000},
+                 "mle@1060k": {"tokens": 1_060_000}, "filter@1060k": {"objective": "filter", "best": 0.25, "tokens": 1_060_000},
+                 "conditional@1060k": {**CONDITIONAL, "drop": 0.01, "tokens": 1_060_000}},
                 {"conditional": (GOOD, ONCE, UNTAGGED, BAD), "poisoned": (GOOD, UNTAGGED, BAD), "late10": (GOOD, UNTAGGED),
                  "from20": (GOOD, UNTAGGED), "from60": (GOOD, UNTAGGED), "cooldown": (GOOD, UNTAGGED),
-                 "drop10": (GOOD, UNTAGGED), "conditional@32k": (GOOD,), "conditional@64k": (GOOD,)}),
+                 "drop10": (GOOD, UNTAGGED), "conditional@32k": (GOOD,), "conditional@64k": (GOOD,),
+                 "conditional@1060k": (GOOD, ONCE, UNTAGGED, BAD)}),
     "pep8": Task("line", 0.0, partial(open_scorer, "pep8"), tasks.measure_code, 192,
                  {"size": "1M", "vocabulary": 1024, "max_length": 256, "batch_size": 1, "learning_rate": 2e-3,
                   "tokens": 1_500_000, "holdout": 0.05},
@@ -81,6 +84,10 @@ TASKS = {
                   "rwr10": {"objective": "rwr", "beta": 10.0, "unit": 0.01},
                   "awr": {"objective": "awr", "alpha": 0.05, "beta": 1.0, "unit": 0.01}},
                  {"conditional": (GOOD, UNTAGGED, BAD)}),
+    "package": Task("line", 0.0, partial(open_scorer, "pep8"), tasks.measure_code, 192,
+                    {"size": "1M", "vocabulary": 1024, "max_length": 256, "batch_size": 1, "learning_rate": 2e-3,
+                     "tokens": 1_500_000, "holdout": 0.05},
+                    {"mle": {}, "conditional": {**CONDITIONAL, "drop": 0.1}}, {"conditional": (GOOD, UNTAGGED, BAD)}),
     "toxicity": Task("sentence", -0.25, partial(open_scorer, "toxicity"), tasks.measure_texts, 256,
                      {"size": "300K", "vocabulary": 1024, "max_length": 64, "learning_rate": 3e-3, "tokens": 1_500_000},
                      {"mle": {}, "conditional": {**CONDITIONAL, "drop": 0.01}, "filter": {"objective": "filter"},
@@ -117,7 +124,7 @@ def cells() -> list[Cell]:
     noisy = [Cell("run", "toy", arm, seed, *noise) for seed in SEEDS for noise in NOISE for arm in NOISY_ARMS]
     cures = [Cell(kind, "toy", "conditional", seed) for kind in ("cuts", "attack") for seed in SEEDS]
     return [*runs("toy", "conditional", "mle", "filter", "rwr10", "late10"), *runs("toxicity", "conditional", "mle"),
-            *runs("pep8", "conditional", "mle"), *runs("toy", "poisoned"), *cures,
+            *runs("pep8", "conditional", "mle"), *runs("package", "conditional", "mle"), *runs("toy", "poisoned"), *cures,
             *runs("toy", "unlikelihood", "mask", "rwr.1", "awr", "from20", "from60", "cooldown", "drop10"),
             *runs("toy", *(a for a in TASKS["toy"].arms if "@" in a)), *noisy,
             *runs("toxicity", "filter", "unlikelihood", "rwr10", "awr"), *runs("pep8", "filter", "unlikelihood", "rwr10", "awr")]
@@ -140,7 +147,7 @@ class Grid:
                 assert self.data is not None
                 tasks.text_corpus(self.data, kept)
             else:
-                {"toy": tasks.toy_corpus, "pep8": tasks.code_corpus}[cell.task](kept)
+                {"toy": tasks.toy_corpus, "pep8": tasks.code_corpus, "package": tasks.package_corpus}[cell.task](kept)
             kept.replace(corpus)
         annotate([corpus], folder, partial(tasks.NoisyCurse, cell.recall, cell.precision) if noisy else task.scorer,
                  segmenter=task.segmenter, split_bytes=1 << 20)

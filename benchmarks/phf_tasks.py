@@ -116,6 +116,12 @@ def code_corpus(path: Path) -> None:
     write(path, texts)
 
 
+def package_corpus(path: Path, name: str = "openai") -> None:
+    """Files of one package of site-packages, of 500 bytes to `LARGEST`: code so regular that a small model learns to write it."""
+    root = Path(sysconfig.get_paths()["purelib"]) / name
+    write(path, [f.read_text(encoding="utf-8") for f in sorted(root.rglob("*.py")) if 500 <= f.stat().st_size <= LARGEST])
+
+
 def text_corpus(data: Path, path: Path) -> None:
     """Tweets of davidson_hate, both sides of paradetox and sentences on films, in a drawn order, a document each."""
     with (data / "davidson_hate/labeled_data.csv").open(encoding="utf-8") as file:
