@@ -72,8 +72,8 @@ def workers(args: argparse.Namespace) -> None:
         for count in (1, 2):
             out = args.out / f"{k}-{count}"
             start = time.monotonic()
-            subprocess.run([sys.executable, "-m", "harken", "annotate", args.corpus, "--scorer", "pep8", "--segment", "line", "--near",
-                            "0", "--workers", str(count), "--out", out], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run([sys.executable, "-m", "harken", "annotate", args.corpus, "--scorer", "pep8", "--segment", "line",
+                            "--near", "0", "--workers", str(count), "--out", out], check=True, stdout=subprocess.DEVNULL)
             seconds.append(time.monotonic() - start)
         assert digest(args.out / f"{k}-1") == digest(args.out / f"{k}-2")
         ratios.append(seconds[0] / seconds[1])
@@ -88,10 +88,10 @@ def memory(args: argparse.Namespace) -> None:
     annotated = args.out / "annotated"
     command = [sys.executable, "-m", "harken", "annotate", str(source), "--scorer", "annotate:Length", "--segment", "line",
                "--near", "0", "--out", str(annotated), "--workers", str(args.workers)]
+    path = os.pathsep.join(map(str, [HERE, HERE.parent / "src"]))  # the scorer is Length, above
     start, cpu, peak, killed = time.monotonic(), 0.0, 0, 0
     while True:
-        process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [HERE, HERE.parent / "src"]))},
-                                   stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.DEVNULL)
         while args.kill and not killed and process.poll() is None:
             if 2 * len(list(annotated.glob("text/*.parquet"))) >= args.mb >> 6:
                 process.kill()
@@ -102,7 +102,7 @@ def memory(args: argparse.Namespace) -> None:
         if os.waitstatus_to_exitcode(status) != -9:
             break
     found = Annotated(annotated)
-    print(f"{source.stat().st_size >> 20} MB, {found.segments:,} lines, {lines:,} distinct, {found.segments / cpu:,.0f} lines a CPU "
+    print(f"{source.stat().st_size >> 20} MB, {found.segments:,} lines, {lines:,} distinct, {found.segments / cpu:,.0f} a CPU "
           f"second: {cpu:.0f} s of CPU, {time.monotonic() - start:.0f} s; killed {killed} times; peak memory {peak >> 10} MB")
     print(f"SHA-256 of all shards and manifests {digest(annotated)}")
 
@@ -110,7 +110,8 @@ def memory(args: argparse.Namespace) -> None:
 def digest(annotated: Path) -> str:
     """Of everything but the plan, which names the corpus's place."""
     whole = hashlib.sha256()
-    for path in sorted(p for name in ("text", "scores") for p in (annotated / name).rglob("*") if p.suffix in (".parquet", ".jsonl")):
+    files = [p for name in ("text", "scores") for p in (annotated / name).rglob("*")]
+    for path in sorted(p for p in files if p.suffix in (".parquet", ".jsonl")):
         whole.update(path.read_bytes())
     return whole.hexdigest()
 

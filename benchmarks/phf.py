@@ -1,7 +1,7 @@
 """Pretraining with human feedback: the whole grid by one command; give it again after any stop and it goes on.
 
     python benchmarks/phf.py OUT --data ../shared/data [--workers 2] [--only toy pep8] [--quick]
-    python benchmarks/phf.py OUT --tables          # what is there so far: tables, criteria, OUT/pareto.svg
+    python benchmarks/phf.py OUT --tables [--docs docs/benchmarks.md]    # what is there so far: tables, criteria, a plot
 
 A cell is one run trained and measured, or one model's cuts or attacks; cells come in the order of what matters: the toy
 language's P1 to P6 over three seeds; MLE and conditional on real text (toxicity) and real code (PEP 8); poisoned bad segments,
@@ -16,6 +16,7 @@ import argparse
 import fcntl
 import json
 import os
+import shutil
 import threading
 import time
 import traceback
@@ -84,9 +85,9 @@ TASKS = {
                   "rwr10": {"objective": "rwr", "beta": 10.0, "unit": 0.01},
                   "awr": {"objective": "awr", "alpha": 0.05, "beta": 1.0, "unit": 0.01}},
                  {"conditional": (GOOD, UNTAGGED, BAD)}),
-    "package": Task("line", 0.0, partial(open_scorer, "pep8"), tasks.measure_code, 192,
+    "package": Task("line", 0.0, partial(open_scorer, "pep8"), tasks.measure_package, 128,
                     {"size": "1M", "vocabulary": 1024, "max_length": 256, "batch_size": 1, "learning_rate": 2e-3,
-                     "tokens": 1_500_000, "holdout": 0.05},
+                     "tokens": 400_000, "holdout": 0.05},
                     {"mle": {}, "conditional": {**CONDITIONAL, "drop": 0.1}}, {"conditional": (GOOD, UNTAGGED, BAD)}),
     "toxicity": Task("sentence", -0.25, partial(open_scorer, "toxicity"), tasks.measure_texts, 256,
                      {"size": "300K", "vocabulary": 1024, "max_length": 64, "learning_rate": 3e-3, "tokens": 1_500_000},
@@ -236,6 +237,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], metavar="WORD", help="cells whose name holds one of these")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--tables", action="store_true")
+    parser.add_argument("--docs", type=Path, metavar="PAGE", help="write the tables and the plot into this page too")
     args = parser.parse_args()
     (args.out / "cells").mkdir(parents=True, exist_ok=True)
     if not args.tables:
@@ -246,7 +248,11 @@ def main() -> None:
             for number, line in enumerate(pool.imap(partial(work, grid), todo), 1):
                 if line:
                     print(f"{time.strftime('%H:%M:%S')} {number} of {len(todo)}: {line}", flush=True)
-    print(phf_tables.tables(args.out))
+    parts = phf_tables.sections(args.out)
+    print("\n\n".join(f"{name}\n\n{part}" for name, part in parts.items()) or "No cell is finished yet.")
+    if args.docs:
+        phf_tables.write_into(args.docs, parts)
+        shutil.copy(args.out / "pareto.svg", args.docs.parent / "phf_pareto.svg")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ from harken.store.known import Known, Value, key_of
 from harken.text.segments import check_segmenter, segment_ends
 
 SPLIT_BYTES, LEAST_SPLIT_BYTES, SPLITS = 64 << 20, 1 << 20, 64
-"""Unless told otherwise a corpus is cut in `SPLITS`, so that every worker gets some; none larger or smaller than the others say."""
+"""Unless told otherwise a corpus is cut in `SPLITS`, so that every worker gets some, within these sizes."""
 NO_PROMPT = Prompt((Message("user", ""),))
 PLACES = 3
 """Places kept of each kind of malformed document."""
