@@ -241,7 +241,7 @@ def test_another_scorer_adds_its_own_column_only(tmp_path, texts):
 
 
 def test_the_size_of_splits_goes_by_the_corpus_and_an_earlier_plan_is_kept(tmp_path, texts):
-    assert [split_size(n << 20) for n in (0, 3, 640, 100_000)] == [1 << 20, 1 << 20, 10 << 20, 64 << 20]
+    assert [split_size(n << 20) for n in (0, 3, 640, 100_000)] == [1 << 18, 1 << 18, 10 << 20, 64 << 20]
     source = rows(tmp_path / "a.jsonl", texts)
     annotate([source], tmp_path / "out", Vowels, split_bytes=2000)
     plan = (tmp_path / "out" / "plan.json").read_bytes()

@@ -34,7 +34,7 @@ def add_commands(commands: Any) -> None:
     p.add_argument("--ray", default="", metavar="ADDRESS",
                    help="let the workers of a Ray cluster do the splits: its address, auto, or local (needs harken[scale])")
     p.add_argument("--split-mb", type=float, metavar="MB",
-                   help="about how much text one shard holds (default: a 64th of the corpus, from 1 to 64)")
+                   help="about how much text one shard holds (default: a 64th of the corpus, from .25 to 64)")
     p.add_argument("--near", type=float, default=0.8, metavar="SHARE",
                    help="report documents that share so much of their runs of three words with an earlier one; they stay in "
                         "(default 0.8; 0: do not look)")

@@ -53,7 +53,7 @@ from harken.store.corpus import Corpus, Document, Reader, Split, open_corpus, pl
 from harken.store.known import Known, Value, key_of
 from harken.text.segments import check_segmenter, segment_ends
 
-SPLIT_BYTES, LEAST_SPLIT_BYTES, SPLITS = 64 << 20, 1 << 20, 64
+SPLIT_BYTES, LEAST_SPLIT_BYTES, SPLITS = 64 << 20, 1 << 18, 64
 """Unless told otherwise a corpus is cut in `SPLITS`, so that every worker gets some, within these sizes."""
 NO_PROMPT = Prompt((Message("user", ""),))
 PLACES = 3
