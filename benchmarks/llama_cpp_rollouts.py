@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import threading
 import urllib.request
@@ -93,7 +94,9 @@ class Speaker:
         choices = []
         for answer in self.ask(body["prompt"], body["n"], body["max_tokens"], body["seed"]):
             said = answer["completion_probabilities"]
-            choices.append({"index": len(choices), "token_ids": [t["id"] for t in said], "text": answer["content"],
+            if (ids := [t["id"] for t in said])[:len(answer["tokens"])] != answer["tokens"]:
+                print(f"llama.cpp gives log-probs of {ids} and the tokens {answer['tokens']}", file=sys.stderr, flush=True)
+            choices.append({"index": len(choices), "token_ids": ids, "text": answer["content"],
                             "logprobs": {"token_logprobs": [t["logprob"] for t in said]}})
         return {"model": self.name, "choices": choices}
 

@@ -68,7 +68,7 @@ class RayRollouts:
         if self.workers:
             parts = self.engine.whole(spoken(self.engine))
             if self.cluster is not None:
-                self.cluster.put(version, {name: p.detach().cpu().numpy() for name, p in parts.items()})
+                self.cluster.put(version, {name: p.detach().cpu().float().numpy() for name, p in parts.items()})
 
     def sample(self, prompts: Sequence[Prompt], n: int, *, max_tokens: int, temperature: float = 1.0, top_p: float = 1.0,
                seed: int = 0) -> list[list[Sample]]:

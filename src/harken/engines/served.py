@@ -110,6 +110,9 @@ class ServedRollouts:
             self._write(state, part)
         if not first:
             return ""
+        if not self.adapts and not (part / WHOLE).exists():
+            raise UserError("A model of this size is written in several files, and a server is sent one.",
+                            "Leave --lora-rank 0 out, or sample with --rollouts ray:N.")
         name = f"harken-{file_hash(part / (WEIGHTS if self.adapts else WHOLE))}"
         if not (self.folder / name).exists():
             part.rename(self.folder / name)

@@ -58,9 +58,10 @@ def open_rollouts(config: RolloutConfig, engine: Any, run: Run, model: ModelWord
         raise UserError("--rollouts ray:N opens the model in each worker, and this one is a Python object.",
                         "Name a run, a folder, a .gguf file or a hub id.")
     from harken.engines.ray_rollouts import RayRollouts
-    name = str(Path(config.model).resolve()) if Path(config.model).exists() else config.model
+    name, template = (str(Path(word).resolve()) if word and Path(word).exists() else word  # a worker may stand in another folder
+                      for word in (config.model, config.template))
     dtype = str(engine.compute).removeprefix("torch.")
-    make = partial(worker_sampler, name, config.template, dtype, config.lora_rank, config.seed)
+    make = partial(worker_sampler, name, template, dtype, config.lora_rank, config.seed)
     return RayRollouts(engine, make, word.workers, address=word.address, hand=config.rollouts_hand)
 
 
