@@ -28,14 +28,17 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float, top_p: float)
     return token[:, 0], sampled, logits_BV.gather(-1, token)[:, 0] - model
 
 
-def _outside(probs_BV: Tensor, top_p: float, width: int = 1024) -> Tensor:
-    """Which tokens do not belong to the smallest set of most likely ones whose mass reaches `top_p`. The `width` likeliest are
-    nearly always enough, and are found in a tenth of the time that it takes to sort all."""
+def _outside(probs_BV: Tensor, top_p: float, width: int = 256) -> Tensor:
+    """Which tokens do not belong to the smallest set of most likely ones whose mass reaches `top_p`. The `width` likeliest
+    mostly suffice, and are found in a twentieth of the time that it takes to sort all; rows that need more are sorted."""
+    outside = torch.ones_like(probs_BV, dtype=torch.bool)
     ordered, index = probs_BV.topk(min(width, probs_BV.shape[-1]), -1)
-    if bool((ordered.sum(-1) < top_p).any()):
-        ordered, index = probs_BV.sort(-1, descending=True)
-    inside = ordered.cumsum(-1) - ordered < top_p
-    return torch.ones_like(probs_BV, dtype=torch.bool).scatter(-1, index, ~inside)
+    outside.scatter_(-1, index, ordered.cumsum(-1) - ordered >= top_p)
+    wide = (ordered.sum(-1) < top_p).nonzero()[:, 0]
+    if len(wide):
+        ordered, index = probs_BV[wide].sort(-1, descending=True)
+        outside[wide] = outside[wide].scatter(-1, index, ordered.cumsum(-1) - ordered >= top_p)
+    return outside
 
 
 def _invert(probs_BV: Tensor, uniform_B: Tensor, width: int = 256) -> Tensor:

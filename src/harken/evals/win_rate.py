@@ -27,7 +27,6 @@ from harken.core.records import Prompt
 from harken.core.run import Run
 from harken.core.seeds import MOST_SEED
 from harken.loops import pairwise
-from harken.loops.answers import CHUNK
 from harken.loops.groups import KINDS, grouped
 from harken.loops.items import mean_of
 from harken.stats.couples import both_orders
@@ -37,6 +36,8 @@ from harken.stats.winrate import win_rate
 from harken.store.files import read_prompts
 
 CONSTANT = "I'm happy to help with that."
+ROWS = 96
+"""Answers asked for at once: as many as our sampler says together, so that judging costs no more than sampling."""
 Texts = Sequence[Sequence[str]]
 
 
@@ -112,7 +113,7 @@ def evaluate(config: Config, models: Models, run: Run) -> EvalResult:
     if not prompts:
         raise UserError("There is no prompt to evaluate on.", "Check --prompts.")
     found = {name: models.stored(name).answers(prompts, config.n, max_tokens=config.max_tokens, temperature=config.temperature,
-                                               seed=config.seed, chunk=CHUNK) for name in ("model", "against")}
+                                               seed=config.seed, chunk=max(1, ROWS // config.n)) for name in ("model", "against")}
     texts_a, texts_b = ([list(a.texts) for a in found[name]] for name in ("model", "against"))
     run.rewrite("samples.jsonl", [{"step": i, "prompt_id": p.id, "model_texts": ta, "against_texts": tb}
                                   for i, (p, ta, tb) in enumerate(zip(prompts, texts_a, texts_b))])

@@ -34,7 +34,7 @@ from harken.stats.intervals import mean_interval, paired_difference
 
 NAME = "items.jsonl"
 CHUNK = 32
-"""Prompts asked at once, and lost at most when killed."""
+"""Prompts asked at once, and lost at most when killed; at temperature 0 as many as the sampler has rows, where it says so."""
 GIVE_UP = 3
 """After so many failures in a row a server is asked no more."""
 SAME = 1e-6
@@ -164,6 +164,8 @@ class StoredModel:
                top_p: float, seed: int, chunk: int = CHUNK, more: Mapping[str, Any] = MappingProxyType({})) -> list[Answer]:
         """Reads back what is stored and asks for the rest, a chunk at a time. `more` are settings besides."""
         settings = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, **more}
+        if temperature == 0:  # no draw depends on who is asked together: as many as the sampler says at once
+            chunk = max(chunk, getattr(self.sampler, "max_batch", 0) // n)
         found: list[Answer | None] = [None] * len(exact)
         failures, reason = 0, ""
         with progress("answers", len(exact), quiet=self.quiet) as advance:
