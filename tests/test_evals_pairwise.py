@@ -156,7 +156,7 @@ def test_people_are_asked_in_a_studio_and_waited_for(tmp_path, prompts, monkeypa
     monkeypatch.setattr("harken.cli.people.time", SimpleNamespace(sleep=ten_answers))
     with pytest.raises(KeyboardInterrupt):
         command()
-    with pytest.raises(UserError, match="10 of 35 pairs of .* are answered"):
+    with pytest.raises(UserError, match=r"10 of 35 pairs of .* are answered"):
         command(wait=False)
     result = command(wait=True)
     assert len(looks) == 5 and result["votes"] == 35 and result["value"]["value"] == (35 + 2.5) / 40

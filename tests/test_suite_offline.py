@@ -12,7 +12,8 @@ from harken.launch.suite import LISTS, read_list
 
 pytest.importorskip("torch")
 FEWER = {"truthful": "--prompt none --limit 4", "toxicity": "--limit 1", "injection": "--limit 4 --beside 2 --texts 2",
-         "triggers": "--limit 16 --confirm 1 --max-tokens 2 --triggers contexts.txt", "generalisation": "--max-tokens 2", "opinions": "--limit 4",
+         "triggers": "--limit 16 --confirm 1 --max-tokens 2 --triggers contexts.txt",
+         "generalisation": "--max-tokens 2", "opinions": "--limit 4",
          "code": "--limit 2", "tax": "--limit 4 --against toy", "sycophancy": "--limit 8", "oversight": "--limit 8"}
 """Settings that keep the toy's minute short; of the others four items."""
 CUT_OFF = """

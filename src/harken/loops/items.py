@@ -146,8 +146,8 @@ class StoredModel:
 
     def continuations(self, texts: Sequence[str], n: int = 1, *, max_tokens: int, stop: Sequence[str] = (),
                       temperature: float = 0.0, top_p: float = 1.0, seed: int = 0) -> list[Answer]:
-        """How a text goes on, without any chat template, cut before the first of `stop`, where our sampler ends it too. Servers of
-        chat models, which cannot continue a text, are asked with the text as a user's turn."""
+        """How a text goes on, without any chat template, cut before the first of `stop`, where our sampler ends it too. Servers
+        of chat models, which cannot continue a text, are asked with the text as a user's turn."""
         if self.template is None:
             found = self.answers([Prompt.of(t) for t in texts], n, max_tokens=max_tokens, temperature=temperature, top_p=top_p,
                                  seed=seed)
