@@ -74,6 +74,9 @@ class Engine:
     part of the layers (sharding.py). Then all must call the same methods, in the same order.
     """
 
+    shares_starts = True
+    """`logprobs` knows `share`."""
+
     def __init__(self, loaded: Loaded, *, lora_rank: int = 0, dtype: str = "float32",
                  head: Literal["reward", "value"] | None = None, scalars: Mapping[str, float] | None = None,
                  tokens_per_micro_batch: int = 2048, weight_decay: float = 0.0, max_grad_norm: float = 1.0,
@@ -271,17 +274,20 @@ class Engine:
         longest = max(len(t.prompt) + max(map(len, t.completions)) for t in trees)
         return longest if 0 < self.form.longest < longest else 0
 
-    def forward(self, trees: Sequence[Tree], *, temperature: float = 1.0, entropy: bool = False, logps: bool = True) -> Outputs:
-        """One packed row, or on the plain path a row a sequence. Log-probs are skipped for a model that only scores."""
+    def forward(self, trees: Sequence[Tree], *, temperature: float = 1.0, entropy: bool = False, logps: bool = True,
+                share: bool = False) -> Outputs:
+        """One packed row, or on the plain path a row a sequence. Log-probs are skipped for a model that only scores. With
+        `share` what all prompts of the row begin with is computed once."""
         self._allowed(trees)
         if self.form.plain:
             return self._plain(trees, temperature, entropy, logps)
         if self._long(trees):
             return _joined([self._packed([t], temperature, entropy, logps, keep_last=True) for t in _apart(trees)], trees)
-        return self._packed(trees, temperature, entropy, logps, keep_last=self.head_kind == "reward")
+        return self._packed(trees, temperature, entropy, logps, keep_last=self.head_kind == "reward", share=share)
 
-    def _packed(self, trees: Sequence[Tree], temperature: float, entropy: bool, logps: bool, keep_last: bool) -> Outputs:
-        row = row_of(trees, self.device, keep_last=keep_last)
+    def _packed(self, trees: Sequence[Tree], temperature: float, entropy: bool, logps: bool, keep_last: bool,
+                share: bool = False) -> Outputs:
+        row = row_of(trees, self.device, keep_last=keep_last, share=share)
         hidden = self.hidden(row)
         computed_row(self, row, len(row.sources) if logps else 0)
         none = hidden.new_zeros(0)
@@ -317,18 +323,20 @@ class Engine:
         """Whole layers, for passes that each process makes at its own pace."""
         return sharding.gathered(self.layers)
 
-    def logprobs(self, trees: Sequence[Tree], *, temperature: float = 1.0, reference: bool = False) -> list[list[Tensor]]:
-        """log p of every completion token: [tree][completion] -> [T], float32, of the policy or the reference."""
+    def logprobs(self, trees: Sequence[Tree], *, temperature: float = 1.0, reference: bool = False,
+                 share: bool = False) -> list[list[Tensor]]:
+        """log p of every completion token: [tree][completion] -> [T], float32, of the policy or the reference. With `share`
+        what all trees of a row begin with (examples, a system prompt) is computed once: equal but for rounding."""
         if reference and self.reference is not None:
             with timed("reference"):
-                return self.reference.logprobs(trees, temperature=temperature)
+                return self.reference.logprobs(trees, temperature=temperature, share=share)
 
         def split(out: Outputs) -> list[list[Tensor]]:
             parts = iter(out.logps_N.split(out.lengths))
             return [[next(parts) for _ in range(size)] for size in out.sizes]
 
         with timed("reference" if reference else "forward"), self.adapters_off() if reference else nullcontext():
-            return self._read(trees, "log-probs", split, temperature=temperature)
+            return self._read(trees, "log-probs", split, temperature=temperature, share=share)
 
     def greedy_logprobs(self, trees: Sequence[Tree]) -> list[list[tuple[Tensor, Tensor]]]:
         """log p of every completion token, and of the likeliest token in its place: [tree][completion] -> ([T], [T]). Both are of
@@ -339,7 +347,7 @@ class Engine:
 
         def split(trees: Sequence[Tree]) -> list[list[tuple[Tensor, Tensor]]]:
             self._allowed(trees)
-            row = row_of(trees, self.device, keep_last=False)
+            row = row_of(trees, self.device, keep_last=False, share=True)
             hidden = self.hidden(row)[row.sources]
             read = logprobs_and_tops(hidden, *self.unembedding(), row.targets, scale=self.form.scale, cap=self.form.cap)
             parts = zip(*(x.cpu().split(row.lengths) for x in read))
