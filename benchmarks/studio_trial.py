@@ -81,7 +81,9 @@ def trial(served: Any, watched: Any, kind: str, n: int) -> dict[str, Any]:
     page = watched.page(viewport={"width": 1280, "height": 720})
     page.goto(f"{served.url}/label/{project}")
     read_guide(page)
-    keys, waits, whole = 0, [], []
+    keys, last = 0, 0.0
+    waits: list[float] = []
+    whole: list[float] = []
 
     def press(key: str) -> None:
         nonlocal keys, last
