@@ -80,7 +80,7 @@ class RayRollouts:
     def sample_ids(self, prompts: Sequence[tuple[int, ...]], n: int, *, max_tokens: int, temperature: float = 1.0,
                    top_p: float = 1.0, seed: int = 0, advance: Callable[[int], None] | None = None) -> list[list[Sample]]:
         """As `HFSampler.sample_ids`. Raises `UserError` where workers are lost again and again, or other weights spoke."""
-        options = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
+        options: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
         order = longest_first(prompts)
         hands = [order[i:i + self.hand] for i in range(0, len(order), self.hand)]
         group = processes.group()
@@ -114,7 +114,8 @@ class Cluster:
             import ray
         except ImportError:
             raise UserError("Ray is not installed.", "pip install 'harken[scale]', or leave --rollouts ray:N out.") from None
-        self.ray, self.make = ray, make
+        self.ray: Any = ray
+        self.make = make
         self.begun = not ray.is_initialized()
         if self.begun:
             connect(address)
