@@ -294,6 +294,8 @@ async def give_feedback(server: Server, request: Request) -> Response:
         return feedback.give(tx, server.key, said, now, owner)
     stored = await server.write(work)
     server.metrics.count("harken_feedback_total", kind=stored["kind"])
+    if server.telemetry is not None and not stored.get("already"):
+        server.telemetry.judged(said, stored)
     return JSONResponse(stored, headers={"Cache-Control": "no-store"})
 
 
