@@ -134,7 +134,8 @@ class Cluster:
         self.weights: Any = None
 
     def _need(self, kind: str, workers: int) -> None:
-        has = int(self.ray.cluster_resources().get(kind, 0))
+        ray: Any = self.ray
+        has = int(ray.cluster_resources().get(kind, 0))
         if has < workers:
             raise UserError(f"--rollouts ray:{workers} needs a {kind} for each worker, and the cluster has {has}.",
                             f"Use ray:{has}, or join more machines to it (ray start --address HEAD:6379)." if has else
