@@ -12,6 +12,7 @@ dealt again with the same random numbers. With no workers the same hands are sam
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from harken.core import processes
+from harken.core.cluster import connect
 from harken.core.errors import UserError
 from harken.core.protocols import Sample
 from harken.core.records import Prompt
@@ -110,21 +112,14 @@ class Cluster:
     """`workers` actors of a Ray cluster: at `address`, the one of $RAY_ADDRESS, or one begun on this machine."""
 
     def __init__(self, make: Make, workers: int, address: str, gpu: bool) -> None:
-        try:
-            import ray
-        except ImportError:
-            raise UserError("Ray is not installed.", "pip install 'harken[scale]', or leave --rollouts ray:N out.") from None
-        self.ray: Any = ray
         self.make = make
-        self.begun = not ray.is_initialized()
-        if self.begun:
-            connect(address)
+        self.ray, self.begun = connect(address or os.environ.get("RAY_ADDRESS", "local"), "give ray:N alone")
         try:
             self._need("CPU", workers)
             if gpu:
                 self._need("GPU", workers)
             # Ray would give each worker one thread; the learner's number keeps the shape, and with it the bits, of its products.
-            self.actor = ray.remote(num_cpus=1, num_gpus=int(gpu))(Worker)
+            self.actor = self.ray.remote(num_cpus=1, num_gpus=int(gpu))(Worker)
             self.pool = [self._start() for _ in range(workers)]
             self.deaths = [0] * workers
             self._opened()
@@ -134,8 +129,7 @@ class Cluster:
         self.weights: Any = None
 
     def _need(self, kind: str, workers: int) -> None:
-        ray: Any = self.ray
-        has = int(ray.cluster_resources().get(kind, 0))
+        has = int(self.ray.cluster_resources().get(kind, 0))
         if has < workers:
             raise UserError(f"--rollouts ray:{workers} needs a {kind} for each worker, and the cluster has {has}.",
                             f"Use ray:{has}, or join more machines to it (ray start --address HEAD:6379)." if has else
@@ -200,21 +194,6 @@ class Cluster:
             self.ray.shutdown()
 
 
-def connect(address: str) -> None:
-    """Joins the cluster at `address`, or begins one of this machine. Raises `UserError` where none answers."""
-    import os
-
-    import ray
-    there = address or os.environ.get("RAY_ADDRESS", "")
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # 30 are too few where the processor is busy
-    try:
-        ray.init(address=there or "local", log_to_driver=False, configure_logging=False,
-                 include_dashboard=None if there else False)
-    except Exception as error:  # Ray raises the bare class where a node does not come up in time
-        raise UserError(f"No Ray cluster answers at {there or 'this machine'}: {str(error).partition(chr(10))[0][:200]}",
-                        "Start one (ray start --head) and name its address, ray:N@HOST:6379, or give ray:N alone.") from None
-
-
 def _failed(error: Exception) -> UserError:
     """What a worker failed of, in words."""
     cause = getattr(error, "cause", None)
@@ -234,7 +213,7 @@ class Worker:
 
     def ready(self) -> int:
         """Its process."""
-        import os
+
         return os.getpid()
 
     def say(self, version: int, weights: Mapping[str, Any], prompts: Sequence[tuple[int, ...]], hand: Sequence[int], n: int,

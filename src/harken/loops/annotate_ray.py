@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from harken.core.cluster import connect
 from harken.core.errors import UserError
 
 
@@ -20,18 +21,7 @@ def work_on_ray(address: str, make: Callable[[], Any], todo: Sequence[int],
                 workers: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """The manifest lines of each split, as it is done. `make` gives an object with `do(split)` in each worker; `address` is that
     of a cluster, `auto` for the one of this machine, `local` to begin one. Raises `UserError` without Ray or a cluster."""
-    try:
-        import ray
-    except ImportError:
-        raise UserError("Ray is not installed.", "pip install 'harken[scale]', or use --workers without --ray.") from None
-    begun = not ray.is_initialized()
-    if begun:
-        try:
-            ray.init(address=None if address == "local" else address, log_to_driver=False, configure_logging=False,
-                     include_dashboard=False if address == "local" else None)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise UserError(f"No Ray cluster answers at {address}: {str(error).splitlines()[0][:200]}",
-                            "Start one (ray start --head), name its address, or give --ray local.") from None
+    ray, begun = connect(address, "use --workers without --ray")
     actor: Any = ray.remote(max_restarts=-1, max_task_retries=-1)(_Worker)
     try:
         pool: list[Any] = [actor.remote(make) for _ in range(max(1, min(workers, len(todo))))]
