@@ -34,6 +34,11 @@ IDLE_SHARE = 8
 """One row in so many may stand idle before it is refilled or given up: prompts are prefilled together, rows given up together."""
 
 
+def longest_first(prompts: Sequence[tuple[int, ...]]) -> list[int]:
+    """The order in which prompts are sampled: alike lengths run together."""
+    return sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+
+
 class HFSampler:
     """Samples from an engine's current weights; nothing is cached between calls (P19)."""
 
@@ -76,10 +81,11 @@ class HFSampler:
 
     @torch.no_grad()
     def sample_ids(self, prompts: Sequence[tuple[int, ...]], n: int, *, max_tokens: int, temperature: float = 1.0,
-                   top_p: float = 1.0, seed: int = 0, min_tokens: int = 0, stop: Sequence[str] = (),
-                   advance: Callable[[int], None] | None = None) -> list[list[Sample]]:
-        """As `sample`, of prompts as token ids. A completion ends, finished, with the token that completes one of the texts
-        `stop`, which it still holds."""
+                   top_p: float = 1.0, seed: int = 0, min_tokens: int = 0, places: Sequence[int] | None = None,
+                   stop: Sequence[str] = (), advance: Callable[[int], None] | None = None) -> list[list[Sample]]:
+        """As `sample`, of prompts as token ids. `places`, where given, are the prompts to sample of all, with the numbers that
+        each has among them all. A completion ends, finished, with the token that completes one of the texts `stop`, which it
+        still holds."""
         if temperature < 0 or not 0 < top_p <= 1 or max_tokens < 1 or n < 1:
             raise UserError(f"Sampling needs temperature >= 0, 0 < top-p <= 1, at least 1 token and 1 sample; found "
                             f"temperature {temperature}, top-p {top_p}, {max_tokens} tokens, n {n}.")
@@ -88,7 +94,7 @@ class HFSampler:
         for i, prompt in enumerate(prompts):
             self._check(f"Prompt {i + 1}", prompt, max_tokens)
         group = processes.group()
-        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))[group.rank::group.size]  # alike lengths run together
+        order = longest_first(prompts)[group.rank::group.size] if places is None else list(places)
         results: dict[int, list[Sample]] = {}
         with self.engine.gathered(), self.engine.precision():  # held open: autocast keeps its casts of adapters till it ends
             # Without a prompt of its own a process still takes part in gathering.
@@ -99,7 +105,7 @@ class HFSampler:
                     results[i] = samples
                     if advance:
                         advance(group.size)
-        return collect(results, len(prompts))
+        return collect(results, len(prompts)) if places is None else [results[i] for i in places]
 
     def _apart(self, order: Sequence[int], prompts: Sequence[tuple[int, ...]]) -> list[list[int]]:
         """Prompts that may share a row: those on one side of the length at which rotary factors change."""
@@ -123,8 +129,8 @@ class Ends:
 
     def __init__(self, template: Template, stop: Sequence[str]) -> None:
         self.template, self.stop = template, tuple(stop)
-        self.window = 2 * max(map(len, stop)) + 4
-        """Tokens in which a text that was just completed stands: those of its letters, and bytes of letters begun."""
+        self.window = 4 * max(map(len, stop)) + 4
+        """Tokens in which a text that was just completed stands: a letter may take four, one for each of its bytes."""
 
     def met(self, ids_BT: Tensor, said_B: Tensor) -> Tensor:
         """Which completions [B] hold one of the texts. The last tokens are looked at first, the whole only where they hold it:
