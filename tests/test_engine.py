@@ -352,7 +352,7 @@ def test_p31_a_ranking_is_encoded_once(toy_engine, monkeypatch):
     """Forward positions = prompt + completions, not pairs; K = 9 weighs what K = 4 weighs."""
     seen = []
     original = attention.row_of
-    monkeypatch.setattr("harken.engines.hf.row_of", lambda *a, **k: seen.append(r := original(*a, **k)) or r)
+    monkeypatch.setattr("harken.engines.passes.row_of", lambda *a, **k: seen.append(r := original(*a, **k)) or r)
     engine = toy_engine(head="reward")
     nine = Tree((5, 6, 7), tuple((8 + k, 3) for k in range(9)))
     engine.forward_backward([Datum(nine, {"ranks": range(1, 10), "weights": [1.0] * 9})],
