@@ -2,9 +2,10 @@
 
     python benchmarks/win_rate_speed.py [--model smollm2] [--prompts 48] [--tokens 24] [--rounds 3] [--quick]
 
-Both sides in turn in one process: all prompts at once through the sampler, twice (two models, here of the same weights); and
-the evaluation with the sandbox's known truth for a judge, whose answers, verdicts, intervals and files come on top. A ratio is
-of one round, in CPU seconds of the process: other programs slow both sides alike.
+Both sides in turn in one process: all prompts at once through the sampler; and the evaluation with the sandbox's known truth for
+a judge, whose verdicts, intervals and files come on top. Both models are of the same weights, so that the store reads the second
+one's answers back: each side samples once. A ratio is of one round, in CPU seconds of the process: other programs slow both
+sides alike.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "prompts.jsonl"
         write_jsonl(file, [p.to_json() for p in prompts])
+        HFSampler(engine).sample(prompts, args.n, max_tokens=2, temperature=1.0)  # what the first call alone costs
         for round_ in range(args.rounds):
             begun = time.process_time()
-            for _ in range(2):
-                HFSampler(engine).sample(prompts, args.n, max_tokens=args.tokens, temperature=1.0, seed=round_)
+            HFSampler(engine).sample(prompts, args.n, max_tokens=args.tokens, temperature=1.0, seed=round_)
             bare = time.process_time() - begun
             begun = time.process_time()
             config = win_rate.Config(model="my.a", against="my.b", prompts=str(file), judge="gold", n=args.n,

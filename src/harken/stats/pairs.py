@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,34 +45,36 @@ class PairScores:
 
 
 def evaluate_pairs(choices: Sequence[Choice], scores: Sequence[Sequence[float | None]]) -> PairScores:
-    """Scores [choice][option] against ranks. A pair with a missing score is counted and left out (E8).
+    """Scores [choice][option] against ranks. A pair with a missing score (None, or NaN) is counted and left out (E8). Infinite
+    scores are compared like others; calibration, which needs their distance, is of the finite ones.
 
     Raises ValueError when no pair is left.
     """
     right: list[float] = []
-    margins: list[float] = []
+    margins: list[float | None] = []
     clusters: list[str] = []
     null: dict[str, list[float]] = {name: [] for name in BASELINES}
     missing = 0
     for choice, row in zip(choices, scores):
         for better, worse in choice.pairs():
             a, b = row[better], row[worse]
-            if a is None or b is None:
+            if a is None or b is None or a != a or b != b:
                 missing += 1
                 continue
-            margins.append(a - b)
-            right.append(_half(a - b))
+            margins.append(a - b if math.isfinite(a - b) else None)
+            right.append(_half(a, b))
             clusters.append(choice.prompt.id)
             for name, rule in BASELINES.items():
-                null[name].append(_half(rule(choice.options[better]) - rule(choice.options[worse])))
+                null[name].append(_half(rule(choice.options[better]), rule(choice.options[worse])))
     if not right:
         raise ValueError("no untied pair with both scores")
-    table = reward_calibration(margins, clusters)
+    known = [(m, c) for m, c in zip(margins, clusters) if m is not None]
+    table = reward_calibration([m for m, _ in known], [c for _, c in known]) if known else None
     return PairScores(mean_interval(right, clusters, bounds=(0.0, 1.0)),
                       {name: mean_interval(values, clusters, bounds=None if name == "constant" else (0.0, 1.0))
                        for name, values in null.items()},
-                      list(table.bins), table.ece, missing, sum(m == 0 for m in margins),
-                      mean_interval([float(m > 0) for m in margins], clusters, bounds=(0.0, 1.0)))
+                      list(table.bins) if table else [], table.ece if table else None, missing, sum(r == 0.5 for r in right),
+                      mean_interval([float(r == 1) for r in right], clusters, bounds=(0.0, 1.0)))
 
 
 def ordered_apart(rows: Sequence[tuple[str, Sequence[float], Sequence[float]]]) -> Estimate | None:
@@ -83,10 +86,10 @@ def ordered_apart(rows: Sequence[tuple[str, Sequence[float], Sequence[float]]]) 
     for prompt, first, second in rows:
         for i in range(len(first)):
             for j in range(i):
-                apart.append(abs(_half(first[i] - first[j]) - _half(second[i] - second[j])))
+                apart.append(abs(_half(first[i], first[j]) - _half(second[i], second[j])))
                 clusters.append(prompt)
     return mean_interval(apart, clusters, bounds=(0.0, 1.0)) if apart else None
 
 
-def _half(difference: float) -> float:
-    return 1.0 if difference > 0 else 0.5 if difference == 0 else 0.0
+def _half(a: float, b: float) -> float:
+    return 1.0 if a > b else 0.5 if a == b else 0.0

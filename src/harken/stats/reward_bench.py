@@ -65,5 +65,6 @@ def ties_score(references: Sequence[TiedPrompt], tied: Sequence[TiedPrompt]) -> 
     right = [np.mean([t.gap > 0 for t in part]) for part in (tied, references)]
     smaller = [min(r.gap, t.gap) for r, t in zip(references, tied)]
     clear = [np.mean([t.gap > t.spread for t in tied]), np.mean([s > t.spread for s, t in zip(smaller, tied)])]
-    margins = [math.tanh(s / t.spread - 1) if t.spread > 0 else math.copysign(1.0, s) for s, t in zip(smaller, tied)]
+    # Without a spread the ratio is infinite; all scores equal, it is no number, and earns nothing.
+    margins = [math.tanh(s / t.spread - 1) if t.spread > 0 else float(np.sign(s)) for s, t in zip(smaller, tied)]
     return float(0.3 * sum(right) + 0.2 * sum(clear) + 0.01 * np.mean(margins))
