@@ -33,6 +33,11 @@ IDLE_SHARE = 8
 """One row in so many may stand idle before it is refilled or given up: prompts are prefilled together, rows given up together."""
 
 
+def longest_first(prompts: Sequence[tuple[int, ...]]) -> list[int]:
+    """The order in which prompts are sampled: alike lengths run together."""
+    return sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+
+
 class HFSampler:
     """Samples from an engine's current weights; nothing is cached between calls (P19)."""
 
@@ -72,8 +77,9 @@ class HFSampler:
 
     @torch.no_grad()
     def sample_ids(self, prompts: Sequence[tuple[int, ...]], n: int, *, max_tokens: int, temperature: float = 1.0,
-                   top_p: float = 1.0, seed: int = 0, min_tokens: int = 0,
+                   top_p: float = 1.0, seed: int = 0, min_tokens: int = 0, places: Sequence[int] | None = None,
                    advance: Callable[[int], None] | None = None) -> list[list[Sample]]:
+        """As `sample`. `places`, where given, are the prompts to sample of all, with the numbers that each has among them all."""
         if temperature < 0 or not 0 < top_p <= 1 or max_tokens < 1 or n < 1:
             raise UserError(f"Sampling needs temperature >= 0, 0 < top-p <= 1, at least 1 token and 1 sample; found "
                             f"temperature {temperature}, top-p {top_p}, {max_tokens} tokens, n {n}.")
@@ -82,7 +88,7 @@ class HFSampler:
         for i, prompt in enumerate(prompts):
             self._check(f"Prompt {i + 1}", prompt, max_tokens)
         group = processes.group()
-        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))[group.rank::group.size]  # alike lengths run together
+        order = longest_first(prompts)[group.rank::group.size] if places is None else list(places)
         results: dict[int, list[Sample]] = {}
         with self.engine.gathered(), self.engine.precision():  # held open: autocast keeps its casts of adapters till it ends
             # Without a prompt of its own a process still takes part in gathering.
@@ -92,7 +98,7 @@ class HFSampler:
                     results[i] = samples
                     if advance:
                         advance(group.size)
-        return collect(results, len(prompts))
+        return collect(results, len(prompts)) if places is None else [results[i] for i in places]
 
     def _apart(self, order: Sequence[int], prompts: Sequence[tuple[int, ...]]) -> list[list[int]]:
         """Prompts that may share a row: those on one side of the length at which rotary factors change."""

@@ -15,7 +15,7 @@ import fcntl
 import io
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -246,20 +246,22 @@ class StoredModel:
             return Options(prompt, (), (), f"{length} tokens are more than the model's context of {self._context()}")
         return Options(prompt, tuple(row["logps"]), tuple(row["tokens"]))
 
-    def _parts(self, context: str | Prompt, options: Sequence[str]) -> tuple[Tree, list[int], str]:
-        """The tree to compute, how many tokens at each branch's end are scored, and the exact context."""
+    def _parts(self, context: str | Prompt, options: Sequence[str],
+               encode: Callable[[str], tuple[int, ...]] | None = None) -> tuple[Tree, list[int], str]:
+        """The tree to compute, how many tokens at each branch's end are scored, and the exact context. `encode` makes ids of
+        texts; without it all is what people wrote."""
         template = self.template
         assert template is not None
         if isinstance(context, Prompt):
             tree = template.tree(self.sampler.seen(context), options)
             return tree, [len(c) for c in tree.completions], self._text(tree.prompt)
-        bare = context.rstrip()
-        head = self._prefix() + (template.text_ids(bare) if bare else ())
+        encode, bare = encode or template.text_ids, context.rstrip()
+        head = self._prefix() + (encode(bare) if bare else ())
         if not head:
             head = (self._first(),)
         whole = []
         for option in options:
-            text = template.text_ids(context + option)
+            text = encode(context + option)
             ids = self._prefix() + text if bare else head + text
             if len(ids) <= len(head):  # the option melts into the context's last token
                 ids = head + (template.text_ids(option) or (template.end_id,))

@@ -11,7 +11,7 @@ log-probs are those that lm-eval's own model gives. Several requests with one co
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from harken.core.errors import UserError
@@ -48,6 +48,8 @@ class _Requests:
         super().__init__()
         assert stored.engine is not None
         self.stored, self.engine, self.template = stored, stored.engine, stored.engine.template
+        self._chats: dict[str, list[bool]] = {}
+        """Conversations that lm-eval was given as text, and which of their characters are text even where they spell control."""
         self.computed = 0
         """Tokens given to the model to read log-probs."""
 
@@ -63,9 +65,29 @@ class _Requests:
         return str(self.template.hash)
 
     def apply_chat_template(self, chat_history: Sequence[Any], add_generation_prompt: bool = True) -> str:
-        text: str = self.template.tokenizer.apply_chat_template(chat_history, tokenize=False,
-                                                                add_generation_prompt=add_generation_prompt)
+        """The conversation as the model reads it. lm-eval hands the text back as a request's context, where its markers are
+        control tokens again, and what a task's author wrote is not. Without a generation prompt the last message is gone on with.
+        """
+        history = [dict(m) for m in chat_history]
+        begun = None if add_generation_prompt else str(history.pop()["content"])
+        text, written = self.template.rendered(history, begun)
+        self._chats[text] = written
         return text
+
+    def _encoder(self, context: str) -> Callable[[str], tuple[int, ...]]:
+        """Ids of texts that begin with a context, without what the tokenizer puts before every text."""
+        written = self._chats.get(context)
+        if written is None and self._chats:  # a task may add to the conversation
+            begun = max((chat for chat in self._chats if context.startswith(chat)), key=len, default=None)
+            written = None if begun is None else self._chats[begun]
+        if written is None:
+            return self.template.text_ids
+        marks, prefix = written, self.stored._prefix()
+
+        def encode(text: str) -> tuple[int, ...]:
+            ids = self.template.tokens.encode(text, [*marks, *[True] * (len(text) - len(marks))][:len(text)])
+            return ids[len(prefix):] if ids[:len(prefix)] == prefix else ids
+        return encode
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """(sum of log p in nats, whether every token is the likeliest) of each continuation."""
@@ -76,7 +98,7 @@ class _Requests:
         trees: list[Tree] = []
         places: list[list[tuple[list[int], int]]] = []
         for context, options in together.items():
-            tree, counts, _ = self.stored._parts(context, list(options))
+            tree, counts, _ = self.stored._parts(context, list(options), self._encoder(context))
             held = list(zip(options.values(), counts))
             for part, chosen in self._fitting(tree, held):
                 trees.append(part)
@@ -134,7 +156,7 @@ class _Requests:
     def _generate(self, contexts: Sequence[str], until: Sequence[str], most: int, temperature: float, top_p: float) -> list[str]:
         """In rounds, so that what has met its stop is not sampled on."""
         room = max(1, self.max_length - most)
-        prompts = [(self.stored._prefix() + self.template.text_ids(c) or (self.stored._first(),))[-room:] for c in contexts]
+        prompts = [(self.stored._prefix() + self._encoder(c)(c) or (self.stored._first(),))[-room:] for c in contexts]
         written: list[tuple[int, ...]] = [()] * len(contexts)
         texts = [""] * len(contexts)
         open_, length, seed = list(range(len(contexts))), FIRST_ROUND, 0
