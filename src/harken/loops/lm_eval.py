@@ -17,9 +17,8 @@ from typing import Any
 from harken.core.errors import UserError
 from harken.core.protocols import Tree
 from harken.loops.items import StoredModel, cut
+from harken.text.template import Template
 
-FIRST_ROUND = 16
-"""Tokens generated before texts are searched for their stops; each further round is twice as long."""
 MOST_NEW = 256
 """lm-eval's default of max_gen_toks."""
 
@@ -47,7 +46,8 @@ class _Requests:
     def __init__(self, stored: StoredModel) -> None:
         super().__init__()
         assert stored.engine is not None
-        self.stored, self.engine, self.template = stored, stored.engine, stored.engine.template
+        self.stored, self.engine = stored, stored.engine
+        self.template: Template = stored.engine.template
         self._chats: dict[str, list[bool]] = {}
         """Conversations that lm-eval was given as text, and which of their characters are text even where they spell control."""
         self.computed = 0
@@ -154,24 +154,14 @@ class _Requests:
         return texts
 
     def _generate(self, contexts: Sequence[str], until: Sequence[str], most: int, temperature: float, top_p: float) -> list[str]:
-        """In rounds, so that what has met its stop is not sampled on."""
+        """Each context's continuation before its first stop, where our sampler ends it."""
         room = max(1, self.max_length - most)
         prompts = [(self.stored._prefix() + self._encoder(c)(c) or (self.stored._first(),))[-room:] for c in contexts]
-        written: list[tuple[int, ...]] = [()] * len(contexts)
-        texts = [""] * len(contexts)
-        open_, length, seed = list(range(len(contexts))), FIRST_ROUND, 0
-        while open_:
-            now = min(length, most - min(len(written[i]) for i in open_))
-            found = self.stored.sampler.sample_ids([prompts[i] + written[i] for i in open_], 1, max_tokens=now,
-                                                   temperature=temperature, top_p=top_p, seed=seed)
-            further = []
-            for i, (sample,) in zip(open_, found):
-                ended = sample.finished or len(sample.ids) < now
-                written[i] += tuple(sample.ids)
-                texts[i] = self.template.tokenizer.decode([t for t in written[i] if t not in self.template.stop_ids])
-                if not ended and len(written[i]) < most and cut(texts[i], until) == texts[i]:
-                    further.append(i)
-            open_, length, seed = further, 2 * length, seed + 1
+        sampler = self.stored.sampler
+        ends = {"stop": tuple(until)} if until and getattr(sampler, "ends_at_texts", False) else {}
+        found = sampler.sample_ids(prompts, 1, max_tokens=most, temperature=temperature, top_p=top_p, **ends)
+        texts = [self.template.tokenizer.decode([t for t in sample.ids if t not in self.template.stop_ids])
+                 for (sample,) in found]
         return [cut(text, until) for text in texts]
 
 
