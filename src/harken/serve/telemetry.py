@@ -35,7 +35,7 @@ class Telemetry:
         """A span of an exchange that is over, from the request to its last token."""
         job, usage = exchange.parts[0].job, exchange.usage()
         operation = "chat" if exchange.kind == "chat" else "text_completion"
-        given = {"gen_ai.operation.name": operation, "gen_ai.provider.name": "harken", "gen_ai.request.model": exchange.model,
+        given: dict[str, Any] = {"gen_ai.operation.name": operation, "gen_ai.provider.name": "harken", "gen_ai.request.model": exchange.model,
                  "gen_ai.request.choice.count": len(exchange.choices), "gen_ai.request.max_tokens": job.max_tokens,
                  "gen_ai.request.temperature": job.temperature, "gen_ai.request.top_p": job.top_p,
                  "gen_ai.request.seed": job.seed % 2**63, "gen_ai.request.stream": job.stream, "gen_ai.response.id": exchange.id,
@@ -55,7 +55,7 @@ class Telemetry:
         value = stored["value"]
         number = float(value) if isinstance(value, bool | int | float) else None
         label = "withdrawn" if value is None else value if stored["kind"] in ("preference", "use") else None
-        given = {"gen_ai.evaluation.name": stored["kind"], "gen_ai.evaluation.score.value": number,
+        given: dict[str, Any] = {"gen_ai.evaluation.name": stored["kind"], "gen_ai.evaluation.score.value": number,
                  "gen_ai.evaluation.score.label": label, "gen_ai.response.id": said.get("id") or said.get("inference_id"),
                  "harken.choice": said.get("choice", 0)}
         self.logger.emit(self.record(timestamp=time.time_ns(), event_name="gen_ai.evaluation.result",
