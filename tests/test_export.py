@@ -337,7 +337,7 @@ def test_p37_a_chain_on_smollm2_is_one_model_everywhere(tmp_path, monkeypatch):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from harken.engines.loading import cache_folder, locate
+    from harken.engines.places import cache_folder, locate
     try:
         locate("smollm2")
     except harken.UserError as error:
