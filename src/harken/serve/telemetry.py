@@ -56,7 +56,7 @@ class Telemetry:
         value = stored["value"]
         number = float(value) if isinstance(value, bool | int | float) else None
         label = "withdrawn" if value is None else value if stored["kind"] in ("preference", "use") else None
-        given = {"gen_ai.evaluation.name": stored["kind"], "gen_ai.evaluation.score.value": number,
+        given: dict[str, Any] = {"gen_ai.evaluation.name": stored["kind"], "gen_ai.evaluation.score.value": number,
                  "gen_ai.evaluation.score.label": label, "gen_ai.response.id": said.get("id") or said.get("inference_id"),
                  "harken.choice": said.get("choice", 0)}
         self.logger.emit(self.record(timestamp=time.time_ns(), event_name="gen_ai.evaluation.result",
