@@ -32,7 +32,8 @@ def engine(model: str, head: str | None) -> Any:
 
     from harken.engines.attention import NAME
     from harken.engines.hf import Engine
-    from harken.engines.loading import Loaded, load
+    from harken.engines.loading import load
+    from harken.engines.pretrained import Loaded
     from harken.engines.toy import toy_tokenizer
     from harken.text.template import Template
     if model != "llama":

@@ -121,7 +121,7 @@ def toy_engine():
     pytest.importorskip("torch")
     from harken.engines.attention import NAME
     from harken.engines.hf import Engine
-    from harken.engines.loading import Loaded
+    from harken.engines.pretrained import Loaded
     from harken.engines.toy import toy_model, toy_tokenizer
     from harken.text.template import Template
 

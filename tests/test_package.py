@@ -71,7 +71,7 @@ def test_full_weights_have_a_rate_of_their_own_and_the_run_says_so(tmp_path):
 
 def test_the_conversions_bar_stays_out_of_logs(capsys):
     reader = pytest.importorskip("transformers.modeling_gguf_pytorch_utils")
-    from harken.engines.loading import _no_bar
+    from harken.engines.pretrained import _no_bar
     before = reader.tqdm
     with _no_bar():
         assert list(reader.tqdm([1, 2], desc="Converting")) == [1, 2]

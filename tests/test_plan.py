@@ -20,7 +20,8 @@ from harken.core.errors import UserError
 from harken.core.protocols import Tree
 from harken.engines.attention import NAME
 from harken.engines.hf import Engine
-from harken.engines.loading import Loaded, load
+from harken.engines.loading import load
+from harken.engines.pretrained import Loaded
 from harken.engines.toy import toy_tokenizer
 from harken.launch.machine import free_memory
 from harken.launch.plan import activations, logits, plan_of, setting_of

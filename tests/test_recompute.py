@@ -12,7 +12,7 @@ from harken.core.errors import UserError
 from harken.core.protocols import Datum, Tree
 from harken.engines.attention import NAME
 from harken.engines.hf import Engine
-from harken.engines.loading import Loaded
+from harken.engines.pretrained import Loaded
 from harken.engines.toy import toy_model, toy_tokenizer
 from harken.launch.train import train
 from harken.methods import sft

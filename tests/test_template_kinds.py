@@ -16,7 +16,7 @@ from harken.core.records import Demonstration, Message, Prompt
 from harken.engines.attention import NAME
 from harken.engines.ends import end_row_note
 from harken.engines.hf import Engine
-from harken.engines.loading import Loaded
+from harken.engines.pretrained import Loaded
 from harken.engines.sampler import HFSampler
 from harken.engines.toy import toy_model, toy_tokenizer
 from harken.objectives.supervised import nll

@@ -33,8 +33,8 @@ def doctor(args: argparse.Namespace) -> int:
         return 0
     import torch
 
-    from harken.engines.hf import resolve_dtype
-    from harken.engines.loading import cache_folder, smollm2_file
+    from harken.engines.places import cache_folder, smollm2_file
+    from harken.engines.precision import resolve_dtype
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     print(f"devices: {', '.join(devices) if devices else f'CPU, {torch.get_num_threads()} threads'}; "
           f"--dtype auto is {str(resolve_dtype('auto')).removeprefix('torch.')}")

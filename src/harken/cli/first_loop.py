@@ -19,8 +19,9 @@ from harken.core.progress import progress
 from harken.core.protocols import Estimate
 from harken.core.run import code_version
 from harken.core.seeds import derive_seed
-from harken.engines.hf import Engine, resolve_dtype
-from harken.engines.loading import locate
+from harken.engines.hf import Engine
+from harken.engines.places import locate
+from harken.engines.precision import resolve_dtype
 from harken.engines.sampler import HFSampler
 from harken.evals.capability import document_nll
 from harken.launch.find import find_method

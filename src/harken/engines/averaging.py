@@ -17,7 +17,9 @@ import torch
 
 from harken.core.errors import UserError
 from harken.core.files import read_json
-from harken.engines.loading import Loaded, load, locate
+from harken.engines.loading import load
+from harken.engines.places import locate
+from harken.engines.pretrained import Loaded
 
 
 def check_once(runs: Sequence[str]) -> None:

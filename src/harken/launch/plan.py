@@ -160,12 +160,13 @@ def _changes(method: ModuleType, config: Any, shape: Shape, processes: int, cpu:
 
 def setting_of(method: ModuleType, config: Any, shape: Shape, processes: int, cpu: bool | None = None) -> Setting:
     import torch
-    hf = import_extra("harken.engines.hf")
+    precision = import_extra("harken.engines.precision")
     sampled = isinstance(config, SampleConfig)
     branches = config.completions_per_prompt if sampled else int(getattr(method, "BRANCHES", 1))
     longest = min(config.max_length, shape.context or config.max_length)
     tree = longest + (branches - 1) * (min(config.max_tokens, longest) if sampled else longest)
-    return Setting(shape, config.lora_rank, hf.resolve_dtype(config.dtype) is torch.bfloat16, processes if config.shard else 1,
+    mixed = precision.resolve_dtype(config.dtype) is torch.bfloat16
+    return Setting(shape, config.lora_rank, mixed, processes if config.shard else 1,
                    config.checkpoint_activations, max(config.tokens_per_micro_batch, tree), tree, branches,
                    not torch.cuda.is_available() if cpu is None else cpu,
                    getattr(method, "head", lambda config: None)(config) != "reward")

@@ -158,7 +158,7 @@ class FittedRun(RewardWord):
                 raise UserError(f"There is no reward model at {self.word}.{near}",
                                 "Train one with harken train reward_model or harken fit compositional, use gold (the sandbox's), "
                                 f"a scorer ({', '.join(scorer_names())}), or your own function (my_lab.score:fn).")
-            import_extra("harken.engines.loading").locate_reward(self.word)
+            import_extra("harken.engines.places").locate_reward(self.word)
 
     def identity(self) -> Any:
         folder = Path(self.word) / "model"

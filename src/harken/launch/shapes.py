@@ -90,7 +90,7 @@ def base_of(word: str) -> str | None:
     if word in EXAMPLES:
         return None
     from harken.engines import adapters
-    from harken.engines.loading import locate
+    from harken.engines.places import locate
     kind, path = locate(word), Path(word)
     if kind == "adapter":
         base = str(adapters.read_config(path)["base_model_name_or_path"])
@@ -119,8 +119,8 @@ def _made(word: str) -> Any:
 def _config(root: str) -> Any:
     from transformers import AutoConfig
 
-    from harken.engines.loading import cache_folder, locate, smollm2_file
     from harken.engines.modelfiles import check_config
+    from harken.engines.places import cache_folder, locate, smollm2_file
     kind = locate(root)
     options: dict[str, Any] = {"trust_remote_code": False}
     if kind in ("smollm2", "gguf"):

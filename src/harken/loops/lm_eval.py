@@ -18,8 +18,6 @@ from harken.core.errors import UserError
 from harken.core.protocols import Tree
 from harken.loops.items import StoredModel, cut
 
-FIRST_ROUND = 16
-"""Tokens generated before texts are searched for their stops; each further round is twice as long."""
 MOST_NEW = 256
 """lm-eval's default of max_gen_toks."""
 
@@ -154,24 +152,14 @@ class _Requests:
         return texts
 
     def _generate(self, contexts: Sequence[str], until: Sequence[str], most: int, temperature: float, top_p: float) -> list[str]:
-        """In rounds, so that what has met its stop is not sampled on."""
+        """Each context's continuation before its first stop, where our sampler ends it."""
         room = max(1, self.max_length - most)
         prompts = [(self.stored._prefix() + self._encoder(c)(c) or (self.stored._first(),))[-room:] for c in contexts]
-        written: list[tuple[int, ...]] = [()] * len(contexts)
-        texts = [""] * len(contexts)
-        open_, length, seed = list(range(len(contexts))), FIRST_ROUND, 0
-        while open_:
-            now = min(length, most - min(len(written[i]) for i in open_))
-            found = self.stored.sampler.sample_ids([prompts[i] + written[i] for i in open_], 1, max_tokens=now,
-                                                   temperature=temperature, top_p=top_p, seed=seed)
-            further = []
-            for i, (sample,) in zip(open_, found):
-                ended = sample.finished or len(sample.ids) < now
-                written[i] += tuple(sample.ids)
-                texts[i] = self.template.tokenizer.decode([t for t in written[i] if t not in self.template.stop_ids])
-                if not ended and len(written[i]) < most and cut(texts[i], until) == texts[i]:
-                    further.append(i)
-            open_, length, seed = further, 2 * length, seed + 1
+        sampler = self.stored.sampler
+        ends = {"stop": tuple(until)} if until and getattr(sampler, "ends_at_texts", False) else {}
+        found = sampler.sample_ids(prompts, 1, max_tokens=most, temperature=temperature, top_p=top_p, **ends)
+        texts = [self.template.tokenizer.decode([t for t in sample.ids if t not in self.template.stop_ids])
+                 for (sample,) in found]
         return [cut(text, until) for text in texts]
 
 

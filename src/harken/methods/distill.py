@@ -34,7 +34,7 @@ from harken.core.protocols import Datum, Learner, Loss, Rollouts, Tree
 from harken.core.records import Message
 from harken.core.run import Run
 from harken.core.seeds import derive_seed
-from harken.engines.loading import locate
+from harken.engines.places import locate
 from harken.engines.policies import read_policy, under
 from harken.loops.replay import learn_text, open_replay
 from harken.loops.rollout import Gap, PromptSteps, Rollout, learn, sample_step, weighted

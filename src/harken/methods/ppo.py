@@ -36,7 +36,7 @@ from harken.core.files import read_json, write_json
 from harken.core.protocols import Datum, Learner, Loss, Reward, Rollouts, Tree, ValueLearner
 from harken.core.run import Run
 from harken.core.seeds import derive_seed
-from harken.engines.loading import locate_reward
+from harken.engines.places import locate_reward
 from harken.loops.rollout import Gap, PromptSteps, Rollout, mean_of, passes, rollout, weighted
 from harken.objectives.kl import k3
 from harken.objectives.policy_gradient import clipped

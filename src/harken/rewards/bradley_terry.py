@@ -15,8 +15,9 @@ from harken.core.protocols import Tree
 from harken.core.records import Prompt
 from harken.engines.base import Base
 from harken.engines.form import say_once
-from harken.engines.hf import Engine, resolve_dtype
+from harken.engines.hf import Engine
 from harken.engines.loading import load
+from harken.engines.precision import resolve_dtype
 from harken.labelers.groups.aggregate import Aggregate, place_of
 
 

@@ -1,0 +1,30 @@
+"""In which precision a model is held and multiplied."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from harken.core.errors import UserError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def resolve_dtype(name: str) -> torch.dtype:
+    """float32, bfloat16, or auto: bfloat16 where the hardware multiplies it."""
+    if name == "auto":
+        native = torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return torch.bfloat16 if native and _has_bf16_instructions() else torch.float32
+    if name not in DTYPES:
+        raise UserError(f"--dtype {name!r} is unknown.", "Use float32, bfloat16 or auto.")
+    return DTYPES[name]
+
+
+def _has_bf16_instructions() -> bool:
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    try:
+        return any(flag in Path("/proc/cpuinfo").read_text() for flag in ("avx512_bf16", "amx_bf16"))
+    except OSError:
+        return False
