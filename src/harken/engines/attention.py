@@ -100,7 +100,7 @@ def common_start(prompts: Sequence[Sequence[int]]) -> int:
     """How many tokens all prompts begin with, each keeping one of its own; 0 where they are few."""
     if len(prompts) < 2:
         return 0
-    low, high = min(prompts), max(prompts)  # what the first and the last in order share, all share
+    low, high = min(map(tuple, prompts)), max(map(tuple, prompts))  # what the first and the last in order share, all share
     same = next((i for i, (a, b) in enumerate(zip(low, high)) if a != b), min(len(low), len(high)))
     length = min(same, *(len(p) - 1 for p in prompts))
     return length if length >= SHARE_LEAST else 0
@@ -290,7 +290,7 @@ def _attend_shared(row: Row, query: Tensor, key: Tensor, value: Tensor, kind: _K
     """What all trees begin with, and then each tree over that and itself."""
     first, mask = row.shared, row.shared_mask(kind.window)
     begun = [x[:, :, :first] for x in (query, key, value)]
-    parts = [_product(*begun, mask, kind, causal=mask is None)]
+    parts = [_product(begun[0], begun[1], begun[2], mask, kind, causal=mask is None)]
     for (start, end), own in zip(row.spans, row.span_masks(kind.window, query.device)):
         keys, values = (torch.cat((start_, x[:, :, start:end]), 2) for start_, x in zip(begun[1:], (key, value)))
         parts.append(_product(query[:, :, start:end], keys, values, own, kind, causal=False))

@@ -80,7 +80,7 @@ class RayRollouts:
     def sample_ids(self, prompts: Sequence[tuple[int, ...]], n: int, *, max_tokens: int, temperature: float = 1.0,
                    top_p: float = 1.0, seed: int = 0, advance: Callable[[int], None] | None = None) -> list[list[Sample]]:
         """As `HFSampler.sample_ids`. Raises `UserError` where workers are lost again and again, or other weights spoke."""
-        options = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
+        options: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
         order = longest_first(prompts)
         hands = [order[i:i + self.hand] for i in range(0, len(order), self.hand)]
         group = processes.group()
@@ -133,7 +133,8 @@ class Cluster:
         self.weights: Any = None
 
     def _need(self, kind: str, workers: int) -> None:
-        has = int(self.ray.cluster_resources().get(kind, 0))
+        ray: Any = self.ray
+        has = int(ray.cluster_resources().get(kind, 0))
         if has < workers:
             raise UserError(f"--rollouts ray:{workers} needs a {kind} for each worker, and the cluster has {has}.",
                             f"Use ray:{has}, or join more machines to it (ray start --address HEAD:6379)." if has else

@@ -67,8 +67,9 @@ def open_rollouts(config: RolloutConfig, engine: Any, run: Run, model: ModelWord
 
 def worker_sampler(model: str, template: str, dtype: str, lora_rank: int, seed: int) -> HFSampler:
     """A worker's sampler: the learner's model, with the parameters that the learner trains."""
-    from harken.engines.hf import Engine, resolve_dtype
+    from harken.engines.hf import Engine
     from harken.engines.loading import load
+    from harken.engines.precision import resolve_dtype
     from harken.engines.sampler import HFSampler
     from harken.launch.templates import given_template
     loaded = load(model, dtype=resolve_dtype(dtype if lora_rank else "float32"), template=given_template(template))

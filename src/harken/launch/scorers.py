@@ -21,7 +21,8 @@ def open_scorer(spec: str) -> Any:
         from harken.store.dolma import DolmaScores
         return DolmaScores(folder, key.lstrip("-"), -1 if key.startswith("-") else 1)
     ships = name in scorer_names() and "," not in spec
-    if ships and getattr(scorer := open_shipped(name, attribute, spec), "id", ""):
+    scorer = open_shipped(name, attribute, spec) if ships else None
+    if getattr(scorer, "id", ""):
         return scorer
     if not ships and attribute.isidentifier() and all(p.isidentifier() for p in name.split(".")):
         return _own(name, attribute)

@@ -17,6 +17,7 @@ from typing import Any
 from harken.core.errors import UserError
 from harken.core.protocols import Tree
 from harken.loops.items import StoredModel, cut
+from harken.text.template import Template
 
 MOST_NEW = 256
 """lm-eval's default of max_gen_toks."""
@@ -45,7 +46,8 @@ class _Requests:
     def __init__(self, stored: StoredModel) -> None:
         super().__init__()
         assert stored.engine is not None
-        self.stored, self.engine, self.template = stored, stored.engine, stored.engine.template
+        self.stored, self.engine = stored, stored.engine
+        self.template: Template = stored.engine.template
         self._chats: dict[str, list[bool]] = {}
         """Conversations that lm-eval was given as text, and which of their characters are text even where they spell control."""
         self.computed = 0
