@@ -35,12 +35,13 @@ class Telemetry:
         """A span of an exchange that is over, from the request to its last token."""
         job, usage = exchange.parts[0].job, exchange.usage()
         operation = "chat" if exchange.kind == "chat" else "text_completion"
-        given: dict[str, Any] = {"gen_ai.operation.name": operation, "gen_ai.provider.name": "harken", "gen_ai.request.model": exchange.model,
-                 "gen_ai.request.choice.count": len(exchange.choices), "gen_ai.request.max_tokens": job.max_tokens,
-                 "gen_ai.request.temperature": job.temperature, "gen_ai.request.top_p": job.top_p,
-                 "gen_ai.request.seed": job.seed % 2**63, "gen_ai.request.stream": job.stream, "gen_ai.response.id": exchange.id,
-                 "gen_ai.response.finish_reasons": [c.end for c in exchange.choices if c.end],
-                 "gen_ai.usage.input_tokens": usage["prompt_tokens"], "gen_ai.usage.output_tokens": usage["completion_tokens"]}
+        given: dict[str, Any] = {
+            "gen_ai.operation.name": operation, "gen_ai.provider.name": "harken", "gen_ai.request.model": exchange.model,
+            "gen_ai.request.choice.count": len(exchange.choices), "gen_ai.request.max_tokens": job.max_tokens,
+            "gen_ai.request.temperature": job.temperature, "gen_ai.request.top_p": job.top_p,
+            "gen_ai.request.seed": job.seed % 2**63, "gen_ai.request.stream": job.stream, "gen_ai.response.id": exchange.id,
+            "gen_ai.response.finish_reasons": [c.end for c in exchange.choices if c.end],
+            "gen_ai.usage.input_tokens": usage["prompt_tokens"], "gen_ai.usage.output_tokens": usage["completion_tokens"]}
         end = time.time_ns()
         began = end - int((time.monotonic() - exchange.began) * 1e9)
         span = self.tracer.start_span(f"{operation} {exchange.model}", start_time=began,
