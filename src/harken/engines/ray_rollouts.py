@@ -114,7 +114,8 @@ class Cluster:
             import ray
         except ImportError:
             raise UserError("Ray is not installed.", "pip install 'harken[scale]', or leave --rollouts ray:N out.") from None
-        self.ray, self.make = ray, make
+        self.ray: Any = ray
+        self.make = make
         self.begun = not ray.is_initialized()
         if self.begun:
             connect(address)
