@@ -15,8 +15,8 @@ START_SECONDS = "120"
 
 
 def connect(address: str, without: str) -> tuple[Any, bool]:
-    """The module `ray`, and whether this call joined: the cluster at `address`: HOST:PORT, ray://HOST:PORT, `auto` for the one of this machine; a new
-    one of this machine for `local`. `without` says how to go on without one. Raises `UserError` without Ray or a cluster."""
+    """The module `ray`, and whether this call joined the cluster. `address` is HOST:PORT, ray://HOST:PORT, `auto` for the one of
+    this machine, or `local` to begin one here; `without` says how to go on without one. Raises `UserError` without either."""
     try:
         import ray
     except ImportError:

@@ -213,7 +213,6 @@ class Worker:
 
     def ready(self) -> int:
         """Its process."""
-
         return os.getpid()
 
     def say(self, version: int, weights: Mapping[str, Any], prompts: Sequence[tuple[int, ...]], hand: Sequence[int], n: int,
