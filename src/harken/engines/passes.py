@@ -47,7 +47,7 @@ class Passes:
     scalars: nn.ParameterDict
     shift: float
     reference: Passes | None
-    _unembedding: tuple[Tensor, Tensor | None] | None
+    ends: list[nn.Parameter]
 
     @property
     def vocabulary(self) -> int:
@@ -75,18 +75,14 @@ class Passes:
         enabled = self.compute is not torch.float32
         return torch.autocast(self.device.type, self.compute) if enabled else nullcontext()
 
-    def unembedding(self) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias of the last layer, in float32: bfloat16 logits of size 20 are off by up to 0.06, which
-        alone would put sampler and trainer apart (P4)."""
-        if self._unembedding is None or self.model.get_output_embeddings().weight.requires_grad:
-            head = self.model.get_output_embeddings()
-            bias = getattr(head, "bias", None)
-            self._unembedding = head.weight.float(), None if bias is None else bias.float()
-        return self._unembedding
+    def last_layer(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of the last layer, whole, as they are held; products with them are in float32 (form.py)."""
+        head = self.model.get_output_embeddings()
+        return sharding.whole(head.weight), getattr(head, "bias", None)
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """The last layer on final hidden states, float32 [N, V]; of packed rows."""
-        return float_logits(hidden_ND, *self.unembedding(), self.form)
+        return float_logits(hidden_ND, *self.last_layer(), self.form)
 
     def last_logits(self, tree: Tree, backs: Sequence[int]) -> list[Tensor]:
         """For each of `backs` the logits [C, V] after all but so many of each completion's last tokens."""
@@ -146,7 +142,7 @@ class Passes:
             values = self.head(hidden[row.sources].float())[:, 0]
         read = (none, none)
         if logps:
-            read = token_logprobs(hidden[row.sources], *self.unembedding(), row.targets, temperature, with_entropy=entropy,
+            read = token_logprobs(hidden[row.sources], *self.last_layer(), row.targets, temperature, with_entropy=entropy,
                                    scale=self.form.scale, cap=self.form.cap)
         return Outputs(*read, scores, values, ends, row.lengths, row.sizes)
 
@@ -162,13 +158,18 @@ class Passes:
         """Tokens that a tree costs."""
         return sum(len(tree.prompt) + len(c) for c in tree.completions) if self.form.plain else tree.size
 
-    def idle(self) -> Tensor:
-        """A pass that learns nothing and says nothing; its loss, 0."""
-        return self.hidden(row_of([IDLE], self.device, keep_last=False)).sum() * 0.0
+    def idle(self, *, logps: bool) -> Tensor:
+        """A pass that learns nothing and says nothing, with the last layer or without as those of the others are; its loss, 0."""
+        row = row_of([IDLE], self.device, keep_last=False)
+        hidden = self.hidden(row)
+        loss = hidden.sum() * 0.0
+        if logps and self.ends:
+            loss = loss + token_logprobs(hidden[row.sources], *self.last_layer(), row.targets)[0].sum() * 0.0
+        return loss
 
     def gathered(self) -> AbstractContextManager[None]:
-        """Whole layers, for passes that each process makes at its own pace."""
-        return sharding.gathered(self.layers)
+        """The model whole, for passes that each process makes at its own pace."""
+        return sharding.gathered(self.layers, self.ends)
 
     def logprobs(self, trees: Sequence[Tree], *, temperature: float = 1.0, reference: bool = False) -> list[list[Tensor]]:
         """log p of every completion token: [tree][completion] -> [T], float32, of the policy or the reference."""
@@ -194,14 +195,17 @@ class Passes:
             self._allowed(trees)
             row = row_of(trees, self.device, keep_last=False)
             hidden = self.hidden(row)[row.sources]
-            read = logprobs_and_tops(hidden, *self.unembedding(), row.targets, scale=self.form.scale, cap=self.form.cap)
+            read = logprobs_and_tops(hidden, *self.last_layer(), row.targets, scale=self.form.scale, cap=self.form.cap)
             parts = zip(*(x.cpu().split(row.lengths) for x in read))
             return [[next(parts) for _ in range(size)] for size in row.sizes]
 
         found: dict[int, list[tuple[Tensor, Tensor]]] = {}
         with torch.no_grad(), timed("forward"):
             for rows in self.rows(trees):
-                found |= zip(rows, split([trees[i] for i in rows]))
+                if rows:
+                    found |= zip(rows, split([trees[i] for i in rows]))
+                else:
+                    self.idle(logps=True)
         return [found[i] for i in range(len(trees))]
 
     def scores(self, trees: Sequence[Tree]) -> list[Tensor]:
@@ -240,7 +244,7 @@ class Passes:
                 if row:
                     results |= zip(row, split(self.forward([trees[i] for i in row], **options)))
                 else:
-                    self.idle()
+                    self.idle(logps=bool(options.get("logps", True)))
                 advance(1)
         return distributed.collect_tensors(results, len(trees))
 
