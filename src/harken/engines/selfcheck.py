@@ -61,7 +61,7 @@ def in_float32(model: Any) -> Iterator[None]:
     changed: dict[int, list[list[tuple[Any, Tensor]]]] = {}
 
     def begin(module: Any, args: Any) -> None:
-        held = [(t, t.data) for t in _own(module) if t.dtype in LOW]
+        held = [(t, t.data) for t in _own(module) if t.dtype in LOW and not sharding.is_split(t)]
         changed.setdefault(id(module), []).append(held)
         for tensor, data in held:
             tensor.data = data.float()
@@ -72,9 +72,11 @@ def in_float32(model: Any) -> Iterator[None]:
 
     modules = [m for m in model.modules() if any(t.dtype in LOW for t in _own(m))]
     handles = [h for m in modules for h in (m.register_forward_pre_hook(begin), m.register_forward_hook(end, always_call=True))]
+    token = sharding.FLOAT32.set(True)
     try:
         yield
     finally:
+        sharding.FLOAT32.reset(token)
         for handle in handles:
             handle.remove()
 

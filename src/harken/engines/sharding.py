@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, cast
 
 import torch
@@ -22,10 +23,12 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
 from harken.core import processes
-from harken.engines.form import body_of
+from harken.engines.form import body_of, float_product
 from harken.engines.recompute import layers_of
 
 HELD = "_harken_whole"
+FLOAT32: ContextVar[bool] = ContextVar("float32", default=False)
+"""Whether what comes out of the first table is float32, as in the check at load (selfcheck.py)."""
 
 
 def shard(model: Any, device: torch.device, *, compute: torch.dtype = torch.float32,
@@ -67,8 +70,9 @@ def _split_ends(model: Any, mesh: Any, part_of: Callable[[nn.Parameter], Tensor]
 def _gathering(module: Any) -> Callable[[Tensor], Tensor]:
     def run(read: Tensor) -> Tensor:
         if isinstance(module, nn.Embedding):
-            return F.embedding(read, whole(module.weight), module.padding_idx)
-        return F.linear(read, whole(module.weight), module.bias)
+            state = F.embedding(read, whole(module.weight), module.padding_idx)
+            return state.float() if FLOAT32.get() else state
+        return float_product(read, whole(module.weight), module.bias)
     return run
 
 
