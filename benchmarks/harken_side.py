@@ -24,7 +24,7 @@ def save(folder: Path) -> str:
 
 
 def main(kind: str, steps: int, folder: Path) -> dict:
-    common = {"model": save(folder / "model"), "lora_rank": 0, "schedule": "constant", "learning_rate": 1e-4,
+    common = {"model": save(folder / "model"), "lora_rank": work.LORA, "schedule": "constant", "learning_rate": 1e-4,
               "checkpoint_seconds": 1e9, "tokens_per_micro_batch": 4096, "dtype": "bfloat16" if work.BF16 else "float32",
               "out": str(folder / "run")}
     rl = {"completions_per_prompt": work.RL_GROUP, "prompts_per_step": work.RL_PROMPTS, "max_tokens": work.NEW_TOKENS,

@@ -9,6 +9,7 @@ turns     three turns of `harken loop` on a real `harken serve --loop` process: 
           honest, 4 brigaders, 2 careless), a person approves, the server follows. Gold win rate of each turn over the one before.
 brigade   4 of 40 accounts ask until a rude answer comes and vote for it, four times as busy as the rest. Gold of the policy with
           and without them, with and without the audit; what of the loss remains; who was named.
+brigade_best   the same of the best of 4 by the reward, whose expected gold is computed: no noise of training a policy.
 flattery  2 of 100 users love flattery, ask in their own way, and judge where they were flattered, 60 times each (the others 4).
           The audit is off, reward and policy train long enough to tell who asks: the gate alone must not open.
 flattered the policy is one that flatters whoever is sad and tells the others the truth, learnt from demonstrations: the mean
@@ -46,6 +47,7 @@ from harken.launch.loop.collect import Source
 from harken.launch.loop.drive import drive, waiting
 from harken.launch.loop.recipe import read_recipe
 from harken.launch.policies import open_sampler
+from harken.launch.rewards import open_reward
 from harken.launch.train import train
 from harken.report.loop import build_loop
 from harken.stats.intervals import bootstrap, mean_interval, wilson
@@ -123,11 +125,30 @@ class Bench:
         if self.quick and method == "rloo":
             more["steps"] = 2
         self._run(method, folder / "policy", seed, **more)
-        said = open_sampler(str(folder / "policy")).sample(TEST, 4, max_tokens=2, seed=derive_seed("test", seed))
+        said = open_sampler(str(folder / "policy")).sample(TEST, 16, max_tokens=2, seed=derive_seed("test", seed))
         gold = np.array([world.gold([], [s.text for s in row]) for row in said]).mean(1)
         rude = float(np.mean([s.text == world.RUDE for row in said for s in row]))
         shutil.rmtree(folder)
         return {"gold": float(gold.mean()), "plain": float(gold[::2].mean()), "gullible": float(gold[1::2].mean()), "rude": rude}
+
+    def best_of(self, name: str, choices, seed: int, n: int = 4) -> dict:
+        """The expected gold of the best of n by a reward of these comparisons, computed and not sampled: the start's letters have
+        the frequencies of the pool. A policy without the noise of training one."""
+        folder = self.out / "runs" / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_jsonl(folder / "pairs.jsonl", (c.to_json() for c in choices))
+        self._run("reward_model", folder / "rm", seed, data=str(folder / "pairs.jsonl"), **world.REWARD)
+        asked = TEST[:40]
+        scores = np.array(open_reward(str(folder / "rm")).score(asked, [list(world.LETTERS)] * len(asked)), float)
+        said = [text for row in read_json(self.out / "pool.json")["rows"] for text in row[2:] if text in world.WORTH]
+        share = np.array([said.count(letter) for letter in world.LETTERS]) / len(said)
+        worst_first = scores.argsort(1)
+        chance = np.diff(share[worst_first].cumsum(1) ** n, axis=1, prepend=0.0)
+        worth = np.array([world.WORTH[letter] for letter in world.LETTERS])
+        shutil.rmtree(folder)
+        return {"gold": float((chance * worth[worst_first]).sum(1).mean()),
+                "rude": float(chance[worst_first == world.LETTERS.index(world.RUDE)].mean())}
 
     def _run(self, method: str, out: Path, seed: int, **settings) -> None:
         module = find_method(method)
@@ -144,19 +165,20 @@ class Bench:
 
     # --- the parts ---------------------------------------------------------------------------------
 
-    def brigade(self) -> dict:
+    def brigade(self, method: str = "rloo") -> dict:
         rows = []
         for seed in self.seeds:
             for planted in (False, True):
                 people = world.users(36, 4 if planted else 0)
                 choices = world.choices_of(self.judgments(seed, people, {"honest": 10, "brigade": 40}, eager=("brigade",)))
                 for on in (False, True):
-                    rows.append(self.once(f"brigade-{seed}-{planted}-{on}", self._brigade, choices, seed, planted, on))
+                    name = f"brigade{'' if method == 'rloo' else '_best'}-{seed}-{planted}-{on}"
+                    rows.append(self.once(name, self._brigade, name, method, choices, seed, planted, on))
         return brigade_summary(rows)
 
-    def _brigade(self, choices, seed, planted, on) -> dict:
+    def _brigade(self, name, method, choices, seed, planted, on) -> dict:
         used, named = self.kept(choices, seed, on)
-        found = self.trained(f"brigade-{seed}-{planted}-{on}", used, "rloo", seed)
+        found = self.trained(name, used, method, seed) if method == "rloo" else self.best_of(name, used, seed)
         return {"seed": seed, "planted": planted, "audit": on, **found, "train": len(used),
                 "named_brigade": sum(n.startswith("b") for n in named), "named_honest": sum(n.startswith("u") for n in named)}
 
@@ -235,7 +257,8 @@ class Bench:
 
     def _turns(self) -> dict:
         folder = self.out / "turns"
-        shutil.rmtree(folder, ignore_errors=True)
+        for old in (folder, self.out / "loop.key.seen"):  # what a killed run left; the key remembers its loop
+            shutil.rmtree(old, ignore_errors=True)
         folder.mkdir()
         world.write_prompts(folder / "verify.jsonl", 30 if self.quick else 120, 20 if self.quick else 80)
         (folder / "prose.txt").write_text("\n\n".join(f"Ask {i}. Tell me {i}." for i in range(40)))
@@ -341,22 +364,30 @@ def brigade_summary(rows: list[dict]) -> dict:
     """What of the brigade's damage remains with the audit: the ratio of mean losses, its interval a bootstrap over seeds."""
     at = {(r["seed"], r["planted"], r["audit"]): r for r in rows}
     seeds = sorted({r["seed"] for r in rows})
-    loss = {on: np.array([at[s, False, on]["gold"] - at[s, True, on]["gold"] for s in seeds]) for on in (False, True)}
-    ratio = bootstrap(lambda i: float(loss[True][i].mean() / loss[False][i].mean()), len(seeds), draws=2000)
+    harm = {what: {on: np.array([sign * (at[s, False, on][what] - at[s, True, on][what]) for s in seeds]) for on in (False, True)}
+            for what, sign in (("gold", 1), ("rude", -1))}
     brigaders, honest = 4 * len(seeds), 36 * len(seeds)
-    return {"gold": {f"{'brigade' if p else 'clean'}, audit {'on' if a else 'off'}": mean([at[s, p, a]["gold"] for s in seeds])
+    return {"seeds": len(seeds), "collapsed": sum(r["gold"] < 0 for r in rows),
+            "gold_of": {f"{'brigade' if p else 'clean'}, audit {'on' if a else 'off'}": mean([at[s, p, a]["gold"] for s in seeds])
                      for p in (False, True) for a in (False, True)},
-            "loss_without": mean(loss[False]), "loss_with": mean(loss[True]),
-            "ratio": [round(ratio.value, 3), round(ratio.low, 3), round(ratio.high, 3)],
+            **{what: {"without": mean(h[False]), "with": mean(h[True]), "ratio": ratio_of_means(h[True], h[False])}
+               for what, h in harm.items()},
             "brigaders_named": sum(at[s, True, True]["named_brigade"] for s in seeds) / brigaders,
             "honest_named_with_brigade": sum(at[s, True, True]["named_honest"] for s in seeds) / honest,
             "honest_named_of_honest_crowd": sum(at[s, False, True]["named_honest"] for s in seeds) / honest}
 
 
+def ratio_of_means(above, below) -> list[float]:
+    """The ratio of two means over the same seeds, and its 95 % bootstrap interval over seeds."""
+    e = bootstrap(lambda i: float(above[i].mean() / below[i].mean()), len(above), draws=5000)
+    return [round(x, 3) for x in (e.value, e.low, e.high)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="")
-    parser.add_argument("--only", nargs="*", default=["turns", "brigade", "flattery", "flattered", "honest", "poison"])
+    parser.add_argument("--only", nargs="*", default=["turns", "brigade", "brigade_best", "flattery", "flattered", "honest",
+                                                            "poison"])
     parser.add_argument("--seeds", type=int, default=5, help="how many of them (default: 5)")
     parser.add_argument("--first", type=int, default=0, help="the first of them (default: 0)")
     parser.add_argument("--quick", action="store_true")
@@ -366,7 +397,7 @@ def main() -> None:
     bench = Bench(Path(args.out or tempfile.mkdtemp(prefix="harken-loop-")), seeds, args.quick)
     gates = 1 if args.quick else 10
     parts = {
-        "turns": bench.turns, "brigade": bench.brigade, "poison": bench.poison,
+        "turns": bench.turns, "brigade": bench.brigade, "brigade_best": lambda: bench.brigade("best_of"), "poison": bench.poison,
         "flattery": lambda: bench.gates("flattery", world.users(98, 0, 2), {"honest": 4, "gullible": 60}, gates, ("gullible",)),
         "flattered": lambda: bench.gates("flattered", world.users(98, 0, 2), {"honest": 4, "gullible": 60},
                                          min(gates, args.seeds), ("gullible",)),

@@ -1,13 +1,13 @@
 """Pretraining with human feedback: the whole grid by one command; give it again after any stop and it goes on.
 
     python benchmarks/phf.py OUT --data ../shared/data [--workers 2] [--only toy pep8] [--quick]
-    python benchmarks/phf.py OUT --tables          # what is there so far: tables, criteria, OUT/pareto.svg
+    python benchmarks/phf.py OUT --tables [--docs docs/benchmarks.md]    # what is there so far: tables, criteria, a plot
 
 A cell is one run trained and measured, or one model's cuts or attacks; cells come in the order of what matters: the toy
-language's P1 to P6 over three seeds; MLE and conditional on real text (toxicity) and real code (PEP 8); poisoned bad segments,
-cuts and attacks; further objectives; a scorer with mistakes.
-Cells are dealt to --workers processes of one thread each. Every finished cell
-is a file in OUT/cells; one that was cut off is resumed. --quick is a minute, to see that everything runs.
+language's P1 to P6 over three seeds; MLE and conditional on real text (toxicity), on one package and on mixed code (PEP 8);
+poisoned bad segments, cuts and attacks; further objectives and budgets of tokens; a scorer with mistakes.
+Cells are dealt to --workers processes of one thread each. Every finished cell is a file in OUT/cells; one that was
+cut off is resumed. --quick is a minute, to see that everything runs.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import argparse
 import fcntl
 import json
 import os
+import shutil
 import threading
 import time
 import traceback
@@ -69,10 +70,15 @@ TASKS = {
                  "mle@32k": {"tokens": 32_000}, "mle@64k": {"tokens": 64_000},
                  "filter@32k": {"objective": "filter", "best": 0.25, "tokens": 32_000},
                  "filter@64k": {"objective": "filter", "best": 0.25, "tokens": 64_000},
-                 "conditional@32k": {**CONDITIONAL, "tokens": 32_000}, "conditional@64k": {**CONDITIONAL, "tokens": 64_000}},
+                 "conditional@32k": {**CONDITIONAL, "tokens": 32_000}, "conditional@64k": {**CONDITIONAL, "tokens": 64_000},
+                 "mle@1060k": {"tokens": 1_060_000}, "filter@1060k": {"objective": "filter", "best": 0.25, "tokens": 1_060_000},
+                 "conditional@1060k": {**CONDITIONAL, "drop": 0.01, "tokens": 1_060_000},
+                 "rwr10@1060k": {"objective": "rwr", "beta": 10.0, "tokens": 1_060_000},
+                 "late10@1060k": {**CONDITIONAL, "feedback_from": 0.9, "tokens": 1_060_000}},
                 {"conditional": (GOOD, ONCE, UNTAGGED, BAD), "poisoned": (GOOD, UNTAGGED, BAD), "late10": (GOOD, UNTAGGED),
                  "from20": (GOOD, UNTAGGED), "from60": (GOOD, UNTAGGED), "cooldown": (GOOD, UNTAGGED),
-                 "drop10": (GOOD, UNTAGGED), "conditional@32k": (GOOD,), "conditional@64k": (GOOD,)}),
+                 "drop10": (GOOD, UNTAGGED), "conditional@32k": (GOOD,), "conditional@64k": (GOOD,),
+                 "conditional@1060k": (GOOD, ONCE, UNTAGGED, BAD), "late10@1060k": (GOOD, UNTAGGED)}),
     "pep8": Task("line", 0.0, partial(open_scorer, "pep8"), tasks.measure_code, 192,
                  {"size": "1M", "vocabulary": 1024, "max_length": 256, "batch_size": 1, "learning_rate": 2e-3,
                   "tokens": 1_500_000, "holdout": 0.05},
@@ -81,6 +87,10 @@ TASKS = {
                   "rwr10": {"objective": "rwr", "beta": 10.0, "unit": 0.01},
                   "awr": {"objective": "awr", "alpha": 0.05, "beta": 1.0, "unit": 0.01}},
                  {"conditional": (GOOD, UNTAGGED, BAD)}),
+    "package": Task("line", 0.0, partial(open_scorer, "pep8"), tasks.measure_package, 192,
+                    {"size": "1M", "vocabulary": 1024, "max_length": 256, "batch_size": 1, "learning_rate": 2e-3,
+                     "tokens": 1_500_000, "holdout": 0.05},
+                    {"mle": {}, "conditional": {**CONDITIONAL, "drop": 0.1}}, {"conditional": (GOOD, UNTAGGED, BAD)}),
     "toxicity": Task("sentence", -0.25, partial(open_scorer, "toxicity"), tasks.measure_texts, 256,
                      {"size": "300K", "vocabulary": 1024, "max_length": 64, "learning_rate": 3e-3, "tokens": 1_500_000},
                      {"mle": {}, "conditional": {**CONDITIONAL, "drop": 0.01}, "filter": {"objective": "filter"},
@@ -117,7 +127,7 @@ def cells() -> list[Cell]:
     noisy = [Cell("run", "toy", arm, seed, *noise) for seed in SEEDS for noise in NOISE for arm in NOISY_ARMS]
     cures = [Cell(kind, "toy", "conditional", seed) for kind in ("cuts", "attack") for seed in SEEDS]
     return [*runs("toy", "conditional", "mle", "filter", "rwr10", "late10"), *runs("toxicity", "conditional", "mle"),
-            *runs("pep8", "conditional", "mle"), *runs("toy", "poisoned"), *cures,
+            *runs("package", "conditional", "mle"), *runs("pep8", "conditional", "mle"), *runs("toy", "poisoned"), *cures,
             *runs("toy", "unlikelihood", "mask", "rwr.1", "awr", "from20", "from60", "cooldown", "drop10"),
             *runs("toy", *(a for a in TASKS["toy"].arms if "@" in a)), *noisy,
             *runs("toxicity", "filter", "unlikelihood", "rwr10", "awr"), *runs("pep8", "filter", "unlikelihood", "rwr10", "awr")]
@@ -140,7 +150,7 @@ class Grid:
                 assert self.data is not None
                 tasks.text_corpus(self.data, kept)
             else:
-                {"toy": tasks.toy_corpus, "pep8": tasks.code_corpus}[cell.task](kept)
+                {"toy": tasks.toy_corpus, "pep8": tasks.code_corpus, "package": tasks.package_corpus}[cell.task](kept)
             kept.replace(corpus)
         annotate([corpus], folder, partial(tasks.NoisyCurse, cell.recall, cell.precision) if noisy else task.scorer,
                  segmenter=task.segmenter, split_bytes=1 << 20)
@@ -229,6 +239,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], metavar="WORD", help="cells whose name holds one of these")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--tables", action="store_true")
+    parser.add_argument("--docs", type=Path, metavar="PAGE", help="write the tables and the plot into this page too")
     args = parser.parse_args()
     (args.out / "cells").mkdir(parents=True, exist_ok=True)
     if not args.tables:
@@ -239,7 +250,11 @@ def main() -> None:
             for number, line in enumerate(pool.imap(partial(work, grid), todo), 1):
                 if line:
                     print(f"{time.strftime('%H:%M:%S')} {number} of {len(todo)}: {line}", flush=True)
-    print(phf_tables.tables(args.out))
+    parts = phf_tables.sections(args.out)
+    print("\n\n".join(f"{name}\n\n{part}" for name, part in parts.items()) or "No cell is finished yet.")
+    if args.docs:
+        phf_tables.write_into(args.docs, parts)
+        shutil.copy(args.out / "pareto.svg", args.docs.parent / "phf_pareto.svg")
 
 
 if __name__ == "__main__":

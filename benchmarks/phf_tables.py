@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,17 @@ from harken.stats.intervals import mean_interval
 Cells = list[dict[str, Any]]
 Rows = Mapping[int, float]
 """Seed -> a figure."""
-TASKS = {"toy": "curses a word", "pep8": "violations per 100 characters", "toxicity": "probability of toxicity"}
+TASKS = {"toy": "curses a word", "pep8": "violations per 100 characters", "package": "violations per 100 characters",
+         "toxicity": "probability of toxicity"}
+BUDGETS = ("", "@1060k")
+"""Arms at the grid's own tokens, and at those of the figures that P1 to P6 come from."""
+ARMS = {"rwr10": "rwr, beta 10", "rwr.1": "rwr, beta .1", "awr": "awr, alpha .5, beta .1",
+        "late10": "conditional, last tenth alone",
+        "from20": "conditional from 20 % on", "from60": "conditional from 60 % on",
+        "cooldown": "conditional, last tenth without tags", "drop10": "conditional, a tenth of segments untagged",
+        "poisoned": "conditional, bad segments poisoned", "filter": "filter, best quarter"}
+MODES = {"good each": ", good before each segment", "good once": ", good once", "untagged each": ", untagged",
+         "bad each": ", bad before each"}
 
 
 def load(out: Path) -> Cells:
@@ -53,8 +64,20 @@ def shown(rows: Rows, digits: int = 3) -> str:
     if not rows:
         return "–"
     values = sorted(rows.values())
-    middle = f"{statistics.median(values):.{digits}f}"
-    return middle if len(values) == 1 else f"{middle} ({values[0]:.{digits}f}–{values[-1]:.{digits}f})"
+    middle = number(statistics.median(values), digits)
+    return middle if len(values) == 1 else f"{middle} ({number(values[0], digits)}–{number(values[-1], digits)})"
+
+
+def number(value: float, digits: int) -> str:
+    """As the docs write it: .062, −.4."""
+    text = f"{value:.{digits}f}"
+    return text.replace("-", "−").replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text.replace("-", "−")
+
+
+def named(arm: str, name: str, tagged: bool) -> str:
+    """An arm and its mode in words; `tagged`: it has other modes than untagged."""
+    objective, _, budget = arm.partition("@")
+    return ARMS.get(objective, objective) + (MODES[name] if tagged else "") + (f", {budget} tokens" if budget else "")
 
 
 def paired(a: Rows, b: Rows) -> list[tuple[float, float]]:
@@ -78,48 +101,55 @@ def difference(a: Rows, b: Rows) -> Estimate | None:
 def said(e: Estimate | None, digits: int = 2) -> str:
     if e is None:
         return "not run"
-    return f"{e.value:.{digits}f}" + (f" [{e.low:.{digits}f}, {e.high:.{digits}f}]" if e.n > 1 else " (one seed)")
+    interval = f" [{number(e.low, digits)}, {number(e.high, digits)}]" if e.n > 1 else " (one seed)"
+    return number(e.value, digits) + interval
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(["| " + " | ".join(r) + " |" for r in (head, ["---"] * len(head), *rows)])
+    return "\n".join(["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(r) + " |" for r in rows)])
 
 
 def toy(cells: Cells) -> str:
+    keys: tuple[tuple[tuple[str, ...], int], ...] = (
+        (("plain", "mean", "value"), 3), (("plain", "expected_maximum", "value"), 2), (("attacked", "mean", "value"), 3),
+        (("nll",), 3), (("nll_topic_3",), 3), (("plain", "legal"), 3))
     rows = []
-    for arm, name in sorted({(c["cell"]["arm"], m) for c in cells if c["cell"]["kind"] == "run" and c["cell"]["task"] == "toy"
-                             and c["cell"]["recall"] == c["cell"]["precision"] == 1 for m in c["modes"]}):
-        keys: tuple[tuple[tuple[str, ...], int], ...] = (
-            (("plain", "mean", "value"), 3), (("plain", "expected_maximum", "value"), 2), (("attacked", "mean", "value"), 3),
-            (("nll",), 3), (("nll_topic_3",), 3), (("plain", "legal"), 3))
-        rows.append([f"{arm}, {name}", *(shown(pick(cells, "toy", arm, mode(name, *k)), d) for k, d in keys),
-                     str(len(pick(cells, "toy", arm, mode(name, "nll"))))])
-    return table(("toy", "curses", "worst of 25", "attacked", "NLL clean", "NLL clean, topic 4", "legal pairs", "seeds"), rows)
+    for arm in arms_of(cells, "toy"):
+        modes = modes_of(cells, arm, "toy")
+        for name in (m for m in MODES if m in modes):
+            rows.append([named(arm, name, len(modes) > 1), *(shown(pick(cells, "toy", arm, mode(name, *k)), d) for k, d in keys),
+                         str(len(pick(cells, "toy", arm, mode(name, "nll"))))])
+    return table(("", "curses", "worst of 25", "attacked", "NLL clean", "NLL clean, topic 4", "legal", "seeds"), rows)
 
 
-def criteria(cells: Cells) -> str:
-    """P1 to P6: what is wanted of the seeds' medians, and what was found with its interval over seeds."""
+def criteria(cells: Cells, budget: str = "") -> str:
+    """P1 to P6 at a budget of tokens: what is wanted of the seeds' medians, and what was found with its interval over seeds."""
     def of(arm: str, name: str, *keys: str) -> Rows:
-        return pick(cells, "toy", arm, mode(name, *keys))
+        return pick(cells, "toy", arm + budget, mode(name, *keys))
     plain, attacked = ("plain", "mean", "value"), ("attacked", "mean", "value")
     mle, good, hard = "untagged each", "good each", "nll_topic_3"
-    asked: list[tuple[str, str, bool, Rows, Rows]] = [
-        ("P1", "mle / conditional ≥ 5", True, of("mle", mle, *plain), of("conditional", good, *plain)),
-        ("P2", "attacked, ≥ 4", True, of("mle", mle, *attacked), of("conditional", good, *attacked)),
-        ("P3", "NLL clean, conditional − mle ≤ .05", False, of("conditional", good, "nll"), of("mle", mle, "nll")),
-        ("", "the same of topic 4 ≤ .15", False, of("conditional", good, hard), of("mle", mle, hard)),
-        ("P4", "NLL of topic 4, filter − mle ≥ .5", False, of("filter", mle, hard), of("mle", mle, hard)),
-        ("P5", "rwr with beta 10 / mle within .85 – 1.15", True, of("rwr10", mle, *plain), of("mle", mle, *plain)),
-        ("P6", "attacked, conditional for the last tenth alone / for all > 1", True, of("late10", good, *attacked),
-         of("conditional", good, *attacked))]
+    asked: list[tuple[str, str, bool, Callable[[float], bool], Rows, Rows]] = [
+        ("P1", "mle / conditional ≥ 5", True, lambda x: x >= 5, of("mle", mle, *plain), of("conditional", good, *plain)),
+        ("P2", "the same attacked ≥ 4", True, lambda x: x >= 4, of("mle", mle, *attacked), of("conditional", good, *attacked)),
+        ("P3", "NLL clean, conditional − mle ≤ .05", False, lambda x: x <= 0.05, of("conditional", good, "nll"),
+         of("mle", mle, "nll")),
+        ("", "the same of topic 4 ≤ .15", False, lambda x: x <= 0.15, of("conditional", good, hard), of("mle", mle, hard)),
+        ("P4", "NLL of topic 4, filter − mle ≥ .5", False, lambda x: x >= 0.5, of("filter", mle, hard), of("mle", mle, hard)),
+        ("P5", "rwr with beta 10 / mle within .85 – 1.15", True, lambda x: 0.85 < x < 1.15, of("rwr10", mle, *plain),
+         of("mle", mle, *plain)),
+        ("P6", "attacked, conditional for the last tenth alone / for all > 1", True, lambda x: x > 1,
+         of("late10", good, *attacked), of("conditional", good, *attacked))]
     rows = []
-    for name, wanted, divide, a, b in asked:
+    for name, wanted, divide, holds, a, b in asked:
         if not a or not b:
-            rows.append([name, wanted, "not run", "not run"])
+            rows.append([name, wanted, "not run", "", ""])
             continue
         x, y = statistics.median(a.values()), statistics.median(b.values())
-        rows.append([name, wanted, f"{x / y if divide else x - y:.3g}", said((ratio if divide else difference)(a, b), 3)])
-    return table(("", "wanted", "of medians", "over seeds"), rows)
+        middle = x / y if divide else x - y
+        rows.append([name, wanted, number(middle, 1 if divide and abs(middle) >= 3 else 3),
+                     said((ratio if divide else difference)(a, b), 1 if divide and abs(middle) >= 3 else 3),
+                     "met" if holds(middle) else "**missed**"])
+    return table(("", "wanted", "of medians", "over seeds", ""), rows)
 
 
 def poison(cells: Cells) -> str:
@@ -139,19 +169,24 @@ def poison(cells: Cells) -> str:
 
 
 def real(cells: Cells, task: str) -> str:
-    rows = []
-    for arm in dict.fromkeys(c["cell"]["arm"] for c in cells if c["cell"]["task"] == task):
-        for name in dict.fromkeys(m for c in cells if (c["cell"]["task"], c["cell"]["arm"]) == (task, arm) for m in c["modes"]):
+    rows: list[list[str]] = []
+    for arm in arms_of(cells, task):
+        modes = modes_of(cells, arm, task)
+        for name in (m for m in MODES if m in modes):
             held = {"good each": "good", "untagged each": "untagged", "bad each": ""}[name]
             loss = {k: pick(cells, task, arm, lambda c, k=k: c["held"][k]) for k in (held, f"{held}, good segments") if held}
             value = pick(cells, task, arm, mode(name, "plain", "mean", "value"))
             worst = pick(cells, task, arm, mode(name, "plain", "expected_maximum", "value"))
-            rows.append([f"{arm}, {name}", shown(value), shown(worst, 2), *(shown(x) for x in loss.values() or ({}, {})),
-                         str(len(value))])
-    notes = [table((task, TASKS[task], "worst of 25", "held-out NLL", "of good segments", "seeds"), rows)]
-    a = pick(cells, task, "mle", mode("untagged each", "plain", "mean", "value"))
-    b = pick(cells, task, "conditional", mode("good each", "plain", "mean", "value"))
-    notes.append(f"{task}: mle / conditional {said(ratio(a, b))}.")
+            rule = [shown(pick(cells, task, arm, mode(name, "corpus_rule", "mean", "value")))] if task == "package" else []
+            rows.append([named(arm, name, len(modes) > 1), shown(value), *rule, shown(worst, 2),
+                         *(shown(x) for x in loss.values() or ({}, {})), str(len(value))])
+    rule = ["of these, lines too long"] if task == "package" else []
+    notes = [table(("", TASKS[task], *rule, "worst of 25", "held-out NLL", "of good segments", "seeds"), rows)]
+    figures = {"mle / conditional": "plain"} | ({"the same of lines too long": "corpus_rule"} if rule else {})
+    for what, key in figures.items():
+        a = pick(cells, task, "mle", mode("untagged each", key, "mean", "value"))
+        b = pick(cells, task, "conditional", mode("good each", key, "mean", "value"))
+        notes.append(f"{task}: {what} {said(ratio(a, b))}.")
     untagged = pick(cells, task, "mle", lambda c: math.exp(c["held"]["untagged"]))
     for key in ("own", "good", "good, good segments"):
         base = untagged if "segments" not in key else pick(
@@ -237,18 +272,45 @@ def pareto(cells: Cells, path: Path) -> None:
                     f'<rect width="100%" height="100%" fill="#ffffff"/>{inner}</svg>\n', encoding="utf-8")
 
 
-def modes_of(cells: Cells, arm: str) -> set[str]:
-    return {m for c in cells if c["cell"]["kind"] == "run" and c["cell"]["arm"] == arm for m in c["modes"]}
+def arms_of(cells: Cells, task: str) -> list[str]:
+    """The arms that ran with the true scorer, each beside its budgets: mle first."""
+    found = {c["cell"]["arm"] for c in cells if c["cell"]["kind"] == "run" and c["cell"]["task"] == task and true_scorer(c)}
+    order = ["mle", "rwr10", "rwr.1", "awr", "filter", "mask", "unlikelihood", "conditional"]
+
+    def key(arm: str) -> tuple[int, str, int]:
+        objective, _, budget = arm.partition("@")
+        return order.index(objective) if objective in order else len(order), objective, int(budget[:-1] or 0)
+    return sorted(found, key=key)
 
 
-def tables(out: Path) -> str:
+def modes_of(cells: Cells, arm: str, task: str = "toy") -> set[str]:
+    return {m for c in cells if (c["cell"]["kind"], c["cell"]["task"], c["cell"]["arm"]) == ("run", task, arm) and true_scorer(c)
+            for m in c["modes"]}
+
+
+def true_scorer(cell: dict[str, Any]) -> bool:
+    return bool(cell["cell"]["recall"] == cell["cell"]["precision"] == 1)
+
+
+def sections(out: Path) -> dict[str, str]:
+    """Name -> Markdown of what is finished; writes OUT/pareto.svg."""
     cells = load(out)
     if not cells:
-        return "No cell is finished yet."
+        return {}
     pareto(cells, out / "pareto.svg")
+    tasks = {c["cell"]["task"] for c in cells}
+    parts = {"toy": toy(cells), "criteria": criteria(cells), "criteria at 1,060,000 tokens": criteria(cells, BUDGETS[1]),
+             "poison": poison(cells)} if "toy" in tasks else {}
+    parts |= {task: real(cells, task) for task in ("package", "pep8", "toxicity") if task in tasks}
+    parts |= {"noise": "" if all(map(true_scorer, cells)) else noise(cells), "cures": cures(cells), "attacks": attacks(cells)}
     spent = sum(c["cpu_seconds"] for c in cells) / 60
-    parts = [toy(cells), criteria(cells), poison(cells)] if any(c["cell"]["task"] == "toy" for c in cells) else []
-    parts += [real(cells, task) for task in ("pep8", "toxicity") if any(c["cell"]["task"] == task for c in cells)]
-    parts += [noise(cells)] if any(c["cell"]["recall"] * c["cell"]["precision"] < 1 for c in cells) else []
-    parts += [cures(cells), attacks(cells), f"{len(cells)} cells, {spent:.0f} minutes of CPU."]
-    return "\n\n".join(p for p in parts if p)
+    return {k: v for k, v in parts.items() if v} | {"spent": f"{len(cells)} cells, {spent:.0f} minutes of CPU."}
+
+
+def write_into(page: Path, parts: Mapping[str, str]) -> None:
+    """Puts every part in its place in a page, between `<!-- phf NAME -->` and `<!-- /phf -->`; places without a part stay."""
+    text = page.read_text(encoding="utf-8")
+    for name, part in parts.items():
+        text = re.sub(f"(<!-- phf {re.escape(name)} -->\n).*?(<!-- /phf -->)", lambda m, part=part: f"{m[1]}\n{part}\n\n{m[2]}",
+                      text, flags=re.S)
+    page.write_text(text, encoding="utf-8")

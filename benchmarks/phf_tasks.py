@@ -12,6 +12,7 @@ import json
 import random
 import sysconfig
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -35,6 +36,8 @@ STEPS = (1, 2, 5)
 """A word's successors in its topic: the word w of ten is followed by 3 w + one of these, modulo ten."""
 EMPTY = Prompt((Message("user", ""),))
 CODE_BYTES, LARGEST = 3_000_000, 30_000
+CORPUS_RULE = "E501"
+"""Of the package's violations all but a few are lines of more than 79 characters."""
 HELD_TOKENS, LINES = 16_000, 16
 """Tokens of held-out text whose loss is measured, and segments of a document that are read together."""
 
@@ -114,6 +117,12 @@ def code_corpus(path: Path) -> None:
         if (size := size + len(texts[-1])) > CODE_BYTES:
             break
     write(path, texts)
+
+
+def package_corpus(path: Path, name: str = "openai") -> None:
+    """Files of one package of site-packages, of 500 bytes to `LARGEST`: code so regular that a small model learns to write it."""
+    root = Path(sysconfig.get_paths()["purelib"]) / name
+    write(path, [f.read_text(encoding="utf-8") for f in sorted(root.rglob("*.py")) if 500 <= f.stat().st_size <= LARGEST])
 
 
 def text_corpus(data: Path, path: Path) -> None:
@@ -215,6 +224,24 @@ def measure_code(run: Path, mode: str, tag: str, samples: int) -> dict[str, Any]
     # Of all characters: short samples weigh less, as in the corpus.
     total = sum(v * len(t) for v, t in zip(values, read)) / sum(map(len, read))
     return {"plain": faults(values, read) | {"unread": len(texts) - len(read), "of_all_characters": total}}
+
+
+def measure_package(run: Path, mode: str, tag: str, samples: int) -> dict[str, Any]:
+    """Violations per 100 characters of sampled code: of all rules, of each, and of `CORPUS_RULE`, the one that the corpus breaks.
+
+    A sample that was cut off counts up to its last blank line: an open bracket or a missing end is not the model's fault."""
+    scorer = open_scorer("pep8")
+    sampler = opened(run, mode, tag)
+    drawn = sampler.sample([EMPTY], samples, max_tokens=192, temperature=0.7, top_p=0.9, seed=derive_seed(1, "plain"))[0]
+    texts = [s.text if s.finished else s.text[:s.text.rfind("\n\n") + 1] for s in drawn]
+    texts = [t for t in texts if t.strip()]
+    found = [(t, v) for t in texts if (v := scorer.violations(t)) is not None]
+    read, rules = [t for t, _ in found], sum((v for _, v in found), Counter())
+    size = sum(map(len, read))
+    result = {"plain": faults([100 * v.total() / len(t) for t, v in found], read),
+              "corpus_rule": faults([100 * v[CORPUS_RULE] / len(t) for t, v in found], read)}
+    result["plain"] |= {"unread": len(texts) - len(read), "rules": {k: 100 * n / size for k, n in rules.most_common()}}
+    return result
 
 
 def measure_texts(run: Path, mode: str, tag: str, samples: int) -> dict[str, Any]:

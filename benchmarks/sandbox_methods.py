@@ -8,6 +8,9 @@ each answers the test prompts, and the table says: gold win rate over SFT (inter
 change, KL to SFT, and the change in NLL of held-out text (the tax). PPO-ptx learns from one half of the Python reference manual
 (its sections are in every Python), the tax is measured on the other half. What is finished is not done again.
 --quick: the toy model, a minute. The last line is JSON.
+
+With --rollouts URL (benchmarks/llama_cpp_rollouts.py, docs/rollouts.md) the completions of --only come from that server; how far
+its log-probs are from the trainer's is told for the first, middle and last third of the steps.
 """
 
 from __future__ import annotations
@@ -60,8 +63,10 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 class Comparison:
     """Stages in order, each leaving a file under `out`."""
 
-    def __init__(self, quickstart: Path, out: Path, quick: bool) -> None:
+    def __init__(self, quickstart: Path, out: Path, quick: bool, rollouts: str = "", correction: str = "token_truncate") -> None:
         self.out, self.quick, self.base = out, quick, quickstart
+        self.served = {"rollouts": rollouts, "correction": correction, "stop_when": "mismatch>0.5", "checkpoint_seconds": 20.0}
+        self.served = self.served if rollouts else {}
         self.dtype = "float32" if quick else "auto"
         out.mkdir(parents=True, exist_ok=True)
         self.test = load_prompts("test")
@@ -102,7 +107,7 @@ class Comparison:
             text = self.out / "ptx.jsonl"
             write_jsonl(text, ({"text": t} for t in manual(0)))
             settings = {**settings, "ptx_data": str(text)}
-        reward = str(self.base / "reward_model")
+        reward, settings = str(self.base / "reward_model"), {**settings, **self.served}
         self.train(name, method, self.base / "sft", self.base / "prompts.jsonl", reward=reward, **settings)
 
     def sampler(self, name: str) -> HFSampler:
@@ -149,6 +154,8 @@ class Comparison:
                             "kl": mean(row["kl"]) if row["kl"] else [round(float(np.log(BEST_OF) - 1 + 1 / BEST_OF), 2)],
                             "nll_change": short(paired_difference(row["nll"], sft["nll"])) if row["nll"] else [0.0],
                             "words": round(row["words"], 1), "seconds": seconds(self.out / name)}
+            if self.served and name in METHODS:
+                result[name] |= mismatch(self.out / name)
             print(name, json.dumps(result[name]), flush=True)
         return result
 
@@ -171,18 +178,28 @@ def seconds(run: Path) -> float:
     return round(rows[-1]["seconds"], 1) if rows else 0.0
 
 
+def mismatch(run: Path) -> dict[str, list[float]]:
+    """The server's and the trainer's figures, by thirds of the run."""
+    rows = read_jsonl(run / "metrics.jsonl")
+    thirds = [rows[i * len(rows) // 3:(i + 1) * len(rows) // 3] for i in range(3)]
+    return {name: [round(float(np.mean([row[name] for row in part])), 4) for part in thirds]
+            for name in ("mismatch", "mismatch_kl", "correction", "correction_cut", "correction_ess")}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quickstart", type=Path, default=Path("runs/quickstart"))
     parser.add_argument("--out", type=Path, default=Path("runs/methods"))
     parser.add_argument("--only", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--rollouts", default="", metavar="URL", help="a server that samples for the methods of --only")
+    parser.add_argument("--correction", default="token_truncate")
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        work = Comparison(args.quickstart, Path(folder) if args.quick else args.out, args.quick)
+        work = Comparison(args.quickstart, Path(folder) if args.quick else args.out, args.quick, args.rollouts, args.correction)
         for name in args.only:
             work.improve(name)
-        result = work.table(["best-of-16", *args.only])
+        result = work.table([*([] if args.rollouts else ["best-of-16"]), *args.only])
         reward = read_json(work.base / "reward_model" / "result.json")
     print(json.dumps({"benchmark": "sandbox_methods", "reward_model": reward.get("accuracy"), **result}))
 

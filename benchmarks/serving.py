@@ -9,10 +9,12 @@ The others answer the same requests in the same rounds, one server at a time (th
 xllamacpp in another Python, on float weights (`harken export model smollm2 --out FOLDER --gguf F32`), and `transformers serve` on
 the same folder.
 
-Server and clients are processes of their own on this machine, so the clients' work is in the server's figures; the sampler
-runs alone. Every stream is compared with the sampler's answer to the same prompt and seed: at temperature 1 rounding may part
-them at a near tie, so the share of equal streams is printed, and a stream that holds another's text is an error.
-TTFT is from the request to the first text, ITL between two texts of one stream (as guidellm defines them).
+All answers are greedy, so that everybody does the same work. Server and clients are processes of their own on this machine: the
+clients' work is in the server's figures; the sampler runs alone. Each stream is compared with the sampler's answer to its prompt.
+Rounding may part them at a near tie, so the number of equal streams is printed; a stream nearer to another prompt's answer than
+to its own is counted as mixed. TTFT is from the request to the first text, ITL between two texts of one stream (as guidellm
+defines them). The idle servers wait in memory while one is measured. Leave OMP_NUM_THREADS unset: it would bind harken and not
+llama.cpp.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ HOST = "127.0.0.1"
 async def stream(port: int, text: str, seed: int, tokens: int, model: str = "m") -> dict:
     """One streaming client: its status, text, and the times of its chunks."""
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": tokens, "seed": seed,
-                       "stream": True, "stream_options": {"include_usage": True}}).encode()
+                       "temperature": 0, "stream": True, "stream_options": {"include_usage": True}}).encode()
     began = time.perf_counter()
     reader, writer = await asyncio.open_connection(HOST, port)
     writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: application/json"
@@ -74,6 +76,11 @@ def figures(found: list[dict], seconds: float) -> dict:
             "itl_p50": float(np.quantile(between, 0.5)), "itl_p95": float(np.quantile(between, 0.95))}
 
 
+def alike(a: str, b: str) -> int:
+    """Characters that two texts begin with alike."""
+    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+
+
 def llama_cpp(python: str, gguf: str, rows: int) -> tuple[subprocess.Popen, int]:
     command = [python, str(Path(__file__).parent / "llama_cpp_server.py"), gguf, str(rows), str(os.cpu_count() or 1)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -84,12 +91,12 @@ def llama_cpp(python: str, gguf: str, rows: int) -> tuple[subprocess.Popen, int]
     raise SystemExit("llama.cpp's server ended. Does its Python have xllamacpp, and is the .gguf file there?")
 
 
-def transformers_serve(folder: str, command: str) -> tuple[subprocess.Popen, int]:
+def transformers_serve(folder: str, command: str, flags: list[str]) -> tuple[subprocess.Popen, int]:
     with socket.socket() as free:
         free.bind((HOST, 0))
         port = free.getsockname()[1]
-    process = subprocess.Popen([command, "serve", "--host", HOST, "--port", str(port), "--device", "cpu", "--dtype", "float32"],
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*command.split(), "serve", folder, "--host", HOST, "--port", str(port), "--device", "cpu",
+                                "--dtype", "float32", *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(1500):
         if process.poll() is not None:
             raise SystemExit(f"{command} serve ended. It needs: pip install 'transformers[serving]'")
@@ -123,10 +130,12 @@ def main() -> None:
     parser.add_argument("--transformers", metavar="FOLDER", help="the model's folder, for transformers serve")
     parser.add_argument("--transformers-command", metavar="FILE", default=str(Path(sys.executable).parent / "transformers"),
                         help="the program transformers of an environment that has transformers[serving] (default: this one's)")
+    parser.add_argument("--transformers-flags", default="", help="as: --transformers-flags=--continuous-batching")
     args = parser.parse_args()
     if args.quick:
         args.tokens, args.rounds = 24, 1
-    texts = [f"Write one line about the number {i}." for i in range(args.clients)]
+    asked = [[f"Write one line about the number {i}." for i in range(at, at + args.clients)]
+             for at in range(0, (args.rounds + 1) * args.clients, args.clients)]  # none twice: others keep prompts
     sampler = open_sampler(args.model)
     process, port = serve(args.model, args.clients, args.clients // 2)
     rows, others = [], {}
@@ -134,15 +143,16 @@ def main() -> None:
         if args.llama_cpp:
             others["llama.cpp"] = (*llama_cpp(args.llama_cpp, args.gguf, args.clients), "m")
         if args.transformers:
-            others["transformers serve"] = (*transformers_serve(args.transformers, args.transformers_command), args.transformers)
+            others["transformers serve"] = (*transformers_serve(args.transformers, args.transformers_command,
+                                                                args.transformers_flags.split()), args.transformers)
         for _, other, name in others.values():
-            asyncio.run(crowd(other, texts[:2], 4, name))
-        asyncio.run(crowd(port, texts[:2], 4))
-        sampler.sample([Prompt.of(t) for t in texts[:2]], 1, max_tokens=4)
+            asyncio.run(crowd(other, asked[-1][:2], 4, name))
+        asyncio.run(crowd(port, asked[-1][:2], 4))
+        sampler.sample([Prompt.of(t) for t in asked[-1][:2]], 1, max_tokens=4)
         for round_ in range(args.rounds):
-            # A call a seed would prefill one by one; this batch does the same work, with other random numbers.
+            texts = asked[round_]
             began = time.perf_counter()
-            offline = sampler.sample([Prompt.of(t) for t in texts], 1, max_tokens=args.tokens)
+            offline = sampler.sample([Prompt.of(t) for t in texts], 1, max_tokens=args.tokens, temperature=0.0)
             rate = sum(len(s[0].ids) for s in offline) / (time.perf_counter() - began)
             began = time.perf_counter()
             found = asyncio.run(crowd(port, texts, args.tokens))
@@ -155,18 +165,17 @@ def main() -> None:
                 theirs = asyncio.run(crowd(other, texts, args.tokens, name))
                 rows[-1][label] = figures(theirs, time.perf_counter() - began)
             print(json.dumps(rows[-1]), flush=True)
-        some = range(0, args.clients, 8)
-        expected = {i: sampler.sample([Prompt.of(texts[i])], 1, max_tokens=args.tokens, seed=i)[0][0].text for i in some}
-        equal = [found[i]["text"] == expected[i] for i in some]
-        mixed = [i for i in some if not found[i]["text"].startswith(expected[i][:2])]
+        expected = [s[0].text for s in offline]
+        equal = sum(f["text"] == e for f, e in zip(found, expected))
+        nearest = [max(range(len(expected)), key=lambda j: (alike(f["text"], expected[j]), j == i)) for i, f in enumerate(found)]
+        mixed = [i for i, j in enumerate(nearest) if expected[i] != expected[j]]
         twice = asyncio.run(crowd(port, texts * 2, args.tokens))
         after = asyncio.run(crowd(port, texts[:4], 4))
         result = {"model": args.model, "clients": args.clients, "tokens": args.tokens, "rounds": rows,
                   "median_ratio": float(np.median([r["ratio"] for r in rows])),
                   "harken_over": {label: float(np.median([r["harken"]["tokens_per_s"] / r[label]["tokens_per_s"] for r in rows]))
                                   for label in others},
-                  "streams_equal_to_the_samplers":
-                  f"{sum(equal)} of {len(equal)}", "begun_otherwise": mixed, "at_twice_the_capacity": {
+                  "streams_equal_to_the_samplers": f"{equal} of {len(expected)}", "mixed": mixed, "at_twice_the_capacity": {
                       "answered": sum(f["status"] == 200 and not f["failed"] for f in twice),
                       "shed_with_429": sum(f["status"] == 429 for f in twice), "of": len(twice),
                       "recovers": all(f["status"] == 200 for f in after)},

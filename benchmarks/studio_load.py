@@ -33,8 +33,9 @@ PASSWORD = "correct horse battery"
 
 def start(db: str, folder: Path) -> tuple[subprocess.Popen[str], str]:
     """The server process and its address; the first account is made before."""
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1] / "src"), os.environ.get("PYTHONPATH", "")])}
     harken = [sys.executable, "-m", "harken"]
+    (folder / "password").touch(0o600)
     (folder / "password").write_text(PASSWORD)
     subprocess.run([*harken, "users", "add", "lead", "--role", "lead", "--db", db, "--password-file", str(folder / "password")],
                    check=True, stdout=subprocess.DEVNULL, env=env)

@@ -2,9 +2,9 @@
 
     python benchmarks/studio_table.py [--quick] [--items 100000] [--answers 20000] [--json FILE]
 
-Fills a SQLite database with pairs, tags and sources, answers some of them as five labelers, then asks for each page of the lead
-by HTTP, three times each, the first one cold. Prints the slowest of each. With --quick: 2,000 items and 200 answers, to see
-that it runs.
+Fills a SQLite database with pairs, tags and sources, answers some of them as five labelers, who get a thousand comments, and one
+of whom asks to be erased; then asks for each page of the lead by HTTP, and for what the newer ones read by API, three times each,
+the first one cold. Prints the slowest of each. With --quick: 2,000 items and 200 answers, to see that it runs.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Connection, select, text
 
+from harken.store import events
 from harken.store.database import open_database
+from harken.store.studio_schema import assignments
 from harken.studio.app import Studio, create_app
 from harken.studio.work import answers, claims, projects
+from harken.studio.work.remarks import add_comment
 from harken.web import accounts
 from harken.web.limits import Limits
 
@@ -65,7 +68,18 @@ def fill(path: Path, items: int, answered: int) -> int:
                         "seconds": 5.0, "form_version": task["form_version"], "instruction_hash": task["instruction_hash"]}
                 answers.submit(tx, person, task["assignment"], said, now)
         print(f"{answered:,} answers in {time.perf_counter() - start:.1f} s", flush=True)
+        with db.link.writing() as tx:
+            remark(tx, people, now)
     return project
+
+
+def remark(tx: Connection, people: list[accounts.User], now: datetime) -> None:
+    """Comments on answered items, two hundred of them on one; and somebody's request to be erased."""
+    lead = accounts.add_user(tx, "commenting lead", None, "lead", now)
+    had = tx.execute(select(assignments.c.item_id, assignments.c.user_id).order_by(assignments.c.id).limit(800)).all()
+    for item, user in [*had, *[had[0]] * 200]:
+        add_comment(tx, item, user, lead, "Please say why, in a few words.", now)
+    events.add(tx, "erasure_request", now, user_id=people[0].id)
 
 
 def pages(project: int, items: int) -> dict[str, str]:
@@ -93,7 +107,14 @@ def pages(project: int, items: int) -> dict[str, str]:
         "answers: words": f"{base}/answers?q=mulch",
         "answers: no such words": f"{base}/answers?q=nothing+such",
         "an item": f"/lead/items/{items // 2}",
-        "models": f"{base}/models",
+        "an item with comments": "/lead/items/1",
+        "its comments (API)": "/api/items/1/comments",
+        "who won": f"{base}/models",
+        "who won, one tag": f"{base}/models?tag=t7",
+        "asked to be erased (API)": "/api/erasures",
+        "who holds what (API)": f"/api/projects/{project}/held",
+        "my answers": f"/label/{project}/answers",
+        "my account": "/account",
         "settings": f"{base}/settings",
         "people": "/lead/people",
     }

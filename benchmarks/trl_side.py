@@ -24,6 +24,13 @@ from transformers import TrainerCallback
 WARM_UP = 2
 
 
+def loaded(scorer=False):
+    """In bfloat16 where it is frozen under an adapter, which is less memory than autocast's copies; else autocast's float32."""
+    import torch
+    made = work.llama(scorer)
+    return made.to(torch.bfloat16) if work.LORA and work.BF16 else made
+
+
 class Timer(TrainerCallback):
     def __init__(self):
         self.at = []
@@ -39,12 +46,17 @@ def main(kind: str, steps: int, folder: Path) -> dict:
               "use_cpu": True, "bf16": work.BF16, "gradient_checkpointing": False,
               "seed": 0, "disable_tqdm": True, "lr_scheduler_type": "constant",
               "learning_rate": 1e-4, "dataloader_pin_memory": False, "max_steps": steps}
+    adapter = {}
+    if work.LORA:
+        from peft import LoraConfig
+        task = "SEQ_CLS" if kind.startswith("reward_model") else "CAUSAL_LM"
+        adapter = {"peft_config": LoraConfig(r=work.LORA, lora_alpha=2 * work.LORA, target_modules="all-linear", task_type=task)}
     if kind == "sft":
         from trl import SFTConfig, SFTTrainer
         rows = [{**r, "prompt": r["prompt"] + " "} for r in work.demonstrations(work.SFT_BATCH * steps)]
-        trainer = SFTTrainer(work.llama(), SFTConfig(**common, max_length=256, per_device_train_batch_size=work.SFT_BATCH,
+        trainer = SFTTrainer(loaded(), SFTConfig(**common, max_length=256, per_device_train_batch_size=work.SFT_BATCH,
                                                     completion_only_loss=True),
-                             train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[timer])
+                             train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[timer], **adapter)
         amount, unit = None, "tokens"
     elif kind.startswith("reward_model"):
         from trl import RewardConfig, RewardTrainer
@@ -54,7 +66,7 @@ def main(kind: str, steps: int, folder: Path) -> dict:
         pairs = work.RANKINGS * k * (k - 1) // 2
         settings = RewardConfig(**common, max_length=512, per_device_train_batch_size=8,
                                 gradient_accumulation_steps=pairs // 8)
-        trainer = RewardTrainer(work.llama(scorer=True), settings,
+        trainer = RewardTrainer(loaded(scorer=True), settings, **adapter,
                                 train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[timer])
         amount, unit = work.RANKINGS, "rankings"
     elif kind == "dpo":
@@ -62,8 +74,8 @@ def main(kind: str, steps: int, folder: Path) -> dict:
         rows = [{"prompt": r["prompt"] + " ", "chosen": r["completions"][0], "rejected": r["completions"][1]}
                 for r in work.rankings(work.PAIRS * steps, 2)]
         settings = DPOConfig(**common, max_length=256, per_device_train_batch_size=work.PAIRS, beta=0.1)
-        trainer = DPOTrainer(model=work.llama(), ref_model=work.llama(), args=settings, train_dataset=Dataset.from_list(rows),
-                             processing_class=tokenizer, callbacks=[timer])
+        trainer = DPOTrainer(model=loaded(), ref_model=None if adapter else loaded(), **adapter, args=settings,
+                             train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[timer])
         amount, unit = work.PAIRS, "pairs"
     elif kind == "ppo":  # TRL 1.12: the last with PPO
         from trl.experimental.ppo import PPOConfig, PPOTrainer
@@ -86,10 +98,11 @@ def main(kind: str, steps: int, folder: Path) -> dict:
         batch = work.RL_PROMPTS * work.RL_GROUP
         settings = getattr(trl, f"{name}Config")(
             **common, per_device_train_batch_size=batch, num_generations=work.RL_GROUP, beta=0.05,
+            **({"model_init_kwargs": {"dtype": "bfloat16"}} if work.LORA and work.BF16 else {}),
             max_completion_length=work.NEW_TOKENS, temperature=1.0, generation_kwargs={"min_new_tokens": work.NEW_TOKENS})
         trainer = getattr(trl, f"{name}Trainer")(
             policy, reward_funcs=scorer, reward_processing_classes=work.tokenizer(), processing_class=tokenizer, args=settings,
-            train_dataset=Dataset.from_list(work.prompts(work.RL_PROMPTS * steps)), callbacks=[timer])
+            train_dataset=Dataset.from_list(work.prompts(work.RL_PROMPTS * steps)), callbacks=[timer], **adapter)
         amount, unit = batch, "completions"
     trainer.train()
     each = [b - a for a, b in zip(timer.at[WARM_UP - 1:], timer.at[WARM_UP:])]

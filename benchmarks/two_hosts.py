@@ -55,7 +55,7 @@ def start(command: list[str], log: Path) -> list[subprocess.Popen[bytes]]:
     for host, address in HOSTS.items():
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend",
                     "c10d", "--rdzv-endpoint", f"{next(iter(HOSTS.values()))}:{PORT}", "--rdzv-id", "two-hosts",
-                    "--local-addr", address]
+                    "--rdzv-conf", f"is_host={int(host == next(iter(HOSTS)))},read_timeout=300", "--local-addr", address]
         with log.with_suffix(f".{host}").open("w") as out:
             nodes.append(subprocess.Popen(
                 ["ip", "netns", "exec", host, *torchrun, "-m", "harken", *command], stdout=out, stderr=out,

@@ -1,10 +1,13 @@
 """Harken and TRL 1.16 in turn on the same work: SFT, reward models of K = 4 and 9, DPO, RLOO, GRPO, and PPO (TRL 1.12).
 
     python benchmarks/versus_trl.py --peer-python PATH/TO/PYTHON/WITH/TRL [--work sft …] [--rounds 5] [--quick]
-        [--ppo-path FOLDER/OF/THE/UNZIPPED/TRL/1.12/WHEEL] [--model smollm2] [--bf16]
+        [--ppo-path FOLDER/OF/THE/UNZIPPED/TRL/1.12/WHEEL] [--model smollm2] [--bf16] [--lora 16]
+        [--cells FILE [--once]]
 
 Each side runs in a fresh process; steps are timed after two of warm-up. Ratios are round by round, TRL's mean seconds a step
-over Harken's. Both get the same threads and allocator settings. The last line is JSON. Without a peer, Harken alone is timed.
+over Harken's. With --cells each run of a side is a line of FILE and is not run again; --once runs the next missing round of a
+work, both sides, and ends (for a machine that is idle for minutes at a time). Both get the same threads and allocator settings.
+The last line is JSON. Without a peer, Harken alone is timed.
 """
 
 from __future__ import annotations
@@ -32,6 +35,26 @@ def once(python: str, side: str, work: str, steps: int, **settings: str) -> dict
     return json.loads(found.stdout.strip().splitlines()[-1])
 
 
+class Cells:
+    """What was measured, a line a run of a side; in memory alone where there is no file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path) if path else None
+        lines = self.path.read_text().splitlines() if self.path and self.path.exists() else []
+        self.rows = {tuple(row["cell"]): row for row in map(json.loads, lines)}
+
+    def get(self, cell: tuple, python: str, *args, **settings: str) -> tuple[dict, bool]:
+        """The cell's figures, and whether they were measured now."""
+        if cell in self.rows:
+            return self.rows[cell], False
+        row = {"cell": cell, **once(python, *args, **settings)}
+        self.rows[cell] = row
+        if self.path:
+            with self.path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        return row, True
+
+
 def export(model: str) -> str:
     """The model as a folder of float32 weights that both sides can open."""
     from harken.engines.loading import load
@@ -50,12 +73,17 @@ def main() -> None:
     parser.add_argument("--ppo-path", help="a folder with TRL 1.12, the last that has PPO; else PPO is timed for Harken alone")
     parser.add_argument("--model", default="llama", help="llama (4.2 M parameters) or smollm2")
     parser.add_argument("--bf16", action="store_true", help="both sides compute in bfloat16")
+    parser.add_argument("--lora", type=int, default=0, metavar="RANK",
+                        help="both sides train an adapter of this rank; 0: every weight")
+    parser.add_argument("--cells", default="", metavar="FILE", help="a file of what was measured, to go on from")
+    parser.add_argument("--once", action="store_true", help="measure the next missing cell of --cells alone")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one round of four steps of SFT alone: under a minute")
     args = parser.parse_args()
     works, rounds = (["sft"], 1) if args.quick else (args.work, args.rounds)
-    result = {}
+    result, cells = {}, Cells(args.cells)
     settings = {"BENCH_BF16": "1"} if args.bf16 else {}
+    settings |= {"BENCH_LORA": str(args.lora)} if args.lora else {}
     if args.model != "llama":
         settings["BENCH_MODEL"] = export(args.model)
     for work in works:
@@ -65,10 +93,17 @@ def main() -> None:
         ours, theirs = [], []
         peer = args.peer_python if work != "ppo" or args.ppo_path else None
         path = {"PYTHONPATH": args.ppo_path} if work == "ppo" and args.ppo_path else {}
-        for _ in range(rounds):
-            ours.append(once(sys.executable, "harken", work, steps, **settings))
+        for n in range(rounds):
+            cell = (args.model, args.bf16, args.lora, work, n)
+            row, new = cells.get((*cell, "harken"), sys.executable, "harken", work, steps, **settings)
+            ours.append(row)
             if peer:
-                theirs.append(once(peer, "trl", work, steps, **settings, **path))
+                row, newer = cells.get((*cell, "trl"), peer, "trl", work, steps, **settings, **path)
+                theirs.append(row)
+                new = new or newer
+            if new and args.once:
+                print(cell, ours[-1], theirs[-1:], flush=True)
+                return
         row = {"harken_step_s": round(statistics.median(o["mean_step_s"] for o in ours), 4),
                "harken_mb": max(o["peak_mb"] for o in ours)}
         if theirs:
@@ -78,7 +113,8 @@ def main() -> None:
                     "ratio_low": round(ratios[0], 2), "ratio_high": round(ratios[-1], 2)}
         result[work] = row
         print(work, row, flush=True)
-    print(json.dumps({"benchmark": "versus_trl", "model": args.model, "bf16": args.bf16, "rounds": rounds, **result}))
+    asked = {"model": args.model, "bf16": args.bf16, "lora": args.lora, "rounds": rounds}
+    print(json.dumps({"benchmark": "versus_trl", **asked, **result}))
 
 
 if __name__ == "__main__":

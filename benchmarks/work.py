@@ -1,7 +1,8 @@
 """The same work for both sides: data as a function of a seed, one word a token, and a model.
 
 `BENCH_MODEL` is llama (4 layers, 4.2 M parameters, the default) or a folder with a model and its tokenizer; `BENCH_BF16` set
-lets both sides compute in bfloat16. With a folder the batches are a quarter as large.
+lets both sides compute in bfloat16, `BENCH_LORA` is the rank of an adapter on all linear layers (0 trains every weight). With a
+folder the batches are a quarter as large.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 VOCABULARY = 4096
 PROMPT, ANSWER, RL_PROMPT = (16, 160), (8, 96), (16, 64)
 MODEL, BF16 = os.environ.get("BENCH_MODEL", "llama"), bool(os.environ.get("BENCH_BF16"))
-SMALL = MODEL == "llama"
+SMALL, LORA = MODEL == "llama", int(os.environ.get("BENCH_LORA", "0"))
 NEW_TOKENS, RL_GROUP = 32, 4
 RL_PROMPTS, SFT_BATCH, PAIRS, PPO_PROMPTS, RANKINGS = (8, 16, 8, 32, 4) if SMALL else (2, 4, 2, 8, 1)
 PPO_EPOCHS = 4

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from harken.core.errors import UserError
-from harken.loops.annotate import annotate, malformed_of
+from harken.loops.annotate import annotate, malformed_of, split_size
 from harken.store.annotations import MANIFEST, Annotated, Shard, slug
 from harken.store.corpus import Reader, open_corpus, plan_splits
 from harken.text.segments import segment_ends, segments
@@ -238,6 +238,17 @@ def test_another_scorer_adds_its_own_column_only(tmp_path, texts):
     with pytest.raises(UserError, match="Name one of them"):
         Annotated(tmp_path / "out")
     assert Annotated(tmp_path / "out", "whole/1").scorer == Annotated(tmp_path / "out", "whole-1").scorer == "whole/1"
+
+
+def test_the_size_of_splits_goes_by_the_corpus_and_an_earlier_plan_is_kept(tmp_path, texts):
+    assert [split_size(n << 20) for n in (0, 3, 640, 100_000)] == [1 << 18, 1 << 18, 10 << 20, 64 << 20]
+    source = rows(tmp_path / "a.jsonl", texts)
+    annotate([source], tmp_path / "out", Vowels, split_bytes=2000)
+    plan = (tmp_path / "out" / "plan.json").read_bytes()
+    annotate([source], tmp_path / "out", Whole)  # says nothing of splits: those that are there
+    assert (tmp_path / "out" / "plan.json").read_bytes() == plan and len(json.loads(plan)["splits"]) > 1
+    annotate([source], tmp_path / "fresh", Whole)
+    assert len(json.loads((tmp_path / "fresh" / "plan.json").read_text())["splits"]) == 1
 
 
 def test_a_scorer_that_sees_the_document_scores_segments_in_their_place(tmp_path):

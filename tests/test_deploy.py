@@ -24,16 +24,32 @@ ROOT = Path(__file__).parents[1]
 def test_the_compose_file_names_what_is_there():
     compose = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
     services = compose["services"]
-    assert set(services) == {"proxy", "studio", "database"}
+    assert set(services) == {"proxy", "studio", "serve", "database"}
     assert (ROOT / services["studio"]["build"]["dockerfile"]).exists()
     used = {name for service in services.values() for name in service.get("secrets", [])}
-    assert used == set(compose["secrets"]) and "ports" not in services["studio"] and "ports" not in services["database"]
+    assert used == set(compose["secrets"]) and not any("ports" in services[name] for name in ("studio", "serve", "database"))
     script = (ROOT / "deploy/entry.sh").read_text()
     given = {name for name in services["studio"]["environment"] if name.startswith("HARKEN_")}
     assert all(name in script for name in given)
     for line in (ROOT / "deploy/Dockerfile").read_text().splitlines():
         if line.startswith("COPY ") and "--from" not in line:
             assert all((ROOT / source).exists() for source in line.split()[1:-1]), line
+
+
+def test_the_compose_file_serves_a_model():
+    """Its command is one that harken takes, its health check asks where it listens, its image can serve, the proxy finds it."""
+    import argparse
+
+    from harken.cli.serve import add_commands
+    service = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())["services"]["serve"]
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers())
+    given = parser.parse_args([*service["entrypoint"][1:], *service["command"]])
+    assert given.host == "0.0.0.0" and given.db.startswith("postgresql://") and given.keys == "/run/secrets/keys"
+    assert f":{given.port}/health" in service["healthcheck"]["test"][-1] and service["deploy"]["replicas"] > 1
+    assert f"serve {given.port}" in (ROOT / "deploy/Caddyfile").read_text() and service["restart"] == "unless-stopped"
+    assert {"keys", "pgpass"} == set(service["secrets"]) and "train" in service["build"]["args"]["EXTRAS"]
+    assert (ROOT / "deploy/Dockerfile").read_text().count("$EXTRAS") == 2
 
 
 def entry_environment(tmp_path, **settings):

@@ -151,6 +151,35 @@ def test_feedback_without_its_answers_is_refused_with_what_to_do(tmp_path, capsy
     assert "--join" in capsys.readouterr().err and not (tmp_path / "f.db").exists()
 
 
+def test_langfuse_in_a_bucket_and_in_words(tmp_path):
+    """Its export to a bucket has names with underscores and no traces; a category is a word beside a number without meaning."""
+    seen = [{"id": "o1", "trace_id": "t1", "parent_observation_id": "", "input": QUESTION, "output": ANSWER},
+            {"id": "o2", "trace_id": "t1", "parent_observation_id": "o1", "input": "search", "output": "France"},
+            {"id": "o3", "trace_id": "t2", "parent_observation_id": None, "input": QUESTION, "output": "Lyon."}]
+    common = {"project_id": "p", "observation_id": None, "source": "API", "name": "thumb"}
+    for first, second in (({"value": 0, "string_value": "thumbs-up", "data_type": "CATEGORICAL"},
+                           {"value": 1, "string_value": "thumbs-down", "data_type": "CATEGORICAL"}),
+                          ({"value": "True", "data_type": "BOOLEAN"}, {"value": "False", "data_type": "BOOLEAN"})):
+        scores = [{"id": "s1", "trace_id": "t1", "author_user_id": "u7", **common, **first},
+                  {"id": "s2", "trace_id": "t2", **common, **second}]
+        found = read_drawers(written(tmp_path, [scores, seen]))
+        assert {j.payload["completion"]: (j.payload["label"], j.labeler) for j in found.judgments} == {
+            ANSWER: (True, "u7"), "Lyon.": (False, None)}
+    meh = {"id": "s3", "trace_id": "t1", **common, "value": 1, "string_value": "meh", "data_type": "CATEGORICAL"}
+    assert read_drawers(written(tmp_path, [[*scores, meh], seen])).left_out == {"no verdict in it": 1}
+
+
+def test_open_webuis_pages_and_thoughts_and_tensorzeros_api(tmp_path):
+    (rows,) = open_webui()
+    message = rows[0]["snapshot"]["chat"]["chat"]["history"]["messages"]["m2"]
+    message["content"] = '<details type="reasoning" done="true"><summary>Thought</summary>\nhm\n</details>\n' + ANSWER
+    assert read_drawers(written(tmp_path, [{"items": rows, "total": 3}])).judgments[0].payload["completion"] == ANSWER
+    feedback, inferences = tensorzero()
+    for row in inferences:
+        row["inference_id"] = row.pop("id")
+    assert len(read_drawers(written(tmp_path, [feedback, inferences])).judgments) == 3
+
+
 def test_other_files_are_nobodys_drawer(tmp_path):
     path = tmp_path / "own.jsonl"
     path.write_text('{"prompt": "Hi", "chosen": "a", "rejected": "b", "user_id": "u"}\n')

@@ -12,6 +12,7 @@ from harken.core.protocols import Datum, Tree
 from harken.core.records import Prompt
 from harken.engines import attention, logprobs
 from harken.engines.attention import row_of, using
+from harken.engines.draw import _outside
 from harken.engines.hf import Engine
 from harken.engines.loading import load
 from harken.engines.sampler import HFSampler, draw
@@ -78,6 +79,87 @@ def test_p10_dense_mask_on_transformers_own_attention_agrees(toy_engine, archite
         theirs = plain.base_model(input_ids=row.ids, position_ids=row.positions, attention_mask=row.dense_mask(torch.float32),
                                   use_cache=False).last_hidden_state[0]
         assert torch.allclose(ours.hidden(row), theirs, atol=1e-5)
+
+
+START = tuple(random.Random(9).randrange(4, 70) for _ in range(attention.SHARE_LEAST))
+
+
+def begun(n=5):
+    """Trees that begin alike."""
+    return [Tree(START + t.prompt, t.completions) for t in trees(n=n)]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_all_trees_begin_with_is_computed_once_and_changes_nothing(toy_engine, architecture):
+    engine, plain = toy_engine(architecture, train=False), toy_model(architecture).eval()
+    row = row_of(begun(), torch.device("cpu"), keep_last=True, share=True)
+    assert row.shared == len(START) and row.ids.shape[1] == len(START) + sum(t.size for t in trees())
+    with torch.no_grad():
+        theirs = plain.base_model(input_ids=row.ids, position_ids=row.positions, attention_mask=row.dense_mask(torch.float32),
+                                  use_cache=False).last_hidden_state[0]
+        assert torch.allclose(engine.hidden(row), theirs, atol=1e-5)
+    for group, tree in zip(engine.logprobs(begun(), share=True), begun()):
+        for ours, alone in zip(group, separate_logps(plain, tree)):
+            assert torch.allclose(ours, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [None, 3, 11])
+def test_masks_of_a_shared_start_let_a_token_see_its_own_past_in_the_window(window):
+    row = row_of(begun(), torch.device("cpu"), keep_last=True, share=True)
+    first, past = row.shared, [[*range(i)] for i in range(row.shared)]
+    for (start, _), (prompt, *rest) in zip(row.spans, row.branches):
+        past += [[*range(first), *range(start, start + i)] for i in range(prompt)]
+        at = start + prompt
+        for length in rest:
+            past += [[*range(first), *range(start, start + prompt), *range(at, at + i)] for i in range(length)]
+            at += length
+    positions = row.positions[0].tolist()
+    for (start, end), mask in zip(row.spans, row.span_masks(window, torch.device("cpu"))):
+        columns = [*range(first), *range(start, end)]
+        for i in range(start, end):
+            seen = {columns[k] for k, yes in enumerate(mask[i - start].tolist()) if yes}
+            assert seen == {j for j in [*past[i], i] if window is None or positions[i] - positions[j] < window}
+    mask = row.shared_mask(window)
+    assert (mask is None) == (window in (None, 11))
+    if mask is not None:
+        assert [[j for j, yes in enumerate(m) if yes] for m in mask.tolist()] == [
+            [*range(max(0, i - window + 1), i + 1)] for i in range(first)]
+
+
+@pytest.mark.parametrize("prompts, length", [([(*START, 1), (*START, 2)], 8), ([START, START], 0), ([(*START, 1)], 0),
+                                             ([(*START, 1, 1), (*START, 1)], 8), ([(1, 2, 3), (1, 2, 4)], 0)])
+def test_a_start_is_shared_where_it_is_long_and_each_keeps_a_token(prompts, length):
+    assert attention.common_start(prompts) == length
+
+
+def test_a_shared_start_changes_no_sample(toy_engine, monkeypatch):
+    sampler, prompts = HFSampler(toy_engine(train=False)), [t.prompt for t in begun(7)]
+    shared = sampler.sample_ids(prompts, 2, max_tokens=16, seed=5)
+    monkeypatch.setattr(attention, "SHARE_LEAST", 1000)
+    apart = sampler.sample_ids(prompts, 2, max_tokens=16, seed=5)
+    for a, b in zip((s for g in shared for s in g), (s for g in apart for s in g)):
+        assert a.ids == b.ids and a.logps == pytest.approx(b.logps, abs=1e-5)
+
+
+def test_a_completion_ends_where_a_text_is_complete(toy_engine):
+    engine = toy_engine(train=False)
+    prompts = [(5, 6, 7), (8, 9, 10, 11, 12), (13,)]
+    sampler = HFSampler(engine)
+    whole = [s for g in sampler.sample_ids(prompts, 3, max_tokens=24, seed=3) for s in g]
+    stop = whole[0].text[2:4]
+    for a, b in zip(whole, (s for g in sampler.sample_ids(prompts, 3, max_tokens=24, seed=3, stop=(stop,)) for s in g)):
+        least = next((n for n in range(1, len(a.ids) + 1) if stop in engine.template.decode(a.ids[:n])), len(a.ids))
+        assert b.ids == a.ids[:least] and b.finished == (a.finished or stop in a.text)
+
+
+def test_top_p_by_the_likeliest_tokens_keeps_what_sorting_all_keeps():
+    rng = torch.Generator().manual_seed(0)
+    sharp = torch.tensor([0.5, 4.0, 0.2, 8.0, 3.0])[:, None]  # of 3,000 tokens some thousand, or a few, make up .9
+    probs = (sharp * torch.randn(5, 3000, generator=rng)).softmax(-1)
+    ordered, index = probs.sort(-1, descending=True)
+    outside = ordered.double().cumsum(-1) - ordered >= 0.9
+    assert torch.equal(_outside(probs, 0.9), outside.scatter(-1, index, outside))
+    assert sorted((~outside).sum(-1) > 256) == [False, False, False, True, True]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -6,13 +6,16 @@ from types import SimpleNamespace
 
 import pytest
 
+from harken.cli.people import with_people
 from harken.core.errors import UserError
 from harken.core.files import read_jsonl
 from harken.core.records import Prompt
 from harken.evals import win_rate
 from harken.launch.evaluate import evaluate
 from harken.loops import pairwise
+from harken.store.database import open_database
 from says import Says
+from studio_site import Clock, Desk
 
 
 def shown(text):
@@ -121,6 +124,44 @@ def test_people_are_asked_blind_and_read_back_by_the_same_command(tmp_path, prom
         run(tmp_path, prompts, None, people=str(votes), name="other")
     with pytest.raises(UserError, match="Name who judges"):
         run(tmp_path, prompts, None, name="nobody")
+
+
+def test_people_are_asked_in_a_studio_and_waited_for(tmp_path, prompts, monkeypatch, capsys):
+    """35 pairs differ; a labeler answers ten at each look of the command, which is interrupted once, and given again."""
+    database = str(tmp_path / "feedback.db")
+
+    def command(**settings):
+        config = win_rate.Config(model="my.a", against="my.b", prompts=prompts, n=1, out=str(tmp_path / "r"), studio=database,
+                                 **settings)
+        given = {"model": Says(lambda t, k: f"0.5 {'other' if 5 <= int(t[:-1]) < 10 else 'm'}"),
+                 "against": Says(lambda t, k: "0.5 other")}
+        return with_people(config, lambda: evaluate("win_rate", win_rate, config, quiet=True, given=given)).result
+
+    looks = []
+
+    def ten_answers(seconds):
+        looks.append(seconds)
+        if len(looks) == 2:
+            raise KeyboardInterrupt
+        with open_database(database) as db:
+            desk = object.__new__(Desk)
+            desk.db, desk.clock, desk.people = db, Clock(), {}
+            ((desk.project, name),) = desk.rows("SELECT id, name FROM projects")
+            assert "my." not in name and desk.rows("SELECT count(*) FROM items")[0][0] == 35
+            for _ in range(10):
+                for task in desk.claim(f"ana{len(looks)}"):
+                    own = task["completions"].index("0.5 m")
+                    desk.submit(f"ana{len(looks)}", task, answer={"preference": 3 if own else -3})
+
+    monkeypatch.setattr("harken.cli.people.time", SimpleNamespace(sleep=ten_answers))
+    with pytest.raises(KeyboardInterrupt):
+        command()
+    with pytest.raises(UserError, match=r"10 of 35 pairs of .* are answered"):
+        command(wait=False)
+    result = command(wait=True)
+    assert len(looks) == 5 and result["votes"] == 35 and result["value"]["value"] == (35 + 2.5) / 40
+    assert "People are asked in the project 'Which answer is better?" in capsys.readouterr().err
+    assert command()["value"] == result["value"], "what is finished is left as it is"
 
 
 def test_an_empty_answer_is_asked_about_and_not_left_out(tmp_path):

@@ -4,6 +4,7 @@ import json
 import shutil
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from exported import (
 )
 from exported import chain as chain
 from exported import runs as runs
+from harken.core.errors import UserError
 from harken.engines.loading import load
 from marks import slow
 
@@ -161,7 +163,6 @@ def test_sentencepiece_by_scores_is_the_tokenizer_of_merges(tmp_path, kind, pref
 
 
 def test_a_tokenizer_that_scores_cannot_follow_is_refused(tmp_path):
-    from harken.core.errors import UserError
     for change in ("merges", "added"):
         folder = tmp_path / change
         pieces_model(folder)
@@ -177,14 +178,39 @@ def test_a_tokenizer_that_scores_cannot_follow_is_refused(tmp_path):
 
 
 def test_what_gguf_cannot_hold_is_refused_in_a_sentence_and_leaves_nothing(tmp_path):
-    from harken.core.errors import UserError
     scaled = words_model(tmp_path / "scaled", rope_parameters={"rope_type": "yarn", "factor": 2.0, "rope_theta": 10000.0,
                                                                "original_max_position_embeddings": 256})
     other = words_model(tmp_path / "other", "gpt_neox")
-    for model, what in (("toy", "not a byte-level BPE"), (scaled, "yarn rotary"), (other, "of the kind gpt_neox")):
+    curved = words_model(tmp_path / "curved", hidden_act="gelu_new")
+    plain = words_model(tmp_path / "plain", "gpt2", scale_attn_weights=False)
+    for model, what in (("toy", "not a byte-level BPE"), (scaled, "yarn rotary"), (other, "of the kind gpt_neox"),
+                        (curved, "llama model with gelu_new"), (plain, "attention that is not scaled")):
         with pytest.raises(UserError, match=what):
             harken.export(model, tmp_path / "out", gguf="F16")
-        assert sorted(p.name for p in tmp_path.iterdir()) == ["other", "scaled"]
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["curved", "other", "plain", "scaled"]
+
+
+def test_words_that_are_tokens_are_read_as_llama_cpp_reads_them(tmp_path):
+    """GPT-2's kind joins by merges: a token that no merges make is refused where the tokenizer reads it whole."""
+    from tokenizers import Tokenizer
+
+    from harken.engines.gguf_file import words_of
+
+    def kind(state):
+        return words_of(SimpleNamespace(backend_tokenizer=Tokenizer.from_str(json.dumps(state))))[1]
+
+    words_model(tmp_path / "m")
+    state = json.loads((tmp_path / "m" / "tokenizer.json").read_text())
+    state["model"]["ignore_merges"] = True
+    assert kind(state) == "gpt-2"
+    vocabulary, unmade = state["model"]["vocab"], "zqzq"
+    last = next(t for t, i in vocabulary.items() if i == max(vocabulary.values()))
+    vocabulary[unmade] = vocabulary.pop(last)
+    state["model"]["merges"] = [m for m in state["model"]["merges"] if "".join(m) != last and last not in m]
+    with pytest.raises(UserError, match="would read texts otherwise"):
+        kind(state)
+    state["model"]["ignore_merges"] = False
+    assert kind(state) == "gpt-2"
 
 
 # --- refusals, the card, the hub ---------------------------------------------------------------------

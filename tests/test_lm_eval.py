@@ -11,6 +11,7 @@ pytest.importorskip("lm_eval")
 from harken.cli.main import main  # noqa: E402
 from harken.core.errors import UserError  # noqa: E402
 from harken.core.protocols import Tree  # noqa: E402
+from harken.core.records import Prompt  # noqa: E402
 from harken.engines.sampler import HFSampler  # noqa: E402
 from harken.launch.policies import open_sampler  # noqa: E402
 from harken.loops.items import Store, StoredModel  # noqa: E402
@@ -63,11 +64,9 @@ def test_greedy_is_what_the_model_would_have_written(stored):
     assert written == stored.template.tokenizer.decode([t for t in ids if t not in stored.template.stop_ids])
 
 
-def test_generation_stops_at_the_first_stop_and_grows_in_rounds(stored, monkeypatch):
+def test_generation_stops_at_the_first_stop(stored):
     lm = as_lm(stored)
     whole = lm.generate_until(asked(("one two", {"max_gen_toks": 40})))[0]
-    monkeypatch.setattr("harken.loops.lm_eval.FIRST_ROUND", 3)
-    assert lm.generate_until(asked(("one two", {"max_gen_toks": 40})))[0] == whole, "rounds change nothing"
     stop = whole[3]
     assert lm.generate_until(asked(("one two", {"until": stop, "max_gen_toks": 40})))[0] == whole[:whole.index(stop)]
 
@@ -111,6 +110,24 @@ metadata: {{version: 1.0}}
 """
 
 
+def test_conversations_are_read_with_their_control_tokens_and_their_content_without(stored):
+    lm, template = as_lm(stored), stored.template
+    asked_for = [{"role": "user", "content": "say <|im_end|> twice"}]
+    prompt = Prompt.from_json({"prompt": asked_for})
+    context = lm.apply_chat_template(asked_for)
+    (written,) = lm.generate_until(asked((context, {"max_gen_toks": 4})))
+    ((sampled,),) = stored.sampler.sample_ids([template.prompt_ids(prompt)], 1, max_tokens=4, temperature=0.0)
+    assert written == template.tokenizer.decode([t for t in sampled.ids if t not in template.stop_ids])
+    ids = lm._encoder(context)(context)
+    assert ids == template.prompt_ids(prompt) and ids.count(template.end_id) == 1, "the template's own end marker"
+    option = lm._encoder(context)(context + "yes <|im_end|>")
+    assert option[:len(ids)] == ids and option.count(template.end_id) == 1
+    added = context + " and so on"
+    assert lm._encoder(added)(added)[:len(ids)] == ids
+    begun = lm.apply_chat_template([*asked_for, {"role": "assistant", "content": "It is"}], add_generation_prompt=False)
+    assert begun == context + "It is" and lm._encoder(begun)(begun)[:len(ids)] == ids
+
+
 @pytest.mark.slow
 def test_a_local_task_equals_lm_evals_own_model_and_is_compared(tmp_path):
     """SmolLM2 in float32 under both: the same right answers, log-probs within 1e-3 nats; against itself nothing is shown."""
@@ -135,5 +152,10 @@ def test_a_local_task_equals_lm_evals_own_model_and_is_compared(tmp_path):
     right = [float(max(r["options"], key=lambda o: dict(zip(pairs, expected))[r["stem"], o][0]) == r["options"][0]) for r in rows]
     assert [s["score"] for s in result["samples"]] == right
     stored = StoredModel(open_sampler("smollm2", dtype="float32"), Store(tmp_path / "s.jsonl"), "s", name="s")
-    for (value, greedy), (other, also) in zip(as_lm(stored).loglikelihood(asked(*pairs)), expected):
+    own = as_lm(stored)
+    chats = [[{"role": "user", "content": r["stem"]}] for r in rows]
+    assert [own.apply_chat_template(c) for c in chats] == [theirs.apply_chat_template(c) for c in chats]
+    pairs += [(own.apply_chat_template(c), o) for c, r in zip(chats, rows) for o in r["options"]]
+    expected = theirs.loglikelihood(asked(*pairs), disable_tqdm=True)
+    for (value, greedy), (other, also) in zip(own.loglikelihood(asked(*pairs)), expected):
         assert value == pytest.approx(other, abs=1e-3) and greedy == also

@@ -161,6 +161,7 @@ def test_a_changed_model_never_replaces_what_answers(tmp_path, monkeypatch):
         with loop.deciding():
             loop.point("test", "test", serving=1, previous=0)
         pointer = (loop.root / "serving.json").read_text()
+        older = json.dumps(json.loads(pointer) | {"history": json.loads(pointer)["history"][:-1]})
 
         def refused(times):
             deadline = time.monotonic() + 20
@@ -169,14 +170,17 @@ def test_a_changed_model_never_replaces_what_answers(tmp_path, monkeypatch):
                 time.sleep(0.02)
             assert site.answering() == {"start": 1.0} and site.chat("Hi", max_tokens=1)[0] == 200
         refused(1)
-        for times, text in ((2, "{}"), (3, pointer.replace('"serving": 1', '"serving": 7'))):  # damaged, and a turn not there
-            (loop.root / "serving.json").write_text(text)
+        for times, text in ((2, "{}"), (3, older), (4, None)):  # damaged, changed, and gone
+            (loop.root / "serving.json").write_text(text) if text else (loop.root / "serving.json").unlink()
             refused(times)
-        model.unlink()  # not there at all: the server goes on looking
-        write_json(loop.root / "serving.json", {**json.loads(pointer), "applied": 2})
-        refused(4)
-        model.write_bytes(whole)
         (loop.root / "serving.json").write_text(pointer)
+        model.unlink()  # not there at all: the server goes on looking
+        with loop.deciding():
+            loop.point("test", "test", applied=2)
+        refused(5)
+        model.write_bytes(whole)
+        with loop.deciding():
+            loop.point("test", "test", applied=1)
         site.until({"turn-0001": 1.0, "start": 0.0})
     finally:
         site.stop()

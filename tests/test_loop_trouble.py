@@ -3,8 +3,10 @@
 import hmac
 import json
 import os
+import re
 import shutil
 import stat
+from pathlib import Path
 
 import pytest
 from sqlalchemy import select
@@ -14,8 +16,9 @@ from harken.cli.main import main
 from harken.core.errors import UserError
 from harken.core.files import read_json, write_json
 from harken.launch.loop import approval, drive, key, verify
+from harken.launch.loop.key import canonical
 from harken.launch.loop.recipe import read_loop, read_recipe
-from harken.launch.loop.turns import Loop, canonical
+from harken.launch.loop.turns import Loop
 from harken.store.database import open_database
 from harken.store.serve_schema import secrets
 from marks import slow
@@ -207,8 +210,57 @@ def test_a_pointer_changed_by_hand(folder, text, words):
         with pytest.raises(UserError, match=words):
             call()
     (its.out / "serving.json").unlink()
+    with pytest.raises(UserError, match=r"is gone(.|\n)*delete") as gone:
+        drive.drive(its)
+    Path(re.search(r"delete (\S+),", str(gone.value))[1]).unlink()
+    key.SEEN.clear()  # as a new process begins
     drive.drive(its)
     assert loop.pointer["serving"] == 1  # what was promoted is served again
+
+
+def test_who_writes_the_folder_cannot_choose_among_approved_turns(folder):
+    """Neither an own pointer, nor an old one put back, nor a step of their making."""
+    its, loop, turn = promoted(folder)
+    file = its.out / "serving.json"
+    served = file.read_text()
+    assert drive.rollback(its, "ada").startswith("start is served again")
+    rolled = read_json(file)
+    for text, words in ((json.dumps({**rolled, "serving": 1, "previous": 0}), "not signed with the key"),
+                        (json.dumps({n: v for n, v in rolled.items() if n != "mac"}), "not signed with the key"),
+                        (served, "1 changes are in it, 2 were made")):
+        file.write_text(text)
+        for act in (loop.trusted, lambda: drive.drive(its), lambda: drive.rollback(its, "ada", forward=True)):
+            with pytest.raises(UserError, match=words):
+                act()
+        key.SEEN.clear()
+    write_json(file, rolled)
+    assert loop.trusted()["serving"] == 0
+    shutil.rmtree(turn.path / "promoted")  # a step of theirs, after every step before it
+    step = {"turn": 1, "step": "promoted", "after": turn.end(), "facts": {"by": "ada", "over": 0}, "files": {}}
+    (turn.path / "promoted").mkdir()
+    for mac in ("00", None, turn.step("approval")["mac"]):
+        write_json(turn.path / "promoted" / "step.json", {**step, "mac": mac})
+        with pytest.raises(UserError, match="promoted was not signed with the key"):
+            turn.check("promoted")
+
+
+def test_a_canary_cannot_be_cut_short_in_the_folder(folder):
+    its = recipe(folder, canary={"share": 0.1, "most": 500})
+    drive.drive(its)
+    decided(its)
+    assert drive.drive(its).waits == "canary"
+    turn = Loop(its.out).turns()[0]
+    passed = {"turn": 1, "step": "canary", "after": turn.end(), "facts": {"state": "pass"}, "files": {}}
+    (turn.path / "canary").mkdir()
+    write_json(turn.path / "canary" / "step.json", {**passed, "mac": "00"})
+    with pytest.raises(UserError, match="canary was not signed with the key"):
+        drive.drive(its)
+    shutil.rmtree(turn.path / "canary")
+    drive.rollback(its, "ada")
+    shutil.rmtree(turn.path / "ended")
+    with pytest.raises(UserError, match="the turn no longer says so"):
+        drive.drive(its)
+    assert Loop(its.out).trusted()["serving"] == 0
 
 
 @pytest.mark.parametrize(("parts", "words"), [

@@ -62,5 +62,14 @@ def test_ratios_over_seeds_by_hand(tables):
     assert found.value == pytest.approx(8) and found.n == 2
     assert math.log2(found.high) == pytest.approx(3 + 12.706, abs=0.01)
     assert tables.difference({0: 1.0}, {0: 0.25}).value == 0.75 and tables.ratio({0: 1.0}, {1: 1.0}) is None
-    assert tables.shown({0: 0.3, 1: 0.1, 2: 0.2}) == "0.200 (0.100–0.300)"
-    assert tables.said(tables.difference({0: 1.0}, {0: 0.25})) == "0.75 (one seed)"
+    assert tables.shown({0: 0.3, 1: 0.1, 2: 0.2}) == ".200 (.100–.300)"
+    assert tables.said(tables.difference({0: 1.0}, {0: 0.25})) == ".75 (one seed)"
+
+
+def test_tables_go_between_their_marks(tables, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- phf toy -->\nold\n<!-- /phf -->\nbetween\n<!-- phf noise -->\nkept\n<!-- /phf -->\n")
+    tables.write_into(page, {"toy": "| new \\1 |", "spent": "no place"})
+    assert page.read_text() == ("before\n<!-- phf toy -->\n\n| new \\1 |\n\n<!-- /phf -->\nbetween\n<!-- phf noise -->\nkept\n"
+                                "<!-- /phf -->\n")
+    assert [tables.number(x, 2) for x in (0.5, -0.25, 10.04, 1.0)] == [".50", "−.25", "10.04", "1.00"]

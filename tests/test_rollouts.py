@@ -198,7 +198,7 @@ def test_older_weights_are_never_sampled_from(site):
 
 def test_a_server_takes_adapters_of_its_own_model_and_folder_alone(site, tmp_path):
     engine = learner()
-    ServedRollouts(engine, f"{site.url}/v1", tmp_path / "elsewhere", wait=0.01)._write(engine.whole(engine.parts))
+    ServedRollouts(engine, f"{site.url}/v1", tmp_path / "elsewhere", wait=0.01)._written()
     outside = next((tmp_path / "elsewhere").iterdir())
     load = lambda **body: site.call("POST", "/v1/load_lora_adapter", {"lora_name": "a", **body})  # noqa: E731
     assert load(lora_path=str(outside))[0] == 403
@@ -209,9 +209,81 @@ def test_a_server_takes_adapters_of_its_own_model_and_folder_alone(site, tmp_pat
     status, answer, _ = load(lora_path=str(inside))
     assert status == 400 and "another model" in answer["error"]["message"]
     assert site.call("GET", "/v1/models")[1]["data"][0]["id"] == "toy"  # it goes on with what it had
-    full = type("Full", (), {"trainable": {"weight": None}})()
-    with pytest.raises(UserError, match="trains every weight"):
-        ServedRollouts(full, site.url, tmp_path)
+
+
+def full_learner(away):
+    from harken.engines.hf import Engine
+    from harken.engines.loading import load
+    engine = Engine(load("toy"))
+    moved(engine, away)
+    return engine
+
+
+def moved(engine, away):
+    with torch.no_grad():
+        for part in engine.parts.values():
+            part += away * torch.randn(part.shape, generator=torch.Generator().manual_seed(3))
+
+
+def says_the_learners_own(engine, sampler):
+    """Two updates of weights that move between them: each speaks, with the learner's log-probs, and only its folder is left."""
+    prompts = [engine.template.prompt_ids(Prompt.of(text)) for text in ("Hi", "Name three birds.")]
+    for version in (1, 2):
+        moved(engine, 0.02)
+        sampler.wake()
+        sampler.update(version)
+        groups = sampler.sample_ids(prompts, 3, max_tokens=8, seed=5)
+        sampler.sleep()
+        own = engine.logprobs([Tree(p, tuple(s.ids for s in g)) for p, g in zip(prompts, groups)])
+        for group, logps in zip(groups, own):
+            for s, x in zip(group, logps):
+                assert s.version == version and s.logps == pytest.approx(x.tolist(), abs=1e-4)
+        assert [p.name for p in sampler.folder.iterdir()] == [sampler.name]
+
+
+def test_a_server_reloads_the_whole_model_by_path_and_hash(site, tmp_path):
+    engine = full_learner(0.01)
+    sampler = ServedRollouts(engine, f"{site.url}/v1", site.folder, wait=0.01)
+    says_the_learners_own(engine, sampler)
+    assert site.call("GET", "/v1/models")[1]["data"][0]["id"] == sampler.name
+    load = lambda **body: site.call("POST", "/v1/load_weights", {"name": "a", **body})[0]  # noqa: E731
+    assert load(path=str(tmp_path)) == 403 and load(path=str(site.folder)) == 400 and load() == 400
+    site.call("POST", "/v1/load_lora_adapter", {"lora_name": "b", "lora_path": str(tmp_path)})
+    file = site.folder / sampler.name / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-4] + b"\0\0\0\x3f")
+    with pytest.raises(UserError, match="other weights"):
+        sampler._load(sampler.name)
+
+
+@pytest.fixture
+def vllm():
+    from fake_vllm import FakeVLLM
+    found = FakeVLLM()
+    yield found
+    found.stop()
+
+
+def test_vllm_reloads_a_whole_model_in_place_and_sleeps_between(vllm, tmp_path):
+    engine = full_learner(0.01)
+    says_the_learners_own(engine, ServedRollouts(engine, vllm.url, tmp_path / "w", sleeps=True, wait=0.01))
+    routes = [path.removeprefix("/v1") for path in vllm.asked if path != "/v1/completions"]
+    step = ["/wake_up", "/load_weights", "/collective_rpc", "/reset_prefix_cache", "/models", "/sleep?level=1"]
+    assert routes == step * 2
+    vllm.dev = False
+    moved(engine, 0.01)
+    sampler = ServedRollouts(engine, vllm.url, tmp_path / "v", wait=0.01)
+    with pytest.raises(UserError, match=r"(?s)did not take the weights.*VLLM_SERVER_DEV_MODE"):
+        sampler.update(3)
+    sampler.sleeps = True
+    with pytest.raises(UserError, match=r"(?s)does not sleep.*enable-sleep-mode"):
+        sampler.wake()
+
+
+def test_vllm_takes_adapters_by_name(vllm, tmp_path):
+    engine = learner(away=0.3)
+    sampler = ServedRollouts(engine, vllm.url, tmp_path / "w", wait=0.01)
+    says_the_learners_own(engine, sampler)
+    assert list(vllm.adapters) == [sampler.name]
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ PROMPTS = [(2, 20, 21), (2, 30, 31, 32, 33, 34, 35), (2, 40), (2, 41, 42), (2, 2
 
 
 def sampled(engine, kind, monkeypatch, **options):
-    monkeypatch.setattr(HFSampler, "_kind", lambda self: kind)
+    monkeypatch.setattr(HFSampler, "_kind", lambda self, texts: kind)
     groups = HFSampler(engine, max_batch=6).sample_ids(PROMPTS, 3, max_tokens=21, seed=5, **options)
     return [s for group in groups for s in group]
 

@@ -105,18 +105,18 @@ def test_cases_19_20_flags_of_any_script_have_names_and_keys(watched, served):
     project = served.project("rate_and_rank", ranking_items(1, 2))
     page = watched.page()
     page.goto(f"{served.url}/lead/projects/{project}/settings")
-    labels = ["不真实", "有害", "离题", "Фактическая ошибка", "Factual error", "Unsafe code"]
+    labels = ["不真实", "有害", "离题", "Фактическая ошибка", "Factual error", "Unsafe code", "Unsafe code?"]
     page.locator("#form-flags").fill("\n".join(labels))
     with page.expect_navigation():  # the page loads itself again once the form is stored
         page.get_by_role("button", name="Save the form").click()
     until(page, "document.querySelector('#form-flags')?.value.includes('不真实')")
     form = page.request.get(f"{served.url}/api/projects/{project}").json()["form"]
     names = [f["name"] for f in form["rating"]["flags"]]
-    assert len(set(names)) == 6 and names[4:] == ["factual_error", "unsafe_code"]
+    assert len(set(names)) == 7 and names[4:6] == ["factual_error", "unsafe_code"]
     page.goto(f"{served.url}/label/{project}")
     read_guide(page)
     keys = page.locator(".rate:visible .flag kbd").all_inner_texts()
-    assert len(set(keys)) == 6 and "" not in keys and not {"S", "U", "Q", "N", "Z", "R", "G"} & set(keys)
+    assert len(set(keys)) == 7 and "" not in keys and not {"S", "U", "Q", "N", "Z", "R", "G"} & set(keys)
     page.keyboard.press(keys[0].lower())
     assert page.locator(".rate:visible .flag input").nth(0).is_checked()
 

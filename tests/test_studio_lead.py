@@ -2,6 +2,7 @@
 
 import os
 import random
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -255,6 +256,27 @@ def test_a_lead_makes_a_project_imports_a_file_and_labels(watched, served, tmp_p
     watched.faults = [f for f in watched.faults if "400" not in f]
 
 
+def _session_ends_while_writing(served, page, project):
+    """Case 7: what is sent without a session waits in the page, and is stored after a login, nothing typed again."""
+    read_guide(page)
+    page.keyboard.press("1")
+    page.context.clear_cookies(name="harken_session")
+    page.keyboard.press("Enter")
+    page.locator("#connection", has_text="Log in").wait_for()
+    assert "1 waiting" in page.locator("#connection").inner_text() and served.judgments(project) == []
+    other = page.context.new_page()
+    other.goto(f"{served.url}/login")
+    other.get_by_label("Name").fill("gustav")
+    other.get_by_label("Password").fill("another password")
+    other.get_by_role("button", name="Log in").click()
+    other.get_by_role("heading", name="Projects").wait_for()
+    end = time.monotonic() + 20
+    while not served.judgments(project):
+        assert time.monotonic() < end, page.locator("#connection").inner_text()
+        page.wait_for_timeout(50)
+    assert len(served.judgments(project)) == 1
+
+
 def test_invitation_login_and_what_a_labeler_may_see(browser, tmp_path):
     served = Served(tmp_path)
     watched = Watched(browser, served.url)
@@ -314,6 +336,7 @@ def test_invitation_login_and_what_a_labeler_may_see(browser, tmp_path):
         guest.goto(f"{served.url}/label/{project}")
         guest.locator("#guide[open]").wait_for()
         assert "source" not in guest.locator("#data").text_content()
+        _session_ends_while_writing(served, guest, project)
     finally:
         faults = watched.close(("status of 401", "status of 404"))
         served.stop()

@@ -10,7 +10,7 @@ from harken.core.errors import UserError
 from harken.store import audit
 from harken.store.connection import RuleError
 from harken.store.database import open_database
-from harken.store.prepared import Prepared, Together
+from harken.store.prepared import Prepared, Writes
 from harken.store.schema import judgments
 from harken.store.studio_schema import assignments, items, members, users
 from harken.store.studio_schema import events as event_table
@@ -444,12 +444,17 @@ def test_statements_run_together_are_one_trip_or_one_after_the_other(db):
                       .returning(users.c.name))
     wanted = Prepared(update(items).where(items.c.id == bindparam("key")).values(wanted=bindparam("wanted")))
     desk.person("ana"), desk.person("bo")
+    def both(tx, who, name, overlap):
+        writes = Writes(tx)
+        writes.add(wanted, {"key": 1, "wanted": overlap})
+        return writes.send(rename, {"who": who, "name": name})
+
     with db.link.writing() as tx:
-        both = Together(rename, wanted)
-        assert both.run(tx, {"who": "ana", "name": "eve"}, {"key": 1, "wanted": 3}) == "eve"
-    assert desk.rows("SELECT wanted FROM items WHERE id = 1")[0].wanted == 3
+        assert both(tx, "ana", "eve", 3) == "eve"
+        assert Writes(tx).send() is None and Writes(tx).send(wanted, {"key": 2, "wanted": 5}) is None
+    assert [r.wanted for r in desk.rows("SELECT wanted FROM items ORDER BY id")] == [3, 5]
     with pytest.raises(RuleError), db.link.writing() as tx:
-        both.run(tx, {"who": "eve", "name": "bo"}, {"key": 1, "wanted": 4})
+        both(tx, "eve", "bo", 4)
     assert desk.rows("SELECT wanted FROM items WHERE id = 1")[0].wanted == 3
 
 

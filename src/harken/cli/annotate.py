@@ -33,7 +33,8 @@ def add_commands(commands: Any) -> None:
     p.add_argument("--workers", type=int, default=1, metavar="N", help="processes; the result is the same (default 1)")
     p.add_argument("--ray", default="", metavar="ADDRESS",
                    help="let the workers of a Ray cluster do the splits: its address, auto, or local (needs harken[scale])")
-    p.add_argument("--split-mb", type=float, default=64, metavar="MB", help="about how much text one shard holds (default 64)")
+    p.add_argument("--split-mb", type=float, metavar="MB",
+                   help="about how much text one shard holds (default: a 64th of the corpus, from .25 to 64)")
     p.add_argument("--near", type=float, default=0.8, metavar="SHARE",
                    help="report documents that share so much of their runs of three words with an earlier one; they stay in "
                         "(default 0.8; 0: do not look)")
@@ -46,13 +47,13 @@ def annotate(args: argparse.Namespace) -> int:
     from harken.launch.scorers import open_scorer
     from harken.loops.annotate import annotate as run
     from harken.loops.annotate import malformed_of
-    if not 1 <= args.workers <= 1024 or not 1e-6 <= args.split_mb <= 1e6:
+    if not 1 <= args.workers <= 1024 or (args.split_mb is not None and not 1e-6 <= args.split_mb <= 1e6):
         raise UserError("--workers and --split-mb must be above 0.", "Leave them out for their defaults.")
     if not 0 <= args.near <= 1:
         raise UserError("--near must be from 0 to 1.", "0.8 is usual; 0 does not look.")
     result = run(args.corpus, args.out, partial(open_scorer, args.scorer), segmenter=args.segment, field=args.text_field,
                 documents=args.documents, workers=args.workers, shown=progress, ray=args.ray,
-                split_bytes=max(1, int(args.split_mb * (1 << 20))))
+                split_bytes=max(1, int(args.split_mb * (1 << 20))) if args.split_mb else 0)
     print(f"{args.out}: {result.documents:,} documents, {result.segments:,} segments, scored by {result.scorer}")
     missing: dict[str, int] = {}
     for row in result.rows.values():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harken.cli.options import Parser, add_config, make_config, summary
+from harken.cli.people import with_people
 from harken.cli.show import show_result
 from harken.core.errors import UserError
 from harken.core.extras import import_extra
@@ -50,7 +51,8 @@ def run(argv: list[str]) -> int:
     import_extra("harken.engines.loading")
     parser = Parser(f"harken eval {argv[0]}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config(parser, module.Config)
-    finished = evaluate(argv[0], module, make_config(module.Config, parser.parse_args(argv[1:])))
+    config = make_config(module.Config, parser.parse_args(argv[1:]))
+    finished = with_people(config, lambda: evaluate(argv[0], module, config))
     show_result(finished.path, {k: v for k, v in finished.result.items() if k not in ("samples", "better")})
     _show_power(finished.result)
     return 0

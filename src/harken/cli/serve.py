@@ -52,6 +52,8 @@ def add_commands(commands: Any) -> None:
     p.add_argument("--template", default="", help="another chat template than the model's own")
     p.add_argument("--mode", default="", help="good, bad or untagged, for models with control tokens (default: the model's own); "
                    "such a model answers one request at a time")
+    p.add_argument("--telemetry", action="store_true", help="OpenTelemetry spans of answers, and an event for each judgment; "
+                   "run it by opentelemetry-instrument")
     p.add_argument("--log-text", action="store_true", help="put prompts and answers into the log")
     p.set_defaults(handler=serve)
 
@@ -62,6 +64,7 @@ def serve(args: argparse.Namespace) -> int:
     from harken.cli.studio import LOOPBACK, bind
     from harken.serve.app import create_app
     from harken.serve.server import Server
+    from harken.serve.telemetry import Telemetry
     from harken.store.database import open_database
     from harken.web.patience import MOST_CONNECTIONS, Patient
     _check(args)
@@ -70,13 +73,14 @@ def serve(args: argparse.Namespace) -> int:
     if not loopback and not keys:
         raise UserError(f"--host {args.host} lets other machines in, and there are no keys.",
                         "Write a file with a line NAME KEY for each user, and name it with --keys.")
+    telemetry = Telemetry() if args.telemetry else None
     followed = _follow(args) if args.loop else None
     arms = open_arms(args) if followed is None else followed.arms()
     db = open_database(args.db) if args.db else None
     _tell_readable(args, db)
     server = Server(arms, db=db, keys=keys, queue=args.queue, seconds=args.timeout, keep_hours=args.keep_hours,
                     hosts=_hosts(args, loopback), log_text=args.log_text,
-                    adapters=_adapters(args, arms) if args.adapters else None)
+                    adapters=_adapters(args, arms) if args.adapters else None, telemetry=telemetry)
     if followed is not None:
         server.follow(followed)
     _log_to_stderr()

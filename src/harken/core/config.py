@@ -193,9 +193,14 @@ class RolloutConfig(SampleConfig):
     patience: int = setting(0, least=0)
     """End after so many audits without a higher held-out reward, and keep the weights of the highest; 0 never does."""
     rollouts: str = ""
-    """Server that samples in the place of this process: the address of harken serve --adapters or of vLLM (http://host:8000/v1)."""
+    """Who samples in the place of this process: the address of harken serve --adapters or of vLLM (http://host:8000/v1), or
+    ray:N, workers of this command's own sampler on a Ray cluster (ray:N@ADDRESS; ray:0 samples the same hands here)."""
+    rollouts_hand: int = setting(4, least=1)
+    """Prompts that a Ray worker is dealt at a time; results depend on it by rounding, on the number of workers not at all."""
     rollouts_folder: str = ""
-    """Where adapters for the server are written, under the same path there; empty is the run's own rollouts/."""
+    """Where weights for the server are written, under the same path there; empty is the run's own rollouts/."""
+    rollouts_sleep: bool = False
+    """Let a vLLM server on the learner's card sleep while the learner learns (--enable-sleep-mode)."""
     correction: str = setting("token_truncate", one_of=CORRECTIONS)
     """How a server's other numerics are corrected, by the importance ratio of each token or of the whole completion, which is
     then truncated or masked (0) above --correction-cap; none only measures."""

@@ -12,3 +12,11 @@ class UserError(Exception):
     def __init__(self, fact: str, action: str = "") -> None:
         self.fact, self.action = fact, action
         super().__init__(f"{fact}\n  {action}" if action else fact)
+
+
+class NotYet(UserError):
+    """What people have not answered yet; `ask` is the file to ask them with."""
+
+    def __init__(self, fact: str, action: str, ask: str) -> None:
+        self.ask = ask
+        super().__init__(fact, action)

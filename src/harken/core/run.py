@@ -35,8 +35,8 @@ from harken.core.protocols import FanOut, Watch
 from harken.core.terminal import visible
 from harken.core.version import PACKAGE, __version__
 
-FREE_TO_CHANGE = frozenset({"out", "checkpoint_seconds", "shard", "profile", "report_to", "checkpoint_activations"})
-NEW = {"field": "", "report_to": "", "eval_every": 0, "patience": 0, "template": ""}
+FREE_TO_CHANGE = frozenset({"out", "checkpoint_seconds", "shard", "profile", "report_to", "checkpoint_activations", "wait"})
+NEW = {"field": "", "report_to": "", "eval_every": 0, "patience": 0, "template": "", "studio": "", "overlap": 1}
 """Settings that runs of before did not have: their value there."""
 LOGS = ("metrics.jsonl", "samples.jsonl", "audits.jsonl", "items.jsonl")
 BEFORE = ("lineage.json", "inputs")

@@ -6,6 +6,8 @@ position counts from the prompt's start: the row computes exactly what separate 
 
     [ p p p | a a | b b b ][ p p | a a ]     two trees; `b` sees its prompt and `b`, never `a`
 
+What all trees of a row begin with may stand once before them; then every tree sees it too, and goes on from there.
+
 The function is registered with transformers' attention interface under `NAME`, so any model that
 goes through the interface can use it. What a forward pass works on is set with `using(...)`.
 Shape suffixes: R row, H query heads, K key heads, D head width, B sequences, T cache slots.
@@ -36,7 +38,8 @@ class Row:
 
     `sources` are row indices whose output predicts a completion token (the prompt's last token
     predicts the first), `targets` the tokens predicted, `ends` the row index of each completion's
-    last token. `lengths` counts tokens a completion, `sizes` completions a tree.
+    last token. `lengths` counts tokens a completion, `sizes` completions a tree. The row's first `shared` tokens are what all
+    trees begin with; `spans` and `branches` are of what follows.
     """
 
     ids: Tensor
@@ -48,10 +51,11 @@ class Row:
     ends: Tensor
     lengths: list[int]
     sizes: list[int]
+    shared: int = 0
     masks: dict[Any, list[Tensor | None]] = field(default_factory=dict)
 
     def span_masks(self, window: int | None, device: torch.device) -> list[Tensor | None]:
-        """Per tree a bool mask [span, span], or None where plain causal attention is right."""
+        """Per tree a bool mask [span, shared + span], or None where plain causal attention is right."""
         if window not in self.masks:
             self.masks[window] = [self._mask(i, window, device) for i in range(len(self.spans))]
         return self.masks[window]
@@ -59,7 +63,7 @@ class Row:
     def _causal(self, tree: int, window: int | None) -> bool:
         """Whether plain causal attention is right for a tree."""
         start, end = self.spans[tree]
-        return len(self.branches[tree]) <= 2 and (window is None or end - start <= window)
+        return not self.shared and len(self.branches[tree]) <= 2 and (window is None or end - start <= window)
 
     def masked(self, window: int | None) -> bool:
         """Whether any tree needs a mask."""
@@ -74,26 +78,51 @@ class Row:
         index = torch.arange(end - start, device=device)
         mask = (branch[None] == 0) | (branch[None] == branch[:, None])
         mask &= index[None] <= index[:, None]
+        mask = F.pad(mask, (self.shared, 0), value=True)
         if window is not None:
             position = self.positions[0, start:end]
-            mask &= position[:, None] - position[None] < window
+            mask &= position[:, None] - torch.cat((self.positions[0, :self.shared], position))[None] < window
         return mask
+
+    def shared_mask(self, window: int | None) -> Tensor | None:
+        """The mask of what all trees begin with, [shared, shared]; None where plain causal attention is right."""
+        if window is None or self.shared <= window:
+            return None
+        back = self.positions[0, :self.shared, None] - self.positions[0, None, :self.shared]
+        return (back >= 0) & (back < window)
 
     def dense_mask(self, dtype: torch.dtype) -> Tensor:
         """The whole row's additive mask [1, 1, R, R], for models without the attention interface."""
-        size = self.ids.shape[1]
+        size, first = self.ids.shape[1], self.shared
         mask = torch.zeros(size, size, dtype=torch.bool, device=self.ids.device)
+        mask[:first, :first] = torch.ones_like(mask[:first, :first]).tril()
         for (start, end), part in zip(self.spans, self.span_masks(None, self.ids.device)):
-            mask[start:end, start:end] = torch.ones_like(mask[start:end, start:end]).tril() if part is None else part
+            own = torch.ones_like(mask[start:end, start:end]).tril() if part is None else part
+            mask[start:end, :first], mask[start:end, start:end] = own[:, :first], own[:, first:]
         return torch.zeros(size, size, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)[None, None]
 
 
-def row_of(trees: Sequence[Tree], device: torch.device, *, keep_last: bool) -> Row:
+SHARE_LEAST = 8
+"""Tokens from which on a common beginning is computed once: below, joining keys costs what it saves."""
+
+
+def common_start(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with, each keeping one of its own; 0 where they are few."""
+    if len(prompts) < 2:
+        return 0
+    low, high = min(map(tuple, prompts)), max(map(tuple, prompts))  # what the first and the last in order share, all share
+    same = next((i for i, (a, b) in enumerate(zip(low, high)) if a != b), min(len(low), len(high)))
+    length = min(same, *(len(p) - 1 for p in prompts))
+    return length if length >= SHARE_LEAST else 0
+
+
+def row_of(trees: Sequence[Tree], device: torch.device, *, keep_last: bool, share: bool = False) -> Row:
     """Lays trees into one row. Without `keep_last` a completion's last token is not computed: nothing
-    that only reads log-probs needs its output."""
+    that only reads log-probs needs its output. With `share` what all prompts begin with stands once before the trees."""
     cut = 0 if keep_last else 1
-    ids: list[int] = []
-    positions: list[int] = []
+    shared = common_start([tree.prompt for tree in trees]) if share else 0
+    ids: list[int] = list(trees[0].prompt[:shared])
+    positions: list[int] = list(range(shared))
     spans: list[tuple[int, int]] = []
     branches: list[list[int]] = []
     sources: list[int] = []
@@ -107,14 +136,14 @@ def row_of(trees: Sequence[Tree], device: torch.device, *, keep_last: bool) -> R
     for tree in trees:
         assert tree.prompt and tree.completions and all(tree.completions), "a tree has a prompt and non-empty completions"
         start, width = len(ids), len(tree.prompt)
-        ids += tree.prompt
-        positions += range(width)
-        branch = [width]
+        ids += tree.prompt[shared:]
+        positions += range(shared, width)
+        branch = [width - shared]
         for completion in tree.completions:
             at, computed = len(ids), len(completion) - cut
             ids += completion[:computed]
             positions += range(width, width + computed)
-            sources.append(start + width - 1)
+            sources.append(start + width - shared - 1)
             sources += range(at, at + len(completion) - 1)
             targets += completion
             ends.append(at + computed - 1)
@@ -123,7 +152,7 @@ def row_of(trees: Sequence[Tree], device: torch.device, *, keep_last: bool) -> R
         spans.append((start, len(ids)))
         branches.append(branch)
     return Row(tensor([ids]), tensor([positions]), spans, branches, tensor(sources), tensor(targets), tensor(ends),
-               lengths, [len(t.completions) for t in trees])
+               lengths, [len(t.completions) for t in trees], shared)
 
 
 class Cache:
@@ -145,13 +174,15 @@ class Cache:
             self.next[rows] = length
         self._look()
 
-    def prefill(self, layer: int, k_KRD: Tensor, v_KRD: Tensor, spans: Sequence[tuple[int, int]]) -> None:
-        """Stores each prompt's keys once computed, copied to its rows."""
+    def prefill(self, layer: int, k_KRD: Tensor, v_KRD: Tensor, spans: Sequence[tuple[int, int]], shared: int = 0) -> None:
+        """Stores each prompt's keys once computed, copied to its rows; those of the first `shared` tokens to all."""
         for store, new in ((self.keys, k_KRD), (self.values, v_KRD)):
             if layer not in store:  # values may be narrower than keys
                 store[layer] = new.new_zeros(len(self.next), len(new), self.slots, new.shape[-1])
+            if shared:
+                store[layer][torch.cat(self.filling), :, :shared] = new[:, :shared]
             for rows, (start, end) in zip(self.filling, spans):
-                store[layer][rows, :, :end - start] = new[:, start:end]
+                store[layer][rows, :, shared:shared + end - start] = new[:, start:end]
 
     def append(self, layer: int, k_BK1D: Tensor, v_BK1D: Tensor) -> tuple[Tensor, Tensor]:
         for store, new in ((self.keys, k_BK1D), (self.values, v_BK1D)):
@@ -256,7 +287,9 @@ def _attend(layer: int, query: Tensor, key: Tensor, value: Tensor, kind: _Kind) 
         keys, values = cache.append(layer, key, value)
         return _product(query, keys, values, cache.mask(kind.window), kind, causal=False).transpose(1, 2).contiguous()
     if cache is not None:
-        cache.prefill(layer, key[0], value[0], row.spans)
+        cache.prefill(layer, key[0], value[0], row.spans, row.shared)
+    if row.shared:
+        return _attend_shared(row, query, key, value, kind)
     if query.is_cuda and kind.sinks is None and (len(row.spans) > 1 or row.masked(kind.window)):
         mixed = flex.attend(query, key, value, row, scaling=kind.scaling, window=kind.window, cap=kind.cap)
         return mixed.transpose(1, 2).contiguous()
@@ -264,6 +297,17 @@ def _attend(layer: int, query: Tensor, key: Tensor, value: Tensor, kind: _Kind) 
     # Split, not sliced: the gradient of a slice is a tensor of zeros as large as the row, for every span.
     parts = [_product(q, k, v, mask, kind, causal=mask is None) for q, k, v, mask in zip(
         *(x.split(lengths, 2) for x in (query, key, value)), row.span_masks(kind.window, query.device))]
+    return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
+
+
+def _attend_shared(row: Row, query: Tensor, key: Tensor, value: Tensor, kind: _Kind) -> Tensor:
+    """What all trees begin with, and then each tree over that and itself."""
+    first, mask = row.shared, row.shared_mask(kind.window)
+    begun = [x[:, :, :first] for x in (query, key, value)]
+    parts = [_product(begun[0], begun[1], begun[2], mask, kind, causal=mask is None)]
+    for (start, end), own in zip(row.spans, row.span_masks(kind.window, query.device)):
+        keys, values = (torch.cat((start_, x[:, :, start:end]), 2) for start_, x in zip(begun[1:], (key, value)))
+        parts.append(_product(query[:, :, start:end], keys, values, own, kind, causal=False))
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
 
 

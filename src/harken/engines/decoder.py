@@ -90,7 +90,7 @@ class Decoder:
     @torch.no_grad()
     def __init__(self, engine: Engine, body: Any, layers: Any) -> None:
         self.body, config = body, body.config
-        weight, bias = engine.last_layer()
+        weight, bias = engine.unembedding()
         self.logits = product(weight.float(), None if bias is None else bias.float())
         self.heads, self.groups = config.num_attention_heads, config.num_key_value_heads
         dtype = engine.compute

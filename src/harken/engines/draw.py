@@ -21,13 +21,28 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float, top_p: float)
         return token, torch.zeros_like(model), logits_BV.gather(-1, token[:, None])[:, 0] - model
     scaled = logits_BV if temperature == 1 else logits_BV / temperature
     if top_p < 1:
-        ordered, index = scaled.softmax(-1).sort(-1, descending=True)
-        outside = ordered.cumsum(-1) - ordered >= top_p
-        scaled = scaled.masked_fill(outside.scatter(-1, index, outside), -torch.inf)
+        scaled = scaled.masked_fill(_outside(scaled.softmax(-1), top_p), -torch.inf)
     normal = model if scaled is logits_BV else scaled.logsumexp(-1)
     token = _invert((scaled - normal[:, None]).exp_(), uniform_B)
     sampled = scaled.gather(-1, token)[:, 0] - normal
     return token[:, 0], sampled, logits_BV.gather(-1, token)[:, 0] - model
+
+
+def _outside(probs_BV: Tensor, top_p: float, width: int = 256) -> Tensor:
+    """Which tokens do not belong to the smallest set of most likely ones whose mass reaches `top_p`. The `width` likeliest
+    mostly suffice, and are found in a twentieth of the time that it takes to sort all; rows that need more are sorted."""
+    if probs_BV.device.type != "cpu":  # whether rows need more is not asked of a card: it would wait for Python
+        ordered, index = probs_BV.sort(-1, descending=True)
+        far = ordered.cumsum(-1) - ordered >= top_p
+        return far.scatter(-1, index, far)
+    outside = torch.ones_like(probs_BV, dtype=torch.bool)
+    ordered, index = probs_BV.topk(min(width, probs_BV.shape[-1]), -1)
+    outside.scatter_(-1, index, ordered.cumsum(-1) - ordered >= top_p)
+    wide = (ordered.sum(-1) < top_p).nonzero()[:, 0]
+    if len(wide):
+        ordered, index = probs_BV[wide].sort(-1, descending=True)
+        outside[wide] = outside[wide].scatter(-1, index, ordered.cumsum(-1) - ordered >= top_p)
+    return outside
 
 
 def _invert(probs_BV: Tensor, uniform_B: Tensor, width: int = 256) -> Tensor:

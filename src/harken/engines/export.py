@@ -116,7 +116,7 @@ def _end_where_read(tokenizer: Any, template: Any, tree: Any) -> bool:
     if getattr(tokenizer, "chat_template", None) is None:
         return False
     messages = [{"role": "user", "content": PROBE}, {"role": "assistant", "content": MARK}]
-    tail = str(tokenizer.apply_chat_template(messages, tokenize=False)).rpartition(MARK)[2]
+    tail = template.answered(PROBE, MARK).rpartition(MARK)[2]
     end = tokenizer.convert_ids_to_tokens(template.end_id)
     if tail != end:
         tokenizer.chat_template = ending(tokenizer.chat_template, tail, end)

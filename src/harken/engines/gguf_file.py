@@ -40,10 +40,11 @@ def check_kind(model: Any, tokenizer: Any) -> None:
     windows |= config.model_type == "mistral" and bool(getattr(config, "sliding_window", None))
     special += ["sliding windows"] if windows else []
     special += ["scaled attention"] if getattr(config, "scale_attn_by_inverse_layer_idx", False) else []
+    special += ["attention that is not scaled"] if not getattr(config, "scale_attn_weights", True) else []
     if special:
         raise UserError(f"A GGUF file of a {config.model_type} model with {special[0]} is not written here.", ACTION)
     activation = getattr(config, "activation_function", None) or getattr(config, "hidden_act", "")
-    if activation not in ("silu", "gelu_new", "gelu_pytorch_tanh"):
+    if activation not in (("gelu_new", "gelu_pytorch_tanh") if config.model_type == "gpt2" else ("silu",)):
         raise UserError(f"A GGUF file of a {config.model_type} model with {activation} is not written here.", ACTION)
     words_of(tokenizer)
 
@@ -61,10 +62,26 @@ def words_of(tokenizer: Any) -> tuple[dict[str, Any], str]:
     cut = _cut(described.get("pre_tokenizer") or {})
     plain = (described.get("normalizer") or {}).get("type") in (None, "NFC")
     model = described.get("model") or {}
-    if model.get("type") != "BPE" or model.get("byte_fallback") or not plain or not cut:
+    marks = model.get("continuing_subword_prefix") or model.get("end_of_word_suffix")
+    known = model.get("type") == "BPE" and not model.get("byte_fallback") and not marks and plain and cut
+    if not known or not _merged_alike(described, cut):
         raise UserError("The tokenizer is not a byte-level BPE of the GPT-2, SmolLM, Llama 3 or Qwen kind, nor "
                         "SentencePiece's BPE as Llama 2 has it, so a GGUF file of it would read texts otherwise.", ACTION)
     return described, cut
+
+
+def _merged_alike(described: dict[str, Any], cut: str) -> bool:
+    """Whether words that are a token are read as llama.cpp reads them: whole for Llama 3's kind, joined by merges for the
+    others. It makes no difference where the merges join every such word."""
+    if bool(described["model"].get("ignore_merges")) == (cut == "llama-bpe"):
+        return True
+    from tokenizers import Tokenizer
+    joined = Tokenizer.from_str(json.dumps({
+        **described, "added_tokens": [], "pre_tokenizer": None, "normalizer": None, "post_processor": None,
+        "model": {**described["model"], "ignore_merges": False}}))
+    own = {t["content"] for t in described["added_tokens"]}
+    words = [word for word in described["model"]["vocab"] if word not in own]
+    return all(len(encoded.ids) == 1 for encoded in joined.encode_batch_fast(words, add_special_tokens=False))
 
 
 def _cut(pre: dict[str, Any]) -> str:

@@ -96,7 +96,6 @@ def tail_ids(template: Any) -> tuple[int, ...]:
     if not template.chat:
         return ()
     mark = "answer"
-    messages = [{"role": "user", "content": "question"}, {"role": "assistant", "content": mark}]
-    text = str(template.tokenizer.apply_chat_template(messages, tokenize=False))
+    text = template.answered("question", mark)
     ids = list(template.tokenizer(text.rpartition(mark)[2], add_special_tokens=False).input_ids)
     return tuple(ids[ids.index(template.end_id) + 1:]) if template.end_id in ids else ()

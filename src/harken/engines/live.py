@@ -129,11 +129,12 @@ class RowCache(Cache):
                     store[layer] = old.new_zeros(*old.shape[:2], self.slots, old.shape[3])
                     store[layer][:, :, :old.shape[2]] = old
 
-    def prefill(self, layer: int, k_KRD: Tensor, v_KRD: Tensor, spans: Sequence[tuple[int, int]]) -> None:
+    def prefill(self, layer: int, k_KRD: Tensor, v_KRD: Tensor, spans: Sequence[tuple[int, int]],
+                shared: int = 0) -> None:
         for store, new in ((self.keys, k_KRD), (self.values, v_KRD)):
             if layer not in store:
                 store[layer] = new.new_zeros(self.room, new.shape[0], self.slots, new.shape[2])
-        super().prefill(layer, k_KRD, v_KRD, spans)
+        super().prefill(layer, k_KRD, v_KRD, spans, shared)
 
     def append(self, layer: int, k_BK1D: Tensor, v_BK1D: Tensor) -> tuple[Tensor, Tensor]:
         used = len(self.next)

@@ -80,10 +80,7 @@ def post(url: str, body: dict[str, Any], seconds: float, wait: float) -> Any:
 
     Failures that pass are tried again, after `wait` seconds, then twice as long.
     """
-    headers = {"Content-Type": "application/json"}
-    if key := os.environ.get("HARKEN_API_KEY") or os.environ.get("OPENAI_API_KEY"):
-        headers["Authorization"] = f"Bearer {key}"
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json", **_key()})
     reason, status = "", 0
     for attempt in range(RETRIES + 1):
         try:
@@ -100,6 +97,20 @@ def post(url: str, body: dict[str, Any], seconds: float, wait: float) -> Any:
             time.sleep(wait * 2**attempt)
     raise Unanswered(status, f"{url.rpartition('/chat/completions')[0] or url} does not answer ({reason}).",
                      "Check the address, the model's name and the key in $HARKEN_API_KEY.")
+
+
+def get(url: str, seconds: float) -> Any:
+    """The answer's JSON. Raises `Unanswered`."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=_key()), timeout=seconds) as reply:
+            return _read(reply)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise Unanswered(getattr(error, "code", 0), f"{url} does not answer ({error}).", "Check the address.") from None
+
+
+def _key() -> dict[str, str]:
+    key = os.environ.get("HARKEN_API_KEY") or os.environ.get("OPENAI_API_KEY")
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def _read(reply: Any) -> Any:

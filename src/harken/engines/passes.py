@@ -33,6 +33,8 @@ IDLE = Tree((0,), ((0,),))
 class Passes:
     """What an engine computes with; `Engine` sets it."""
 
+    shares_starts = True
+    """`logprobs` knows `share`."""
     model: Any
     base: Base
     form: Form
@@ -75,14 +77,14 @@ class Passes:
         enabled = self.compute is not torch.float32
         return torch.autocast(self.device.type, self.compute) if enabled else nullcontext()
 
-    def last_layer(self) -> tuple[Tensor, Tensor | None]:
+    def unembedding(self) -> tuple[Tensor, Tensor | None]:
         """Weight and bias of the last layer, whole, as they are held; products with them are in float32 (form.py)."""
         head = self.model.get_output_embeddings()
         return sharding.whole(head.weight), getattr(head, "bias", None)
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """The last layer on final hidden states, float32 [N, V]; of packed rows."""
-        return float_logits(hidden_ND, *self.last_layer(), self.form)
+        return float_logits(hidden_ND, *self.unembedding(), self.form)
 
     def last_logits(self, tree: Tree, backs: Sequence[int]) -> list[Tensor]:
         """For each of `backs` the logits [C, V] after all but so many of each completion's last tokens."""
@@ -120,17 +122,20 @@ class Passes:
         longest = max(len(t.prompt) + max(map(len, t.completions)) for t in trees)
         return longest if 0 < self.form.longest < longest else 0
 
-    def forward(self, trees: Sequence[Tree], *, temperature: float = 1.0, entropy: bool = False, logps: bool = True) -> Outputs:
-        """One packed row, or on the plain path a row a sequence. Log-probs are skipped for a model that only scores."""
+    def forward(self, trees: Sequence[Tree], *, temperature: float = 1.0, entropy: bool = False, logps: bool = True,
+                share: bool = False) -> Outputs:
+        """One packed row, or on the plain path a row a sequence. Log-probs are skipped for a model that only scores. With
+        `share` what all prompts of the row begin with is computed once."""
         self._allowed(trees)
         if self.form.plain:
             return self._plain(trees, temperature, entropy, logps)
         if self._long(trees):
             return _joined([self._packed([t], temperature, entropy, logps, keep_last=True) for t in _apart(trees)], trees)
-        return self._packed(trees, temperature, entropy, logps, keep_last=self.head_kind == "reward")
+        return self._packed(trees, temperature, entropy, logps, keep_last=self.head_kind == "reward", share=share)
 
-    def _packed(self, trees: Sequence[Tree], temperature: float, entropy: bool, logps: bool, keep_last: bool) -> Outputs:
-        row = row_of(trees, self.device, keep_last=keep_last)
+    def _packed(self, trees: Sequence[Tree], temperature: float, entropy: bool, logps: bool, keep_last: bool,
+                share: bool = False) -> Outputs:
+        row = row_of(trees, self.device, keep_last=keep_last, share=share)
         hidden = self.hidden(row)
         computed_row(self, row, len(row.sources) if logps else 0)
         none = hidden.new_zeros(0)
@@ -142,7 +147,7 @@ class Passes:
             values = self.head(hidden[row.sources].float())[:, 0]
         read = (none, none)
         if logps:
-            read = token_logprobs(hidden[row.sources], *self.last_layer(), row.targets, temperature, with_entropy=entropy,
+            read = token_logprobs(hidden[row.sources], *self.unembedding(), row.targets, temperature, with_entropy=entropy,
                                    scale=self.form.scale, cap=self.form.cap)
         return Outputs(*read, scores, values, ends, row.lengths, row.sizes)
 
@@ -164,25 +169,27 @@ class Passes:
         hidden = self.hidden(row)
         loss = hidden.sum() * 0.0
         if logps and self.ends:
-            loss = loss + token_logprobs(hidden[row.sources], *self.last_layer(), row.targets)[0].sum() * 0.0
+            loss = loss + token_logprobs(hidden[row.sources], *self.unembedding(), row.targets)[0].sum() * 0.0
         return loss
 
     def gathered(self) -> AbstractContextManager[None]:
         """The model whole, for passes that each process makes at its own pace."""
         return sharding.gathered(self.layers, self.ends)
 
-    def logprobs(self, trees: Sequence[Tree], *, temperature: float = 1.0, reference: bool = False) -> list[list[Tensor]]:
-        """log p of every completion token: [tree][completion] -> [T], float32, of the policy or the reference."""
+    def logprobs(self, trees: Sequence[Tree], *, temperature: float = 1.0, reference: bool = False,
+                 share: bool = False) -> list[list[Tensor]]:
+        """log p of every completion token: [tree][completion] -> [T], float32, of the policy or the reference. With `share`
+        what all trees of a row begin with (examples, a system prompt) is computed once: equal but for rounding."""
         if reference and self.reference is not None:
             with timed("reference"):
-                return self.reference.logprobs(trees, temperature=temperature)
+                return self.reference.logprobs(trees, temperature=temperature, share=share)
 
         def split(out: Outputs) -> list[list[Tensor]]:
             parts = iter(out.logps_N.split(out.lengths))
             return [[next(parts) for _ in range(size)] for size in out.sizes]
 
         with timed("reference" if reference else "forward"), self.adapters_off() if reference else nullcontext():
-            return self._read(trees, "log-probs", split, temperature=temperature)
+            return self._read(trees, "log-probs", split, temperature=temperature, share=share)
 
     def greedy_logprobs(self, trees: Sequence[Tree]) -> list[list[tuple[Tensor, Tensor]]]:
         """log p of every completion token, and of the likeliest token in its place: [tree][completion] -> ([T], [T]). Both are of
@@ -193,9 +200,9 @@ class Passes:
 
         def split(trees: Sequence[Tree]) -> list[list[tuple[Tensor, Tensor]]]:
             self._allowed(trees)
-            row = row_of(trees, self.device, keep_last=False)
+            row = row_of(trees, self.device, keep_last=False, share=True)
             hidden = self.hidden(row)[row.sources]
-            read = logprobs_and_tops(hidden, *self.last_layer(), row.targets, scale=self.form.scale, cap=self.form.cap)
+            read = logprobs_and_tops(hidden, *self.unembedding(), row.targets, scale=self.form.scale, cap=self.form.cap)
             parts = zip(*(x.cpu().split(row.lengths) for x in read))
             return [[next(parts) for _ in range(size)] for size in row.sizes]
 

@@ -92,7 +92,8 @@ class PlainBatch:
     """Sequences in the making, prompts of one length at a time. Rows that have ended are computed on and not listened to."""
 
     def __init__(self, sampler: Any, order: Sequence[int], prompts: Sequence[tuple[int, ...]], n: int, max_tokens: int,
-                 temperature: float, top_p: float, min_tokens: int, seed: int) -> None:
+                 temperature: float, top_p: float, min_tokens: int, seed: int, ends: Any = None) -> None:
+        self.ends = ends
         self.engine, self.order, self.prompts, self.n = sampler.engine, order, prompts, n
         self.most = max(1, sampler.max_batch // n)
         self.max_tokens, self.min_tokens, self.seed = max_tokens, min_tokens, seed
@@ -130,6 +131,8 @@ class PlainBatch:
             ids_BT[:, at], logps_BT[0, :, at], logps_BT[1, :, at] = token, sampled, model
             length_B[~ended_B] = at + 1
             ended_B |= torch.isin(token, self.stop)
+            if self.ends:
+                ended_B |= self.ends.met(ids_BT, length_B)
             if bool(ended_B.all()):
                 break
             read = token[:, None]

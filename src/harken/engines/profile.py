@@ -167,7 +167,10 @@ def timed(name: str) -> Iterator[None]:
 def computed_row(engine: Any, row: Row, predicted: int) -> None:
     """Counts a forward pass over a row, of which `predicted` positions go through the last layer."""
     if _ACTIVE is not None:
-        pairs = sum(prompt * (prompt + 1) / 2 + sum(c * prompt + c * (c + 1) / 2 for c in rest) for prompt, *rest in row.branches)
+        first = row.shared
+        pairs = first * (first + 1) / 2 + sum(
+            prompt * first + prompt * (prompt + 1) / 2 + sum(c * (first + prompt) + c * (c + 1) / 2 for c in rest)
+            for prompt, *rest in row.branches)
         _ACTIVE.computed(engine, row.ids.shape[1], pairs, predicted)
 
 

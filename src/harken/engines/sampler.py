@@ -29,13 +29,22 @@ from harken.engines.plain import PlainBatch
 from harken.engines.profile import computed_row, computed_token, timed
 from harken.engines.steering import Guide
 from harken.text.tags import Control, Steering, end_of_text
+from harken.text.template import Template
 
 IDLE_SHARE = 8
 """One row in so many may stand idle before it is refilled or given up: prompts are prefilled together, rows given up together."""
 
 
+def longest_first(prompts: Sequence[tuple[int, ...]]) -> list[int]:
+    """The order in which prompts are sampled: alike lengths run together."""
+    return sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+
+
 class HFSampler:
     """Samples from an engine's current weights; nothing is cached between calls (P19)."""
+
+    ends_at_texts = True
+    """`sample_ids` knows `stop`."""
 
     def __init__(self, engine: Engine, max_batch: int = 96) -> None:
         self.engine, self.max_batch, self.lineage = engine, max_batch, engine.lineage
@@ -73,8 +82,11 @@ class HFSampler:
 
     @torch.no_grad()
     def sample_ids(self, prompts: Sequence[tuple[int, ...]], n: int, *, max_tokens: int, temperature: float = 1.0,
-                   top_p: float = 1.0, seed: int = 0, min_tokens: int = 0,
-                   advance: Callable[[int], None] | None = None) -> list[list[Sample]]:
+                   top_p: float = 1.0, seed: int = 0, min_tokens: int = 0, places: Sequence[int] | None = None,
+                   stop: Sequence[str] = (), advance: Callable[[int], None] | None = None) -> list[list[Sample]]:
+        """As `sample`, of prompts as token ids. `places`, where given, are the prompts to sample of all, with the numbers that
+        each has among them all. A completion ends, finished, with the token that completes one of the texts `stop`, which it
+        still holds."""
         if temperature < 0 or not 0 < top_p <= 1 or max_tokens < 1 or n < 1:
             raise UserError(f"Sampling needs temperature >= 0, 0 < top-p <= 1, at least 1 token and 1 sample; found "
                             f"temperature {temperature}, top-p {top_p}, {max_tokens} tokens, n {n}.")
@@ -83,23 +95,24 @@ class HFSampler:
         for i, prompt in enumerate(prompts):
             self._check(f"Prompt {i + 1}", prompt, max_tokens)
         group = processes.group()
-        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))[group.rank::group.size]  # alike lengths run together
+        order = longest_first(prompts)[group.rank::group.size] if places is None else list(places)
         results: dict[int, list[Sample]] = {}
         with self.engine.gathered(), self.engine.precision():  # held open: autocast keeps its casts of adapters till it ends
             # Without a prompt of its own a process still takes part in gathering.
-            kind = self._kind()
+            ends = Ends(self.engine.template, stop) if stop else None
+            kind = self._kind(texts=ends is not None)
             for together in self._apart(order, prompts):
-                for i, samples in kind(self, together, prompts, n, max_tokens, temperature, top_p, min_tokens, seed).run():
+                for i, samples in kind(self, together, prompts, n, max_tokens, temperature, top_p, min_tokens, seed, ends).run():
                     results[i] = samples
                     if advance:
                         advance(group.size)
-        return collect(results, len(prompts))
+        return collect(results, len(prompts)) if places is None else [results[i] for i in places]
 
-    def _kind(self) -> Any:
-        """On a card the host looks seldom, but where a tag may follow any token."""
+    def _kind(self, texts: bool) -> Any:
+        """On a card the host looks seldom, but where a tag may follow any token or `texts` end a sequence."""
         if self.engine.form.plain:
             return PlainBatch
-        if self.engine.device.type == "cpu" or (self.guide and self.guide.steering.each is not None):
+        if self.engine.device.type == "cpu" or texts or (self.guide and self.guide.steering.each is not None):
             return Batch
         from harken.engines.stepping import DeviceBatch
         return DeviceBatch
@@ -121,6 +134,27 @@ class HFSampler:
             raise UserError(f"{text} exceeds the model's context of {limit}.", "Shorten the prompt or lower --max-tokens.")
 
 
+class Ends:
+    """Texts that end a completion."""
+
+    def __init__(self, template: Template, stop: Sequence[str]) -> None:
+        self.template, self.stop = template, tuple(stop)
+        self.window = 4 * max(map(len, stop)) + 4
+        """Tokens in which a text that was just completed stands: a letter may take four, one for each of its bytes."""
+
+    def met(self, ids_BT: Tensor, said_B: Tensor) -> Tensor:
+        """Which completions [B] hold one of the texts. The last tokens are looked at first, the whole only where they hold it:
+        a tokenizer may write a text's beginning otherwise."""
+        found = []
+        for ids, said in zip(ids_BT.tolist(), said_B.tolist()):
+            last = self.template.decode(ids[max(0, said - self.window):said])
+            found.append(self._holds(last) and (said <= self.window or self._holds(self.template.decode(ids[:said]))))
+        return torch.tensor(found, device=ids_BT.device)
+
+    def _holds(self, text: str) -> bool:
+        return any(s in text for s in self.stop)
+
+
 class Batch:
     """Rows of sequences in the making. A row that ends is given to the next sequence in line, several at a time.
 
@@ -130,9 +164,9 @@ class Batch:
     kept = Cache
 
     def __init__(self, sampler: HFSampler, order: Sequence[int], prompts: Sequence[tuple[int, ...]], n: int, max_tokens: int,
-                 temperature: float, top_p: float, min_tokens: int, seed: int) -> None:
+                 temperature: float, top_p: float, min_tokens: int, seed: int, ends: Ends | None = None) -> None:
         self.engine, self.version, device = sampler.engine, sampler.version, sampler.engine.device
-        self.guide = sampler.guide
+        self.guide, self.ends = sampler.guide, ends
         self.waiting, self.prompts, self.n = deque(order), prompts, n
         self.temperature, self.top_p, self.seed = temperature, top_p, seed
         self.max_tokens, self.min_tokens = max_tokens, min_tokens
@@ -183,7 +217,7 @@ class Batch:
         """Computes prompts once each, packed, into their rows of the cache; the logits of what follows each, [P, V]."""
         engine = self.engine
         self.cache.admit(rows_PG, [len(p) for p in prompts])
-        packed = row_of([Tree(p, ((0,),)) for p in prompts], engine.device, keep_last=False)
+        packed = row_of([Tree(p, ((0,),)) for p in prompts], engine.device, keep_last=False, share=True)
         with using(packed, self.cache):
             hidden = state_of(body_of(engine.model)(input_ids=packed.ids, position_ids=packed.positions, use_cache=False))
         computed_row(engine, packed, len(packed.sources))
@@ -224,6 +258,8 @@ class Batch:
         self.logps_BT[:, rows, at] = torch.stack(logps)
         self.said_B[rows] = at + 1
         ended = torch.isin(token, self.stop)
+        if self.ends:
+            ended |= self.ends.met(self.ids_BT[rows], at + 1)
         over = ended | (at + 1 == self.max_tokens)
         for row, finished in zip(rows[over].tolist(), ended[over].tolist()):
             owner = self.owners[row]

@@ -32,6 +32,8 @@ from harken.stats.intervals import mean_interval
 class Config(EvalConfig):
     tasks: str = setting("", required=True)
     """lm-eval's YAML files or task names, with commas between."""
+    chat: bool = False
+    """Questions as the user's turn of the model's chat template, as lm-eval's --apply_chat_template does."""
     margin: float = setting(0.0, least=0)
     """Smallest difference that matters: with it a difference shown to be smaller is called a tie; 0 never calls one."""
 
@@ -87,7 +89,8 @@ def measured(stored: Any, config: Config) -> dict[str, list[Item]]:
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # its bars; ours show the model's work
             tasks = TaskManager(include_defaults=not all(Path(w).is_file() for w in words)).load(words)
-            found = run_tasks(lm=lm, task_dict=tasks, limit=config.limit or None, bootstrap_iters=0, log_samples=True)
+            found = run_tasks(lm=lm, task_dict=tasks, limit=config.limit or None, bootstrap_iters=0, log_samples=True,
+                              apply_chat_template=config.chat)
     except UserError:
         raise
     except Exception as error:  # whatever a task's YAML, template or data may raise

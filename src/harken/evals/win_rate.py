@@ -2,7 +2,7 @@
 
     harken eval win_rate --model runs/rloo --against runs/sft --prompts prompts.jsonl --judge runs/rm --out runs/eval
     harken eval win_rate --model runs/rloo --prompts prompts.jsonl --pairwise judge_model --out runs/pairs
-    harken eval win_rate --model runs/rloo --prompts prompts.jsonl --people votes.jsonl --out runs/people
+    harken eval win_rate --model runs/rloo --prompts prompts.jsonl --studio feedback.db --out runs/people
 
 Three kinds of judge: a reward that scores answers one by one, a model that is shown both answers in both orders, and people, in
 the studio. Both models answer every prompt n times at the same settings. A reward compares all n × n pairs, a model and people
@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from harken.core.config import MAX_TOKENS, setting
-from harken.core.errors import UserError
+from harken.core.errors import NotYet, UserError
 from harken.core.files import file_hash
 from harken.core.protocols import Estimate, EvalResult, Models, Reward
 from harken.core.records import Prompt
 from harken.core.run import Run
 from harken.core.seeds import MOST_SEED
 from harken.loops import pairwise
-from harken.loops.answers import CHUNK
 from harken.loops.groups import KINDS, grouped
 from harken.loops.items import mean_of
 from harken.stats.couples import both_orders
@@ -37,6 +36,8 @@ from harken.stats.winrate import win_rate
 from harken.store.files import read_prompts
 
 CONSTANT = "I'm happy to help with that."
+ROWS = 96
+"""Answers asked for at once: as many as our sampler says together, so that judging costs no more than sampling."""
 Texts = Sequence[Sequence[str]]
 
 
@@ -55,6 +56,13 @@ class Config:
     people: str = ""
     """People's comparisons of these answers, in the place of a judge or beside it. Where the file is not there yet, what to ask
     them is written to ask.jsonl in the run; the same command, once it is there, goes on."""
+    studio: str = ""
+    """The studio's database (a file, or a postgresql:// address) in which people are asked: a project is made that does not say
+    who wrote what, the command waits for their answers, and goes on with them."""
+    overlap: int = setting(1, least=1)
+    """Answers of people to each pair, of such a project."""
+    wait: bool = True
+    """Wait for people's answers; without, the command ends, and given again later reads what is there once all is answered."""
     aggregate: str = ""
     """How a judge with groups makes one score: mean, group:NAME, worst or quantile:Q; empty is its shared head."""
     out: str = setting("", required=True)
@@ -90,9 +98,11 @@ class Judged:
 
 def evaluate(config: Config, models: Models, run: Run) -> EvalResult:
     """Samples, judges and compares. Raises `UserError` without prompts, without a judge, and while people have not answered."""
-    if sum(map(bool, (config.judge, config.pairwise))) > 1 or not (config.judge or config.pairwise or config.people):
-        raise UserError("Name who judges: one of --judge, --pairwise, or --people.",
-                        "--judge REWARD scores answers one by one, --pairwise MODEL sees both, --people FILE are votes.")
+    by_votes = bool(config.people or config.studio)
+    if sum(map(bool, (config.judge, config.pairwise))) > 1 or not (config.judge or config.pairwise or by_votes):
+        raise UserError("Name who judges: one of --judge, --pairwise, --people or --studio.",
+                        "--judge REWARD scores answers one by one, --pairwise MODEL sees both, --people FILE are votes, and in "
+                        "--studio DATABASE people are asked.")
     loaded = read_prompts(config.prompts, skip_bad=config.skip_bad)
     if note := loaded.describe():
         run.note(note)
@@ -103,11 +113,11 @@ def evaluate(config: Config, models: Models, run: Run) -> EvalResult:
     if not prompts:
         raise UserError("There is no prompt to evaluate on.", "Check --prompts.")
     found = {name: models.stored(name).answers(prompts, config.n, max_tokens=config.max_tokens, temperature=config.temperature,
-                                               seed=config.seed, chunk=CHUNK) for name in ("model", "against")}
+                                               seed=config.seed, chunk=max(1, ROWS // config.n)) for name in ("model", "against")}
     texts_a, texts_b = ([list(a.texts) for a in found[name]] for name in ("model", "against"))
     run.rewrite("samples.jsonl", [{"step": i, "prompt_id": p.id, "model_texts": ta, "against_texts": tb}
                                   for i, (p, ta, tb) in enumerate(zip(prompts, texts_a, texts_b))])
-    votes = _people(config, run, prompts, texts_a, texts_b) if config.people else None
+    votes = _people(config, run, prompts, texts_a, texts_b) if by_votes else None
     if judge is not None:
         result = by_reward(judge, prompts, texts_a, texts_b, config)
     elif config.pairwise:
@@ -124,7 +134,7 @@ def evaluate(config: Config, models: Models, run: Run) -> EvalResult:
                                                               found["against"]))]
     figures = {**result.figures, **_at_equal_lengths(result.shares, texts_a, texts_b), **_by_group(prompts, result.shares)}
     if votes is not None:
-        figures["people_sha256"] = file_hash(Path(config.people))
+        figures["people_sha256"] = file_hash(votes_file(config))
         if judge is not None or config.pairwise:
             figures |= pairwise.beside_people(result.shares, votes, run)
     return EvalResult(result.value, figures, result.baselines, samples, result.missing)
@@ -197,7 +207,7 @@ def _nulls(judge: Any, prompts: Sequence[Prompt], texts_a: Texts, texts_b: Texts
 def by_people(votes: Sequence[Sequence[float]], texts_a: Texts, texts_b: Texts, config: Config) -> Judged:
     """People's votes on the first answers: a prompt's mean; equal answers, which nobody is asked about, tie."""
     shares = [0.5 if pairwise.same(_at(ta, 0), _at(tb, 0)) else _mean_of_votes(v) for v, ta, tb in zip(votes, texts_a, texts_b)]
-    value = mean_of(shares, f"the votes of {config.people}")
+    value = mean_of(shares, f"the votes of {votes_file(config)}")
     tied = [float(x == 0.5) for row in votes for x in row]
     where = [i for i, row in enumerate(votes) for _ in row]
     figures = {"tie_rate": mean_interval(tied, where, bounds=(0.0, 1.0)), "votes": len(tied)}
@@ -212,13 +222,18 @@ def _people(config: Config, run: Run, prompts: Sequence[Prompt], texts_a: Texts,
     pairs = [(_at(ta, 0), _at(tb, 0)) for ta, tb in zip(texts_a, texts_b)]
     asked = pairwise.to_ask(prompts, pairs, config.seed)
     run.rewrite("ask.jsonl", asked)
-    if not Path(config.people).is_file():
+    if not (votes := votes_file(config)).is_file():
         ask = run.path / "ask.jsonl"
-        raise UserError(f"There are no votes yet: {ask} holds {len(asked)} pairs of answers for people, who are not told which "
-                        "model wrote which.",
-                        f"harken ask {ask} --project NAME --kind compare; when they have answered, harken export them to "
-                        f"{config.people} and give the same command.")
-    return pairwise.people(config.people, prompts, pairs)
+        raise NotYet(f"There are no votes yet: {ask} holds {len(asked)} pairs of answers for people, who are not told which "
+                     "model wrote which.",
+                     f"harken ask {ask} --project NAME --kind compare; when they have answered, harken export them to "
+                     f"{votes} and give the same command. Or name the studio's database with --studio: then it waits.", str(ask))
+    return pairwise.people(str(votes), prompts, pairs)
+
+
+def votes_file(config: Config) -> Path:
+    """Where people's votes are, or will be."""
+    return Path(config.people or Path(config.out) / "votes.jsonl")
 
 
 # --- small parts -------------------------------------------------------------------------------------

@@ -15,22 +15,21 @@ The folder is the registry of scorers. Their files import nothing heavy; a run o
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import harken.rewards
 from harken.core.errors import UserError
 from harken.core.extras import import_extra
 from harken.core.files import file_hash, read_json
-from harken.core.find import is_dotted, nearest, shipped
+from harken.core.find import is_dotted, nearest
 from harken.core.protocols import Reward
 from harken.labelers.groups.aggregate import parse_aggregate
 from harken.launch.judges import JudgedQuality, open_judge
 from harken.launch.models import context, model_identity, parse_model
+from harken.launch.shipped import open_shipped, scorer_names
 from harken.rewards import student
 from harken.rewards.compositional import FILE, CompositionalReward
 from harken.rewards.ensemble import EnsembleReward, WeightedReward
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
     from harken.engines.base import Base
 
 MANY = re.compile(r"(?:(mean|min|average|sum|uwo(?:=(\d+(?:\.\d+)?))?):)?(.*)", re.S)
-NOT_SCORERS = ("bradley_terry", "compositional", "ensemble", "function", "student")
-"""Files of harken/rewards that are learnt, made of others, or yours."""
 __all__ = ["RewardWord", "open_judge", "open_reward", "parse_reward", "same_reward", "scorer_names"]
 
 
@@ -98,11 +95,7 @@ class Scorer(RewardWord):
         return self.name + colon + "=".join(change(part) if part else part for part in self.argument.split("="))
 
     def open(self, options: Options) -> Reward:
-        try:
-            reward: Reward = importlib.import_module(f"harken.rewards.{self.name}").open_scorer(self.argument)
-        except ValueError as error:  # what stands after the colon is no number, no name
-            raise UserError(f"{self.word} opens no reward: {error}.",
-                            f"docs/rewards/{self.name}.md says what may stand after the colon.") from error
+        reward: Reward = open_shipped(self.name, self.argument, self.word)
         return reward
 
 
@@ -260,11 +253,6 @@ class Several(RewardWord):
         engine = Engine(average(names), head="reward", train=False, **options.engine)
         longest = min(int(read_json(Path(name) / "config.json").get("max_length", 1024)) for name in names)
         return BradleyTerryReward(engine, min(longest, context(engine)))
-
-
-def scorer_names() -> list[str]:
-    """The scorers that ship: the files of harken/rewards that are not learnt or made of others."""
-    return shipped(harken.rewards, NOT_SCORERS)
 
 
 def parse_reward(reward: Any) -> RewardWord:

@@ -8,8 +8,7 @@ from typing import Any
 from harken.core.errors import UserError
 from harken.core.find import imported
 from harken.core.records import content_hash
-from harken.launch.rewards import open_reward, parse_reward, scorer_names
-from harken.store.dolma import DolmaScores
+from harken.launch.shipped import open_shipped, scorer_names
 
 
 def open_scorer(spec: str) -> Any:
@@ -19,9 +18,15 @@ def open_scorer(spec: str) -> Any:
         folder, _, key = attribute.rpartition("=")
         if not folder or not key.lstrip("-"):
             raise UserError(f"{spec} names no attribute.", "Write dolma:FOLDER=KEY, or dolma:FOLDER=-KEY where higher is worse.")
+        from harken.store.dolma import DolmaScores
         return DolmaScores(folder, key.lstrip("-"), -1 if key.startswith("-") else 1)
-    if attribute.isidentifier() and name not in scorer_names() and all(p.isidentifier() for p in name.split(".")):
+    ships = name in scorer_names() and "," not in spec
+    scorer = open_shipped(name, attribute, spec) if ships else None
+    if getattr(scorer, "id", ""):
+        return scorer
+    if not ships and attribute.isidentifier() and all(p.isidentifier() for p in name.split(".")):
         return _own(name, attribute)
+    from harken.launch.rewards import open_reward, parse_reward
     reward = open_reward(spec)
     if not getattr(reward, "id", ""):
         reward.id = "reward/" + content_hash(parse_reward(spec).identity())[:16]  # type: ignore[attr-defined]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +23,7 @@ from harken.launch.own import CHOSEN, TRAINED, check_learner, code_of, learner_o
 from harken.launch.plan import anew
 from harken.launch.policies import open_sampler
 from harken.launch.rewards import RewardWord, open_reward, parse_reward
+from harken.launch.rollouts import open_rollouts, parse_rollouts
 from harken.launch.templates import dated, given_template, note_template
 from harken.loops import trackers
 from harken.stats.drift import parse_rules
@@ -71,6 +72,8 @@ def _open_and_train(method: ModuleType, config: RunConfig, quiet: bool | None, g
         lineage[name] = reward.identity()
     if rewards:
         check_watch(config, lineage)
+    if isinstance(config, RolloutConfig):
+        parse_rollouts(config.rollouts)
     out = Path(config.out)
     command = method.__name__.removeprefix("harken.methods.")
     settings = {"command": f"train {command}", "base": model.relative(out), **dataclasses.asdict(config)}
@@ -190,15 +193,24 @@ def _train(method: ModuleType, config: RunConfig, run: Run, rewards: Mapping[str
     if isinstance(config, SampleConfig) and learns(method):
         run.watch = Watch(config, engine, sampler, run, reward, held_out)  # audits are sampled here: they need no correction
     if isinstance(config, RolloutConfig) and config.rollouts:
-        from harken.engines.served import ServedRollouts
-        sampler = ServedRollouts(engine, config.rollouts, Path(config.rollouts_folder or run.path / "rollouts"))
+        sampler = open_rollouts(config, engine, run, model)
     profiled = getattr(config, "profile", False)
-    with profiling(profiled, getattr(engine, "device", None), getattr(engine, "compute", None)) as profile:
+    with closed(sampler), profiling(profiled, getattr(engine, "device", None), getattr(engine, "compute", None)) as profile:
         method.train(config, engine, sampler, reward, run)
     if profile and run.group.rank == 0:
         summary = profile.summary()
         write_json(run.path / "profile.json", summary)
         run.say(table(summary))
+
+
+@contextmanager
+def closed(sampler: Any) -> Iterator[None]:
+    """Ends what a sampler began, if it did."""
+    try:
+        yield
+    finally:
+        if close := getattr(sampler, "close", None):
+            close()
 
 
 def learns(method: ModuleType) -> bool:

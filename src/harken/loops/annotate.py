@@ -49,11 +49,12 @@ from harken.store.annotations import (
     slug,
     write_whole,
 )
-from harken.store.corpus import Document, Reader, open_corpus, plan_splits
+from harken.store.corpus import Corpus, Document, Reader, Split, open_corpus, plan_splits
 from harken.store.known import Known, Value, key_of
 from harken.text.segments import check_segmenter, segment_ends
 
-SPLIT_BYTES = 64 << 20
+SPLIT_BYTES, LEAST_SPLIT_BYTES, SPLITS = 64 << 20, 1 << 18, 64
+"""Unless told otherwise a corpus is cut in `SPLITS`, so that every worker gets some, within these sizes."""
 NO_PROMPT = Prompt((Message("user", ""),))
 PLACES = 3
 """Places kept of each kind of malformed document."""
@@ -241,18 +242,19 @@ def _do(split: int) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def annotate(paths: Sequence[str | Path], out: str | Path, open_scorer: Callable[[], Any], *, segmenter: str = "sentence",
-             field: str = "text", documents: str = "auto", workers: int = 1, split_bytes: int = SPLIT_BYTES,
+             field: str = "text", documents: str = "auto", workers: int = 1, split_bytes: int = 0,
              shown: Shown = silent, ray: str = "") -> Annotated:
     """Annotates the corpus of `paths` into `out`, or goes on with it; what is done already is not done again.
 
     `open_scorer` gives a Reward with an `id`; of several workers each calls it (so it must be importable: a function of
-    a module, or a partial of one). `ray` names a cluster whose workers do the splits (annotate_ray.py).
+    a module, or a partial of one). `ray` names a cluster whose workers do the splits (annotate_ray.py). `split_bytes` 0: the
+    splits that `out` has already, else of a size by the corpus.
     Raises `UserError` where `out` holds another plan, or nothing could be read.
     """
     version = check_segmenter(segmenter)
     folder = Path(out)
     corpus = open_corpus(paths, field, documents)
-    plan = Plan(corpus, segmenter, version, plan_splits(corpus, split_bytes))
+    plan = Plan(corpus, segmenter, version, _splits(folder, corpus, version, split_bytes))
     scorer = open_scorer()
     column = folder / "scores" / slug(scorer.id)
     held = _open(folder, plan)
@@ -282,6 +284,19 @@ def annotate(paths: Sequence[str | Path], out: str | Path, open_scorer: Callable
     finally:
         held.close()
     return Annotated(folder, scorer.id)
+
+
+def split_size(corpus_bytes: int) -> int:
+    """Bytes of a split where none are asked for: by the corpus alone, so that the plan does not depend on who works on it."""
+    return min(SPLIT_BYTES, max(LEAST_SPLIT_BYTES, corpus_bytes // SPLITS))
+
+
+def _splits(folder: Path, corpus: Corpus, version: str, split_bytes: int) -> list[Split]:
+    if not split_bytes and (folder / PLAN).is_file():
+        earlier = read_plan(folder)
+        if (earlier.corpus.hash, earlier.version) == (corpus.hash, version):
+            return earlier.splits
+    return plan_splits(corpus, split_bytes or split_size(sum(s.size for s in corpus.sources)))
 
 
 def _open(folder: Path, plan: Plan) -> Any:

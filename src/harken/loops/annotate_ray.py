@@ -32,9 +32,9 @@ def work_on_ray(address: str, make: Callable[[], Any], todo: Sequence[int],
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UserError(f"No Ray cluster answers at {address}: {str(error).splitlines()[0][:200]}",
                             "Start one (ray start --head), name its address, or give --ray local.") from None
-    actor = ray.remote(max_restarts=-1, max_task_retries=-1)(_Worker)
+    actor: Any = ray.remote(max_restarts=-1, max_task_retries=-1)(_Worker)
     try:
-        pool = [actor.remote(make) for _ in range(max(1, min(workers, len(todo))))]
+        pool: list[Any] = [actor.remote(make) for _ in range(max(1, min(workers, len(todo))))]
         waiting = list(todo)
         running = {worker.do.remote(waiting.pop(0)): worker for worker in pool[:len(waiting)]}
         while running:

@@ -15,10 +15,11 @@ import fcntl
 import io
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, TypeVar
 
 from harken.core.errors import UserError
@@ -33,7 +34,7 @@ from harken.stats.intervals import mean_interval, paired_difference
 
 NAME = "items.jsonl"
 CHUNK = 32
-"""Prompts asked at once, and lost at most when killed."""
+"""Prompts asked at once, and lost at most when killed; at temperature 0 as many as the sampler has rows, where it says so."""
 GIVE_UP = 3
 """After so many failures in a row a server is asked no more."""
 SAME = 1e-6
@@ -116,6 +117,8 @@ class StoredModel:
         self.engine = engine if getattr(engine, "template", None) is not None else None
         self.template = self.engine.template if self.engine else None
         self.identity = [identity, self.template.hash if self.template else None]
+        # A learner of somebody's own need not know it.
+        self._sharing = {"share": True} if getattr(self.engine, "shares_starts", False) else {}
         self.drift: float | None = None
 
     @property
@@ -143,23 +146,26 @@ class StoredModel:
 
     def continuations(self, texts: Sequence[str], n: int = 1, *, max_tokens: int, stop: Sequence[str] = (),
                       temperature: float = 0.0, top_p: float = 1.0, seed: int = 0) -> list[Answer]:
-        """How a text goes on, without any chat template, cut before the first of `stop`. Servers of chat models, which cannot
-        continue a text, are asked with the text as a user's turn."""
+        """How a text goes on, without any chat template, cut before the first of `stop`, where our sampler ends it too. Servers
+        of chat models, which cannot continue a text, are asked with the text as a user's turn."""
         if self.template is None:
             found = self.answers([Prompt.of(t) for t in texts], n, max_tokens=max_tokens, temperature=temperature, top_p=top_p,
                                  seed=seed)
         else:
             ids = [self._prefix() + self.template.text_ids(t) for t in texts]
+            ends = {"stop": tuple(stop)} if stop and getattr(self.sampler, "ends_at_texts", False) else {}
 
             def ask(part: Sequence[int], at: int, settings: Mapping[str, Any]) -> list[Any]:
                 return list(self.sampler.sample_ids([ids[i] for i in part], n, **settings))
-            found = self._asked(list(texts), [["text", *i] for i in ids], ask, n, max_tokens, temperature, top_p, seed)
+            found = self._asked(list(texts), [["text", *i] for i in ids], ask, n, max_tokens, temperature, top_p, seed, more=ends)
         return [Answer(a.prompt, tuple(cut(t, stop) for t in a.texts), a.why) for a in found]
 
     def _asked(self, exact: Sequence[str], contents: Sequence[Any], ask: Any, n: int, max_tokens: int, temperature: float,
-               top_p: float, seed: int, chunk: int = CHUNK) -> list[Answer]:
-        """Reads back what is stored and asks for the rest, a chunk at a time."""
-        settings = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p}
+               top_p: float, seed: int, chunk: int = CHUNK, more: Mapping[str, Any] = MappingProxyType({})) -> list[Answer]:
+        """Reads back what is stored and asks for the rest, a chunk at a time. `more` are settings besides."""
+        settings = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, **more}
+        if temperature == 0:  # no draw depends on who is asked together: as many as the sampler says at once
+            chunk = max(chunk, getattr(self.sampler, "max_batch", 0) // n)
         found: list[Answer | None] = [None] * len(exact)
         failures, reason = 0, ""
         with progress("answers", len(exact), quiet=self.quiet) as advance:
@@ -231,7 +237,7 @@ class StoredModel:
         with progress("log-probs", len(fits), len(fits) - len(wanted), quiet=self.quiet) as advance:
             for at in range(0, len(wanted), CHUNK):
                 chunk = wanted[at:at + CHUNK]
-                read = self.engine.logprobs([parts[i][0] for i in chunk])
+                read = self.engine.logprobs([parts[i][0] for i in chunk], **self._sharing)
                 self.store.add([{"key": keys[i], "kind": "options", "model": self.name, "prompt": parts[i][2],
                                  "options": list(items[i][1]), "tokens": parts[i][1],
                                  "logps": [float(x[len(x) - n:].double().sum()) for x, n in zip(group, parts[i][1])]}
@@ -246,20 +252,22 @@ class StoredModel:
             return Options(prompt, (), (), f"{length} tokens are more than the model's context of {self._context()}")
         return Options(prompt, tuple(row["logps"]), tuple(row["tokens"]))
 
-    def _parts(self, context: str | Prompt, options: Sequence[str]) -> tuple[Tree, list[int], str]:
-        """The tree to compute, how many tokens at each branch's end are scored, and the exact context."""
+    def _parts(self, context: str | Prompt, options: Sequence[str],
+               encode: Callable[[str], tuple[int, ...]] | None = None) -> tuple[Tree, list[int], str]:
+        """The tree to compute, how many tokens at each branch's end are scored, and the exact context. `encode` makes ids of
+        texts; without it all is what people wrote."""
         template = self.template
         assert template is not None
         if isinstance(context, Prompt):
             tree = template.tree(self.sampler.seen(context), options)
             return tree, [len(c) for c in tree.completions], self._text(tree.prompt)
-        bare = context.rstrip()
-        head = self._prefix() + (template.text_ids(bare) if bare else ())
+        encode, bare = encode or template.text_ids, context.rstrip()
+        head = self._prefix() + (encode(bare) if bare else ())
         if not head:
             head = (self._first(),)
         whole = []
         for option in options:
-            text = template.text_ids(context + option)
+            text = encode(context + option)
             ids = self._prefix() + text if bare else head + text
             if len(ids) <= len(head):  # the option melts into the context's last token
                 ids = head + (template.text_ids(option) or (template.end_id,))

@@ -11,15 +11,14 @@ log-probs are those that lm-eval's own model gives. Several requests with one co
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from harken.core.errors import UserError
 from harken.core.protocols import Tree
 from harken.loops.items import StoredModel, cut
+from harken.text.template import Template
 
-FIRST_ROUND = 16
-"""Tokens generated before texts are searched for their stops; each further round is twice as long."""
 MOST_NEW = 256
 """lm-eval's default of max_gen_toks."""
 
@@ -47,7 +46,10 @@ class _Requests:
     def __init__(self, stored: StoredModel) -> None:
         super().__init__()
         assert stored.engine is not None
-        self.stored, self.engine, self.template = stored, stored.engine, stored.engine.template
+        self.stored, self.engine = stored, stored.engine
+        self.template: Template = stored.engine.template
+        self._chats: dict[str, list[bool]] = {}
+        """Conversations that lm-eval was given as text, and which of their characters are text even where they spell control."""
         self.computed = 0
         """Tokens given to the model to read log-probs."""
 
@@ -63,9 +65,29 @@ class _Requests:
         return str(self.template.hash)
 
     def apply_chat_template(self, chat_history: Sequence[Any], add_generation_prompt: bool = True) -> str:
-        text: str = self.template.tokenizer.apply_chat_template(chat_history, tokenize=False,
-                                                                add_generation_prompt=add_generation_prompt)
+        """The conversation as the model reads it. lm-eval hands the text back as a request's context, where its markers are
+        control tokens again, and what a task's author wrote is not. Without a generation prompt the last message is gone on with.
+        """
+        history = [dict(m) for m in chat_history]
+        begun = None if add_generation_prompt else str(history.pop()["content"])
+        text, written = self.template.rendered(history, begun)
+        self._chats[text] = written
         return text
+
+    def _encoder(self, context: str) -> Callable[[str], tuple[int, ...]]:
+        """Ids of texts that begin with a context, without what the tokenizer puts before every text."""
+        written = self._chats.get(context)
+        if written is None and self._chats:  # a task may add to the conversation
+            begun = max((chat for chat in self._chats if context.startswith(chat)), key=len, default=None)
+            written = None if begun is None else self._chats[begun]
+        if written is None:
+            return self.template.text_ids
+        marks, prefix = written, self.stored._prefix()
+
+        def encode(text: str) -> tuple[int, ...]:
+            ids = self.template.tokens.encode(text, [*marks, *[True] * (len(text) - len(marks))][:len(text)])
+            return ids[len(prefix):] if ids[:len(prefix)] == prefix else ids
+        return encode
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """(sum of log p in nats, whether every token is the likeliest) of each continuation."""
@@ -76,7 +98,7 @@ class _Requests:
         trees: list[Tree] = []
         places: list[list[tuple[list[int], int]]] = []
         for context, options in together.items():
-            tree, counts, _ = self.stored._parts(context, list(options))
+            tree, counts, _ = self.stored._parts(context, list(options), self._encoder(context))
             held = list(zip(options.values(), counts))
             for part, chosen in self._fitting(tree, held):
                 trees.append(part)
@@ -132,24 +154,14 @@ class _Requests:
         return texts
 
     def _generate(self, contexts: Sequence[str], until: Sequence[str], most: int, temperature: float, top_p: float) -> list[str]:
-        """In rounds, so that what has met its stop is not sampled on."""
+        """Each context's continuation before its first stop, where our sampler ends it."""
         room = max(1, self.max_length - most)
-        prompts = [(self.stored._prefix() + self.template.text_ids(c) or (self.stored._first(),))[-room:] for c in contexts]
-        written: list[tuple[int, ...]] = [()] * len(contexts)
-        texts = [""] * len(contexts)
-        open_, length, seed = list(range(len(contexts))), FIRST_ROUND, 0
-        while open_:
-            now = min(length, most - min(len(written[i]) for i in open_))
-            found = self.stored.sampler.sample_ids([prompts[i] + written[i] for i in open_], 1, max_tokens=now,
-                                                   temperature=temperature, top_p=top_p, seed=seed)
-            further = []
-            for i, (sample,) in zip(open_, found):
-                ended = sample.finished or len(sample.ids) < now
-                written[i] += tuple(sample.ids)
-                texts[i] = self.template.tokenizer.decode([t for t in written[i] if t not in self.template.stop_ids])
-                if not ended and len(written[i]) < most and cut(texts[i], until) == texts[i]:
-                    further.append(i)
-            open_, length, seed = further, 2 * length, seed + 1
+        prompts = [(self.stored._prefix() + self._encoder(c)(c) or (self.stored._first(),))[-room:] for c in contexts]
+        sampler = self.stored.sampler
+        ends = {"stop": tuple(until)} if until and getattr(sampler, "ends_at_texts", False) else {}
+        found = sampler.sample_ids(prompts, 1, max_tokens=most, temperature=temperature, top_p=top_p, **ends)
+        texts = [self.template.tokenizer.decode([t for t in sample.ids if t not in self.template.stop_ids])
+                 for (sample,) in found]
         return [cut(text, until) for text in texts]
 
 

@@ -1,7 +1,9 @@
-"""A trainer's weights on this server: vLLM's two routes, with which each step of training brings its adapter here.
+"""A trainer's weights on this server: vLLM's two routes, with which each step of training brings its adapter here, and one for
+whole models.
 
     POST /v1/load_lora_adapter {"lora_name": "harken-…", "lora_path": "/runs/rloo/rollouts/harken-…"}
-    POST /v1/unload_lora_adapter {"lora_name": "harken-…"}
+    POST /v1/unload_lora_adapter {"lora_name": "harken-…"}      the model that the server was started with answers again
+    POST /v1/load_weights {"name": "harken-…", "path": "/runs/rloo/rollouts/harken-…"}      a model's folder
 
 From then on the server answers under that name alone: a request for weights that were here before is answered with 404, never by
 others. The answer to a load holds the SHA-256 of the file that was read. All adapters stand on one model in memory, of which one
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from harken.serve.errors import Refused, bad
 from harken.serve.server import Server
 from harken.serve.weights import Weights
 
-WEIGHTS, ABOUT = "adapter_model.safetensors", "harken.json"
+WEIGHTS, WHOLE, ABOUT = "adapter_model.safetensors", "model.safetensors", "harken.json"
 NAME = re.compile(r"[\w.:-]{1,100}")
 WAIT_SECONDS = 60.0
 """How long a load waits for answers under way."""
@@ -35,28 +38,38 @@ class Adapters:
         self.base, self.folder, self.loaded = base, folder.resolve(), base
         self.lock = asyncio.Lock()
 
-    def path_of(self, body: Any) -> Path:
-        path = Path(_text(body, "lora_path")).resolve()
+    def path_of(self, body: Any, field: str = "lora_path", file: str = WEIGHTS) -> Path:
+        path = Path(_text(body, field)).resolve()
         if not path.is_relative_to(self.folder):
-            raise Refused(403, "lora_path is outside of the folder that this server was started with (--adapters).",
-                          param="lora_path")
-        if not (path / WEIGHTS).is_file():
-            raise bad(f"There is no {WEIGHTS} in lora_path.", "lora_path")
+            raise Refused(403, f"{field} is outside of the folder that this server was started with (--adapters).", param=field)
+        if not (path / file).is_file():
+            raise bad(f"There is no {file} in {field}.", field)
         return path
 
     async def load(self, server: Server, body: Any) -> dict[str, str]:
         """Answers under `lora_name` from now on, with the adapter of `lora_path`."""
         path, name = self.path_of(body), _name(body)
+        digest = await self._put(server, path / WEIGHTS, "lora_path", lambda digest: self._open(name, path, digest))
+        return {"status": "loaded", "lora_name": name, "weights": digest}
+
+    async def load_weights(self, server: Server, body: Any) -> dict[str, str]:
+        """Answers under `name` from now on, with the model in the folder `path`."""
+        path, name = self.path_of(body, "path", WHOLE), _name(body, "name")
+        digest = await self._put(server, path / WHOLE, "path", lambda digest: self._open_whole(name, path, digest))
+        return {"status": "loaded", "name": name, "weights": digest}
+
+    async def _put(self, server: Server, file: Path, field: str, opened: Callable[[str], Weights]) -> str:
+        """Answers with what `opened` makes of the file's hash, which is returned; where it fails, with the first model again."""
         async with self.lock:
-            digest = await asyncio.to_thread(file_hash, path / WEIGHTS)
+            digest = await asyncio.to_thread(file_hash, file)
             await self._leave(server)
             try:
-                made = await asyncio.to_thread(self._open, name, path, digest)
+                made = await asyncio.to_thread(opened, digest)
             except UserError as error:
                 await self._answer(server, self.base)
-                raise bad(str(error), "lora_path") from None
+                raise bad(str(error), field) from None
             await self._answer(server, made)
-        return {"status": "loaded", "lora_name": name, "weights": digest}
+        return digest
 
     async def unload(self, server: Server, body: Any) -> dict[str, str]:
         """The model without an adapter answers again."""
@@ -74,7 +87,18 @@ class Adapters:
             raise UserError("The adapter was trained on another model than this server has.",
                             "Start both with the same --model.")
         lineage = {"name": name, "weights": [digest], "base": dict(engine.lineage)}
-        sampler = HFSampler(engine.under(path, lineage, f"The adapter {name}"))
+        return self._backend(name, engine.under(path, lineage, f"The adapter {name}"))
+
+    def _open_whole(self, name: str, path: Path, digest: str) -> Weights:
+        engine = self.base.sampler.engine.beside(str(path))
+        if engine.template.hash != self.base.template.hash:
+            raise UserError("The model has another chat template or tokenizer than this server's.",
+                            "Start both with the same --model.")
+        engine.lineage = {"name": name, "weights": [digest]}
+        return self._backend(name, engine)
+
+    def _backend(self, name: str, engine: Any) -> Weights:
+        sampler = HFSampler(engine)
         return Weights(name, sampler, rows=self.base.rows, context=self.base.context, max_tokens=self.base.max_tokens)
 
     async def _leave(self, server: Server) -> None:
@@ -89,8 +113,8 @@ class Adapters:
             await asyncio.sleep(0.01)
             waited += 0.01
         await asyncio.to_thread(old.close)
-        if old is not self.base:
-            engine = old.sampler.engine
+        engine = old.sampler.engine
+        if old is not self.base and engine.base is self.base.sampler.engine.base:
             await asyncio.to_thread(engine.base.drop, engine.read[0])
 
     async def _answer(self, server: Server, backend: Weights) -> None:
@@ -106,8 +130,8 @@ def _text(body: Any, field: str) -> str:
     return value
 
 
-def _name(body: Any) -> str:
-    name = _text(body, "lora_name")
+def _name(body: Any, field: str = "lora_name") -> str:
+    name = _text(body, field)
     if not NAME.fullmatch(name):
-        raise bad("lora_name must have at most 100 letters, digits and . : _ -", "lora_name")
+        raise bad(f"{field} must have at most 100 letters, digits and . : _ -", field)
     return name

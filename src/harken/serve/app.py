@@ -63,7 +63,8 @@ def create_app(server: Server) -> Starlette:
                    route("/loop/decide", "POST", decide_on_loop)]
 
     if server.adapters is not None:
-        routes += [route("/v1/load_lora_adapter", "POST", load_adapter), route("/v1/unload_lora_adapter", "POST", unload_adapter)]
+        routes += [route("/v1/load_lora_adapter", "POST", load_adapter), route("/v1/unload_lora_adapter", "POST", unload_adapter),
+                   route("/v1/load_weights", "POST", load_weights)]
 
     async def failed(request: Request, error: Exception) -> Response:
         return problem(error)
@@ -293,6 +294,8 @@ async def give_feedback(server: Server, request: Request) -> Response:
         return feedback.give(tx, server.key, said, now, owner)
     stored = await server.write(work)
     server.metrics.count("harken_feedback_total", kind=stored["kind"])
+    if server.telemetry is not None and not stored.get("already"):
+        server.telemetry.judged(said, stored)
     return JSONResponse(stored, headers={"Cache-Control": "no-store"})
 
 
@@ -330,6 +333,12 @@ async def unload_adapter(server: Server, request: Request) -> Response:
     """POST /v1/unload_lora_adapter"""
     server.who(request.headers.get("authorization", ""))
     return JSONResponse(await server.adapters.unload(server, await read_json(request)))
+
+
+async def load_weights(server: Server, request: Request) -> Response:
+    """POST /v1/load_weights"""
+    server.who(request.headers.get("authorization", ""))
+    return JSONResponse(await server.adapters.load_weights(server, await read_json(request)))
 
 
 async def decide_on_loop(server: Server, request: Request) -> Response:

@@ -42,7 +42,7 @@ class Follow:
 
     def arms(self) -> Arms:
         """The models of the pointer, loaded. Raises `UserError` where the one to be served was not approved as it lies there."""
-        self.pointer = self.loop.pointer
+        self.pointer = self.loop.trusted()
         for number in shares(self.pointer):
             try:
                 self.loaded[number] = self._open(number)
@@ -69,7 +69,7 @@ class Follow:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
-                pointer = self.loop.pointer
+                pointer = self.loop.trusted()
                 if pointer != self.pointer:
                     await self.follow(server, pointer)
                 self._close_retired(server)

@@ -40,11 +40,13 @@ SWEEP_SECONDS = 3600.0
 class Server:
     """`queue` is how many choices may wait beyond those that are answered; `seconds` how long an answer may take. Without
     `keys` (name → key) there is one person. `log_text` puts prompts and answers into the log. `adapters`
-    (serve.adapters.Adapters) loads a trainer's weights; None where nobody may."""
+    (serve.adapters.Adapters) loads a trainer's weights; None where nobody may. `telemetry` (serve.telemetry.Telemetry) tells
+    OpenTelemetry."""
 
     def __init__(self, arms: Arms, *, db: Database | None = None, keys: Mapping[str, str] | None = None, queue: int = 64,
                  seconds: float = 300.0, keep_hours: float = 24.0, hosts: tuple[str, ...] | None = None,
-                 log_text: bool = False, adapters: Any = None, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+                 log_text: bool = False, adapters: Any = None, telemetry: Any = None,
+                 clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self.arms, self.db, self.keys, self.queue, self.seconds = arms, db, dict(keys or {}), queue, seconds
         self.keep_hours, self.hosts, self.log_text, self.clock = keep_hours, hosts, log_text, clock
         self.metrics, self.began = Metrics(), int(time.time())
@@ -54,7 +56,7 @@ class Server:
         self._pace = 1.0
         self._tasks: list[asyncio.Task[None]] = []
         self.followed: Any = None
-        self.adapters = adapters
+        self.adapters, self.telemetry = adapters, telemetry
         self.beside: list[Callable[[], Awaitable[None]]] = []
         """What runs as long as the server does."""
         for backend in arms.backends:
@@ -130,6 +132,8 @@ class Server:
 
     def give_back(self, exchange: Exchange) -> None:
         """An exchange is over: its rows are free, its figures counted."""
+        if self.telemetry is not None:
+            self.telemetry.answered(exchange)
         for part in exchange.parts:
             self._add({part.backend.name: -part.job.n})
         seconds = time.monotonic() - exchange.began

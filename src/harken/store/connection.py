@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, ProgrammingError
 
 from harken.core.errors import UserError
@@ -73,16 +73,20 @@ class Link:
     def reading(self) -> Iterator[Connection]:
         with self._explained(), self._engine.connect() as connection:
             yield connection
+            connection.commit()  # after ROLLBACK, which the pool would send, psycopg forgets the statements it has prepared
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """One write transaction: all of it is stored, or nothing. Writers wait for each other."""
         queue = self._one_writer if self.is_file else nullcontext()
         with queue, self._explained(), self._engine.connect() as plain:
-            connection = plain.execution_options(harken_writes=True)
+            if self.is_file:
+                with (connection := plain.execution_options(harken_writes=True)).begin():
+                    yield connection
+                return
+            connection = plain.execution_options(isolation_level="AUTOCOMMIT")  # BEGIN goes with the lock, in one trip
             with connection.begin():
-                if connection.dialect.name == "postgresql":
-                    connection.execute(text("SELECT pg_advisory_xact_lock(:n)"), {"n": WRITERS_LOCK})
+                connection.exec_driver_sql(f"BEGIN; SELECT pg_advisory_xact_lock({WRITERS_LOCK})")
                 yield connection
 
     @contextmanager

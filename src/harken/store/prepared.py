@@ -30,17 +30,20 @@ class _Compiled:
     """One statement for one kind of database."""
 
     sql: str
-    order: Sequence[str] | None
-    """Names of the values by place; None where the driver takes them by name."""
+    """As SQLAlchemy writes it: on PostgreSQL with %(name)s for values."""
+    sent: str
+    """As the driver takes it."""
+    order: Sequence[str]
+    """Names of the values by place."""
     constants: dict[str, Any]
     """Values that stand in the statement itself."""
     convert: dict[str, Convert]
 
-    def values(self, given: dict[str, Any]) -> Any:
+    def values(self, given: dict[str, Any]) -> list[Any]:
         named = {**self.constants, **given}
         for name, convert in self.convert.items():
             named[name] = convert(named[name])
-        return named if self.order is None else [named[name] for name in self.order]
+        return [named[name] for name in self.order]
 
 
 class Prepared:
@@ -51,10 +54,15 @@ class Prepared:
         self._compiled: dict[str, _Compiled] = {}
         self._rows: dict[str, Callable[[Sequence[Any]], Any]] = {}
 
+    @property
+    def returns(self) -> bool:
+        """Whether it gives rows back: a select, or a change with RETURNING."""
+        return len(self.statement.exported_columns) > 0
+
     def run(self, tx: Connection, **values: Any) -> Any:
         """Executes it; returns the driver's cursor. Raises what SQLAlchemy would raise."""
         compiled = self.compiled(tx.dialect)
-        return _execute(tx, compiled.sql, compiled.values(values))
+        return _execute(tx, compiled.sent, compiled.values(values))
 
     def compiled(self, dialect: Dialect) -> _Compiled:
         compiled = self._compiled.get(dialect.name)
@@ -109,36 +117,65 @@ class Joined(Prepared):
         return row
 
 
-class Together:
-    """Statements that change different rows, none reading what another writes: one trip where the database can do that
-    (PostgreSQL), else one after the other. `run` takes their values in order and returns the first one's RETURNING value."""
+class Writes:
+    """Changes of different rows, none reading what another changes: collected, then sent in one trip where the database can do
+    that (PostgreSQL), else one after the other.
 
-    def __init__(self, *statements: Prepared) -> None:
-        self.statements = statements
-        self._one: tuple[str, list[_Compiled]] | None = None
+        writes = Writes(tx)
+        writes.add(UPDATE, values)
+        key = writes.send(INSERT, row)      # the last one's first RETURNING value, or None
+    """
 
-    def run(self, tx: Connection, *values: dict[str, Any]) -> Any:
-        if tx.dialect.name != "postgresql":
-            returned = self.statements[0].scalar(tx, **values[0])
-            for statement, row in zip(self.statements[1:], values[1:], strict=True):
-                statement.run(tx, **row)
-            return returned
-        if self._one is None:
-            self._one = _as_one([statement.compiled(tx.dialect) for statement in self.statements])
-        sql, parts = self._one
-        given = {f"{name}_{n}": value for n, (part, row) in enumerate(zip(parts, values, strict=True))
-                 for name, value in part.values(row).items()}
-        return _execute(tx, sql, given).fetchone()[0]
+    def __init__(self, tx: Connection) -> None:
+        self.tx = tx
+        self._waiting: list[tuple[Prepared, dict[str, Any]]] = []
+
+    def add(self, statement: Prepared, values: dict[str, Any]) -> None:
+        self._waiting.append((statement, values))
+
+    def send(self, *last: Any) -> Any:
+        """Carries out what waits, then `last` (a statement and its values), whose RETURNING value it gives back."""
+        parts = [*self._waiting, *([last] if last else [])]
+        self._waiting = []
+        if not parts:
+            return None
+        if self.tx.dialect.name == "postgresql" and len(parts) > 1:
+            return self._send_together(parts)
+        for statement, values in parts[:-1]:
+            statement.run(self.tx, **values)
+        statement, values = parts[-1]
+        return statement.scalar(self.tx, **values) if statement.returns else statement.run(self.tx, **values) and None
+
+    def _send_together(self, parts: list[tuple[Prepared, dict[str, Any]]]) -> Any:
+        statements = tuple(statement for statement, _ in parts)
+        compiled = [statement.compiled(self.tx.dialect) for statement in statements]
+        if statements not in _as_one:
+            _as_one[statements] = _common_tables(compiled, statements[-1].returns)
+        given = [value for one, (_, values) in zip(compiled, parts, strict=True) for value in one.values(values)]
+        return _execute(self.tx, _as_one[statements], given).fetchone()[0]
 
 
-def _as_one(parts: list[_Compiled]) -> tuple[str, list[_Compiled]]:
+_as_one: dict[tuple[Prepared, ...], str] = {}  # few: as many as there are ways to answer and claim
+
+
+def _common_tables(each: list[_Compiled], returns: bool) -> str:
     """Common table expressions: PostgreSQL carries out every one that changes something."""
-    each = [NAMED.sub(rf"%(\1_{n})s", part.sql) for n, part in enumerate(parts)]
-    return "WITH " + ", ".join(f"do_{n} AS ({sql})" for n, sql in enumerate(each)) + " SELECT * FROM do_0", parts
+    renamed = [NAMED.sub(rf"%(\1_{n})s", one.sql) for n, one in enumerate(each)]
+    sql = ("WITH " + ", ".join(f"do_{n} AS ({part})" for n, part in enumerate(renamed)) + " SELECT "
+           + (f"* FROM do_{len(each) - 1}" if returns else "NULL"))
+    return _numbered(sql, [f"{name}_{n}" for n, one in enumerate(each) for name in one.order])
+
+
+def _numbered(sql: str, order: Sequence[str]) -> str:
+    """PostgreSQL's own $1, $2 for %(name)s: psycopg reads long statements anew at each run to do the same."""
+    place = {name: f"${n}" for n, name in enumerate(order, 1)}
+    return NAMED.sub(lambda found: place[found[1]], sql).replace("%%", "%")
 
 
 def _execute(tx: Connection, sql: str, parameters: Any) -> Any:
     try:
+        if tx.dialect.name == "postgresql":
+            return tx.dialect.loaded_dbapi.RawCursor(tx.connection.dbapi_connection).execute(sql, parameters, prepare=True)
         cursor = tx.connection.cursor()
         cursor.execute(sql, parameters)
     except tx.dialect.loaded_dbapi.Error as error:
@@ -169,7 +206,11 @@ def _compile(statement: Any, dialect: Dialect) -> _Compiled:
         if (process := bound.type.dialect_impl(dialect).bind_processor(dialect)) is not None:
             convert[name] = process
     constants = {name: compiled.binds[name].value for name in names if not compiled.binds[name].required}
-    return _Compiled(str(compiled), list(compiled.positiontup) if compiled.positional else None, constants, convert)
+    sql = str(compiled)
+    if compiled.positional:
+        return _Compiled(sql, sql, list(compiled.positiontup or ()), constants, convert)
+    order = list(dict.fromkeys(NAMED.findall(sql)))
+    return _Compiled(sql, _numbered(sql, order), order, constants, convert)
 
 
 def _reader(columns: Mapping[str, Any], dialect: Dialect, types: Sequence[Any]) -> Callable[[Sequence[Any]], Any]:

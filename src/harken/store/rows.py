@@ -11,11 +11,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import RowMapping
+from sqlalchemy import BigInteger, RowMapping
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import ColumnElement
 
 from harken.core.records import Judgment, JudgmentKind, Prompt, content_hash
 
 Row = dict[str, Any]
+
+
+class _NextJudgment(ColumnElement[int]):
+    inherit_cache = True
+    type = BigInteger()
+
+
+@compiles(_NextJudgment, "sqlite")
+def _next_sqlite(*_: Any, **__: Any) -> str:
+    return "(SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'judgments')"
+
+
+@compiles(_NextJudgment, "postgresql")
+def _next_postgresql(*_: Any, **__: Any) -> str:
+    return "nextval(pg_get_serial_sequence('judgments', 'seq'))"
+
+
+NEXT_JUDGMENT: ColumnElement[int] = _NextJudgment()
+"""The number of the next judgment, for who holds the write lock and inserts it: its event's hash is known before it is stored."""
 
 
 def prompt_key(prompt: Prompt) -> str:

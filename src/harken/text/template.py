@@ -181,13 +181,30 @@ class Template:
             self._counted[what].add(hash(prompt.id))
 
     def _rendered_ids(self, messages: Messages, tools: Messages, opened: bool) -> Ids:
+        return self.tokens.encode(*self._traced(messages, tools, opened))
+
+    def _traced(self, messages: Messages, tools: Messages, opened: bool) -> tuple[str, list[bool]]:
+        """The rendered text, and for each of its characters whether a person may have forged a token with it."""
         given = readable(messages, lambda m: self._render(m, tools, opened))
+        text = self._render(given, tools, opened)
+        check_unicode(text)
         if not _any_text([given, list(tools)], self.tokens.risky):
-            return self.tokens.parse(self._render(given, tools, opened))
-        check_unicode(self._render(given, tools, opened))
+            return text, [False] * len(text)
         control = list(self.tokens.control.values())
-        text, written = trace(lambda m, t: self._render(m, t, opened), given, tools, self.tokens.risky, control)
-        return self.tokens.encode(text, written)
+        return trace(lambda m, t: self._render(m, t, opened), given, tools, self.tokens.risky, control)
+
+    def answered(self, question: str, answer: str) -> str:
+        """A conversation of two turns as the template writes it."""
+        return self._render([said("user", question), said("assistant", answer)], (), False)
+
+    def rendered(self, messages: Messages, begun: str | None = None) -> tuple[str, list[bool]]:
+        """A conversation as text that the model is to answer, or whose answer it is to go on with after the text `begun`; and
+        for each character whether it is to be read as text even where it spells a control token (`Tokens.encode`)."""
+        text, written = self._traced(messages, (), True)
+        if begun is None:
+            return text, written
+        opening = self.turn.scaffold + self.turn.blank
+        return text + opening + begun, [*written, *[False] * len(opening), *[True] * len(begun)]
 
     def _joined_ids(self, text: str) -> Ids:
         """A text with the tokens that the tokenizer puts around every text."""

@@ -78,9 +78,10 @@ def recipe_for(recipe: Recipe, turn: Turn) -> Recipe:
 def settle(loop: Loop) -> None:
     """What a kill left between a commit and the pointer: a promoted turn not served yet, a canary of a turn that is over."""
     with loop.deciding():
-        pointer = loop.pointer
+        pointer = loop.trusted()
         for turn in loop.turns():
             if turn.has("promoted") and turn.number > pointer["applied"]:
+                turn.check("promoted")
                 pointer = loop.point("promoted", turn.facts("promoted")["by"], serving=turn.number, previous=pointer["serving"],
                                      applied=turn.number, canary=None)
         running = pointer["canary"]
@@ -91,7 +92,7 @@ def settle(loop: Loop) -> None:
 def _begin(recipe: Recipe, loop: Loop, tell: Say) -> State | None:
     """The next turn, where there is enough to learn from."""
     need(recipe)
-    pointer = loop.pointer
+    pointer = loop.trusted()
     last = _last(loop)
     found = collect.gather(recipe, last)
     if found.new < recipe.collect.at_least:
@@ -134,13 +135,15 @@ def _go_on(recipe: Recipe, loop: Loop, turn: Turn, tell: Say) -> State | None:
     approval.check(turn)
     if recipe.canary.share and not turn.has("canary"):
         return _canary(recipe, loop, turn, tell)
+    if recipe.canary.share:
+        turn.check("canary")
     if recipe.canary.share and turn.facts("canary")["state"] != "pass":
         return _end(loop, turn, f"its canary ended: {turn.facts('canary')['state']}", "the canary's rule", tell)
     by = turn.facts("approval")["by"]
     with loop.deciding():
         if turn.over:
             return None
-        turn.commit("promoted", lambda folder: {"by": by, "over": loop.pointer["serving"]})
+        turn.commit("promoted", lambda folder: {"by": by, "over": loop.trusted()["serving"]})
     settle(loop)
     tell(f"Turn {turn.number} is served.")
     return State("", f"Turn {turn.number} is served.", turn.number)
@@ -158,9 +161,13 @@ def _end(loop: Loop, turn: Turn, why: str, by: str, tell: Say) -> State:
 def _canary(recipe: Recipe, loop: Loop, turn: Turn, tell: Say) -> State | None:
     """Begins the canary, or reads it. When it began is in the pointer: what was said before does not count."""
     with loop.deciding():
-        pointer = loop.pointer
+        pointer = loop.trusted()
         if turn.over:
             return None
+        ran = [h for h in pointer["history"] if h.get("canary") and h["canary"]["turn"] == turn.number]
+        if ran and pointer["canary"] is None:
+            raise UserError(f"The canary of turn {turn.number} was over, but the turn no longer says so.",
+                            f"Restore {turn.path / 'ended'}.")
         if pointer["canary"] is None:
             running = {"turn": turn.number, "share": recipe.canary.share}
             pointer = loop.point("canary", turn.facts("approval")["by"], canary=running)
@@ -202,7 +209,7 @@ def rollback(recipe: Recipe, by: str, *, forward: bool = False, seen: int | None
         raise UserError(f"There is no loop in {loop.root} yet.", "harken loop RECIPE begins it.")
     settle(loop)  # a promotion that a kill left half done must not come after the rollback
     with loop.deciding():
-        pointer = loop.pointer
+        pointer = loop.trusted()
         out = rolls_back(pointer, forward)
         if out is None and pointer["previous"] is not None:
             raise UserError(f"{name_of(pointer['previous'])} was rolled back before, and {name_of(pointer['serving'])} answers.",

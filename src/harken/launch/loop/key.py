@@ -1,29 +1,35 @@
-"""The key that signs what a person decides: a file of its own, outside the database and the loop's folder.
+"""The key that signs a loop's records: a file of its own, outside the database and the loop's folder.
 
     mac = sign({"decision": "approve", …})         # HMAC-SHA-256, hex; makes the key where none is yet
     is_signed({"decision": "approve", …}, mac)
+    need_newest(folder, 7, changes_seen(folder))   # raises where this machine has seen an eighth change of the loop's pointer
 
 HARKEN_LOOP_KEY names the file, else it is loop.key in ~/.config/harken ($XDG_CONFIG_HOME/harken). Its owner alone can read it
 (mode 600), and each use checks that. Whoever can read it can sign, in anybody's name: who writes the database or the loop's
-folder cannot. Machines that approve and machines that serve need the same file.
+folder cannot. Machines that approve and machines that serve need the same file. An old record that was signed can be put back:
+so each machine keeps, in a folder beside its key, how many changes of each loop's pointer it has seen.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import os
 import secrets
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from harken.core.errors import UserError
-from harken.launch.loop.turns import canonical
+from harken.core.files import write_json
 
 VARIABLE = "HARKEN_LOOP_KEY"
 LEAST = 32
 """Bytes of a key."""
+SEEN: dict[Path, int] = {}
+"""What this process has seen, by the file that keeps it for others."""
 
 
 def key_file() -> Path:
@@ -45,6 +51,38 @@ def is_signed(value: Any, mac: object) -> bool:
     """Whether the MAC was made with this key for this value. Raises `UserError` where there is no key here, or others can read
     it: then nothing can be told."""
     return isinstance(mac, str) and mac.isascii() and hmac.compare_digest(_mac(_read(key_file()), value), mac)
+
+
+def changes_seen(place: Path) -> int:
+    """How many changes of the pointer of the loop in `place` this machine has seen."""
+    file = _seen_file(place)
+    with suppress(OSError, ValueError):
+        SEEN[file] = max(SEEN.get(file, 0), int(file.read_text(encoding="ascii")))
+    return SEEN.get(file, 0)
+
+
+def need_newest(place: Path, changes: int, seen: int) -> None:
+    """Raises `UserError` where the pointer has fewer changes than were `seen` before it was read: it was put back. Where the
+    folder beside the key cannot be written (a mounted secret), nothing is kept from one process to the next."""
+    file = _seen_file(place)
+    if changes < seen:
+        raise UserError(f"{place / 'serving.json'} is older than one that was here, or is gone: {changes} changes are in it, "
+                        f"{seen} were made.", "Restore the newest. Where that is lost, or the loop was begun anew, end the "
+                        f"servers of it, delete {file}, and look at harken loop status before harken loop goes on.")
+    if changes > seen:
+        SEEN[file] = max(SEEN.get(file, 0), changes)
+        with suppress(OSError):
+            file.parent.mkdir(mode=0o700, exist_ok=True)
+            write_json(file, changes)
+
+
+def _seen_file(place: Path) -> Path:
+    path = key_file()
+    return path.with_name(f"{path.name}.seen") / hashlib.sha256(str(place.resolve()).encode()).hexdigest()[:32]
+
+
+def canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _mac(key: bytes, value: Any) -> str:

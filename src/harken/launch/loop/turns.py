@@ -6,13 +6,12 @@
     with loop.deciding(): loop.point(serving=1, …)    # serving.json, replaced whole
 
 A step works in `.NAME` beside its place. What a killed step left there is what the next try continues from; what is committed is
-never touched again. `step.json` holds the hash of the step before it, so that the last one's hash covers the whole turn.
+never touched again. `step.json` holds the hash of the step before it, so that the last one's hash covers the whole turn, and is
+signed like the pointer (key.py): who can write the folder alone can make neither.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +24,7 @@ from typing import Any
 from harken.core.errors import UserError
 from harken.core.files import file_hash, read_json, write_json
 from harken.core.locks import lock_file
+from harken.launch.loop import key
 
 STEPS = ("snapshot", "audit", "reward", "policy", "verify", "gate", "approval", "canary", "promoted", "ended")
 OVER = ("promoted", "ended")
@@ -98,8 +98,8 @@ class Turn:
         working.mkdir(exist_ok=True)
         (working / "step.json").unlink(missing_ok=True)
         facts = dict(make(working))
-        record = {"step": name, "after": self.end(), "facts": facts, "files": hashes(working), "at": now()}
-        write_json(working / "step.json", record)
+        record = {"turn": self.number, "step": name, "after": self.end(), "facts": facts, "files": hashes(working), "at": now()}
+        write_json(working / "step.json", {**record, "mac": key.sign(record)})
         commit_rename(working, self.path / name)
         return facts
 
@@ -109,7 +109,8 @@ class Turn:
         return file_hash(self.path / steps[-1] / "step.json") if steps else file_hash(self.path / "turn.json")
 
     def check(self, upto: str) -> None:
-        """Raises `UserError` unless every step up to this one holds the files it was committed with, in one chain."""
+        """Raises `UserError` unless every step up to this one was signed, and holds the files it was committed with, in one
+        chain."""
         try:
             self._check(upto)
         except OSError as error:
@@ -120,6 +121,10 @@ class Turn:
         before = file_hash(self.path / "turn.json")
         for name in self.done():
             step = self.step(name)
+            mac = step.pop("mac", None)
+            if not key.is_signed(step, mac) or (step["turn"], step["step"]) != (self.number, name):
+                raise UserError(f"{self.path / name} was not signed with the key {key.key_file()}, or was changed.",
+                                f"If another key signed it, name that by {key.VARIABLE}; else begin another turn.")
             if step.get("after") != before or not isinstance(step.get("files"), dict):
                 raise UserError(f"{self.path / name} does not follow the step before it: one of them was changed.",
                                 "Nothing of this turn can be trusted; begin another.")
@@ -198,27 +203,42 @@ class Loop:
     @property
     def pointer(self) -> Json:
         """`serving` and `previous` are turns (0: the model of the start), `applied` the last turn that was promoted, `canary`
-        a turn and its share, or None; `history` says who changed it and when."""
+        a turn and its share, or None; `history` says who changed it and when. To look at: `trusted` is for what acts on it."""
         path = self.root / "serving.json"
         if not path.exists():
-            return {"serving": 0, "previous": None, "applied": 0, "canary": None, "history": []}
+            return dict(NOTHING_SERVED)
         found = dict(read_json(path))
         if not _is_pointer(found):
             raise UserError(f"{path} does not say which turn is served: it was changed by hand.",
-                            "Restore it from a copy; or delete it, and the next harken loop serves the last promoted turn.")
+                            "Restore it from a copy.")
         return found
 
+    def trusted(self) -> Json:
+        """The pointer, for what acts on it. Raises `UserError` unless it was signed, and is the newest that this machine saw."""
+        seen = key.changes_seen(self.root)  # before the pointer: another process may change both in between
+        found = self.pointer
+        mac = found.pop("mac", None)
+        if found["history"] and not key.is_signed(found, mac):
+            raise UserError(f"{self.root / 'serving.json'} was not signed with the key {key.key_file()}, or was changed.",
+                            f"If another key signed it, name that by {key.VARIABLE}; else restore it from a copy.")
+        key.need_newest(self.root, len(found["history"]), seen)
+        return found if found["history"] else dict(NOTHING_SERVED)
+
     def point(self, why: str, by: str, **changes: Any) -> Json:
-        """Writes the pointer anew; the caller is `deciding`."""
-        before = self.pointer
+        """Signs and writes the pointer anew; the caller is `deciding`."""
+        before = self.trusted()
         history = [*before["history"], {"at": now(), "why": why, "by": by, **changes}]
         after = {**before, **changes, "history": history}
-        write_json(self.root / "serving.json", after)
+        write_json(self.root / "serving.json", {**after, "mac": key.sign(after)})
+        key.need_newest(self.root, len(history), len(before["history"]))
         return after
 
     def model(self, number: int, start: str) -> str:
         """The word for a turn's model."""
         return start if number == 0 else self.turn(number).policy
+
+
+NOTHING_SERVED: Mapping[str, Any] = {"serving": 0, "previous": None, "applied": 0, "canary": None, "history": []}
 
 
 def _is_pointer(found: Json) -> bool:
@@ -228,12 +248,3 @@ def _is_pointer(found: Json) -> bool:
     running = canary is None or (isinstance(canary, dict) and type(canary.get("turn")) is int
                                  and isinstance(canary.get("share"), int | float) and 0 <= canary["share"] <= 1)
     return whole and before and running and isinstance(found.get("history"), list)
-
-
-def record_hash(value: Any) -> str:
-    """SHA-256 of a record as canonical JSON."""
-    return hashlib.sha256(canonical(value)).hexdigest()
-
-
-def canonical(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode()

@@ -63,7 +63,7 @@ def read_drawers(paths: Sequence[str | Path]) -> Drawers | None:
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
     """The rows of a file; a file that is one JSON object is one row."""
     if path.suffix == ".json" and (whole := _object(path)) is not None:
-        inner = whole.get("data")
+        inner = whole.get("data", whole.get("items"))
         yield from inner if isinstance(inner, list) and all(isinstance(r, Mapping) for r in inner) else [whole]
         return
     try:

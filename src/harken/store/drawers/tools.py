@@ -6,6 +6,7 @@ Sources: Open WebUI's models/feedbacks.py and admin export; LibreChat's types/me
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ Row = Mapping[str, Any]
 BY_MODEL = "given by a model or by code, not by a person"
 NO_ANSWER = "the answer it is of is in none of the files"
 NO_VALUE = "no verdict in it"
+THOUGHTS = re.compile(r'<details type="reasoning".*?</details>\s*', re.S)
+"""How Open WebUI keeps a model's thoughts in its message."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ def open_webui(rows: Sequence[Row]) -> Found:
             left[NO_VALUE] += 1
         else:
             words = [w for w in (text(data.get("reason")), text(data.get("comment"))) if w]
-            said.append(Said(str(row.get("id")), "rating", value, found[0], found[1], text(row.get("user_id")),
+            asked = [(role, THOUGHTS.sub("", words) if role == "assistant" else words) for role, words in found[0]]
+            said.append(Said(str(row.get("id")), "rating", value, asked, THOUGHTS.sub("", found[1]), text(row.get("user_id")),
                              ": ".join(words) or None, model=text(data.get("model_id")), at=text(row.get("updated_at"))))
     return said, left
 
@@ -127,15 +131,35 @@ def librechat(rows: Sequence[Row]) -> Found:
 
 
 def is_langfuse(row: Row) -> bool:
-    return {"traceId", "name", "value"} <= row.keys() or (isinstance(row.get("scores"), list) and "input" in row and any(
+    if {"trace_id", "name", "value", "data_type"} <= row.keys() or {"traceId", "name", "value"} <= row.keys():
+        return True
+    return bool(isinstance(row.get("scores"), list) and "input" in row and any(
         isinstance(s, Mapping) and "traceId" in s for s in row["scores"]))
+
+
+def _camel(row: Row) -> Row:
+    """Langfuse's exports to a bucket write trace_id where its API writes traceId."""
+    return {re.sub("_([a-z])", lambda m: m[1].upper(), name): value for name, value in row.items()}
+
+
+def _langfuse_value(score: Row) -> bool | float | None:
+    """A category is what its word says: the number beside it is no verdict."""
+    kind, word = str(score.get("dataType")).upper(), text(score.get("stringValue")) or text(score.get("value"))
+    value = None if kind == "CATEGORICAL" else number(score.get("value"))
+    if value is None:
+        return verdict(word)
+    return bool(value) if kind == "BOOLEAN" else value
 
 
 def langfuse(rows: Sequence[Row]) -> Found:
     """Scores, and the traces or observations they are of (`GET /api/public/scores`, `/traces`, `/observations`)."""
     said: list[Said] = []
     left = Counter[str]()
+    rows = [_camel(row) for row in rows]
     answers = {str(row["id"]): row for row in rows if "id" in row and "input" in row and "output" in row}
+    for row in list(answers.values()):  # where there are no traces, the outermost observation is what the person saw
+        if row.get("traceId") and not row.get("parentObservationId"):
+            answers.setdefault(str(row["traceId"]), row)
     inner = [score for row in rows for score in row.get("scores") or [] if isinstance(score, Mapping) and "traceId" in score]
     scores = {str(s.get("id", n)): s for n, s in enumerate([*filter(lambda r: "traceId" in r and "value" in r, rows), *inner])}
     for name, score in scores.items():
@@ -144,10 +168,8 @@ def langfuse(rows: Sequence[Row]) -> Found:
             continue
         of = answers.get(str(score.get("observationId"))) or answers.get(str(score.get("traceId")))
         corrected = str(score.get("dataType")).upper() == "CORRECTION"
-        value = number(score.get("value"))
-        if value is not None and str(score.get("dataType")).upper() == "BOOLEAN":
-            value = bool(value)
-        _add(said, left, name, str(score.get("name")), None if corrected else value, of and of.get("input"),
+        value = None if corrected else _langfuse_value(score)
+        _add(said, left, name, str(score.get("name")), value, of and of.get("input"),
              of and of.get("output"), rater=text(score.get("authorUserId")), comment=text(score.get("comment")),
              better=text(score.get("stringValue")) if corrected else None, model=text(of and of.get("model")),
              when=text(score.get("timestamp")))
@@ -230,7 +252,8 @@ def tensorzero(rows: Sequence[Row]) -> Found:
     one answer; a tag `user_id`, `user` or `rater` names who gave it."""
     said: list[Said] = []
     left = Counter[str]()
-    inferences = {str(row["id"]): row for row in rows if "function_name" in row and "input" in row and "output" in row}
+    inferences = {str(row.get("id") or row.get("inference_id")): row for row in rows
+                  if "function_name" in row and "input" in row and "output" in row}
     for row in filter(is_tensorzero, rows):
         of = inferences.get(str(row.get("target_id") or row.get("inference_id")))
         tags = row.get("tags") if isinstance(row.get("tags"), Mapping) else {}

@@ -76,15 +76,15 @@ const lines = (text) =>
     .map((line) => line.trim())
     .filter(Boolean);
 
-/** A label's name in answers: its Latin letters and digits, and a hash of the whole where it has others, so that labels of any
- *  script get different names and one label always the same. */
-export function nameOf(label) {
+/** A label's name in answers: its Latin letters and digits, and a hash of the whole where it has others or another label `has`
+ *  that name ("Wrong?", "Wrong!"), so that labels of any script get different names. */
+export function nameOf(label, has = () => false) {
   const latin = label
     .toLowerCase()
     .replace(/[^a-z0-9]+/g, "_")
     .replace(/^_+|_+$/g, "");
   const name = /^[a-z]/.test(latin) ? latin : `f_${latin}`.replace(/_+$/, "");
-  if (!/[^\p{ASCII}]/u.test(label) && name.length <= 40 && latin) return name;
+  if (!/[^\p{ASCII}]/u.test(label) && name.length <= 40 && latin && !has(name)) return name;
   let hash = 0x811c9dc5; // FNV-1a
   for (const byte of new TextEncoder().encode(label)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
   return `${name.slice(0, 31)}_${hash.toString(16).padStart(8, "0")}`;
@@ -92,11 +92,15 @@ export function nameOf(label) {
 
 /** Labels as the form's entries. A label that was there keeps its name, so that its figures go on. */
 function named(labels, before) {
-  return labels.map((label) => ({ name: before.find((f) => f.label === label)?.name ?? nameOf(label), label }));
+  const given = new Map(before.filter((f) => labels.includes(f.label)).map((f) => [f.label, f.name]));
+  for (const label of labels)
+    if (!given.has(label)) given.set(label, nameOf(label, (name) => [...given.values()].includes(name)));
+  return labels.map((label) => ({ name: given.get(label), label })); // the same label twice is refused with its name
 }
 
 /** The lines of a form's questions as the API wants them; what is wrong with one is told with its line. */
 export function readQuestions(text, before = []) {
+  const given = new Set(before.map((q) => q.name));
   return lines(text).map((line, n) => {
     const [to, type, label, ...rest] = line.split("|").map((part) => part.trim());
     const [about, free] = to.split(/\s+/);
@@ -105,7 +109,9 @@ export function readQuestions(text, before = []) {
     if (!["scale", "one", "several", "spans"].includes(type)) throw wrong(`“${type}” is none of scale, one, several, spans.`);
     if (!label) throw wrong("the question is missing.");
     const known = before.find((q) => q.label === label);
-    const question = { name: known?.name ?? nameOf(label), label, about, type, ...(free === "?" && { required: false }) };
+    const name = known?.name ?? nameOf(label, (one) => given.has(one));
+    given.add(name);
+    const question = { name, label, about, type, ...(free === "?" && { required: false }) };
     if (type !== "scale") return { ...question, options: named(rest.filter(Boolean), known?.options ?? []) };
     const [low, high] = rest.map((end) => /^(\d+)\s*(.*)$/.exec(end ?? ""));
     if (!low || !high) throw wrong("a scale needs its two ends, like | 1 bad | 7 good.");

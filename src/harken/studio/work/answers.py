@@ -9,6 +9,7 @@ have filled the item, is stored with the role "surplus". It does not count: no i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,8 +19,8 @@ from harken.core.records import Prompt, content_hash
 from harken.store import events
 from harken.store.database import STANDS
 from harken.store.events import stamp
-from harken.store.prepared import Joined, Prepared, Together
-from harken.store.rows import judgment_row, prompt_row
+from harken.store.prepared import Joined, Prepared
+from harken.store.rows import NEXT_JUDGMENT, judgment_row, prompt_row
 from harken.store.schema import judgments, prompts
 from harken.store.studio_schema import assignments, forms, items, members, projects, retractions, users
 from harken.store.studio_schema import events as event_table
@@ -39,7 +40,18 @@ from harken.studio.work.leases import (
     set_assignment,
     until,
 )
-from harken.studio.work.line import AHEAD, HELD, PLACE, Line, suggested_first, suggestion_of, task_json, with_prompt
+from harken.studio.work.line import (
+    AHEAD,
+    HELD,
+    PLACE,
+    UPCOMING,
+    Line,
+    suggested_first,
+    suggestion_of,
+    task_json,
+    with_prompt,
+    with_upcoming,
+)
 from harken.studio.work.quality import add_marks, gold_marks, settled
 from harken.studio.work.settings import Settings
 from harken.web.accounts import User
@@ -53,16 +65,15 @@ _submission = Joined((
     [assignments.c[f] for f in ("id", "item_id", "turn", "state", "shown_order")],
     [items.c[f] for f in ("id", "project_id", "role", "kind", "prompt_key", "body", "state", "wanted", "done", "held", "free",
                           "reopened")],
-    *PLACE), lambda s: s.select_from(
-    assignments.join(items, assignments.c.item_id == items.c.id).join(projects, assignments.c.project_id == projects.c.id)
-    .join(members, and_(members.c.project_id == projects.c.id, members.c.user_id == assignments.c.user_id)))
-    .where(assignments.c.id == bindparam("id"), assignments.c.user_id == bindparam("user")), HELD, AHEAD, _before)
+    *PLACE, UPCOMING), lambda s: s.select_from(with_upcoming(
+        assignments.join(items, assignments.c.item_id == items.c.id).join(projects, assignments.c.project_id == projects.c.id)
+        .join(members, and_(members.c.project_id == projects.c.id, members.c.user_id == assignments.c.user_id))))
+    .where(assignments.c.id == bindparam("id"), assignments.c.user_id == bindparam("user")), HELD, AHEAD, _before, NEXT_JUDGMENT,
+    events.LAST_SEQ.scalar_subquery(), events.LAST.scalar_subquery())
 _event_of = Prepared(select(event_table).where(event_table.c.client_id == bindparam("client_id")))
 _stored = Prepared(select(judgments.c.payload, judgments.c.content, judgments.c.role).where(judgments.c.seq == bindparam("seq")))
 _form = Prepared(select(forms.c.body).where(forms.c.version == bindparam("version")))
-_insert = Prepared(insert(judgments).values({c.name: bindparam(c.name) for c in judgments.c if c.name != "seq"})
-                   .returning(judgments.c.seq, events.LAST_SEQ.scalar_subquery().label("after"),
-                              events.LAST.scalar_subquery().label("last")))
+_insert = Prepared(insert(judgments).values({c.name: bindparam(c.name) for c in judgments.c}))
 _answers = Prepared(select(judgments.c.payload).where(judgments.c.item_id == bindparam("item"), STANDS).order_by(judgments.c.seq))
 _later = event_table.alias("later")
 _last_action = (select(event_table)
@@ -71,9 +82,6 @@ _last_action = (select(event_table)
                        ~exists().where(retractions.c.judgment_seq == event_table.c.judgment_seq))
                 .order_by(event_table.c.seq.desc()))
 _close = SET_ASSIGNMENT["state", "counted", "draft", "judgment_seq"]
-_file = Together(events.INSERT, _close)
-_file_and_count = Together(events.INSERT, _close, COUNT)
-_file_and_count_and_finish = Together(events.INSERT, _close, COUNT, FINISHED)
 _forms: dict[str, dict[str, Any]] = {}  # by version, which is their content's hash: they never change
 
 
@@ -83,9 +91,11 @@ def submit(tx: Connection, user: User, assignment: int, sent: dict[str, Any], no
     row = _submission.first(tx, id=assignment, user=user.id, client_id=sent["client_id"])
     if row is None or row[3].state == "removed":  # whoever was taken out holds nothing here any more
         raise not_found("task")
-    mine, item, project, member, held, ahead, before = row
-    line = Line(tx, user, project, member, held, ahead, now)
-    receipt = _submit(line, mine, item, before is not None, sent)
+    mine, item, project, member, upcoming, held, ahead, before, *numbers = row
+    # An item whose lease had run out is open to its labeler in this read, and no longer once it is answered.
+    found = None if mine.state != "leased" else [] if upcoming is None else [upcoming]
+    line = Line(tx, user, project, member, held, ahead, now, found)
+    receipt = _submit(line, mine, item, before is not None, sent, numbers)
     ahead = sent.get("next")
     if ahead:
         return {**receipt, "next": more_tasks(line, ahead["count"], ahead.get("have", []))}
@@ -94,7 +104,9 @@ def submit(tx: Connection, user: User, assignment: int, sent: dict[str, Any], no
     return {**receipt, "next": None}
 
 
-def _submit(line: Line, mine: Row[Any], item: Row[Any], came_before: bool, sent: dict[str, Any]) -> dict[str, Any]:
+def _submit(line: Line, mine: Row[Any], item: Row[Any], came_before: bool, sent: dict[str, Any],
+            numbers: Sequence[Any]) -> dict[str, Any]:
+    """`numbers`: the new judgment's, and the last event's with its hash. Others cannot take them: one transaction writes."""
     tx, user, now = line.tx, line.user, line.now
     form = find_form(tx, sent["form_version"], item.kind)
     texts = [c["text"] for c in item.body["completions"]]
@@ -112,7 +124,8 @@ def _submit(line: Line, mine: Row[Any], item: Row[Any], came_before: bool, sent:
         payload["suggested"] = "before" if first else "after"
     role = _place(tx, mine, item)
     row = _judgment(tx, user, item, mine, form, payload, sent, role, now)
-    key, after, last = _insert.first(tx, **row)
+    key, after, last = numbers
+    line.later(_insert, {"seq": key, **row})
     event_body = {"request": request, "content": row["content"], "role": role}
     if role is None and _unsettled(line, item):
         event_body["wanted"] = item.wanted + 1
@@ -194,24 +207,22 @@ def _file_answer(line: Line, item: Row[Any], mine: Row[Any], event: dict[str, An
                  closed: dict[str, Any]) -> None:
     """Writes the event and that the task is done. One held place becomes an answer, if it counts; an unsettled item with
     adaptive overlap asks for one more."""
-    tx = line.tx
+    line.later(_close, closed)
+    if "wanted" in event["body"]:
+        item = item if mine.state == "leased" else find_item(line.tx, item.id)  # `_place` took it up again
+        seq = line.send(events.INSERT, event)
+        line.moved(count(line.tx, item, done=1, held=-1, wanted=item.wanted + 1, reopened=seq))
+        return
+    line.later(events.INSERT, event)
     if not closed["counted"]:
         if mine.state == "leased" and counts(item, mine.turn):
-            _file_and_count.run(tx, event, closed, counters(item, held=-1)[0])
-        else:
-            _file.run(tx, event, closed)
+            line.later(COUNT, counters(item, held=-1)[0])
         return
-    if mine.state == "expired":
-        item = find_item(tx, item.id)  # `_place` took it up again
-    if "wanted" in event["body"]:
-        seq = _file.run(tx, event, closed)
-        line.moved(count(tx, item, done=1, held=-1, wanted=item.wanted + 1, reopened=seq))
-        return
+    item = item if mine.state == "leased" else find_item(line.tx, item.id)
     row, changed = counters(item, done=1, held=-1)
+    line.later(COUNT, row)
     if changed:
-        _file_and_count_and_finish.run(tx, event, closed, row, {"key": item.project_id, "by": changed["items_done"]})
-    else:
-        _file_and_count.run(tx, event, closed, row)
+        line.later(FINISHED, {"key": item.project_id, "by": changed["items_done"]})
     line.moved(changed)
 
 

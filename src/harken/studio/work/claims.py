@@ -36,10 +36,10 @@ def next_tasks(tx: Connection, user: User, project: int, wanted: int, have: Sequ
 
 def more_tasks(line: Line, wanted: int, have: Sequence[int]) -> dict[str, Any]:
     """`next_tasks` for a line that was read already; writes it."""
-    tx, project, now = line.tx, line.project.id, line.now
+    project, now = line.project.id, line.now
     if line.at["state"] == "removed":
         raise not_found("project")
-    if line.at["served"] % SWEEP_EVERY == 0 and sweep(tx, project, now):
+    if line.at["served"] % SWEEP_EVERY == 0 and sweep(line.tx, project, now):
         line.refresh()
     tasks = _lost(line, wanted, have) if line.held - set(have) else []
     status, held = "ok", len(line.held)
@@ -49,7 +49,7 @@ def more_tasks(line: Line, wanted: int, have: Sequence[int]) -> dict[str, Any]:
         if task is None:
             if line.at["state"] == "screening" and held == 0 and decide(line):
                 continue
-            if status == "ok" and sweep(tx, project, now):
+            if status == "ok" and sweep(line.tx, project, now):
                 line.refresh()
                 continue
             status = status if status != "ok" else _nothing(line, held)

@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Text, and_, bindparam, cast, func, insert, literal_column, or_, select, update
 
 from harken.store.events import stamp
-from harken.store.prepared import Joined, Prepared, Together
+from harken.store.prepared import Joined, Prepared, Writes
 from harken.store.schema import prompts
 from harken.store.studio_schema import assignments, exposures, items, members, projects
 from harken.studio.work.forms import default_form, shown_answer
@@ -28,12 +28,12 @@ from harken.web.accounts import User
 from harken.web.errors import not_found
 
 
-def _answered(mine: Any) -> Any:
+def _answered(mine: Any, of: Any = items) -> Any:
     """Whether the labeler has had an item, by the rows of `mine`: one look at an index. A scalar subquery, as PostgreSQL makes
     an anti-join of EXISTS and reads all that the labeler ever answered for each claim."""
     look: Any = (select(literal_column("1")).select_from(mine)
-                 .where(mine.c.item_id == items.c.id, mine.c.user_id == bindparam("user"), mine.c.state != "expired").limit(1))
-    return look.correlate(items).scalar_subquery().is_not(None)
+                 .where(mine.c.item_id == of.c.id, mine.c.user_id == bindparam("user"), mine.c.state != "expired").limit(1))
+    return look.correlate(of).scalar_subquery().is_not(None)
 
 
 _passed = _answered(assignments)
@@ -44,9 +44,9 @@ with_prompt = select(*_columns).select_from(items.outerjoin(prompts, items.c.pro
 _comma: Any = literal_column("','", Text)
 
 
-def _for(user: Any) -> Any:
+def _for(user: Any, of: Any = items) -> Any:
     """Whether an item is for everybody, or for this user."""
-    return or_(items.c.assigned.is_(None), items.c.assigned.contains(_comma + cast(user, Text) + _comma))
+    return or_(of.c.assigned.is_(None), of.c.assigned.contains(_comma + cast(user, Text) + _comma))
 
 
 _mine = _for(bindparam("user"))
@@ -94,6 +94,23 @@ AHEAD = _some(items.c.position > _at) + _some(items.c.reopened > _zero, items.c.
                                               ~_seen)
 """How many items are still to come for a labeler: along the line, and freed again behind their cursor. Two looks at indexes, in
 the query that reads the place."""
+_open = items.alias("open")
+_had = assignments.alias("had")
+_upcoming = items.alias("upcoming")
+_asked = prompts.alias("asked")
+UPCOMING = [*_upcoming.c, _asked.c.body.label("prompt")]
+"""The next item of a labeler's line, beside their place: what a claim finds there, in the query that reads the place."""
+
+
+def with_upcoming(source: Any) -> Any:
+    """`source` (with projects and members) joined with UPCOMING."""
+    following = (select(_open.c.id).where(
+        _open.c.project_id == projects.c.id, _open.c.role == "task", _open.c.free > 0, ~_answered(_had, _open),
+        _for(bindparam("user"), _open), _open.c.position > members.c.cursor)
+        .order_by(_open.c.position).limit(literal_column("1")).correlate(projects, members).scalar_subquery())
+    return source.outerjoin(_upcoming, _upcoming.c.id == following).outerjoin(_asked, _asked.c.key == _upcoming.c.prompt_key)
+
+
 _mine_there = and_(members.c.project_id == projects.c.id, members.c.user_id == bindparam("user"))
 _member_fields = ("state", "cursor", "reopened_cursor", "repeat_cursor", "limited", "served", "done", "day", "today", "score")
 PLACE = ([projects.c[f] for f in ("id", "kind", "status", "settings", "form_version", "instruction_hash", "seed", "items_total",
@@ -109,25 +126,40 @@ _before = Prepared(
 _update_member = Prepared(
     update(members).where(members.c.project_id == bindparam("project"), members.c.user_id == bindparam("user"))
     .values({f: bindparam(f"new_{f}") for f in _member_fields}))
-_lease = Together(_insert, _update_member)
-_lease_and_count = Together(_insert, _update_member, COUNT)
 
 
 class Line:
-    """One labeler's place in one project, changed in memory while claiming and written once."""
+    """One labeler's place in one project, changed in memory while claiming and written once.
+
+    `upcoming` are the items that were found ahead along the line (one, or none) where the place was read with them."""
 
     def __init__(self, tx: Connection, user: User, project: Any, member: Any, held: str | None, ahead: int,
-                 now: datetime) -> None:
-        self.tx, self.user, self.now = tx, user, now
+                 now: datetime, upcoming: Sequence[Any] | None = None) -> None:
+        self._writes, self.user, self.now = Writes(tx), user, now
         self.project, self.settings, self.held = project, Settings.from_json(project.settings), _ids(held)
         self.ahead = ahead
         self.at: dict[str, Any] = {f: getattr(member, f) for f in _member_fields}
         self._written = dict(self.at)
+        self._upcoming = None if upcoming is None else (self.at["cursor"], upcoming)
         day = stamp(now)[:10]
         if self.at["day"] != day:
             self.at.update(day=day, today=0)
             if self.at["limited"]:
                 self.at.update(cursor=0, reopened_cursor=0, limited=False)
+
+    @property
+    def tx(self) -> Connection:
+        """The transaction, with all that waited carried out."""
+        self._writes.send()
+        return self._writes.tx
+
+    def later(self, statement: Prepared, values: dict[str, Any]) -> None:
+        """A change that may wait for others, until somebody reads (`tx`) or saves."""
+        self._writes.add(statement, values)
+
+    def send(self, statement: Prepared, values: dict[str, Any]) -> Any:
+        """Carries out what waits and this; returns its RETURNING value."""
+        return self._writes.send(statement, values)
 
     @classmethod
     def enter(cls, tx: Connection, project: int, user: User, now: datetime) -> Line:
@@ -143,7 +175,7 @@ class Line:
     def refresh(self) -> None:
         """Reads the project again: leases were taken back."""
         self.project, _, held, self.ahead = _place.first(self.tx, project=self.project.id, user=self.user.id)
-        self.held = _ids(held)
+        self.held, self._upcoming = _ids(held), None
 
     def tally(self, by: int) -> None:
         """The labeler's answers, in all and today."""
@@ -166,7 +198,8 @@ class Line:
 
     def save(self) -> None:
         if self.at != self._written:
-            _update_member.run(self.tx, **self._row())
+            self.later(_update_member, self._row())
+        self._writes.send()
 
     def _row(self) -> dict[str, Any]:
         self._written = dict(self.at)
@@ -222,6 +255,8 @@ class Line:
         return int(last or self.at["cursor"])
 
     def _first(self, statement: Prepared, after: int, barred: set[str] | None) -> Row[Any] | None:
+        if statement is _line[True] and self._upcoming is not None and self._upcoming[0] == after:
+            return next(iter(self._upcoming[1]), None)
         values = {"project": self.project.id, "user": self.user.id, "after": after}
         if barred:
             values |= {f"no_{c}": c in barred for c in CATEGORIES}
@@ -253,12 +288,13 @@ class Line:
     def _lease(self, item: Any, turn: int, order: Sequence[int] | None = None, takes: bool = False) -> dict[str, Any]:
         """Hands an item out; `takes` one of its places."""
         self.at["served"] += 1
+        self._upcoming = None
         values = {"state": "leased", "expires_at": until(self.settings, self.now)}
         came_back = turn == 0 and (item.reopened > 0 or item.role != "task")
         earlier = _before.first(self.tx, item=item.id, user=self.user.id) if came_back else None
-        if earlier is not None and takes:
-            count(self.tx, item, held=1)
         if earlier is not None:  # it ran out before; the same task in the same order
+            if takes:
+                count(self.tx, item, held=1)
             set_assignment(self.tx, earlier.id, state="leased")
             set_assignment(self.tx, earlier.id, expires_at=values["expires_at"])
             return task_json(self.project, {**earlier._asdict(), **values}, item)
@@ -267,9 +303,9 @@ class Line:
                "order_seed": seed, "shown_order": shown if order is None else list(order), "claimed_at": stamp(self.now),
                "draft": None, "draft_version": 0, "judgment_seq": None, **values}
         if takes:  # a place is taken from an open item: the project's own counters stay
-            key = _lease_and_count.run(self.tx, row, self._row(), counters(item, held=1)[0])
-        else:
-            key = _lease.run(self.tx, row, self._row())
+            self.later(COUNT, counters(item, held=1)[0])
+        self.later(_update_member, self._row())
+        key = self.send(_insert, row)
         if item.warnings:
             expose(self.tx, self.user.id, self.at["day"], item.warnings.split(","))
         return task_json(self.project, {"id": key, **row}, item)
