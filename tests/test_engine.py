@@ -417,3 +417,17 @@ def test_bfloat16_is_transformers_own_at_late_positions(tmp_path):
     near = engine.logprobs([Tree(tuple(ids[:9]), (tuple(ids[9:]),))])[0][0]
     early, late = (exact - near).abs().split([200, 191])
     assert late.mean() < 2 * early.mean()
+
+
+@pytest.mark.parametrize("window,cap", [(None, None), (4, None), (None, 5.0)])
+def test_the_block_mask_of_a_card_attends_as_the_kernels_here_do(window, cap):
+    """A row of trees with branches, ragged; FlexAttention uncompiled, forward only: it has no backward pass on a CPU."""
+    from harken.engines import flex
+    from harken.engines.attention import _attend, _Kind, row_of, using
+    trees = [Tree((5, 6, 7), ((8, 9, 10, 11), (12, 13), (14,))), Tree((5, 6), ((7, 8),)), Tree((5,) * 9, ((6,) * 5, (7,) * 3))]
+    row, generator = row_of(trees, torch.device("cpu"), keep_last=True), torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, heads, row.ids.shape[1], 8, generator=generator) for heads in (4, 2, 2))
+    with torch.no_grad(), using(row):
+        wanted = _attend(0, query, key, value, _Kind(None, window, cap, None))
+        found = flex.attend(query, key, value, row, scaling=None, window=window, cap=cap).transpose(1, 2)
+    assert torch.allclose(found, wanted, atol=1e-5)

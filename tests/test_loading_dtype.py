@@ -7,6 +7,7 @@ pytest.importorskip("transformers")
 
 from transformers import AutoModelForCausalLM
 
+from harken.core.errors import UserError
 from harken.engines import loading
 from harken.engines.hf import Engine
 from harken.engines.loading import load
@@ -74,3 +75,21 @@ def test_what_only_float32_can_check_is_read_again(folder, monkeypatch):
     loaded = load(folder, dtype=torch.bfloat16)
     assert dtypes == [torch.bfloat16, torch.float32] and not loaded.form.plain
     assert next(loaded.model.parameters()).dtype is torch.bfloat16
+
+
+def test_a_configuration_that_is_not_the_weights_is_refused_before_they_are_made(folder, tmp_path, monkeypatch):
+    """config.json without its sizes: transformers would fill in a model of gigabytes. Nothing is made, a tensor is named."""
+    import json
+    import shutil
+    damaged = shutil.copytree(folder, tmp_path / "damaged")
+    config = json.loads((damaged / "config.json").read_text())
+    whole = dict(config)
+    for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "head_dim"):
+        config.pop(key, None)
+    (damaged / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *a, **k: pytest.fail("weights were read"))
+    with pytest.raises(UserError, match=r"makes model.embed_tokens.weight \[\d+, 4096\], and model.safetensors has"):
+        load(str(damaged))
+    (damaged / "config.json").write_text(json.dumps({**whole, "num_hidden_layers": 50}))
+    with pytest.raises(UserError, match=r"describes [\d,]+ weights, its files hold [\d,]+ \(none named model.layers.\d"):
+        load(str(damaged))

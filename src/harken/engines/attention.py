@@ -27,6 +27,7 @@ from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from harken.core.protocols import Tree
+from harken.engines import flex
 
 NAME = "harken_tree"
 
@@ -59,10 +60,19 @@ class Row:
             self.masks[window] = [self._mask(i, window, device) for i in range(len(self.spans))]
         return self.masks[window]
 
-    def _mask(self, tree: int, window: int | None, device: torch.device) -> Tensor | None:
+    def _causal(self, tree: int, window: int | None) -> bool:
+        """Whether plain causal attention is right for a tree."""
         start, end = self.spans[tree]
-        if not self.shared and len(self.branches[tree]) <= 2 and (window is None or end - start <= window):
+        return not self.shared and len(self.branches[tree]) <= 2 and (window is None or end - start <= window)
+
+    def masked(self, window: int | None) -> bool:
+        """Whether any tree needs a mask."""
+        return not all(self._causal(tree, window) for tree in range(len(self.spans)))
+
+    def _mask(self, tree: int, window: int | None, device: torch.device) -> Tensor | None:
+        if self._causal(tree, window):
             return None
+        start, end = self.spans[tree]
         branch = torch.repeat_interleave(torch.arange(len(self.branches[tree])),
                                          torch.tensor(self.branches[tree])).to(device)
         index = torch.arange(end - start, device=device)
@@ -261,8 +271,9 @@ def _attention(module: Any, query: Tensor, key: Tensor, value: Tensor, attention
     if (calls := _HEARD.get()) is not None:
         calls.append((module.layer_idx, sliding_window))
     kind = _Kind(scaling, sliding_window, softcap, s_aux)
-    if query.device.type == "cpu" and query.dtype is torch.bfloat16:
-        # PyTorch's bfloat16 attention on a CPU is 2 to 7 times slower than its float32 one, and less exact.
+    if query.device.type == "cpu" and torch.bfloat16 in (query.dtype, key.dtype, value.dtype):
+        # PyTorch's bfloat16 attention on a CPU is 2 to 7 times slower than its float32 one, and less exact. Where every weight
+        # is trained, rotary factors are float32 and make queries and keys so: autocast would cast them to the values' precision.
         with torch.autocast("cpu", enabled=False):
             return _attend(module.layer_idx, query.float(), key.float(), value.float(), kind).bfloat16(), None
     return _attend(module.layer_idx, query, key, value, kind), None
@@ -279,6 +290,9 @@ def _attend(layer: int, query: Tensor, key: Tensor, value: Tensor, kind: _Kind) 
         cache.prefill(layer, key[0], value[0], row.spans, row.shared)
     if row.shared:
         return _attend_shared(row, query, key, value, kind)
+    if query.is_cuda and kind.sinks is None and (len(row.spans) > 1 or row.masked(kind.window)):
+        mixed = flex.attend(query, key, value, row, scaling=kind.scaling, window=kind.window, cap=kind.cap)
+        return mixed.transpose(1, 2).contiguous()
     lengths = [end - start for start, end in row.spans]
     # Split, not sliced: the gradient of a slice is a tensor of zeros as large as the row, for every span.
     parts = [_product(q, k, v, mask, kind, causal=mask is None) for q, k, v, mask in zip(

@@ -90,9 +90,12 @@ class Decoder:
     @torch.no_grad()
     def __init__(self, engine: Engine, body: Any, layers: Any) -> None:
         self.body, config = body, body.config
-        self.logits = product(*engine.unembedding())
+        weight, bias = engine.unembedding()
+        self.logits = product(weight.float(), None if bias is None else bias.float())
         self.heads, self.groups = config.num_attention_heads, config.num_key_value_heads
         dtype = engine.compute
+        self.kept = torch.float32 if engine.device.type == "cpu" else dtype
+        """Precision of keys, values and attention: float32 on a CPU, which is faster and more exact there (attention.py)."""
         self.layers = []
         for layer in layers:
             attn, mlp = layer.self_attn, layer.mlp
@@ -114,11 +117,12 @@ class Decoder:
                 masks[layer.window] = cache.mask(layer.window)
             joined = layer.qkv(layer.norms[0](hidden)).view(B, H + 2 * K, -1)
             turned = joined[:, :H + K]
-            turned = (turned * cos + turned.roll(half, -1) * sin).float()
-            keys, values = cache.append(i, turned[:, H:, None], joined[:, H + K:, None].float())
+            turned = (turned * cos + turned.roll(half, -1) * sin).to(self.kept)
+            keys, values = cache.append(i, turned[:, H:, None], joined[:, H + K:, None].to(self.kept))
             # The query heads of one key head stand as its queries: no key is repeated.
-            mixed = F.scaled_dot_product_attention(turned[:, :H].reshape(B, K, H // K, -1), keys, values, masks[layer.window],
-                                                   scale=layer.scaling)
+            with torch.autocast(token_B.device.type, enabled=False):  # it would cast float32 back to bfloat16
+                mixed = F.scaled_dot_product_attention(turned[:, :H].reshape(B, K, H // K, -1), keys, values,
+                                                       masks[layer.window], scale=layer.scaling)
             hidden = hidden + layer.out(mixed.reshape(B, -1).to(joined.dtype))
             gate, up = layer.gate_up(layer.norms[1](hidden)).chunk(2, -1)
             hidden = hidden + layer.down(F.silu(gate) * up)

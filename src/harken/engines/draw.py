@@ -31,6 +31,10 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float, top_p: float)
 def _outside(probs_BV: Tensor, top_p: float, width: int = 256) -> Tensor:
     """Which tokens do not belong to the smallest set of most likely ones whose mass reaches `top_p`. The `width` likeliest
     mostly suffice, and are found in a twentieth of the time that it takes to sort all; rows that need more are sorted."""
+    if probs_BV.device.type != "cpu":  # whether rows need more is not asked of a card: it would wait for Python
+        ordered, index = probs_BV.sort(-1, descending=True)
+        far = ordered.cumsum(-1) - ordered >= top_p
+        return far.scatter(-1, index, far)
     outside = torch.ones_like(probs_BV, dtype=torch.bool)
     ordered, index = probs_BV.topk(min(width, probs_BV.shape[-1]), -1)
     outside.scatter_(-1, index, ordered.cumsum(-1) - ordered >= top_p)

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from harken.engines import sharding
+
 NEAR_SHARE = 0.02
 """Rows that differ by less than this share of their size were never trained apart: resizing puts new ones near the mean."""
 
@@ -16,7 +18,7 @@ def end_row_note(model: Any, template: Any) -> str | None:
 
     Adapters on the linear layers cannot part two tokens of one row: what raises the end raises the other as much.
     """
-    rows = model.get_output_embeddings().weight
+    rows = sharding.whole(model.get_output_embeddings().weight)
     end, names = template.end_id, template.tokens.control
     row = rows[end].float()
     size = float(row.norm())

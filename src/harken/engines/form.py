@@ -129,7 +129,29 @@ def need_rows(model: Any, ids: tuple[int, ...], what: str) -> None:
 def float_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, form: Form) -> Tensor:
     """The last layer as `form` says, in float32."""
     with torch.autocast(hidden.device.type, enabled=False):
-        return shaped(torch.nn.functional.linear(hidden.to(weight.dtype), weight, bias).float(), form.scale, form.cap)
+        return shaped(float_product(hidden, weight, bias), form.scale, form.cap)
+
+
+BLOCK_BYTES = 16 << 20
+"""A last layer of lower precision is multiplied in float32 (bfloat16 logits of size 20 are off by up to 0.06, which alone would
+put sampler and trainer apart, P4), so much of it at a time: never is there a float32 copy of it."""
+
+
+def blocks(weight: Tensor) -> list[slice]:
+    """Rows of a matrix that are held in float32 together."""
+    step = max(1, BLOCK_BYTES // (4 * weight.shape[1]))
+    return [slice(i, i + step) for i in range(0, len(weight), step)]
+
+
+def float_product(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """hidden [..., D] times weight [V, D] transposed, and the bias, in float32."""
+    hidden = hidden.float()
+    if weight.dtype is torch.float32:
+        return torch.nn.functional.linear(hidden, weight, bias)
+    logits = hidden.new_empty(*hidden.shape[:-1], len(weight))
+    for part in blocks(weight):
+        logits[..., part] = torch.nn.functional.linear(hidden, weight[part].float())
+    return logits if bias is None else logits.add_(bias.float())
 
 
 def shaped(logits: Tensor, scale: float, cap: float) -> Tensor:

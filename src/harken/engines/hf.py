@@ -32,6 +32,7 @@ from harken.engines.passes import Passes
 from harken.engines.precision import resolve_dtype
 from harken.engines.pretrained import Loaded
 from harken.engines.profile import timed
+from harken.engines.streaming import Split, tied_names
 from harken.text.template import read_template
 
 
@@ -66,12 +67,17 @@ class Engine(Passes):
         self.form = self.base.form
         self.width = self.form.width or int(text_config(self.model).hidden_size)
         self.read = self.names = loaded.adapters
-        self._unembedding: tuple[Tensor, Tensor | None] | None = None
         self.reference: Engine | None = None
         if alone:
             self.model.requires_grad_(False)
-            if self.compute is not torch.float32 and (lora_rank or not train):
+            if self.compute is not torch.float32 and (lora_rank or not train) and not loaded.layers:
                 cast(self.model, self.compute)
+        if shard and self.form.plain:
+            raise UserError(f"--shard needs packed rows; this model has none, as {self.form.plain}.", "Leave --shard out.")
+        self.layers, self.ends = loaded.layers, loaded.ends
+        if shard and processes.group().size > 1 and not self.layers:
+            self.model.requires_grad_(train and not lora_rank)
+            self.layers, self.ends = sharding.shard(self.model, self.device, compute=self.compute)
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(seed, "init"))
             self.head = _head(loaded, self.width, self.device, head) if head else None
@@ -81,13 +87,10 @@ class Engine(Passes):
         if train and not lora_rank:
             self.model.requires_grad_(True)
             self._hold_pad(shard)
-        if shard and self.form.plain:
-            raise UserError(f"--shard needs packed rows; this model has none, as {self.form.plain}.", "Leave --shard out.")
         self.recompute = recompute_layers
         if recompute_layers and train:
             recompute.recompute(self.model)
             cpu.give_back()
-        self.layers = sharding.shard(self.model, self.device) if shard and processes.group().size > 1 else []
         if self.head is not None:
             self.head.requires_grad_(train)
         self.scalars = nn.ParameterDict({n: torch.tensor(v, device=self.device) for n, v in (scalars or {}).items()})
@@ -135,7 +138,8 @@ class Engine(Passes):
         """Another model on the same hardware, not to be trained, on the same base where it can stand on it. `template` names
         another chat template than its own."""
         source = read_template(template) if template else ""
-        return self._another(load(model, on=self.shared, dtype=self.compute, template=source), train=False)
+        loaded = load(model, on=self.shared, dtype=self.compute, template=source, split=self._split(False))
+        return self._another(loaded, train=False)
 
     def under(self, folder: Path, lineage: Mapping[str, Any], what: str) -> Engine:
         """This model under a saved adapter, not to be trained. Raises `UserError` where the adapter does not fit."""
@@ -145,7 +149,7 @@ class Engine(Passes):
     def critic(self, model: str, *, lora_rank: int, seed: int) -> Engine:
         """Another model with a value head, to be trained. A reward model's head and shift come along: values start where
         scores are."""
-        loaded = load(model, on=self.shared, dtype=self.compute if lora_rank else torch.float32)
+        loaded = load(model, on=self.shared, dtype=self.compute if lora_rank else torch.float32, split=self._split(not lora_rank))
         if loaded.head is not None:
             loaded.head.bias.data += loaded.shift
         return self._another(loaded, lora_rank=lora_rank, head="value", seed=seed, name="critic",
@@ -155,6 +159,10 @@ class Engine(Passes):
         """A learner with all weights that begins as a copy of this model."""
         loaded = Loaded(copy.deepcopy(self.model), self.template, dict(self.lineage), form=self.form)
         return Engine(loaded, seed=seed)
+
+    def _split(self, trained: bool) -> Split | None:
+        """How further models are read, where this one is split."""
+        return Split(trained, self.compute) if self.layers else None
 
     def _another(self, loaded: Loaded, **options: Any) -> Engine:
         dtype = "float32" if self.compute is torch.float32 else "bfloat16"
@@ -181,7 +189,7 @@ class Engine(Passes):
         names = data[0].inputs.keys()
         for row in self.rows([d.tree for d in data]):
             if not row:
-                self.idle().backward()
+                self.idle(logps=logps and self.head_kind != "reward").backward()
                 continue
             part = [data[i] for i in row]
             with timed("forward"):
@@ -254,7 +262,8 @@ class Engine(Passes):
         model = adapter or self.model
         options: dict[str, Any] = {"selected_adapters": [OWN]} if adapter else {}
         if self.layers:
-            state = {n: v for n, v in model.state_dict().items() if adapter is None or "lora_" in n}
+            twice = tied_names(model)  # put together, they would be two tensors
+            state = {n: v for n, v in model.state_dict().items() if n not in twice and (adapter is None or "lora_" in n)}
             options["state_dict"] = sharding.joined_parts({n: sharding.own_part(v) for n, v in state.items()}, state)
         if processes.group().rank:
             return

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from harken.core import processes
 from harken.core.errors import UserError
 from harken.core.files import file_hash, read_json, write_json
 from harken.core.records import Prompt
@@ -31,6 +32,7 @@ from harken.engines.pretrained import (
 )
 from harken.engines.selfcheck import examine
 from harken.engines.stacked import CONFIG, WEIGHTS, own_adapter
+from harken.engines.streaming import Split
 from harken.text.template import Template
 
 ADAPTER = (CONFIG, WEIGHTS)
@@ -42,7 +44,7 @@ STREAMED = ("smollm2", "gguf", "folder", "hub", "run")
 
 
 def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device | None = None,
-         on: Base | None = None, template: str = "") -> Loaded:
+         on: Base | None = None, template: str = "", split: Split | None = None) -> Loaded:
     """Loads a model for training or sampling: adapters merged, dropout off (P18), our attention set.
 
     `template` is the source of a chat template to use in place of its own. In `dtype` bfloat16 the weights are
@@ -50,8 +52,11 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.d
     merged in float32, and models whose layers read each other's weights, which cannot be checked so.
 
     Onto the first GPU where there is one, unless `device` says otherwise. What is the model `on` which others stand, or
-    an adapter of it, brings no weights but the adapter's, unmerged. Raises `UserError` when the model is
-    missing, not a causal language model, or of an architecture that the engine would not compute exactly.
+    an adapter of it, brings no weights but the adapter's, unmerged. With `split` each of several processes reads only its own
+    part of a model whose files name its tensors as it does; any other is read whole, for the engine to split.
+
+    Raises `UserError` when the model is missing, not a causal language model, or of an architecture that the engine would not
+    compute exactly.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     kind = locate(name)
@@ -60,7 +65,7 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.d
         return _with_head(same, Path(name)) if kind == "run" else same
     if on is not None and kind == "run" and (shared := _onto(on, Path(name))):
         return shared
-    loaded = _ready(name, kind, dtype, device, template)
+    loaded = _ready(name, kind, dtype, device, template, split if processes.group().size > 1 else None)
     if loaded is None:
         loaded = _ready(name, kind, torch.float32, device, template)
         assert loaded is not None
@@ -71,10 +76,11 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.d
     return loaded
 
 
-def _ready(name: str, kind: str, dtype: torch.dtype, device: str | torch.device, template: str) -> Loaded | None:
+def _ready(name: str, kind: str, dtype: torch.dtype, device: str | torch.device, template: str,
+           split: Split | None = None) -> Loaded | None:
     """The model on its device, checked; None where it is not float32 and the check, which computes in float32 a layer at a time,
     finds no packed rows: in float32 it may find them."""
-    loaded = _open(name, kind, dtype=dtype if kind in STREAMED else torch.float32)
+    loaded = _open(name, kind, dtype=dtype if kind in STREAMED else torch.float32, split=split)
     loaded.name = name
     if template:
         loaded.template = loaded.template.using(template)
@@ -85,11 +91,14 @@ def _ready(name: str, kind: str, dtype: torch.dtype, device: str | torch.device,
     low = dtype is not torch.float32
     if low and loaded.classifier:
         return None
-    cast(loaded.model.to(device), dtype).eval()
+    if not loaded.layers:
+        cast(loaded.model.to(device), dtype).eval()
     if loaded.head is not None:
         loaded.head.to(device)
     key = verdicts.identity(loaded.model, loaded.lineage, classifier=loaded.classifier)
     known = verdicts.recall(key, cache_folder())
+    if loaded.layers:  # the check gathers: all must make it, or none
+        known = processes.group().agree(known)
     try:
         loaded.form = examine(loaded.model, name, loaded.head if loaded.classifier else None, known)
     except UserError:
@@ -103,16 +112,19 @@ def _ready(name: str, kind: str, dtype: torch.dtype, device: str | torch.device,
     return loaded
 
 
-def _open(name: str, kind: str, above: tuple[str, ...] = (), dtype: torch.dtype = torch.float32) -> Loaded:
+def _open(name: str, kind: str, above: tuple[str, ...] = (), dtype: torch.dtype = torch.float32,
+          split: Split | None = None) -> Loaded:
     """The model as its files have it, on the CPU. `above` are the adapters that stand on it."""
     if name in above:
         raise UserError(f"The adapter {above[0]} stands on itself.", f"Correct base_model_name_or_path in its {adapters.CONFIG}.")
     if kind == "adapter":
         return _adapter(Path(name), above)
     make: dict[str, Callable[[], Loaded]] = {
-        "toy": _toy, "smollm2": lambda: read_gguf(smollm2_file(), dtype), "gguf": lambda: read_gguf(Path(name), dtype),
-        "run": lambda: _run(Path(name), dtype), "hub": lambda: read_hub(name, dtype),
-        "folder": lambda: read_classifier(name) if is_classifier(Path(name)) else read_folder(name, dtype=dtype)}
+        "toy": _toy, "smollm2": lambda: read_gguf(smollm2_file(), dtype, split),
+        "gguf": lambda: read_gguf(Path(name), dtype, split),
+        "run": lambda: _run(Path(name), dtype, split), "hub": lambda: read_hub(name, dtype, split),
+        "folder": lambda: (read_classifier(name) if is_classifier(Path(name))
+                           else read_folder(name, dtype=dtype, split=split))}
     return make[kind]()
 
 
@@ -155,7 +167,7 @@ def _adapter(path: Path, above: tuple[str, ...]) -> Loaded:
     return scoring(loaded, str(path)) if scores else loaded
 
 
-def _run(path: Path, dtype: torch.dtype) -> Loaded:
+def _run(path: Path, dtype: torch.dtype, split: Split | None = None) -> Loaded:
     """A finished run: its own full weights, or its adapter merged into the base it was trained from."""
     folder = path / "model"
     if policy := read_policy(path):
@@ -172,7 +184,7 @@ def _run(path: Path, dtype: torch.dtype) -> Loaded:
                             "Restore that base, or train the run again.")
         loaded.model = adapters.merged(loaded.model, own_adapter(folder), f"The adapter of the run {path}", own=True)
     else:
-        loaded = from_pretrained(str(folder), str(path), AGAIN, dtype=dtype)
+        loaded = from_pretrained(str(folder), str(path), AGAIN, dtype=dtype, split=split)
     _as_saved(loaded, folder, saved)
     loaded.lineage = _lineage(path, loaded.lineage)
     return loaded

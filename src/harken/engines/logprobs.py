@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harken.engines.form import shaped
+from harken.engines.form import blocks, float_product, shaped
 
 CHUNK_BYTES = 64 << 20
 KEEP_BYTES = 512 << 20
@@ -70,19 +70,28 @@ class _Logprobs(torch.autograd.Function):
             grad_logits.scatter_add_(-1, targets[part, None], scale)
             if slope is not None:
                 grad_logits *= slope
-            grad_logits = grad_logits.to(weight.dtype)
             if grad_hidden is not None:
-                grad_hidden[part] = (grad_logits @ weight).to(hidden.dtype)
+                grad_hidden[part] = _back(grad_logits, weight).to(hidden.dtype)
             if grad_weight is not None:
-                grad_weight.addmm_(grad_logits.T, hidden[part].to(weight.dtype))
+                grad_weight.addmm_(grad_logits.to(weight.dtype).T, hidden[part].to(weight.dtype))
             if grad_bias is not None:
                 grad_bias += grad_logits.sum(0)
         return grad_hidden, grad_weight, grad_bias, None, None, None, None, None
 
 
 def _logits(hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, temperature: float, scale: float, cap: float) -> Tensor:
-    logits = shaped(torch.nn.functional.linear(hidden_ND.to(weight_VD.dtype), weight_VD, bias_V).float(), scale, cap)
+    logits = shaped(float_product(hidden_ND, weight_VD, bias_V), scale, cap)
     return logits.div_(temperature) if temperature != 1.0 else logits
+
+
+def _back(grad_NV: Tensor, weight_VD: Tensor) -> Tensor:
+    """grad @ weight, in float32."""
+    if weight_VD.dtype is grad_NV.dtype:
+        return grad_NV @ weight_VD
+    grad_ND = grad_NV.new_zeros(len(grad_NV), weight_VD.shape[1])
+    for part in blocks(weight_VD):
+        grad_ND.addmm_(grad_NV[:, part], weight_VD[part].float())
+    return grad_ND
 
 
 def token_logprobs(hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor,

@@ -49,7 +49,7 @@ class Passes:
     scalars: nn.ParameterDict
     shift: float
     reference: Passes | None
-    _unembedding: tuple[Tensor, Tensor | None] | None
+    ends: list[nn.Parameter]
 
     @property
     def vocabulary(self) -> int:
@@ -78,13 +78,9 @@ class Passes:
         return torch.autocast(self.device.type, self.compute) if enabled else nullcontext()
 
     def unembedding(self) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias of the last layer, in float32: bfloat16 logits of size 20 are off by up to 0.06, which
-        alone would put sampler and trainer apart (P4)."""
-        if self._unembedding is None or self.model.get_output_embeddings().weight.requires_grad:
-            head = self.model.get_output_embeddings()
-            bias = getattr(head, "bias", None)
-            self._unembedding = head.weight.float(), None if bias is None else bias.float()
-        return self._unembedding
+        """Weight and bias of the last layer, whole, as they are held; products with them are in float32 (form.py)."""
+        head = self.model.get_output_embeddings()
+        return sharding.whole(head.weight), getattr(head, "bias", None)
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """The last layer on final hidden states, float32 [N, V]; of packed rows."""
@@ -167,13 +163,18 @@ class Passes:
         """Tokens that a tree costs."""
         return sum(len(tree.prompt) + len(c) for c in tree.completions) if self.form.plain else tree.size
 
-    def idle(self) -> Tensor:
-        """A pass that learns nothing and says nothing; its loss, 0."""
-        return self.hidden(row_of([IDLE], self.device, keep_last=False)).sum() * 0.0
+    def idle(self, *, logps: bool) -> Tensor:
+        """A pass that learns nothing and says nothing, with the last layer or without as those of the others are; its loss, 0."""
+        row = row_of([IDLE], self.device, keep_last=False)
+        hidden = self.hidden(row)
+        loss = hidden.sum() * 0.0
+        if logps and self.ends:
+            loss = loss + token_logprobs(hidden[row.sources], *self.unembedding(), row.targets)[0].sum() * 0.0
+        return loss
 
     def gathered(self) -> AbstractContextManager[None]:
-        """Whole layers, for passes that each process makes at its own pace."""
-        return sharding.gathered(self.layers)
+        """The model whole, for passes that each process makes at its own pace."""
+        return sharding.gathered(self.layers, self.ends)
 
     def logprobs(self, trees: Sequence[Tree], *, temperature: float = 1.0, reference: bool = False,
                  share: bool = False) -> list[list[Tensor]]:
@@ -208,7 +209,10 @@ class Passes:
         found: dict[int, list[tuple[Tensor, Tensor]]] = {}
         with torch.no_grad(), timed("forward"):
             for rows in self.rows(trees):
-                found |= zip(rows, split([trees[i] for i in rows]))
+                if rows:
+                    found |= zip(rows, split([trees[i] for i in rows]))
+                else:
+                    self.idle(logps=True)
         return [found[i] for i in range(len(trees))]
 
     def scores(self, trees: Sequence[Tree]) -> list[Tensor]:
@@ -247,7 +251,7 @@ class Passes:
                 if row:
                     results |= zip(row, split(self.forward([trees[i] for i in row], **options)))
                 else:
-                    self.idle()
+                    self.idle(logps=bool(options.get("logps", True)))
                 advance(1)
         return distributed.collect_tensors(results, len(trees))
 

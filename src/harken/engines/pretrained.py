@@ -21,11 +21,13 @@ from torch import nn
 
 from harken.core.errors import UserError
 from harken.core.files import file_hash, read_json, write_json
+from harken.engines import streaming
 from harken.engines.base import Base
 from harken.engines.form import Form
 from harken.engines.heads import classifier_head, tail_ids
 from harken.engines.modelfiles import OWN_CODE, check_config, hashes, weight_files
 from harken.engines.places import cache_folder
+from harken.engines.streaming import Split, check_sizes, follows, headers, skeleton
 from harken.text.template import Template
 
 
@@ -47,22 +49,41 @@ class Loaded:
     form: Form = field(default_factory=Form)
     classifier: bool = False
     tail: tuple[int, ...] = ()
+    layers: list[Any] = field(default_factory=list)
+    ends: list[nn.Parameter] = field(default_factory=list)
 
 
 def from_pretrained(folder: str, name: str, action: str, auto: str = "AutoModelForCausalLM", *,
-                     dtype: torch.dtype = torch.float32, **options: Any) -> Loaded:
+                    dtype: torch.dtype = torch.float32, split: Split | None = None, **options: Any) -> Loaded:
+    """Reads a model; in parts, as `split` says, where its files allow that (streaming.py). Raises `UserError`."""
     import transformers
     from transformers.utils import logging
     logging.disable_progress_bar()
+    files: list[Path] = []
     if Path(folder).is_dir():
         options["local_files_only"] = True  # or a file that is missing here would be asked of the hub
         if "gguf_file" not in options:
-            check_config(Path(folder), name)
-            weight_files(Path(folder), name)
+            described = check_config(Path(folder), name)
+            found = weight_files(Path(folder), name)
+            files = [] if "quantization_config" in described else found  # packed numbers have other shapes
     options["trust_remote_code"] = False  # or transformers would ask, and run it after one "y"
+    layers: list[Any] = []
+    ends: list[nn.Parameter] = []
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-        model, report = getattr(transformers, auto).from_pretrained(folder, dtype=dtype, output_loading_info=True, **options)
+        known = headers(files)
+        empty = skeleton(transformers.AutoConfig.from_pretrained(folder, **options), dtype, auto) if known else None
+        if empty is not None:
+            check_sizes(empty, known, name)
+        if split and empty is not None and follows(empty, known):
+            layers, ends = streaming.split(empty, device_here(), known, dtype, split)
+            model = empty.eval()
+            report: dict[str, Any] = {"missing_keys": (), "mismatched_keys": ()}
+        else:
+            del empty
+            model, report = getattr(transformers, auto).from_pretrained(folder, dtype=dtype, output_loading_info=True, **options)
+    except UserError:
+        raise
     except Exception as error:  # foreign files fail in as many ways as they can be damaged
         why = OWN_CODE if "trust_remote_code" in str(error) else f"cannot be loaded: {reason(error)}"
         raise UserError(f"The model {name} {why}.".replace("..", "."),
@@ -74,7 +95,12 @@ def from_pretrained(folder: str, name: str, action: str, auto: str = "AutoModelF
     lost = sorted({*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])})
     if lost:  # transformers would draw them at random
         raise UserError(f"The model {name} lacks {len(lost)} of its weights ({lost[0]}, …).", action)
-    return Loaded(model, Template(tokenizer), {})
+    return Loaded(model, Template(tokenizer), {}, layers=layers, ends=ends)
+
+
+def device_here() -> torch.device:
+    """The first GPU, or this process's own; else the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def reason(error: Exception) -> str:
@@ -83,7 +109,7 @@ def reason(error: Exception) -> str:
     return (text if len(text) <= 300 else text[:299] + "…") or type(error).__name__
 
 
-def read_hub(name: str, dtype: torch.dtype) -> Loaded:
+def read_hub(name: str, dtype: torch.dtype, split: Split | None = None) -> Loaded:
     """From the hub, or from its cache where there is no network: asking would take a minute of retries."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -95,7 +121,7 @@ def read_hub(name: str, dtype: torch.dtype) -> Loaded:
     offline = not _hub_answers()
     if offline and not cached:
         raise UserError(f"There is no model {name} here, and the hub does not answer.", action)
-    return read_folder(name, action, dtype=dtype, local_files_only=offline)
+    return read_folder(name, action, dtype=dtype, split=split, local_files_only=offline)
 
 
 def _hub_answers(seconds: float = 5.0) -> bool:
@@ -158,7 +184,7 @@ def _no_bar() -> Iterator[None]:
         setattr(reader, "tqdm", bar)  # noqa: B010
 
 
-def read_gguf(file: Path, dtype: torch.dtype) -> Loaded:
+def read_gguf(file: Path, dtype: torch.dtype, split: Split | None = None) -> Loaded:
     """Dequantises once into the cache: transformers refuses to save a GGUF-loaded model as it is."""
     digest = file_hash(file)
     folder = cache_folder() / f"{file.stem}-{digest[:16]}"
@@ -187,6 +213,6 @@ def read_gguf(file: Path, dtype: torch.dtype) -> Loaded:
                             "Make room there, or set HARKEN_CACHE to another folder.") from None
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    loaded = from_pretrained(str(folder), str(file), f"Remove {folder}: it is made again.", dtype=dtype)
+    loaded = from_pretrained(str(folder), str(file), f"Remove {folder}: it is made again.", dtype=dtype, split=split)
     loaded.lineage = read_json(folder / "harken.json")
     return loaded

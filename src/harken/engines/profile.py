@@ -187,6 +187,12 @@ def computed_token(engine: Any, cache: Cache, live: torch.Tensor) -> None:
         _ACTIVE.computed(engine, rows, int(cache.next[live].sum()) + rows, rows)
 
 
+def computed_tokens(engine: Any, rows: int, pairs: int) -> None:
+    """Counts tokens of rows that see so many others together."""
+    if _ACTIVE is not None:
+        _ACTIVE.computed(engine, rows, pairs, rows)
+
+
 @torch.no_grad()
 def gemm_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.7) -> float:
     """FLOP/s of the fastest of many large square matrix products: what this machine can do, now, with these threads."""

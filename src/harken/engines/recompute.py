@@ -22,7 +22,8 @@ MARK = "_harken_recomputed"
 def layers_of(model: Any, option: str) -> list[Any]:
     """The transformer's layers. Raises `UserError`, naming the option that needs them, where a model names none."""
     names = set(model._no_split_modules or ())
-    layers = [module for module in model.modules() if type(module).__name__ in names]
+    # Of a split layer the class is one derived from its own.
+    layers = [module for module in model.modules() if names & {cls.__name__ for cls in type(module).__mro__}]
     if not layers:
         raise UserError(f"{option} finds no layers in a model of the kind {model.config.model_type}.", f"Leave {option} out.")
     return layers

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,14 +99,23 @@ class HFSampler:
         results: dict[int, list[Sample]] = {}
         with self.engine.gathered(), self.engine.precision():  # held open: autocast keeps its casts of adapters till it ends
             # Without a prompt of its own a process still takes part in gathering.
-            kind = PlainBatch if self.engine.form.plain else Batch
             ends = Ends(self.engine.template, stop) if stop else None
+            kind = self._kind(texts=ends is not None)
             for together in self._apart(order, prompts):
                 for i, samples in kind(self, together, prompts, n, max_tokens, temperature, top_p, min_tokens, seed, ends).run():
                     results[i] = samples
                     if advance:
                         advance(group.size)
         return collect(results, len(prompts)) if places is None else [results[i] for i in places]
+
+    def _kind(self, texts: bool) -> Any:
+        """On a card the host looks seldom, but where a tag may follow any token or `texts` end a sequence."""
+        if self.engine.form.plain:
+            return PlainBatch
+        if self.engine.device.type == "cpu" or texts or (self.guide and self.guide.steering.each is not None):
+            return Batch
+        from harken.engines.stepping import DeviceBatch
+        return DeviceBatch
 
     def _apart(self, order: Sequence[int], prompts: Sequence[tuple[int, ...]]) -> list[list[int]]:
         """Prompts that may share a row: those on one side of the length at which rotary factors change."""
@@ -151,6 +161,8 @@ class Batch:
     What a sequence says depends on its own prompt's numbers alone: neither on its row nor on its neighbours, but for rounding.
     """
 
+    kept = Cache
+
     def __init__(self, sampler: HFSampler, order: Sequence[int], prompts: Sequence[tuple[int, ...]], n: int, max_tokens: int,
                  temperature: float, top_p: float, min_tokens: int, seed: int, ends: Ends | None = None) -> None:
         self.engine, self.version, device = sampler.engine, sampler.version, sampler.engine.device
@@ -161,7 +173,7 @@ class Batch:
         rows = min(max(1, sampler.max_batch // n), len(order)) * n
         self.decoder = Decoder.of(self.engine)
         self.stop = torch.tensor(self.engine.template.stop_ids, device=device)
-        self.cache = Cache(rows, len(prompts[order[0]]) + max_tokens, device)
+        self.cache = self.kept(rows, len(prompts[order[0]]) + max_tokens, device)
         self.ids_BT = torch.zeros(rows, max_tokens, dtype=torch.long, device=device)
         self.logps_BT = torch.zeros(2, rows, max_tokens, device=device)
         self.uniform_BT = torch.zeros(rows, max_tokens, dtype=torch.float64, device=device)

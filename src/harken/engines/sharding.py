@@ -1,44 +1,124 @@
-"""Layers split over the processes: each keeps its part of every weight, gradient and optimiser moment (FSDP2).
+"""A model split over the processes: each keeps its part of every weight, gradient and optimiser moment (FSDP2).
 
 A layer's weights are gathered just before it computes and let go after; its gradients are summed and each process keeps
-its part (ZeRO stage 3, 1910.02054; `torch.distributed.fsdp.fully_shard`). Split are the transformer's layers, along each weight's
-first dimension; embeddings, the last norm and heads stay whole on every process: the loss reads them outside any layer.
+its part (ZeRO stage 3, 1910.02054; `torch.distributed.fsdp.fully_shard`). Split are the transformer's layers, and the tables at
+both ends, along each weight's first dimension. The ends are gathered here and not by FSDP, for the loss reads the last layer
+outside any module, and both may be one weight. The last norm, heads and new adapters stay whole on every process.
 Gathering takes all processes, so all must make the same number of passes: who has less to do makes `idle` ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
 from harken.core import processes
-from harken.engines.form import body_of
+from harken.engines.form import body_of, float_product
 from harken.engines.recompute import layers_of
 
+HELD = "_harken_whole"
+FLOAT32: ContextVar[bool] = ContextVar("float32", default=False)
+"""Whether what comes out of the first table is float32, as in the check at load (selfcheck.py)."""
 
-def shard(model: Any, device: torch.device) -> list[FSDPModule]:
-    """Splits `model`'s layers in place and returns them. Their gradients become sums over the processes (P7)."""
+
+def shard(model: Any, device: torch.device, *, compute: torch.dtype = torch.float32,
+          ends: Callable[[nn.Parameter], Tensor] | None = None) -> tuple[list[FSDPModule], list[nn.Parameter]]:
+    """Splits `model` in place; its layers and the tables at its ends. Their gradients become sums over the processes (P7).
+
+    `ends` brings this process's part of a table that is not loaded yet. Weights trained in float32 that compute in bfloat16 are
+    gathered in bfloat16."""
     layers = layers_of(model, "--shard")
     mesh = init_device_mesh(device.type, (processes.group().size,))
+    tables = _split_ends(model, mesh, ends or (lambda weight: cut_rows(weight.detach())))
     inside = {p for layer in layers for p in layer.parameters()}
+    low = compute is not torch.float32 and any(p.requires_grad for p in inside)
+    policy = MixedPrecisionPolicy(compute, torch.float32, cast_forward_inputs=False) if low else MixedPrecisionPolicy()
     for layer in layers:
-        fully_shard(layer, mesh=mesh)
+        fully_shard(layer, mesh=mesh, mp_policy=policy)
         layer.set_gradient_divide_factor(1.0)
         layer.set_force_sum_reduction_for_comms(True)  # gloo has no other
     fully_shard(body_of(model), mesh=mesh, ignored_params=set(model.parameters()) - inside)
-    return layers
+    return layers, tables
+
+
+def _split_ends(model: Any, mesh: Any, part_of: Callable[[nn.Parameter], Tensor]) -> list[nn.Parameter]:
+    """The first and the last layer's tables, one where they are one, where these are torch's own modules."""
+    tables: dict[int, nn.Parameter] = {}
+    for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+        if type(module) not in (nn.Embedding, nn.Linear):
+            continue
+        weight = module.weight
+        if id(weight) not in tables:
+            split = DTensor.from_local(part_of(weight), mesh, [Shard(0)], run_check=False, shape=weight.shape,
+                                       stride=weight.stride())
+            tables[id(weight)] = nn.Parameter(split, requires_grad=weight.requires_grad)
+        module.weight = tables[id(weight)]
+        module.forward = _gathering(module)
+    return list(tables.values())
+
+
+def _gathering(module: Any) -> Callable[[Tensor], Tensor]:
+    def run(read: Tensor) -> Tensor:
+        if isinstance(module, nn.Embedding):
+            state = F.embedding(read, whole(module.weight), module.padding_idx)
+            return state.float() if FLOAT32.get() else state
+        return float_product(read, whole(module.weight), module.bias)
+    return run
+
+
+class _Gather(torch.autograd.Function):
+    """Rows of all processes; backwards, the sum of their gradients, of which each takes its own rows."""
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor, rows: int) -> Tensor:
+        size = processes.group().size
+        share = -(-rows // size)
+        ctx.own = len(part)
+        padded = part if len(part) == share else torch.cat((part, part.new_zeros(share - len(part), *part.shape[1:])))
+        table = part.new_empty(share * size, *part.shape[1:])
+        dist.all_gather_into_tensor(table.view(torch.uint8), padded.contiguous().view(torch.uint8))  # any precision
+        return table[:rows]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        size = processes.group().size
+        share = -(-len(gradient) // size)
+        padded = gradient.new_zeros(share * size, *gradient.shape[1:])
+        padded[:len(gradient)] = gradient
+        own = gradient.new_empty(share, *gradient.shape[1:])
+        dist.reduce_scatter_tensor(own, padded)
+        return own[:ctx.own].contiguous(), None
+
+
+def whole(weight: Tensor) -> Tensor:
+    """A weight itself, or gathered where it is split: then every process must call it. Differentiable."""
+    if not isinstance(weight, DTensor):
+        return weight
+    held: Tensor | None = getattr(weight, HELD, None)
+    if held is not None:
+        return held
+    gather: Any = _Gather.apply
+    table: Tensor = gather(weight.to_local(), weight.shape[0])
+    return table
 
 
 @contextmanager
-def gathered(layers: list[FSDPModule]) -> Iterator[None]:
-    """The layers whole on every process, for passes that the processes make each at its own pace (sampling)."""
+def gathered(layers: Sequence[FSDPModule], ends: Sequence[nn.Parameter]) -> Iterator[None]:
+    """The model whole on every process, for passes that the processes make each at its own pace (sampling)."""
+    with torch.no_grad():
+        tables = [whole(table) for table in ends]
+    for table, value in zip(ends, tables):
+        setattr(table, HELD, value)
     for layer in layers:
         layer.unshard()
         layer.set_reshard_after_forward(False)
@@ -48,6 +128,14 @@ def gathered(layers: list[FSDPModule]) -> Iterator[None]:
         for layer in layers:
             layer.set_reshard_after_forward(True)
             layer.reshard()
+        for table in ends:
+            delattr(table, HELD)
+
+
+def as_split(part: Tensor, like: Tensor) -> Tensor:
+    """This process's rows as the split tensor that `like` is."""
+    assert isinstance(like, DTensor)
+    return DTensor.from_local(part, like.device_mesh, [Shard(0)], run_check=False, shape=like.shape, stride=like.stride())
 
 
 def is_split(tensor: Tensor) -> bool:
@@ -61,8 +149,11 @@ def own_part(tensor: Tensor) -> Tensor:
 
 def cut(whole: Tensor, like: Tensor) -> Tensor:
     """This process's part of a whole tensor that is split as `like` is."""
-    if not isinstance(like, DTensor):
-        return whole
+    return cut_rows(whole) if isinstance(like, DTensor) else whole
+
+
+def cut_rows(whole: Tensor) -> Tensor:
+    """This process's rows of a whole tensor."""
     group = processes.group()
     parts = whole.chunk(group.size)
     return (parts[group.rank] if group.rank < len(parts) else whole[:0]).clone()  # a view would hold the whole
@@ -74,9 +165,7 @@ def joined_parts(parts: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dic
     for name, part in parts.items():
         model = like[name]
         if isinstance(model, DTensor):
-            split = DTensor.from_local(part, model.device_mesh, [Shard(0)], run_check=False, shape=model.shape,
-                                       stride=model.stride())
-            part = split.full_tensor()
+            part = cast(DTensor, as_split(part, model)).full_tensor()
         if processes.group().rank == 0:
             joined[name] = part.cpu() if isinstance(model, DTensor) else part
     return joined

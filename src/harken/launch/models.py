@@ -135,9 +135,10 @@ def open_learner(method: ModuleType, config: Any, run: Run, word: ModelWord) -> 
     from harken.engines.loading import load
     from harken.engines.precision import resolve_dtype
     from harken.engines.sampler import HFSampler
+    from harken.engines.streaming import Split
     frozen = resolve_dtype(config.dtype)
     loaded = load(config.model, dtype=frozen if config.lora_rank else resolve_dtype("float32"),
-                  template=given_template(config.template))
+                  template=given_template(config.template), split=Split(not config.lora_rank, frozen) if config.shard else None)
     if off := loaded.lineage.get("dropout_turned_off"):
         run.note(f"Turned off dropout in {off} places of the model.")
     ties = getattr(config, "ties", "drop")
@@ -153,7 +154,8 @@ def open_learner(method: ModuleType, config: Any, run: Run, word: ModelWord) -> 
     if learner.note:
         run.note(learner.note)
     if config.lora_rank == 0 and getattr(method, "needs_reference", lambda config: False)(config):
-        learner.reference = Engine(load(config.model, dtype=frozen), dtype=config.dtype, train=False, shard=config.shard,
+        learner.reference = Engine(load(config.model, dtype=frozen, split=Split(False) if config.shard else None),
+                                   dtype=config.dtype, train=False, shard=config.shard,
                                    tokens_per_micro_batch=config.tokens_per_micro_batch)
     return HFSampler(learner)
 

@@ -6,11 +6,12 @@
 Bytes a process. P weights, S of them inside layers, N processes, T trained numbers, A adapters' numbers, L layers of width D, H
 heads (Q = H·W numbers a token) and K key heads (K·W), MLPs of width F, V tokens known, R tokens of a micro-batch, rank r; frozen
 weights and products take b bytes, 2 in bfloat16 and 4 in float32. AdamW's moments, gradients, adapters, fully trained weights and
-the last layer's products are float32 in both (engines/hf.py). --shard divides what is inside layers by N (engines/sharding.py).
+the last layer's products are float32 in both (engines/form.py). --shard divides what is inside layers and the tables at both ends
+by N, new adapters not (engines/sharding.py).
 
     weights         P·b with adapters or frozen, P·4 trained in full; adapters 4·A
     optimiser       8·T: two moments (Loshchilov and Hutter, 1711.05101); gradients 4·T
-    last layer      4·V·D beside bfloat16 weights, for each model whose log-probs are read (Engine.unembedding)
+    last layer      16 MB of it at a time in float32 beside bfloat16 weights; split, V·D·b whole from the loss to its gradient
     copies          bfloat16: 2·(matrices of layers) trained in full, 2·A with adapters; autocast makes them, autograd keeps them
     activations     what autograd keeps of R tokens (below), and one layer's gradients in passing, R·(3F + 2D)·b
     logits          R·V·4 while that is at most 512 MB, and a chunk of 64 MB; else two chunks (engines/logprobs.py);
@@ -46,7 +47,7 @@ from harken.launch.plan_models import Part, Setting, further, read
 from harken.launch.shapes import Shape, shape_of
 
 GIGA = 1e9
-CHUNK, KEPT = 64 << 20, 512 << 20
+CHUNK, KEPT, BLOCK = 64 << 20, 512 << 20, 16 << 20
 ROWS = 96
 """Sequences that the sampler speaks in together (engines/sampler.py)."""
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ def activations(s: Setting) -> float:
 def logits(s: Setting) -> float:
     whole = s.tokens * s.shape.vocabulary * 4
     chunk = min(CHUNK, whole)
-    return (whole + chunk if whole <= KEPT else 2 * chunk) + (0 if s.lora else 4 * s.shape.vocabulary * s.shape.width)
+    block = BLOCK if s.mixed and s.lora else 0
+    return (whole + chunk if whole <= KEPT else 2 * chunk) + block + (0 if s.lora else 4 * s.shape.vocabulary * s.shape.width)
 
 
 def plan_of(method: ModuleType, config: Any, processes: int = 1, *, cpu: bool | None = None, advise: bool = True) -> Plan:
@@ -172,20 +174,32 @@ def setting_of(method: ModuleType, config: Any, shape: Shape, processes: int, cp
                    getattr(method, "head", lambda config: None)(config) != "reward")
 
 
+def anew(method: ModuleType, config: Any, processes: int, free: float) -> str:
+    """Why layers should keep only their inputs, as with --checkpoint-activations: learning needs more than is free, and would
+    need less; "" where they should not. Results are the same to the bit (engines/recompute.py)."""
+    shape = shape_of(config.model)
+    if config.checkpoint_activations or not shape.layers or not shape.split:
+        return ""
+    kept, spared = (_plan(method, dataclasses.replace(config, checkpoint_activations=on), shape, processes, None).peak("learning")
+                    for on in (False, True))
+    if kept <= free or spared >= kept:
+        return ""
+    return (f"Learning needs {_gb(kept).strip()} and {_gb(free).strip()} are free: layers are computed anew in the backward "
+            f"pass, as with --checkpoint-activations, which needs {_gb(spared).strip()}. The weights are the same.")
+
+
 def _plan(method: ModuleType, config: Any, shape: Shape, processes: int, cpu: bool | None) -> Plan:
     s = setting_of(method, config, shape, processes, cpu)
-    last = 4 * shape.vocabulary * shape.width if s.mixed else 0
     weights = s.part(shape) * (s.bytes if s.lora else 4)
-    held = [Part("weights", "held", weights), Part("adapters", "held", 4 * s.trained if s.lora else 0),
-            Part("float32 copy of the last layer", "held", last if s.lora and s.reads else 0)]
-    loading, before = read(config.model, shape, s.mixed and bool(s.lora)), sum(p.bytes for p in held)
+    held = [Part("weights", "held", weights), Part("adapters", "held", 4 * s.trained if s.lora else 0)]
+    loading, before = read(config.model, shape, s.mixed and bool(s.lora), s.shard), sum(p.bytes for p in held)
     others = further(method, config, s)
     for part, reading in others:
         loading, before = max(loading, before + reading), before + part.bytes
     held += [part for part, _ in others] + [Part("optimiser (AdamW's two moments)", "held", 8 * s.trained)]
     learning = [Part("gradients", "learning", 4 * s.trained),
                 Part("bfloat16 copies of weights in a pass", "learning", _copies(s)),
-                Part("whole layers, gathered for a pass", "learning", _gathered(s)),
+                Part("what is split, gathered for a pass", "learning", _gathered(s)),
                 Part(f"activations of {s.tokens:,} tokens", "learning", activations(s)),
                 Part("logits", "learning", logits(s) if s.reads else 0)]
     sampling = _sampling(config, s, processes) if isinstance(config, SampleConfig) else []
@@ -198,10 +212,11 @@ def _copies(s: Setting) -> float:
 
 
 def _gathered(s: Setting) -> float:
-    """Two layers whole, the one at work and the next; trained in full, a layer's gradient before it is split."""
+    """Two layers whole, the one at work and the next, and the last layer; in full, a layer's gradient before it is split."""
     if s.shard == 1:
         return 0
-    return s.shape.largest * (2 * s.bytes if s.lora else 2 * 4 + 4)
+    last = s.shape.vocabulary * s.shape.width if s.reads else 0
+    return s.shape.largest * (2 * s.bytes if s.lora else 2 * s.bytes + 4) + last * (s.bytes if s.lora else 4)
 
 
 def _sampling(config: Any, s: Setting, processes: int) -> list[Part]:
@@ -214,7 +229,7 @@ def _sampling(config: Any, s: Setting, processes: int) -> list[Part]:
     whole = shape.split * (1 - 1 / s.shard) * (s.bytes if s.lora else 4)
     packed = 4 * shape.vocabulary * shape.width if s.cpu and shape.known == "llama" else 0
     parts = {f"rollout cache, {rows} rows of {slots:,}": cache, "weights joined for decoding": joined + packed,
-             "layers whole while sampling": whole}
+             "the model whole while sampling": whole}
     return [Part(name, "sampling", size) for name, size in parts.items()]
 
 

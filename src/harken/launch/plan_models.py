@@ -14,12 +14,17 @@ from harken.launch.rewards import FittedRun, Judging, RewardWord, Several, parse
 from harken.launch.shapes import Shape, base_of, same_model, shape_of
 
 
-def read(word: str, shape: Shape, mixed: bool) -> float:
+def read(word: str, shape: Shape, mixed: bool, shard: int = 1) -> float:
     """Bytes while a model is read: 2·P where it is frozen in bfloat16 (`mixed`), and the float32 copy of its largest module, of
-    V·D weights, by which it is checked; else 4·P. A run's adapter is merged in float32 (engines/loading.py)."""
-    if not mixed or (Path(word) / "model" / "adapter_config.json").is_file() or (Path(word) / "adapter_config.json").is_file():
+    V·D weights, by which it is checked; else 4·P. A run's adapter is merged in float32 (engines/loading.py). Of a model that is
+    split each process reads its part, and gathers the whole of one module at a time for the check."""
+    if (Path(word) / "model" / "adapter_config.json").is_file() or (Path(word) / "adapter_config.json").is_file():
         return 4.0 * shape.parameters
-    return 2.0 * shape.parameters + 4.0 * shape.vocabulary * shape.width
+    checked = 4.0 * shape.vocabulary * shape.width
+    if shard > 1:
+        own = shape.parameters - shape.split * (1 - 1 / shard)
+        return (2.0 if mixed else 4.0) * (own + 2 * shape.largest) + checked
+    return 2.0 * shape.parameters + checked if mixed else 4.0 * shape.parameters
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Setting:
     @property
     def trained(self) -> float:
         """Trained numbers that this process keeps."""
-        return self.shape.adapters / self.shard if self.lora else self.part(self.shape)
+        return self.shape.adapters if self.lora else self.part(self.shape)
 
     def part(self, shape: Shape) -> float:
         """Weights of a model that this process keeps."""
@@ -62,35 +67,33 @@ class Setting:
 
     @property
     def attention(self) -> int:
-        """Bytes a number inside attention: on a CPU it is float32, but for layers of the Llama kind trained in full."""
-        full_llama = not self.lora and self.shape.known != "gpt2"
-        return 2 if self.mixed and (full_llama or not self.cpu) else 4
+        """Bytes a number inside attention: on a CPU it is float32."""
+        return 2 if self.mixed and not self.cpu else 4
 
 
 def further(method: ModuleType, config: Any, s: Setting) -> list[tuple[Part, float]]:
     """(part, bytes while it is read) of each further model, in the order in which they are loaded."""
     parts: list[tuple[Part, float]] = []
     if not s.lora and getattr(method, "needs_reference", lambda config: False)(config):
-        parts.append(_frozen("reference", config.model, s.shape, s, s.part(s.shape), reads=True))
+        parts.append(_frozen("reference", config.model, s.shape, s, s.part(s.shape), s.shard))
     for field in ("reward", "held_out_reward"):
         for name in _models_of(parse_reward(word)) if (word := getattr(config, field, "")) else ():
             if (part := _onto(name, config, s)) is None:
                 other = shape_of(name)
-                part = _frozen(f"{field.replace('_', '-')} {Path(name).name}", name, other, s, other.parameters, reads=False)
+                part = _frozen(f"{field.replace('_', '-')} {Path(name).name}", name, other, s, other.parameters)
             parts.append(part)
     for field, name in named(config, "model").items():
         if field != "model":
             other = shape_of(name)
-            parts.append(_onto(name, config, s) or _frozen(field, name, other, s, s.part(other), reads=True))
+            parts.append(_onto(name, config, s) or _frozen(field, name, other, s, s.part(other), s.shard))
     if getattr(config, "critic", "shared") != "shared":
         parts.append(_critic(config, s))
     return parts
 
 
-def _frozen(name: str, word: str, shape: Shape, s: Setting, numbers: float, *, reads: bool) -> tuple[Part, float]:
-    """A model that only computes; with the float32 copy of its last layer where its log-probs are read."""
-    last = 4 * shape.vocabulary * shape.width if reads and s.mixed else 0
-    return Part(name, "held", numbers * s.bytes + last), read(word, shape, s.mixed)
+def _frozen(name: str, word: str, shape: Shape, s: Setting, numbers: float, shard: int = 1) -> tuple[Part, float]:
+    """A model that only computes."""
+    return Part(name, "held", numbers * s.bytes), read(word, shape, s.mixed, shard)
 
 
 def _onto(word: str, config: Any, s: Setting) -> tuple[Part, float] | None:
@@ -110,8 +113,8 @@ def _critic(config: Any, s: Setting) -> tuple[Part, float]:
     word = config.reward if config.critic == "reward" else config.model
     shared = s.lora and s.shard == 1 and (word == config.model or _onto(word, config, s) is not None)
     own = s.shape if word == config.model else shape_of(word, config.lora_rank)
-    trained = own.adapters / s.shard if s.lora else s.part(own)
-    reading = 0.0 if shared else read(word, own, s.mixed and bool(s.lora))
+    trained = own.adapters if s.lora else s.part(own)
+    reading = 0.0 if shared else read(word, own, s.mixed and bool(s.lora), s.shard)
     weights = 0 if shared or not s.lora else s.part(own) * s.bytes
     return Part("critic, with its gradients and moments", "held", weights + 16 * trained), reading
 

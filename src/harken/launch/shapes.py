@@ -31,7 +31,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Shape:
-    """Numbers of a model. `split` of the `parameters` are in layers (what --shard splits), `largest` in the largest of them;
+    """Numbers of a model. `split` of the `parameters` are in layers and in the tables at both ends (what --shard splits), `ends`
+    of them in those tables, `largest` in the largest layer;
     `linear` are weights of matrix products inside layers; `adapters` are the trained numbers of new adapters. `heads`, `groups`
     (key heads) of `head` numbers each; `inner` is the width inside an MLP. `known`: "llama", "gpt2", or "" for other layers."""
 
@@ -40,6 +41,7 @@ class Shape:
     known: str
     parameters: int
     split: int
+    ends: int
     largest: int
     linear: int
     adapters: int
@@ -68,7 +70,7 @@ def _shape(word: str, lora_rank: int) -> Shape:
     import torch
     try:
         with torch.device("meta"):
-            return _measured(_made(word), word, lora_rank)
+            return measured(_made(word), word, lora_rank)
     except UserError:
         raise
     except Exception as error:  # a foreign configuration fails in as many ways as it can be wrong
@@ -152,7 +154,7 @@ def _hub_config(name: str, options: dict[str, Any]) -> Any:
                         "Check the name and the network; a folder with its config.json alone is enough for a plan.") from None
 
 
-def _measured(model: Any, word: str, lora_rank: int) -> Shape:
+def measured(model: Any, word: str, lora_rank: int) -> Shape:
     from harken.engines.base import Base
     from harken.engines.form import context_of, rows_of, text_config
     from harken.engines.recompute import layers_of
@@ -165,6 +167,8 @@ def _measured(model: Any, word: str, lora_rank: int) -> Shape:
     sizes = [sum(p.numel() for p in layer.parameters()) for layer in layers]
     linear = sum(p.numel() for layer in layers for p in layer.parameters() if p.ndim >= 2)
     parameters = sum(p.numel() for p in model.parameters())
+    tables = [m.weight for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None]
+    ends = sum({id(w): w.numel() for w in tables}.values()) if layers else 0
     adapters = 0
     if lora_rank:
         base = Base(model, None, {})
@@ -175,8 +179,8 @@ def _measured(model: Any, word: str, lora_rank: int) -> Shape:
     known = next((name for name, classes in KNOWN.items() if kinds and kinds <= classes), "")
     inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * width
     groups, head = getattr(config, "num_key_value_heads", None) or heads, getattr(config, "head_dim", None) or width // heads
-    return Shape(word, model.config.model_type, known, parameters, sum(sizes), max(sizes, default=0), linear, adapters, count,
-                 width, int(inner), heads, int(groups), int(head), rows_of(model), context_of(model) or 0)
+    return Shape(word, model.config.model_type, known, parameters, sum(sizes) + ends, ends, max(sizes, default=0), linear,
+                 adapters, count, width, int(inner), heads, int(groups), int(head), rows_of(model), context_of(model) or 0)
 
 
 def same_model(word: str, other: str) -> bool:

@@ -17,8 +17,10 @@ from harken.core.files import write_json
 from harken.core.records import content_hash
 from harken.core.run import Run
 from harken.core.settings import check_settings
+from harken.launch.machine import free_memory
 from harken.launch.models import ModelWord, context, open_learner, parse_model
 from harken.launch.own import CHOSEN, TRAINED, check_learner, code_of, learner_of
+from harken.launch.plan import anew
 from harken.launch.policies import open_sampler
 from harken.launch.rewards import RewardWord, open_reward, parse_reward
 from harken.launch.rollouts import open_rollouts, parse_rollouts
@@ -154,11 +156,27 @@ def check_watch(config: Any, lineage: dict[str, Any]) -> None:
                         "Fit another on other judgments (harken snapshot splits them).")
 
 
+def _spared(method: ModuleType, config: Any, run: Run, model: ModelWord) -> Any:
+    """The configuration with --checkpoint-activations where learning would not fit into memory otherwise; the run says so."""
+    if model.kind != "named" or config.model == "toy":
+        return config
+    group = processes.group()
+    try:
+        why = anew(method, config, group.size, free_memory(group.size))
+    except UserError:  # loading says it better, and models whose sizes are not counted may train all the same
+        why = ""
+    if not (why := group.agree(why)):
+        return config
+    run.note(why)
+    return dataclasses.replace(config, checkpoint_activations=True)
+
+
 def _train(method: ModuleType, config: RunConfig, run: Run, rewards: Mapping[str, RewardWord], model: ModelWord) -> None:
     from harken.engines.profile import profiling, table
     from harken.loops.watch import Watch
     options: dict[str, Any] = {"dtype": config.dtype, "tokens_per_micro_batch": config.tokens_per_micro_batch}
-    sampler = open_learner(method, config, run, model) if learns(method) else open_sampler(model.given or config.model, **options)
+    sampler = (open_learner(method, _spared(method, config, run, model), run, model) if learns(method)
+               else open_sampler(model.given or config.model, **options))
     engine = learner_of(sampler)
     if model.kind in ("own", "given"):
         check_learner(engine, model.word, method.__name__.removeprefix("harken.methods."), TRAINED if learns(method) else CHOSEN)
