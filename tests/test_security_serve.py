@@ -102,8 +102,8 @@ def test_no_request_writes_a_line_or_a_code_into_the_log(answer, caplog):
 
 def options(tmp_path, **more):
     given = {"host": "127.0.0.1", "port": 0, "keys": None, "db": None, "loop": None, "adapters": None, "model": ["x"],
-             "public_name": [],
-             "log_text": False, "telemetry": False, "rows": 1, "queue": 0, "context": 0, "max_tokens": 1, "timeout": 1.0, "keep_hours": 1.0}
+             "public_name": [], "telemetry": False,
+             "log_text": False, "rows": 1, "queue": 0, "context": 0, "max_tokens": 1, "timeout": 1.0, "keep_hours": 1.0}
     return argparse.Namespace(**given | more)
 
 
