@@ -65,9 +65,9 @@ class Row:
         start, end = self.spans[tree]
         return not self.shared and len(self.branches[tree]) <= 2 and (window is None or end - start <= window)
 
-    def masked(self, window: int | None) -> bool:
-        """Whether any tree needs a mask."""
-        return not all(self._causal(tree, window) for tree in range(len(self.spans)))
+    def masked(self, window: int | None, longer: int = 0) -> bool:
+        """Whether a tree of more than `longer` tokens needs a mask."""
+        return not all(end - start <= longer or self._causal(tree, window) for tree, (start, end) in enumerate(self.spans))
 
     def _mask(self, tree: int, window: int | None, device: torch.device) -> Tensor | None:
         if self._causal(tree, window):
@@ -102,6 +102,8 @@ class Row:
         return torch.zeros(size, size, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)[None, None]
 
 
+DENSE = 4096
+"""Tokens of a tree up to which its mask is made whole (16 MB). Beyond, on a card, FlexAttention's blocks take its place."""
 SHARE_LEAST = 8
 """Tokens from which on a common beginning is computed once: below, joining keys costs what it saves."""
 
@@ -290,7 +292,7 @@ def _attend(layer: int, query: Tensor, key: Tensor, value: Tensor, kind: _Kind) 
         cache.prefill(layer, key[0], value[0], row.spans, row.shared)
     if row.shared:
         return _attend_shared(row, query, key, value, kind)
-    if query.is_cuda and kind.sinks is None and (len(row.spans) > 1 or row.masked(kind.window)):
+    if query.is_cuda and kind.sinks is None and row.masked(kind.window, DENSE):
         mixed = flex.attend(query, key, value, row, scaling=kind.scaling, window=kind.window, cap=kind.cap)
         return mixed.transpose(1, 2).contiguous()
     lengths = [end - start for start, end in row.spans]

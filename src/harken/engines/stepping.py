@@ -2,15 +2,16 @@
 
 On a CPU `Batch` (sampler.py) looks at every token: it is there already. A card would wait for Python each time. Here the stop
 test, the counts and the drawn tokens stay on the device; the host looks every `LOOK` tokens, takes out what has ended and
-refills the rows. A row that has ended goes on computing, and what it computes is thrown away. All tensors keep their shapes and
-places, so that on a card a step is captured once as a CUDA graph and replayed; attention reads the cache up to a multiple of
-`SLOTS`, a graph for each. What a sequence says depends on the same numbers as in `Batch` (P23): tests hold both to the same
-tokens, and run the steps on torch's `meta` device, where whatever would wait for the device fails.
+refills the rows. A row that has ended goes on computing, and what it computes is thrown away. All tensors keep their shapes
+and places, so that on a card, with HARKEN_CUDA_GRAPHS=1, a step is captured once as a CUDA graph and replayed; attention reads
+the cache up to a multiple of `SLOTS`, a graph for each. What a sequence says depends on the same numbers as in `Batch` (P23):
+tests hold both to the same tokens, and run the steps on torch's `meta` device, where whatever would wait for the device fails.
 Shape suffixes: B rows, V vocabulary.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -56,7 +57,8 @@ class DeviceBatch(Batch):
         self.over_B = torch.ones(rows, dtype=torch.bool, device=self.engine.device)
         self.every_B = torch.arange(rows, device=self.engine.device)
         self.lengths = [0] * rows
-        self.capture: Callable[[Callable[[], None]], Callable[[], None]] | None = captured if self.stop.is_cuda else None
+        graphs = self.stop.is_cuda and os.environ.get("HARKEN_CUDA_GRAPHS") == "1"
+        self.capture: Callable[[Callable[[], None]], Callable[[], None]] | None = captured if graphs else None
         self.graphs: dict[int, Callable[[], None] | None] = {}
 
     def run(self) -> Iterator[tuple[int, list[Sample]]]:
