@@ -81,8 +81,9 @@ def attention(quick: bool) -> dict[str, Any]:
 
 
 def sampler(quick: bool) -> dict[str, Any]:
+    from harken.engines.batch import Batch
     from harken.engines.hf import Engine
-    from harken.engines.sampler import Batch, HFSampler
+    from harken.engines.sampler import HFSampler
     from harken.engines.stepping import DeviceBatch
     engine = Engine(model(quick), lora_rank=16, dtype="float32" if quick else "bfloat16", train=False)
     tokens, prompts = (16, [(2, 20 + i) for i in range(4)]) if quick else (256, [(2, 20 + i, 5, 6, 7) for i in range(24)])

@@ -12,10 +12,10 @@ from harken.core.protocols import Datum, Tree
 from harken.core.records import Prompt
 from harken.engines import attention, logprobs
 from harken.engines.attention import row_of, using
-from harken.engines.draw import _outside
+from harken.engines.draw import _outside, draw
 from harken.engines.hf import Engine
 from harken.engines.loading import load
-from harken.engines.sampler import HFSampler, draw
+from harken.engines.sampler import HFSampler
 from harken.engines.toy import toy_model, toy_tokenizer
 from harken.objectives.preference import k_wise
 from harken.objectives.supervised import nll

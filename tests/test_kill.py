@@ -17,8 +17,8 @@ import torch
 
 from harken.core import run as run_module
 from harken.core.run import Run
+from harken.engines.batch import Batch
 from harken.engines.hf import Engine
-from harken.engines.sampler import Batch
 from trials import LEARNING, assert_bit_equal, rows, run, trial
 
 TWICE = {"epochs_per_step": 2, "minibatches": 2}

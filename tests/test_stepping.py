@@ -8,8 +8,9 @@ pytest.importorskip("transformers")
 import torch
 
 from harken.engines import stepping
+from harken.engines.batch import Batch
 from harken.engines.decoder import Decoder
-from harken.engines.sampler import Batch, HFSampler
+from harken.engines.sampler import HFSampler
 from harken.engines.stepping import DeviceBatch
 
 PROMPTS = [(2, 20, 21), (2, 30, 31, 32, 33, 34, 35), (2, 40), (2, 41, 42), (2, 20)]

@@ -30,8 +30,9 @@ the loop:
 harken quickstart runs all of it on a small real model, offline."""
 
 
-COMMANDS = ("data", "studio", "serve", "loop", "export", "agreement", "aggregate", "rank", "compare", "labelers", "goals", "next",
-            "disagree", "rewards", "annotate", "surgery", "models", "evals", "sweep", "report", "doctor", "quickstart")
+COMMANDS = ("data", "studio", "users", "ask", "backup", "serve", "loop", "export", "agreement", "aggregate", "rank", "compare",
+            "labelers", "goals", "next", "disagree", "rewards", "annotate", "surgery", "models", "evals", "sweep", "report",
+            "doctor", "quickstart")
 """The files of the commands, in the order of `harken --help`; each has `add_commands`."""
 
 

@@ -104,3 +104,9 @@ def summary(folder: str, name: str) -> str:
     """First line of a module's docstring, read without importing it."""
     source = PACKAGE / folder / f"{name}.py"
     return (ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or "").splitlines()[0]
+
+
+def add_db(command: argparse.ArgumentParser) -> None:
+    """Adds --db."""
+    command.add_argument("--db", metavar="FILE", default="feedback.db",
+                         help="database: a file, or a postgresql:// address (default: feedback.db)")

@@ -26,10 +26,11 @@ from torch import Tensor
 from harken.core.protocols import Tree
 from harken.core.seeds import derive_seed
 from harken.engines.attention import Cache, row_of
+from harken.engines.batch import Batch
 from harken.engines.decoder import Decoder
 from harken.engines.draw import draw
 from harken.engines.profile import timed
-from harken.engines.sampler import Batch, HFSampler
+from harken.engines.sampler import HFSampler
 
 log = logging.getLogger("harken.serve")
 PREFILL_TOKENS = 2048

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from harken.core.protocols import Sample
 from harken.engines.attention import Cache, using
+from harken.engines.batch import IDLE_SHARE, Batch
 from harken.engines.draw import draw
 from harken.engines.form import body_of, shaped, state_of
 from harken.engines.profile import computed_tokens, timed
-from harken.engines.sampler import IDLE_SHARE, Batch
 
 LOOK = 16
 """Tokens from one look to the next."""
