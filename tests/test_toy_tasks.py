@@ -80,7 +80,7 @@ def policy_run(name, task, seed, babblers, folder):
     in_parts = "minibatches" in own
     if in_parts and task is not WALKS:
         prompts, group = 4, prompts * group // 4  # minibatches are of prompts
-        steps = min(steps, 22)  # on a solved task PPO's whitened advantages are the critic's errors alone, and may undo it
+        steps = min(steps, 20)  # on a solved task PPO's whitened advantages are the critic's errors alone, and may undo it
     rate = 3e-3 / (2 if in_parts or "epochs_per_step" in own else 1) / (2 if task is WALKS else 1)
     settings = {"reward": "gold", "seed": seed, "steps": steps, "max_tokens": task.max_tokens, "prompts_per_step": prompts,
                 "completions_per_prompt": group, "n": min(group, 16), "learning_rate": rate, "missing_eos_penalty": 0.0,

@@ -86,7 +86,7 @@ class _Gather(torch.autograd.Function):
         ctx.own = len(part)
         padded = part if len(part) == share else torch.cat((part, part.new_zeros(share - len(part), *part.shape[1:])))
         table = part.new_empty(share * size, *part.shape[1:])
-        dist.all_gather_into_tensor(table.view(torch.uint8), padded.contiguous().view(torch.uint8))  # any precision
+        dist.all_gather_single(table.view(torch.uint8), padded.contiguous().view(torch.uint8))  # any precision
         return table[:rows]
 
     @staticmethod
@@ -96,7 +96,7 @@ class _Gather(torch.autograd.Function):
         padded = gradient.new_zeros(share * size, *gradient.shape[1:])
         padded[:len(gradient)] = gradient
         own = gradient.new_empty(share, *gradient.shape[1:])
-        dist.reduce_scatter_tensor(own, padded)
+        dist.reduce_scatter_single(own, padded)
         return own[:ctx.own].contiguous(), None
 
 
