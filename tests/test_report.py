@@ -515,6 +515,19 @@ def test_two_models_are_paired_by_item_and_said_in_words(tmp_path):
     assert same.verdict == "inconclusive" and same.difference.low < 0 < same.difference.high, "40 equal scores prove no equality"
 
 
+def test_a_model_beside_itself_is_no_comparison_of_two(tmp_path):
+    """Triggers and oversight pair a model's answers with its own, and a suite of one model taxes it against itself."""
+    triggers = eval_run(tmp_path / "t", "triggers", "m", [0.8] * 20, "lower", paired=True)
+    tax = eval_run(tmp_path / "x", "tax", "m", [1.0], against="m", paired=True,
+                   tasks={"grammar": {"difference": e(0.2, 0.1), "verdict": "m is better than m"}})
+    assert claims(load_runs([triggers, tax])) == []
+    html, _ = page([triggers, tax], tmp_path)
+    assert "m: <strong>2 evaluations</strong>, and no other model beside it." in html
+    assert "is better than" not in html.split("Samples")[0]
+    two = eval_run(tmp_path / "s", "sycophancy", "new", [0.8] * 20, "lower", against="old", paired=True)
+    assert [(c.who, c.against, c.verdict) for c in claims(load_runs([triggers, two]))] == [("new", "old", "worse")]
+
+
 def test_every_sample_is_in_the_page_once_and_whole(tmp_path):
     runs = [eval_run(tmp_path / m, "truthful", m, [None] + [i / 600 for i in range(599)]) for m in ("one", "two")]
     html, _ = page(runs, tmp_path)

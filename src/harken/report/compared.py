@@ -48,7 +48,7 @@ class Claim:
 
 
 def claims(runs: Sequence[RunData]) -> list[Claim]:
-    """Every comparison, helpful first."""
+    """Every comparison of two models, helpful first."""
     found = [*_paired_here(runs), *_paired_before(runs), *_tasks(runs), *_won(runs)]
     return sorted(found, key=lambda c: ORDER.index(c.area) if c.area in ORDER else len(ORDER))
 
@@ -91,13 +91,21 @@ def _bounds(scores: Sequence[float | None], sign: float) -> tuple[float, float] 
 
 
 def _paired_before(runs: Sequence[RunData]) -> Iterator[Claim]:
-    """Evaluations that compared two models by themselves: their value is the paired difference."""
+    """Evaluations that compared two models by themselves: their value is the paired difference. One that compares a model with
+    itself (under a trigger, with help) names no second model, and says nothing of which is better."""
     for run in runs:
         result = run.result or {}
         e = estimate(result.get("value"))
-        if e and result.get("paired") and result.get("name") not in ("win_rate", "tax") and result.get("better"):
+        if e and _of_two(run) and result.get("paired") and result.get("name") not in ("win_rate", "tax") and result.get("better"):
             turned = e if result["better"] != "lower" else Estimate(0.0 - e.value, 0.0 - e.high, 0.0 - e.low, e.n, e.level)
             yield _claim(str(result["name"]), name_of(str(result["name"])), run, turned, int(result.get("missing") or 0))
+
+
+def _of_two(run: RunData) -> bool:
+    """Whether two models were measured, and not one beside itself."""
+    model, against = (next((held[side] for held in (run.config, run.result or {}) if isinstance(held.get(side), str)), "")
+                      for side in ("model", "against"))
+    return bool(against) and model != against
 
 
 def _claim(name: str, what: str, run: RunData, e: Estimate, missing: int) -> Claim:
@@ -111,7 +119,7 @@ def _claim(name: str, what: str, run: RunData, e: Estimate, missing: int) -> Cla
 def _tasks(runs: Sequence[RunData]) -> Iterator[Claim]:
     for run in runs:
         result = run.result or {}
-        tasks = result.get("tasks")
+        tasks = result.get("tasks") if _of_two(run) else None
         for task, row in (tasks.items() if isinstance(tasks, Mapping) else ()):
             e = estimate(row.get("difference")) if isinstance(row, Mapping) else None
             if e:

@@ -189,11 +189,16 @@ def judged(runs: Sequence[RunData]) -> str:
 
 
 def verdict(runs: Sequence[RunData]) -> str:
-    """One sentence, as HTML: the strongest claim of a single run, with its interval; empty where none has one."""
-    for run in runs:
+    """One sentence, as HTML: the strongest claim of a single run, with its interval; empty where none has one. Of several
+    evaluations none is the strongest."""
+    evaluated = [run for run in runs if str(run.config.get("command", "")).startswith("eval ") and run.kind != "win_rate"
+                 and estimate((run.result or {}).get("value"))]
+    names = list(dict.fromkeys(model_of(run, default=run.name) for run in evaluated))
+    if len(evaluated) > 1 and len(names) == 1:
+        return f"{text(names[0])}: <strong>{len(evaluated)} evaluations</strong>, and no other model beside it."
+    for run in evaluated:
         result = run.result or {}
-        evaluated = str(run.config.get("command", "")).startswith("eval ") and run.kind != "win_rate"
-        if evaluated and (e := estimate(result.get("value"))):
+        if e := estimate(result.get("value")):
             other = model_of(run, "against") if result.get("paired") else ""
             against = f" against {text(other)}" if other else ""
             return (f"{text(name_of(run.kind))} of {text(model_of(run, default=run.name))}{against}: "
