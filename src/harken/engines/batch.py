@@ -83,9 +83,13 @@ class Batch:
                 if not self.waiting and len(free) > len(self.owners) // IDLE_SHARE:
                     live = self._shrink(live)
                 self._decode(live)
-            for index in [i for i, samples in self.done.items() if len(samples) == self.n]:
-                samples = self.done.pop(index)
-                yield index, [samples[g] for g in range(self.n)]
+            yield from self._whole()
+
+    def _whole(self) -> Iterator[tuple[int, list[Sample]]]:
+        """Prompts of which every sequence has ended, each once."""
+        for index in [i for i, samples in self.done.items() if len(samples) == self.n]:
+            samples = self.done.pop(index)
+            yield index, [samples[g] for g in range(self.n)]
 
     @timed("prefill")
     def _admit(self, free: list[int]) -> None:

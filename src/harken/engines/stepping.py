@@ -69,9 +69,7 @@ class DeviceBatch(Batch):
             else:
                 self._steps()
             self._look()
-            for index in [i for i, samples in self.done.items() if len(samples) == self.n]:
-                samples = self.done.pop(index)
-                yield index, [samples[g] for g in range(self.n)]
+            yield from self._whole()
 
     def _prefill(self, rows_PG: Sequence[Sequence[int]], prompts: Sequence[tuple[int, ...]]) -> Tensor:
         for rows, prompt in zip(rows_PG, prompts):
