@@ -170,7 +170,7 @@ def _stereotyped(info: Sequence[Sequence[Any]], unknown: int, groups: Sequence[A
     the first, an age in the second), join two groups (F-Black, lowSES-White), write F for a girl, and low SES beside lowSES: a
     whole name counts before a part of one."""
     named = {_plain(g) for g in groups}
-    for names in (lambda field: {_plain(field)}, _parts):
+    for names in (_whole, _parts):
         about = [i for i in range(3) if i != unknown and any(names(field) & named for field in info[i])]
         if about:
             return about
@@ -179,6 +179,10 @@ def _stereotyped(info: Sequence[Sequence[Any]], unknown: int, groups: Sequence[A
 
 def _plain(name: Any) -> str:
     return str(name).lower().replace(" ", "")
+
+
+def _whole(name: Any) -> set[str]:
+    return {_plain(name)}
 
 
 def _parts(name: Any) -> set[str]:
