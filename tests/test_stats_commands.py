@@ -219,7 +219,7 @@ def test_names_that_look_the_same_are_one(tmp_path, capsys):
     labels = [{"item": spelled[i], "label": spelled[i], "labeler": f"l{i}"} for i in range(2)]
     _, out, _ = run(capsys, "aggregate", write(tmp_path / "l.jsonl", labels), "--json")
     assert json.loads(out)["counts"] == {spelled[0]: 1} and json.loads(out)["labels"] == 2
-    people = [{"prompt": "p", "completions": ["a", "b"], "ranks": [1, 2], "labeler": name} for name in spelled]
+    people = [{"prompt": f"p{i}", "completions": ["a", "b"], "ranks": [1, 2], "labeler": name} for i, name in enumerate(spelled)]
     status, _, err = run(capsys, "agreement", write(tmp_path / "c.jsonl", people))
     assert status == 2 and "all 2 judgments are by caf" in err
 
