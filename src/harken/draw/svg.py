@@ -152,14 +152,14 @@ class Plot:
         self.line([(x, max(low, self.y[0])), (x, min(high, self.y[1]))], style)
 
     def names(self, points: Sequence[tuple[float, float, str]]) -> None:
-        """(x, y, words) beside each point, above or below it on either side: where the words fit and hide least of points and of
+        """(x, y, words) beside each point, above, below or level with it on either side: where the words fit and hide least of points and of
         other words, the side with more room first. Call it once, after the dots."""
         dots = [(self._x(x), self._y(y)) for x, y, _ in points]
         taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in dots]
-        for (x, y), (_, _, words) in zip(dots, points):
+        for (x, y), (_, _, words) in sorted(zip(dots, points), key=lambda pair: pair[0][1]):  # from the top down
             shown = words if len(words) <= 34 else words[:33] + "…"
             left = x > (self.left + self.right) / 2
-            places = [(end, down) for end in (left, not left) for down in (-8.0, 19.0, -23.0, 34.0)]
+            places = [(end, down) for end in (left, not left) for down in (-8.0, 19.0, 4.0, -23.0)]
             boxes = [self._box(x, y, shown, *place) for place in places]
             inside = [i for i, box in enumerate(boxes) if box[0] >= 0 and box[2] <= self.width and box[3] <= self.bottom] or [0]
             best = min(inside, key=lambda i: (sum(_shared(boxes[i], other) for other in taken), i))
