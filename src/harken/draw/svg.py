@@ -152,8 +152,8 @@ class Plot:
         self.line([(x, max(low, self.y[0])), (x, min(high, self.y[1]))], style)
 
     def names(self, points: Sequence[tuple[float, float, str]]) -> None:
-        """(x, y, words) beside each point, above, below or level with it on either side: where the words fit and hide least of points and of
-        other words, the side with more room first. Call it once, after the dots."""
+        """(x, y, words) beside each point, above, below or level with it on either side: where the words fit and hide least of
+        points and of other words, the side with more room first. Call it once, after the dots."""
         dots = [(self._x(x), self._y(y)) for x, y, _ in points]
         taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in dots]
         for (x, y), (_, _, words) in sorted(zip(dots, points), key=lambda pair: pair[0][1]):  # from the top down
