@@ -2,9 +2,12 @@
 
 import gzip
 import json
+import multiprocessing
 import os
+import pickle
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -13,10 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from harken.core.errors import UserError
+from harken.core.errors import NotYet, UserError
+from harken.engines.openai import Unanswered
 from harken.loops.annotate import annotate, malformed_of, split_size
 from harken.store.annotations import MANIFEST, Annotated, Shard, slug
+from harken.store.connection import RuleError
 from harken.store.corpus import Reader, open_corpus, plan_splits
+from harken.store.known import Known
 from harken.text.segments import segment_ends, segments
 
 pa = pytest.importorskip("pyarrow")
@@ -158,6 +164,66 @@ def test_two_workers_of_a_ray_cluster_write_the_same_bytes(tmp_path, texts, monk
     done.write_bytes(b"".join(lines[:len(lines) // 2]))  # as if killed
     annotate([source], tmp_path / "ray", Vowels, split_bytes=4000, workers=2, ray="local")
     assert contents(tmp_path / "one") == contents(tmp_path / "ray")
+
+
+def in_a_worker(fault):
+    """A scorer that opens in the caller alone."""
+    if multiprocessing.parent_process() is None:
+        return Vowels()
+    if fault == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise Unanswered(503, "The server is full.", "Try later.") if fault == "refused" else KeyError("weights")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault, message", [
+    ("refused", "The server is full.\n  Try later."), ("broken", "The scorer cannot be opened in a worker: KeyError: 'weights'."),
+    ("killed", "A worker was killed or could not start; is memory short?")])
+def test_what_a_worker_says_reaches_the_user(tmp_path, texts, capfd, fault, message):
+    source = rows(tmp_path / "a.jsonl", texts)
+    with pytest.raises(UserError) as error:
+        annotate([source], tmp_path / "out", partial(in_a_worker, fault), split_bytes=4000, workers=2)
+    assert str(error.value).startswith(message) and error.value.action
+    assert "Traceback" not in capfd.readouterr().err
+    assert not [p for p in (tmp_path / "out").rglob("*") if p.suffix in (".tmp", ".parquet")]
+
+
+@pytest.mark.parametrize("error", [UserError("a fact", "do this"), UserError("a fact"), Unanswered(503, "full", "wait"),
+                                   NotYet("nobody", "ask", "ask.html"), RuleError("twice")])
+def test_errors_cross_processes_whole(error):
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+
+
+def test_processes_that_open_the_scores_at_the_same_moment_wait_for_one_another(tmp_path, monkeypatch):
+    refusals = iter([True, True])
+
+    class Contended(sqlite3.Connection):
+        def execute(self, sql, *given):
+            if "journal_mode" in sql and next(refusals, False):  # as SQLite does, at once, to one of two that change it
+                error = sqlite3.OperationalError("database is locked")
+                error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+                raise error
+            return super().execute(sql, *given)
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Contended))
+    known = Known(tmp_path / "known.sqlite")
+    known.put({b"key": 1.0})
+    assert known.get([b"key"]) == {b"key": 1.0} and next(refusals, None) is None
+    monkeypatch.setattr("harken.store.known.WAIT", 0.0)
+    refusals = iter([True] * 3)
+    with pytest.raises(UserError, match="database is locked"):
+        Known(tmp_path / "known.sqlite")
+
+
+def test_a_file_that_goes_while_it_is_read_is_named(tmp_path, texts):
+    source = rows(tmp_path / "a.jsonl", texts)
+
+    def gone():
+        source.unlink(missing_ok=True)
+        return Vowels()
+    with pytest.raises(UserError, match=r"a\.jsonl could not be read or written: No such file"):
+        annotate([source], tmp_path / "out", gone)
+    assert not list((tmp_path / "out").rglob("*.parquet"))
 
 
 def test_ray_that_is_missing_is_one_message(tmp_path, texts, monkeypatch):

@@ -85,12 +85,12 @@ def show_near(result: Any, least: float) -> None:
 def show_scores(result: Any) -> None:
     """Histograms, and thresholds by share."""
     from harken.stats.histogram import draw, histogram, reached_by, share_reaching
-    for level in ("segment", "document"):
-        scores = result.sample(level)
+    samples = {level: result.sample(level) for level in ("segment", "document")}
+    for level, scores in samples.items():
         print(f"\nscores of {level}s (higher is better; {len(scores):,} looked at)\n{draw(histogram(scores))}")
     print("\nthresholds that a share reaches")
     for level, share in SUGGESTED:
-        scores = result.sample(level)
+        scores = samples[level]
         threshold = reached_by(scores, share)
         use = "filter" if level == "document" else "conditional"
         print(f"  the best {share:.0%} of {level}s: --threshold {threshold:.6g}   (for --objective {use}; "
