@@ -53,6 +53,10 @@ class Whole(Vowels):
         return [-float(i) if i != 1 else None for i in range(len(ends))]
 
 
+class Numbered(Vowels):
+    id = 5
+
+
 class Slow(Vowels):
     id = "slow/1"
 
@@ -342,7 +346,9 @@ def test_malformed_rows_are_counted_with_their_place(tmp_path):
 
 @pytest.mark.parametrize(("name", "data", "message"), [
     ("a.txt", "häßlich".encode("latin-1"), "Not one document .* not UTF-8 text"), ("a.py", b"", "every file is empty"),
-    ("a.txt", "text".encode("utf-16"), "Not one document"), ("a.json", b"[1, 2]", "not one object a line"),
+    ("a.txt", "text".encode("utf-16"), "Not one document .* UTF-16"),
+    ("a.txt", "text".encode("utf-16-le"), "Not one document .* UTF-16"),
+    ("a.jsonl", '{"text": "One."}\n'.encode("utf-16"), "Not one document .* UTF-16"), ("a.json", b"[1, 2]", "not one object a line"),
     ("a.jsonl.gz", gzip.compress(b'{"text": "One."}\n' * 99, mtime=0)[:-9], "cut short or damaged"),
     ("a.jsonl", b'{"content": "x"}\n', "--text-field"), ("a.txt", b"boom", "not one segment a score"),
     ("a.parquet", b"PAR1 and nothing PAR1", "no whole Parquet file"), ("a.parquet", None, "holds no text")])
@@ -381,6 +387,28 @@ def test_a_scorer_that_forgets_a_segment_is_counted(tmp_path):
     result = annotate([rows(tmp_path / "a.jsonl", ["One. Two.", "One. A gap."])], tmp_path / "out", Short)
     assert [d.scores for d in result] == [[0.0, 0.0], [None, None]]
     assert next(iter(result.rows.values()))["missing"] == {"ValueError": 2}
+
+
+class Batched:
+    """Scores many at once: too few of them, too many, or it leaves; alone each is right."""
+
+    id = "batched/1"
+
+    def __init__(self, fault):
+        self.fault = fault
+
+    def score(self, prompts, completions):
+        (texts,) = completions
+        if len(texts) > 1 and self.fault == "leaves":
+            sys.exit(3)
+        row = [float(len(t)) for t in texts]
+        return [row if len(texts) == 1 else row[:-1] if self.fault == "few" else [0.0, *row]]
+
+
+@pytest.mark.parametrize("fault", ["few", "many", "leaves"])
+def test_a_batch_of_another_length_is_scored_one_by_one(tmp_path, fault):
+    result = annotate([rows(tmp_path / "a.jsonl", ["One. Three.", "Seven."])], tmp_path / "out", partial(Batched, fault))
+    assert [d.scores for d in result] == [[5.0, 6.0], [6.0]]
 
 
 def test_another_plan_and_a_scorer_that_always_fails_are_refused(tmp_path, texts):
@@ -469,7 +497,8 @@ def test_attributes_that_are_none_are_one_message(tmp_path, monkeypatch, argumen
 
 @pytest.mark.parametrize(("spec", "message"), [
     ("no.module:Scorer", "cannot be imported"), ("json:Nothing", "has no Nothing"), ("json:JSONEncoder", "is no scorer"),
-    ("nothing", "no reward model at")])
+    ("nothing", "no reward model at"), ("json:JSONDecodeError", "cannot be made: TypeError"),
+    ("test_annotate:Numbered", "needs an id")])
 def test_a_word_that_names_no_scorer_is_one_message(spec, message):
     from harken.launch.scorers import open_scorer
     with pytest.raises(UserError, match=message):

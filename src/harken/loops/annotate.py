@@ -103,9 +103,11 @@ class Rater:
             return [self._counted(lambda t=t: self.scorer.rate(t)) for t in texts]  # type: ignore[misc]
         try:
             scores = self.scorer.score([NO_PROMPT], [texts])[0] if texts else []
+            if len(scores) != len(texts):
+                raise ValueError(f"{len(scores)} scores for {len(texts)} texts")
         except UserError:
             raise
-        except Exception:  # one of the batch: each by itself tells which
+        except (Exception, SystemExit):  # one of the batch: each by itself tells which
             return [self._counted(lambda t=t: self.scorer.score([NO_PROMPT], [[t]])[0][0]) for t in texts]  # type: ignore[misc]
         return [self._counted(lambda s=s: s) for s in scores]  # type: ignore[misc]
 
@@ -140,7 +142,7 @@ class Rater:
             return np.array([math.nan if s is None or not math.isfinite(s) else s for s in scores], dtype="<f8").tobytes()
         except UserError:
             raise
-        except Exception as error:  # whatever a scorer of somebody's own raises, or gives that is no number
+        except (Exception, SystemExit) as error:  # whatever a scorer of somebody's own raises, or gives that is no number
             return self._fail(error)
 
     def _counted(self, rate: Callable[[], float | None]) -> Value:
@@ -152,13 +154,14 @@ class Rater:
             return float(score) if math.isfinite(score) else "not a finite number"
         except UserError:
             raise
-        except Exception as error:  # whatever a scorer of somebody's own raises, or gives that is no number
+        except (Exception, SystemExit) as error:  # whatever a scorer of somebody's own raises, or gives that is no number
             return self._fail(error)
 
-    def _fail(self, error: Exception) -> str:
+    def _fail(self, error: BaseException) -> str:
         self.failed += 1
         if self.failed == self.tried >= FAILURES_ALLOWED:
-            raise UserError(f"The scorer fails on every segment: {type(error).__name__}: {error}.", "Mend the scorer.") from None
+            raise UserError(f"The scorer fails on every segment: {type(error).__name__}{f': {error}' if str(error) else ''}.",
+                            "Mend the scorer.") from None
         return type(error).__name__
 
 
