@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -348,7 +349,8 @@ def test_malformed_rows_are_counted_with_their_place(tmp_path):
     ("a.txt", "häßlich".encode("latin-1"), "Not one document .* not UTF-8 text"), ("a.py", b"", "every file is empty"),
     ("a.txt", "text".encode("utf-16"), "Not one document .* UTF-16"),
     ("a.txt", "text".encode("utf-16-le"), "Not one document .* UTF-16"),
-    ("a.jsonl", '{"text": "One."}\n'.encode("utf-16"), "Not one document .* UTF-16"), ("a.json", b"[1, 2]", "not one object a line"),
+    ("a.jsonl", '{"text": "One."}\n'.encode("utf-16"), "Not one document .* UTF-16"),
+    ("a.json", b"[1, 2]", "not one object a line"),
     ("a.jsonl.gz", gzip.compress(b'{"text": "One."}\n' * 99, mtime=0)[:-9], "cut short or damaged"),
     ("a.jsonl", b'{"content": "x"}\n', "--text-field"), ("a.txt", b"boom", "not one segment a score"),
     ("a.parquet", b"PAR1 and nothing PAR1", "no whole Parquet file"), ("a.parquet", None, "holds no text")])
@@ -515,6 +517,19 @@ def test_the_command_says_what_it_read_and_suggests_thresholds(tmp_path, capsys)
     assert '4 left out: no "text" with a text (a.jsonl, byte' in said and "the best 25% of documents: --threshold -0." in said
     assert main(["annotate", str(tmp_path / "a.jsonl"), "--scorer", "toxicity", "--out", str(tmp_path / "a.jsonl")]) == 2
     assert "is a file" in capsys.readouterr().err
+
+
+def test_the_command_writes_dolmas_attributes(tmp_path, texts, capsys):
+    """Read back by the name that it says, the scores are the same."""
+    from harken.cli.main import main
+    source, out = rows(tmp_path / "a.jsonl", texts[:5]), tmp_path / "dolma"
+    common = ["annotate", str(source), "--near", "0"]
+    assert main([*common, "--scorer", "toxicity", "--out", str(tmp_path / "out"), "--attributes", str(out)]) == 0
+    (name,) = re.findall(r"as (\S+) in", capsys.readouterr().out)
+    assert main([*common, "--scorer", f"dolma:{out}={name}", "--out", str(tmp_path / "back")]) == 0
+    assert [d.scores for d in Annotated(tmp_path / "back")] == [d.scores for d in Annotated(tmp_path / "out")]
+    assert main([*common, "--scorer", "toxicity", "--out", str(tmp_path / "new"), "--attributes", str(out)]) == 2
+    assert "is not empty" in capsys.readouterr().err
 
 
 def test_thresholds_are_reached_by_their_share():

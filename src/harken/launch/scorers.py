@@ -42,7 +42,8 @@ def _own(name: str, attribute: str) -> Any:
         raise
     except Exception as error:  # whatever a scorer of somebody's own raises
         raise UserError(f"{spec} cannot be made: {raised(error)}.", "Correct it, and try again.") from None
-    if not isinstance(getattr(scorer, "id", None), str) or not scorer.id or not any(hasattr(scorer, n) for n in ("rate", "score", "rate_segments", "rate_document")):
+    named = isinstance(getattr(scorer, "id", None), str) and scorer.id
+    if not named or not any(hasattr(scorer, n) for n in ("rate", "score", "rate_segments", "rate_document")):
         raise UserError(f"{spec} is no scorer: it needs an id (a text), and rate(text) or score(prompts, completions).",
                         "harken.text.scorer.TextReward is a base for one.")
     return scorer
