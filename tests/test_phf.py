@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from harken.core.errors import UserError
 from harken.core.files import read_jsonl
+from harken.engines import scratch
 from harken.engines.loading import load
 from harken.launch.find import find_method
 from harken.launch.train import train as launch_train
@@ -175,6 +176,18 @@ def test_a_stream_goes_on_where_its_state_was_taken(corpus):
     assert first.epoch == second.epoch > 0
 
 
+def test_passes_are_counted_by_documents(corpus, monkeypatch):
+    """One document of pools of two row groups after another: each adds its share, and a pass ends at a whole number."""
+    monkeypatch.setattr("harken.loops.stream.POOL_GROUPS", 2)
+    stream = Stream(Annotated(corpus), start(corpus).template.tokenizer, length=8, seed=0)
+    total, seen = Annotated(corpus).documents, [stream.passes]
+    while stream.epoch == 0:
+        stream._next(lambda document, ids, copy, rng: None)
+        seen.append(stream.passes)
+    assert seen[0] == 0 and seen[-1] == 1 and seen == sorted(seen) and stream.left_out == total
+    assert max(b - a for a, b in pairwise(seen)) < 10 / total
+
+
 def test_unscored_segments_are_read_and_not_learnt(corpus):
     _, windows, feedback, _ = collect(corpus, 20, objective="unlikelihood")
     data = [feedback.datum(w, 0.5, True) for w in windows]
@@ -206,6 +219,14 @@ def test_control_tokens_begin_near_the_mean_row(corpus):
     others[list(control.ids)] = False
     away = rows[list(control.ids)] - rows[others].mean(0)
     assert 0.005 < float(away.std()) < 0.015 and float(away.mean().abs()) < 0.005
+
+
+@pytest.mark.parametrize("architecture", scratch.ARCHITECTURES)
+def test_the_end_token_learns_from_where_it_is_read(architecture):
+    model = scratch._model(scratch.config_for(architecture, "40K", 300, 64))
+    table = model.get_input_embeddings().weight
+    model.base_model(torch.tensor([[0, 5, 0, 7]])).last_hidden_state.square().mean().backward()
+    assert all(table.grad[i].any() for i in (0, 5, 7)) and not table.grad[9].any()
 
 
 def test_an_empty_prompt_is_the_end_token(corpus):

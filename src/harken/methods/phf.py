@@ -203,5 +203,5 @@ def train(config: Config, learner: Learner, sampler: Rollouts, reward: Reward | 
         if control is not None and processes.group().rank == 0:
             steerable = config.objective == "conditional"
             dataclasses.replace(control, mode="good" if steerable else "untagged").save(folder)
-    run.finish({"steps": total, "tokens": total * per_step, "epochs": stream.epoch + stream.pool / max(1, len(stream.groups)),
+    run.finish({"steps": total, "tokens": total * per_step, "epochs": stream.passes,
                 "documents": stream.documents, "documents_left_out": stream.left_out, **feedback.result(), **after}, save)
