@@ -96,8 +96,8 @@ def test_feedback_lasts_as_long_as_said_and_every_token_weighs_alike(corpus, tmp
     monkeypatch.setattr(Feedback, "datum", lambda self, w, weight, active: calls.append((weight, active)) or datum(
         self, w, weight, active))
     monkeypatch.setattr(Feedback, "writer", lambda self, active: written.append(active) or writer(self, active))
-    run(corpus, tmp_path / "run", "conditional", tokens=8 * 64 * 4, feedback_from=0.25, feedback_until=0.75, holdout=0.0)
-    assert written == [False, True, True, False]
+    done = run(corpus, tmp_path / "run", "conditional", tokens=8 * 64 * 4, feedback_from=0.25, feedback_until=0.75, holdout=0.0)
+    assert written == [False, True, True, False] and not done.notes  # and nothing of chats
     assert calls == [(1 / (8 * 64), active) for active in written for _ in range(8)]
 
 

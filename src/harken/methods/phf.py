@@ -95,6 +95,8 @@ class Config(TrainConfig):
     """Rank of LoRA adapters; 0 trains every parameter, which control tokens need."""
 
 
+CHATS = False
+"""Text is read as it is: nothing need be said of a chat template."""
 TRIAL = {"data": "annotated", "objective": "unlikelihood", "threshold": -0.5, "max_length": 32, "batch_size": 2, "tokens": 512,
          "holdout": 0.1}
 
