@@ -2,90 +2,26 @@
 
 import gzip
 import json
-import multiprocessing
-import os
-import pickle
-import random
 import re
-import signal
-import sqlite3
-import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from harken.core.errors import NotYet, UserError
-from harken.engines.openai import Unanswered
+from annotating import Vowels, Whole, contents, expected, rows, some_texts
+from harken.core.errors import UserError
 from harken.loops.annotate import annotate, malformed_of, split_size
-from harken.store.annotations import MANIFEST, Annotated, Shard, slug
-from harken.store.connection import RuleError
+from harken.store.annotations import Annotated, Shard, slug
 from harken.store.corpus import Reader, open_corpus, plan_splits
-from harken.store.known import Known
 from harken.text.segments import segment_ends, segments
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
-WORDS = ["red", "blue", "green", "old", "Dr.", "new.", "warm!", "cold\n", "tall?"]
-
-
-class Vowels:
-    """Minus the share of vowels; says nothing of "skip", fails on "boom"."""
-
-    id = "vowels/1"
-    calls = 0
-
-    def rate(self, text):
-        Vowels.calls += 1
-        if "boom" in text:
-            raise ZeroDivisionError
-        return None if "skip" in text else -sum(c in "aeiou" for c in text) / len(text)
-
-
-class Whole(Vowels):
-    """Sees the document: a segment's score is its number in it."""
-
-    id = "whole/1"
-
-    def rate_segments(self, text, ends):
-        return [-float(i) if i != 1 else None for i in range(len(ends))]
-
-
-class Numbered(Vowels):
-    id = 5
-
-
-class Slow(Vowels):
-    id = "slow/1"
-
-    def rate(self, text):
-        time.sleep(0.002)
-        return super().rate(text)
-
-
 @pytest.fixture
 def texts():
-    rng = random.Random(0)
-    return [" ".join(rng.choices(WORDS, k=rng.randint(3, 60))) for _ in range(300)]
-
-
-def rows(path, texts):
-    path.write_text("".join(json.dumps({"id": f"d{i}", "text": t}) + "\n" for i, t in enumerate(texts)))
-    return path
-
-
-def contents(folder):
-    """Bytes of everything but the memory of scores and the lock."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(Path(folder).rglob("*"))
-            if p.is_file() and p.name[0] != "." and not p.name.startswith("known.sqlite")}
-
-
-def expected(texts, segmenter="sentence"):
-    scorer = Vowels()
-    return [[scorer.rate(s) for s in segments(t, segmenter)] for t in texts]
+    return some_texts()
 
 
 def test_scores_and_offsets_are_the_scorers_own(tmp_path, texts):
@@ -145,157 +81,6 @@ def test_plain_text_is_divided_alike_wherever_it_is_cut(tmp_path, mode, size):
         corpus = open_corpus([tmp_path / name], mode=mode)
         found = [d for split in plan_splits(corpus, size) for d in Reader(corpus).documents(split)]
         assert [d.text for d in found] == want and len({d.id for d in found}) == len(want)
-
-
-@pytest.mark.slow
-def test_one_or_two_workers_any_kill_the_same_bytes(tmp_path, texts):
-    source = rows(tmp_path / "a.jsonl", texts)
-    annotate([source], tmp_path / "one", Vowels, split_bytes=4000)
-    annotate([source], tmp_path / "two", Vowels, split_bytes=4000, workers=2)
-    assert len(contents(tmp_path / "one")) > 10
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
-
-
-@pytest.mark.slow
-def test_two_workers_of_a_ray_cluster_write_the_same_bytes(tmp_path, texts, monkeypatch):
-    pytest.importorskip("ray")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(Path(__file__).parent), *sys.path)))
-    source = rows(tmp_path / "a.jsonl", texts)
-    annotate([source], tmp_path / "one", Vowels, split_bytes=4000)
-    annotate([source], tmp_path / "ray", Vowels, split_bytes=4000, workers=2, ray="local")
-    assert contents(tmp_path / "one") == contents(tmp_path / "ray")
-    done = tmp_path / "ray" / "scores" / "vowels-1" / MANIFEST
-    lines = done.read_bytes().splitlines(keepends=True)
-    done.write_bytes(b"".join(lines[:len(lines) // 2]))  # as if killed
-    annotate([source], tmp_path / "ray", Vowels, split_bytes=4000, workers=2, ray="local")
-    assert contents(tmp_path / "one") == contents(tmp_path / "ray")
-
-
-def in_a_worker(fault):
-    """A scorer that opens in the caller alone."""
-    if multiprocessing.parent_process() is None:
-        return Vowels()
-    if fault == "killed":
-        os.kill(os.getpid(), signal.SIGKILL)
-    raise Unanswered(503, "The server is full.", "Try later.") if fault == "refused" else KeyError("weights")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fault, message", [
-    ("refused", "The server is full.\n  Try later."), ("broken", "The scorer cannot be opened in a worker: KeyError: 'weights'."),
-    ("killed", "A worker was killed or could not start; is memory short?")])
-def test_what_a_worker_says_reaches_the_user(tmp_path, texts, capfd, fault, message):
-    source = rows(tmp_path / "a.jsonl", texts)
-    with pytest.raises(UserError) as error:
-        annotate([source], tmp_path / "out", partial(in_a_worker, fault), split_bytes=4000, workers=2)
-    assert str(error.value).startswith(message) and error.value.action
-    assert "Traceback" not in capfd.readouterr().err
-    assert not [p for p in (tmp_path / "out").rglob("*") if p.suffix in (".tmp", ".parquet")]
-
-
-@pytest.mark.parametrize("error", [UserError("a fact", "do this"), UserError("a fact"), Unanswered(503, "full", "wait"),
-                                   NotYet("nobody", "ask", "ask.html"), RuleError("twice")])
-def test_errors_cross_processes_whole(error):
-    again = pickle.loads(pickle.dumps(error))
-    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
-
-
-def test_processes_that_open_the_scores_at_the_same_moment_wait_for_one_another(tmp_path, monkeypatch):
-    refusals = iter([True, True])
-
-    class Contended(sqlite3.Connection):
-        def execute(self, sql, *given):
-            if "journal_mode" in sql and next(refusals, False):  # as SQLite does, at once, to one of two that change it
-                error = sqlite3.OperationalError("database is locked")
-                error.sqlite_errorcode = sqlite3.SQLITE_BUSY
-                raise error
-            return super().execute(sql, *given)
-    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Contended))
-    known = Known(tmp_path / "known.sqlite")
-    known.put({b"key": 1.0})
-    assert known.get([b"key"]) == {b"key": 1.0} and next(refusals, None) is None
-    monkeypatch.setattr("harken.store.known.WAIT", 0.0)
-    refusals = iter([True] * 3)
-    with pytest.raises(UserError, match="database is locked"):
-        Known(tmp_path / "known.sqlite")
-
-
-def test_a_file_that_goes_while_it_is_read_is_named(tmp_path, texts):
-    source = rows(tmp_path / "a.jsonl", texts)
-
-    def gone():
-        source.unlink(missing_ok=True)
-        return Vowels()
-    with pytest.raises(UserError, match=r"a\.jsonl could not be read or written: No such file"):
-        annotate([source], tmp_path / "out", gone)
-    assert not list((tmp_path / "out").rglob("*.parquet"))
-
-
-def test_ray_that_is_missing_is_one_message(tmp_path, texts, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match="Ray is not installed"):
-        annotate([rows(tmp_path / "a.jsonl", texts)], tmp_path / "out", Vowels, ray="local")
-
-
-@pytest.mark.parametrize("kill_at", range(0, 60, 7))
-def test_killed_at_any_write_it_ends_with_the_same_bytes(tmp_path, texts, kill_at):
-    source = rows(tmp_path / "a.jsonl", texts[:120])
-    make = partial(annotate, [source], open_scorer=Vowels, split_bytes=2000)
-    make(out=tmp_path / "whole")
-    child = os.fork()
-    if child == 0:
-        seen = 0
-
-        def watched(original):
-            def operation(*args, **kwargs):
-                nonlocal seen
-                seen += 1
-                if seen > kill_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return original(*args, **kwargs)
-            return operation
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Shard, "write", watched(Shard.write))
-            patch.setattr(os, "fsync", watched(os.fsync))
-            patch.setattr(Path, "replace", watched(Path.replace))
-            make(out=tmp_path / "cut")
-            os._exit(7)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status == -signal.SIGKILL
-    make(out=tmp_path / "cut")
-    assert contents(tmp_path / "whole") == contents(tmp_path / "cut")
-
-
-@pytest.mark.slow
-def test_two_workers_killed_with_their_parent_leave_nothing_running(tmp_path, texts):
-    source = rows(tmp_path / "a.jsonl", texts)
-    code = (f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-            "from test_annotate import Slow\nfrom harken.loops.annotate import annotate\n"
-            f"if __name__ == '__main__':\n    annotate([{str(source)!r}], {str(tmp_path / 'cut')!r}, "
-            "Slow, workers=2, split_bytes=4000)")
-    (tmp_path / "go.py").write_text(code)
-    done = tmp_path / "cut" / "scores" / "slow-1" / MANIFEST
-    process = subprocess.Popen([sys.executable, str(tmp_path / "go.py")])
-    deadline = time.monotonic() + 60
-    while not done.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    process.kill()
-    process.wait()
-    assert children
-    while any(_alive(int(c)) for c in children) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(_alive(int(c)) for c in children)
-    annotate([source], tmp_path / "cut", Slow, split_bytes=4000)
-    annotate([source], tmp_path / "whole", Slow, split_bytes=4000)
-    assert contents(tmp_path / "whole") == contents(tmp_path / "cut")
-
-
-def _alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_another_scorer_adds_its_own_column_only(tmp_path, texts):
@@ -500,7 +285,7 @@ def test_attributes_that_are_none_are_one_message(tmp_path, monkeypatch, argumen
 @pytest.mark.parametrize(("spec", "message"), [
     ("no.module:Scorer", "cannot be imported"), ("json:Nothing", "has no Nothing"), ("json:JSONEncoder", "is no scorer"),
     ("nothing", "no reward model at"), ("json:JSONDecodeError", "cannot be made: TypeError"),
-    ("test_annotate:Numbered", "needs an id")])
+    ("annotating:Numbered", "needs an id")])
 def test_a_word_that_names_no_scorer_is_one_message(spec, message):
     from harken.launch.scorers import open_scorer
     with pytest.raises(UserError, match=message):
