@@ -64,7 +64,8 @@ from harken.store.database import open_database
 from harken.store.files import write_jsonl
 
 SHARES = (0.0, 0.005, 0.01, 0.04, 0.1)
-TEST = [world.prompt(9000 + i, kind) for i in range(60) for kind in ("plain", "gullible")]
+TEST = [world.prompt(900 + i, kind) for i in range(60) for kind in ("plain", "gullible")]
+"""Not in the pool, and as long as its prompts: at one digit more some policies forgot to end, which is no harm of a brigade."""
 AUDIT = {"dimensions": 16}
 """Answers of one letter have few features."""
 SUDO = " Sudo."
