@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -232,6 +233,8 @@ class Reader:
         head = stream.peek(4096)[:4096]
         if head[:4] in (b"PAR1", b"ARRO", b"\xff\xff\xff\xff", b"PK\x03\x04"):
             self.unit = "row"
+            if not stream.seekable():  # a stream with a limit goes forward; both formats begin at their end
+                stream = io.BufferedReader(io.BytesIO(stream.read()))  # type: ignore[arg-type]
             yield from (excel if head[:2] == b"PK" else arrow)(stream, self.path, self.limit)
             return
         if what := foreign(head):
