@@ -10,7 +10,8 @@ from harken.cli.main import main
 from harken.store.database import open_database
 from harken.store.names import legible, name_key
 from harken.studio.client import Client, StudioError
-from studio_site import PASSWORD, broken_rules, in_session, make_user, new_site, open_template
+from harken.studio.work.exports import export_rows, write_rows
+from studio_site import PASSWORD, broken_rules, in_session, make_user, new_site, open_template, simple_answer
 
 FRENCH = '{"prompt": "Où est le café ?", "completions": ["À côté – “ici”.", "Désolé."]}\n'
 
@@ -243,3 +244,37 @@ def test_case_31_a_filter_by_date_knows_dates_and_zones(site, where):
     for shift, there in ((timedelta(hours=-1), 1), (timedelta(hours=1), 0)):
         since = (ahead + shift).isoformat(timespec="seconds").replace("+", "%2B")
         assert site.lead.call("GET", f"{path}?from={since}")["total"] == there
+
+
+ANSWERS = {
+    "compare": ({"completions": [{"text": c, "source": f"m{c}"} for c in "ab"], "tags": ["t, x"], "split": "test"},
+                ["comparisons"]),
+    "rate_and_rank": ({"completions": [{"text": c, "source": f"m{c}"} for c in "abc"]}, ["comparisons", "ratings"]),
+    "rank": ({"completions": [{"text": c, "source": f"m{c}"} for c in "abc"]}, ["comparisons"]),
+    "questions": ({"completions": [{"text": c, "source": f"m{c}"} for c in "ab"]}, ["questions", "ratings"]),
+    "edit": ({"original": "It is fine."}, ["edits", "comparisons", "demonstrations"]),
+    "demonstrate": ({}, ["demonstrations"]),
+    "write_prompt": (None, ["prompts"]),
+}
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_case_13_what_every_form_gives_comes_in_again_equal_and_doubles_nothing_at_home(site, tmp_path, kind):
+    own, whats = ANSWERS[kind]
+    item = {"ask": {"text": "Ask."}} if own is None else {"prompt": "q", "meta": {"my_id": 7}, **own}
+    project = project_of(site, [item], kind)
+    task = site.ana.next(project)["tasks"][0]
+    answer = {"ranks": [2, 1, 3]} if kind == "rank" else simple_answer(task)
+    site.ana.submit(task, {**answer, "notes": '=1+1 "é"\nand 12'}, seconds=3.5)
+    for what in whats:
+        rows = site.lead.export(project, what)
+        assert rows and rows[0]["notes"] == '=1+1 "é"\nand 12' and rows[0]["judgment"] and rows[0]["answered_at"]
+        for name in ("out.jsonl", "out.csv"):
+            path = tmp_path / f"{what}-{name}"
+            write_rows(path, iter(rows))
+            with open_template(tmp_path) as other:
+                assert other.import_file(path).unread == {}
+                assert list(export_rows(other, what)) == rows, name
+            before = len(list(export_rows(site.db, what)))
+            result = site.db.import_file(path)
+            assert result.added == 0 and len(list(export_rows(site.db, what))) == before
