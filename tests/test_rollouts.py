@@ -297,6 +297,10 @@ def test_rloo_learns_from_a_server(files, site, tmp_path):
     rows = read_jsonl(done.path / "metrics.jsonl")
     assert len(rows) == 2 and all(row["mismatch"] < 1e-4 and row["correction_cut"] == 0 for row in rows)
     assert len(list(site.folder.iterdir())) == 1
+    run("rloo", files, tmp_path / "ahead", rollouts=f"{site.url}/v1", rollouts_folder=str(site.folder), max_staleness=1,
+        **(SETTINGS | {"steps": 3, "learning_rate": 1e-2}))
+    rows = read_jsonl(tmp_path / "ahead" / "metrics.jsonl")
+    assert [row["staleness"] for row in rows] == [0, 1, 1] and rows[0]["mismatch"] < 1e-4 < rows[2]["mismatch"]
 
 
 def test_llama_cpp_that_leaves_out_tokens_within_a_character_is_asked_for_each(monkeypatch):
