@@ -126,6 +126,7 @@ def _done(groups: list[list[Sample]]) -> Future[list[list[Sample]]]:
 
 
 def _sample(saved: dict[str, Any]) -> Sample:
-    return Sample(**{name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()})
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
+    return Sample(**values)
 
 
