@@ -47,8 +47,8 @@ def settings_of(method: str, model: str, tokens: int, folder: Path) -> dict[str,
     prompt = "Go on."
     if method == "rloo":
         rows = [p.to_json() for p in load_prompts("train")[:16]]
-        further: dict[str, Any] = {"reward": "gold", "max_tokens": 48, "prompts_per_step": 8, "completions_per_prompt": 4, "steps": 2,
-                                   "max_length": 256}
+        further: dict[str, Any] = {"reward": "gold", "max_tokens": 48, "prompts_per_step": 8, "completions_per_prompt": 4,
+                                   "steps": 2, "max_length": 256}
     else:
         length = tokens // 2
         words = length - len(load(model).template.tree(Prompt.of(prompt), ["the"]).prompt) - 1
