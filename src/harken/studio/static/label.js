@@ -187,7 +187,7 @@ function suggested(form) {
 
 function rest() {
   state.form = null;
-  stage.replaceChildren(nothing(queue.status));
+  stage.replaceChildren(nothing(queue.status === "finished" && pageData().empty ? "nothing" : queue.status));
   find("h1", stage).focus({ preventScroll: true });
   state.dropKeys = () => {};
   if (["empty", "offline", "ok", "waiting", "paused"].includes(queue.status))

@@ -118,7 +118,7 @@ export default class RateAndRank {
       button.setAttribute("aria-current", (rank ? "rank" : i) === this.step ? "step" : "false");
       button.setAttribute(
         "aria-label",
-        rank ? t("Rank all answers") : `Rate answer ${letter(i)}${done ? `, rated ${overall[i]}` : ""}`,
+        rank ? t("Rank all answers") : [t("Rate answer {letter}", { letter: letter(i) }), done ? t("rated {n}", { n: overall[i] }) : ""].filter(Boolean).join(", "),
       );
       button.classList.toggle("done", done);
     });
@@ -129,11 +129,11 @@ export default class RateAndRank {
     this.notice.hidden = this.step !== "rank" || !against.length;
     if (against.length) {
       const [[i, j]] = against;
-      const more = against.length > 1 ? ` (and ${against.length - 1} more)` : "";
-      const [first, second] = [letter(i), letter(j)];
-      this.notice.textContent =
-        `You rated ${first} ${overall[i]} and ${second} ${overall[j]}, but rank ${second} above ${first}${more}. ` +
-        t("Both are kept; change one if you like.");
+      this.notice.textContent = [
+        t("You rated {first} {a} and {second} {b}, but rank {second} above {first}.", { first: letter(i), second: letter(j), a: overall[i], b: overall[j] }),
+        against.length > 1 ? t("So it is with {n} more.", { n: against.length - 1 }) : "",
+        t("Both are kept; change one if you like."),
+      ].filter(Boolean).join(" ");
     }
   }
 
