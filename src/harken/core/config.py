@@ -201,6 +201,9 @@ class RolloutConfig(SampleConfig):
     """Where weights for the server are written, under the same path there; empty is the run's own rollouts/."""
     rollouts_sleep: bool = False
     """Let a vLLM server on the learner's card sleep while the learner learns (--enable-sleep-mode)."""
+    max_staleness: int = setting(0, least=0)
+    """By how many steps the weights that --rollouts sampled with may be older than the learner's. From 1 on the next step's
+    completions are sampled while this step is learnt from, one version old, and corrected (--correction)."""
     correction: str = setting("token_truncate", one_of=CORRECTIONS)
     """How a server's other numerics are corrected, by the importance ratio of each token or of the whole completion, which is
     then truncated or masked (0) above --correction-cap; none only measures."""

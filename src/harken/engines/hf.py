@@ -24,7 +24,7 @@ from harken.core import processes
 from harken.core.errors import UserError
 from harken.core.protocols import Datum, Objective
 from harken.core.seeds import derive_seed
-from harken.engines import cpu, distributed, recompute, sharding, stacked
+from harken.engines import cpu, distributed, emulate, recompute, sharding, stacked
 from harken.engines.base import OWN, Base
 from harken.engines.form import cast, text_config
 from harken.engines.loading import load, save_with, set_stops
@@ -87,6 +87,8 @@ class Engine(Passes):
         if train and not lora_rank:
             self.model.requires_grad_(True)
             self._hold_pad(shard)
+        if self.compute is not torch.float32:
+            emulate.emulate(self.model)
         self.recompute = recompute_layers
         if recompute_layers and train:
             recompute.recompute(self.model)

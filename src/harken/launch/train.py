@@ -25,7 +25,7 @@ from harken.launch.policies import open_sampler
 from harken.launch.rewards import RewardWord, open_reward, parse_reward
 from harken.launch.rollouts import open_rollouts, parse_rollouts
 from harken.launch.templates import dated, given_template, note_template
-from harken.loops import trackers
+from harken.loops import ahead, trackers
 from harken.stats.drift import parse_rules
 from harken.store.files import file_hash
 from harken.store.tables import HUB_ID, hub_revision
@@ -74,6 +74,7 @@ def _open_and_train(method: ModuleType, config: RunConfig, quiet: bool | None, g
         check_watch(config, lineage)
     if isinstance(config, RolloutConfig):
         parse_rollouts(config.rollouts)
+        ahead.check(config)
     out = Path(config.out)
     command = method.__name__.removeprefix("harken.methods.")
     settings = {"command": f"train {command}", "base": model.relative(out), **dataclasses.asdict(config)}
@@ -180,7 +181,7 @@ def _train(method: ModuleType, config: RunConfig, run: Run, rewards: Mapping[str
     engine = learner_of(sampler)
     if model.kind in ("own", "given"):
         check_learner(engine, model.word, method.__name__.removeprefix("harken.methods."), TRAINED if learns(method) else CHOSEN)
-    if (template := getattr(engine, "template", None)) is not None:
+    if getattr(method, "CHATS", True) and (template := getattr(engine, "template", None)) is not None:
         note_template(template, run)
     base = getattr(engine, "shared", None)
     opened = {name: open_reward(word, aggregate=getattr(config, "aggregate", "") if name == "reward" else "", on=base, **options)
@@ -194,6 +195,8 @@ def _train(method: ModuleType, config: RunConfig, run: Run, rewards: Mapping[str
         run.watch = Watch(config, engine, sampler, run, reward, held_out)  # audits are sampled here: they need no correction
     if isinstance(config, RolloutConfig) and config.rollouts:
         sampler = open_rollouts(config, engine, run, model)
+        if config.max_staleness:
+            sampler = run.ahead = ahead.Ahead(config, sampler)
     profiled = getattr(config, "profile", False)
     with closed(sampler), profiling(profiled, getattr(engine, "device", None), getattr(engine, "compute", None)) as profile:
         method.train(config, engine, sampler, reward, run)

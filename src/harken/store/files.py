@@ -234,7 +234,7 @@ class Reader:
         if head[:4] in (b"PAR1", b"ARRO", b"\xff\xff\xff\xff", b"PK\x03\x04"):
             self.unit = "row"
             if not stream.seekable():  # a stream with a limit goes forward; both formats begin at their end
-                stream = io.BufferedReader(io.BytesIO(stream.read()))  # type: ignore[arg-type]
+                stream = io.BufferedReader(io.BytesIO(stream.read()))
             yield from (excel if head[:2] == b"PK" else arrow)(stream, self.path, self.limit)
             return
         if what := foreign(head):

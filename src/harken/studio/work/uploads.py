@@ -125,8 +125,9 @@ def _conversations(row: Row) -> Row:
     one, other = ([m.to_json() for m in messages(row[side], side)] for side in SIDES)
     if one[:-1] != other[:-1]:
         raise BadLine("the two conversations part before their last turn", "", "Give the prompt once, and two completions.")
-    authors = next((pair for pair in AUTHORS if pair[0] in row and pair[1] in row), (None, None))
-    texts = [_completion(m, row.get(by)) for m, by in zip((one[-1], other[-1]), authors)]
+    authors = next((pair for pair in AUTHORS if pair[0] in row and pair[1] in row), ())
+    sources = [row[by] for by in authors] or [None, None]
+    texts = [_completion(m, source) for m, source in zip((one[-1], other[-1]), sources, strict=True)]
     meta = {k: v for k, v in row.items() if k not in {*SIDES, *authors, *VERDICTS} and v is not None}
     return {"prompt": one[:-1], "completions": texts} | ({"meta": meta} if meta else {})
 
