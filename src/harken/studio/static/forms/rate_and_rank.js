@@ -114,6 +114,9 @@ export default class RateAndRank {
     this.steps.forEach((button, i) => {
       const rank = i === this.count;
       const done = rank ? this.ranking.done : overall[i] !== null;
+      const state = `${done} ${overall[i]} ${(rank ? "rank" : i) === this.step}`;
+      if (button.dataset.state === state) return; // every key paints: what is the same stays
+      button.dataset.state = state;
       button.replaceChildren(rank ? t("Rank") : letter(i), !rank && done ? el("span", { class: "given" }, String(overall[i])) : "");
       button.setAttribute("aria-current", (rank ? "rank" : i) === this.step ? "step" : "false");
       button.setAttribute(
@@ -123,7 +126,8 @@ export default class RateAndRank {
       button.classList.toggle("done", done);
     });
     this.ranking.cards.forEach((card, i) => {
-      card.note.textContent = overall[i] === null ? "" : t("rated {n}", { n: overall[i] });
+      const words = overall[i] === null ? "" : t("rated {n}", { n: overall[i] });
+      if (card.note.textContent !== words) card.note.textContent = words;
     });
     const against = contradictions(overall, this.ranking.ranks);
     this.notice.hidden = this.step !== "rank" || !against.length;
