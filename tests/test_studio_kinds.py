@@ -176,6 +176,22 @@ def test_case_16_a_project_is_found_by_its_name_in_any_case(site, tmp_path, caps
         assert tx.execute(text("SELECT count(*) FROM items")).scalar() == 2
 
 
+def test_case_16_answers_are_found_by_a_name_as_the_login_would(site):
+    project = project_of(site, pairs(1))
+    site.ana.submit(site.ana.next(project)["tasks"][0], {"preference": 1})
+    for where in ("find", "answers"):
+        for name, there in (("ANA", 1), ("%20ana", 1), ("anna", 0)):
+            assert site.lead.call("GET", f"/api/projects/{project}/{where}?labeler={name}")["total"] == there, (where, name)
+
+
+def test_case_38_what_is_wrong_in_a_file_is_said_in_its_own_words(site, tmp_path, capsys):
+    with pytest.raises(StudioError, match='the item has an unknown field "promt"'):
+        bring(site, {"prompt": "q", "completions": ["a", "b"], "promt": "x"})
+    (tmp_path / "a.jsonl").write_bytes('{"prompt": "Где?", "completions": ["a", "b"]}'.encode("cp1251"))
+    assert main(["ask", str(tmp_path / "a.jsonl"), "--project", "p", "--kind", "compare", "--db", str(tmp_path / "a.db")]) == 2
+    assert "Save the file as UTF-8" in capsys.readouterr().err
+
+
 def test_case_10_logging_out_and_assigning_to_others_give_back_what_is_not_begun(site):
     def held(project):
         return len(site.lead.call("GET", f"/api/projects/{project}/held")["items"])
