@@ -125,6 +125,8 @@ class TrainConfig(RunConfig):
     """Clip the gradient's global norm to this; 0 turns clipping off."""
     weight_decay: float = setting(0.0, least=0)
     """AdamW's decoupled weight decay."""
+    optimizer: str = setting("adamw", one_of=("adamw", "adamw8bit"))
+    """AdamW with its moments in float32, or in 8 bits by block (bitsandbytes, where it is installed)."""
     template: str = ""
     """Chat template in place of the model's own: chatml, vicuna, alpaca, … or a file of Jinja; it is saved with the run."""
     lora_rank: int = setting(16, least=0)
