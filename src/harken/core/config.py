@@ -133,6 +133,8 @@ class TrainConfig(RunConfig):
     """Rank of the LoRA adapters on all linear layers; 0 trains every parameter."""
     overlong: str = setting("drop", one_of=("drop", "truncate", "fail"))
     """Examples over max_length: drop (and count), truncate (the prompt's start, then the completion's end) or fail."""
+    quantize: str = setting("none", one_of=("none", "nf4"))
+    """Hold the frozen base in 4 bits under the adapters (QLoRA): nf4, by bitsandbytes, where it is installed."""
     shard: bool = False
     """Of several processes (torchrun) each keeps a part of the layers' weights, gradients and optimiser state: FSDP2."""
     checkpoint_activations: bool = False

@@ -24,7 +24,7 @@ from harken.core import processes
 from harken.core.errors import UserError
 from harken.core.protocols import Datum, Objective
 from harken.core.seeds import derive_seed
-from harken.engines import cpu, distributed, emulate, recompute, sharding, stacked
+from harken.engines import cpu, distributed, emulate, fourbit, recompute, sharding, stacked
 from harken.engines.base import OWN, Base
 from harken.engines.form import cast, text_config
 from harken.engines.loading import load, save_with, set_stops
@@ -55,7 +55,7 @@ class Engine(Passes):
                  head: Literal["reward", "value"] | None = None, scalars: Mapping[str, float] | None = None,
                  tokens_per_micro_batch: int = 2048, weight_decay: float = 0.0, max_grad_norm: float = 1.0,
                  seed: int = 0, train: bool = True, shard: bool = False, recompute_layers: bool = False, name: str = OWN,
-                 optimizer: str = "adamw") -> None:
+                 optimizer: str = "adamw", quantize: str = "none") -> None:
         cpu.tune()
         if loaded.classifier and (head is None or (train and head == "reward")):
             raise UserError(f"{loaded.name} is a reward model of others: it scores, and has no words to learn or say.",
@@ -86,6 +86,10 @@ class Engine(Passes):
             if train and lora_rank:
                 self.names = (*self.read, self.base.add(lora_rank, name))
                 self.base.use(self.names)
+        if quantize != "none" and alone:
+            fourbit.check(lora_rank if train else 0, self.compute, bool(self.layers))
+            fourbit.quantize(self.model)
+            self.base.quantized = quantize
         if train and not lora_rank:
             self.model.requires_grad_(True)
             self._hold_pad(shard)
@@ -278,7 +282,8 @@ class Engine(Passes):
                 scalars = {n: p.detach() for n, p in self.scalars.items()}
                 torch.save({**self.head.state_dict(), "shift": torch.tensor(self.shift), **scalars}, to / "head.pt")
         about = {"kind": "adapter" if adapter else "full", "base": base, "base_weights": self.lineage.get("weights"),
-                 "template": self.template.hash, **({"date": str(self.template.day)} if self.template.dated else {})}
+                 "template": self.template.hash, **({"date": str(self.template.day)} if self.template.dated else {}),
+                 **({"quantized": self.base.quantized} if self.base.quantized else {})}
         save_with(write, folder, about)
         if adapter:
             stacked.settle(folder, folder.parent)

@@ -151,7 +151,7 @@ def open_learner(method: ModuleType, config: Any, run: Run, word: ModelWord) -> 
                      scalars={"tie": 0.0} if ties != "drop" else None, weight_decay=config.weight_decay,
                      tokens_per_micro_batch=config.tokens_per_micro_batch, max_grad_norm=config.max_grad_norm,
                      shard=config.shard, recompute_layers=config.checkpoint_activations,
-                     optimizer=config.optimizer)
+                     optimizer=config.optimizer, quantize=config.quantize)
     if learner.note:
         run.note(learner.note)
     if config.lora_rank == 0 and getattr(method, "needs_reference", lambda config: False)(config):
