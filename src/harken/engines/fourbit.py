@@ -106,7 +106,7 @@ def quantize(model: Any) -> None:
         layer.__dict__.pop("forward", None)  # engines/emulate.py's
         layer.__class__ = FourBit
         layer.register_buffer("packed", packed, persistent=False)
-        layer.state = state  # type: ignore[assignment]
+        layer.state = state
 
 
 @torch.no_grad()
