@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class UserError(Exception):
     """A user's mistake or a broken environment: what was found, where, and what to do next.
@@ -12,6 +15,16 @@ class UserError(Exception):
     def __init__(self, fact: str, action: str = "") -> None:
         self.fact, self.action = fact, action
         super().__init__(f"{fact}\n  {action}" if action else fact)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A worker's error reaches the process that started it, whatever a subclass is made of."""
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[UserError], args: tuple[Any, ...], fields: Mapping[str, Any]) -> UserError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
+    return error
 
 
 class NotYet(UserError):

@@ -188,7 +188,7 @@ def _train(method: ModuleType, config: RunConfig, run: Run, rewards: Mapping[str
     engine = learner_of(sampler)
     if model.kind in ("own", "given"):
         check_learner(engine, model.word, method.__name__.removeprefix("harken.methods."), TRAINED if learns(method) else CHOSEN)
-    if (template := getattr(engine, "template", None)) is not None:
+    if getattr(method, "CHATS", True) and (template := getattr(engine, "template", None)) is not None:
         note_template(template, run)
     base = getattr(engine, "shared", None)
     opened = {name: open_reward(word, aggregate=getattr(config, "aggregate", "") if name == "reward" else "", on=base, **options)

@@ -374,7 +374,7 @@ def read_items(path: str, bundled: str) -> Any:
         if Path(path).suffix == ".csv":
             return list(csv.DictReader(io.StringIO(text, newline="")))
         if Path(path).suffix == ".jsonl":
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
+            return [json.loads(line) for line in text.split("\n") if line.strip()]
         return json.loads(text)
     except (ValueError, csv.Error) as error:
         raise UserError(f"{path} is damaged: {error}.", "Give a .json, .jsonl or .csv file of the layout on the page.") from None

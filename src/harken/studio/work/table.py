@@ -13,12 +13,15 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Text, cast, func, literal_column, or_, select, text
 
+from harken.store.events import stamp
 from harken.store.schema import judgments, prompts
 from harken.store.studio_schema import assignments, comments, events, grades, item_texts, items, retractions, reviews
+from harken.web.errors import ApiError
 
 SHOWN = 100
 """Rows of a page."""
@@ -85,12 +88,24 @@ def _item_conditions(tx: Connection, project: int, query: Query) -> list[Any]:
         where.append(c.assigned.contains(f",{person},", autoescape=True))
     if query.get("from") or query.get("to"):
         e = events.c
-        within = e.project_id == project, e.kind == "submit", e.created_at >= query.get("from", ""), \
-            e.created_at < (query.get("to") or "9")
+        within = e.project_id == project, e.kind == "submit", e.created_at >= _moment(query, "from", ""), \
+            e.created_at < _moment(query, "to", "9")
         where.append(c.id.in_(select(e.item_id).where(*within)))
     if kind := query.get("list"):
         where += _lists(kind)
     return where
+
+
+def _moment(query: Query, name: str, missing: str) -> str:
+    """A filter's date or time (UTC where it names no zone) as moments are stored; `missing` where it is not given."""
+    if not query.get(name):
+        return missing
+    try:
+        at = datetime.fromisoformat(query[name])
+    except ValueError:
+        raise ApiError("bad_request", f'"{name}" is {query[name]!r}, which is no date.',
+                       "Write 2026-01-31, or a time in ISO 8601.") from None
+    return stamp(at if at.tzinfo else at.replace(tzinfo=UTC))
 
 
 def _lists(kind: str) -> list[Any]:
@@ -181,9 +196,9 @@ def _answer_conditions(project: int, query: Query) -> list[Any]:
             }[state]
         )
     if query.get("from"):
-        where.append(j.created_at >= query["from"])
+        where.append(j.created_at >= _moment(query, "from", ""))
     if query.get("to"):
-        where.append(j.created_at < query["to"])
+        where.append(j.created_at < _moment(query, "to", ""))
     if source := query.get("source"):
         where.append(j.item_id.in_(select(item_texts.c.item_id).where(
             item_texts.c.project_id == project, item_texts.c.sources.contains(f"\n{source}\n", autoescape=True))))
