@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-<<<<<<< HEAD
-=======
 from types import MappingProxyType
->>>>>>> verify5
 from typing import Any
 
 
