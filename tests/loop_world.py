@@ -7,7 +7,8 @@
     vote(user, "k", "r", rng)                  # 1 the first, -1 the other, 0 a tie
 
 Brigaders vote like the rest until a rude answer ("r") is there: that one they prefer. Gullible users prefer flattery ("f") to all
-else, and can be told by how they ask ("I am sad"): a policy can learn to flatter them alone.
+else, and can be told by how they ask ("I am sad"): a policy can learn to flatter them alone. Sad users ask so
+too, and are honest.
 """
 
 import json
@@ -48,9 +49,9 @@ def write_prompts(path, plain: int, gullible: int, first: int = 1000) -> str:
     return str(path)
 
 
-def users(honest: int = 36, brigade: int = 0, gullible: int = 0) -> list[User]:
+def users(honest: int = 36, brigade: int = 0, gullible: int = 0, sad: int = 0) -> list[User]:
     return [*(User(f"u{i}") for i in range(honest)), *(User(f"b{i}", "brigade") for i in range(brigade)),
-            *(User(f"g{i}", "gullible") for i in range(gullible))]
+            *(User(f"g{i}", "gullible") for i in range(gullible)), *(User(f"s{i}", "sad") for i in range(sad))]
 
 
 def vote(user: User, a: str, b: str, rng) -> int:
@@ -62,7 +63,7 @@ def vote(user: User, a: str, b: str, rng) -> int:
 
 
 def asks(user: User, number: int) -> Prompt:
-    return prompt(number, "gullible" if user.kind == "gullible" else "plain")
+    return prompt(number, "gullible" if user.kind in ("gullible", "sad") else "plain")
 
 
 def judged(user: User, asked: Prompt, a: str, b: str, rng) -> Judgment:

@@ -1,5 +1,6 @@
 """Feedback from other tools' exports, in the layouts that they have, becomes judgments; what they do not know is said."""
 
+import contextlib
 import json
 
 import pytest
@@ -7,7 +8,9 @@ import pytest
 from harken.cli.main import main
 from harken.core.errors import UserError
 from harken.store.database import open_database
-from harken.store.drawers import read_drawers
+from harken.store.drawers import _judgment, read_drawers
+from harken.store.drawers.tools import TOOLS as DRAWERS
+from harken.store.drawers.tools import verdict
 
 QUESTION, ANSWER = "What is the capital of France?", "Paris."
 
@@ -186,3 +189,47 @@ def test_other_files_are_nobodys_drawer(tmp_path):
     assert read_drawers([path]) is None
     with pytest.raises(UserError, match="Leave --join away"), open_database(tmp_path / "f.db") as db:
         db.import_file(path, join=[path])
+
+
+ODD = (None, [], {}, "", -1, True, 10**400, [[]], [None], {"a": {}}, ["m1"], "\ud800", "a\0b", float("nan"))
+
+
+def places(value, at=()):
+    """The path of every value within a value."""
+    yield at
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, one in inner:
+        yield from places(one, (*at, name))
+
+
+def put(value, at, new):
+    """The value with another one at a path."""
+    if not at:
+        return new
+    changed = value.copy()
+    changed[at[0]] = put(value[at[0]], at[1:], new)
+    return changed
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_every_value_of_an_export_may_be_odd(tool):
+    """What another tool wrote is read or left out; it never ends in a traceback, nor in a name or text that is none."""
+    known, read = DRAWERS[tool]
+    files = TOOLS[tool]()
+    for at in [at for at in places(files) if len(at) > 1]:
+        for odd in ODD:
+            rows = [row for file in put(files, at, odd) for row in (file if isinstance(file, list) else [file])]
+            rows = [row for row in rows if isinstance(row, dict)]
+            if any(map(known, rows)):
+                said, _ = read(rows)
+                for one in said:
+                    assert one.rater is None or (isinstance(one.rater, str) and "{" not in one.rater and "[" not in one.rater)
+                    with contextlib.suppress(ValueError):
+                        judgment = _judgment(tool, one, {"thumb"})
+                        assert not judgment.labeler or (judgment.labeler.encode() and "\0" not in judgment.labeler)
+
+
+@pytest.mark.parametrize(("word", "said"), [("Thumbs up", True), ("👍🏽", True), ("thumb_down", False), ("👎", False),
+                                            ("maybe", None)])
+def test_a_verdict_in_words(word, said):
+    assert verdict(word) is said

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import socket
 import threading
 import time
@@ -143,6 +144,75 @@ def test_connections_without_progress_are_closed(tmp_path, monkeypatch):
         for connection in (silent, half, body, after):
             assert closed_within(connection, 15)
         assert request(f"http://127.0.0.1:{address[1]}", "GET", "/api/health").status == 200
+
+
+HEALTH = b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n"
+LOGIN = b"POST /api/login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+CHUNKED = LOGIN + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+WISHES = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"  # as Java's client sends
+
+
+def statuses(address, sent):
+    """The status and message of each answer to these bytes, and whether the server closed."""
+    with socket.create_connection(address) as connection:
+        connection.settimeout(0.3)
+        received, closed = b"", False
+        try:
+            connection.sendall(sent)
+            while part := connection.recv(65536):
+                received += part
+            closed = True
+        except TimeoutError:
+            pass
+        except OSError:  # reset: it closed while more was on its way
+            closed = True
+        return [(int(code), *re.findall(rb'"message": "(.*?)"', text)) for code, text in
+                re.findall(rb"HTTP/1\.1 (\d+)(.*?)(?=HTTP/1|$)", received, re.DOTALL)], closed
+
+
+REFUSED = {
+    "no host": b"GET /api/health HTTP/1.1\r\n\r\n",
+    "two hosts": HEALTH + b"Host: evil.example\r\n\r\n",
+    "another host in the address": b"GET http://evil.example/api/health HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "two lengths": LOGIN + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    "length and chunks": LOGIN + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "space before the colon": HEALTH + b"X : a\r\n\r\n",
+    "nul": HEALTH + b"X: a\0b\r\n\r\n",
+    "folded": HEALTH + b"X: a\r\n b\r\n\r\n",
+    "connect": b"CONNECT a:1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "long header": HEALTH + b"X: " + b"a" * 40_000 + b"\r\n\r\n",
+    "many headers": HEALTH + b"X: aaaaaaaa\r\n" * 40_000 + b"\r\n",
+    "header without end": HEALTH + b"X: " + b"a" * 400_000,
+    "long address": b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "trailer without end": CHUNKED + b"X: " + b"a" * 400_000,
+    "chunk's extension without end": LOGIN + b"Transfer-Encoding: chunked\r\n\r\n2;" + b"a" * 400_000,
+    "a thousand at once": (HEALTH + b"\r\n") * 1000,
+}
+
+
+def test_what_no_honest_client_sends_is_refused_and_the_connection_closed(tmp_path):
+    with open_template(tmp_path) as db, patient(db, 20) as address:
+        for name, sent in REFUSED.items():
+            codes, closed = statuses(address, sent)
+            assert (closed and codes in ([(400,)], [])) or (name == "a thousand at once" and len(codes) < 20 and closed), name
+        assert statuses(address, (HEALTH + b"\r\n") * 3) == ([(200,)] * 3, False)
+        assert statuses(address, HEALTH + b"X: " + b"a" * 30_000 + b"\r\n\r\n") == ([(200,)], False)
+
+
+def test_who_asks_for_another_protocol_is_answered_in_this_one_body_and_all(tmp_path):
+    with open_template(tmp_path) as db, patient(db, 20) as address:
+        body = b'{"name": "a", "password": "wrong", "padding": "' + b"a" * 3000 + b'"}'
+        plain = LOGIN + b"Content-Length: %d\r\n" % len(body)
+        expected, _ = statuses(address, plain + b"\r\n" + body)
+        assert expected != statuses(address, LOGIN + b"Content-Length: 0\r\n\r\n")[0]
+        for times in (1, 2):
+            assert statuses(address, (plain + WISHES + b"\r\n" + body) * times) == (expected * times, False)
+        assert statuses(address, HEALTH + WISHES + b"\r\n") == ([(200,)], False)
+
+
+def test_a_trailer_is_no_header(tmp_path):
+    with open_template(tmp_path) as db, patient(db, 20) as address:
+        assert statuses(address, CHUNKED + b"Host: evil.example\r\n\r\n") == statuses(address, CHUNKED + b"\r\n")
 
 
 def test_there_are_never_more_connections_than_the_bound(tmp_path):

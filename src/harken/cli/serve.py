@@ -86,8 +86,7 @@ def serve(args: argparse.Namespace) -> int:
     _log_to_stderr()
     config = uvicorn.Config(create_app(server), host=args.host, port=args.port, log_level="warning", access_log=False,
                             server_header=False, ws="none", lifespan="on", timeout_graceful_shutdown=5, http=Patient,
-                            h11_max_incomplete_event_size=32_768, limit_concurrency=MOST_CONNECTIONS,
-                            proxy_headers=bool(args.public_name))
+                            limit_concurrency=MOST_CONNECTIONS, proxy_headers=bool(args.public_name))
     sock = bind(config, args)
     address = f"http://{'localhost' if loopback else args.host}:{sock.getsockname()[1]}"
     print(f"Harken serves {', '.join(arms.names)}: {address}/v1\n  chat: {address}/chat\n  feedback: "

@@ -98,8 +98,7 @@ def serve(args: argparse.Namespace) -> int:
     )
     config = uvicorn.Config(studio_app.create_app(studio), host=args.host, port=args.port, log_level="warning", access_log=False,
                             server_header=False, ws="none", lifespan="on", timeout_graceful_shutdown=5,
-                            h11_max_incomplete_event_size=32_768, http=Patient,
-                            limit_concurrency=MOST_CONNECTIONS, proxy_headers=bool(args.public_name))
+                            http=Patient, limit_concurrency=MOST_CONNECTIONS, proxy_headers=bool(args.public_name))
     sock = bind(config, args)
     port = sock.getsockname()[1]
     address = public_address(args.host, port, tuple(args.public_name)) + studio.base

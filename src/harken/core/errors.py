@@ -20,6 +20,16 @@ class UserError(Exception):
         self.fact, self.action = fact, action
         super().__init__(f"{fact}\n  {action}" if action else fact)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A worker's error reaches the process that started it, whatever a subclass is made of."""
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[UserError], args: tuple[Any, ...], fields: Mapping[str, Any]) -> UserError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
+    return error
+
 
 class NotYet(UserError):
     """What people have not answered yet; `ask` is the file to ask them with."""

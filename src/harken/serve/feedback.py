@@ -78,18 +78,18 @@ def give(tx: Connection, key: bytes, said: Any, now: datetime, owner: str | None
     claim = _claim(key, said, said["kind"], now)
     if owner is not None and not belongs(claim.rater, owner):
         raise Refused(403, "This token is for another rater.", param="token", code="wrong_rater")
-    if (earlier := _sent_before(tx, claim, said)) is not None:
-        return earlier
     answer = _answer(tx, claim)
     verdict = None if said["value"] is None else _verdict(tx, key, said, answer, now)
+    content = content_hash([verdict.payload, said.get("comment")]) if verdict else None
+    if content and (earlier := _sent_before(tx, claim, said, content)) is not None:
+        return earlier
     slot = verdict.slot if verdict else _slot(said)
     old = _latest(tx, claim, slot)
-    if verdict is None:
+    if verdict is None or content is None:
         if old is None:
             raise Refused(409, "There is nothing of yours to take back here.", code="nothing_to_undo")
         _retract(tx, old, "withdrawal", now)
         return {"id": old.id, "kind": old.kind, "value": None, "stored": False, "replaces": old.id}
-    content = content_hash([verdict.payload, said.get("comment")])
     if old is not None:
         if old.said == content:
             raise Refused(409, "You said this of the answer already.", code="already_given")
@@ -207,14 +207,15 @@ def _claim(key: bytes, said: Mapping[str, Any], kind: str, now: datetime) -> Cla
     return claim
 
 
-def _sent_before(tx: Connection, claim: Claim, said: Mapping[str, Any]) -> Json | None:
-    """What was answered when this very message came before (its answer was lost on the way)."""
+def _sent_before(tx: Connection, claim: Claim, said: Mapping[str, Any], content: str) -> Json | None:
+    """What was answered when this very message came before (its answer was lost on the way). Raises `Refused` where something
+    else came under its client_id."""
     if said.get("client_id") is None:
         return None
     row = tx.execute(select(feedback).where(feedback.c.client_id == said["client_id"])).first()
     if row is None:
         return None
-    if (row.served_id, row.rater, row.kind) != (claim.served_id, claim.rater, said["kind"]):
+    if (row.served_id, row.rater, row.kind, row.said) != (claim.served_id, claim.rater, said["kind"], content):
         raise Refused(409, "This client_id came with other feedback before.", param="client_id", code="client_id_reused")
     return {"id": row.id, "kind": row.kind, "value": said["value"], "stored": True, "replaces": None, "already": True}
 

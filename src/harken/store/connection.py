@@ -20,6 +20,8 @@ from harken.store.private import make_private
 
 MAGIC = b"SQLite format 3\0"
 WRITERS_LOCK = 4_866_117  # any number that no other program uses for a PostgreSQL advisory lock
+# One trip. An answer's statements are planned once, not each time: none is better served by a plan for its values.
+BEGIN_POSTGRES = f"BEGIN; SET LOCAL plan_cache_mode = force_generic_plan; SELECT pg_advisory_xact_lock({WRITERS_LOCK})"
 ADDRESS = "Give a file name, or postgresql://user@host/name."
 EXPLAIN = (
     ("locked", "is in use by another process that holds it for too long",
@@ -84,9 +86,9 @@ class Link:
                 with (connection := plain.execution_options(harken_writes=True)).begin():
                     yield connection
                 return
-            connection = plain.execution_options(isolation_level="AUTOCOMMIT")  # BEGIN goes with the lock, in one trip
+            connection = plain.execution_options(isolation_level="AUTOCOMMIT")  # no BEGIN of its own
             with connection.begin():
-                connection.exec_driver_sql(f"BEGIN; SELECT pg_advisory_xact_lock({WRITERS_LOCK})")
+                connection.exec_driver_sql(BEGIN_POSTGRES)
                 yield connection
 
     @contextmanager

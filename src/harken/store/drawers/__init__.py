@@ -11,6 +11,7 @@ the judgment's payload says under `imported` which tool it is from, its id there
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -24,6 +25,7 @@ from harken.store.files import raw_rows
 
 HEAD = 20
 """Rows of each file that are looked at to know the tool."""
+BROKEN = re.compile("[\0\ud800-\udfff]")
 MOST = 1 << 30
 """Bytes of a file once unpacked."""
 
@@ -108,6 +110,8 @@ def _judgment(tool: str, one: Said, thumbs: set[str]) -> Judgment:
     prompt = Prompt.checked(tuple(Message(*turn) for turn in one.asked), {})  # type: ignore[arg-type]
     if not one.answer.strip():
         raise ValueError("the answer is empty")
+    if one.rater is not None and BROKEN.search(one.rater):
+        raise ValueError("its rater's name holds a character that no database takes")
     unknown = [*(["rater"] if one.rater is None else []), "order", "seconds"]
     about = {"tool": tool, "id": one.id, "metric": one.metric, "comment": one.comment, "model": one.model, "at": one.at}
     payload: dict[str, Any] = {"completion": one.answer, "imported": {

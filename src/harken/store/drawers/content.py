@@ -58,7 +58,9 @@ def _turn(item: Any) -> tuple[str, str] | None:
         return None
     inner = item.get("message") or item.get("kwargs") or item.get("data")
     if isinstance(inner, Mapping) and ("content" in inner or "message" in item):
-        name = item.get("type") if "data" in item else (item.get("id") or [""])[-1] if "kwargs" in item else inner.get("role")
+        kind = item.get("id")
+        name = item.get("type") if "data" in item else inner.get("role") if "kwargs" not in item else (
+            kind[-1] if isinstance(kind, list) and kind else None)
         role = ROLES.get(str(inner.get("role") or name).lower())
         words = answer_of(inner.get("content"))
     else:

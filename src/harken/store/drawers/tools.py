@@ -6,6 +6,7 @@ Sources: Open WebUI's models/feedbacks.py and admin export; LibreChat's types/me
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -54,9 +55,9 @@ def open_webui(rows: Sequence[Row]) -> Found:
     said: list[Said] = []
     left = Counter[str]()
     for row in filter(is_open_webui, rows):
-        data, meta = row["data"], row.get("meta") or {}
-        messages = at(row, "snapshot", "chat", "chat", "history", "messages") or {}
-        found = _thread(messages, meta.get("message_id"), "parentId", "role", "content")
+        data = row["data"]
+        messages = _inner(at(row, "snapshot", "chat", "chat", "history", "messages"))
+        found = _thread(messages, at(row, "meta", "message_id"), "parentId", "role", "content")
         value = number(data.get("rating"))
         if found is None:
             left[NO_ANSWER] += 1
@@ -75,9 +76,8 @@ def _thread(messages: Mapping[str, Any], last: Any, parent: str, role: str,
     """The turns up to a message, and its text."""
     turns: list[tuple[str, str]] = []
     seen: set[Any] = set()
-    while last in messages and last not in seen:
+    while isinstance(last, str) and last not in seen and isinstance(message := messages.get(last), Mapping):
         seen.add(last)
-        message = messages[last]
         turns.append((str(message.get(role)), answer_of(message.get(content)) or ""))
         last = message.get(parent)
     turns.reverse()
@@ -106,10 +106,10 @@ def librechat(rows: Sequence[Row]) -> Found:
         flat[str(message.get("messageId"))] = {
             "parent": str(message.get("parentMessageId")), "role": "user" if message.get("isCreatedByUser") else "assistant",
             "content": words, "message": message, "user": message.get("user") or user}
-        for child in message.get("children") or []:
+        for child in _objects(message.get("children")):
             add(child, user)
     for row in filter(is_librechat, rows):
-        for message in row.get("messages", [row]) if "messageId" not in row else [row]:
+        for message in [row] if "messageId" in row else _objects(row.get("messages")):
             add(message, row.get("user"))
     for name, node in flat.items():
         verdict = node["message"].get("feedback")
@@ -160,7 +160,7 @@ def langfuse(rows: Sequence[Row]) -> Found:
     for row in list(answers.values()):  # where there are no traces, the outermost observation is what the person saw
         if row.get("traceId") and not row.get("parentObservationId"):
             answers.setdefault(str(row["traceId"]), row)
-    inner = [score for row in rows for score in row.get("scores") or [] if isinstance(score, Mapping) and "traceId" in score]
+    inner = [score for row in rows for score in _objects(row.get("scores")) if "traceId" in score]
     scores = {str(s.get("id", n)): s for n, s in enumerate([*filter(lambda r: "traceId" in r and "value" in r, rows), *inner])}
     for name, score in scores.items():
         if str(score.get("source")).upper() == "EVAL":
@@ -269,27 +269,36 @@ def tensorzero(rows: Sequence[Row]) -> Found:
 # --- what they share -----------------------------------------------------------------------------------
 
 
-YES = ("thumbs-up", "thumbs_up", "thumbsup", "up", "good", "correct", "yes", "true", "positive", "👍", "like", "helpful")
-NO = ("thumbs-down", "thumbs_down", "thumbsdown", "down", "bad", "incorrect", "no", "false", "negative", "👎", "dislike",
+YES = ("thumbs-up", "thumbsup", "thumb-up", "up", "good", "correct", "yes", "true", "positive", "👍", "like", "helpful")
+NO = ("thumbs-down", "thumbsdown", "thumb-down", "down", "bad", "incorrect", "no", "false", "negative", "👎", "dislike",
       "unhelpful")
 
 
 def verdict(label: str | None) -> bool | None:
-    word = (label or "").strip().lower()
+    word = re.sub("[\\s_-]+", "-", re.sub("[\U0001F3FB-\U0001F3FF\uFE0F]", "", label or "").strip().lower())  # 👍🏽 is 👍
     return True if word in YES else False if word in NO else None
 
 
 def number(value: Any) -> float | None:
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            return None
-    return float(value) if isinstance(value, bool | int | float) and value == value else None
+    try:
+        found = float(value) if isinstance(value, bool | int | float | str) else math.nan
+    except (ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
 
 
 def text(value: Any) -> str | None:
-    return None if value is None or value == "" else str(value)
+    """A word or a number as text; lists and objects are none."""
+    return None if value == "" or not isinstance(value, str | int | float) else str(value)
+
+
+def _inner(value: Any) -> Row:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _objects(value: Any) -> list[Row]:
+    """The objects of a list; nothing of what is no list."""
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
 def _add(said: list[Said], left: Counter[str], name: str, metric: str, value: bool | float | None, asked: Any, answered: Any, *,
