@@ -134,3 +134,15 @@ def test_line_ends_within_a_text_end_no_row(tmp_path):
     path.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
     assert read_log(str(path)).tasks["t"].scores == {"d": [1.0]}
     assert read_items(str(path), "")[0]["doc"]["text"] == row["doc"]["text"]
+
+
+def test_where_lower_is_better_less_is_better(tmp_path, capsys):
+    """Toxicity .1 against .9: better by .8, whichever way the scores run."""
+    runs = [our_run(tmp_path / name, [score] * 40) for name, score in (("clean", 0.1), ("foul", 0.9))]
+    for run in runs:
+        result = json.loads((Path(run) / "result.json").read_text())
+        (Path(run) / "result.json").write_text(json.dumps(result | {"name": "toxicity", "better": "lower"}))
+    assert main(["compare", *runs]) == 0
+    assert f"{runs[0]} is better than {runs[1]} (+0.800" in capsys.readouterr().out
+    assert main(["compare", *runs[::-1]]) == 0
+    assert "is worse than" in capsys.readouterr().out

@@ -103,9 +103,13 @@ def comparisons(a: str, b: str, *, metric: str = "", cluster: str = "", margin: 
     for name, (one, other) in pairs.items():
         known = [x for t in (one, other) for row in t.scores.values() for x in row if x is not None]
         bounds = (0.0, 1.0) if known and min(known) >= 0 and max(known) <= 1 else None
+        scores = [t.scores for t in (one, other)]
+        if one.lower:  # toxicity: less is better, and a difference above 0 says so
+            scores = [{item: [None if x is None else -x for x in row] for item, row in s.items()} for s in scores]
+            bounds = (-1.0, 0.0) if bounds else None
         clusters = {**other.clusters, **one.clusters} if cluster else None
         try:
-            found[name] = compare(one.scores, other.scores, clusters=clusters, bounds=bounds, margin=margin, level=level)
+            found[name] = compare(*scores, clusters=clusters, bounds=bounds, margin=margin, level=level)
         except ValueError as error:
             raise UserError(f"{name} cannot be compared: {error}.", "Check --cluster, and that both logs have scores.") from None
     return corrected(found)

@@ -36,6 +36,8 @@ class TaskScores:
     scores: dict[str, list[float | None]] = field(default_factory=dict)
     asked: dict[str, str] = field(default_factory=dict)
     clusters: dict[str, str] = field(default_factory=dict)
+    lower: bool = False
+    """Whether a lower score is better: our own runs say so."""
 
     def add(self, item: str, score: Any, asked: str, cluster: Any) -> None:
         self.scores.setdefault(item, []).append(number(score))
@@ -137,8 +139,9 @@ def run_items(folder: Path, metric: str = "") -> dict[str, list[Asked]]:
 def _run(folder: Path, metric: str, cluster: str) -> dict[str, TaskScores]:
     """A finished evaluation of ours: the samples of result.json."""
     tasks = {}
+    result = read_json(folder / "result.json")
     for name, items in run_items(folder, metric).items():
-        task = tasks[name] = TaskScores(items[0].metric)
+        task = tasks[name] = TaskScores(items[0].metric, lower=not metric and result.get("better") == "lower")
         for i in items:
             task.add(i.item, i.score, i.asked, i.fields.get(cluster) if cluster else None)
     return tasks
