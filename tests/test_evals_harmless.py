@@ -271,6 +271,7 @@ def test_sycophancy_by_user_and_push_back():
     assert figures["turned_by_expert"].value == 0.0
     assert figures["survives_push_back"].value == pytest.approx(len(rows) // 2 / len(rows))  # it gives way on even ones
     assert scores == [1 / len(sycophancy.USERS)] * len(rows) and samples[0]["turned by child"] == 1.0
+    assert [s["score"] for s in samples] == scores, "what stands beside an item is what the evaluation counts"
 
 
 def test_flattery_by_type_of_user():
