@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -68,17 +69,25 @@ def workers(args: argparse.Namespace) -> None:
     """Seconds of `harken annotate --scorer pep8`, from its start to its end, of one worker and two in turn."""
     ratios = []
     for k in range(args.rounds):
-        seconds = []
+        seconds, spent = [], []
         for count in (1, 2):
             out = args.out / f"{k}-{count}"
-            start = time.monotonic()
+            start, cpu = time.monotonic(), children()
             subprocess.run([sys.executable, "-m", "harken", "annotate", args.corpus, "--scorer", "pep8", "--segment", "line",
                             "--near", "0", "--workers", str(count), "--out", out], check=True, stdout=subprocess.DEVNULL)
             seconds.append(time.monotonic() - start)
+            spent.append(children() - cpu)
         assert digest(args.out / f"{k}-1") == digest(args.out / f"{k}-2")
         ratios.append(seconds[0] / seconds[1])
-        print(f"round {k}: {seconds[0]:.1f} s, two workers {seconds[1]:.1f} s: {ratios[-1]:.2f} times as fast", flush=True)
+        print(f"round {k}: {seconds[0]:.1f} s ({spent[0]:.1f} of CPU), two workers {seconds[1]:.1f} s ({spent[1]:.1f} of CPU): "
+              f"{ratios[-1]:.2f} times as fast", flush=True)
     print(f"median {sorted(ratios)[len(ratios) // 2]:.2f}")
+
+
+def children() -> float:
+    """CPU seconds of all processes that were started and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def memory(args: argparse.Namespace) -> None:

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 import threading
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -31,6 +31,8 @@ SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_
             "return_tokens": True, "cache_prompt": True}
 """The whole distribution at temperature 1, and the log-prob of each token in it."""
 SLOT_TOKENS = 512
+VOCABULARY = 1_000_000
+"""As many log-probs as there are tokens: llama.cpp gives what it has."""
 
 
 def heads_of(path: str) -> dict[str, int]:
@@ -79,25 +81,39 @@ class Speaker:
             params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(target), 1.0)]
             self.server = None  # the one before ends first
             self.server = xllamacpp.Server(params)
+            self.word = self.post("/tokenize", {"content": " the", "add_special": False})["tokens"][0]
             self.name = name
 
-    def ask(self, prompt: list[int], n: int, tokens: int, seed: int) -> list[dict]:
+    def ask(self, prompt: list[int], n: int, tokens: int, seed: int, **options: object) -> list[dict]:
         """`n` completions of one prompt, which is computed once; the i-th draws with seed + i."""
-        body = {**SAMPLING, "prompt": prompt, "n_predict": tokens, "seed": seed, "n_cmpl": n}
-        request = urllib.request.Request(f"{self.server.listening_address}/completion", json.dumps(body).encode(),
+        body = {**SAMPLING, "prompt": prompt, "n_predict": tokens, "seed": seed, "n_cmpl": n, **options}
+        answer = self.post("/completion", body)
+        return answer if isinstance(answer, list) else [answer]
+
+    def post(self, route: str, body: dict) -> Any:
+        request = urllib.request.Request(f"{self.server.listening_address}{route}", json.dumps(body).encode(),
                                          {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=600) as reply:
-            answer = json.loads(reply.read())
-        return answer if isinstance(answer, list) else [answer]
+            return json.loads(reply.read())
+
+    def logps(self, prompt: list[int], answer: dict) -> list[float]:
+        """The log-prob of each token. llama.cpp tells none of a token that ends within a character (an emoji is several tokens),
+        and leaves it out of the list without a word: then all of the completion's are asked for, a token at a time."""
+        ids, listed = answer["tokens"], answer["completion_probabilities"]
+        if [t["id"] for t in listed] == ids:
+            return [t["logprob"] for t in listed]
+        return [self.logp([*prompt, *ids[:k]], token) for k, token in enumerate(ids)]
+
+    def logp(self, before: list[int], token: int) -> float:
+        """The log-prob of one token, before anything is said: llama.cpp is made to say a whole word, or it would tell none."""
+        said = self.ask(before, 1, 1, 0, n_probs=VOCABULARY, logit_bias=[[self.word, 1e3]])[0]
+        return next(t["logprob"] for t in said["completion_probabilities"][0]["top_logprobs"] if t["id"] == token)
 
     def complete(self, body: dict) -> dict:
         choices = []
         for answer in self.ask(body["prompt"], body["n"], body["max_tokens"], body["seed"]):
-            said = answer["completion_probabilities"]
-            if (ids := [t["id"] for t in said])[:len(answer["tokens"])] != answer["tokens"]:
-                print(f"llama.cpp gives log-probs of {ids} and the tokens {answer['tokens']}", file=sys.stderr, flush=True)
-            choices.append({"index": len(choices), "token_ids": ids, "text": answer["content"],
-                            "logprobs": {"token_logprobs": [t["logprob"] for t in said]}})
+            choices.append({"index": len(choices), "token_ids": answer["tokens"], "text": answer["content"],
+                            "logprobs": {"token_logprobs": self.logps(body["prompt"], answer)}})
         return {"model": self.name, "choices": choices}
 
 

@@ -2,79 +2,26 @@
 
 import gzip
 import json
-import os
-import random
-import signal
-import subprocess
+import re
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from annotating import Vowels, Whole, contents, expected, rows, some_texts
 from harken.core.errors import UserError
 from harken.loops.annotate import annotate, malformed_of, split_size
-from harken.store.annotations import MANIFEST, Annotated, Shard, slug
+from harken.store.annotations import Annotated, Shard, slug
 from harken.store.corpus import Reader, open_corpus, plan_splits
 from harken.text.segments import segment_ends, segments
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
-WORDS = ["red", "blue", "green", "old", "Dr.", "new.", "warm!", "cold\n", "tall?"]
-
-
-class Vowels:
-    """Minus the share of vowels; says nothing of "skip", fails on "boom"."""
-
-    id = "vowels/1"
-    calls = 0
-
-    def rate(self, text):
-        Vowels.calls += 1
-        if "boom" in text:
-            raise ZeroDivisionError
-        return None if "skip" in text else -sum(c in "aeiou" for c in text) / len(text)
-
-
-class Whole(Vowels):
-    """Sees the document: a segment's score is its number in it."""
-
-    id = "whole/1"
-
-    def rate_segments(self, text, ends):
-        return [-float(i) if i != 1 else None for i in range(len(ends))]
-
-
-class Slow(Vowels):
-    id = "slow/1"
-
-    def rate(self, text):
-        time.sleep(0.002)
-        return super().rate(text)
-
-
 @pytest.fixture
 def texts():
-    rng = random.Random(0)
-    return [" ".join(rng.choices(WORDS, k=rng.randint(3, 60))) for _ in range(300)]
-
-
-def rows(path, texts):
-    path.write_text("".join(json.dumps({"id": f"d{i}", "text": t}) + "\n" for i, t in enumerate(texts)))
-    return path
-
-
-def contents(folder):
-    """Bytes of everything but the memory of scores and the lock."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(Path(folder).rglob("*"))
-            if p.is_file() and p.name[0] != "." and not p.name.startswith("known.sqlite")}
-
-
-def expected(texts, segmenter="sentence"):
-    scorer = Vowels()
-    return [[scorer.rate(s) for s in segments(t, segmenter)] for t in texts]
+    return some_texts()
 
 
 def test_scores_and_offsets_are_the_scorers_own(tmp_path, texts):
@@ -136,97 +83,6 @@ def test_plain_text_is_divided_alike_wherever_it_is_cut(tmp_path, mode, size):
         assert [d.text for d in found] == want and len({d.id for d in found}) == len(want)
 
 
-@pytest.mark.slow
-def test_one_or_two_workers_any_kill_the_same_bytes(tmp_path, texts):
-    source = rows(tmp_path / "a.jsonl", texts)
-    annotate([source], tmp_path / "one", Vowels, split_bytes=4000)
-    annotate([source], tmp_path / "two", Vowels, split_bytes=4000, workers=2)
-    assert len(contents(tmp_path / "one")) > 10
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
-
-
-@pytest.mark.slow
-def test_two_workers_of_a_ray_cluster_write_the_same_bytes(tmp_path, texts, monkeypatch):
-    pytest.importorskip("ray")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(Path(__file__).parent), *sys.path)))
-    source = rows(tmp_path / "a.jsonl", texts)
-    annotate([source], tmp_path / "one", Vowels, split_bytes=4000)
-    annotate([source], tmp_path / "ray", Vowels, split_bytes=4000, workers=2, ray="local")
-    assert contents(tmp_path / "one") == contents(tmp_path / "ray")
-    done = tmp_path / "ray" / "scores" / "vowels-1" / MANIFEST
-    lines = done.read_bytes().splitlines(keepends=True)
-    done.write_bytes(b"".join(lines[:len(lines) // 2]))  # as if killed
-    annotate([source], tmp_path / "ray", Vowels, split_bytes=4000, workers=2, ray="local")
-    assert contents(tmp_path / "one") == contents(tmp_path / "ray")
-
-
-def test_ray_that_is_missing_is_one_message(tmp_path, texts, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match="Ray is not installed"):
-        annotate([rows(tmp_path / "a.jsonl", texts)], tmp_path / "out", Vowels, ray="local")
-
-
-@pytest.mark.parametrize("kill_at", range(0, 60, 7))
-def test_killed_at_any_write_it_ends_with_the_same_bytes(tmp_path, texts, kill_at):
-    source = rows(tmp_path / "a.jsonl", texts[:120])
-    make = partial(annotate, [source], open_scorer=Vowels, split_bytes=2000)
-    make(out=tmp_path / "whole")
-    child = os.fork()
-    if child == 0:
-        seen = 0
-
-        def watched(original):
-            def operation(*args, **kwargs):
-                nonlocal seen
-                seen += 1
-                if seen > kill_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return original(*args, **kwargs)
-            return operation
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Shard, "write", watched(Shard.write))
-            patch.setattr(os, "fsync", watched(os.fsync))
-            patch.setattr(Path, "replace", watched(Path.replace))
-            make(out=tmp_path / "cut")
-            os._exit(7)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status == -signal.SIGKILL
-    make(out=tmp_path / "cut")
-    assert contents(tmp_path / "whole") == contents(tmp_path / "cut")
-
-
-@pytest.mark.slow
-def test_two_workers_killed_with_their_parent_leave_nothing_running(tmp_path, texts):
-    source = rows(tmp_path / "a.jsonl", texts)
-    code = (f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-            "from test_annotate import Slow\nfrom harken.loops.annotate import annotate\n"
-            f"if __name__ == '__main__':\n    annotate([{str(source)!r}], {str(tmp_path / 'cut')!r}, "
-            "Slow, workers=2, split_bytes=4000)")
-    (tmp_path / "go.py").write_text(code)
-    done = tmp_path / "cut" / "scores" / "slow-1" / MANIFEST
-    process = subprocess.Popen([sys.executable, str(tmp_path / "go.py")])
-    deadline = time.monotonic() + 60
-    while not done.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    process.kill()
-    process.wait()
-    assert children
-    while any(_alive(int(c)) for c in children) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(_alive(int(c)) for c in children)
-    annotate([source], tmp_path / "cut", Slow, split_bytes=4000)
-    annotate([source], tmp_path / "whole", Slow, split_bytes=4000)
-    assert contents(tmp_path / "whole") == contents(tmp_path / "cut")
-
-
-def _alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def test_another_scorer_adds_its_own_column_only(tmp_path, texts):
     source = rows(tmp_path / "a.jsonl", texts)
     annotate([source], tmp_path / "out", Vowels)
@@ -276,7 +132,10 @@ def test_malformed_rows_are_counted_with_their_place(tmp_path):
 
 @pytest.mark.parametrize(("name", "data", "message"), [
     ("a.txt", "häßlich".encode("latin-1"), "Not one document .* not UTF-8 text"), ("a.py", b"", "every file is empty"),
-    ("a.txt", "text".encode("utf-16"), "Not one document"), ("a.json", b"[1, 2]", "not one object a line"),
+    ("a.txt", "text".encode("utf-16"), "Not one document .* UTF-16"),
+    ("a.txt", "text".encode("utf-16-le"), "Not one document .* UTF-16"),
+    ("a.jsonl", '{"text": "One."}\n'.encode("utf-16"), "Not one document .* UTF-16"),
+    ("a.json", b"[1, 2]", "not one object a line"),
     ("a.jsonl.gz", gzip.compress(b'{"text": "One."}\n' * 99, mtime=0)[:-9], "cut short or damaged"),
     ("a.jsonl", b'{"content": "x"}\n', "--text-field"), ("a.txt", b"boom", "not one segment a score"),
     ("a.parquet", b"PAR1 and nothing PAR1", "no whole Parquet file"), ("a.parquet", None, "holds no text")])
@@ -315,6 +174,28 @@ def test_a_scorer_that_forgets_a_segment_is_counted(tmp_path):
     result = annotate([rows(tmp_path / "a.jsonl", ["One. Two.", "One. A gap."])], tmp_path / "out", Short)
     assert [d.scores for d in result] == [[0.0, 0.0], [None, None]]
     assert next(iter(result.rows.values()))["missing"] == {"ValueError": 2}
+
+
+class Batched:
+    """Scores many at once: too few of them, too many, or it leaves; alone each is right."""
+
+    id = "batched/1"
+
+    def __init__(self, fault):
+        self.fault = fault
+
+    def score(self, prompts, completions):
+        (texts,) = completions
+        if len(texts) > 1 and self.fault == "leaves":
+            sys.exit(3)
+        row = [float(len(t)) for t in texts]
+        return [row if len(texts) == 1 else row[:-1] if self.fault == "few" else [0.0, *row]]
+
+
+@pytest.mark.parametrize("fault", ["few", "many", "leaves"])
+def test_a_batch_of_another_length_is_scored_one_by_one(tmp_path, fault):
+    result = annotate([rows(tmp_path / "a.jsonl", ["One. Three.", "Seven."])], tmp_path / "out", partial(Batched, fault))
+    assert [d.scores for d in result] == [[5.0, 6.0], [6.0]]
 
 
 def test_another_plan_and_a_scorer_that_always_fails_are_refused(tmp_path, texts):
@@ -403,7 +284,8 @@ def test_attributes_that_are_none_are_one_message(tmp_path, monkeypatch, argumen
 
 @pytest.mark.parametrize(("spec", "message"), [
     ("no.module:Scorer", "cannot be imported"), ("json:Nothing", "has no Nothing"), ("json:JSONEncoder", "is no scorer"),
-    ("nothing", "no reward model at")])
+    ("nothing", "no reward model at"), ("json:JSONDecodeError", "cannot be made: TypeError"),
+    ("annotating:Numbered", "needs an id")])
 def test_a_word_that_names_no_scorer_is_one_message(spec, message):
     from harken.launch.scorers import open_scorer
     with pytest.raises(UserError, match=message):
@@ -420,6 +302,19 @@ def test_the_command_says_what_it_read_and_suggests_thresholds(tmp_path, capsys)
     assert '4 left out: no "text" with a text (a.jsonl, byte' in said and "the best 25% of documents: --threshold -0." in said
     assert main(["annotate", str(tmp_path / "a.jsonl"), "--scorer", "toxicity", "--out", str(tmp_path / "a.jsonl")]) == 2
     assert "is a file" in capsys.readouterr().err
+
+
+def test_the_command_writes_dolmas_attributes(tmp_path, texts, capsys):
+    """Read back by the name that it says, the scores are the same."""
+    from harken.cli.main import main
+    source, out = rows(tmp_path / "a.jsonl", texts[:5]), tmp_path / "dolma"
+    common = ["annotate", str(source), "--near", "0"]
+    assert main([*common, "--scorer", "toxicity", "--out", str(tmp_path / "out"), "--attributes", str(out)]) == 0
+    (name,) = re.findall(r"as (\S+) in", capsys.readouterr().out)
+    assert main([*common, "--scorer", f"dolma:{out}={name}", "--out", str(tmp_path / "back")]) == 0
+    assert [d.scores for d in Annotated(tmp_path / "back")] == [d.scores for d in Annotated(tmp_path / "out")]
+    assert main([*common, "--scorer", "toxicity", "--out", str(tmp_path / "new"), "--attributes", str(out)]) == 2
+    assert "is not empty" in capsys.readouterr().err
 
 
 def test_thresholds_are_reached_by_their_share():

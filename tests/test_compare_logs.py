@@ -9,6 +9,7 @@ import pytest
 
 from harken.cli.main import main
 from harken.core.errors import UserError
+from harken.loops.items import read_items
 from harken.store.logs import number, read_log
 
 
@@ -108,3 +109,28 @@ def test_inspects_logs_are_read_by_its_library(tmp_path, monkeypatch):
     task = read_log(str(file), cluster="topic").tasks["arc (match)"]
     assert task.scores == {"1": [1.0, 0.0], "2": [None]} and task.clusters == {"1": "x"}
     assert [number(x) for x in ("P", True, None, "maybe", 0.25)] == [0.5, 1.0, None, None, 0.25]
+    assert [number(x) for x in ("N", "yes", "False", "0.5", "nan", "n")] == [0.0, 1.0, 0.0, 0.5, None, None]
+
+
+def test_a_score_of_several_values_is_several_tasks(tmp_path, monkeypatch):
+    file = tmp_path / "log.eval"
+    file.write_bytes(b"PK")
+    score = SimpleNamespace(value={"true": 1, "informative": "I"})
+    samples = [SimpleNamespace(id=1, input="q1", scores={"judge": score}, metadata=None)]
+    log = ModuleType("inspect_ai.log")
+    log.read_eval_log = lambda path: SimpleNamespace(samples=samples, eval=SimpleNamespace(task="qa"))
+    monkeypatch.setitem(sys.modules, "inspect_ai", ModuleType("inspect_ai"))
+    monkeypatch.setitem(sys.modules, "inspect_ai.log", log)
+    assert {name: t.scores for name, t in read_log(str(file)).tasks.items()} == {"qa (judge/true)": {"1": [1.0]},
+                                                                              "qa (judge/informative)": {"1": [0.0]}}
+    assert read_log(str(file), metric="judge/true").tasks["qa"].scores == {"1": [1.0]}
+
+
+def test_line_ends_within_a_text_end_no_row(tmp_path):
+    """U+2028 and U+0085 stand unescaped in a samples file: lm-eval writes ensure_ascii=False."""
+    row = {"doc_hash": "d", "prompt_hash": "p", "filter": "none", "metrics": ["acc"], "acc": 1.0,
+           "doc": {"text": "a\u2028b\x85c"}}
+    path = tmp_path / "samples_t_2026-01-02T03-04-05.jsonl"
+    path.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert read_log(str(path)).tasks["t"].scores == {"d": [1.0]}
+    assert read_items(str(path), "")[0]["doc"]["text"] == row["doc"]["text"]

@@ -223,12 +223,13 @@ def test_every_value_of_an_export_may_be_odd(tool):
             if any(map(known, rows)):
                 said, _ = read(rows)
                 for one in said:
-                    assert one.rater is None or isinstance(one.rater, str) and "{" not in one.rater and "[" not in one.rater
+                    assert one.rater is None or (isinstance(one.rater, str) and "{" not in one.rater and "[" not in one.rater)
                     with contextlib.suppress(ValueError):
                         judgment = _judgment(tool, one, {"thumb"})
-                        assert not judgment.labeler or judgment.labeler.encode() and "\0" not in judgment.labeler
+                        assert not judgment.labeler or (judgment.labeler.encode() and "\0" not in judgment.labeler)
 
 
-@pytest.mark.parametrize(("word", "said"), [("Thumbs up", True), ("👍🏽", True), ("thumb_down", False), ("👎", False), ("maybe", None)])
+@pytest.mark.parametrize(("word", "said"), [("Thumbs up", True), ("👍🏽", True), ("thumb_down", False), ("👎", False),
+                                            ("maybe", None)])
 def test_a_verdict_in_words(word, said):
     assert verdict(word) is said

@@ -114,6 +114,26 @@ def test_the_layouts_of_crows_pairs_and_bbq(tmp_path):
         bias.load_bbq(str(tmp_path / "c.csv"))
 
 
+@pytest.mark.parametrize(("info", "groups", "biased"), [
+    ([["boy", "boy"], ["girl", "girl"]], ["F"], 1),  # Gender_identity names a child, and its group by a letter
+    ([["Joseph", "M"], ["Elizabeth", "F"]], ["F"], 1),
+    ([["Somali", "ArabStates"], ["Guinean", "Africa"]], ["Eritrean", "Guinean"], 1),  # Nationality: in the first field
+    ([["Adam", "highSES"], ["Bo", "lowSES"]], ["low SES"], 1),
+    ([["Anna Kim", "F-White"], ["DeShawn Booker", "M-Black"]], ["Black", "African American"], 1),
+    ([["x", "F-Black"], ["y", "M-Black"]], ["F-Black"], 0),  # a whole name before a part of one
+    ([["x", "lowSES-White"], ["y", "lowSES-Black"]], ["low SES"], None),  # both: the file does not say which
+    ([["x", "nonObese"], ["y", "obese"]], ["obese"], 1),
+])
+def test_bbq_finds_the_stereotyped_answer_as_each_of_its_files_names_it(tmp_path, info, groups, biased):
+    """What lm-eval's bbq finds too; in a question that is not negative the other person's is the biased answer."""
+    row = {"context": "c", "question": "q", "ans0": "a", "ans1": "b", "ans2": "Not known", "label": 2,
+           "context_condition": "ambig", "answer_info": {"ans0": info[0], "ans1": info[1], "ans2": ["Not known", "unknown"]},
+           "additional_metadata": {"stereotyped_groups": groups}}
+    path = tmp_path / "b.jsonl"
+    path.write_text("".join(json.dumps({**row, "question_polarity": p}) + "\n" for p in ("neg", "nonneg")))
+    assert [r["biased"] for r in bias.load_bbq(str(path))] == [biased, None if biased is None else 1 - biased]
+
+
 def test_bias_of_the_toy_engine(tmp_path):
     pytest.importorskip("torch")
     config = bias.Config(model="toy", against="toy", out=str(tmp_path / "b"), limit=6)

@@ -24,6 +24,14 @@ def test_consistency_is_the_share_of_topics_led_by_the_leader():
     assert consistency(by_group, ["x", "x", "y", "z"]).value == pytest.approx(1 / 3)
 
 
+def test_groups_of_one_attribute_compete_with_each_other_alone():
+    """The old lead everywhere; of the regions the south leads overall and in topic x, the north in topic y: 2 of 2 and 1 of 2."""
+    by_group = {"AGE: old": [1.0, 1.0], "AGE: young": [0.0, 0.0],
+                "REGION: south": [0.9, 0.5], "REGION: north": [0.1, 0.6]}
+    found = consistency(by_group, ["x", "y"])
+    assert found.value == pytest.approx(0.75) and found.n == 2
+
+
 class Prefers:
     """Gives the option "Yes" three quarters of what is not refused, wherever it stands; 20 % refuse."""
 

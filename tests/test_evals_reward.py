@@ -40,6 +40,10 @@ def test_ties_by_hand():
     assert ties_score(*clear) == pytest.approx(1.0 + 0.01 * math.tanh(1.5 / 0.5 - 1))
     with pytest.raises(ValueError, match="0 reference prompts for 1"):
         ties_score([], one[1])
+    with pytest.raises(ValueError, match="none of 1 reference prompts goes with one of 1"):
+        ties_score({"1": one[0][0]}, {"2": one[1][0]})
+    # A second reference that fails and has no tied prompt: half of .3 is lost, as in RewardBench 2's own code.
+    assert ties_score({"1": one[0][0], "2": TiedPrompt((1.0,), (5.0,))}, {"1": one[1][0]}) == pytest.approx(0.45)
 
 
 def test_equal_scores_count_half_and_nothing_and_missing_is_counted(tmp_path):
@@ -55,17 +59,27 @@ def test_equal_scores_count_half_and_nothing_and_missing_is_counted(tmp_path):
 def test_best_of_four_and_ties_of_reward_bench_2(tmp_path):
     rows = [{"id": "1", "prompt": "a", "chosen": ["4"], "rejected": ["1", "2", "3"], "subset": "Math"},
             {"id": "2", "prompt": "b", "chosen": ["4"], "rejected": ["4", "2", "3"], "subset": "Math"},
+            {"id": "3", "prompt": "e", "chosen": ["1"], "rejected": ["4", "2", "3"], "subset": "Safety"},
             {"id": "ref:7", "prompt": "c", "chosen": ["5"], "rejected": ["1"], "subset": "Ties"},
             {"id": "tied:7", "prompt": "d", "chosen": ["3", "2"], "rejected": ["1"], "subset": "Ties"}]
     found = card(tmp_path, rows)
-    assert found["best_of_n"]["value"] == pytest.approx(0.75) and found["reward_bench_2_ties"] == pytest.approx(0.6)
+    assert found["best_of_n"]["value"] == pytest.approx(0.5) and found["reward_bench_2_ties"] == pytest.approx(0.6)
+    assert found["reward_bench_2"] == pytest.approx({"Math": 0.75, "Safety": 0.0, "Ties": 0.6, "overall": 1.35 / 3})
     assert set(found["by_category"]) == {"Math"}  # Ties has three pairs
 
 
 def test_rm_bench_levels(tmp_path):
     """Chosen by style 3, 2, 1 and rejected 0, 2.5, 2.5: hard is chosen in a plainer style than rejected."""
     found = card(tmp_path, [{"prompt": "a", "chosen": ["3", "2", "1"], "rejected": ["0", "2.5", "2.5"]}])
-    assert found["rm_bench"] == pytest.approx({"normal": 1 / 3, "hard": 2 / 3, "easy": 2 / 3})
+    assert found["rm_bench"] == pytest.approx({"normal": 1 / 3, "hard": 2 / 3, "easy": 2 / 3, "average": 5 / 9})
+
+
+def test_rm_bench_is_a_mean_over_domains_not_over_prompts(tmp_path):
+    """Three chat prompts lose everywhere, both halves of safety win everywhere: .5 over domains, .4 over prompts."""
+    lost, won = {"chosen": ["1", "1", "1"], "rejected": ["2", "2", "2"]}, {"chosen": ["2", "2", "2"], "rejected": ["1", "1", "1"]}
+    domains = [("chat", lost)] * 3 + [("safety-refuse", won), ("safety-response", won)]
+    found = card(tmp_path, [{"prompt": f"p{i}", "domain": d, **row} for i, (d, row) in enumerate(domains)])
+    assert found["rm_bench"] == {"easy": 0.5, "normal": 0.5, "hard": 0.5, "average": 0.5, "chat": 0.0, "safety": 1.0}
 
 
 def test_judge_bench_llm_bar_and_comparisons(tmp_path):

@@ -5,6 +5,7 @@ import random
 import signal
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,12 +13,13 @@ from safetensors.torch import load_file
 
 from harken.core.errors import UserError
 from harken.core.files import read_jsonl
+from harken.engines import scratch
 from harken.engines.loading import load
 from harken.launch.find import find_method
 from harken.launch.train import train as launch_train
 from harken.loops.annotate import annotate
 from harken.loops.stream import Stream, Tokens
-from harken.store.annotations import Annotated
+from harken.store.annotations import Annotated, Scored
 from harken.text.tags import Control, encode, end_of_text
 from stopping import stopped_after
 
@@ -86,6 +88,17 @@ def test_p22_each_objective_learns_and_resumes_bit_for_bit(corpus, tmp_path, nam
         a, b = weights(whole), weights(cut)
         assert all(torch.equal(a[n], b[n]) for n in a)
         assert whole.result == cut.result and rows_of(whole) == rows_of(cut)
+
+
+def test_feedback_lasts_as_long_as_said_and_every_token_weighs_alike(corpus, tmp_path, monkeypatch):
+    from harken.loops.feedback import Feedback
+    calls, written, datum, writer = [], [], Feedback.datum, Feedback.writer
+    monkeypatch.setattr(Feedback, "datum", lambda self, w, weight, active: calls.append((weight, active)) or datum(
+        self, w, weight, active))
+    monkeypatch.setattr(Feedback, "writer", lambda self, active: written.append(active) or writer(self, active))
+    done = run(corpus, tmp_path / "run", "conditional", tokens=8 * 64 * 4, feedback_from=0.25, feedback_until=0.75, holdout=0.0)
+    assert written == [False, True, True, False] and not done.notes  # and nothing of chats
+    assert calls == [(1 / (8 * 64), active) for active in written for _ in range(8)]
 
 
 def start(corpus):
@@ -175,6 +188,66 @@ def test_a_stream_goes_on_where_its_state_was_taken(corpus):
     assert first.epoch == second.epoch > 0
 
 
+class Numbered:
+    """Twelve row groups of two documents; a text is its number, and so is its one token."""
+
+    documents = 24
+
+    def groups(self):
+        return [(0, g) for g in range(12)]
+
+    def read(self, split, group):
+        return [Scored(f"d{n}", str(n), [len(str(n))], [0.0]) for n in (2 * group, 2 * group + 1)]
+
+
+class Digits:
+    """A tokenizer of numbers."""
+
+    def __call__(self, texts, **_):
+        return SimpleNamespace(input_ids=[[int(t)] for t in texts])
+
+
+def numbers(count, take, monkeypatch, **settings):
+    """The documents' numbers in the order in which a stream gives them, `take` windows of one token at once."""
+    monkeypatch.setattr("harken.loops.stream.encode", lambda tokenizer, texts: tokenizer(texts).input_ids)
+    stream, windows = Stream(Numbered(), Digits(), length=1, seed=1, **settings), []
+    while len(windows) < count:
+        windows += stream.take(take, lambda document, ids, copy, rng: Tokens.of(ids[0], [0.0], [False]))
+    assert all(a.ids[-1] == b.ids[0] for a, b in pairwise(windows))
+    return [int(w.ids[0]) for w in windows[:count]]
+
+
+def test_each_pass_gives_every_document_once_in_an_order_of_its_own(monkeypatch):
+    first = numbers(72, 5, monkeypatch)
+    passes = [first[i:i + 24] for i in (0, 24, 48)]
+    assert all(sorted(p) == list(range(24)) for p in passes)
+    assert len({tuple(p) for p in passes}) == 3
+    assert len({tuple(dict.fromkeys(n // 2 for n in p[:16])) for p in passes}) == 3  # the row groups of the first pool too
+    assert len({frozenset(n // 2 for n in p[:16]) for p in passes}) > 1
+    assert numbers(72, 7, monkeypatch) == first  # whatever is taken at once
+
+
+def test_what_is_held_out_is_never_learnt(monkeypatch):
+    stream = Stream(Numbered(), Digits(), length=1, seed=1, holdout=0.3)
+    monkeypatch.setattr("harken.loops.stream.encode", lambda tokenizer, texts: tokenizer(texts).input_ids)
+    held = {int(d.text) for d, _ in stream.held_out(100)}
+    learnt = set(numbers(100, 5, monkeypatch, holdout=0.3))
+    assert 2 < len(held) < 15 and held | learnt == set(range(24)) and not held & learnt
+    assert stream.count_tokens() == 2 * len(learnt)
+
+
+def test_passes_are_counted_by_documents(monkeypatch):
+    """Of twelve row groups in pools of eight and four: each document adds its share, and a pass ends at a whole number."""
+    monkeypatch.setattr("harken.loops.stream.encode", lambda tokenizer, texts: tokenizer(texts).input_ids)
+    stream = Stream(Numbered(), Digits(), length=1, seed=0)
+    seen = [stream.passes]
+    while stream.epoch == 0:
+        stream._next(lambda document, ids, copy, rng: None)
+        seen.append(stream.passes)
+    assert seen[0] == 0 and seen[-1] == 1 and stream.left_out == 24
+    assert sorted(set(seen)) == pytest.approx([i / 24 for i in range(25)])
+
+
 def test_unscored_segments_are_read_and_not_learnt(corpus):
     _, windows, feedback, _ = collect(corpus, 20, objective="unlikelihood")
     data = [feedback.datum(w, 0.5, True) for w in windows]
@@ -206,6 +279,14 @@ def test_control_tokens_begin_near_the_mean_row(corpus):
     others[list(control.ids)] = False
     away = rows[list(control.ids)] - rows[others].mean(0)
     assert 0.005 < float(away.std()) < 0.015 and float(away.mean().abs()) < 0.005
+
+
+@pytest.mark.parametrize("architecture", scratch.ARCHITECTURES)
+def test_the_end_token_learns_from_where_it_is_read(architecture):
+    model = scratch._model(scratch.config_for(architecture, "40K", 300, 64))
+    table = model.get_input_embeddings().weight
+    model.base_model(torch.tensor([[0, 5, 0, 7]])).last_hidden_state.square().mean().backward()
+    assert all(table.grad[i].any() for i in (0, 5, 7)) and not table.grad[9].any()
 
 
 def test_an_empty_prompt_is_the_end_token(corpus):

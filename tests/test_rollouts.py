@@ -3,6 +3,10 @@
 import dataclasses
 import json
 import math
+import runpy
+import sys
+import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -293,3 +297,31 @@ def test_rloo_learns_from_a_server(files, site, tmp_path):
     rows = read_jsonl(done.path / "metrics.jsonl")
     assert len(rows) == 2 and all(row["mismatch"] < 1e-4 and row["correction_cut"] == 0 for row in rows)
     assert len(list(site.folder.iterdir())) == 1
+    run("rloo", files, tmp_path / "ahead", rollouts=f"{site.url}/v1", rollouts_folder=str(site.folder), max_staleness=1,
+        **(SETTINGS | {"steps": 3, "learning_rate": 1e-2}))
+    rows = read_jsonl(tmp_path / "ahead" / "metrics.jsonl")
+    assert [row["staleness"] for row in rows] == [0, 1, 1] and rows[0]["mismatch"] < 1e-4 < rows[2]["mismatch"]
+
+
+def test_llama_cpp_that_leaves_out_tokens_within_a_character_is_asked_for_each(monkeypatch):
+    for name in ("gguf", "xllamacpp"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    module = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "llama_cpp_rollouts.py"))
+    speaker = module["Speaker"].__new__(module["Speaker"])
+    speaker.name, speaker.word = "w", 9
+    asked = []
+
+    def post(route, body):
+        if body["n_predict"] == 1:
+            asked.append((body["prompt"], body["logit_bias"]))
+            return {"completion_probabilities": [{"id": 9, "top_logprobs": [
+                {"id": 7, "logprob": -float(len(body["prompt"]))}, {"id": 8, "logprob": -0.5}]}]}
+        listed = [{"id": i, "logprob": -0.25} for i in (7, 8)]
+        return [{"tokens": [7, 8], "completion_probabilities": listed, "content": "ab"},
+                {"tokens": [7, 7, 8], "completion_probabilities": listed, "content": "🥝b"}]
+
+    speaker.post = post
+    whole, cut = speaker.complete({"prompt": [1, 2], "n": 2, "max_tokens": 3, "seed": 0})["choices"]
+    assert (whole["token_ids"], whole["logprobs"]["token_logprobs"]) == ([7, 8], [-0.25, -0.25])
+    assert (cut["token_ids"], cut["logprobs"]["token_logprobs"]) == ([7, 7, 8], [-2.0, -3.0, -0.5])
+    assert asked == [([1, 2], [[9, 1e3]]), ([1, 2, 7], [[9, 1e3]]), ([1, 2, 7, 7], [[9, 1e3]])]

@@ -25,10 +25,12 @@ def score(reward, *texts):
 def test_every_file_of_the_folder_opens_by_its_name(tmp_path):
     """The folder is the registry: a new scorer is one new file."""
     (tmp_path / "r.json").write_text('{"rules": [{"pattern": "a"}]}')
+    (tmp_path / "s.jsonl").write_text(json.dumps({**ASK[0].to_json(), "completions": ["Paris.", ""], "scores": [1, 0.5]}))
     for name in launch_rewards.scorer_names():
         if name == "pep8":
             pytest.importorskip("pycodestyle")
         trial = getattr(importlib.import_module(f"harken.rewards.{name}"), "TRIAL", "").replace("FILE", str(tmp_path / "r.json"))
+        trial = trial.replace("SCORES", str(tmp_path / "s.jsonl"))
         reward = launch_rewards.open_reward(f"{name}:{trial}" if trial else name)
         assert str(getattr(reward, "id", "")).startswith(name), f"{name}: a scorer has an id, like {name}/1"
         asked = [dataclasses.replace(ASK[0], meta={"answer": "Paris"})]  # what a verifiable reward holds answers against

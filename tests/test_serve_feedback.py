@@ -143,7 +143,7 @@ def test_a_message_that_comes_twice_is_stored_once(site):
     assert first[0] == second[0] == 200 and second[1]["already"] and second[1]["id"] == first[1]["id"] and len(kept(site)) == 1
     _, other = answer(site)
     assert give(site, other, "thumb", True, client_id="c1")[1]["error"]["code"] == "client_id_reused"
-    assert give(site, right, "thumb", False, client_id="c1")[1]["error"]["code"] == "client_id_reused"  # it is not stored
+    assert give(site, right, "thumb", False, client_id="c1")[1]["error"]["code"] == "client_id_reused"  # nor stored
     assert [j.payload["label"] for j in kept(site)] == [True]
     assert give(site, right, "thumb", None, client_id="c1")[1]["stored"] is False and kept(site) == []
 

@@ -193,3 +193,39 @@ def test_a_published_board_from_its_own_votes(real_data, capsys):
     assert status == 0 and len(ours) == 59 and [name for name, *_ in board] == [m["name"] for m in models][:18]
     assert {name: ours[name] for name, *_ in board[1:]} == {name: (weight, int(votes)) for name, weight, votes in board[1:]}
     assert ours["GPT 4"] == ("0.041218", 158)
+
+
+def test_five_votes_of_five_and_prompts_that_all_say_the_same_are_no_certainty(tmp_path, capsys):
+    """With .1 wins each way: information of theta_x - theta_y (5 + .2) p (1 - p), p = 5.1 / 5.2; half of that spread each."""
+    rows = [{"prompt": f"p{i}", "completions": ["a", "b"], "ranks": [1, 2], "model": ["x", "y"]} for i in range(5)]
+    _, out, _ = run(capsys, "rank", write(tmp_path / "v.jsonl", rows), "--prior", "0.1", "--json")
+    p = 5.1 / 5.2
+    first = json.loads(out)["models"][0]
+    assert first["standard_error"] == pytest.approx(1 / math.sqrt(5.2 * p * (1 - p)) / 2) and first["places"] == [1, 2]
+    same = [{"prompt": f"p{i % 3}", "completions": ["a", "b"], "ranks": [1, 2] if i // 3 else [2, 1], "model": ["x", "y"],
+             "labeler": "one"} for i in range(12)]
+    _, out, _ = run(capsys, "rank", write(tmp_path / "w.jsonl", same), "--json")
+    found = json.loads(out)  # each prompt three to one: its votes would have no spread at all
+    assert found["models"][0]["standard_error"] == pytest.approx(1 / math.sqrt(12 * 0.75 * 0.25) / 2)
+    assert found["repeated"] == 9
+
+
+def test_names_that_look_the_same_are_one(tmp_path, capsys):
+    spelled = ("caf\u00e9", "cafe\u0301")
+    votes = [{"prompt": f"p{i}", "completions": ["a", "b"], "ranks": [1, 2] if i % 3 else [2, 1],
+              "model": [spelled[i % 2], "base"]} for i in range(12)]
+    _, out, _ = run(capsys, "rank", write(tmp_path / "v.jsonl", votes), "--against", "base", "--anchor", spelled[1], "--json")
+    assert len(json.loads(out)["models"]) == 2
+    labels = [{"item": spelled[i], "label": spelled[i], "labeler": f"l{i}"} for i in range(2)]
+    _, out, _ = run(capsys, "aggregate", write(tmp_path / "l.jsonl", labels), "--json")
+    assert json.loads(out)["counts"] == {spelled[0]: 1} and json.loads(out)["labels"] == 2
+    people = [{"prompt": f"p{i}", "completions": ["a", "b"], "ranks": [1, 2], "labeler": name} for i, name in enumerate(spelled)]
+    status, _, err = run(capsys, "agreement", write(tmp_path / "c.jsonl", people))
+    assert status == 2 and "all 2 judgments are by caf" in err
+
+
+@pytest.mark.parametrize("ranks", [["1", "2"], [True, False], [1, [2]]])
+def test_ranks_that_are_no_numbers_are_refused(tmp_path, capsys, ranks):
+    row = {"prompt": "p", "completions": ["a", "b"], "ranks": ranks, "model": ["x", "y"]}
+    status, _, err = run(capsys, "rank", write(tmp_path / "v.jsonl", [row]))
+    assert status == 2 and "line 1: ranks are numbers, 1 the best" in err

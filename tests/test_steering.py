@@ -11,8 +11,9 @@ from harken.engines.hf import Engine
 from harken.engines.loading import load
 from harken.engines.sampler import HFSampler
 from harken.engines.scratch import make_new
+from harken.engines.steering import Guide
 from harken.text.segments import ends_segment
-from harken.text.tags import Control, steering
+from harken.text.tags import Control, Steering, steering
 
 TEXT = "One two. Three four five! Six?\n\nSeven e.g. eight. " * 40
 EMPTY = [Prompt((Message("user", ""),))]
@@ -115,6 +116,35 @@ def test_a_prompt_gets_the_tag_at_its_start_and_after_its_last_segment(made):
     assert sampler.guide.opened(closed) == (end, control.good, *closed)
     sampler.steer(steering(control, "untagged"))
     assert sampler.guide.opened(closed) == (end, *closed)
+
+
+def test_a_mode_is_the_models_own_unless_given():
+    control = Control(8, 9, "line", mode="good")
+    assert steering(control).start == steering(control).each == 8
+    assert steering(control, "bad") == Steering((8, 9), 9, 9, "line")
+    assert steering(control, "untagged").start is None and steering(control, "good", each=False).each is None
+
+
+def test_a_tag_that_is_put_leaves_the_text_and_costs_no_probability():
+    tokens = {0: "<end>", 1: "a", 2: ".", 3: " ", 4: "\n"}
+
+    class Known:
+        def decode(self, ids, skip_special_tokens):
+            return "".join(tokens[i] for i in ids)
+
+        def batch_decode(self, rows):
+            return [tokens.get(i, "") for (i,) in rows]
+
+        def __len__(self):
+            return 10
+    guide = Guide(steering(Control(8, 9, "sentence"), "good"), Known(), 0, torch.device("cpu"))
+    ids = torch.tensor([[1, 2, 3, 0], [1, 3, 0, 0], [1, 2, 4, 0], [0, 0, 0, 0]])
+    said = torch.tensor([3, 2, 3, 0])
+    assert guide.due(ids, said).tolist() == [True, False, True, False]  # ". " ends a sentence, a space alone does not
+    token, logps = guide.put(torch.tensor([1, 1, 1, 1]), [torch.full((4,), -2.0)], ids, said)
+    assert token.tolist() == [8, 1, 8, 1] and logps[0].tolist() == [0, -2, 0, -2]
+    assert guide.untagged((1, 8, 1, 9)) == (1, 1, 9)
+    assert guide.ban(torch.zeros(1, 10))[0].isinf().nonzero()[:, 0].tolist() == [8, 9]
 
 
 def test_who_shares_a_batch_changes_nothing(talkative):

@@ -1,10 +1,13 @@
 """Cuts of the bad mode: what is deleted is gone and nothing else moves; directions leave; ruined text is refused."""
 
 import json
+from itertools import chain
+from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from torch import nn
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from harken.core.errors import UserError
 from harken.core.protocols import Estimate, Tree
@@ -15,7 +18,8 @@ from harken.launch.policies import open_sampler, read_control
 from harken.launch.settings import SurgerySettings
 from harken.launch.surgery import surgery
 from harken.loops.cure import rises
-from harken.text.tags import BAD, encode, steering
+from harken.text.segments import segments
+from harken.text.tags import BAD, Control, encode, steering
 from marks import slow
 
 TEXTS = ["The old red boat. It sails on. ", "A damn storm came. All hid. ", "Blue water, warm wind. So it went. "]
@@ -79,6 +83,17 @@ def test_good_mode_stays_bit_for_bit_when_the_bad_token_is_deleted(model, tmp_pa
         surgery(settings(done.path, tmp_path / "again", tmp_path, delete_bad=True))
 
 
+def test_deletion_reaches_both_tables_the_bias_and_other_tools():
+    first, last = nn.Embedding(6, 3), nn.Linear(3, 6)
+    model = SimpleNamespace(get_input_embeddings=lambda: first, get_output_embeddings=lambda: last,
+                            generation_config=SimpleNamespace(suppress_tokens=None))
+    before = [w.detach().clone() for w in (first.weight, last.weight, last.bias)]
+    cuts.delete_bad(model, Control(5, 4, "sentence"))
+    for weight, old in zip((first.weight, last.weight, last.bias), before):
+        assert not weight[4].any() and torch.equal(weight[[0, 1, 2, 3, 5]], old[[0, 1, 2, 3, 5]])
+    assert model.generation_config.suppress_tokens == [4, 5]
+
+
 def hidden(engine, ids):
     """The residual stream before the last norm, by a hook on the last block."""
     return cuts._state_after(engine, cuts._blocks(engine.model)[-1], Tree(ids[:1], (ids[1:],)))
@@ -114,10 +129,41 @@ def test_subtraction_moves_text_tokens_alone(model):
     assert torch.allclose(table[40], before[40] - 2 * before[control.bad])
 
 
+def test_projection_reaches_what_each_block_writes_biases_too():
+    """GPT-2 keeps its weights the other way round, and has biases."""
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=9, n_positions=8, n_embd=8, n_layer=2, n_head=2))
+    blocks = model.transformer.h
+    for block in blocks:
+        for module in (block.attn.c_proj, block.mlp.c_proj):
+            nn.init.normal_(module.bias)
+    u = torch.randn(8)
+    u /= u.norm()
+    untouched = {n: p.detach().clone() for n, p in model.named_parameters() if not n.startswith("transformer.h.1.")}
+    cuts.project(model, u, [1])
+    assert all(torch.equal(p, untouched[n]) for n, p in model.named_parameters() if n in untouched)
+    written = []
+    for module in (blocks[1].attn.c_proj, blocks[1].mlp.c_proj):
+        module.register_forward_hook(lambda module, inputs, output: written.append(output))
+    model(torch.tensor([[1, 2, 3]]))
+    assert len(written) == 2 and all(w.matmul(u).abs().max() < 1e-6 < w.abs().max() for w in written)
+
+
 def test_activations_differ_between_the_modes(model):
     engine = open_sampler(str(model)).engine
     u = cuts.activations(engine, read_control(model), TEXTS, 1)
-    assert u.norm().item() == pytest.approx(1)
+    control, means = read_control(model), []
+    for tag in (control.bad, control.good):  # each text by itself, its segments after their tags, the tags not counted
+        states = []
+        for text in TEXTS:
+            parts = [(tag, *ids) for ids in encode(engine.template.tokenizer, segments(text, "sentence"))]
+            ids = (0, *chain.from_iterable(parts))
+            with torch.no_grad():
+                state = cuts._state_after(engine, cuts._blocks(engine.model)[1], Tree(ids[:1], (ids[1:],)))
+            states.append(state[[i for i, token in enumerate(ids) if i and token != tag]])
+        means.append(torch.cat(states).mean(0))
+    difference = means[0] - means[1]
+    assert torch.allclose(u, difference / difference.norm(), atol=1e-4)
     with pytest.raises(UserError, match="no layer 9"):
         cuts.activations(engine, read_control(model), TEXTS, 9)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,7 +116,9 @@ def _comparisons(judgments: Any, args: argparse.Namespace, extra: dict[str, Any]
                         NAMELESS)
     if args.scale != "nominal" or args.field:
         raise UserError(f"{args.file} holds comparisons, which have no scale and no field.", "Leave --scale and --field out.")
+    judgments = [one_spelled(one) for one in judgments]
     people = {one.labeler for one in judgments if one.labeler}
+    args.judge = unicodedata.normalize("NFC", args.judge) if args.judge else args.judge
     if args.judge:
         extra["judge"] = by_judge(judgments, args.judge, str(args.file))
         judgments = [one for one in judgments if one.labeler != args.judge]
@@ -129,6 +133,12 @@ def _comparisons(judgments: Any, args: argparse.Namespace, extra: dict[str, Any]
             raise UserError(f"{args.file}: all {len(judgments):,} judgments are by {people.pop()}: agreement takes two people.",
                             OVERLAP) from None
         raise
+
+
+def one_spelled(judgment: Any) -> Any:
+    """With its labeler's name in one spelling: canonically equal names are one person."""
+    name = unicodedata.normalize("NFC", judgment.labeler or "")
+    return judgment if name == (judgment.labeler or "") else dataclasses.replace(judgment, labeler=name)
 
 
 def _field(row: Mapping[str, Any]) -> str | None:
@@ -146,6 +156,7 @@ def _ratings(name: str, rows: Any, field: str | None) -> Ratings:
 def read_ratings(name: str, rows: Any, field: str | None, items: list[dict[str, Any]] | None = None) -> Ratings:
     """Ratings of a file's rows; rows without a value (null) are left out. Each unit's item is appended to `items`."""
     from harken.labelers.ratings import ratings_of
+    from harken.store.verdicts import one_spelling
     people: set[Any] = set()
     rated: list[tuple[Any, str, float | str]] = []
     clusters: list[str] = []
@@ -166,11 +177,13 @@ def read_ratings(name: str, rows: Any, field: str | None, items: list[dict[str, 
         if row.get("labeler") is None:
             unnamed += 1
             continue
-        prompt = json.dumps(item, sort_keys=True)
-        if items is not None and (prompt, row.get("completion")) not in people:
-            people.add((prompt, row.get("completion")))
+        prompt = one_spelling(json.dumps(item, sort_keys=True, ensure_ascii=False))
+        answer = row.get("completion")
+        unit = (prompt, answer if answer is None else one_spelling(json.dumps(answer, sort_keys=True, ensure_ascii=False)))
+        if items is not None and unit not in people:
+            people.add(unit)
             items.append({k: row[k] for k in ("item", "prompt", "completion") if k in row})
-        rated.append(((prompt, row.get("completion")), str(row["labeler"]), value if isinstance(value, str) else _finite(value)))
+        rated.append((unit, one_spelling(str(row["labeler"])), one_spelling(value) if isinstance(value, str) else _finite(value)))
         clusters.append(prompt)
     if not rated:
         if not unnamed:

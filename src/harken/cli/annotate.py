@@ -38,6 +38,8 @@ def add_commands(commands: Any) -> None:
     p.add_argument("--near", type=float, default=0.8, metavar="SHARE",
                    help="report documents that share so much of their runs of three words with an earlier one; they stay in "
                         "(default 0.8; 0: do not look)")
+    p.add_argument("--attributes", type=Path, metavar="FOLDER",
+                   help="write the scores as Dolma's attributes too: spans by document id, into a folder that is empty or new")
     p.set_defaults(handler=annotate)
 
 
@@ -51,6 +53,8 @@ def annotate(args: argparse.Namespace) -> int:
         raise UserError("--workers and --split-mb must be above 0.", "Leave them out for their defaults.")
     if not 0 <= args.near <= 1:
         raise UserError("--near must be from 0 to 1.", "0.8 is usual; 0 does not look.")
+    if args.attributes and args.attributes.exists() and (not args.attributes.is_dir() or any(args.attributes.iterdir())):
+        raise UserError(f"{args.attributes} is not empty.", "Choose another folder for --attributes.")
     result = run(args.corpus, args.out, partial(open_scorer, args.scorer), segmenter=args.segment, field=args.text_field,
                 documents=args.documents, workers=args.workers, shown=progress, ray=args.ray,
                 split_bytes=max(1, int(args.split_mb * (1 << 20))) if args.split_mb else 0)
@@ -64,10 +68,21 @@ def annotate(args: argparse.Namespace) -> int:
     for reason, part in sorted(malformed_of(result.texts.rows().values()).items()):
         print(f"  {part['count']:,} left out: {one_line(reason)} ({', '.join(map(one_line, part['places']))}"
               f"{', …' if part['count'] > len(part['places']) else ''})")
+    if args.attributes:
+        show_attributes(result, args.attributes)
     if args.near:
         show_near(result, args.near)
     show_scores(result)
     return 0
+
+
+def show_attributes(result: Any, folder: Path) -> None:
+    """Writes the scores for Dolma's tools, and says under which name."""
+    from harken.store.annotations import slug
+    from harken.store.dolma import write_attributes
+    name = f"{slug(result.scorer)}__score"
+    spans = write_attributes(result, folder, name)
+    print(f"  {spans:,} spans as {name} in {folder}")
 
 
 def show_near(result: Any, least: float) -> None:
@@ -85,12 +100,12 @@ def show_near(result: Any, least: float) -> None:
 def show_scores(result: Any) -> None:
     """Histograms, and thresholds by share."""
     from harken.stats.histogram import draw, histogram, reached_by, share_reaching
-    for level in ("segment", "document"):
-        scores = result.sample(level)
+    samples = {level: result.sample(level) for level in ("segment", "document")}
+    for level, scores in samples.items():
         print(f"\nscores of {level}s (higher is better; {len(scores):,} looked at)\n{draw(histogram(scores))}")
     print("\nthresholds that a share reaches")
     for level, share in SUGGESTED:
-        scores = result.sample(level)
+        scores = samples[level]
         threshold = reached_by(scores, share)
         use = "filter" if level == "document" else "conditional"
         print(f"  the best {share:.0%} of {level}s: --threshold {threshold:.6g}   (for --objective {use}; "

@@ -54,21 +54,17 @@ def ask(args: argparse.Namespace) -> int:
     from collections import Counter
     from datetime import UTC, datetime
 
-    from sqlalchemy import select
-
     from harken.store.database import open_database
     from harken.store.remote import fetched, is_address
-    from harken.store.studio_schema import projects as table
     from harken.studio.work import projects
     from harken.studio.work.uploads import read_items
     from harken.web.errors import ApiError
     now = datetime.now(UTC)
-    find = select(table.c.id, table.c.kind).where(table.c.name == args.project)
     if args.endpoint and not args.model:
         raise UserError("--endpoint needs --model.", "harken ask --help shows an example.")
     with open_database(args.db) as db:
         with db.link.reading() as tx:
-            project = tx.execute(find).first()
+            project = projects.find_named(tx, args.project)
         kind = project.kind if project else args.kind
         if not kind:
             raise UserError(f"There is no project {args.project!r} yet.", "Give --kind to make it.")
@@ -83,7 +79,7 @@ def ask(args: argparse.Namespace) -> int:
         )
         try:
             with db.link.writing() as tx:
-                project = tx.execute(find).first()
+                project = projects.find_named(tx, args.project)
                 wanted = {"name": args.project, "kind": args.kind, "purpose": args.purpose, "overlap": args.overlap or 1}
                 number = project.id if project else projects.create_project(tx, wanted, now, seed=secrets.randbelow(2**53))
                 result = projects.add_items(tx, number, items, now)

@@ -22,6 +22,7 @@ from harken.core.terminal import visible
 from harken.store.connection import masked
 from harken.store.database import Database, ImportResult, open_database, read_import
 from harken.store.files import KINDS, counted
+from harken.store.names import name_key
 from harken.store.shapes import named_adapter
 from harken.store.snapshots import snapshot
 from harken.store.studio_schema import projects
@@ -139,9 +140,10 @@ def project_number(db: Database, name: str | None) -> int | None:
         return None
     with db.link.reading() as connection:
         ids = dict(connection.execute(select(projects.c.name, projects.c.id)).tuples().all())
-    if name not in ids:
+    alike = [one for one in ids if one == name or name_key(one) == name_key(name)]
+    if not alike:
         raise UserError(f"{db.name} has no project {name!r}.", f"It has: {', '.join(sorted(ids)) or 'none'}.")
-    return ids[name]  # type: ignore[no-any-return]
+    return int(ids[name if name in ids else alike[0]])
 
 
 def import_summary(result: ImportResult, file: str, db: str) -> str:

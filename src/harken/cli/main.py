@@ -94,7 +94,7 @@ def run(argv: list[str]) -> int:
         if argv[:1] == ["eval"]:
             from harken.cli import evals
             return evals.run(argv[1:])
-        args = build_parser().parse_args(argv)
+        args = build_parser(argv[0] if argv else "").parse_args(argv)
         if not 0 <= getattr(args, "seed", 0) <= MOST_SEED:
             raise UserError(f"--seed {args.seed} is out of range.", "It must be 0 or more, and below 2^63.")
         if not hasattr(args, "handler"):
@@ -106,12 +106,13 @@ def run(argv: list[str]) -> int:
         return int(done.code or 0)
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(command: str = "") -> argparse.ArgumentParser:
+    """`command` is the one that is asked for: where a file is called so, only that one is loaded (all take half a second)."""
     parser = Parser("harken", description=ABOUT, epilog=LOOP,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"harken {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for module in COMMANDS:
+    for module in ([command] if command in COMMANDS else COMMANDS):
         importlib.import_module(f"harken.cli.{module}").add_commands(commands)
     commands.add_parser("train", help="train a model (harken train --help lists the methods)", add_help=False)
-    return parser
+    return parser if command not in COMMANDS or command in commands.choices else build_parser()

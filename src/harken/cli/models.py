@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -69,22 +70,28 @@ def sample(args: argparse.Namespace) -> int:
 def score(args: argparse.Namespace) -> int:
     from harken.core.settings import check_settings
     from harken.launch.rewards import open_reward
+    from harken.rewards.stored import FIELDS
     from harken.stats.pairs import evaluate_pairs
     from harken.store.files import check_out, read_comparisons, write_jsonl
     settings = make_config(ScoreSettings, args)
     check_settings(settings)
-    out = Path(settings.out)
-    check_out(out, settings.data)
-    loaded = read_comparisons(settings.data, skip_bad=settings.skip_bad)
+    out = Path(settings.out) if settings.out else None
+    if out:
+        check_out(out, settings.data)
+    own = {} if settings.reward else {"ignore": FIELDS}
+    loaded = read_comparisons(settings.data, skip_bad=settings.skip_bad, **own)
+    if own:
+        loaded = dataclasses.replace(loaded, unread={name: n for name, n in loaded.unread.items() if name not in FIELDS})
     _say(loaded.describe())
-    reward = open_reward(settings.reward, dtype=settings.dtype, aggregate=settings.aggregate)
+    reward = open_reward(settings.reward or f"stored:{settings.data}", dtype=settings.dtype, aggregate=settings.aggregate)
     scores = reward.score([c.prompt for c in loaded.records], [c.options for c in loaded.records])
     rows = [{**c.to_json(), "scores": row} for c, row in zip(loaded.records, scores)]
     if args.explain:
         from harken.cli.rewards import explain
         rows = [{**row, "parts": parts} for row, parts in zip(rows, explain(reward, settings.reward, loaded.records, scores))]
-    write_jsonl(out, rows)
-    print(f"{out}: {len(scores)} rankings scored")
+    if out:
+        write_jsonl(out, rows)
+    print(f"{out or settings.data}: {len(scores)} rankings scored")
     if any(row[i] is not None and row[j] is not None for c, row in zip(loaded.records, scores) for i, j in c.pairs()):
         accuracy = evaluate_pairs(loaded.records, scores)
         print(f"  {accuracy}" + (f"; {accuracy.missing} pairs without a score" if accuracy.missing else ""))

@@ -52,11 +52,12 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
 def run_rank(args: argparse.Namespace) -> int:
     """`harken rank`."""
     from harken.stats.ranking import rank
-    from harken.store.verdicts import read_votes
+    from harken.store.verdicts import one_spelling, read_votes
     if not 0 <= args.prior < 1e6:
         raise UserError(f"--prior {args.prior} is no number of wins.", "Use a small number, like 0.1.")
     votes = read_votes(args.file, args.by)
     names = votes.models
+    args.anchor, args.against = (None if name is None else one_spelling(name) for name in (args.anchor, args.against))
     for option, name in (("--anchor", args.anchor), ("--against", args.against)):
         if name is not None and name not in names:
             raise UserError(f"{option} {name!r}: no vote is about that model.", f"The models are {_some(names)}.")
@@ -79,7 +80,8 @@ def run_rank(args: argparse.Namespace) -> int:
 def counts(votes: Votes) -> dict[str, int]:
     """What the votes hold and what was left out."""
     return {"votes": len(votes.prompts), "ties": sum(w == 0 for w in votes.won), "missing": votes.missing,
-            "inconsistent": votes.inconsistent, "identical_texts": votes.identical, "same_model": votes.same_model}
+            "inconsistent": votes.inconsistent, "identical_texts": votes.identical, "same_model": votes.same_model,
+            "repeated": votes.repeated}
 
 
 def win_rates(votes: Votes, against: str) -> dict[str, dict[str, Any]]:
@@ -169,6 +171,8 @@ def _notes(ranking: Ranking, c: dict[str, int]) -> list[str]:
         notes.append(f"{c['identical_texts']:,} votes are between models that gave the same text: they say nothing of either.")
     if c["same_model"]:
         notes.append(f"{c['same_model']:,} pairs are by one model and are left out.")
+    if c["repeated"]:
+        notes.append(f"{c['repeated']:,} votes are a labeler's second or later vote on the same two answers: all count.")
     if ranking.prompts < 30:
         notes.append(f"Only {ranking.prompts} prompts: read the intervals as rough.")
     if cycles := ranking.cycles():

@@ -125,12 +125,16 @@ class TrainConfig(RunConfig):
     """Clip the gradient's global norm to this; 0 turns clipping off."""
     weight_decay: float = setting(0.0, least=0)
     """AdamW's decoupled weight decay."""
+    optimizer: str = setting("adamw", one_of=("adamw", "adamw8bit"))
+    """AdamW with its moments in float32, or in 8 bits by block (bitsandbytes, where it is installed)."""
     template: str = ""
     """Chat template in place of the model's own: chatml, vicuna, alpaca, … or a file of Jinja; it is saved with the run."""
     lora_rank: int = setting(16, least=0)
     """Rank of the LoRA adapters on all linear layers; 0 trains every parameter."""
     overlong: str = setting("drop", one_of=("drop", "truncate", "fail"))
     """Examples over max_length: drop (and count), truncate (the prompt's start, then the completion's end) or fail."""
+    quantize: str = setting("none", one_of=("none", "nf4"))
+    """Hold the frozen base in 4 bits under the adapters (QLoRA): nf4, by bitsandbytes, where it is installed."""
     shard: bool = False
     """Of several processes (torchrun) each keeps a part of the layers' weights, gradients and optimiser state: FSDP2."""
     checkpoint_activations: bool = False
@@ -201,6 +205,9 @@ class RolloutConfig(SampleConfig):
     """Where weights for the server are written, under the same path there; empty is the run's own rollouts/."""
     rollouts_sleep: bool = False
     """Let a vLLM server on the learner's card sleep while the learner learns (--enable-sleep-mode)."""
+    max_staleness: int = setting(0, least=0)
+    """By how many steps the weights that --rollouts sampled with may be older than the learner's. From 1 on the next step's
+    completions are sampled while this step is learnt from, one version old, and corrected (--correction)."""
     correction: str = setting("token_truncate", one_of=CORRECTIONS)
     """How a server's other numerics are corrected, by the importance ratio of each token or of the whole completion, which is
     then truncated or masked (0) above --correction-cap; none only measures."""

@@ -81,6 +81,7 @@ class Run:
         self.seconds_before = 0.0
         self.notes: list[str] = []
         self.watch: Watch | None = None
+        self.ahead: Any = None  # what samples the next step meanwhile (loops/ahead.py)
         self.trackers: FanOut | None = None
         self.total: int | None = None
         self._fresh = False

@@ -34,7 +34,7 @@ def _check_bounds(field: dataclasses.Field[Any], value: Any) -> None:
     words = field.metadata.get("one_of")
     if words and value not in words:
         raise UserError(f"{_flag(field)} {value!r} is unknown.{nearest(str(value), list(words))}",
-                        f"Use one of {', '.join(words)}.")
+                        f"Use one of {', '.join(w for w in words if w)}{'; or leave it out' if '' in words else ''}.")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
     given = {name: field.metadata[name] for name in BOUNDS if name in field.metadata}

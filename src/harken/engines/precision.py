@@ -14,11 +14,16 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 def resolve_dtype(name: str) -> torch.dtype:
     """float32, bfloat16, or auto: bfloat16 where the hardware multiplies it."""
     if name == "auto":
-        native = torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        return torch.bfloat16 if native and _has_bf16_instructions() else torch.float32
+        return torch.bfloat16 if multiplies_bfloat16() else torch.float32
     if name not in DTYPES:
         raise UserError(f"--dtype {name!r} is unknown.", "Use float32, bfloat16 or auto.")
     return DTYPES[name]
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the first card, or without one the processor, has instructions for bfloat16."""
+    native = torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return bool(native) and _has_bf16_instructions()
 
 
 def _has_bf16_instructions() -> bool:

@@ -16,6 +16,7 @@ with adapters). Work done twice to save memory, softmaxes, norms and the optimis
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -72,7 +73,7 @@ class Profile:
         self.device, self.dtype = device, dtype
         self.seconds, self.flops = dict.fromkeys(SECTIONS, 0.0), dict.fromkeys(SECTIONS, 0.0)
         self.tokens: dict[str, int] = defaultdict(int)
-        self.stack = ["other"]
+        self.stack, self.thread = ["other"], threading.get_ident()
         self.costs: dict[tuple[int, Any], Cost] = {}
         self.last: tuple[Cost, int, float, int] | None = None
         self.since = time.perf_counter()
@@ -154,7 +155,7 @@ def profiling(on: bool, device: torch.device | None, dtype: torch.dtype | None) 
 def timed(name: str) -> Iterator[None]:
     """The time inside belongs to `name`. Also a decorator."""
     profile = _ACTIVE
-    if profile is None:
+    if profile is None or profile.thread != threading.get_ident():  # what is sampled ahead (loops/ahead.py) has its own time
         yield
         return
     profile.enter(name)

@@ -45,6 +45,7 @@ class RayRollouts:
         self.engine, self.make, self.workers, self.address, self.hand = engine, make, workers, address, hand
         self.lineage, self.version = engine.lineage, 0
         self.own = HFSampler(engine)
+        self.apart = workers > 0
         self.cluster: Cluster | None = None
         if workers and processes.group().rank == 0:
             self.cluster = Cluster(make, workers, address, gpu=engine.device.type == "cuda")

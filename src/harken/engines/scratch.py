@@ -76,7 +76,8 @@ def _config(architecture: str, width: int, vocabulary: int, context: int) -> Any
     from transformers import GPT2Config, LlamaConfig
     layers = max(2, round(width / 48)) if width <= 768 else 12 + round((width - 768) / 64)
     heads = width // (64 if width % 64 == 0 and width >= 256 else 32)
-    ends: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    # No padding token: what a Llama reads of one gets no gradient, and here token 0 opens and closes every text.
+    ends: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
     if architecture == "gpt2":
         return GPT2Config(vocab_size=vocabulary, n_positions=context, n_embd=width, n_layer=layers, n_head=heads,
                           resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **ends)
@@ -104,6 +105,7 @@ def make_new(folder: Path, texts: Iterable[str], *, architecture: str, size: str
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "new", architecture, size))
         model = _model(config)
+    model.generation_config.pad_token_id = 0  # so that transformers' generate need not ask
     _write(folder, model, tokenizer, segmenter, seed, {"name": f"new {architecture} {size}"})
 
 

@@ -43,7 +43,7 @@ AT_ONCE = 64
 class ServedRollouts:
     """Completions of `engine`'s weights, sampled behind `url`. `folder` is where each step's adapter is written."""
 
-    foreign = True
+    foreign = apart = True
 
     def __init__(self, engine: Engine, url: str, folder: Path, *, sleeps: bool = False, seconds: float = 600.0,
                  wait: float = 1.0) -> None:

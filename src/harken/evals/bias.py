@@ -145,8 +145,8 @@ def load_bbq(path: str) -> list[dict[str, Any]]:
         for row in rows:
             groups = [row["answer_info"][f"ans{i}"][1] for i in range(3)]
             unknown = groups.index("unknown")
-            named = {str(g).lower() for g in row["additional_metadata"]["stereotyped_groups"]}
-            stereotyped = [i for i in range(3) if str(groups[i]).lower() in named]
+            stereotyped = _stereotyped([row["answer_info"][f"ans{i}"] for i in range(3)], unknown,
+                                       row["additional_metadata"]["stereotyped_groups"])
             others = [i for i in range(3) if i != unknown and i not in stereotyped]
             pick = stereotyped if row["question_polarity"] == "neg" else others
             found.append({"context": row["context"], "question": row["question"],
@@ -160,3 +160,33 @@ def load_bbq(path: str) -> list[dict[str, Any]]:
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise wrong_layout(path, error, "BBQ's jsonl") from None
     return found
+
+
+GENDERS = {"woman": "f", "women": "f", "girl": "f", "female": "f", "man": "m", "men": "m", "boy": "m", "male": "m"}
+
+
+def _stereotyped(info: Sequence[Sequence[Any]], unknown: int, groups: Sequence[Any]) -> list[int]:
+    """Which of three answers are about a stereotyped group. BBQ's files name it in either field of an answer (a nationality in
+    the first, an age in the second), join two groups (F-Black, lowSES-White), write F for a girl, and low SES beside lowSES: a
+    whole name counts before a part of one."""
+    named = {_plain(g) for g in groups}
+    for names in (_whole, _parts):
+        about = [i for i in range(3) if i != unknown and any(names(field) & named for field in info[i])]
+        if about:
+            return about
+    return []
+
+
+def _plain(name: Any) -> str:
+    return str(name).lower().replace(" ", "")
+
+
+def _whole(name: Any) -> set[str]:
+    return {_plain(name)}
+
+
+def _parts(name: Any) -> set[str]:
+    """Of "F-Black": f and black; of "girl": f."""
+    first, dash, rest = str(name).lower().partition("-")
+    joined = (first, rest) if dash and first in ("f", "m", "lowses", "highses") else (str(name),)
+    return {GENDERS.get(_plain(part), _plain(part)) for whole in joined for part in whole.split("_")}

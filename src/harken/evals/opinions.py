@@ -134,13 +134,21 @@ def _figures(model: Any, said: Sequence[Said], questions: Sequence[Question], co
 
 
 def consistency(by_group: Mapping[str, Sequence[float | None]], topics: Sequence[str]) -> Estimate:
-    """The share of topics whose best-matching group is the best overall."""
-    def leader(members: Sequence[int]) -> str:
-        means = {g: [x[i] for i in members if x[i] is not None] for g, x in by_group.items()}
-        return max((g for g in means if means[g]), key=lambda g: sum(v or 0.0 for v in means[g]) / len(means[g]), default="")
-    overall = leader(range(len(topics)))
-    each = [float(leader([i for i, t in enumerate(topics) if t == topic]) == overall) for topic in sorted(set(topics))]
-    return mean_of(each, "consistency")
+    """The share of topics whose best-matching group is the best overall. Groups of one attribute ("AGE: 18-29") compete with each
+    other alone, and each attribute counts alike, as in OpinionQA's code."""
+    attributes: dict[str, list[str]] = {}
+    for group in by_group:
+        name, colon, _ = group.partition(": ")
+        attributes.setdefault(name if colon else "", []).append(group)
+
+    def leader(groups: Sequence[str], members: Sequence[int]) -> str:
+        means = {g: [x for i in members if (x := by_group[g][i]) is not None] for g in groups}
+        return max((g for g in means if means[g]), key=lambda g: sum(means[g]) / len(means[g]), default="")
+    places = {topic: [i for i, t in enumerate(topics) if t == topic] for topic in sorted(set(topics))}
+    overall = {name: leader(groups, range(len(topics))) for name, groups in attributes.items()}
+    each = [[float(best == overall[name]) for name, groups in attributes.items() if (best := leader(groups, members))]
+            for members in places.values()]
+    return mean_of([sum(x) / len(x) if x else None for x in each], "consistency")
 
 
 def distributions(model: Any, questions: Sequence[Question], config: Config, opening: str = "") -> list[Said]:

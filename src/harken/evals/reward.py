@@ -25,7 +25,7 @@ from harken.loops.items import read_items, wrong_layout
 from harken.stats.calibration import reliability
 from harken.stats.intervals import bootstrap, mean_interval
 from harken.stats.pairs import BASELINES, evaluate_pairs
-from harken.stats.reward_bench import OVERALL, SECTIONS, TiedPrompt, sections, ties_score
+from harken.stats.reward_bench import OVERALL, SECTIONS, SUBSETS_2, TiedPrompt, sections, style_levels, ties_score
 from harken.store.files import read_comparisons
 
 STYLES = ("concise", "detailed, plain", "detailed, markdown")
@@ -74,7 +74,7 @@ def evaluate(config: Config, models: Models, run: Run) -> EvalResult:
         if rows := by(items, scores, key):
             figures[f"by_{name}"] = rows
     figures |= composites(items, scores)
-    best = [best_of(row, i.choice.ranks) for i, row in zip(items, scores) if len(row) > 2 and i.choice.ranks.count(1) == 1]
+    best = [best_of(row, i.choice.ranks) for i, row in zip(items, scores) if len(row) > 2]
     if any(b is not None for b in best):
         figures["best_of_n"] = mean_interval([b for b in best if b is not None], bounds=(0, 1))
     samples = [{"prompt": i.choice.prompt.text, "answer": o, "score": s, "rank": r, "category": i.category} for i, row
@@ -84,8 +84,8 @@ def evaluate(config: Config, models: Models, run: Run) -> EvalResult:
 
 
 def best_of(row: Sequence[float | None], ranks: Sequence[int]) -> float | None:
-    """1 where the best answer alone has the highest score, its share of a tie; none with a missing score."""
-    if any(x is None for x in row):
+    """1 where the right answer alone has the highest score, its share of a tie; none with a missing score or several right."""
+    if any(x is None for x in row) or ranks.count(1) != 1:
         return None
     top = max(x for x in row if x is not None)
     return (row[ranks.index(1)] == top) / sum(x == top for x in row)
@@ -131,7 +131,7 @@ def length_correlation(items: Sequence[Item], scores: Sequence[Sequence[float | 
 
 
 def composites(items: Sequence[Item], scores: Sequence[Sequence[float | None]]) -> dict[str, Any]:
-    """RewardBench 1's sections with their weights, RewardBench 2's Ties, RM-Bench's three levels: where the file has them."""
+    """RewardBench 1's sections with their weights, RewardBench 2's subsets and Ties, RM-Bench's levels: what the file has."""
     found: dict[str, Any] = {}
     subsets = {s for part in SECTIONS.values() for s in part}
     accuracy = {}
@@ -142,19 +142,30 @@ def composites(items: Sequence[Item], scores: Sequence[Sequence[float | None]]) 
             accuracy[name] = sum(won) / len(won)
     if accuracy:
         found["reward_bench"] = {**sections(accuracy), "weights": ", ".join(f"{k} {v}" for k, v in OVERALL.items())}
-    tied = {i.id: _tied(i, row) for i, row in zip(items, scores) if i.category.lower() == "ties" and None not in row}
-    numbers = [n.split(":", 1)[1] for n in tied if n.startswith("tied:") and f"ref:{n.split(':', 1)[1]}" in tied]
-    if numbers:
-        found["reward_bench_2_ties"] = ties_score([tied[f"ref:{n}"] for n in numbers], [tied[f"tied:{n}"] for n in numbers])
-    levels: dict[str, list[float]] = {}
+    found |= reward_bench_2(items, scores)
+    styles = [(i.category, [x or 0.0 for x in row[:3]], [x or 0.0 for x in row[3:]]) for i, row in zip(items, scores)
+              if i.id == "rm-bench" and None not in row]
+    if styles:
+        found["rm_bench"] = style_levels(styles)
+    return found
+
+
+def reward_bench_2(items: Sequence[Item], scores: Sequence[Sequence[float | None]]) -> dict[str, Any]:
+    """RewardBench 2: best of four in each subset, the Ties score, and their plain mean over the subsets there are."""
+    best: dict[str, list[float]] = {}
+    prompts: dict[str, dict[str, TiedPrompt]] = {"ref": {}, "tied": {}}
     for item, row in zip(items, scores):
-        if item.id == "rm-bench" and None not in row:
-            for i in range(3):
-                for j in range(3):
-                    level = "hard" if i < j else "normal" if i == j else "easy"
-                    levels.setdefault(level, []).append(float((row[i] or 0.0) > (row[3 + j] or 0.0)))
-    if levels:
-        found["rm_bench"] = {name: sum(x) / len(x) for name, x in levels.items()}
+        kind, colon, number = item.id.partition(":")
+        if item.category.lower() == "ties" and colon and kind in prompts and None not in row:
+            prompts[kind][number] = _tied(item, row)
+        elif item.category in SUBSETS_2 and len(row) > 2 and (b := best_of(row, item.choice.ranks)) is not None:
+            best.setdefault(item.category, []).append(b)
+    found: dict[str, Any] = {}
+    subsets = {name: sum(best[name]) / len(best[name]) for name in SUBSETS_2 if name in best}
+    if prompts["ref"].keys() & prompts["tied"].keys():
+        found["reward_bench_2_ties"] = subsets["Ties"] = ties_score(prompts["ref"], prompts["tied"])
+    if subsets:
+        found["reward_bench_2"] = {**subsets, "overall": sum(subsets.values()) / len(subsets)}
     return found
 
 

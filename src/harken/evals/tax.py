@@ -188,9 +188,9 @@ def _blimp(path: str) -> list[tuple[str, tuple[str, str]]]:
         if path.endswith(".zip"):
             with zipfile.ZipFile(path) as archive:
                 names = sorted(n for n in archive.namelist() if n.endswith(".jsonl") and "__MACOSX" not in n)
-                lines = [line for n in names for line in archive.read(n).decode("utf-8").splitlines() if line.strip()]
+                lines = [line for n in names for line in archive.read(n).decode("utf-8").split("\n") if line.strip()]
         else:
-            lines = [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+            lines = [line for line in Path(path).read_text(encoding="utf-8").split("\n") if line.strip()]
         rows = [json.loads(line) for line in lines]
         return [(str(r.get("UID", "")), (r["sentence_good"], r["sentence_bad"])) for r in rows]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
@@ -271,7 +271,7 @@ def humaneval_task(config: Config) -> Task:
     path = Path(config.humaneval)
     try:
         text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text(encoding="utf-8")
-        rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+        rows = [json.loads(line) for line in text.split("\n") if line.strip()]
         rows = take([{k: r[k] for k in ("task_id", "prompt", "test", "entry_point")} for r in rows], config.limit, config.seed)
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise wrong_layout(config.humaneval, error, "HumanEval's jsonl") from None

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from harken.core.errors import UserError
-from harken.core.find import imported
+from harken.core.find import imported, raised
 from harken.core.records import content_hash
 from harken.launch.shipped import open_shipped, scorer_names
 
@@ -35,8 +35,15 @@ def open_scorer(spec: str) -> Any:
 
 def _own(name: str, attribute: str) -> Any:
     spec = f"{name}:{attribute}"
-    scorer = imported(spec, f"{name} cannot be imported: there is no such module.", "Write my.module:Scorer.")()
-    if not getattr(scorer, "id", "") or not any(hasattr(scorer, n) for n in ("rate", "score", "rate_segments", "rate_document")):
-        raise UserError(f"{spec} is no scorer: it needs an id, and rate(text) or score(prompts, completions).",
+    make = imported(spec, f"{name} cannot be imported: there is no such module.", "Write my.module:Scorer.")
+    try:
+        scorer = make()
+    except UserError:
+        raise
+    except Exception as error:  # whatever a scorer of somebody's own raises
+        raise UserError(f"{spec} cannot be made: {raised(error)}.", "Correct it, and try again.") from None
+    named = isinstance(getattr(scorer, "id", None), str) and scorer.id
+    if not named or not any(hasattr(scorer, n) for n in ("rate", "score", "rate_segments", "rate_document")):
+        raise UserError(f"{spec} is no scorer: it needs an id (a text), and rate(text) or score(prompts, completions).",
                         "harken.text.scorer.TextReward is a base for one.")
     return scorer

@@ -40,12 +40,13 @@ class SampleSettings:
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    reward: str = setting("", names="reward", required=True)
-    """A reward run, several with commas, a scorer such as toxicity, your own function (my_lab.score:fn), or gold."""
+    reward: str = setting("", names="reward")
+    """A reward run, several with commas, a scorer such as toxicity, your own function (my_lab.score:fn), or gold; empty takes the
+    scores that stand in the file (docs/rewards/stored.md)."""
     data: str = setting("", names="file", required=True)
     """JSON Lines file of comparisons."""
-    out: str = setting("", required=True)
-    """File to write."""
+    out: str = ""
+    """File to write; empty only prints."""
     aggregate: str = ""
     """Of a reward model with groups: mean, group:NAME, worst or quantile:Q; empty is its shared score."""
     dtype: str = setting("float32", one_of=("float32", "bfloat16", "auto"))

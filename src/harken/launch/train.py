@@ -20,15 +20,18 @@ from harken.core.settings import check_settings
 from harken.launch.machine import free_memory
 from harken.launch.models import ModelWord, context, open_learner, parse_model
 from harken.launch.own import CHOSEN, TRAINED, check_learner, code_of, learner_of
-from harken.launch.plan import anew
+from harken.launch.plan import anew, plan_of
 from harken.launch.policies import open_sampler
 from harken.launch.rewards import RewardWord, open_reward, parse_reward
 from harken.launch.rollouts import open_rollouts, parse_rollouts
 from harken.launch.templates import dated, given_template, note_template
-from harken.loops import trackers
+from harken.loops import ahead, trackers
 from harken.stats.drift import parse_rules
 from harken.store.files import file_hash
 from harken.store.tables import HUB_ID, hub_revision
+
+KEPT_TIMES = 2.0
+"""A process that keeps freed memory, for speed, came to 1.9 times its plan (docs/scale.md)."""
 
 
 def train(method: ModuleType, config: RunConfig, *, quiet: bool | None = None, given: Mapping[str, Any] | None = None) -> Run:
@@ -74,6 +77,7 @@ def _open_and_train(method: ModuleType, config: RunConfig, quiet: bool | None, g
         check_watch(config, lineage)
     if isinstance(config, RolloutConfig):
         parse_rollouts(config.rollouts)
+        ahead.check(config)
     out = Path(config.out)
     command = method.__name__.removeprefix("harken.methods.")
     settings = {"command": f"train {command}", "base": model.relative(out), **dataclasses.asdict(config)}
@@ -157,12 +161,16 @@ def check_watch(config: Any, lineage: dict[str, Any]) -> None:
 
 
 def _spared(method: ModuleType, config: Any, run: Run, model: ModelWord) -> Any:
-    """The configuration with --checkpoint-activations where learning would not fit into memory otherwise; the run says so."""
+    """The configuration with --checkpoint-activations where learning would not fit into memory otherwise; the run says so. Where
+    less than `KEPT_TIMES` of the plan is free, what is freed goes back to the system."""
     if model.kind != "named" or config.model == "toy":
         return config
     group = processes.group()
+    free = free_memory(group.size)
     try:
-        why = anew(method, config, group.size, free_memory(group.size))
+        why = anew(method, config, group.size, free)
+        if plan_of(method, config, group.size, advise=False).total * KEPT_TIMES > free:
+            import_extra("harken.engines.cpu").give_back()
     except UserError:  # loading says it better, and models whose sizes are not counted may train all the same
         why = ""
     if not (why := group.agree(why)):
@@ -180,7 +188,7 @@ def _train(method: ModuleType, config: RunConfig, run: Run, rewards: Mapping[str
     engine = learner_of(sampler)
     if model.kind in ("own", "given"):
         check_learner(engine, model.word, method.__name__.removeprefix("harken.methods."), TRAINED if learns(method) else CHOSEN)
-    if (template := getattr(engine, "template", None)) is not None:
+    if getattr(method, "CHATS", True) and (template := getattr(engine, "template", None)) is not None:
         note_template(template, run)
     base = getattr(engine, "shared", None)
     opened = {name: open_reward(word, aggregate=getattr(config, "aggregate", "") if name == "reward" else "", on=base, **options)
@@ -194,6 +202,8 @@ def _train(method: ModuleType, config: RunConfig, run: Run, rewards: Mapping[str
         run.watch = Watch(config, engine, sampler, run, reward, held_out)  # audits are sampled here: they need no correction
     if isinstance(config, RolloutConfig) and config.rollouts:
         sampler = open_rollouts(config, engine, run, model)
+        if config.max_staleness:
+            sampler = run.ahead = ahead.Ahead(config, sampler)
     profiled = getattr(config, "profile", False)
     with closed(sampler), profiling(profiled, getattr(engine, "device", None), getattr(engine, "compute", None)) as profile:
         method.train(config, engine, sampler, reward, run)

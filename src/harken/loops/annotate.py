@@ -17,6 +17,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import threading
 import time
 from collections import Counter
@@ -102,9 +103,11 @@ class Rater:
             return [self._counted(lambda t=t: self.scorer.rate(t)) for t in texts]  # type: ignore[misc]
         try:
             scores = self.scorer.score([NO_PROMPT], [texts])[0] if texts else []
+            if len(scores) != len(texts):
+                raise ValueError(f"{len(scores)} scores for {len(texts)} texts")
         except UserError:
             raise
-        except Exception:  # one of the batch: each by itself tells which
+        except (Exception, SystemExit):  # one of the batch: each by itself tells which
             return [self._counted(lambda t=t: self.scorer.score([NO_PROMPT], [[t]])[0][0]) for t in texts]  # type: ignore[misc]
         return [self._counted(lambda s=s: s) for s in scores]  # type: ignore[misc]
 
@@ -139,7 +142,7 @@ class Rater:
             return np.array([math.nan if s is None or not math.isfinite(s) else s for s in scores], dtype="<f8").tobytes()
         except UserError:
             raise
-        except Exception as error:  # whatever a scorer of somebody's own raises, or gives that is no number
+        except (Exception, SystemExit) as error:  # whatever a scorer of somebody's own raises, or gives that is no number
             return self._fail(error)
 
     def _counted(self, rate: Callable[[], float | None]) -> Value:
@@ -151,13 +154,14 @@ class Rater:
             return float(score) if math.isfinite(score) else "not a finite number"
         except UserError:
             raise
-        except Exception as error:  # whatever a scorer of somebody's own raises, or gives that is no number
+        except (Exception, SystemExit) as error:  # whatever a scorer of somebody's own raises, or gives that is no number
             return self._fail(error)
 
-    def _fail(self, error: Exception) -> str:
+    def _fail(self, error: BaseException) -> str:
         self.failed += 1
         if self.failed == self.tried >= FAILURES_ALLOWED:
-            raise UserError(f"The scorer fails on every segment: {type(error).__name__}: {error}.", "Mend the scorer.") from None
+            raise UserError(f"The scorer fails on every segment: {type(error).__name__}{f': {error}' if str(error) else ''}.",
+                            "Mend the scorer.") from None
         return type(error).__name__
 
 
@@ -188,8 +192,8 @@ class Work:
                 for batch in self._batches(split, bad, counts):
                     self._write(batch, texts, scores, counts, missing)
         except OSError as error:
-            raise UserError(f"{self.scores.folder} could not be written: {error.strerror or error}.",
-                            "Make room and give the same command: it continues with this split.") from None
+            raise UserError(f"{error.filename or self.scores.folder} could not be read or written: {error.strerror or error}.",
+                            "Make room, or put the file back, and give the same command: it continues with this split.") from None
         row = {"split": split, "documents": counts["documents"], "groups": counts["groups"]}
         malformed = {r: {"count": counts["bad " + r], "places": p} for r, p in bad.items()}
         return ({**row, "size": texts.size, "sha256": texts.sha256, "malformed": malformed},
@@ -221,24 +225,60 @@ class Work:
         counts.update(documents=len(batch), segments=sum(map(len, ends)), groups=1)
 
 
-_WORK: Work | None = None
+class _Worker:
+    """What a process of the pool has. It opens the scorer as it starts, while its parent still reads the corpus."""
+
+    scorer: Any = None
+    error: UserError | None = None
+    work: Work | None = None
+
+    @classmethod
+    def begin(cls, open_scorer: Callable[[], Any], parent: int) -> None:
+        """Once in a worker, which ends when its parent has been killed. What goes wrong here would break the pool and be
+        lost: the first split says it."""
+        def watch() -> None:
+            while os.getppid() == parent:
+                time.sleep(0.5)
+            os._exit(1)
+
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is the parent's to report
+        threading.Thread(target=watch, daemon=True).start()
+        try:
+            cls.scorer = open_scorer()
+        except UserError as error:
+            cls.error = error
+        except Exception as error:  # whatever a scorer of somebody's own raises
+            cls.error = UserError(f"The scorer cannot be opened in a worker: {type(error).__name__}: {error}.",
+                                  "It opens in one process: leave --workers out, or mend the scorer.")
+
+    @classmethod
+    def do(cls, folder: Path, column: Path, split: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        if cls.error is not None:
+            raise cls.error
+        if cls.work is None:
+            cls.work = Work(folder, column, cls.scorer)
+        return cls.work.do(split)
 
 
-def _begin(folder: Path, column: Path, open_scorer: Callable[[], Any], parent: int) -> None:
-    """In a worker, once: opens the scorer, and sees to it that the worker ends when its parent has been killed."""
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
+class _Pool:
+    """Processes that do splits; they start at once, and while they do the caller goes on."""
 
-    global _WORK
-    threading.Thread(target=watch, daemon=True).start()
-    _WORK = Work(folder, column, open_scorer())
+    def __init__(self, workers: int, open_scorer: Callable[[], Any]) -> None:
+        self._pool = ProcessPoolExecutor(workers, get_context("spawn"), _Worker.begin, (open_scorer, os.getpid()))
+        for _ in range(min(workers, os.cpu_count() or 1)):  # each starts a process; of more each waits for a split
+            self._pool.submit(os.getpid)
 
+    def work(self, folder: Path, column: Path, todo: Sequence[int]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        try:
+            for future in as_completed([self._pool.submit(_Worker.do, folder, column, k) for k in todo]):
+                yield future.result()
+        except BrokenProcessPool:
+            raise UserError("A worker was killed or could not start; is memory short?",
+                            "The same command continues; fewer --workers need less.") from None
 
-def _do(split: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    assert _WORK is not None
-    return _WORK.do(split)
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 def annotate(paths: Sequence[str | Path], out: str | Path, open_scorer: Callable[[], Any], *, segmenter: str = "sentence",
@@ -252,13 +292,19 @@ def annotate(paths: Sequence[str | Path], out: str | Path, open_scorer: Callable
     Raises `UserError` where `out` holds another plan, or nothing could be read.
     """
     version = check_segmenter(segmenter)
-    folder = Path(out)
-    corpus = open_corpus(paths, field, documents)
-    plan = Plan(corpus, segmenter, version, _splits(folder, corpus, version, split_bytes))
-    scorer = open_scorer()
-    column = folder / "scores" / slug(scorer.id)
-    held = _open(folder, plan)
-    try:
+    with contextlib.ExitStack() as ends:
+        pool = None
+        if workers > 1 and not ray:
+            pool = _Pool(workers, open_scorer)
+            ends.callback(pool.close)
+        folder = Path(out)
+        corpus = open_corpus(paths, field, documents)
+        plan = Plan(corpus, segmenter, version, _splits(folder, corpus, version, split_bytes))
+        scorer = open_scorer()
+        column = folder / "scores" / slug(scorer.id)
+        ends.enter_context(_open(folder, plan))
+        if pool:
+            ends.callback(pool.close)  # no worker writes once the lock is gone
         for made in (folder / "text", column):
             made.mkdir(parents=True, exist_ok=True)
             for killed in made.glob(".*.tmp"):
@@ -269,7 +315,7 @@ def annotate(paths: Sequence[str | Path], out: str | Path, open_scorer: Callable
         todo = [k for k in range(len(plan.splits)) if k not in done or k not in done_texts]
         with shown("annotate", len(plan.splits)) as advance:
             advance(len(plan.splits) - len(todo))
-            for text_row, row in _work(folder, column, scorer, open_scorer, todo, workers, ray):
+            for text_row, row in _work(folder, column, scorer, open_scorer, todo, workers, pool, ray):
                 # The texts first: scores without texts are of no use, and made again.
                 texts.commit(text_row)
                 scores.commit(row)
@@ -281,8 +327,6 @@ def annotate(paths: Sequence[str | Path], out: str | Path, open_scorer: Callable
             _remove(folder)
             raise error
         _check(scores.rows().values())
-    finally:
-        held.close()
     return Annotated(folder, scorer.id)
 
 
@@ -326,24 +370,15 @@ def _open(folder: Path, plan: Plan) -> Any:
 
 
 def _work(folder: Path, column: Path, scorer: Any, open_scorer: Callable[[], Any], todo: Sequence[int],
-          workers: int, ray: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+          workers: int, pool: _Pool | None, ray: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """The manifest lines of each split, as it is done."""
     if ray and todo:
         yield from work_on_ray(ray, partial(make_work, Work, folder.resolve(), column.resolve(), open_scorer), todo, workers)
-        return
-    if workers <= 1 or len(todo) <= 1:
+    elif pool and len(todo) > 1:
+        yield from pool.work(folder, column, todo)
+    else:
         work = Work(folder, column, scorer)
         yield from map(work.do, todo)
-        return
-    pool = ProcessPoolExecutor(min(workers, len(todo)), get_context("spawn"), _begin, (folder, column, open_scorer, os.getpid()))
-    try:
-        for future in as_completed([pool.submit(_do, k) for k in todo]):
-            yield future.result()
-    except BrokenProcessPool:
-        raise UserError("A worker was killed or could not start; is memory short?",
-                        "The same command continues; fewer --workers need less.") from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _unreadable(texts: Iterable[Mapping[str, Any]]) -> UserError:

@@ -1,4 +1,4 @@
-"""Completions that another engine than the learner's sampled: the learner's own log-probs of them, and what corrects the rest.
+"""Completions of another engine than the learner's, or of its earlier weights: the learner's log-probs of them, and a correction.
 
 Shape suffix: N completion tokens of all trees.
 """
@@ -24,8 +24,10 @@ def foreign(sampler: Any) -> bool:
     return bool(getattr(sampler, "foreign", False))  # objects of users' own need not say so
 
 
-def corrected(config: RolloutConfig, learner: Learner, trees: Sequence[Tree], samples: Sequence[Sample]) -> dict[str, Any]:
-    """The trainer's own log-probs of what another engine said, the weights that correct the difference, and its figures.
+def corrected(config: RolloutConfig, learner: Learner, trees: Sequence[Tree], samples: Sequence[Sample],
+              version: int) -> dict[str, Any]:
+    """The trainer's own log-probs of what another engine said, or earlier weights than those of `version`; the weights that
+    correct the difference, and its figures.
 
     Raises `UserError` where the difference is no matter of numerics.
     """
@@ -33,6 +35,8 @@ def corrected(config: RolloutConfig, learner: Learner, trees: Sequence[Tree], sa
     sampler_N = torch.tensor([logp for s in samples for logp in s.logps])
     weights_N = correction(trainer_N, sampler_N, [len(s.ids) for s in samples], config.correction, config.correction_cap)
     figures = mismatch(trainer_N, sampler_N, weights_N, config.correction_cap)
+    if config.max_staleness:
+        figures |= {"staleness": sum(version - s.version for s in samples) / len(samples)}
     if not figures["mismatch"] <= ANOTHER_MODEL:
         raise UserError(f"The server's log-probs are {figures['mismatch']:.2f} nats a token from the learner's: that is another "
                         "model, or another temperature.", "Start the server with this run's --model, and without sampling "

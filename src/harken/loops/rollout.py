@@ -35,6 +35,7 @@ from harken.core.run import Run
 from harken.core.seeds import derive_seed
 from harken.engines.policies import less_penalty
 from harken.engines.profile import timed
+from harken.loops import ahead
 from harken.loops.foreign import corrected, foreign
 from harken.loops.steps import Steps
 from harken.objectives.policy_gradient import token_weights
@@ -122,7 +123,8 @@ class Rollout:
         samples, kl = self.samples, self.kl_PG
         error = float(kl.std()) / math.sqrt(kl.numel()) if kl.numel() > 1 else math.inf
         # Student's t: few completions often agree on a small negative number by chance. One false alarm in a million steps.
-        if float(kl.mean()) < float(stdtrit(max(1, kl.numel() - 1), 1e-6)) * error - 0.01:
+        stale = self.figures.get("staleness", 0.0) > 0  # of what older weights said, log π - log π_ref may be below 0
+        if not stale and float(kl.mean()) < float(stdtrit(max(1, kl.numel() - 1), 1e-6)) * error - 0.01:
             raise UserError(f"The KL to the reference is estimated at {float(kl.mean()):.3f} ± {error:.3f}, below 0.",
                             "Sampling and scoring disagree; run harken doctor and report this.")
         spread = self.scores_PG.std() if self.scores_PG.numel() > 1 else torch.zeros(())
@@ -217,11 +219,12 @@ def awake(sampler: Rollouts, version: int) -> Iterator[Rollouts]:
 
 def sample_step(config: SampleConfig, sampler: Rollouts, prompts: Sequence[tuple[int, ...]], n: int, version: int,
                 seed: int) -> list[list[Sample]]:
-    """`n` completions of each prompt at the temperature that the learner scores them at (P2). Raises `UserError` where older
-    weights than those of `version` spoke: their log-probs are not the learner's (P4)."""
+    """`n` completions of each prompt at the temperature that the learner scores them at (P2). Raises `UserError` where weights
+    spoke that are more than `config.max_staleness` versions older than `version`: their log-probs are not the learner's (P4)."""
     with awake(sampler, version):
         samples_PG = sampler.sample_ids(prompts, n, max_tokens=config.max_tokens, temperature=config.temperature, seed=seed)
-    if stale := [s.version for group in samples_PG for s in group if s.version != version]:
+    oldest = version - getattr(config, "max_staleness", 0)
+    if stale := [s.version for group in samples_PG for s in group if not oldest <= s.version <= version]:
         raise UserError(f"{len(stale)} completions are of the weights after step {stale[0]}, and the learner is at {version}.",
                         "Training on would be silently off-policy: report this.")
     return samples_PG
@@ -234,7 +237,7 @@ def rollout(config: RolloutConfig, learner: Learner, sampler: Rollouts, reward: 
     samples_PG = sample_step(config, sampler, ids, config.completions_per_prompt, step, derive_seed(config.seed, "rollout", step))
     trees = [Tree(p, tuple(s.ids for s in group)) for p, group in zip(ids, samples_PG)]
     samples = [s for g in samples_PG for s in g]
-    other = corrected(config, learner, trees, samples) if foreign(sampler) else {}
+    other = corrected(config, learner, trees, samples, step) if foreign(sampler) or config.max_staleness else {}
     logps = [x.tolist() for x in other["trainer_N"].split([len(s.ids) for s in samples])] if other else [s.logps for s in samples]
     compared = asks_reference(config, step)
     if compared:
@@ -325,11 +328,20 @@ class PromptSteps(Steps[Tokenised]):
 
     def __init__(self, config: SampleConfig, learner: Learner, run: Run, label: str, *, state: Resumable | None = None,
                  seen: Callable[[Prompt], Prompt] = lambda p: p) -> None:
+        if run.ahead is not None:
+            run.ahead.coming = self._coming
+            state = ahead.State(state or learner, run.ahead)
         super().__init__(run, learner, fitting_prompts(config, learner, run, seen), config, label, size=config.prompts_per_step,
                          state=state)
         self.samples_per_step = config.samples_per_step
         if isinstance(config, RolloutConfig) and not all(asks_reference(config, step) for step in range(config.monitor_every)):
             run.note(f"β is 0: the reference is computed every {config.monitor_every} steps alone, to log the KL.")
+
+    def _coming(self, step: int) -> ahead.Coming | None:
+        """What `rollout` will sample at a step."""
+        if step >= self.total:
+            return None
+        return [self.items[i][1] for i in self.order(step)], derive_seed(self.config.seed, "rollout", step)
 
     def log(self, step: int, rolled: Rollout, metrics: dict[str, float], **further: float) -> None:
         """The row of a step, and some of its completions."""

@@ -134,6 +134,15 @@ class Stream:
             if count <= 0:
                 return
 
+    @property
+    def passes(self) -> float:
+        """Passes over the corpus so far, with the part of the present one; its row groups count alike."""
+        if not self.groups:
+            return float(self.epoch)
+        before = self.pool * POOL_GROUPS
+        part = self.at / len(self._texts) if self._texts else 0.0
+        return self.epoch + (before + part * min(POOL_GROUPS, len(self.groups) - before)) / len(self.groups)
+
     def count_tokens(self) -> int:
         """Tokens of one pass over everything that is not held out, each document's end token included."""
         total = 0

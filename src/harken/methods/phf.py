@@ -95,6 +95,8 @@ class Config(TrainConfig):
     """Rank of LoRA adapters; 0 trains every parameter, which control tokens need."""
 
 
+CHATS = False
+"""Text is read as it is: nothing need be said of a chat template."""
 TRIAL = {"data": "annotated", "objective": "unlikelihood", "threshold": -0.5, "max_length": 32, "batch_size": 2, "tokens": 512,
          "holdout": 0.1}
 
@@ -203,5 +205,5 @@ def train(config: Config, learner: Learner, sampler: Rollouts, reward: Reward | 
         if control is not None and processes.group().rank == 0:
             steerable = config.objective == "conditional"
             dataclasses.replace(control, mode="good" if steerable else "untagged").save(folder)
-    run.finish({"steps": total, "tokens": total * per_step, "epochs": stream.epoch + stream.pool / max(1, len(stream.groups)),
+    run.finish({"steps": total, "tokens": total * per_step, "epochs": stream.passes,
                 "documents": stream.documents, "documents_left_out": stream.left_out, **feedback.result(), **after}, save)

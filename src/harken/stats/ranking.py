@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -277,6 +278,7 @@ def _covariance(votes: tuple[Ints, Ints, Ints, Floats], all_votes: tuple[Ints, I
     scores = sparse.csr_array((data, (rows, columns)), shape=(units, k + 1))
     px, py, pw, ps = all_votes
     whole = _information(px, py, ps[:, None] * _slopes(theta[px] - theta[py], pw, t, model)[1], k)
+    not_too_small = partial(_not_too_small, information=whole, k=k, model=model, prior=len(px) > len(x))
     if units <= FEW_PROMPTS:
         order = np.argsort(group, kind="stable")
         ends = np.searchsorted(group[order], np.arange(units + 1))
@@ -290,10 +292,19 @@ def _covariance(votes: tuple[Ints, Ints, Ints, Floats], all_votes: tuple[Ints, I
             moved[g] = np.linalg.solve(rest, dense[g])
         else:
             moved -= moved.mean(0)
-            return np.asarray((units - 1) / units * moved.T @ moved)[:k, :k]
+            return not_too_small(np.asarray((units - 1) / units * moved.T @ moved)[:k, :k])
     inverse = np.linalg.inv(_fixed(whole, k, model))
     meat = units / (units - 1) * np.asarray((scores.T @ scores).toarray())
-    return np.asarray(inverse @ meat @ inverse)[:k, :k]
+    return not_too_small(np.asarray(inverse @ meat @ inverse)[:k, :k])
+
+
+def _not_too_small(found: Floats, information: Floats, k: int, model: TieModel, prior: bool) -> Floats:
+    """The covariance [K, K] found from the prompts, or the model's own (the inverse information), where prompts that all say the
+    same have none: five votes of five for one model are no certainty. With a prior, which separated scores need, the larger."""
+    centred = np.eye(k) - 1 / k
+    own = centred @ np.linalg.inv(_fixed(information, k, model))[:k, :k] @ centred
+    least = float(own.trace()) if prior else 1e-9 * float(own.trace())
+    return own if float(found.trace()) < least else found
 
 
 def _matrix(x: Ints, y: Ints, w: Ints, group: NDArray[np.intp], k: int, level: float

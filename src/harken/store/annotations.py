@@ -170,6 +170,12 @@ def lock(folder: Path) -> IO[str]:
     return file
 
 
+def mean(scores: Sequence[float | None]) -> float | None:
+    """Of those that are there."""
+    known = [s for s in scores if s is not None]
+    return sum(known) / len(known) if known else None
+
+
 @dataclass(frozen=True)
 class Scored:
     """A document with its scores; `ends` as in the shard."""
@@ -182,8 +188,7 @@ class Scored:
     @property
     def mean(self) -> float | None:
         """Mean over the segments that have a score: what filtering goes by (the authors' `avg_score`)."""
-        scores = [s for s in self.scores if s is not None]
-        return sum(scores) / len(scores) if scores else None
+        return mean(self.scores)
 
 
 class Annotated:
@@ -229,19 +234,24 @@ class Annotated:
         """The documents of one row group."""
         import pyarrow.parquet as pq
         texts = pq.ParquetFile(self.texts.shard(split)).read_row_group(group).to_pydict()
-        scores = pq.ParquetFile(self.column.shard(split)).read_row_group(group).to_pydict()
+        scores = self._scores(split, group, ["id", "ends", "scores"])
         if texts["id"] != scores["id"]:
             raise UserError(f"The texts and the scores of split {split} in {self.path} do not belong together.",
                             "Annotate again into a fresh --out.")
         return [Scored(*row) for row in zip(texts["id"], texts["text"], scores["ends"], scores["scores"])]
+
+    def _scores(self, split: int, group: int, columns: Sequence[str] = ("scores",)) -> dict[str, list[Any]]:
+        import pyarrow.parquet as pq
+        file = pq.ParquetFile(self.column.shard(split))
+        return file.read_row_group(group, list(columns)).to_pydict()  # type: ignore[no-any-return]
 
     def sample(self, level: str) -> NDArray[np.float64]:
         """About `SAMPLE` scores at most, of segments or (`level` "document") of documents: row groups evenly spread."""
         groups, scores = self.groups(), list[float]()
         stride = max(1, (self.documents if level == "document" else self.segments) // SAMPLE)
         for group in groups[::stride]:
-            for document in self.read(*group):
-                scores += [s for s in ([document.mean] if level == "document" else document.scores) if s is not None]
+            for row in self._scores(*group)["scores"]:
+                scores += [s for s in ([mean(row)] if level == "document" else row) if s is not None]
         return np.array(scores)
 
     def __iter__(self) -> Iterator[Scored]:

@@ -24,6 +24,7 @@ from harken.store.unpack import PACKINGS, open_unpacked, packing_of
 MODES = ("auto", "file", "paragraph", "line")
 ROWS = (".jsonl", ".ndjson", ".jsonlines")
 BOMS = {b"\xff\xfe": "UTF-16 text", b"\xfe\xff": "UTF-16 text"}
+NUL = "UTF-16 or binary, not UTF-8 text"
 LARGEST = 256 << 20
 """Bytes of one document that is held whole; more is asked to be divided."""
 
@@ -268,6 +269,9 @@ class Reader:
             if not line.strip():
                 continue
             place = f"{source.name}, byte {at}"
+            if b"\0" in line:  # no JSON holds one as it is
+                yield Document("", "", place, NUL)
+                continue
             try:
                 row = json.loads(line.removeprefix(b"\xef\xbb\xbf").decode("utf-8"))
             except UnicodeDecodeError:
@@ -322,6 +326,8 @@ def _decoded(name: str, data: bytes, place: str) -> Document:
         text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
     except UnicodeDecodeError:
         return Document(name, "", place, "not UTF-8 text")
+    if "\0" in text:
+        return Document(name, "", place, NUL)
     return Document(name, text, place, "" if text.strip() else "an empty text")
 
 

@@ -319,7 +319,10 @@ def _store_judgments(connection: Connection, rows: Sequence[Row], import_seq: in
         query = select(judgments.c.client_id, judgments.c.content).where(judgments.c.client_id.in_(ids))
         stored: dict[str, str] = {r.client_id: r.content for r in connection.execute(query)}
         fresh = []
+        own = _own_answers(connection, batch)
         for row in batch:
+            if _answer_of(row) in own:
+                continue
             client_id = row["client_id"]
             if client_id is not None and client_id in stored:
                 if stored[client_id] != row["content"]:
@@ -333,6 +336,21 @@ def _store_judgments(connection: Connection, rows: Sequence[Row], import_seq: in
             connection.execute(insert(judgments), fresh)
         added += len(fresh)
     return Added(added, len(rows) - added)
+
+
+def _answer_of(row: Row) -> tuple[int, str, str] | None:
+    """Number, time and labeler of the answer that a row of an export is."""
+    told = row["payload"].get("exported") or {}
+    number, at, labeler = told.get("judgment"), told.get("answered_at"), row["labeler"]
+    return (number, at, labeler) if type(number) is int and isinstance(at, str) and labeler is not None else None
+
+
+def _own_answers(connection: Connection, batch: Sequence[Row]) -> set[tuple[int, str, str] | None]:
+    """The answers among a batch that were given in this very database: an export that comes back doubles nothing."""
+    numbers = {answer[0] for row in batch if (answer := _answer_of(row))}
+    c = judgments.c
+    query = select(c.seq, c.created_at, c.labeler).where(c.seq.in_(numbers), c.import_seq.is_(None))
+    return {(row.seq, row.created_at, row.labeler) for row in connection.execute(query)} if numbers else set()
 
 
 def _store_new(connection: Connection, table: Table, key: str, rows: Sequence[Row]) -> Added:

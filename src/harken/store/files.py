@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -232,6 +233,8 @@ class Reader:
         head = stream.peek(4096)[:4096]
         if head[:4] in (b"PAR1", b"ARRO", b"\xff\xff\xff\xff", b"PK\x03\x04"):
             self.unit = "row"
+            if not stream.seekable():  # a stream with a limit goes forward; both formats begin at their end
+                stream = io.BufferedReader(io.BytesIO(stream.read()))
             yield from (excel if head[:2] == b"PK" else arrow)(stream, self.path, self.limit)
             return
         if what := foreign(head):
@@ -279,23 +282,31 @@ def with_further(record: Record, row: Mapping[str, Any], unread: Collection[str]
     return dataclasses.replace(prompt, meta={**prompt.meta, **further}) if further else prompt
 
 
+TOLD_AS_TEXT = ("source", "notes", "answered_at")
+TOLD = ("judgment", "item", "sources", "scale", "suggested", "accepted", *TOLD_AS_TEXT)
+"""What an export says of an answer beside form, seconds and order: it is kept, and exported again as it came."""
+
+
 def as_judgment(record: Record, row: Mapping[str, Any]) -> Judgment | Prompt:
     """A record as a judgment, or the prompt that it is."""
     details: dict[str, Any] = {n: row[n] for n in ("form_version", "instruction_hash") if isinstance(row.get(n), str)}
+    told: dict[str, Any] = {}
     if "form_version" in details:
         details |= {"seconds": number_of(_cell(row.get("seconds")), "seconds"), "order": _order(_cell(row.get("shown_order")))}
+        told = {n: v if n in TOLD_AS_TEXT else _cell(v) for n in TOLD if (v := row.get(n)) not in (None, "")}
+        told = {"exported": told} if told else {}
     if isinstance(record, Prompt):
         if not isinstance(row.get("labeler"), str):
             return record
-        return Judgment(record, "prompt", {}, *who(Row(row)), **details)
+        return Judgment(record, "prompt", told, *who(Row(row)), **details)
     if isinstance(record, Choice):
         payload: dict[str, Any] = {"completions": list(record.options), "ranks": list(record.ranks)}
         payload |= {n: v for n, v in (("strength", record.strength), ("weight", record.weight)) if v is not None}
-        return Judgment(record.prompt, record.kind, payload, record.labeler, record.group, **details)
+        return Judgment(record.prompt, record.kind, payload | told, record.labeler, record.group, **details)
     if isinstance(record, Demonstration):
         payload = {"completion": record.completion} | ({} if record.weight is None else {"weight": record.weight})
-        return Judgment(record.prompt, "demonstration", payload, record.labeler, record.group, **details)
-    return Judgment(record.prompt, record.kind, record.payload, record.labeler, record.group, **details)
+        return Judgment(record.prompt, "demonstration", payload | told, record.labeler, record.group, **details)
+    return Judgment(record.prompt, record.kind, {**record.payload, **told}, record.labeler, record.group, **details)
 
 
 def _cell(value: Any) -> Any:
@@ -347,6 +358,8 @@ def raw_rows(path: Path, *, unpacked_limit: int, notes: Counter[str] | None = No
             row = reader._row(raw)
         except BadLine as error:
             action = error.action if error.action and "--" not in error.action else "Correct it; none was added."
+            if "not UTF-8" in error.reason:
+                action = "Save the file as UTF-8; none was added."
             raise UserError(f"{where}: {error}.", action) from None
         yield where, row
     if notes is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from harken.core.errors import UserError
 Value = float | str | bytes
 """A score; the reason why there is none; or the scores of a document's segments as float64 bytes."""
 AT_ONCE = 500
+WAIT = 120.0
+"""Seconds to wait for another process."""
 RECENT = 100_000
 """Values kept in memory before they are forgotten: most repeated lines are few."""
 
@@ -32,13 +35,26 @@ class Known:
         self.path = path
         self._recent: dict[bytes, Value] = {}
         try:
-            self._db = sqlite3.connect(path, timeout=120.0, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db = sqlite3.connect(path, timeout=WAIT, isolation_level=None)
+            self._share()
             self._db.execute("PRAGMA synchronous=OFF")  # a lost score is scored again
             self._db.execute("PRAGMA cache_size=-65536")
             self._db.execute("CREATE TABLE IF NOT EXISTS known (key BLOB PRIMARY KEY, value) WITHOUT ROWID")
         except sqlite3.DatabaseError as error:
             raise _broken(path, error) from None
+
+    def _share(self) -> None:
+        """Turns the write-ahead log on. Where two processes do it to a fresh file at once, SQLite refuses one at once,
+        whatever its timeout: waiting would block both."""
+        deadline = time.monotonic() + WAIT
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Value]:
         """Those of `keys` (each once) that are known."""

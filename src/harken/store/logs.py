@@ -23,6 +23,7 @@ from harken.core.records import content_hash
 
 ASKED = ("task", "instruction", "defence", "attack", "goal")
 """What tells items of one prompt apart in our runs' samples."""
+WORDS = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0, "yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
 LM_EVAL = re.compile(r"samples_(.+?)_\d{4}-\d\d-\d\dT.*\.jsonl$")
 
 
@@ -48,10 +49,18 @@ class Log:
     tasks: Mapping[str, TaskScores]
 
 
+def _written(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
 def number(value: Any) -> float | None:
-    """A score; None for what is no number, NaN (Inspect's unscored) included. Inspect's letters: C is 1, I is 0, P is a half."""
+    """A score; None for what is no number, NaN (Inspect's unscored) included. Words as Inspect counts them: C is 1, I and N (no
+    answer) are 0, P is a half; yes and true, no and false; a number that is written out."""
     if isinstance(value, str):
-        value = {"C": 1.0, "I": 0.0, "P": 0.5}.get(value)
+        value = WORDS[value] if value in WORDS else WORDS.get(value.lower(), _written(value))
     if value is None or not isinstance(value, bool | int | float) or not math.isfinite(value):
         return None
     return float(value)
@@ -163,7 +172,7 @@ def _task_name(file: Path) -> str:
 
 def _rows(file: Path) -> Iterable[tuple[int, dict[str, Any]]]:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").split("\n")  # a text may hold other line ends, like U+2028
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read: {error}.", "Check the path.") from None
     for number_, line in enumerate(lines, 1):
@@ -189,7 +198,7 @@ def _inspect(file: Path, metric: str, cluster: str) -> dict[str, TaskScores]:
         raise UserError(f"{file} cannot be read by Inspect: {error}.", "Is the file whole?") from None
     tasks: dict[str, TaskScores] = {}
     for sample in log.samples or []:
-        for scorer, score in (sample.scores or {}).items():
+        for scorer, value in _scores(sample):
             if metric and scorer != metric:
                 continue
             task = tasks.setdefault(log.eval.task if metric else f"{log.eval.task} ({scorer})", TaskScores(scorer))
@@ -197,8 +206,17 @@ def _inspect(file: Path, metric: str, cluster: str) -> dict[str, TaskScores]:
                                                                         for m in sample.input]
             where = (sample.metadata or {}).get(cluster) if cluster else None
             asked = (sample.metadata or {}).get("harken_asked") or content_hash(given)[:16]  # ours, exported: as the run has it
-            task.add(str(sample.id), score.value, str(asked), where)
+            task.add(str(sample.id), value, str(asked), where)
     return tasks
+
+
+def _scores(sample: Any) -> Iterable[tuple[str, Any]]:
+    """(name, value) of a sample's scores; one of several values gives "scorer/value" for each."""
+    for scorer, score in (sample.scores or {}).items():
+        if isinstance(score.value, Mapping):
+            yield from ((f"{scorer}/{key}", value) for key, value in score.value.items())
+        else:
+            yield scorer, score.value
 
 
 def paired(a: Log, b: Log) -> dict[str, tuple[TaskScores, TaskScores]]:

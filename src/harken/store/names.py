@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 SCRIPTS = ("LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC")
@@ -23,6 +24,10 @@ TWINS = str.maketrans(
     "ounhgwLOU"
     "ijga" "oll" "l")
 
+NO_JOINERS = dict.fromkeys(map(ord, "\u200c\u200d"))
+"""They shape letters and emoji, and are seen no other way: names that differ by them alone are one."""
+JOINED_NOTHING = re.compile("^[\u200c\u200d]|[\u200c\u200d](?=[\\s\u200c\u200d]|$)")
+
 
 def plain(name: str) -> str:
     """A name as it is stored: compatible forms made one (NFKC), blanks single."""
@@ -30,8 +35,14 @@ def plain(name: str) -> str:
 
 
 def name_key(name: str) -> str:
-    """What makes a name unique: the same for every spelling that differs in case, form or blanks only."""
-    return plain(plain(name).casefold())
+    """What makes a name unique: the same for every spelling that differs in case, form, blanks or joiners only."""
+    return plain(plain(name).casefold()).translate(NO_JOINERS)
+
+
+def legible(name: str) -> bool:
+    """Whether every character can be seen, or joins two that can (Persian, Indic scripts, emoji)."""
+    bare = name.translate(NO_JOINERS)
+    return bool(bare.strip()) and bare.isprintable() and JOINED_NOTHING.search(name) is None
 
 
 def looks_like(name: str) -> str:

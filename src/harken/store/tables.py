@@ -53,7 +53,7 @@ def delimiter_of(line: str, certain: bool) -> str | None:
     recognised = {n for n in names if n in {k.lower() for k in KNOWN}}
     if certain:
         return best[1]
-    return best[1] if best[0] > 1 and recognised else None
+    return best[1] if recognised and (best[0] > 1 or names[0] in PROMPT_NAMES) else None
 
 
 def text_table(stream: io.BufferedReader, decoder: Decoder, delimiter: str) -> Rows:

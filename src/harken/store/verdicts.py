@@ -12,6 +12,7 @@ A row without a verdict (null, "error", an unknown word) is counted, never a tie
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from harken.store.files import read_rows
 SIDES = (("model_a", "model_b"), ("model_1", "model_2"), ("left", "right"), ("generator_1", "generator_2"))
 TEXTS = {"generator_1": "output_1", "generator_2": "output_2", "model_a": "answer_a", "model_b": "answer_b",
          "model_1": "answer_1", "model_2": "answer_2"}
+LABELERS = ("labeler", "judge", "worker", "annotator")
 PROMPTS = ("prompt", "question_id", "instruction", "question", "item", "id")
 LAYOUT = 'Give rows like {"prompt": …, "completions": [two or more], "ranks": [1, 2], "model": ["base", "rloo"]}.'
 
@@ -48,6 +50,9 @@ class Votes:
     """Pairs of answers by one model: left out."""
     inconsistent: int = 0
     """Verdicts that changed with the order: ties."""
+    repeated: int = 0
+    """Votes of a labeler who had voted on that prompt and those two models before: all count."""
+    _cast: set[Any] = field(default_factory=set, repr=False)
 
     @property
     def won(self) -> list[int]:
@@ -59,18 +64,28 @@ class Votes:
         """By number of votes, most first."""
         return [m for m, _ in Counter(self.a + self.b).most_common()]
 
-    def _add(self, prompt: Any, a: Any, b: Any, preference: float, texts: tuple[Any, Any]) -> None:
+    def _add(self, prompt: Any, a: Any, b: Any, preference: float, texts: tuple[Any, Any], labeler: Any = None) -> None:
+        a, b = one_spelling(str(a)), one_spelling(str(b))
         if a == b:
             self.same_model += 1
             return
-        self.prompts.append(prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True))
-        self.a.append(str(a))
-        self.b.append(str(b))
+        self.prompts.append(one_spelling(prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True)))
+        self.a.append(a)
+        self.b.append(b)
+        if labeler is not None:
+            vote = (one_spelling(str(labeler)), self.prompts[-1], frozenset(((a, texts[0]), (b, texts[1]))))
+            self.repeated += vote in self._cast
+            self._cast.add(vote)
         self.preference.append(preference)
         lengths = [len(t) if isinstance(t, str) else -1 for t in texts]
         self.length_a.append(lengths[0])
         self.length_b.append(lengths[1])
         self.identical += texts[0] is not None and texts[0] == texts[1]
+
+
+def one_spelling(name: str) -> str:
+    """Canonically equal spellings (é as one character or as two, NFC) made one: nobody sees a difference."""
+    return unicodedata.normalize("NFC", name)
 
 
 def read_votes(path: str | Path, by: str = "model") -> Votes:
@@ -101,7 +116,7 @@ def _read(votes: Votes, row: Mapping[str, Any], by: str) -> None:
         return
     chosen, rejected = row.get(f"chosen_{by}"), row.get(f"rejected_{by}")
     if chosen is not None and rejected is not None:
-        votes._add(_prompt(row), chosen, rejected, 0.0, (row.get("chosen"), row.get("rejected")))
+        votes._add(_prompt(row), chosen, rejected, 0.0, (row.get("chosen"), row.get("rejected")), _labeler(row))
         return
     for first, second in SIDES:
         if row.get(first) is not None and row.get(second) is not None:
@@ -109,9 +124,14 @@ def _read(votes: Votes, row: Mapping[str, Any], by: str) -> None:
             if verdict is None:
                 votes.missing += 1
             else:
-                votes._add(_prompt(row), row[first], row[second], verdict, (_answer(row, first), _answer(row, second)))
+                votes._add(_prompt(row), row[first], row[second], verdict, (_answer(row, first), _answer(row, second)),
+                           _labeler(row))
             return
     raise ValueError(f'neither "{by}" nor a pair like model_a and model_b says who wrote the answers')
+
+
+def _labeler(row: Mapping[str, Any]) -> Any:
+    return next((row[name] for name in LABELERS if row.get(name) is not None), None)
 
 
 def _answer(row: Mapping[str, Any], side: str) -> Any:
@@ -132,17 +152,21 @@ def _ranking(votes: Votes, row: Mapping[str, Any], by: str, authors: Any) -> Non
     texts = texts if isinstance(texts, Sequence) else [None] * len(authors)
     if not len(authors) == len(ranks) == len(texts):
         raise ValueError(f'"{by}", ranks and completions have {len(authors)}, {len(ranks)} and {len(texts)} entries')
-    add_ranking(votes, _prompt(row), authors, ranks, texts)
+    for rank in ranks:
+        if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int | float)):
+            raise ValueError(f"ranks are numbers, 1 the best, found {json.dumps(rank)}")
+    add_ranking(votes, _prompt(row), authors, ranks, texts, _labeler(row))
 
 
-def add_ranking(votes: Votes, prompt: Any, authors: Sequence[Any], ranks: Sequence[Any], texts: Sequence[Any]) -> None:
+def add_ranking(votes: Votes, prompt: Any, authors: Sequence[Any], ranks: Sequence[Any], texts: Sequence[Any],
+                labeler: Any = None) -> None:
     """A ranking as its pairs; a pair without a rank or an author is counted as missing."""
     for i, j in combinations(range(len(authors)), 2):
         if ranks[i] is None or ranks[j] is None or authors[i] is None or authors[j] is None:
             votes.missing += 1
             continue
         votes._add(prompt, authors[i], authors[j], 0.5 + 0.5 * ((ranks[i] > ranks[j]) - (ranks[i] < ranks[j])),
-                   (texts[i], texts[j]))
+                   (texts[i], texts[j]), labeler)
 
 
 def _verdict(votes: Votes, row: Mapping[str, Any], first: str, second: str) -> float | None:

@@ -24,7 +24,7 @@ def read_documents(path: str | Path, option: str = "--data") -> list[str]:
 
 
 def _rows(text: str, path: str | Path) -> Iterator[str]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:

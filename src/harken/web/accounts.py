@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from harken.store import events
 from harken.store.events import stamp
-from harken.store.names import looks_like, mixed_scripts, name_key, plain
+from harken.store.names import legible, looks_like, mixed_scripts, name_key, plain
 from harken.store.studio_schema import crowds, devices, invitations, projects, sessions, tokens, users, webhooks
 from harken.web.errors import ApiError
 from harken.web.passwords import check_password
@@ -106,15 +107,20 @@ def add_user(tx: Connection, name: str, password_hash: str | None, role: str, no
     return User(number, name, role, held_out, local=name == LOCAL and password_hash is None, group=group or {})
 
 
+ERASED = re.compile(r"erased-\d+")  # `store.redaction` names them so
+
+
 def check_name(tx: Connection, name: str, key: str) -> None:
     """Refuses a name that is taken, or that nobody could tell from one that is."""
-    if not key or not name.isprintable():
+    if not key or not legible(name):
         raise ApiError("bad_request", "A name needs at least one character that can be seen, and only such.")
     if scripts := mixed_scripts(name):
         raise ApiError("bad_request", f"The name mixes letters of {' and '.join(s.capitalize() for s in scripts)} in one word.",
                        "Such names are mistaken for others: write it in one script.")
     if tx.execute(select(users.c.id).where(users.c.name_key == key)).first() is not None:
         raise ApiError("conflict", f"The name {name} is taken.", "Choose another.")
+    if ERASED.fullmatch(key):
+        raise ApiError("conflict", f"The name {name} is kept for accounts whose data were erased.", "Choose another.")
     look = looks_like(name)
     for other in tx.scalars(select(users.c.name)):
         if looks_like(other) == look:

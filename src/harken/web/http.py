@@ -86,7 +86,7 @@ async def read_body(op: Operation, request: Request) -> Any:
     except (ValueError, RecursionError) as error:
         raise ApiError("bad_request", f"The body is not JSON: {str(error)[:200]}.", "Send one JSON object in UTF-8.") from None
     assert op.body is not None
-    check(op.body, body)
+    check(op.body, body, **({"hint": "Correct it and send it again."} if op.who in ("labeler", "user", "anyone") else {}))
     return body
 
 

@@ -62,14 +62,14 @@ def mapping(values: Schema, most: int = 100) -> Schema:
     return {"type": "object", "additionalProperties": values, "maxProperties": most}
 
 
-def check(schema: Schema, value: Any, where: str = "", code: str = "bad_request") -> None:
+def check(schema: Schema, value: Any, where: str = "", code: str = "bad_request",
+          hint: str = "The API's description is at /api/openapi.json.") -> None:
     """Raises `ApiError` with the first thing that does not fit."""
     if accepts(schema)(value):
         return
     problem = _problem(schema, value, where)
     if problem:
-        raise ApiError(code, f"{problem}.", "Correct it, or skip the task with a reason." if code == "bad_answer"
-                       else "The API's description is at /api/openapi.json.")
+        raise ApiError(code, f"{problem}.", "Correct it, or skip the task with a reason." if code == "bad_answer" else hint)
 
 
 def _problem(schema: Schema, value: Any, where: str) -> str | None:
@@ -78,7 +78,8 @@ def _problem(schema: Schema, value: Any, where: str) -> str | None:
         problems = [_problem(s, value, where) for s in schema["anyOf"]]
         if None in problems:
             return None
-        return next((p for p, s in zip(problems, schema["anyOf"]) if _is(value, s)), problems[0])
+        meant = [(_shared(value, s), -n, p) for n, (p, s) in enumerate(zip(problems, schema["anyOf"])) if _is(value, s)]
+        return max(meant)[2] if meant else problems[0]
     if "enum" in schema:
         if any(value == v and type(value) is type(v) for v in schema["enum"]):
             return None
@@ -103,6 +104,11 @@ def _is(value: Any, schema: Schema) -> bool:
     if kind is None:
         return True
     return isinstance(value, TYPES[kind]) and (kind == "boolean" or not isinstance(value, bool))
+
+
+def _shared(value: Any, schema: Schema) -> int:
+    """How many of an object's fields a schema knows: of several, the one with the most is meant."""
+    return len(value.keys() & schema.get("properties", {}).keys()) if isinstance(value, dict) else 0
 
 
 def _text_problem(schema: Schema, value: str, name: str) -> str | None:

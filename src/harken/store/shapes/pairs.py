@@ -63,6 +63,8 @@ def own_comparison(row: Row) -> list[Choice]:
     kind: JudgmentKind = row.take("judgment_kind", "ranking")
     if kind not in OWN_KINDS:
         raise ValueError(f'"judgment_kind" {kind!r} is not one of ranking, edit, use')
+    if isinstance(row.get("scores"), list) and len(row["scores"]) == len(options):
+        row.aside.add("scores")  # what harken score wrote: a reward called stored reads it, and the ranks say who won
     asked = _asked(row)
     if isinstance(row.get("prompt"), str) and HUMAN_TURN.match(row["prompt"]):
         asked, options = begun(asked, without_prompt(row["prompt"], options) or options)

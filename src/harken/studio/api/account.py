@@ -9,9 +9,10 @@ from sqlalchemy import select, update
 from harken.core.version import __version__
 from harken.store import events
 from harken.store.events import stamp
-from harken.store.studio_schema import projects, tokens, users
+from harken.store.studio_schema import assignments, projects, sessions, tokens, users
 from harken.studio.api.declare import API, operation
 from harken.studio.work import answers, withdrawal
+from harken.studio.work.leases import let_go_unbegun
 from harken.studio.work.members import add_member
 from harken.studio.work.settings import CATEGORIES, Settings
 from harken.web import accounts
@@ -80,6 +81,8 @@ async def _sign_in(call: Call, user: User) -> SignedIn:
 def logout(call: Call) -> Json:
     if call.secret is not None:
         accounts.end_sessions(call.tx, call.user.id, call.secret)
+        if call.tx.execute(select(sessions.c.hash).where(sessions.c.user_id == call.user.id).limit(1)).first() is None:
+            let_go_unbegun(call.tx, call.now, assignments.c.user_id == call.user.id)  # no other browser of theirs works on it
         call.site.forget()
     return {"done": True}
 

@@ -303,9 +303,11 @@ def get_progress(call: Call) -> Json:
     row = call.tx.execute(select(func.sum(c.done).filter(asked), func.sum(c.wanted).filter(asked), func.sum(c.held),
                                  func.count().filter(c.state == "set_aside"), func.count().filter(c.flags > 0)).where(own)).one()
     hour = stamp(call.now - timedelta(hours=1))
-    last = call.tx.execute(select(func.count()).select_from(events).where(
-        events.c.project_id == project.id, events.c.kind == "submit", events.c.created_at > hour,
-        ~exists().where(retractions.c.judgment_seq == events.c.judgment_seq))).scalar()
+    j = judgments.c
+    last = call.tx.execute(select(func.count()).select_from(events.join(judgments, j.seq == events.c.judgment_seq)
+                                                            .join(items, c.id == j.item_id)).where(
+        events.c.project_id == project.id, events.c.kind == "submit", events.c.created_at > hour, j.role.is_(None), asked,
+        ~exists().where(retractions.c.judgment_seq == j.seq))).scalar()
     people = call.tx.execute(select(members, users.c.name).join(users, users.c.id == members.c.user_id).where(
         members.c.project_id == project.id).order_by(members.c.user_id))
     return {"items_total": project.items_total, "items_done": project.items_done, "answers": row[0] or 0,

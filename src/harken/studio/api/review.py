@@ -43,6 +43,8 @@ def adjudicate(call: Call) -> Json:
            body=obj({"state": enum("set_aside"), "reason": text(2000, 1)}),
            answer=obj({"judgment": ID, "state": enum("set_aside")}), errors=(409,), writes=True)
 def change_answer(call: Call) -> Json:
+    if not call.body["reason"].strip():
+        raise ApiError("bad_request", "Setting an answer aside needs a reason.", "Say why: the labeler is told.")
     set_answer_aside(call.tx, call.path["judgment"], call.body["reason"], call.now, call.user.id)
     return {"judgment": call.path["judgment"], "state": "set_aside"}
 

@@ -46,7 +46,7 @@ def export_rows(db: Database, what: What, shape: str = "harken", *, project: int
         more = {k: v for k, v in (("form_version", judgment.form_version),
                                   ("instruction_hash", judgment.instruction_hash)) if v is not None}
         if shape == "harken" and judgment.form_version is not None:
-            more |= _given(judgment)
+            more |= _given(judgment) | (judgment.payload.get("exported") or {})
         if shape == "harken" and judgment.form_version is not None and stored["item_id"] is not None:
             more |= _told(judgment, stored)
             scale = scales.get(judgment.form_version)

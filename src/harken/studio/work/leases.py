@@ -9,7 +9,7 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, select, update
 
 from harken.store import events
 from harken.store.events import stamp
@@ -179,16 +179,17 @@ def save_draft(tx: Connection, user: User, assignment: int, draft: dict[str, Any
 def leave(tx: Connection, user: User, project: int, now: datetime, keep: Collection[int] = ()) -> dict[str, Any]:
     """Gives back what the caller holds and has not begun; `keep` names what was begun and not saved yet."""
     visible_project(tx, user, project)
-    query = select(assignments).where(assignments.c.user_id == user.id, assignments.c.project_id == project,
-                                      assignments.c.state == "leased")
-    begun = released = 0
-    for lease in tx.execute(query).fetchall():
-        if lease.draft is None and lease.id not in keep:
-            let_go(tx, lease, "release", now)
-            released += 1
-        else:
-            begun += 1
-    return {"released": released, "kept": begun}
+    released, kept = let_go_unbegun(tx, now, assignments.c.user_id == user.id, assignments.c.project_id == project, keep=keep)
+    return {"released": released, "kept": kept}
+
+
+def let_go_unbegun(tx: Connection, now: datetime, *where: ColumnElement[bool], keep: Collection[int] = ()) -> tuple[int, int]:
+    """Gives back those of the held tasks `where` that were not begun; returns how many, and how many stay held."""
+    held = tx.execute(select(assignments).where(assignments.c.state == "leased", *where)).fetchall()
+    unbegun = [lease for lease in held if lease.draft is None and lease.id not in keep]
+    for lease in unbegun:
+        let_go(tx, lease, "release", now)
+    return len(unbegun), len(held) - len(unbegun)
 
 
 def _held(tx: Connection, user: User, assignment: int) -> Row[Any]:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, get_args
@@ -17,18 +18,20 @@ from harken.core.records import EXTRA, Choice, Completion, Demonstration, Prompt
 from harken.store import audit_notes, events
 from harken.store.events import stamp
 from harken.store.migration_5 import texts_of
+from harken.store.names import name_key
 from harken.store.rows import prompt_key, prompt_row
 from harken.store.schema import completions, prompts
 from harken.store.shapes import Record
-from harken.store.studio_schema import forms, instructions, item_texts, items, projects, users
+from harken.store.studio_schema import assignments, forms, instructions, item_texts, items, projects, users
 from harken.studio.tasks import KINDS, PROMPT_FLAGS, PROMPT_KINDS, TASKS, USE_CASES
 from harken.studio.work.forms import check_form, default_form, read_answer
-from harken.studio.work.leases import count, find_item, find_project
+from harken.studio.work.leases import count, find_item, find_project, let_go_unbegun
 from harken.studio.work.settings import CATEGORIES, PRESETS, SETTINGS, Settings, instruction_hash, names_its_maker, preset
 from harken.web.errors import ApiError
 from harken.web.json_schema import ANY, BOOLEAN, Schema, array, check, either, enum, integer, mapping, nullable, obj, text
 
 LONGEST = 200_000
+LINE_ENDS = re.compile("[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]")
 MESSAGE = obj({"role": enum(*get_args(Role)), "content": text(LONGEST), **dict.fromkeys(EXTRA, ANY)}, optional=EXTRA)
 COMPLETION = either(text(LONGEST, 1), obj({"text": text(LONGEST, 1), "source": nullable(text(500))}, optional=("source",)))
 GOLD = obj({"ranks": array(integer(1, 9), 2, 9), "prompt_flags": array(enum(*PROMPT_FLAGS), 0, 11),
@@ -50,12 +53,11 @@ BATCH = 500
 
 def create_project(tx: Connection, wanted: Mapping[str, Any], now: datetime, *, user_id: int | None = None, seed: int = 0) -> int:
     """A new project with InstructGPT's form and the preset of its purpose, unless told otherwise. Returns its id."""
-    if tx.execute(select(projects.c.id).where(projects.c.name == wanted["name"])).first() is not None:
-        raise ApiError("conflict", f"There is a project {wanted['name']} already.", "Choose another name.")
+    name = _free_name(tx, wanted["name"])
     settings = {k: v for k, v in wanted.items() if k in SETTINGS["properties"]}
     purpose = wanted.get("purpose", "train")
     wording = wanted.get("instructions") or {"preset": purpose}
-    row = {"name": wanted["name"], "kind": wanted["kind"], "purpose": purpose, "status": "open",
+    row = {"name": name, "kind": wanted["kind"], "purpose": purpose, "status": "open",
            "settings": _settings({}, settings), "form_version": store_form(tx, default_form(wanted["kind"]), now),
            "instruction_hash": store_instructions(tx, wording, now), "instruction_version": 1,
            "seed": wanted.get("seed", seed), "items_total": 0, "items_done": 0, "reopened": 0, "created_at": stamp(now)}
@@ -64,8 +66,26 @@ def create_project(tx: Connection, wanted: Mapping[str, Any], now: datetime, *, 
     key = tx.execute(insert(projects), row).inserted_primary_key
     assert key is not None
     events.add(tx, "project", now, user_id=user_id, project_id=key[0],
-               body={"name": wanted["name"], "settings": row["settings"], "hash": row["instruction_hash"]})
+               body={"name": name, "settings": row["settings"], "hash": row["instruction_hash"]})
     return int(key[0])
+
+
+def _free_name(tx: Connection, wanted: str, project: int | None = None) -> str:
+    """A project's name as it is stored. Raises ApiError where another's differs from it in case or blanks at most."""
+    name = " ".join(wanted.split())
+    if not any(c.isprintable() and not c.isspace() for c in name):
+        raise ApiError("bad_request", "The project's name is blank.", "Give it a name that people can read.")
+    there = find_named(tx, name, but=project)
+    if there is not None:
+        raise ApiError("conflict", f"There is a project {there.name} already.", "Choose another name.")
+    return name
+
+
+def find_named(tx: Connection, name: str, but: int | None = None) -> Row[Any] | None:
+    """The project of a name as people write it, in any case; of two that were named so before, the one written the same."""
+    rows = [row for row in tx.execute(select(projects).order_by(projects.c.id))
+            if row.id != but and name_key(row.name) == name_key(name)]
+    return next((row for row in rows if row.name == name), rows[0] if rows else None)
 
 
 def _settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,6 +110,8 @@ def store_instructions(tx: Connection, wording: Mapping[str, Any], now: datetime
     """Stores a wording once; returns its hash, which every answer given under it carries."""
     name = wording.get("preset")
     words = preset(name) if name in PRESETS else wording["text"]
+    if not words.strip():
+        raise ApiError("bad_request", "The instructions are blank.", "Say what labelers shall look for.")
     digest = instruction_hash(words)
     if tx.execute(select(instructions.c.hash).where(instructions.c.hash == digest)).first() is None:
         tx.execute(insert(instructions), {"hash": digest, "text": words, "preset": name, "created_at": stamp(now)})
@@ -117,9 +139,8 @@ def change_project(tx: Connection, project: int, changes: Mapping[str, Any], now
     row = find_project(tx, project)
     settings = _settings(row.settings, {k: v for k, v in changes.items() if k in SETTINGS["properties"]})
     rest = {k: changes[k] for k in ("name", "status") if k in changes}
-    other = select(projects.c.id).where(projects.c.name == rest.get("name"), projects.c.id != project)
-    if "name" in rest and tx.execute(other).first() is not None:
-        raise ApiError("conflict", f"There is a project {rest['name']} already.", "Choose another name.")
+    if "name" in rest and rest["name"] != row.name:
+        rest["name"] = _free_name(tx, rest["name"], project)
     tx.execute(update(projects).where(projects.c.id == project).values(settings=settings, **rest))
     event = events.add(tx, "change", now, user_id=user_id, project_id=project, body=dict(changes))
     if "overlap" in changes:
@@ -159,7 +180,7 @@ def add_items(tx: Connection, project: int, rows: Iterable[Mapping[str, Any]], n
             check(ITEM, dict(item), "")
             row = _item_row(tx, owner, settings, item, now)
         except (ApiError, ValueError) as error:
-            raise ApiError("bad_request", f"Item {n}: {str(error).rstrip('.')}.",
+            raise ApiError("bad_request", f"Item {n}: {str(error).replace('the body', 'the item').rstrip('.')}.",
                            "Correct it and send all items again: none was added.") from None
         batch.append(row)
         if len(batch) == BATCH:
@@ -211,6 +232,9 @@ def _item_row(tx: Connection, project: Row[Any], settings: Settings, given: Mapp
         raise ValueError('"prompt" is missing')
     prompt = _prompt(given) if "prompt" in given else None
     ask = given.get("ask", {"text": "Write a prompt."}) if task.writes_prompt else None
+    named = [*given.get("tags", ()), *(s for s in sources if s)]
+    if bad := [name for name in named if not name.strip() or LINE_ENDS.search(name)]:
+        raise ValueError(f"{bad[0][:40]!r} is no tag or source: it is blank or has several lines")
     body = {"completions": [{"text": t, "source": s} for t, s in zip(texts, sources)], "ask": ask, "gold": given.get("gold"),
             "names_its_maker": any(map(names_its_maker, texts))}
     if "suggestion" in given:
@@ -306,6 +330,9 @@ def change_item(tx: Connection, item: int, changes: Mapping[str, Any], now: date
     if "assigned" in changes:
         ids = changes["assigned"]
         tx.execute(update(items).where(items.c.id == item).values(assigned="".join(f",{i}" for i in ids) + "," if ids else None))
+        if ids:  # whoever holds it and has not begun makes room
+            let_go_unbegun(tx, now, assignments.c.item_id == item, assignments.c.user_id.not_in(ids))
+            row = find_item(tx, item)
     if row.role == "task":
         count(tx, row, wanted=changes.get("overlap"), reopened=event,
               state={"open": "open", "set_aside": "set_aside", None: None}[changes.get("state")])

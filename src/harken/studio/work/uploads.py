@@ -40,6 +40,12 @@ CORRECT = "Correct it; none was added."
 OWN = set(ITEM["properties"]) - {"prompt", "use_case", "tags", "split", "meta", "kind", "tools"}
 CONVERSATIONS = ("messages", "conversations", "conversation")
 AUTHORS = (("model_a", "model_b"), ("source_a", "source_b"), ("model_1", "model_2"), ("generator_1", "generator_2"))
+ASKED = ("prompt", "question", "instruction", *CONVERSATIONS)
+NAMES = {n for pair in (*A_AND_B, *AUTHORS) for n in pair if n.islower()} | OWN | {*ASKED, "use_case", "tags", "meta", "split"}
+MOST_ANSWERS = 9
+SIDES = ("conversation_a", "conversation_b")
+LISTED = ("responses", "generations", "outputs", "answers", "candidates")
+WRITERS = ("models", "model_names", "generation_models", "generators", "sources", "policies")
 
 
 def read_items(paths: Sequence[Path], notes: Counter[str] | None = None) -> list[Row]:
@@ -73,7 +79,9 @@ def _items(path: Path, notes: Counter[str] | None) -> Iterator[Row]:
 
 
 def _items_of_row(row: Mapping[str, Any], kinds: set[str]) -> list[Row]:
-    """The items of one row: our own, an unjudged pair, or what was judged elsewhere and is asked anew."""
+    """The items of one row: our own, unjudged answers, or what was judged elsewhere and is asked anew."""
+    row = unwrapped({name.lower() if name.lower() in NAMES and name.lower() not in row else name: value
+                     for name, value in row.items()})
     if row.keys() & OWN and "ranks" not in row:
         return [_own(dict(row))]
     pair = _pair(row)
@@ -84,6 +92,57 @@ def _items_of_row(row: Mapping[str, Any], kinds: set[str]) -> list[Row]:
     if len(kinds) > 1:
         raise BadLine(f"the file mixes {' and '.join(sorted(kinds))}", "", "Put each kind into a file of its own.")
     return [items_of(record) for record in records]
+
+
+def unwrapped(row: Row) -> Row:
+    """Answers that nobody has judged, out of the shapes of other tools: a task of Label Studio without annotations (`data`), a
+    logged request with its choices, two whole conversations (the arena's), answers as a list (distilabel, Argilla)."""
+    if isinstance(row.get("data"), dict) and not row.get("annotations") and not row.keys() & {"prompt", "completions"}:
+        row = row["data"]
+    request, response = row.get("request"), row.get("response")
+    if isinstance(request, dict) and isinstance(response, dict) and response.get("choices") and "messages" in request:
+        texts = [choice["message"] for choice in response["choices"]]
+        return {"prompt": request["messages"], "completions": texts, "source": request.get("model")}
+    if all(isinstance(row.get(side), list) for side in SIDES):
+        return _conversations(row)
+    listed = next((name for name in LISTED if isinstance(row.get(name), list) and "completions" not in row), None)
+    if listed is None or any(row.get(name) is not None for name in (*VERDICTS, "ranks", "ratings", "scores")):
+        return row
+    writers = next((name for name in WRITERS if isinstance(row.get(name), list) and len(row[name]) == len(row[listed])), None)
+    texts = [_completion(text, by) for text, by in zip(row[listed], row[writers] if writers else [None] * len(row[listed]))]
+    asked = next((name for name in ASKED if row.get(name) is not None), None)
+    if asked is None:
+        return row
+    used = {asked, listed, writers, "meta", "use_case", "tags", "split"}
+    meta = {k: v for k, v in row.items() if k not in used and v is not None}
+    meta |= row["meta"] if isinstance(row.get("meta"), dict) else {}
+    rest = {k: row[k] for k in ("use_case", "tags", "split") if row.get(k) is not None}
+    return {"prompt": row[asked], "completions": texts, **rest} | ({"meta": meta} if meta else {})
+
+
+def _conversations(row: Row) -> Row:
+    """Two conversations that part at their last turn."""
+    one, other = ([m.to_json() for m in messages(row[side], side)] for side in SIDES)
+    if one[:-1] != other[:-1]:
+        raise BadLine("the two conversations part before their last turn", "", "Give the prompt once, and two completions.")
+    authors = next((pair for pair in AUTHORS if pair[0] in row and pair[1] in row), ())
+    sources = [row[by] for by in authors] or [None, None]
+    texts = [_completion(m, source) for m, source in zip((one[-1], other[-1]), sources, strict=True)]
+    meta = {k: v for k, v in row.items() if k not in {*SIDES, *authors, *VERDICTS} and v is not None}
+    return {"prompt": one[:-1], "completions": texts} | ({"meta": meta} if meta else {})
+
+
+def _completion(given: Any, source: Any = None) -> Any:
+    """A completion in Harken's form: text, or text with its source; of a message or an object with a model the same."""
+    if isinstance(given, list):
+        given = given[0] if len(given) == 1 else given
+    if isinstance(given, dict) and not given.keys() <= {"text", "source"}:
+        source = next((given[n] for n in ("source", "model", "model_name") if isinstance(given.get(n), str)), source)
+        if given.get("tool_calls") or given.get("function_call"):
+            raise ValueError('a completion that calls a tool cannot be judged: put the call into "prompt"')
+        text = next((given[n] for n in ("text", "content", "value", "response", "generation") if given.get(n) is not None), None)
+        given = text if isinstance(text, str) else messages([{"role": "assistant", "content": text}], "completions")[0].content
+    return {"text": given, "source": source} if source is not None and isinstance(given, str) else given
 
 
 def _own(row: Row) -> Row:
@@ -100,29 +159,45 @@ def _own(row: Row) -> Row:
             raise ValueError('"completions" must be a list, found text that is no JSON list') from None
     if not isinstance(row.get("completions"), list | None):
         raise ValueError(f'"completions" must be a list, found {type(row["completions"]).__name__}')
+    if row.get("completions"):
+        row["completions"] = [_completion(given) for given in row["completions"]]
+    if isinstance(row.get("ask"), str):
+        row["ask"] = {"text": row["ask"]}
     return _sampled(row)
 
 
 def _pair(row: Mapping[str, Any]) -> Row | None:
-    """Two answers by letter or number that nobody has judged; what else the row says goes into `meta`."""
-    names = next((pair for pair in A_AND_B if pair[0] in row and pair[1] in row), None)
-    if names is None or any(row.get(name) is not None for name in VERDICTS):
+    """Two and more answers by letter or number, with who wrote them; a verdict on them is not shown, and what else the row
+    says goes into `meta`."""
+    pair = next((pair for pair in A_AND_B if pair[0] in row and pair[1] in row), None)
+    if pair is None:
         return None
-    asked = next((n for n in ("prompt", "question", "instruction", *CONVERSATIONS) if row.get(n) is not None), None)
+    names = _further(pair, row)
+    asked = next((n for n in ASKED if row.get(n) is not None), None)
     if asked is None:
         raise ValueError(f'"{names[0]}" and "{names[1]}" come without a prompt')
-    authors = next((pair for pair in AUTHORS if pair[0] in row and pair[1] in row), None)
+    author = next((pair[0] for pair in AUTHORS if pair[0] in row or pair[1] in row), None)
+    authors = [f"{author[:-1]}{chr(ord(author[-1]) + n)}" for n in range(len(names))] if author else []
     texts = [row[name] for name in names]
-    if not all(isinstance(t, str) for t in texts):
-        raise ValueError(f'"{names[0]}" and "{names[1]}" must be texts')
+    if missing := [name for name, text in zip(names, texts) if not isinstance(text, str)]:
+        value = row[missing[0]]
+        raise ValueError(f'"{missing[0]}" must be a text, found {"nothing" if value is None else repr(value)[:40]}')
     turns = messages(row[asked], asked) if not isinstance(row[asked], str) else prompt_turns(row[asked], asked)
     plain = len(turns) == 1 and turns[0].role == "user"
-    used = {asked, *names, *(authors or ()), "use_case", *VERDICTS}
+    used = {asked, *names, *authors, "use_case", *VERDICTS}
     meta = {k: v for k, v in row.items() if k not in used and v is not None}
-    sources = [row[a] for a in authors] if authors else [None, None]
+    sources = [row.get(name) for name in authors] or [None] * len(names)
     item: Row = {"prompt": turns[0].content if plain else [m.to_json() for m in turns],
                  "completions": [{"text": t, "source": s} if s else t for t, s in zip(texts, sources)]}
     return item | ({"meta": meta} if meta else {}) | ({"use_case": row["use_case"]} if row.get("use_case") else {})
+
+
+def _further(pair: Sequence[str], row: Mapping[str, Any]) -> list[str]:
+    """A pair's names and those that go on from it (`completion_c`, `response_3`), as far as the row has something there."""
+    stem, last = pair[1][:-1], pair[1][-1]
+    more = [f"{stem}{chr(ord(last) + n)}" for n in range(1, MOST_ANSWERS - 1)]
+    there = [name for name in more if row.get(name) is not None]
+    return [*pair, *more[:more.index(there[-1]) + 1]] if there else list(pair)
 
 
 def _sampled(row: Row) -> Row:
