@@ -281,9 +281,13 @@ def test_case_13_what_every_form_gives_comes_in_again_equal_and_doubles_nothing_
     project = project_of(site, [item], kind)
     task = site.ana.next(project)["tasks"][0]
     answer = {"ranks": [2, 1, 3]} if kind == "rank" else simple_answer(task)
-    site.ana.submit(task, {**answer, "notes": '=1+1 "é"\nand 12'}, seconds=3.5)
+    said = {} if kind == "write_prompt" else {"use_case": "chat"}
+    site.ana.submit(task, {**answer, **said, "prompt_flags": ["ambiguous"], "notes": '=1+1 "é"\nand 12'}, seconds=3.5)
     for what in whats:
         rows = site.lead.export(project, what)
+        assert ["ambiguous"] in (rows[0].get("prompt_flags"), rows[0].get("labeler_prompt_flags"))
+        assert rows[0].get("labeler_use_case") == said.get("use_case")
+        assert "scale" in rows[0] or what != "ratings", "its numbers mean nothing without it"
         assert rows and rows[0]["notes"] == '=1+1 "é"\nand 12' and rows[0]["judgment"] and rows[0]["answered_at"]
         for name in ("out.jsonl", "out.csv"):
             path = tmp_path / f"{what}-{name}"
