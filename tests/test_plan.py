@@ -203,8 +203,12 @@ def test_free_memory_is_shared_by_the_processes_of_a_machine(monkeypatch):
 
 
 def test_layers_are_computed_anew_where_learning_would_not_fit(tmp_path, monkeypatch):
-    """With the same weights, and a note; where it fits, or would not help, nothing is said."""
+    """With the same weights, and a note; where it fits, or would not help, nothing is said. Freed memory is kept only where
+    twice the plan is free."""
+    from harken.engines import cpu
     from harken.engines.hf import Engine
+    given_back = []
+    monkeypatch.setattr(cpu, "give_back", lambda: given_back.append(1))
     from harken.launch import train as launched
     made, original = [], Engine.__init__
     monkeypatch.setattr(Engine, "__init__",
@@ -213,12 +217,13 @@ def test_layers_are_computed_anew_where_learning_would_not_fit(tmp_path, monkeyp
     toy_tokenizer().save_pretrained(tmp_path / "tiny")
     (tmp_path / "d.jsonl").write_text('{"prompt": "a", "completion": "bc"}\n' * 4)
     config = sft.Config(model=str(tmp_path / "tiny"), data=str(tmp_path / "d.jsonl"), epochs=1, lora_rank=0)
-    needed = plan_of(sft, config, advise=False).peak("learning")
-    weights = []
-    for out, free in (("room", needed + 1), ("short", needed - 1)):
+    plan = plan_of(sft, config, advise=False)
+    needed, weights = plan.peak("learning"), []
+    for out, free in (("plenty", 2 * plan.total + 1), ("room", needed + 1), ("short", needed - 1)):
         monkeypatch.setattr(launched, "free_memory", lambda processes, free=free: free)
         path = train(sft, dataclasses.replace(config, out=str(tmp_path / out)), quiet=True).path
         weights.append((path / "model" / "model.safetensors").read_bytes())
         assert ("computed anew" in (path / "result.json").read_text() + (path / "lineage.json").read_text()
                 + "".join(f.read_text() for f in path.glob("*.json*"))) == (out == "short")
-    assert made == [False, True] and weights[0] == weights[1]
+        assert bool(given_back) == (out != "plenty")
+    assert made == [False, False, True] and weights[0] == weights[1] == weights[2]

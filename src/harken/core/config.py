@@ -125,12 +125,16 @@ class TrainConfig(RunConfig):
     """Clip the gradient's global norm to this; 0 turns clipping off."""
     weight_decay: float = setting(0.0, least=0)
     """AdamW's decoupled weight decay."""
+    optimizer: str = setting("adamw", one_of=("adamw", "adamw8bit"))
+    """AdamW with its moments in float32, or in 8 bits by block (bitsandbytes, where it is installed)."""
     template: str = ""
     """Chat template in place of the model's own: chatml, vicuna, alpaca, … or a file of Jinja; it is saved with the run."""
     lora_rank: int = setting(16, least=0)
     """Rank of the LoRA adapters on all linear layers; 0 trains every parameter."""
     overlong: str = setting("drop", one_of=("drop", "truncate", "fail"))
     """Examples over max_length: drop (and count), truncate (the prompt's start, then the completion's end) or fail."""
+    quantize: str = setting("none", one_of=("none", "nf4"))
+    """Hold the frozen base in 4 bits under the adapters (QLoRA): nf4, by bitsandbytes, where it is installed."""
     shard: bool = False
     """Of several processes (torchrun) each keeps a part of the layers' weights, gradients and optimiser state: FSDP2."""
     checkpoint_activations: bool = False

@@ -40,9 +40,10 @@ def check_alike(runs: Sequence[str]) -> None:
         if locate(name) != "run":
             raise UserError(f"{name} is not a run.", "Give run directories of harken train.")
         about = read_json(Path(name) / "model" / "harken.json")
-        facts = about.get("base_weights"), about.get("template"), (Path(name) / "model" / "head.pt").is_file()
+        facts = (about.get("base_weights"), about.get("template"), about.get("quantized"),
+                 (Path(name) / "model" / "head.pt").is_file())
         first = first or facts
-        for what, a, b in zip(("base model", "chat template", "reward head"), first, facts):
+        for what, a, b in zip(("base model", "chat template", "base's precision", "reward head"), first, facts):
             if a != b:
                 raise UserError(f"{runs[0]} and {name} differ in their {what}: a mean of their weights means nothing.",
                                 "Average runs of one method from one base, or use an ensemble (--reward a,b).")

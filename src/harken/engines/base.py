@@ -37,6 +37,8 @@ class Base:
         self.count = 0
         self.trained: set[str] = set()
         self.active: tuple[str, ...] | None = None
+        self.quantized = ""
+        """In how few bits the model is held (fourbit.py); adapters that learnt on it say so."""
 
     def add(self, rank: int, name: str = OWN) -> str:
         """A new adapter on all linear layers, to be trained: its second factors 0, so that it changes nothing yet."""

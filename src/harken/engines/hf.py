@@ -24,10 +24,11 @@ from harken.core import processes
 from harken.core.errors import UserError
 from harken.core.protocols import Datum, Objective
 from harken.core.seeds import derive_seed
-from harken.engines import cpu, distributed, emulate, recompute, sharding, stacked
+from harken.engines import cpu, distributed, emulate, fourbit, recompute, sharding, stacked
 from harken.engines.base import OWN, Base
 from harken.engines.form import cast, text_config
 from harken.engines.loading import load, save_with, set_stops
+from harken.engines.optimizer import make_optimizer
 from harken.engines.passes import Passes
 from harken.engines.precision import resolve_dtype
 from harken.engines.pretrained import Loaded
@@ -53,7 +54,8 @@ class Engine(Passes):
     def __init__(self, loaded: Loaded, *, lora_rank: int = 0, dtype: str = "float32",
                  head: Literal["reward", "value"] | None = None, scalars: Mapping[str, float] | None = None,
                  tokens_per_micro_batch: int = 2048, weight_decay: float = 0.0, max_grad_norm: float = 1.0,
-                 seed: int = 0, train: bool = True, shard: bool = False, recompute_layers: bool = False, name: str = OWN) -> None:
+                 seed: int = 0, train: bool = True, shard: bool = False, recompute_layers: bool = False, name: str = OWN,
+                 optimizer: str = "adamw", quantize: str = "none") -> None:
         cpu.tune()
         if loaded.classifier and (head is None or (train and head == "reward")):
             raise UserError(f"{loaded.name} is a reward model of others: it scores, and has no words to learn or say.",
@@ -84,6 +86,10 @@ class Engine(Passes):
             if train and lora_rank:
                 self.names = (*self.read, self.base.add(lora_rank, name))
                 self.base.use(self.names)
+        if quantize != "none" and alone:
+            fourbit.check(lora_rank if train else 0, self.compute, bool(self.layers))
+            fourbit.quantize(self.model)
+            self.base.quantized = quantize
         if train and not lora_rank:
             self.model.requires_grad_(True)
             self._hold_pad(shard)
@@ -102,11 +108,8 @@ class Engine(Passes):
         named = [*self.model.named_parameters(), *self._head_parameters(), *extra]
         self.trainable = {n: p for n, p in named if p.requires_grad and ("lora_" not in n or f".{name}." in n)} if train else {}
         self.parts = {n: sharding.own_part(p) for n, p in self.trainable.items()}
-        self.optimizer: torch.optim.AdamW | None = None
-        if train:
-            # AdamW as PyTorch computes it: epsilon added after bias correction (P21); betas of InstructGPT.
-            self.optimizer = torch.optim.AdamW(self.parts.values(), lr=0.0, betas=(0.9, 0.95), eps=1e-8,
-                                               weight_decay=weight_decay, fused=True)
+        self.kind = optimizer
+        self.optimizer = make_optimizer(optimizer, self.parts.values(), weight_decay, bool(self.layers)) if train else None
 
     def _hold_pad(self, shard: bool) -> None:
         """Keeps a padding token's row of zeros that both ends of a Youtu share: transformers writes the zeros anew when it loads
@@ -169,7 +172,7 @@ class Engine(Passes):
     def _another(self, loaded: Loaded, **options: Any) -> Engine:
         dtype = "float32" if self.compute is torch.float32 else "bfloat16"
         return Engine(loaded, dtype=dtype, tokens_per_micro_batch=self.budget, shard=bool(self.layers),
-                      recompute_layers=self.recompute, **options)
+                      recompute_layers=self.recompute, optimizer=self.kind, **options)
 
     def _head_parameters(self) -> list[tuple[str, nn.Parameter]]:
         return [] if self.head is None else [(f"head.{n}", p) for n, p in self.head.named_parameters()]
@@ -279,7 +282,8 @@ class Engine(Passes):
                 scalars = {n: p.detach() for n, p in self.scalars.items()}
                 torch.save({**self.head.state_dict(), "shift": torch.tensor(self.shift), **scalars}, to / "head.pt")
         about = {"kind": "adapter" if adapter else "full", "base": base, "base_weights": self.lineage.get("weights"),
-                 "template": self.template.hash, **({"date": str(self.template.day)} if self.template.dated else {})}
+                 "template": self.template.hash, **({"date": str(self.template.day)} if self.template.dated else {}),
+                 **({"quantized": self.base.quantized} if self.base.quantized else {})}
         save_with(write, folder, about)
         if adapter:
             stacked.settle(folder, folder.parent)

@@ -14,7 +14,7 @@ from harken.core import processes
 from harken.core.errors import UserError
 from harken.core.files import file_hash, read_json, write_json
 from harken.core.records import Prompt
-from harken.engines import adapters, verdicts
+from harken.engines import adapters, fourbit, verdicts
 from harken.engines.base import Base
 from harken.engines.form import cast, need_rows, text_config
 from harken.engines.heads import as_classifier, is_classifier, read_head
@@ -182,6 +182,8 @@ def _run(path: Path, dtype: torch.dtype, split: Split | None = None) -> Loaded:
         if loaded.lineage.get("weights") != saved.get("base_weights"):
             raise UserError(f"The base model {saved.get('base')} is not the one {path} was trained from.",
                             "Restore that base, or train the run again.")
+        if saved.get("quantized"):  # the adapter learnt on these numbers
+            fourbit.rounded(loaded.model)
         loaded.model = adapters.merged(loaded.model, own_adapter(folder), f"The adapter of the run {path}", own=True)
     else:
         loaded = from_pretrained(str(folder), str(path), AGAIN, dtype=dtype, split=split)
@@ -222,7 +224,7 @@ def _onto(base: Base, path: Path) -> Loaded | None:
         return None
     saved = read_json(folder / "harken.json")
     if (saved.get("kind") != "adapter" or saved.get("base_weights") != base.lineage.get("weights")
-            or saved.get("template") != base.template.hash):
+            or saved.get("template") != base.template.hash or saved.get("quantized", "") != base.quantized):
         return None
     _check_files(path, ADAPTER)
     name = base.read(own_adapter(folder), f"The adapter of the run {path}")

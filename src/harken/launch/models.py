@@ -150,7 +150,8 @@ def open_learner(method: ModuleType, config: Any, run: Run, word: ModelWord) -> 
     learner = Engine(loaded, lora_rank=config.lora_rank, dtype=config.dtype, head=head, seed=config.seed,
                      scalars={"tie": 0.0} if ties != "drop" else None, weight_decay=config.weight_decay,
                      tokens_per_micro_batch=config.tokens_per_micro_batch, max_grad_norm=config.max_grad_norm,
-                     shard=config.shard, recompute_layers=config.checkpoint_activations)
+                     shard=config.shard, recompute_layers=config.checkpoint_activations,
+                     optimizer=config.optimizer, quantize=config.quantize)
     if learner.note:
         run.note(learner.note)
     if config.lora_rank == 0 and getattr(method, "needs_reference", lambda config: False)(config):

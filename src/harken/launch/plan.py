@@ -9,8 +9,8 @@ weights and products take b bytes, 2 in bfloat16 and 4 in float32. AdamW's momen
 the last layer's products are float32 in both (engines/form.py). --shard divides what is inside layers and the tables at both ends
 by N, new adapters not (engines/sharding.py).
 
-    weights         P·b with adapters or frozen, P·4 trained in full; adapters 4·A
-    optimiser       8·T: two moments (Loshchilov and Hutter, 1711.05101); gradients 4·T
+    weights         P·b with adapters or frozen, P·4 trained in full; adapters 4·A; matrices of layers .516 each in 4 bits
+    optimiser       8·T: two moments (Loshchilov and Hutter, 1711.05101), a little over 2·T in 8 bits; gradients 4·T
     last layer      16 MB of it at a time in float32 beside bfloat16 weights; split, V·D·b whole from the loss to its gradient
     copies          bfloat16: 2·(matrices of layers) trained in full, 2·A with adapters; autocast makes them, autograd keeps them
     activations     what autograd keeps of R tokens (below), and one layer's gradients in passing, R·(3F + 2D)·b
@@ -48,6 +48,10 @@ from harken.launch.shapes import Shape, shape_of
 
 GIGA = 1e9
 CHUNK, KEPT, BLOCK = 64 << 20, 512 << 20, 16 << 20
+MOMENTS = {"adamw": 8.0, "adamw8bit": 2 + 8 / 256}
+"""Bytes a trained number; in 8 bits with a float32 scale for each 256 (engines/optimizer.py)."""
+PACKED = 1 / 2 + 1 / 64 + 4 / (64 * 256)
+"""Bytes of a number in NF4, a scale of 8 bits for each 64 and a float32 for each 256 scales (engines/fourbit.py)."""
 ROWS = 96
 """Sequences that the sampler speaks in together (engines/sampler.py)."""
 @dataclass(frozen=True)
@@ -191,15 +195,19 @@ def anew(method: ModuleType, config: Any, processes: int, free: float) -> str:
 def _plan(method: ModuleType, config: Any, shape: Shape, processes: int, cpu: bool | None) -> Plan:
     s = setting_of(method, config, shape, processes, cpu)
     weights = s.part(shape) * (s.bytes if s.lora else 4)
+    if config.quantize == "nf4":
+        weights -= shape.linear * (s.bytes - PACKED)
     held = [Part("weights", "held", weights), Part("adapters", "held", 4 * s.trained if s.lora else 0)]
     loading, before = read(config.model, shape, s.mixed and bool(s.lora), s.shard), sum(p.bytes for p in held)
     others = further(method, config, s)
     for part, reading in others:
         loading, before = max(loading, before + reading), before + part.bytes
-    held += [part for part, _ in others] + [Part("optimiser (AdamW's two moments)", "held", 8 * s.trained)]
+    held += [part for part, _ in others]
+    held.append(Part("optimiser (AdamW's two moments)", "held", MOMENTS[config.optimizer] * s.trained))
     learning = [Part("gradients", "learning", 4 * s.trained),
                 Part("bfloat16 copies of weights in a pass", "learning", _copies(s)),
                 Part("what is split, gathered for a pass", "learning", _gathered(s)),
+                Part("a weight of 4 bits made whole", "learning", 4 * s.shape.inner * s.shape.width * (config.quantize == "nf4")),
                 Part(f"activations of {s.tokens:,} tokens", "learning", activations(s)),
                 Part("logits", "learning", logits(s) if s.reads else 0)]
     sampling = _sampling(config, s, processes) if isinstance(config, SampleConfig) else []

@@ -61,11 +61,11 @@ def open_rollouts(config: RolloutConfig, engine: Any, run: Run, model: ModelWord
     name, template = (str(Path(word).resolve()) if word and Path(word).exists() else word  # a worker may stand in another folder
                       for word in (config.model, config.template))
     dtype = str(engine.compute).removeprefix("torch.")
-    make = partial(worker_sampler, name, template, dtype, config.lora_rank, config.seed)
+    make = partial(worker_sampler, name, template, dtype, config.lora_rank, config.seed, config.quantize)
     return RayRollouts(engine, make, word.workers, address=word.address, hand=config.rollouts_hand)
 
 
-def worker_sampler(model: str, template: str, dtype: str, lora_rank: int, seed: int) -> HFSampler:
+def worker_sampler(model: str, template: str, dtype: str, lora_rank: int, seed: int, quantize: str) -> HFSampler:
     """A worker's sampler: the learner's model, with the parameters that the learner trains."""
     from harken.engines.hf import Engine
     from harken.engines.loading import load
@@ -74,4 +74,4 @@ def worker_sampler(model: str, template: str, dtype: str, lora_rank: int, seed: 
     from harken.launch.templates import given_template
     loaded = load(model, dtype=resolve_dtype(dtype if lora_rank else "float32"), template=given_template(template))
     loaded.head = None
-    return HFSampler(Engine(loaded, lora_rank=lora_rank, dtype=dtype, seed=seed))
+    return HFSampler(Engine(loaded, lora_rank=lora_rank, dtype=dtype, seed=seed, quantize=quantize))
