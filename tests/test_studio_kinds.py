@@ -229,6 +229,21 @@ def test_case_15_a_reason_is_words(site):
         site.lead.call("PATCH", f"/api/judgments/{answer}", {"state": "set_aside", "reason": " \n"})
 
 
+def test_case_9_what_was_set_aside_says_why_and_a_search_takes_words_in_any_order(site):
+    project = project_of(site, pairs(2))
+    first, second = site.ana.next(project, 2)["tasks"]
+    answer = site.ana.submit(first, {"preference": 1, "notes": "Grüße aus KÖLN, 100 %"})["judgment"]
+    site.ana.submit(second, {"preference": 1})
+    site.lead.call("PATCH", f"/api/judgments/{answer}", {"state": "set_aside", "reason": "two dates"})
+    for words, there in (("köln grüße", 1), ("grüße%20100", 1), ("köln%20bonn", 0), ("%20", 2)):
+        path = f"q={words.replace(' ', '%20').replace('ö', '%C3%B6').replace('ü', '%C3%BC').replace('ß', '%C3%9F')}"
+        assert len(site.ana.call("GET", f"/api/projects/{project}/mine?{path}")["items"]) == there, words
+        assert site.lead.call("GET", f"/api/projects/{project}/answers?{path}")["total"] == there, words
+    told = {row["queue"]: row["reason"] for row in site.ana.call("GET", f"/api/projects/{project}/mine")["items"]}
+    assert told == {"set_aside": "two dates", "sent": None}
+    assert "two dates" in site.ana._send("GET", f"/label/{project}/answers", None)[2].decode()
+
+
 def test_case_36_instructions_are_words(site):
     with pytest.raises(StudioError, match="instructions are blank"):
         site.lead.call("PUT", f"/api/projects/{site.open}/instructions", {"text": " \n "})
