@@ -141,6 +141,37 @@ def test_case_19_a_tag_or_source_that_no_filter_would_find_is_refused(site, more
         bring(site, {"prompt": "q", "completions": ["a", "b"], **more})
 
 
+def test_case_19_words_on_a_form_are_words_and_differ(site):
+    project = project_of(site, kind="rate_and_rank")
+    form = site.lead.call("GET", f"/api/projects/{project}")["form"]
+
+    def flags(*labels):
+        own = [{"name": f"f{n}", "label": label, "only": None} for n, label in enumerate(labels)]
+        return site.lead.call("PUT", f"/api/projects/{project}/form", {**form, "rating": {**form["rating"], "flags": own}})
+    assert [f["label"] for f in flags("不真实", "有害", "Ошибка")["form"]["rating"]["flags"]] == ["不真实", "有害", "Ошибка"]
+    for labels, words in ((("有害", " 有害"), "second flag"), (("Bad", "BAD"), "second flag"), (("  ",), "is blank")):
+        with pytest.raises(StudioError, match=words):
+            flags(*labels)
+    project = project_of(site, kind="questions")
+    form = site.lead.call("GET", f"/api/projects/{project}")["form"]
+    asked = {"name": "x", "label": "Which?", "about": "item", "type": "one",
+             "options": [{"name": "a", "label": "Да"}, {"name": "b", "label": "да "}]}
+    with pytest.raises(StudioError, match="second option"):
+        site.lead.call("PUT", f"/api/projects/{project}/form", {**form, "questions": [asked]})
+
+
+def test_case_35_a_participant_with_a_blank_is_the_same_participant(site):
+    project = project_of(site, pairs(1))
+    made = {"code": "ABC", "answers": 1, "parameter": "PROLIFIC_PID"}
+    link = site.lead.call("POST", f"/api/projects/{project}/crowds", made)["url"].split("/")[-1].split("?")[0]
+
+    def come(who):
+        return Client(site.url)._sign_in("/api/crowd/join", {"link": link, "participant": who, "consent": True})["user"]["name"]
+    assert come("5f1") == come(" 5f1 ") != come("5F1")
+    with pytest.raises(StudioError, match="does not say who you are"):
+        come("  ")
+
+
 @pytest.mark.parametrize("name", ["علی‌رضا", "👩‍👩‍👧", "ක්‍ෂ"])
 def test_case_35_names_whose_letters_are_joined_are_names(site, name):
     def invite():
