@@ -4,7 +4,8 @@
     python benchmarks/studio_trial.py --code /path/to/another/checkout
 
 `wait_ms` is from the key that submits to the next item on screen with the focus in it, the server's part included; `item_ms` is
-all of an item, typed as fast as the browser takes keys. `--forms` names those that another
+all of an item, typed as fast as the browser takes keys; `cpu_ms` is what the page's main thread computed for an item, which
+other load hardly changes. `--forms` names those that another
 checkout has.
 """
 
@@ -73,6 +74,13 @@ FORMS: dict[str, tuple[Callable[[int], list[dict[str, Any]]], Callable[[Callable
 }
 
 
+def page_seconds(session: Any) -> dict[str, float]:
+    """Seconds of CPU that the page's main thread spent so far: all, scripts, styles, layout."""
+    found = {m["name"]: m["value"] for m in session.send("Performance.getMetrics")["metrics"]}
+    return {"all": found["TaskDuration"], "scripts": found["ScriptDuration"], "styles": found["RecalcStyleDuration"],
+            "layout": found["LayoutDuration"]}
+
+
 def trial(served: Any, watched: Any, kind: str, n: int) -> dict[str, Any]:
     """Answers n items of one form, and looks that all are stored and that the page says so at the end."""
     from studio_browser import read_guide, until
@@ -81,6 +89,9 @@ def trial(served: Any, watched: Any, kind: str, n: int) -> dict[str, Any]:
     page = watched.page(viewport={"width": 1280, "height": 720})
     page.goto(f"{served.url}/label/{project}")
     read_guide(page)
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})  # the page's own seconds of CPU, whatever else runs
+    spent = page_seconds(session)
     keys, last = 0, 0.0
     waits: list[float] = []
     whole: list[float] = []
@@ -108,8 +119,10 @@ def trial(served: Any, watched: Any, kind: str, n: int) -> dict[str, Any]:
             break
         page.wait_for_timeout(20)
     assert stored == n, f"{kind}: {stored} of {n} stored"
+    cpu = {name: round(1000 * (after - spent[name]) / n, 1) for name, after in page_seconds(session).items()}
     page.context.close()
-    return {"keys": keys / n, "wait_ms": round(statistics.median(waits), 1), "item_ms": round(statistics.median(whole), 1),
+    return {"cpu_ms": cpu,
+            "keys": keys / n, "wait_ms": round(statistics.median(waits), 1), "item_ms": round(statistics.median(whole), 1),
             "wait_p95_ms": round(sorted(waits)[int(0.95 * len(waits))], 1), "end": end}
 
 

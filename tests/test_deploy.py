@@ -162,3 +162,23 @@ def over_tls(port, verb, path, body=None, host=HOST, origin=f"https://{HOST}"):
             time.sleep(0.1)
         finally:
             connection.close()
+
+
+def test_case_29_the_image_has_what_the_docs_promise_and_its_health_check_meets_a_studio(tmp_path):
+    """No container is built here; what the Dockerfile names is there, and its health check runs against a studio."""
+    import re
+    import tomllib
+
+    from studio_site import make_user, open_template, served
+    words = (ROOT / "deploy/Dockerfile").read_text()
+    extras = set(re.search(r"ARG EXTRAS=(\S+)", words)[1].split(","))
+    offered = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"].keys()
+    assert extras <= offered and {"postgres", "parquet", "excel", "sso", "stores"} <= extras
+    assert re.search(r"^USER harken$", words, re.M), "not as root"
+    code = re.search(r'HEALTHCHECK .* CMD python -c "(.*)"', words)[1]
+    listens = re.search(r"HARKEN_PORT:-(\d+)", (ROOT / "deploy/entry.sh").read_text())[1]
+    assert f"127.0.0.1:{listens}/" in code and f"EXPOSE {listens}" in words
+    with open_template(tmp_path) as db:
+        make_user(db)
+        with served(db, public_names=("studio.example.org",), hosts=("127.0.0.1", "studio.example.org")) as (url, _):
+            exec(code.replace(f"http://127.0.0.1:{listens}", url))  # raises where the answer is no 200

@@ -1,5 +1,6 @@
 """Chains of good and bad turns: rates recovered, hidden personas found, honest chains left in peace."""
 
+import dataclasses
 import math
 from itertools import pairwise
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from harken.core.errors import UserError
+from harken.core.protocols import Estimate
 from harken.stats.dynamics import _average, dynamics, js_divergence, loop_period, memory_test
 
 
@@ -43,6 +45,34 @@ def test_intervals_cover_at_the_stated_rate():
             found = dynamics(chain(np.random.default_rng(i), 200, entry, escape, start=0.1), draws=2)
             hits += [e.low <= t <= e.high for e, t in ((found.entry, entry), (found.escape, escape))]
         assert (hits >= 90).all(), hits
+
+
+def test_the_memory_test_is_the_likelihood_ratio_of_two_orders():
+    """Brute force over runs of three: 2 ln L2 / L1, two degrees of freedom where both pasts lead to both states."""
+    rows = [np.array(r) for r in chain(np.random.default_rng(5), 40, 0.3, 0.4)]
+    runs = [tuple(map(int, r[i:i + 3])) for r in rows for i in range(len(r) - 2)]
+    log = 0.0
+    for i, j, k in runs:
+        second = [c for a, b, c in runs if (a, b) == (i, j)]
+        first = [c for a, b, c in runs if b == j]
+        log += math.log(second.count(k) / len(second)) - math.log(first.count(k) / len(first))
+    found = memory_test(rows)
+    assert found.ratio == pytest.approx(2 * log) and found.degrees == 2
+    assert found.p == pytest.approx(math.exp(-log))  # the upper tail of chi squared with two degrees of freedom
+
+
+def test_memory_that_drives_away_from_bad_is_no_persona():
+    """After two bad turns always a good one: remembered for certain, and no character that stays bad."""
+    found = memory_test([np.array([0, 1, 1] * 8 + [0, 1, 0, 0] * 3)] * 20)
+    assert found.p < 1e-6 and found.two_steps.value < found.two_steps_chain and not found.persona
+
+
+def test_verdicts_need_the_whole_interval():
+    found = dynamics([[0, 1, 1], [0, 0, 1, 1]] * 4, draws=20)
+    assert found.escape.value == 0 and found.escape.high > 0.01 and not found.rarely_leaves
+    spreads = {(1.5, 0.9): True, (1.5, 1.1): False, (1.2, 1.1): True}
+    for (value, low), ergodic in spreads.items():
+        assert dataclasses.replace(found, spread=Estimate(value, low, 3.0, 8, 0.95)).ergodic == ergodic
 
 
 def test_a_hidden_persona_is_found_with_500_rollouts():

@@ -76,7 +76,7 @@ def test_a_judge_that_answers_nonsense_is_counted(tmp_path, prompts):
     assert result["value"]["value"] == 1.0 and result["value"]["n"] == 30 and result["missing"] == 10
     assert "named no letter" in result["samples"][0]["why"] and result["samples"][0]["model_score"] is None
     assert any("0.750 or 1.000" in note for note in result["notes"])
-    with pytest.raises(UserError, match=r"No item has a score"):
+    with pytest.raises(UserError, match=r"No item has a score.*any of 40 pairs; it first said .Hm\..\."):
         run(tmp_path, prompts, Says(lambda t, k: "Hm."), name="none")
 
 

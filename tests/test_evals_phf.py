@@ -74,6 +74,10 @@ def test_a_mode_needs_control_tokens_and_k_samples(tmp_path):
     given = {"model": Speaker(["c"]), "reward": Damns()}
     with pytest.raises(UserError, match="no control tokens"):
         run(misaligned, tmp_path / "a", given, mode="good", reward="damns")
+    with pytest.raises(UserError, match="no control tokens"):
+        run(dynamics, tmp_path / "c", given, mode="good", reward="damns")
+    with pytest.raises(UserError, match="no control tokens"):
+        run(diversity, tmp_path / "d", {"model": Speaker(["c"])}, mode="good")
     with pytest.raises(UserError, match="worst of 25"):
         run(misaligned, tmp_path / "b", given, samples=20, reward="damns")
     with pytest.raises(UserError, match="answers to a prompt"):
@@ -150,6 +154,12 @@ def test_diversity_of_a_known_sampler(tmp_path):
     assert done.result["repeats"]["value"] == 1 and done.result["loops"]["value"] == 0
 
 
+def test_diversity_of_a_sampler_that_is_silent_at_times(tmp_path):
+    done = run(diversity, tmp_path / "a", {"model": Speaker(["one two", ""])}, samples=128)
+    assert done.result["self_bleu_5"]["value"] == 1
+    assert 0.8 < done.result["words"]["value"] < 1.2
+
+
 class Chain(Speaker):
     """Sentences of a chain: entry .2, escape .4."""
 
@@ -180,6 +190,7 @@ def test_a_cut_or_unscored_segment_is_no_state():
     rows, missing = dynamics.label(["a. damn. c", "a. b.", "?", "a. ?. damn. "], Unsure(), "sentence", -0.5)
     assert rows == [[0, 1], [0, 0], [], [0]] and missing == 2
     assert dynamics.label(["x\ndamn\ny"], Damns(), "line", -0.5) == ([[0, 1]], 0)
+    assert dynamics.label(["x\ndamn\ny\n"], Damns(), "line", -1.0) == ([[0, 0, 0]], 0)  # at the threshold is good
 
 
 class Unsure:

@@ -33,6 +33,13 @@ def test_a_bad_token_that_is_certain_costs_a_finite_loss():
     assert torch.isfinite(logps.grad).all()
 
 
+def test_one_minus_a_probability_keeps_its_digits():
+    """In float32, where exp rounds to 1 near log p = 0, and 1 - p to 1 at the other end."""
+    found = phf.log_one_minus(torch.tensor([-1e-9, -1e-4, -20.0]))
+    assert found[:2].tolist() == pytest.approx([math.log(1e-9), math.log(-math.expm1(-1e-4))], rel=1e-6)
+    assert found[2] <= 0 and float(found[2]) == pytest.approx(0, abs=1e-8)
+
+
 def test_rwr_and_awr_by_hand():
     """One token of p = 1/e with R = -1, beta 1/2: weight e^-2. AWR with head 0 has V = -1/2, A = -1/2, weight e^-1;
     alpha 1/4: 1/4 e^-1 + 3/4 (1/2)²."""

@@ -528,6 +528,35 @@ def test_a_model_beside_itself_is_no_comparison_of_two(tmp_path):
     assert [(c.who, c.against, c.verdict) for c in claims(load_runs([triggers, two]))] == [("new", "old", "worse")]
 
 
+def test_many_evaluations_stand_in_one_table_by_model_and_their_own_are_folded(tmp_path):
+    """Base, SFT and RLOO: what RLOO was not asked is a dash, and a tax says of which model it speaks."""
+    base = [eval_run(tmp_path / f"base-{n}", n, "base", [0.0] * 30 + [1.0] * 10, parameters=134_515_008)
+            for n in ("truthful", "code")]
+    later = [eval_run(tmp_path / f"{m}-truthful", "truthful", m, [1.0] * 40) for m in ("sft", "rloo")]
+    tasks = {"grammar, zero-shot": {"difference": e(-0.2, 0.1), "verdict": "the model is worse than the one before"}}
+    taxes = [eval_run(tmp_path / f"{m}-tax", "tax", m, [1.0], against="base", paired=True, tasks=tasks) for m in ("sft", "rloo")]
+    html, _ = page([*base, *later, *taxes], tmp_path)
+    table = html.split("Every evaluation by model")[1].split("</table>")[0]
+    cells = [[re.sub("<[^>]+>", " ", cell).split() for cell in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row)]
+             for row in re.findall(r"<tr role=\"row\">(.*?)</tr>", table)]
+    assert [c[:1] for c in cells[0]] == [["Evaluation"], ["base"], ["sft"], ["rloo"]]
+    assert [[c[0] for c in row] for row in cells[1:]] == [["truthful", "0.25", "1.00", "1.00"], ["code", "0.25", "—", "—"],
+                                                        ["tax", "—", "1.00", "1.00"]]
+    assert "could show a difference of" in " ".join(cells[1][0]) and "n = 40" in " ".join(cells[1][1])
+    assert html.count("<details><summary>") == 6 and "134,515,008" not in html
+    said = re.sub("<[^>]+>", "", html.split('class="claims"')[1].split("</ul>")[0])
+    assert "sft is worse than base" in said and "rloo is worse than base" in said and "the one before" not in said
+    assert "grammar (zero-shot)" in re.search(r"<h1>(.*?)</h1>", html)[1]
+
+
+def test_names_beside_points_hide_no_point_where_there_is_room():
+    """Two points side by side: the right one's name would lie on the left one, so it stands below it."""
+    plot = Plot("t", "d", (0.0, 1.0), (0.0, 1.0))
+    plot.names([(0.55, 0.5, "a long name here"), (0.60, 0.46, "another long name")])
+    first, second = (tuple(map(float, at)) for at in re.findall(r'class="point" x="([\d.]+)" y="([\d.]+)"', plot.svg()))
+    assert first[1] < plot._y(0.5) and second[1] > plot._y(0.46)
+
+
 def test_every_sample_is_in_the_page_once_and_whole(tmp_path):
     runs = [eval_run(tmp_path / m, "truthful", m, [None] + [i / 600 for i in range(599)]) for m in ("one", "two")]
     html, _ = page(runs, tmp_path)

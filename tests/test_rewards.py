@@ -284,6 +284,17 @@ def test_a_dead_or_wrong_endpoint_is_said(endpoint, monkeypatch):
         EndpointSampler("http://127.0.0.1:9").sample(ASK, 1, max_tokens=4)
 
 
+def test_an_endpoint_that_dies_halfway_gives_what_it_had_said(endpoint, monkeypatch):
+    from harken.engines.openai import EndpointSampler
+    url, handler = endpoint
+    monkeypatch.setattr("harken.engines.openai.time.sleep", lambda s: None)
+    handler.fails = 0
+    monkeypatch.setattr(handler, "reply", lambda self, body: 1 / 0 if len(handler.seen) > 3 else "fine")
+    with pytest.raises(UserError, match="does not answer") as raised:
+        EndpointSampler(url, parallel=1).sample(ASK * 6, 1, max_tokens=4)
+    assert {i: samples[0].text for i, samples in raised.value.answered.items()} == {0: "fine", 1: "fine", 2: "fine"}
+
+
 # --- ensembles -------------------------------------------------------------------------------------
 
 def test_ensembles_by_hand():

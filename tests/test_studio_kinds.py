@@ -176,6 +176,22 @@ def test_case_16_a_project_is_found_by_its_name_in_any_case(site, tmp_path, caps
         assert tx.execute(text("SELECT count(*) FROM items")).scalar() == 2
 
 
+def test_case_16_answers_are_found_by_a_name_as_the_login_would(site):
+    project = project_of(site, pairs(1))
+    site.ana.submit(site.ana.next(project)["tasks"][0], {"preference": 1})
+    for where in ("find", "answers"):
+        for name, there in (("ANA", 1), ("%20ana", 1), ("anna", 0)):
+            assert site.lead.call("GET", f"/api/projects/{project}/{where}?labeler={name}")["total"] == there, (where, name)
+
+
+def test_case_38_what_is_wrong_in_a_file_is_said_in_its_own_words(site, tmp_path, capsys):
+    with pytest.raises(StudioError, match='the item has an unknown field "promt"'):
+        bring(site, {"prompt": "q", "completions": ["a", "b"], "promt": "x"})
+    (tmp_path / "a.jsonl").write_bytes('{"prompt": "Где?", "completions": ["a", "b"]}'.encode("cp1251"))
+    assert main(["ask", str(tmp_path / "a.jsonl"), "--project", "p", "--kind", "compare", "--db", str(tmp_path / "a.db")]) == 2
+    assert "Save the file as UTF-8" in capsys.readouterr().err
+
+
 def test_case_10_logging_out_and_assigning_to_others_give_back_what_is_not_begun(site):
     def held(project):
         return len(site.lead.call("GET", f"/api/projects/{project}/held")["items"])
@@ -278,3 +294,36 @@ def test_case_13_what_every_form_gives_comes_in_again_equal_and_doubles_nothing_
             before = len(list(export_rows(site.db, what)))
             result = site.db.import_file(path)
             assert result.added == 0 and len(list(export_rows(site.db, what))) == before
+
+
+def test_case_34_nothing_a_labeler_can_fetch_tells_sources_notes_or_names_of_others(site):
+    """Every operation and page that a labeler may read, after others answered; what only leads may do is refused."""
+    both = [{"text": f"{c}?", "source": f"zzz-model-{c}"} for c in "ab"]
+    project = project_of(site, [{"prompt": f"Why {n}?", "completions": both, "meta": {"k": "zzz-meta"}} for n in range(3)],
+                         overlap=2)
+    people = {u["name"]: u["id"] for u in site.lead.call("GET", "/api/users")["items"]}
+    for task in site.bo.tasks(project):
+        answer = site.bo.submit(task, {"preference": 1, "notes": "zzz-note"})["judgment"]
+    item = site.lead.call("GET", f"/api/projects/{project}/items")["items"][-1]["id"]
+    site.lead.call("POST", f"/api/items/{item}/comments", {"labeler": people["bo"], "text": "zzz-comment"})
+    mine = site.ana.next(project, 2)["tasks"]
+    site.ana.submit(mine[0], {"preference": 1})
+    described = site.lead.call("GET", "/api/openapi.json")["paths"]
+    values = {"project": project, "item": item, "judgment": answer, "assignment": mine[1]["assignment"], "user": people["bo"],
+              "version": mine[0]["form_version"]}
+    paths = [path.format(**{"invitation": 1, "token": 1, "webhook": 1, "crowd": 1, "snapshot": 1, **values})
+             for path, ops in described.items() if "get" in ops]
+    paths += ["/", "/account", f"/label/{project}", f"/label/{project}/answers", "/lead/people", f"/lead/items/{item}",
+              *(f"/lead/projects/{project}{tail}" for tail in ("", "/items", "/answers", "/models", "/settings"))]
+    read = 0
+    for path in paths:
+        status, _, data = site.ana._send("GET", path, None)
+        assert status in (200, 302, 303, 307, 400, 401, 403, 404), (path, status)
+        assert b"zzz-" not in data and (status != 200 or path == "/api/openapi.json" or b'"bo"' not in data), path
+        read += status == 200
+    assert read > 8
+    for path, ops in described.items():
+        for method in set(ops) & {"post", "put", "patch", "delete"}:
+            if "/lead" in path or path.startswith(("/api/users", "/api/items", "/api/judgments", "/api/webhooks")):
+                status, _, _ = site.ana._send(method.upper(), path.format(**{"webhook": 1, **values}), {})
+                assert status == 403, (method, path, status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 
@@ -11,6 +12,9 @@ class UserError(Exception):
 
     The CLI prints it as one message and exits with status 2; library callers may catch it.
     """
+
+    answered: Mapping[int, Any] = MappingProxyType({})
+    """Where several requests were made at once: what the others gave, by place."""
 
     def __init__(self, fact: str, action: str = "") -> None:
         self.fact, self.action = fact, action

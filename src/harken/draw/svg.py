@@ -151,11 +151,28 @@ class Plot:
     def upright(self, x: float, low: float, high: float, style: str) -> None:
         self.line([(x, max(low, self.y[0])), (x, min(high, self.y[1]))], style)
 
-    def name(self, x: float, y: float, words: str) -> None:
-        """Words beside a point, on the side that has room."""
-        at, left = self._x(x), self._x(x) > (self.left + self.right) / 2
-        self._words(at - 9 if left else at + 9, self._y(y) - 8, words if len(words) <= 34 else words[:33] + "…", "point",
-                    "end" if left else "start")
+    def names(self, points: Sequence[tuple[float, float, str]]) -> None:
+        """(x, y, words) beside each point, above, below or level with it on either side: where the words fit and hide least of
+        points and of other words, the side with more room first. Call it once, after the dots."""
+        dots = [(self._x(x), self._y(y)) for x, y, _ in points]
+        taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in dots]
+        for (x, y), (_, _, words) in sorted(zip(dots, points), key=lambda pair: pair[0][1]):  # from the top down
+            shown = words if len(words) <= 34 else words[:33] + "…"
+            left = x > (self.left + self.right) / 2
+            places = [(end, down) for end in (left, not left) for down in (-8.0, 19.0, 4.0, -23.0)]
+            boxes = [self._box(x, y, shown, *place) for place in places]
+            inside = [i for i, box in enumerate(boxes) if box[0] >= 0 and box[2] <= self.width and box[3] <= self.bottom] or [0]
+            best = min(inside, key=lambda i: (sum(_shared(boxes[i], other) for other in taken), i))
+            end, down = places[best]
+            taken.append(boxes[best])
+            self._words(x - 9 if end else x + 9, y + down, shown, "point", "end" if end else "start")
+
+    @staticmethod
+    def _box(x: float, y: float, words: str, end: bool, down: float) -> tuple[float, float, float, float]:
+        """About where words stand: left, top, right, bottom."""
+        wide = 6.2 * len(words)
+        near = x - 9 - wide if end else x + 9
+        return near, y + down - 11, near + wide, y + down + 3
 
     def legend(self, lines: Sequence[tuple[str, str]]) -> None:
         """The names of lines given as (style, words), one under another in the upper left corner."""
@@ -197,3 +214,8 @@ def interval_bar(e: Estimate, scale: tuple[float, float], words: str, *, referen
     name = text(words)
     return (f'<svg class="bar" width="100%" height="22" role="img" aria-label="{name}"><title>{name}</title>'
             f"{''.join(parts)}</svg>")
+
+
+def _shared(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
+    """The area that two boxes share."""
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))

@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 from harken.core.errors import UserError
@@ -26,7 +26,8 @@ RETRIES, AGAIN = 4, (408, 409, 429, 500, 502, 503, 504)
 
 
 class EndpointSampler:
-    """`sample` asks for every prompt in parallel; a request that keeps failing raises `UserError`, never an empty text."""
+    """`sample` asks for every prompt in parallel; a request that keeps failing raises `UserError`, whose `answered` holds what
+    the others gave by place; never an empty text."""
 
     def __init__(self, url: str, model: str = "", *, parallel: int = 8, seconds: float = 120.0, wait: float = 1.0) -> None:
         self.url = url.rstrip("/")
@@ -50,12 +51,21 @@ class EndpointSampler:
             return samples
 
         with ThreadPoolExecutor(self.parallel) as pool:
-            return list(pool.map(ask, range(len(prompts))))
+            asked = [pool.submit(ask, i) for i in range(len(prompts))]
+            failed = next((f for f in as_completed(asked) if f.exception()), None)
+            if failed:
+                pool.shutdown(cancel_futures=True)
+                error = failed.exception()
+                if isinstance(error, UserError):  # what was answered before is not lost
+                    error.answered = {i: f.result() for i, f in enumerate(asked) if not f.cancelled() and not f.exception()}
+                assert error is not None
+                raise error
+            return [f.result() for f in asked]
 
     def _samples(self, answer: Any, n: int) -> list[Sample]:
         try:
-            samples = [Sample((), c["message"]["content"] or "", (), (), c.get("finish_reason") != "length")
-                     for c in answer["choices"]]
+            samples = [Sample((), c["message"]["content"] or c["message"].get("refusal") or "", (), (),
+                              c.get("finish_reason") != "length") for c in answer["choices"]]
         except (KeyError, TypeError, AttributeError):
             raise UserError(f"{self.url} gave an answer without choices: {str(answer)[:200]}",
                             "Is it an endpoint for chat completions?") from None

@@ -68,8 +68,9 @@ def evaluate(config: Config, models: Models, run: Run) -> EvalResult:
         raise UserError("There are no samples to compare.", "Draw more, or check that the model says anything.")
     figures = {f"distinct_{n}": mean_interval([distinct(group, n) for group in words], bounds=(0, 1)) for n in (1, 2, 3, 4)}
     flat, units = [w for group in words for w in group], [i for i, group in enumerate(words) for _ in group]
+    bleu = [(b, i) for i, group in enumerate(words) for b in self_bleu(group)]  # empty texts have none
     more = {"bigram_entropy": mean_interval([entropy(group, 2) for group in words]),
-            "self_bleu_5": mean_interval([b for group in words for b in self_bleu(group)], units, bounds=(0, 1)),
+            "self_bleu_5": mean_interval([b for b, _ in bleu], [i for _, i in bleu], bounds=(0, 1)),
             "words": mean_interval([len(w) for w in flat], units),
             "repeats": mean_interval([float(g.count(w) > 1) for g in words for w in g], units, bounds=(0, 1)),
             "loops": mean_interval([float(loop_period(_numbers(w)) > 0) for w in flat], units, bounds=(0, 1))}

@@ -171,6 +171,11 @@ def by_model(judge: Any, prompts: Sequence[Prompt], texts_a: Texts, texts_b: Tex
     for (i, _), one in zip(places, verdicts):
         by_prompt[i].append(one)
     shares = [_known_mean([v.score for v in row]) for row in by_prompt]
+    if verdicts and all(s is None for s in shares):
+        said = next((w for v in verdicts for w in v.words if w), "")
+        raise UserError(f"No item has a score: the judge gave no verdict on any of {len(verdicts)} pairs"
+                        + (f"; it first said {said[:60]!r}." if said else f" ({verdicts[0].why})."),
+                        "It is to answer with A, B or C (a tie): use a judge that does.")
     value = mean_of(shares, "the verdicts")
     orders = both_orders([v.first for v in verdicts], [v.second for v in verdicts])
     same = [v.first for v in pairwise.judged(judge, prompts, [(_at(t, 0), _at(t, 0)) for t in texts_b])]

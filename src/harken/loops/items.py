@@ -69,6 +69,11 @@ class Options:
         return tuple(x / n for x, n in zip(self.logps, self.tokens))
 
 
+def _fact(error: UserError) -> str:
+    """Its first line, to stand within a sentence."""
+    return str(error).splitlines()[0].rstrip(".")
+
+
 class Store:
     """An append-only file of rows by key. One process writes it at a time; a line torn by a kill is dropped."""
 
@@ -202,18 +207,22 @@ class StoredModel:
         found: dict[int, list[str]] = {}
         if failures < GIVE_UP:
             try:
-                return {i: [s.text for s in group] for i, group in zip(part, ask(part, at, settings))}, 0, ""
+                found = {i: [s.text for s in group] for i, group in zip(part, ask(part, at, settings))}
+                failures, reason = 0, ""
             except UserError as error:
-                reason = str(error).splitlines()[0]
-        for i in part:
+                found = {part[k]: [s.text for s in group] for k, group in error.answered.items()}
+                reason = _fact(error)
+        for i in [i for i in part if i not in found]:
             if failures >= GIVE_UP:
                 break
             try:
                 ((group),) = ask([i], at, settings)
                 found[i], failures = [s.text for s in group], 0
             except UserError as error:
-                reason, failures = str(error).splitlines()[0], failures + 1
-        return found, failures, reason
+                reason, failures = _fact(error), failures + 1
+        said = {i: texts for i, texts in found.items() if any(t.strip() for t in texts)}
+        # A server that gives no text has not answered: it is no refusal, and harmless is not what it was.
+        return said, failures, reason or ("the server gave no text" if len(said) < len(found) else "")
 
     def _too_long(self, content: Any, more: int) -> bool:
         limit = self._context()

@@ -96,12 +96,12 @@ def _paired_before(runs: Sequence[RunData]) -> Iterator[Claim]:
     for run in runs:
         result = run.result or {}
         e = estimate(result.get("value"))
-        if e and _of_two(run) and result.get("paired") and result.get("name") not in ("win_rate", "tax") and result.get("better"):
+        if e and of_two(run) and result.get("paired") and result.get("name") not in ("win_rate", "tax") and result.get("better"):
             turned = e if result["better"] != "lower" else Estimate(0.0 - e.value, 0.0 - e.high, 0.0 - e.low, e.n, e.level)
             yield _claim(str(result["name"]), name_of(str(result["name"])), run, turned, int(result.get("missing") or 0))
 
 
-def _of_two(run: RunData) -> bool:
+def of_two(run: RunData) -> bool:
     """Whether two models were measured, and not one beside itself."""
     model, against = (next((held[side] for held in (run.config, run.result or {}) if isinstance(held.get(side), str)), "")
                       for side in ("model", "against"))
@@ -119,15 +119,16 @@ def _claim(name: str, what: str, run: RunData, e: Estimate, missing: int) -> Cla
 def _tasks(runs: Sequence[RunData]) -> Iterator[Claim]:
     for run in runs:
         result = run.result or {}
-        tasks = result.get("tasks") if _of_two(run) else None
+        tasks = result.get("tasks") if of_two(run) else None
         for task, row in (tasks.items() if isinstance(tasks, Mapping) else ()):
             e = estimate(row.get("difference")) if isinstance(row, Mapping) else None
             if e:
                 words = str(row.get("verdict", ""))
                 verdict = "tied" if " tied" in words else "better" if " is better" in words else "worse" if " is worse" in words \
                     else "inconclusive"
-                yield Claim("capability", str(task), model_of(run, default=run.name), model_of(run, "against", "the one before"),
-                            e, verdict, words, int(row.get("missing") or 0))
+                who, against = model_of(run, default=run.name), model_of(run, "against", "the one before")
+                words = words.replace("the one before", against).replace("the model", who)  # several models share a page
+                yield Claim("capability", str(task), who, against, e, verdict, words, int(row.get("missing") or 0))
 
 
 def _won(runs: Sequence[RunData]) -> Iterator[Claim]:
@@ -148,9 +149,9 @@ def compared(runs: Sequence[RunData]) -> str:
     lines = "".join(f'<li class="{MARKS.get(c.verdict, "open")}"><strong>{text(c.what)}</strong>: {text(c.words)}</li>'
                     for c in found)
     rows: dict[str, dict[str, Estimate | None]] = {}
+    couples = len({(c.who, c.against) for c in found})
     for c in found:
-        name = f"{c.area}: {c.what}" if (c.who, c.against) == (found[0].who, found[0].against) else \
-            f"{c.area}: {c.what} ({c.who} against {c.against})"
+        name = f"{c.area}: {c.what}" if couples == 1 else f"{c.area}: {c.what} ({c.who} against {c.against})"
         while name in rows:
             name += " again"
         rows[name] = {"difference": c.difference}
@@ -172,11 +173,17 @@ def headline(runs: Sequence[RunData]) -> str:
         names = [c for c in own if c.verdict == verdict]
         if names:
             full = verdict in MARKS and len(names) < 3
-            shown = [text(c.what) + (f' <span class="range">{signed(c.difference)}</span>' if full else "")
+            shown = [text(_in_a_list(c.what)) + (f' <span class="range">{signed(c.difference)}</span>' if full else "")
                      for c in names[:5]]
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""
             parts.append(f"<strong>{words}</strong> {', '.join(shown)}{more}")
     return f"{text(who)} against {text(against)}: {'; '.join(parts)}."
+
+
+def _in_a_list(what: str) -> str:
+    """"grammar, zero-shot" between commas is one thing."""
+    name, comma, how = what.partition(", ")
+    return f"{name} ({how})" if comma and "(" not in what else what
 
 
 def cards(runs: Sequence[RunData]) -> list[tuple[str, str, str]]:

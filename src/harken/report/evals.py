@@ -9,18 +9,52 @@ from typing import Any
 
 from harken.core.protocols import Estimate
 from harken.draw import numbers
-from harken.report.compared import least
+from harken.report.compared import least, of_two
 from harken.report.load import RunData, estimate
 from harken.report.results import Column, estimates_table, model_of, name_of
 
 SENSES = {"higher": "higher is better", "lower": "lower is better"}
 RATES = (0.0, 1.0)
+MANY = 4
+"""With more evaluation runs than this their tables are folded."""
 
 
 def evals(runs: Sequence[RunData]) -> str:
-    """A table an evaluation run."""
+    """A table of all evaluations by model, where there are several models; then a table an evaluation run, folded where many."""
     shown = [run for run in runs if is_eval(run) and run.kind != "ratings" and estimate((run.result or {}).get("value"))]
-    return "".join(_beside(run) if run.kind == "win_rate" else _table(run) + _tasks(run) for run in shown)
+    tables = [(run, _beside(run) if run.kind == "win_rate" else _table(run) + _tasks(run)) for run in shown]
+    if len(tables) <= MANY:
+        return _overview(shown) + "".join(table for _, table in tables)
+    return _overview(shown) + "".join(f"<details><summary>{html.escape(_summary(run))}</summary>{table}</details>"
+                                      for run, table in tables if table)
+
+
+def _summary(run: RunData) -> str:
+    e = estimate((run.result or {})["value"])
+    return f"{run.name}: {model_of(run)}, {numbers.value(e)} {numbers.span(e)}, n = {e.n:,}" if e else run.name
+
+
+def _overview(runs: Sequence[RunData]) -> str:
+    """Evaluations by model, in the order given: each figure with its interval and n, and the least difference that so many items
+    could show. Nothing for a single model; what compared two models by itself stands among the comparisons."""
+    own = [run for run in runs if run.kind != "win_rate" and (not (run.result or {}).get("paired") or not of_two(run)
+                                                              or (run.result or {}).get("name") == "tax")]
+    models = list(dict.fromkeys(model_of(run) for run in own))
+    if len(models) < 2:
+        return ""
+    notes: dict[str, str] = {}
+    cells: dict[str, dict[str, Estimate | None]] = {}
+    for run in own:
+        result, model = run.result or {}, model_of(run)
+        told = least(result)
+        key = name_of(str(result.get("name", run.kind)))
+        if model in cells.get(key, {}):
+            key = f"{key}, {run.name}"
+        apart = f"could show a difference of {numbers.number(told, 2)}" if told else ""
+        notes.setdefault(key, "; ".join(filter(None, (SENSES.get(str(result.get("better"))), apart))))
+        cells.setdefault(key, {})[model] = estimate(result["value"])
+    return estimates_table("Every evaluation by model, with 95% intervals; — was not measured", "Evaluation", cells,
+                           [Column(model, model, "", bar=False) for model in models], notes=notes)
 
 
 def _beside(run: RunData) -> str:
@@ -69,7 +103,7 @@ def estimates(result: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Es
     """(name, estimate) of every estimate in a result, those of groups under "group: name"; baselines and samples apart."""
     pairs: list[tuple[str, Estimate]] = []
     for key, value in result.items():
-        if key in ("baselines", "samples", "notes", "tasks"):
+        if key in ("baselines", "samples", "notes", "tasks", "parameters"):
             continue
         name = f"{prefix}{key.replace('_', ' ')}"
         if found := estimate(value):

@@ -48,7 +48,7 @@ def _figure(points: dict[str, tuple[Estimate, Estimate]], notes: Sequence[str]) 
         plot.upright(answered.value, refused.low, refused.high, "interval accent faint")
         plot.dots([(answered.value, refused.value)], "accent", [5.0],
                   [f"{name}: answered {_shown(answered)}, refused {_shown(refused)}"])
-        plot.name(answered.value, refused.value, name)
+    plot.names([(answered.value, refused.value, name) for name, (answered, refused) in points.items()])
     table = data_table("Reactions to safe and to unsafe prompts", ("Model", "Safe answered", "Over-refusal", "Unsafe refused",
                                                                    "Attack success"),
                        [(name, _shown(a), _shown(_not(a)), _shown(r), _shown(_not(r))) for name, (a, r) in points.items()])

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from harken.core.protocols import Estimate
@@ -65,8 +66,9 @@ def _scale(cells: Sequence[Estimate | None], column: Column) -> tuple[float, flo
 
 
 def estimates_table(caption: str, first: str, rows: Mapping[str, Mapping[str, Estimate | None]],
-                    columns: Sequence[Column], muted: Callable[[str], bool] = lambda row: False) -> str:
-    """Rows of named estimates, each as a number, its interval, and a bar on its column's scale."""
+                    columns: Sequence[Column], muted: Callable[[str], bool] = lambda row: False,
+                    notes: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Rows of named estimates, each as a number, its interval, and a bar on its column's scale; `notes` stand under names."""
     used = [c for c in columns if any(r.get(c.key) for r in rows.values())]
     if not used:
         return ""
@@ -78,7 +80,8 @@ def estimates_table(caption: str, first: str, rows: Mapping[str, Mapping[str, Es
         style = "grey" if muted(name) else "accent"
         cells = "".join(_cell(row.get(c.key), c, scales[c.key], name, style) for c in used)
         kind = ' class="muted"' if muted(name) else ""
-        body += f'<tr role="row"{kind}><th scope="row" role="rowheader">{text(name)}</th>{cells}</tr>'
+        note = f'<span class="note">{text(notes[name])}</span>' if notes.get(name) else ""
+        body += f'<tr role="row"{kind}><th scope="row" role="rowheader">{text(name)}{note}</th>{cells}</tr>'
     foot = "".join(f"<td>{_ends(c, scales[c.key])}</td>" for c in used)
     # The roles keep it a table for screen readers where a narrow page lays its cells out as blocks.
     return ('<div class="scroll"><table class="estimates" role="table">'

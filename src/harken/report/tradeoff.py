@@ -95,13 +95,16 @@ def _plot(good: str, cost: str, points: Sequence[Point]) -> str:
         e, f = point.cheap, point.good
         plot.line([(max(e.low, x[0]), f.value), (min(e.high, x[1]), f.value)], f"interval {style} faint")
         plot.upright(e.value, f.low, f.high, f"interval {style} faint")
-        named = f"{point.model}{f' ({point.note})' if point.note else ''}"
-        plot.dots([(e.value, f.value)], style, [5.0], [f"{named}: {_shown(f)}, cost {_shown(e)}"])
-        plot.name(e.value, f.value, named)
+        plot.dots([(e.value, f.value)], style, [5.0], [f"{_named(point)}: {_shown(f)}, cost {_shown(e)}"])
+    plot.names([(p.cheap.value, p.good.value, _named(p)) for p in points])
     rows = [(p.model, p.note or "–", _shown(p.good), _shown(p.cheap), "yes" if p in beaten else "no") for p in points]
     table = data_table(title, ("Model", "Settings", name_of(good), name_of(cost), "Beaten both ways"), rows)
     return (f"<figure>{plot.svg()}<figcaption>{text(name_of(cost))}: {text(COSTS[cost])}. Lines are 95% intervals; grey: another "
             f"model's estimates are as good both ways, and better in one.</figcaption>{table}</figure>")
+
+
+def _named(point: Point) -> str:
+    return f"{point.model}{f' ({point.note})' if point.note else ''}"
 
 
 def _shown(e: Estimate) -> str:

@@ -358,6 +358,8 @@ def raw_rows(path: Path, *, unpacked_limit: int, notes: Counter[str] | None = No
             row = reader._row(raw)
         except BadLine as error:
             action = error.action if error.action and "--" not in error.action else "Correct it; none was added."
+            if "not UTF-8" in error.reason:
+                action = "Save the file as UTF-8; none was added."
             raise UserError(f"{where}: {error}.", action) from None
         yield where, row
     if notes is not None:

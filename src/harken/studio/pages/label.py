@@ -60,6 +60,7 @@ def _working(site: Site) -> list[BaseRoute]:
         data: dict[str, Any] = {"project": {k: project[k] for k in shown}, "kinds": list(TASKS),
                                 "user": {"id": request.state.user.id, "name": request.state.user.name}}
         wanted = await site.read(lambda tx: wanted_of(tx, request.state.user.id, project["id"]))
+        data["empty"] = project["items_total"] == 0
         data["crowd"] = {"wanted": wanted} if wanted else None
         modules = [site.base + ASSETS.address(name) for name in label_modules()]
         return render(

@@ -36,6 +36,7 @@ export class Keys {
       if (!row) continue;
       if (name.length === 1 && !this.on) return;
       if (name === "Enter" && event.target.matches?.("button:not([data-through]), a, summary")) return;
+      if (event.repeat && !name.startsWith("Arrow")) return void event.preventDefault(); // a key held down submits once
       if (row.run(event, meant) !== false) event.preventDefault();
       return;
     }
@@ -162,11 +163,19 @@ export class Keys {
   }
 }
 
+const ZEROS = "٠۰०০๐０"; // Arabic, Persian, Devanagari, Bengali, Thai, full width
+
+/** A digit of another script as 0 to 9; anything else as it is. */
+function ascii(key) {
+  const zero = [...ZEROS].find((z) => key >= z && key.codePointAt(0) < z.codePointAt(0) + 10);
+  return zero ? String(key.codePointAt(0) - zero.codePointAt(0)) : key;
+}
+
 /** What a key may mean: its character first; where that is no shortcut, the key's place on a US keyboard, so that Cyrillic,
  *  Arabic and Greek letters and the digits of a French keyboard work. */
 function namesOf(event) {
   const held = `${event.ctrlKey || event.metaKey ? "Ctrl+" : ""}${event.altKey ? "Alt+" : ""}`;
-  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const key = event.key.length === 1 ? ascii(event.key.toLowerCase()) : event.key;
   const [, place] = /^(?:Key|Digit|Numpad)([A-Z0-9])$/.exec(event.code ?? "") ?? [];
   const single = event.key.length === 1 && !event.shiftKey;
   return place && single && place.toLowerCase() !== key ? [held + key, held + place.toLowerCase()] : [held + key];

@@ -1,6 +1,6 @@
 // The labeling page: shows a task, sends the answer, has the next one ready. Served with the project in #data.
 
-import { at, base, call, leave, pageData } from "./api.js";
+import { at, base, call, leave, pageData, storable } from "./api.js";
 import { Clock } from "./clock.js";
 import { ask } from "./dialogs.js";
 import { announce, clockText, el, find, uuid } from "./dom.js";
@@ -187,7 +187,7 @@ function suggested(form) {
 
 function rest() {
   state.form = null;
-  stage.replaceChildren(nothing(queue.status));
+  stage.replaceChildren(nothing(queue.status === "finished" && pageData().empty ? "nothing" : queue.status));
   find("h1", stage).focus({ preventScroll: true });
   state.dropKeys = () => {};
   if (["empty", "offline", "ok", "waiting", "paused"].includes(queue.status))
@@ -269,7 +269,7 @@ function send(action, task, body, draft = null) {
     task: { ...task, draft: null },
     draft: draft && { ...draft, seconds: clock.seconds },
     path: `/api/assignments/${task.assignment}/${action}`,
-    body: { client_id: id, ...body },
+    body: storable({ client_id: id, ...body }),
   };
   drafts.forget(task);
   queue.current = null;

@@ -12,6 +12,7 @@ const SAYINGS = {
     "Nothing more is here for you. Others still have to answer some of it. Thank you.",
   ],
   finished: ["All done", "You have answered everything that is here for you. Thank you."],
+  nothing: ["Nothing here yet", "The lead has not put anything in so far. Come back later."],
   limit: ["Enough for today", "You have reached your limit. Rest; come back tomorrow."],
   waiting: ["Your test is being read", "A researcher grades your answers. You can go on once that is done."],
   not_qualified: [

@@ -180,7 +180,7 @@ def add_items(tx: Connection, project: int, rows: Iterable[Mapping[str, Any]], n
             check(ITEM, dict(item), "")
             row = _item_row(tx, owner, settings, item, now)
         except (ApiError, ValueError) as error:
-            raise ApiError("bad_request", f"Item {n}: {str(error).rstrip('.')}.",
+            raise ApiError("bad_request", f"Item {n}: {str(error).replace('the body', 'the item').rstrip('.')}.",
                            "Correct it and send all items again: none was added.") from None
         batch.append(row)
         if len(batch) == BATCH:

@@ -19,8 +19,9 @@ from typing import Any
 from sqlalchemy import Connection, Text, cast, func, literal_column, or_, select, text
 
 from harken.store.events import stamp
+from harken.store.names import name_key
 from harken.store.schema import judgments, prompts
-from harken.store.studio_schema import assignments, comments, events, grades, item_texts, items, retractions, reviews
+from harken.store.studio_schema import assignments, comments, events, grades, item_texts, items, retractions, reviews, users
 from harken.web.errors import ApiError
 
 SHOWN = 100
@@ -82,7 +83,7 @@ def _item_conditions(tx: Connection, project: int, query: Query) -> list[Any]:
             held = column.contains(f"\n{value}\n", autoescape=True)
             where.append(c.id.in_(select(item_texts.c.item_id).where(item_texts.c.project_id == project, held)))
     for name in query.get("labelers") or ([query["labeler"]] if query.get("labeler") else []):
-        own = judgments.c.labeler == name, judgments.c.seq.not_in(select(retractions.c.judgment_seq))
+        own = judgments.c.labeler.in_(_spelled(tx, name)), judgments.c.seq.not_in(select(retractions.c.judgment_seq))
         where.append(c.id.in_(select(judgments.c.item_id).where(judgments.c.item_id.is_not(None), *own)))
     if person := query.get("assigned"):
         where.append(c.assigned.contains(f",{person},", autoescape=True))
@@ -160,7 +161,7 @@ def _indexed(tx: Connection) -> bool:
 def find_answers(tx: Connection, project: int, query: Query, *, sort: str = "-id", page: int = 1) -> Page:
     """Answers, with `reason` where they count no more, `accepted` where a lead said so, and `asked`, the prompt."""
     j = judgments.c
-    where = _answer_conditions(project, query)
+    where = _answer_conditions(tx, project, query)
     joined = (judgments.join(items, items.c.id == j.item_id).outerjoin(retractions, retractions.c.judgment_seq == j.seq)
               .outerjoin(reviews, reviews.c.judgment_seq == j.seq))
     total = int(tx.execute(select(func.count()).select_from(joined).where(*where)).scalar() or 0)
@@ -177,11 +178,17 @@ def find_answers(tx: Connection, project: int, query: Query, *, sort: str = "-id
     return Page([rows[s] for s in seqs], total)
 
 
-def _answer_conditions(project: int, query: Query) -> list[Any]:
+def _spelled(tx: Connection, name: str) -> list[str]:
+    """A labeler's name as written, and as the account has it that a login with it finds."""
+    account = tx.execute(select(users.c.name).where(users.c.name_key == name_key(name))).scalar()
+    return sorted({name} | ({account} if account is not None else set()))
+
+
+def _answer_conditions(tx: Connection, project: int, query: Query) -> list[Any]:
     j, gone = judgments.c, retractions.c.reason
     where: list[Any] = [items.c.project_id == project]
     if name := query.get("labeler"):
-        where.append(j.labeler == name)
+        where.append(j.labeler.in_(_spelled(tx, name)))
     if state := query.get("state"):
         live = gone.is_(None) & j.role.is_(None)
         where.append(

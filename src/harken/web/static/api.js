@@ -18,6 +18,14 @@ export const base = document.querySelector('meta[name="base"]')?.content ?? "";
 export const at = (path) => base + path;
 const meta = () => document.querySelector('meta[name="csrf"]');
 
+/** A value whose texts can be stored: half an emoji, as a field's length may leave it, becomes �; NUL goes. */
+export function storable(value) {
+  if (typeof value === "string") return (value.toWellFormed?.() ?? value).replaceAll("\0", "");
+  if (Array.isArray(value)) return value.map(storable);
+  if (value === null || typeof value !== "object") return value;
+  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, storable(inner)]));
+}
+
 /** The JSON answer. Raises ApiError; status 0 means that the server was not reached. */
 export async function call(method, path, body, options = {}) {
   try {
@@ -43,7 +51,7 @@ async function once(method, path, body, { type = "application/json", keepalive =
   if (body !== undefined) headers["Content-Type"] = type;
   let response;
   try {
-    const sent = body === undefined || type !== "application/json" ? body : JSON.stringify(body);
+    const sent = body === undefined || type !== "application/json" ? body : JSON.stringify(storable(body));
     const survives = keepalive && (sent?.length ?? 0) < KEEPALIVE_CHARS;
     response = await fetch(at(path), { method, headers, body: sent, keepalive: survives, credentials: "same-origin" });
   } catch {

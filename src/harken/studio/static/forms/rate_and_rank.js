@@ -114,26 +114,30 @@ export default class RateAndRank {
     this.steps.forEach((button, i) => {
       const rank = i === this.count;
       const done = rank ? this.ranking.done : overall[i] !== null;
+      const state = `${done} ${overall[i]} ${(rank ? "rank" : i) === this.step}`;
+      if (button.dataset.state === state) return; // every key paints: what is the same stays
+      button.dataset.state = state;
       button.replaceChildren(rank ? t("Rank") : letter(i), !rank && done ? el("span", { class: "given" }, String(overall[i])) : "");
       button.setAttribute("aria-current", (rank ? "rank" : i) === this.step ? "step" : "false");
       button.setAttribute(
         "aria-label",
-        rank ? t("Rank all answers") : `Rate answer ${letter(i)}${done ? `, rated ${overall[i]}` : ""}`,
+        rank ? t("Rank all answers") : [t("Rate answer {letter}", { letter: letter(i) }), done ? t("rated {n}", { n: overall[i] }) : ""].filter(Boolean).join(", "),
       );
       button.classList.toggle("done", done);
     });
     this.ranking.cards.forEach((card, i) => {
-      card.note.textContent = overall[i] === null ? "" : t("rated {n}", { n: overall[i] });
+      const words = overall[i] === null ? "" : t("rated {n}", { n: overall[i] });
+      if (card.note.textContent !== words) card.note.textContent = words;
     });
     const against = contradictions(overall, this.ranking.ranks);
     this.notice.hidden = this.step !== "rank" || !against.length;
     if (against.length) {
       const [[i, j]] = against;
-      const more = against.length > 1 ? ` (and ${against.length - 1} more)` : "";
-      const [first, second] = [letter(i), letter(j)];
-      this.notice.textContent =
-        `You rated ${first} ${overall[i]} and ${second} ${overall[j]}, but rank ${second} above ${first}${more}. ` +
-        t("Both are kept; change one if you like.");
+      this.notice.textContent = [
+        t("You rated {first} {a} and {second} {b}, but rank {second} above {first}.", { first: letter(i), second: letter(j), a: overall[i], b: overall[j] }),
+        against.length > 1 ? t("So it is with {n} more.", { n: against.length - 1 }) : "",
+        t("Both are kept; change one if you like."),
+      ].filter(Boolean).join(" ");
     }
   }
 
