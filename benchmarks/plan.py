@@ -35,7 +35,10 @@ def words(setting: tuple[int, str, bool]) -> str:
 
 
 def high_water() -> int:
-    """Bytes; Linux counts kilobytes."""
+    """Bytes. Linux's `ru_maxrss` begins at what the process that started this one held, VmHWM does not."""
+    if sys.platform == "linux":
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
