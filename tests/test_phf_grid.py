@@ -73,3 +73,12 @@ def test_tables_go_between_their_marks(tables, tmp_path):
     assert page.read_text() == ("before\n<!-- phf toy -->\n\n| new \\1 |\n\n<!-- /phf -->\nbetween\n<!-- phf noise -->\nkept\n"
                                 "<!-- /phf -->\n")
     assert [tables.number(x, 2) for x in (0.5, -0.25, 10.04, 1.0)] == [".50", "−.25", "10.04", "1.00"]
+
+
+def test_the_plot_names_each_run(tables, tmp_path):
+    cells = [{"cell": {"kind": "run", "task": "toy", "arm": arm, "seed": 0, "recall": 1.0, "precision": 1.0},
+              "modes": {"untagged each": {"plain": {"mean": {"value": curses}}, "nll_topic_3": loss}}}
+             for arm, curses, loss in (("mle", 0.06, 1.8), ("mle@64k", 0.08, 2.4), ("mask", 0.01, 1.7))]
+    tables.pareto(cells, tmp_path / "p.svg")
+    text = (tmp_path / "p.svg").read_text()
+    assert all(f">{name}<" in text for name in ("mle", "mle@64k", "mask"))
