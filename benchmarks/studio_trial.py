@@ -42,6 +42,12 @@ def ranked(press: Callable[[str], None]) -> None:
     press("Enter")
 
 
+def asked(press: Callable[[str], None]) -> None:
+    for digit in "6262":  # how helpful, how it sounds, of each answer; marks are left out
+        press(digit)
+    press("Enter")
+
+
 def compared(press: Callable[[str], None]) -> None:
     press("2")
     press("Enter")
@@ -71,6 +77,7 @@ FORMS: dict[str, tuple[Callable[[int], list[dict[str, Any]]], Callable[[Callable
     "edit": (lambda n: [{**p, "original": "Plant beans in May."} for p in prompts(n)], written("Now. ")),
     "write_prompt": (lambda n: [{"ask": {"text": f"Ask about gardens ({i})."}} for i in range(n)], written("When to sow?")),
     "rank": (lambda n: answers(n, 4), ranked),
+    "questions": (lambda n: answers(n, 2), asked),
 }
 
 

@@ -186,6 +186,57 @@ def test_webhooks_are_signed_in_order_retried_and_lose_nothing(tmp_path):
         assert number == 1
 
 
+def test_a_receiver_that_hangs_one_that_speaks_no_http_and_a_lost_database_stop_no_other(tmp_path, monkeypatch):
+    import asyncio
+
+    from harken.store.connection import StorageError
+    from harken.studio.work import hooks as module
+    monkeypatch.setattr(module, "EVERY", 0.02)
+    monkeypatch.setattr(module, "SECONDS", 1)
+    with open_template(tmp_path) as db, receiver() as (url, said), socket.create_server(("127.0.0.1", 0)) as hanging, \
+            socket.create_server(("127.0.0.1", 0)) as odd:
+        def babble():
+            caller, _ = odd.accept()
+            with caller:
+                caller.recv(4096)
+                caller.sendall(b"hello, this is no HTTP\r\n\r\n")
+        threading.Thread(target=babble, daemon=True).start()
+        desk, site = Desk(db, n=2), Quiet(db)
+        site.slow = asyncio.to_thread
+        with db.link.writing() as tx:
+            for address in (f"http://127.0.0.1:{hanging.getsockname()[1]}/", f"http://127.0.0.1:{odd.getsockname()[1]}/", url):
+                module.add_webhook(tx, address, ["submit"], desk.project, 1, site.clock())
+        for task in desk.claim("ana", 2):
+            desk.submit("ana", task)
+        hooks, lost = module.Hooks(site), []
+        due = hooks._due
+
+        def first_lost():
+            if not lost:
+                lost.append(True)
+                raise StorageError("The database cannot be reached.", "Wait.")
+            return due()
+        hooks._due = first_lost
+
+        async def turn():
+            running = asyncio.create_task(hooks.run())
+            for _ in range(500):
+                await asyncio.sleep(0.01)
+                with db.link.reading() as tx:
+                    problems = list(tx.exec_driver_sql("SELECT problem FROM webhooks ORDER BY id").scalars())
+                if len(said["got"]) == 2 and problems[1]:
+                    break
+            running.cancel()
+            return problems
+        assert asyncio.run(turn())[1] == "not reached (BadStatusLine)" and lost
+        assert [json.loads(body)["data"]["judgment"] for _, body in said["got"]] == [1, 2]
+        for _ in range(300):  # the one that hung is given up, and the writer still stands
+            if not hooks._busy:
+                break
+            threading.Event().wait(0.01)
+        site.writer.close()
+
+
 def test_the_signature_of_the_standard():
     """The example of Standard Webhooks 1.0's own test vectors."""
     said = signature(

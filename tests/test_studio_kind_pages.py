@@ -138,3 +138,32 @@ def test_case_33_a_reload_or_another_tab_brings_the_same_items_and_none_twice(wa
     page.reload()
     page.get_by_role("heading", name="All done").wait_for()
     assert not watched.close()
+
+
+def test_case_18_the_keys_are_those_of_the_forms_scale(watched, served):
+    from harken.studio.work import projects
+    from harken.studio.work.forms import default_form
+    project = served.project("rate_and_rank", ranking_items(2, 2))
+    form = default_form("rate_and_rank")
+
+    def scale(most):
+        changed = {**form, "rating": {**form["rating"], "scale": {**form["rating"]["scale"], "max": most}}}
+        served.write(lambda tx: projects.set_form(tx, project, changed, served.studio.clock()))
+    scale(5)
+    page = watched.label(project)
+    chosen = page.locator(".rate:visible [role=radio][aria-checked=true]")
+    page.keyboard.press("7")
+    assert chosen.count() == 0 and "0 of 2 rated" in page.locator("#status").inner_text(), "no grade that the form does not have"
+    page.keyboard.press("Enter")
+    assert "needs an overall rating, 1 to 5" in page.locator("#problem").inner_text()
+    page.keyboard.press("5")
+    assert chosen.inner_text() == "5"
+    scale(9)
+    page.context.close()
+    page = watched.page()
+    page.goto(f"{served.url}/label/{project}")
+    until(page, "document.querySelector('.task')")
+    if page.locator("#guide[open]").count():
+        page.keyboard.press("Escape")
+    page.keyboard.press("9")
+    assert page.locator(".rate:visible [role=radio][aria-checked=true]").inner_text() == "9" and not watched.close()

@@ -141,6 +141,37 @@ def test_case_19_a_tag_or_source_that_no_filter_would_find_is_refused(site, more
         bring(site, {"prompt": "q", "completions": ["a", "b"], **more})
 
 
+def test_case_19_words_on_a_form_are_words_and_differ(site):
+    project = project_of(site, kind="rate_and_rank")
+    form = site.lead.call("GET", f"/api/projects/{project}")["form"]
+
+    def flags(*labels):
+        own = [{"name": f"f{n}", "label": label, "only": None} for n, label in enumerate(labels)]
+        return site.lead.call("PUT", f"/api/projects/{project}/form", {**form, "rating": {**form["rating"], "flags": own}})
+    assert [f["label"] for f in flags("不真实", "有害", "Ошибка")["form"]["rating"]["flags"]] == ["不真实", "有害", "Ошибка"]
+    for labels, words in ((("有害", " 有害"), "second flag"), (("Bad", "BAD"), "second flag"), (("  ",), "is blank")):
+        with pytest.raises(StudioError, match=words):
+            flags(*labels)
+    project = project_of(site, kind="questions")
+    form = site.lead.call("GET", f"/api/projects/{project}")["form"]
+    asked = {"name": "x", "label": "Which?", "about": "item", "type": "one",
+             "options": [{"name": "a", "label": "Да"}, {"name": "b", "label": "да "}]}
+    with pytest.raises(StudioError, match="second option"):
+        site.lead.call("PUT", f"/api/projects/{project}/form", {**form, "questions": [asked]})
+
+
+def test_case_35_a_participant_with_a_blank_is_the_same_participant(site):
+    project = project_of(site, pairs(1))
+    made = {"code": "ABC", "answers": 1, "parameter": "PROLIFIC_PID"}
+    link = site.lead.call("POST", f"/api/projects/{project}/crowds", made)["url"].split("/")[-1].split("?")[0]
+
+    def come(who):
+        return Client(site.url)._sign_in("/api/crowd/join", {"link": link, "participant": who, "consent": True})["user"]["name"]
+    assert come("5f1") == come(" 5f1 ") != come("5F1")
+    with pytest.raises(StudioError, match="does not say who you are"):
+        come("  ")
+
+
 @pytest.mark.parametrize("name", ["علی‌رضا", "👩‍👩‍👧", "ක්‍ෂ"])
 def test_case_35_names_whose_letters_are_joined_are_names(site, name):
     def invite():
@@ -229,6 +260,21 @@ def test_case_15_a_reason_is_words(site):
         site.lead.call("PATCH", f"/api/judgments/{answer}", {"state": "set_aside", "reason": " \n"})
 
 
+def test_case_9_what_was_set_aside_says_why_and_a_search_takes_words_in_any_order(site):
+    project = project_of(site, pairs(2))
+    first, second = site.ana.next(project, 2)["tasks"]
+    answer = site.ana.submit(first, {"preference": 1, "notes": "Grüße aus KÖLN, 100 %"})["judgment"]
+    site.ana.submit(second, {"preference": 1})
+    site.lead.call("PATCH", f"/api/judgments/{answer}", {"state": "set_aside", "reason": "two dates"})
+    for words, there in (("köln grüße", 1), ("grüße%20100", 1), ("köln%20bonn", 0), ("%20", 2)):
+        path = f"q={words.replace(' ', '%20').replace('ö', '%C3%B6').replace('ü', '%C3%BC').replace('ß', '%C3%9F')}"
+        assert len(site.ana.call("GET", f"/api/projects/{project}/mine?{path}")["items"]) == there, words
+        assert site.lead.call("GET", f"/api/projects/{project}/answers?{path}")["total"] == there, words
+    told = {row["queue"]: row["reason"] for row in site.ana.call("GET", f"/api/projects/{project}/mine")["items"]}
+    assert told == {"set_aside": "two dates", "sent": None}
+    assert "two dates" in site.ana._send("GET", f"/label/{project}/answers", None)[2].decode()
+
+
 def test_case_36_instructions_are_words(site):
     with pytest.raises(StudioError, match="instructions are blank"):
         site.lead.call("PUT", f"/api/projects/{site.open}/instructions", {"text": " \n "})
@@ -281,9 +327,13 @@ def test_case_13_what_every_form_gives_comes_in_again_equal_and_doubles_nothing_
     project = project_of(site, [item], kind)
     task = site.ana.next(project)["tasks"][0]
     answer = {"ranks": [2, 1, 3]} if kind == "rank" else simple_answer(task)
-    site.ana.submit(task, {**answer, "notes": '=1+1 "é"\nand 12'}, seconds=3.5)
+    said = {} if kind == "write_prompt" else {"use_case": "chat"}
+    site.ana.submit(task, {**answer, **said, "prompt_flags": ["ambiguous"], "notes": '=1+1 "é"\nand 12'}, seconds=3.5)
     for what in whats:
         rows = site.lead.export(project, what)
+        assert ["ambiguous"] in (rows[0].get("prompt_flags"), rows[0].get("labeler_prompt_flags"))
+        assert rows[0].get("labeler_use_case") == said.get("use_case")
+        assert "scale" in rows[0] or what != "ratings", "its numbers mean nothing without it"
         assert rows and rows[0]["notes"] == '=1+1 "é"\nand 12' and rows[0]["judgment"] and rows[0]["answered_at"]
         for name in ("out.jsonl", "out.csv"):
             path = tmp_path / f"{what}-{name}"

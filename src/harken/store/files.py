@@ -282,8 +282,8 @@ def with_further(record: Record, row: Mapping[str, Any], unread: Collection[str]
     return dataclasses.replace(prompt, meta={**prompt.meta, **further}) if further else prompt
 
 
-TOLD_AS_TEXT = ("source", "notes", "answered_at")
-TOLD = ("judgment", "item", "sources", "scale", "suggested", "accepted", *TOLD_AS_TEXT)
+TOLD_AS_TEXT = ("source", "notes", "answered_at", "labeler_use_case")
+TOLD = ("judgment", "item", "sources", "scale", "suggested", "accepted", "labeler_prompt_flags", *TOLD_AS_TEXT)
 """What an export says of an answer beside form, seconds and order: it is kept, and exported again as it came."""
 
 

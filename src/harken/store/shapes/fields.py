@@ -103,7 +103,7 @@ LABELER_NAMES = ("labeler", "labeller", "labeler_id", "annotator", "annotator_id
 SAYS_WHO = frozenset(LABELER_NAMES) - {"username"}
 ASKERS = LABELER_NAMES[-3:]
 EXPORTED = ("form_version", "instruction_hash", "judgment", "item", "sources", "source", "notes", "seconds", "answered_at",
-            "shown_order", "scale", "suggested", "accepted")
+            "shown_order", "scale", "suggested", "accepted", "labeler_prompt_flags", "labeler_use_case")
 """What an export of the studio's says of an answer beside the answer."""
 
 PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")

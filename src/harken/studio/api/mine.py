@@ -22,6 +22,7 @@ MINE = obj(
         "prompt": array(MESSAGE, 0, 10_000),
         "completions": array(text(10**7), 0, 9),
         "answer": nullable(ANY_ANSWER),
+        "reason": nullable(text(2000)),
     }
 )
 

@@ -103,12 +103,23 @@ def _check_spans(spans: Sequence[Mapping[str, Any]], words: str, name: str) -> N
             )
 
 
+def check_labels(labels: Sequence[str], what: str) -> None:
+    """Raises ApiError for words on the page that are blank, or that nobody could tell from the next ones."""
+    keys = [" ".join(label.split()).casefold() for label in labels]
+    if not all(keys):
+        raise ApiError("bad_request", f"A label is blank ({what}).", "Say in words what is asked.")
+    if twice := next((label for label, key in zip(labels, keys) if keys.count(key) > 1), None):
+        raise ApiError("bad_request", f"A second {what} is called {twice.strip()}.", "Give each words of its own.")
+
+
 def check_questions(questions: Sequence[Mapping[str, Any]]) -> None:
     """Raises ApiError for questions that nobody could answer."""
     names = [q["name"] for q in questions]
     if len(set(names)) < len(names) or "turn" in names:
         raise ApiError("bad_request", "Two questions have the same name, or one is called turn.")
     for q in questions:
+        check_labels([q["label"]], "question")
+        check_labels([o["label"] for o in q.get("options", ())], f'option of "{q["name"]}"')
         if q["type"] == "scale" and not q.get("min", 0) < q.get("max", 0):
             raise ApiError("bad_request", f'The scale "{q["name"]}" needs "min" below "max".')
         options = [o["name"] for o in q.get("options", ())]

@@ -54,6 +54,9 @@ def open_crowd(tx: Connection, secret: str) -> Any:
 def join(tx: Connection, body: Mapping[str, Any], now: datetime) -> User:
     """The participant's account: the one they have already, or a new one."""
     link = open_crowd(tx, body["link"])
+    body = {**body, "participant": body["participant"].strip()}
+    if not body["participant"]:
+        raise ApiError("bad_request", "The link does not say who you are.", "Open it from the platform again.")
     known = (select(users).join(participants, participants.c.user_id == users.c.id)
              .where(participants.c.crowd_id == link.id, participants.c.participant == body["participant"]))
     row = tx.execute(known).first()

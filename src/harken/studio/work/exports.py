@@ -54,7 +54,10 @@ def export_rows(db: Database, what: What, shape: str = "harken", *, project: int
                 scale = scales[judgment.form_version] = _scale(db, judgment.form_version)
             more |= scale
         for n, row in enumerate(make(judgment, shape)):
-            yield row | _named(row, n, more)
+            beside = more | _scale_of(judgment, row) if shape == "harken" else more
+            if "prompt_flags" in row:
+                beside = {k: v for k, v in beside.items() if k != "labeler_prompt_flags"}
+            yield row | _named(row, n, beside)
 
 
 def _told(judgment: Judgment, stored: Any) -> Row:
@@ -70,6 +73,8 @@ def _told(judgment: Judgment, stored: Any) -> Row:
         "item": stored["item_id"],
         "sources": sources if any(sources) else None,
         "notes": judgment.payload.get("notes") or None,
+        "labeler_prompt_flags": judgment.payload.get("prompt_flags") or None,
+        "labeler_use_case": judgment.payload.get("use_case") if judgment.kind != "prompt" else None,
         "answered_at": stored["created_at"],
     }
     return {k: v for k, v in told.items() if v is not None}
@@ -88,6 +93,13 @@ def _scale(db: Database, version: str) -> Row:
     if form and form.get("rating"):
         return {"scale": {k: form["rating"]["scale"][k] for k in ("min", "max", "low", "high")}}
     return {"scale": {"min": 1, **form["strength"]}} if form and form.get("strength") else {}
+
+
+def _scale_of(judgment: Judgment, row: Row) -> Row:
+    """The scale of a question whose answer a row is; none where an import said it already."""
+    told = "scale" in (judgment.payload.get("exported") or {})
+    asked = next((q for q in judgment.payload.get("questions", ()) if q["name"] == row.get("criterion")), None)
+    return {} if told or asked is None else {"scale": {k: asked[k] for k in ("min", "max", "low", "high") if k in asked}}
 
 
 def _named(row: Row, n: int, more: Row) -> Row:

@@ -16,7 +16,7 @@ from typing import Any
 
 from harken.core.records import content_hash
 from harken.studio.tasks import KINDS, MAX_CHARS, PROMPT_FLAGS, PROMPT_KINDS, TASKS, USE_CASES
-from harken.studio.tasks.questions import check_questions
+from harken.studio.tasks.questions import check_labels, check_questions
 from harken.web.errors import ApiError
 from harken.web.json_schema import BOOLEAN, Schema, array, check, enum, integer, mapping, nullable, obj, text
 
@@ -56,6 +56,8 @@ def check_form(form: dict[str, Any], kind: str) -> dict[str, Any]:
         raise ApiError("bad_request", '"only" of a flag must name one of the prompt flags.')
     if len(prompt_flags) < len(form["prompt_flags"]) or len({f["name"] for f in flags}) < len(flags):
         raise ApiError("bad_request", "Two flags have the same name.")
+    check_labels([f["label"] for f in flags], "flag")
+    check_labels([f["label"] for f in form["prompt_flags"]], "flag of the prompt")
     if form.get("questions"):
         check_questions(form["questions"])
     needs = (*TASKS[kind].fields, *(("text",) if TASKS[kind].needs_text else ()))

@@ -14,8 +14,10 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import http.client
 import json
 import secrets
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -26,6 +28,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import Connection, insert, select, update
 
+from harken.core.errors import UserError
 from harken.store import events as log
 from harken.store.events import stamp
 from harken.store.studio_schema import events, webhooks
@@ -106,7 +109,7 @@ def send(hook: Any, event: Any) -> str:
             return "" if 200 <= answer.status < 300 else f"answered {answer.status}"
     except urllib.error.HTTPError as error:
         return f"answered {error.code}"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:  # the last: what answers speaks no HTTP
         return f"not reached ({type(error).__name__})"
 
 
@@ -115,25 +118,37 @@ class Hooks:
 
     def __init__(self, site: Site) -> None:
         self.site = site
+        self._busy: set[int] = set()
 
     async def run(self) -> None:
-        """Delivers what is due, again and again, until it is cancelled."""
+        """Delivers what is due, again and again, until it is cancelled. Who hangs or is slow keeps no other receiver waiting."""
         while True:
-            with contextlib.suppress(ApiError):  # the database is busy or gone: a later round does it
-                while await self.site.slow(self.deliver):
-                    pass
+            with contextlib.suppress(ApiError, UserError):  # the database is busy or gone: a later round does it
+                for hook in await self.site.slow(self._due):
+                    if hook["id"] not in self._busy:
+                        self._busy.add(hook["id"])
+                        threading.Thread(target=self._go_on, args=(hook["id"],), daemon=True).start()
             await asyncio.sleep(EVERY)
 
     def deliver(self) -> int:
         """Sends each webhook that is due its next events; returns how many were taken."""
         now = self.site.clock()
+        return sum(self._deliver(hook, now) for hook in self._due())
+
+    def _due(self) -> list[dict[str, Any]]:
+        query = select(webhooks).where(webhooks.c.revoked_at.is_(None), webhooks.c.next_at <= stamp(self.site.clock()))
         with self.site.db.link.reading() as tx:
-            due = (
-                tx.execute(select(webhooks).where(webhooks.c.revoked_at.is_(None), webhooks.c.next_at <= stamp(now)))
-                .mappings()
-                .all()
-            )
-        return sum(self._deliver(dict(hook), now) for hook in due)
+            return [dict(row) for row in tx.execute(query).mappings()]
+
+    def _go_on(self, number: int) -> None:
+        """Sends one webhook its events, as long as some are due."""
+        try:
+            with contextlib.suppress(ApiError, UserError, RuntimeError):  # the database is gone, or the studio ends
+                while (hook := next((h for h in self._due() if h["id"] == number), None)) and self._deliver(
+                        hook, self.site.clock()):
+                    pass
+        finally:
+            self._busy.discard(number)
 
     def _deliver(self, hook: Any, now: datetime) -> int:
         query = select(events).where(events.c.seq > hook["after"], events.c.kind.in_(hook["kinds"]))

@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from sqlalchemy import Connection, Row, Text, cast, exists, func, or_, select
 
 from harken.store.schema import judgments, prompts
-from harken.store.studio_schema import assignments, comments, items, retractions
+from harken.store.studio_schema import assignments, comments, events, items, retractions
 from harken.studio.work.forms import shown_answer
+from harken.studio.work.set_aside import REASON
+from harken.studio.work.table import MOST_WORDS, holds
 from harken.web.accounts import User
 
 QUEUES = {"sent": "Sent", "draft": "Drafts", "open": "Open", "skipped": "Skipped", "set_aside": "Set aside",
@@ -26,12 +27,16 @@ def my_answers(tx: Connection, user: User, project: int, *, queue: str | None, w
     query = _query(user, project)
     if queue is not None:
         query = query.where(_in_queue(queue))
-    if words:
-        query = query.where(or_(_holds(prompts.c.body, words), _holds(judgments.c.payload, words),
-                                _holds(assignments.c.draft, words), _holds(items.c.body, words)))
+    searched = (prompts.c.body, judgments.c.payload, assignments.c.draft, items.c.body)
+    for word in words.split()[:MOST_WORDS]:
+        query = query.where(or_(*[holds(column, word) for column in searched]))
     if before is not None:
         query = query.where(assignments.c.id < before)
-    return [_row(row) for row in tx.execute(query.order_by(assignments.c.id.desc()).limit(limit))]
+    rows = tx.execute(query.order_by(assignments.c.id.desc()).limit(limit)).fetchall()
+    aside = [row.judgment_seq for row in rows if row.reason == REASON]
+    why = {e.judgment_seq: e.body.get("reason") for e in tx.execute(select(events.c.judgment_seq, events.c.body).where(
+        events.c.kind == "set_aside", events.c.judgment_seq.in_(aside)))}
+    return [{**_row(row), "reason": why.get(row.judgment_seq)} for row in rows]
 
 
 def queue_sizes(tx: Connection, user: User, project: int) -> dict[str, int]:
@@ -44,7 +49,8 @@ def queue_sizes(tx: Connection, user: User, project: int) -> dict[str, int]:
 
 def _query(user: User, project: int) -> Any:
     return (select(assignments.c.id, assignments.c.item_id, assignments.c.state, assignments.c.shown_order, assignments.c.draft,
-                   assignments.c.claimed_at, items.c.kind, items.c.body, prompts.c.body.label("asked"), judgments.c.payload,
+                   assignments.c.claimed_at, assignments.c.judgment_seq,
+                   items.c.kind, items.c.body, prompts.c.body.label("asked"), judgments.c.payload,
                    judgments.c.created_at, retractions.c.reason)
             .select_from(assignments.join(items, items.c.id == assignments.c.item_id)
                          .outerjoin(prompts, prompts.c.key == items.c.prompt_key)
@@ -61,13 +67,6 @@ def _in_queue(queue: str) -> Any:
             "commented": exists().where(comments.c.item_id == assignments.c.item_id,
                                         comments.c.labeler_id == assignments.c.user_id),
             "set_aside": (state == "submitted") & retractions.c.reason.is_not(None)}[queue]
-
-
-def _holds(column: Any, words: str) -> Any:
-    """Whether stored JSON holds the words, in the cases that people write; JSON text escapes what is not ASCII."""
-    wanted = {json.dumps(form)[1:-1] for form in (words, words.lower(), words.upper(), words.capitalize())}
-    stored = cast(column, Text)
-    return or_(*[stored.contains(form, autoescape=True) for form in sorted(wanted)])
 
 
 def _row(row: Row[Any]) -> Json:

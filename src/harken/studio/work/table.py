@@ -211,10 +211,14 @@ def _answer_conditions(tx: Connection, project: int, query: Query) -> list[Any]:
             item_texts.c.project_id == project, item_texts.c.sources.contains(f"\n{source}\n", autoescape=True))))
     if item := query.get("item"):
         where.append(j.item_id == item)
-    if words := query.get("q"):
-        forms = {json.dumps(form)[1:-1] for form in (words, words.lower(), words.upper(), words.capitalize())}
-        where.append(or_(*[cast(j.payload, Text).contains(form, autoescape=True) for form in sorted(forms)]))
+    where += [holds(j.payload, word) for word in query.get("q", "").split()[:MOST_WORDS]]
     return where
+
+
+def holds(column: Any, word: str) -> Any:
+    """Whether stored JSON holds a word, in the cases that people write; JSON text escapes what is not ASCII."""
+    wanted = {json.dumps(form)[1:-1] for form in (word, word.lower(), word.upper(), word.capitalize())}
+    return or_(*[cast(column, Text).contains(form, autoescape=True) for form in sorted(wanted)])
 
 
 def choices(tx: Connection, project: int) -> dict[str, list[str]]:

@@ -67,8 +67,9 @@ export function choiceRow(title, options, changed, attributes = {}) {
   }
 
   function choose(next, tell = false) {
+    const at = options.findIndex((o) => o.value === next);
+    if (at < 0 && next !== null) return; // a key, or a draft of another form, beyond what is offered
     value = next;
-    const at = options.findIndex((o) => o.value === value);
     buttons.forEach((b, i) => {
       b.setAttribute("aria-checked", i === at);
       b.tabIndex = i === Math.max(0, at) ? 0 : -1;

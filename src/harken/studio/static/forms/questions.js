@@ -211,7 +211,7 @@ export default class Questions {
   }
 
   keys() {
-    const digits = Array.from({ length: 9 }, (_, i) => String(i + 1));
+    const digits = [..."1234567890"];
     return [
       { keys: digits, shown: "1 … 9", words: t("the grade, or the choice by its place"), run: (_, key) => this.press(Number(key)) },
       { keys: ["ArrowDown"], shown: "↑ ↓", words: t("another question"), run: () => this.go(this.at + 1) },
@@ -221,6 +221,7 @@ export default class Questions {
 
   press(digit) {
     const { field, question } = this.fields[this.at];
+    if (digit === 0 && (question.type !== "scale" || question.min > 0)) return;
     const shift = question.type === "scale" ? 1 - question.min : 0;
     field.press(digit + shift);
     if (field instanceof Choice && !field.missing) this.go(this.next(this.at));

@@ -42,14 +42,15 @@ export default class RateAndRank {
 
   keys() {
     const ranking = () => this.step === "rank";
-    const digits = Array.from({ length: 9 }, (_, i) => String(i + 1));
+    const { min, max } = this.ratings.scale;
+    const digits = Array.from({ length: Math.min(9, max) - min + 1 }, (_, i) => String(min + i));
     return ranking()
       ? [
           ...this.ranking.keys((reference) => this.differ(reference)),
           { keys: ["b"], shown: "B", words: "back to the ratings", run: () => this.go(this.count - 1) },
         ]
       : [
-          { keys: digits.slice(0, 7), shown: "1 … 7", words: "overall quality", run: (_, key) => this.ratings.rate(Number(key)) },
+          { keys: digits, shown: `${digits[0]} … ${digits.at(-1)}`, words: "overall quality", run: (_, key) => this.ratings.rate(Number(key)) },
           ...this.ratings.flags.filter((f) => this.ratings.keys.has(f.name)).map((f) => ({
             keys: [this.ratings.keys.get(f.name)],
             shown: this.ratings.keys.get(f.name).toUpperCase(),
@@ -104,8 +105,13 @@ export default class RateAndRank {
 
   complain(step = this.ratings.missing) {
     if (step !== this.step) this.go(step);
-    this.onproblem?.(t("Answer {letter} needs an overall rating, 1 to 7.", { letter: letter(step) }));
+    this.onproblem?.(this.needs(step));
     return undefined;
+  }
+
+  needs(step) {
+    const { min, max } = this.ratings.scale;
+    return t("Answer {letter} needs an overall rating, {min} to {max}.", { letter: letter(step), min, max });
   }
 
   paint() {
@@ -164,7 +170,7 @@ export default class RateAndRank {
   problem() {
     if (this.ratings.missing >= 0) {
       this.complain();
-      return t("Answer {letter} needs an overall rating, 1 to 7.", { letter: letter(this.ratings.missing) });
+      return this.needs(this.ratings.missing);
     }
     const open = this.ranking.ranks.indexOf(null);
     if (open < 0) return null;
