@@ -66,7 +66,8 @@ def speed(args: argparse.Namespace) -> None:
 
 
 def workers(args: argparse.Namespace) -> None:
-    """Seconds of `harken annotate --scorer pep8`, from its start to its end, of one worker and two in turn."""
+    """Seconds of `harken annotate --scorer pep8`, from its start to its end, of one worker and two in turn. A machine whose
+    processors change their speed from run to run tells more at equal CPU seconds."""
     ratios = []
     for k in range(args.rounds):
         seconds, spent = [], []
@@ -79,8 +80,9 @@ def workers(args: argparse.Namespace) -> None:
             spent.append(children() - cpu)
         assert digest(args.out / f"{k}-1") == digest(args.out / f"{k}-2")
         ratios.append(seconds[0] / seconds[1])
+        equal = seconds[0] / spent[0] * spent[1] / seconds[1]
         print(f"round {k}: {seconds[0]:.1f} s ({spent[0]:.1f} of CPU), two workers {seconds[1]:.1f} s ({spent[1]:.1f} of CPU): "
-              f"{ratios[-1]:.2f} times as fast", flush=True)
+              f"{ratios[-1]:.2f} times as fast, {equal:.2f} at equal CPU seconds", flush=True)
     print(f"median {sorted(ratios)[len(ratios) // 2]:.2f}")
 
 

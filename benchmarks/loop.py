@@ -285,7 +285,7 @@ class Bench:
         folder.mkdir()
         world.write_prompts(folder / "verify.jsonl", 30 if self.quick else 120, 20 if self.quick else 80)
         (folder / "prose.txt").write_text("\n\n".join(f"Ask {i}. Tell me {i}." for i in range(40)))
-        rl = {**world.RLOO, "steps": 2 if self.quick else 12, "learning_rate": 1.5e-3}
+        rl = {**world.RLOO, "steps": 2 if self.quick else 16}
         given = world.recipe(folder, start=self.start, policy={"method": "rloo", "settings": rl})
         given["verify"]["text"] = str(folder / "prose.txt")
         given["collect"] = {"at_least": 20 if self.quick else 50}

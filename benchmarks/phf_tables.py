@@ -263,8 +263,7 @@ def pareto(cells: Cells, path: Path) -> None:
             near[2] += f", {name}"
         else:
             named.append([x, y, name])
-    for x, y, name in named:
-        plot.name(x, y, name)
+    plot.names([(x, y, name) for x, y, name in named])
     style = ("text{font:12px sans-serif;fill:#444}.grid{stroke:#ddd}polyline{fill:none;stroke:#999}.dot{fill:#999}"
              ".dot.accent{fill:#1f5fa8}")
     inner = plot.svg().replace('<svg class="plot"', '<svg class="plot" width="640" height="420"', 1)

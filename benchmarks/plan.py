@@ -35,7 +35,10 @@ def words(setting: tuple[int, str, bool]) -> str:
 
 
 def high_water() -> int:
-    """Bytes; Linux counts kilobytes."""
+    """Bytes. Linux's `ru_maxrss` begins at what the process that started this one held, VmHWM does not."""
+    if sys.platform == "linux":
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
@@ -60,26 +63,25 @@ def settings_of(method: str, model: str, tokens: int, folder: Path) -> dict[str,
     return {"data": str(data), "out": str(folder / "run"), **further}
 
 
-def command(method: str, model: str, setting: tuple[int, str, bool], tokens: int) -> None:
-    """Two steps of the method, whole."""
+def command(method: str, model: str, setting: tuple[int, str, bool], tokens: int, given: str) -> None:
+    """Two steps of the method, whole, with the settings `given`."""
     from harken.engines.loading import load
     from harken.launch.find import find_method
     from harken.launch.plan import plan_of
     from harken.launch.train import train
     rank, dtype, anew = setting
     module = find_method(method)
-    with tempfile.TemporaryDirectory() as folder:
-        config = module.Config(model=model, lora_rank=rank, dtype=dtype, checkpoint_activations=anew,
-                               tokens_per_micro_batch=tokens, **settings_of(method, model, tokens, Path(folder)))
-        plan = plan_of(module, config)
-        load("toy")
-        before, start = high_water(), time.perf_counter()
-        train(module, config, quiet=True)
+    config = module.Config(model=model, lora_rank=rank, dtype=dtype, checkpoint_activations=anew, tokens_per_micro_batch=tokens,
+                           **json.loads(given))
+    plan = plan_of(module, config)
+    load("toy")
+    before, start = high_water(), time.perf_counter()
+    train(module, config, quiet=True)
     print(json.dumps({"loading": plan.peak("loading"), "loaded": 0, "plan": plan.total, "measured": high_water() - before,
                       "before": before, "seconds": round(time.perf_counter() - start, 1)}))
 
 
-def child(model: str, setting: tuple[int, str, bool], tokens: int, given_back: bool, name: str) -> None:
+def child(model: str, setting: tuple[int, str, bool], tokens: int, given_back: bool, name: str, given: str) -> None:
     import peft  # noqa: F401
     import torch
     from transformers import AutoModelForCausalLM  # noqa: F401
@@ -94,7 +96,7 @@ def child(model: str, setting: tuple[int, str, bool], tokens: int, given_back: b
     if given_back:
         cpu.tune = lambda: None  # type: ignore[assignment]
     if name != "sft":
-        command(name, model, setting, tokens)
+        command(name, model, setting, tokens, given)
         return
     method = find_method("sft")
     plan = plan_of(method, method.Config(model=model, lora_rank=rank, dtype=dtype, checkpoint_activations=anew, max_length=tokens,
@@ -120,10 +122,11 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=0)
     parser.add_argument("--given-back", action="store_true", help="let the system have freed memory back")
     parser.add_argument("--child", type=int, default=-1, help=argparse.SUPPRESS)
+    parser.add_argument("--given", default="{}", help=argparse.SUPPRESS)
     args = parser.parse_args()
     model, tokens = ("toy", args.tokens or 512) if args.quick else ("smollm2", args.tokens or 1024)
     if args.child >= 0:
-        child(model, SETTINGS[args.child], tokens, args.given_back, args.method)
+        child(model, SETTINGS[args.child], tokens, args.given_back, args.method, args.given)
         return
     results: dict[str, Any] = {}
     print(f"{args.method}, {model}, {tokens} tokens")
@@ -134,8 +137,11 @@ def main() -> None:
             continue
         asked = [sys.executable, __file__, "--child", str(index), "--tokens", str(tokens), "--method", args.method,
                  *(["--quick"] if args.quick else []), *(["--given-back"] if args.given_back else [])]
-        done = subprocess.run(asked, capture_output=True, text=True, env={
-            **os.environ, "HF_HUB_OFFLINE": "1", **({"MALLOC_MMAP_THRESHOLD_": "65536"} if args.given_back else {})})
+        with tempfile.TemporaryDirectory() as folder:
+            if args.method != "sft":  # here, for it loads the model
+                asked += ["--given", json.dumps(settings_of(args.method, model, tokens, Path(folder)))]
+            done = subprocess.run(asked, capture_output=True, text=True, env={
+                **os.environ, "HF_HUB_OFFLINE": "1", **({"MALLOC_MMAP_THRESHOLD_": "65536"} if args.given_back else {})})
         if done.returncode:
             raise SystemExit(done.stderr)
         found = json.loads(done.stdout.splitlines()[-1])

@@ -110,7 +110,10 @@ def start(db: Path, stub: int) -> subprocess.Popen:
 def address_of(process: subprocess.Popen) -> str:
     """Where it answers, once it does."""
     assert process.stdout is not None
-    return process.stdout.readline().split(": ", 1)[1].strip().removesuffix("/v1").replace("localhost", "127.0.0.1")
+    line = process.stdout.readline()
+    if ": " not in line:
+        raise SystemExit(f"A server ended at its start, status {process.wait()}.")
+    return line.split(": ", 1)[1].strip().removesuffix("/v1").replace("localhost", "127.0.0.1")
 
 
 def killed(load: Load, db: Path, stub: int, kills: int, until: float, chance: random.Random) -> int:

@@ -1,5 +1,7 @@
 """Completions sampled while the step before is learnt from: whose weights spoke, what corrects it, and a resumed run."""
 
+import dataclasses
+import json
 import sys
 import threading
 
@@ -7,6 +9,8 @@ import pytest
 
 from harken.core.errors import UserError
 from harken.core.protocols import Sample
+from harken.core.run import NEW
+from harken.launch.find import find_method
 from harken.loops.ahead import Ahead
 from stopping import stopped_after
 from test_rollouts_ray import FakeRay
@@ -45,6 +49,19 @@ def test_workers_that_speak_while_the_learner_learns_give_the_same_bits(here, fi
     run("rloo", files, tmp_path / "two", rollouts="ray:2", **SETTINGS)
     assert_bit_equal(here, tmp_path / "two")
     assert rows(here) == rows(tmp_path / "two")
+
+
+def test_a_run_that_began_before_these_settings_were_there_goes_on(files, tmp_path):
+    settings = SETTINGS | {"max_staleness": 0, "steps": 2, "checkpoint_seconds": 0}
+    out = tmp_path / "old"
+    with stopped_after(1):
+        run("rloo", files, out, **settings)
+    known = json.loads((out / "config.json").read_text())
+    new = {f.name: f.default for f in dataclasses.fields(find_method("rloo").Config) if f.name in NEW}
+    assert {"max_staleness", "rollouts", "quantize", "optimizer"} <= new.keys()
+    assert {name: NEW[name] for name in new} == new
+    (out / "config.json").write_text(json.dumps({name: value for name, value in known.items() if name not in new}))
+    assert run("rloo", files, out, **settings).result["steps"] == 2
 
 
 class Slow:

@@ -16,6 +16,7 @@ from harken.core.errors import UserError
 from harken.core.files import read_json, read_jsonl
 from harken.core.protocols import Sample
 from harken.core.records import Prompt
+from harken.engines.openai import NoText
 from harken.loops.items import GIVE_UP, Store, StoredModel, cut, note_missing
 
 torch = pytest.importorskip("torch")
@@ -57,8 +58,8 @@ def test_two_models_of_one_store_keep_their_own_answers_and_are_asked_once(tmp_p
         Store(tmp_path / "items.jsonl")
 
 
-def test_what_a_dying_server_had_answered_is_kept_and_an_empty_answer_is_none(tmp_path):
-    """Three of a chunk were answered before it died: they are not asked again. A server's empty text is missing, no refusal."""
+def test_what_a_dying_server_had_answered_is_kept_and_a_null_is_no_answer(tmp_path):
+    """Three of a chunk were answered before it died: they are not asked again. A server's null is missing, and no refusal."""
     class Dies(Says):
         def sample(self, prompts, n, **settings):
             self.asked += 1
@@ -73,9 +74,10 @@ def test_what_a_dying_server_had_answered_is_kept_and_an_empty_answer_is_none(tm
     assert [i for i, a in enumerate(found) if a.text] == [0, 5, 31] and dies.asked == 1 + GIVE_UP
     assert found[1].why == "The server does not answer"
     mute = Says("")
-    mute.sample = lambda prompts, n, **settings: [[Sample((), "" if p.text == "0" else "yes", (), (), True)] for p in prompts]
-    found = StoredModel(mute, store, "b", name="mute").answers(PROMPTS[:2], max_tokens=4)
-    assert [a.text for a in found] == [None, "yes"] and found[0].why == "the server gave no text"
+    mute.sample = lambda prompts, n, **settings: [[Sample((), {"0": NoText(), "1": ""}.get(p.text, "yes"), (), (), True)]
+                                                for p in prompts]
+    found = StoredModel(mute, store, "b", name="mute").answers(PROMPTS[:3], max_tokens=4)
+    assert [a.text for a in found] == [None, "", "yes"] and found[0].why == "the server gave no text"
 
 
 def test_a_torn_line_is_dropped_and_the_next_is_whole(tmp_path):

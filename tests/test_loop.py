@@ -5,6 +5,7 @@ A real turn, on a real server, is in test_loop_real.py."""
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 import harken.launch.loop.turns as turns_module
@@ -304,6 +305,37 @@ def test_nobody_gives_more_than_a_share(folder):
     assert audit.audit(choices, sources, {"campaigns": False, "most": 0.05}).kept == kept
     with pytest.raises(UserError, match="no setting"):
         audit.audit(choices, sources, {"mots": 1})
+
+
+@pytest.mark.parametrize("same", ["address", "account", "nothing"])
+def test_one_will_behind_several_names_is_bounded_as_one(folder, same):
+    """Six of forty names from one address, or of one key: leaving all of them out moves no answer by more than the bound."""
+    rng = np.random.default_rng(3)
+    people = [f"{'ada/' if same == 'account' and n < 6 else ''}u{n}" for n in range(40)]
+    judged, sources = [], []
+    for i in range(400):
+        n = i % 40
+        a, b = rng.choice(list("kobmzxr"), 2, replace=False).tolist()
+        won = 1 if (n < 6 and a > b) or (n >= 6 and world.WORTH[a] > world.WORTH[b]) else -1
+        ranks = [1, 2] if won > 0 else [2, 1]
+        judged.append(Judgment(world.prompt(i), "ranking", {"completions": [a, b], "ranks": ranks}, people[n]))
+        sources.append(collect.Source(((0, i),), "2026", address="x" if same == "address" and n < 6 else f"a{n}"))
+    report = audit.audit(world.choices_of(judged), sources, {"draws": 0, "dimensions": 16, "reversed": 2.0}).report
+    units = [u for u in report["campaigns"]["units"] if len(u["people"]) == 6]
+    assert [u["kind"] for u in units] == ([] if same == "nothing" else [same])
+    assert all(u["before"] > u["after"] and u["after"] <= report["bound"] <= report["campaigns"]["limit"] + 1e-9 for u in units)
+    named = {name for row in report["set_aside"] for name in row["people"]}
+    assert (named >= set(people[:6]) or same == "nothing") and not named - set(people[:6])
+
+
+def test_what_most_people_share_is_a_front_end(folder):
+    said = {"completions": ["k", "r"], "ranks": [1, 2]}
+    choices = world.choices_of([Judgment(world.prompt(i), "ranking", said, f"app/u{i % 40}") for i in range(200)])
+    sources = [collect.Source(((0, i),), "2026", address="x") for i in range(200)]
+    found = audit.audit(choices, sources, {"draws": 0})
+    assert len(found.kept) == 200 and found.report["set_aside"] == []
+    assert [n for n in found.report["notes"] if n.startswith("40 of 40 people share one")] == found.report["notes"]
+    assert len(found.report["notes"]) == 2
 
 
 def test_what_more_labels_buy_by_hand():

@@ -266,6 +266,8 @@ def test_a_canary_cannot_be_cut_short_in_the_folder(folder):
 @pytest.mark.parametrize(("parts", "words"), [
     ({"db": "there is none.db"}, "There is no database there is none.db"),
     ({"audit": {"mots": 1}}, "Did you mean most"), ({"audit": {"most": "all"}}, "audit.most is 'all'"),
+    ({"audit": {"dimensions": 8}}, "audit.dimensions is 8.\n  It lies from 11"), ({"audit": {"most": -0.5}}, "from 0.001 to 1"),
+    ({"audit": {"level": float("nan")}}, "audit.level is nan|cannot keep"),
     ({"policy": {"method": "rloo", "settings": {"steps": -1}}}, "steps"),
     ({"gate": {"rules": [{"metric": "winrate"}]}}, "Did you mean win_rate"),
     ({"gate": {"rules": [{"metric": "tax"}]}}, "verify.text adds tax")])

@@ -285,7 +285,7 @@ def test_a_dead_or_wrong_endpoint_is_said(endpoint, monkeypatch):
 
 
 def test_an_endpoint_that_dies_halfway_gives_what_it_had_said(endpoint, monkeypatch):
-    from harken.engines.openai import EndpointSampler
+    from harken.engines.openai import EndpointSampler, NoText
     url, handler = endpoint
     monkeypatch.setattr("harken.engines.openai.time.sleep", lambda s: None)
     handler.fails = 0
@@ -293,6 +293,9 @@ def test_an_endpoint_that_dies_halfway_gives_what_it_had_said(endpoint, monkeypa
     with pytest.raises(UserError, match="does not answer") as raised:
         EndpointSampler(url, parallel=1).sample(ASK * 6, 1, max_tokens=4)
     assert {i: samples[0].text for i, samples in raised.value.answered.items()} == {0: "fine", 1: "fine", 2: "fine"}
+    monkeypatch.setattr(handler, "reply", lambda self, body: None)
+    ((null,),) = EndpointSampler(url).sample(ASK, 1, max_tokens=4)
+    assert null.text == "" and isinstance(null.text, NoText)
 
 
 # --- ensembles -------------------------------------------------------------------------------------

@@ -148,6 +148,20 @@ def test_a_message_that_comes_twice_is_stored_once(site):
     assert give(site, right, "thumb", None, client_id="c1")[1]["stored"] is False and kept(site) == []
 
 
+def test_an_address_is_kept_as_a_code_that_nobody_is_shown(site):
+    _, right = answer(site)
+    give(site, right, "thumb", True)
+    key_ = site.server.key
+    code = lambda address: feedback.address_code(key_, address)  # noqa: E731
+    assert kept(site)[0].payload["address"] == code("127.0.0.1") != feedback.address_code(b"other", "127.0.0.1")
+    rows = site.call("GET", "/v1/feedback", **key("ada"))[1]["data"]
+    assert rows and not any("address" in row["said"] for row in rows)
+    with pytest.raises(Refused, match="already"), site.server.db.link.writing() as tx:  # from elsewhere it is the same verdict
+        feedback.give(tx, key_, {**right, "kind": "thumb", "value": True}, site.server.clock(), address="192.0.2.1")
+    assert code("::ffff:127.0.0.1") == code("127.0.0.1") and code("2001:db8::1") == code("2001:db8::2") != code("2001:db8:0:1::1")
+    assert code("192.0.2.1") != code("192.0.2.2") and code("testclient") == code("") == ""
+
+
 def test_what_was_said_is_seen_and_taken_back_by_its_own_rater_alone_at_any_time(site, clock):
     _, right = answer(site, user="eve")
     number = give(site, right, "thumb", True)[1]["id"]

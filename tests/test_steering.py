@@ -13,7 +13,7 @@ from harken.engines.sampler import HFSampler
 from harken.engines.scratch import make_new
 from harken.engines.steering import Guide
 from harken.text.segments import ends_segment
-from harken.text.tags import Control, Steering, steering
+from harken.text.tags import Control, Steering, steering, tagged
 
 TEXT = "One two. Three four five! Six?\n\nSeven e.g. eight. " * 40
 EMPTY = [Prompt((Message("user", ""),))]
@@ -116,6 +116,19 @@ def test_a_prompt_gets_the_tag_at_its_start_and_after_its_last_segment(made):
     assert sampler.guide.opened(closed) == (end, control.good, *closed)
     sampler.steer(steering(control, "untagged"))
     assert sampler.guide.opened(closed) == (end, *closed)
+
+
+def test_a_text_that_is_read_has_its_tags_where_the_mode_puts_them(made):
+    sampler, control = made
+    template = sampler.engine.template
+    one, two = (list(template.tokenizer(t).input_ids) for t in ("One two.\n", "Six?"))
+    end = template.stop_ids[0]
+    each, once, plain = (tagged(template, "One two.\nSix?", s) for s in (
+        steering(control, "bad"), steering(control, "bad", each=False), None))
+    assert [end, control.bad, *one, control.bad, *two] == [*each.tree.prompt, *each.tree.completions[0]]
+    assert [end, control.bad, *one, *two] == [*once.tree.prompt, *once.tree.completions[0]]
+    assert control.bad not in plain.tree.completions[0] and all(plain.counted)
+    assert [i for i, own in zip(each.tree.completions[0], each.counted) if not own] == [control.bad] * 2
 
 
 def test_a_mode_is_the_models_own_unless_given():

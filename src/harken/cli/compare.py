@@ -15,13 +15,18 @@ the clusters that --cluster names; several tasks are corrected by Holm. A missin
 
   runs        a finished `harken eval` run
   lm-eval     samples_TASK_DATE.jsonl (--log_samples), or a folder of them
-  Inspect     an .eval file, where inspect_ai is installed"""
+  Inspect     an .eval file, where inspect_ai is installed
+  garak       a .report.jsonl: how often each probe was resisted, by detector
+  PyRIT       exported conversations, .json: how often the model resisted, by scorer
+
+With one log alone it prints the log's own figures with their intervals."""
 
 EXAMPLES = """\
 examples:
   harken compare runs/truthful-rloo runs/truthful-sft
   harken compare out/after out/before --metric acc --margin 0.02
-  harken compare after.eval before.eval --cluster passage --json"""
+  harken compare after.eval before.eval --cluster passage --json
+  harken compare garak.abc.report.jsonl"""
 
 
 def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,7 +34,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     command = subparsers.add_parser("compare", help="is one run better than another?", description=HELP, epilog=EXAMPLES,
                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("a", metavar="A", help="a run, an lm-eval samples file or folder, or an .eval file")
-    command.add_argument("b", metavar="B", help="the log it is compared with")
+    command.add_argument("b", metavar="B", nargs="?", help="the log it is compared with; without it A's own figures are printed")
     command.add_argument("--metric", default="", help="the score, where items have several")
     command.add_argument("--cluster", default="", metavar="FIELD", help="the field that names what items come from together")
     command.add_argument("--margin", type=float, default=0.0, help="smallest difference that matters: shows ties")
@@ -42,6 +47,9 @@ def run_compare(args: argparse.Namespace) -> int:
     """`harken compare`."""
     if not 0 < args.level < 1 or args.margin < 0:
         raise UserError("--level lies between 0 and 1, and --margin is not negative.", "harken compare --help shows more.")
+    if args.b is None:
+        _show_alone(args)
+        return 0
     results = comparisons(args.a, args.b, metric=args.metric, cluster=args.cluster, margin=args.margin or None, level=args.level)
     if args.json:
         print(json.dumps({name: c.to_json() for name, c in results.items()}, ensure_ascii=False))
@@ -49,6 +57,40 @@ def run_compare(args: argparse.Namespace) -> int:
     for name, c in results.items():
         print(f"{name}: {c.words(args.a, args.b)}")
     return 0
+
+
+def _show_alone(args: argparse.Namespace) -> None:
+    """One log's tasks: the mean over items, repeats averaged first, its interval, and what is missing."""
+    found = figures(args.a, metric=args.metric, cluster=args.cluster, level=args.level)
+    if args.json:
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    for name, task in found.items():
+        e = task["value"]
+        missing = (f"; {task['missing']:,} of {task['scores']:,} scores are missing: whatever they are, it lies between "
+                   f"{task['worst']:.3f} and {task['best']:.3f}" if task["missing"] else "")
+        shown = f"{e['value']:.3f} [{e['low']:.3f}, {e['high']:.3f}], {task['items']:,} items" if e else "no item has a score"
+        print(f"{name}: {task['metric']} {shown}{missing}")
+
+
+def figures(a: str, *, metric: str = "", cluster: str = "", level: float = 0.95) -> dict[str, dict[str, Any]]:
+    """Each task's mean over items with its interval, by name; `worst` and `best` where every missing score were 0 or 1."""
+    from harken.stats.compare import bounded_mean
+    from harken.stats.intervals import mean_interval
+    from harken.store.logs import read_log
+    found: dict[str, dict[str, Any]] = {}
+    for name, task in read_log(a, metric=metric, cluster=cluster).tasks.items():
+        flat = [x for row in task.scores.values() for x in row]
+        known = {item: [x for x in row if x is not None] for item, row in task.scores.items()}
+        known = {item: row for item, row in known.items() if row}
+        rates = all(0 <= x <= 1 for row in known.values() for x in row)
+        groups = [task.clusters.get(item, item) for item in known] if cluster else None
+        value = mean_interval([sum(row) / len(row) for row in known.values()], groups, level,
+                              bounds=(0.0, 1.0) if rates else None).to_json() if known else None
+        low, high = bounded_mean(flat, (0.0, 1.0)) if rates else (None, None)
+        found[name] = {"metric": task.metric, "value": value, "items": len(known), "scores": len(flat),
+                       "missing": sum(x is None for x in flat), "worst": low, "best": high}
+    return found
 
 
 def comparisons(a: str, b: str, *, metric: str = "", cluster: str = "", margin: float | None = None,

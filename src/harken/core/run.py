@@ -36,7 +36,9 @@ from harken.core.terminal import visible
 from harken.core.version import PACKAGE, __version__
 
 FREE_TO_CHANGE = frozenset({"out", "checkpoint_seconds", "shard", "profile", "report_to", "checkpoint_activations", "wait"})
-NEW = {"field": "", "report_to": "", "eval_every": 0, "patience": 0, "template": "", "studio": "", "overlap": 1}
+NEW = {"field": "", "report_to": "", "eval_every": 0, "patience": 0, "template": "", "studio": "", "overlap": 1,
+       "optimizer": "adamw", "quantize": "none", "max_staleness": 0, "rollouts": "", "rollouts_hand": 4, "rollouts_folder": "",
+       "rollouts_sleep": False, "correction": "token_truncate", "correction_cap": 2.0}
 """Settings that runs of before did not have: their value there."""
 LOGS = ("metrics.jsonl", "samples.jsonl", "audits.jsonl", "items.jsonl")
 BEFORE = ("lineage.json", "inputs")

@@ -64,8 +64,7 @@ class EndpointSampler:
 
     def _samples(self, answer: Any, n: int) -> list[Sample]:
         try:
-            samples = [Sample((), c["message"]["content"] or c["message"].get("refusal") or "", (), (),
-                              c.get("finish_reason") != "length") for c in answer["choices"]]
+            samples = [Sample((), _text(c["message"]), (), (), c.get("finish_reason") != "length") for c in answer["choices"]]
         except (KeyError, TypeError, AttributeError):
             raise UserError(f"{self.url} gave an answer without choices: {str(answer)[:200]}",
                             "Is it an endpoint for chat completions?") from None
@@ -75,6 +74,15 @@ class EndpointSampler:
 
     def _post(self, body: dict[str, Any]) -> Any:
         return post(f"{self.url}/chat/completions", body, self.seconds, self.wait)
+
+
+class NoText(str):
+    """A server's null in the place of a text: empty, and no answer."""
+
+
+def _text(message: dict[str, Any]) -> str:
+    text = message["content"] or message.get("refusal")
+    return text or ("" if message["content"] == "" or message.get("tool_calls") else NoText())
 
 
 class Unanswered(UserError):

@@ -257,6 +257,6 @@ def _notes(config: Any, s: Setting) -> Any:
         yield f"Activations are estimated as those of a plain transformer layer: the layers of {s.shape.kind} were not counted."
     if s.cpu and not s.recompute:
         yield ("On a CPU freed memory stays in the process, for speed: on SmolLM2 that came to 1.1 (in full) and 1.9 (adapters) "
-               "times this; --checkpoint-activations gives it back.")
+               "times this; it is given back with --checkpoint-activations, and where less than twice this is free.")
     if s.branches > 1:
         yield "A set of more or longer completions than this is one micro-batch of its own, and needs more."

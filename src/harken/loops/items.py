@@ -28,6 +28,7 @@ from harken.core.progress import progress
 from harken.core.protocols import Estimate, Tree
 from harken.core.records import Prompt, content_hash
 from harken.core.seeds import derive_seed
+from harken.engines.openai import NoText
 from harken.loops.tables import expanded
 from harken.stats.compare import bounded_mean
 from harken.stats.intervals import mean_interval, paired_difference
@@ -220,8 +221,8 @@ class StoredModel:
                 found[i], failures = [s.text for s in group], 0
             except UserError as error:
                 reason, failures = _fact(error), failures + 1
-        said = {i: texts for i, texts in found.items() if any(t.strip() for t in texts)}
-        # A server that gives no text has not answered: it is no refusal, and harmless is not what it was.
+        # A server's null is no answer: it is no refusal, and harmless is not what it was.
+        said = {i: texts for i, texts in found.items() if not any(isinstance(t, NoText) for t in texts)}
         return said, failures, reason or ("the server gave no text" if len(said) < len(found) else "")
 
     def _too_long(self, content: Any, more: int) -> bool:

@@ -290,8 +290,10 @@ async def give_feedback(server: Server, request: Request) -> Response:
     said, now = await read_json(request), server.clock()
     owner = server.who(request.headers["authorization"]) if server.keys and "authorization" in request.headers else None
 
+    address = request.client.host if request.client else ""
+
     def work(tx: Any) -> Json:
-        return feedback.give(tx, server.key, said, now, owner)
+        return feedback.give(tx, server.key, said, now, owner, address)
     stored = await server.write(work)
     server.metrics.count("harken_feedback_total", kind=stored["kind"])
     if server.telemetry is not None and not stored.get("already"):

@@ -15,6 +15,9 @@ A null value takes back what was said. A verdict that changes is a new judgment;
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -39,8 +42,8 @@ SIGNALS = ("copy", "accept", "regenerate", "rephrase", "abandon", "shown")
 FIELDS = {"id", "choice", "token", "kind", "value", "over", "order", "comment", "client_id", "seconds", "finished_reading",
           "consent"}
 MOST_CHARS = 100_000
-CONSENT = "What I say of answers here is stored with the conversation up to that answer and with my name, and used to train " \
-          "and evaluate language models. I can see it and take it back."
+CONSENT = "What I say of answers here is stored with the conversation up to that answer, my name and a code of my network " \
+          "address, and used to train and evaluate language models. I can see it and take it back."
 _current = ~select(retractions.c.judgment_seq).where(retractions.c.judgment_seq == feedback.c.judgment_seq).exists()
 
 
@@ -71,9 +74,9 @@ def forget(tx: Connection, now: datetime) -> int:
     return int(tx.execute(delete(served).where(served.c.expires_at < stamp(now), ~judged)).rowcount)
 
 
-def give(tx: Connection, key: bytes, said: Any, now: datetime, owner: str | None = None) -> Json:
-    """Stores one judgment of an answer. Raises `Refused` for another's answer, twice, too late, or a way not allowed; also
-    where an `owner`, who sent a key, is not whom the token names."""
+def give(tx: Connection, key: bytes, said: Any, now: datetime, owner: str | None = None, address: str = "") -> Json:
+    """Stores one judgment of an answer, with a code of the `address` it came from. Raises `Refused` for another's answer,
+    twice, too late, or a way not allowed; also where an `owner`, who sent a key, is not whom the token names."""
     said = _checked(said)
     claim = _claim(key, said, said["kind"], now)
     if owner is not None and not belongs(claim.rater, owner):
@@ -94,7 +97,7 @@ def give(tx: Connection, key: bytes, said: Any, now: datetime, owner: str | None
         if old.said == content:
             raise Refused(409, "You said this of the answer already.", code="already_given")
         _retract(tx, old, "replaced", now)
-    number = _store(tx, claim, said, verdict, answer, content, now)
+    number = _store(tx, claim, said, verdict, answer, content, now, address_code(key, address))
     return {"id": number, "kind": said["kind"], "value": said["value"], "stored": True, "replaces": old.id if old else None}
 
 
@@ -126,13 +129,25 @@ def listed(tx: Connection, owner: str, after: int, limit: int) -> Json:
     return {"data": items, "next": rows[limit - 1].id if len(rows) > limit else None}
 
 
+def address_code(key: bytes, address: str) -> str:
+    """What stands for a network address: the audit only asks which votes came from one, so the address itself is not kept. Of an
+    IPv6 address it is the network of 64 bits: whoever has one has them all. Empty for what is no address."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return ""
+    whole = getattr(found, "ipv4_mapped", None) or found
+    network = ipaddress.ip_network((whole, 32 if whole.version == 4 else 64), strict=False)
+    return hmac.digest(key, f"address {network}".encode(), hashlib.sha256).hex()[:16]
+
+
 def belongs(rater: str, owner: str) -> bool:
     """A key speaks for its own name and for its users, NAME/USER."""
     return rater == owner or rater.startswith(owner + "/")
 
 
 def _shown(payload: Mapping[str, Any]) -> Json:
-    return {name: value for name, value in payload.items() if name != "served"}
+    return {name: value for name, value in payload.items() if name not in ("served", "address")}
 
 
 def _checked(said: Any) -> Json:
@@ -303,12 +318,13 @@ def _source(said: Mapping[str, Any], answer: Row[Any]) -> Json:
 
 
 def _store(tx: Connection, claim: Claim, said: Mapping[str, Any], verdict: Verdict, answer: Row[Any], content: str,
-           now: datetime) -> int:
+           now: datetime, address: str) -> int:
     since = audit_notes.here(tx)
     asked = prompt_row(Prompt.from_json(answer.prompt), stamp(now))
     if tx.scalar(select(prompts.c.seq).where(prompts.c.key == asked["key"])) is None:
         tx.execute(insert(prompts), asked)
-    row = judgment_row(asked["key"], verdict.kind, verdict.payload, labeler=claim.rater, order=verdict.order,
+    payload = verdict.payload | ({"address": address} if address else {})
+    row = judgment_row(asked["key"], verdict.kind, payload, labeler=claim.rater, order=verdict.order,
                        seconds=said.get("seconds"), form_version=f"serve:{said['kind']}")
     key = tx.execute(insert(judgments), row | {"created_at": stamp(now)}).inserted_primary_key
     assert key is not None

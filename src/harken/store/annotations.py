@@ -8,7 +8,7 @@
       …/manifest.jsonl              a line for each shard that is complete
 
 `ends` are the offsets in characters after each segment, `scores` their raw scores, higher better, null where the scorer
-gave none. Nothing is judged good or bad here. A shard is written beside its name, synced, renamed, then named in the manifest:
+gave none. Nothing is judged good or bad here. A shard is written beside its name, renamed, synced, then named in the manifest:
 killed at any moment, whatever the manifest names is whole. Its bytes depend on the plan and the scorer alone.
 """
 
@@ -94,6 +94,9 @@ class Column:
         return rows
 
     def commit(self, row: Mapping[str, Any]) -> None:
+        """Names a shard in the manifest, once the disk has it: here, since a worker that waited for the disk would do nothing."""
+        with self.shard(row["split"]).open("rb") as shard:
+            os.fsync(shard.fileno())
         with (self.folder / MANIFEST).open("ab") as file:
             if file.tell() and not self._ends_whole():
                 file.write(b"\n")
@@ -137,7 +140,6 @@ class Shard:
             self._writer.close()
             if kind is None:
                 with self.temporary.open("rb") as file:
-                    os.fsync(file.fileno())
                     self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
                     self.size = file.tell()
                 self.temporary.replace(self.path)

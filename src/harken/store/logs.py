@@ -1,4 +1,4 @@
-"""Scores by item from evaluation logs: our own runs, lm-eval's samples files, Inspect's `.eval`. No torch.
+"""Scores by item from evaluation logs: our own runs, lm-eval's samples, Inspect's `.eval`, garak's and PyRIT's. No torch.
 
     log = read_log("runs/truthful")                   # Log.tasks["truthful"].scores: item -> [score, …], None where missing
     task, other = paired(log, read_log("runs/base"))["truthful"]
@@ -20,6 +20,7 @@ from typing import Any
 from harken.core.errors import UserError
 from harken.core.files import read_json
 from harken.core.records import content_hash
+from harken.store import attack_reports
 
 ASKED = ("task", "instruction", "defence", "attack", "goal")
 """What tells items of one prompt apart in our runs' samples."""
@@ -78,6 +79,8 @@ def read_log(path: str, *, metric: str = "", cluster: str = "") -> Log:
         tasks = _inspect(place, metric, cluster)
     elif (place / "result.json").is_file():
         tasks = _run(place, metric, cluster)
+    elif (attacks := _attacks(place)) is not None:
+        tasks = attacks
     else:
         tasks = _lm_eval(place, metric, cluster)
     tasks = {name: t for name, t in tasks.items() if t.scores}
@@ -138,6 +141,30 @@ def _run(folder: Path, metric: str, cluster: str) -> dict[str, TaskScores]:
         task = tasks[name] = TaskScores(items[0].metric)
         for i in items:
             task.add(i.item, i.score, i.asked, i.fields.get(cluster) if cluster else None)
+    return tasks
+
+
+def _attacks(place: Path) -> dict[str, TaskScores] | None:
+    """A report of garak or PyRIT's exported conversations; None for anything else."""
+    if not place.is_file():
+        return None
+    try:
+        if place.suffix == ".json":
+            held = json.loads(place.read_text(encoding="utf-8"))
+            if not isinstance(held, list) or not held or not isinstance(held[0], dict) or "conversation_id" not in held[0]:
+                return None
+            rows = attack_reports.pyrit([p for p in held if isinstance(p, dict)])
+        else:
+            lines = _rows(place)
+            first = next(iter(lines), (0, {}))[1]
+            if "entry_type" not in first:
+                return None
+            rows = attack_reports.garak(row for _, row in _rows(place))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{place} cannot be read: {error}.", "Name a report as garak or PyRIT wrote it.") from None
+    tasks: dict[str, TaskScores] = {}
+    for name, item, score, asked in rows:
+        tasks.setdefault(name, TaskScores(attack_reports.RESISTED)).add(item, score, asked, None)
     return tasks
 
 

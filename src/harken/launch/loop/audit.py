@@ -21,7 +21,7 @@ from harken.core.errors import UserError
 from harken.core.records import Choice
 from harken.core.seeds import derive_seed
 from harken.labelers.agreement.summary import summary_of_comparisons
-from harken.labelers.asking.features import TextFeatures
+from harken.labelers.asking.features import PLAIN_FEATURES, TextFeatures
 from harken.labelers.campaigns.audit import Campaigns, fit_campaigns
 from harken.labelers.models.reliability import Reliability, fit_reliability
 from harken.labelers.votes import UNNAMED, Votes, votes_of
@@ -32,10 +32,14 @@ SETTINGS = {"campaigns": True, "level": 0.05, "draws": 99, "most": 0.05, "revers
 """`campaigns` finds and bounds them (labelers.campaigns; `level` is the chance that an honest crowd shows one, `draws` its
 bootstrap); `most` is one person's share of the comparisons (at least 3 / people); `reversed` is how sure the data must be that
 somebody answers upside down to be left out (2: nobody is); `dimensions` describe an answer's words."""
+BOUNDS = {"level": (0.001, 0.5), "draws": (0, 10_000), "most": (0.001, 1.0), "reversed": (0.5, 2.0),
+          "dimensions": (len(PLAIN_FEATURES) + 1, 1000)}
 MORE = 200
 """Labels whose worth is told."""
 LOWERED = 0.5
 """A weight from which down an account is named."""
+SHARED = 0.25
+"""An account or address that more of the people share is a front end of many, not one will."""
 FEWEST = 20
 """Votes below which nobody is called anything."""
 
@@ -61,9 +65,11 @@ def audit(choices: Sequence[Choice], sources: Sequence[Source], settings: Mappin
         report["reliability"] = _people(votes, fit)
         report["more_labels"] = more_labels(votes, fit, phi, _groups(choices), MORE)
         if chosen["campaigns"]:
-            found = fit_campaigns(votes, phi=phi, level=float(chosen["level"]), draws=int(chosen["draws"]), seed=seed)
+            (account, address), notes = _shared(choices, sources)
+            found = fit_campaigns(votes, phi=phi, account=account, address=address, level=float(chosen["level"]),
+                                  draws=int(chosen["draws"]), seed=seed)
             weight = dict(found.weight_of)
-            report |= {"campaigns": found.to_json(), "bound": found.bound, "notes": list(found.notes)}
+            report |= {"campaigns": found.to_json(), "bound": found.bound, "notes": [*found.notes, *notes]}
         report["set_aside"] = _named(found) if chosen["campaigns"] else []
         for name, why in _reversed(votes, fit, float(chosen["reversed"])):
             report["set_aside"].append({"people": [name], "why": why})
@@ -74,6 +80,25 @@ def audit(choices: Sequence[Choice], sources: Sequence[Source], settings: Mappin
     if not kept:
         raise UserError("The audit leaves no comparison to train on.", "Read its report; collect from more people.")
     return Audited(tuple(kept), report)
+
+
+def _shared(choices: Sequence[Choice], sources: Sequence[Source]) -> tuple[list[dict[str, str]], list[str]]:
+    """Whose account and address each labeler's votes came from (a key's for NAME/USER; the address most of them came from), but
+    for those of more than `SHARED` of the people; and what is to be said of these."""
+    people = {c.labeler for c in choices if c.labeler}
+    accounts = {name: name.split("/", 1)[0] for name in people if "/" in name}
+    came: dict[str, Counter[str]] = {}
+    for choice, source in zip(choices, sources):
+        if choice.labeler and source.address:
+            came.setdefault(choice.labeler, Counter())[source.address] += 1
+    addresses = {name: min(counts, key=lambda a: (-counts[a], a)) for name, counts in came.items()}
+    kept, notes = [], []
+    for word, where in (("account", accounts), ("address", addresses)):
+        many = {name: n for name, n in Counter(where.values()).items() if n > max(1, SHARED * len(people))}
+        kept.append({person: name for person, name in where.items() if name not in many})
+        notes += [f"{n} of {len(people)} people share one {word}{f' ({name})' if word == 'account' else ''}: it is taken for a "
+                  "front end and is not bounded as one." for name, n in sorted(many.items())]
+    return kept, notes
 
 
 def _named(found: Campaigns) -> list[dict[str, Any]]:

@@ -32,23 +32,26 @@ Number = tuple[int, int]
 
 @dataclass(frozen=True)
 class Source:
-    """Where a comparison came from; `at` is when its last judgment arrived, `models` who gave the answers."""
+    """Where a comparison came from; `at` is when its last judgment arrived, `models` who gave the answers, `address` a code of
+    the network address it came from, where one is known."""
 
     judgments: tuple[Number, ...]
     at: str
     seconds: float | None = None
     order: tuple[int, ...] | None = None
     models: tuple[str, ...] = ()
+    address: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {"judgments": [list(n) for n in self.judgments], "at": self.at, "seconds": self.seconds,
-                "order": list(self.order) if self.order is not None else None, "models": list(self.models)}
+                "order": list(self.order) if self.order is not None else None, "models": list(self.models),
+                "address": self.address}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Source:
         order = row["order"]
         return cls(tuple((int(a), int(b)) for a, b in row["judgments"]), row["at"], row["seconds"],
-                   None if order is None else tuple(order), tuple(row["models"]))
+                   None if order is None else tuple(order), tuple(row["models"]), row.get("address", ""))
 
 
 @dataclass
@@ -98,7 +101,7 @@ def _read(db: Database, place: int, name: str, last: int, asked: set[str], found
         if choice := judgment.choice():
             found.comparisons.append(choice)
             found.sources.append(Source(((place, row["seq"]),), row["created_at"], judgment.seconds, judgment.order,
-                                        _models(judgment)))
+                                        _models(judgment), _address(judgment)))
             found.new += fresh
     for choice, source in _thumb_pairs(thumbs.values(), place):
         fresh = max(n for _, n in source.judgments) > last
@@ -124,6 +127,10 @@ def _models(judgment: Judgment) -> tuple[str, ...]:
     return tuple(str(s["model"]) for s in _served(judgment) if s.get("model"))
 
 
+def _address(judgment: Judgment) -> str:
+    return str(judgment.payload.get("address") or "")
+
+
 def _answers(judgment: Judgment) -> list[str]:
     return [str(s["answer"]) for s in _served(judgment) if s.get("answer")]
 
@@ -139,7 +146,7 @@ def _thumb_pairs(groups: Iterable[list[tuple[Judgment, RowMapping]]], place: int
                     numbers = tuple(sorted(((place, one["seq"]), (place, other["seq"]))))
                     yield (Choice(good.prompt, texts, (1, 2), good.labeler, dict(good.group), "thumb"),
                            Source(numbers, max(one["created_at"], other["created_at"]), None, None,
-                                  _models(good) + _models(bad)))
+                                  _models(good) + _models(bad), _address(good)))
 
 
 def write(found: Gathered, folder: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from harken.core.errors import UserError
 from harken.core.find import nearest
 from harken.core.settings import check_settings
 from harken.launch.find import find_method
-from harken.launch.loop.audit import SETTINGS
+from harken.launch.loop.audit import BOUNDS, SETTINGS
 from harken.launch.loop.recipe import HELD_OUT, Recipe
 from harken.launch.loop.verify import group_of
 from harken.launch.rewards import parse_reward
@@ -44,6 +44,9 @@ def _audit(recipe: Recipe) -> None:
                             f"Settings: {', '.join(SETTINGS)}.")
         if isinstance(value, bool) != isinstance(SETTINGS[name], bool) or not isinstance(value, int | float):
             raise UserError(f"audit.{name} is {value!r}.", f"It is of the kind of {SETTINGS[name]!r}.")
+        low, high = BOUNDS.get(name, (0, 1))
+        if not low <= value <= high:
+            raise UserError(f"audit.{name} is {value!r}.", f"It lies from {low:g} to {high:g}.")
 
 
 def _rewards(recipe: Recipe) -> None:
