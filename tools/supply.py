@@ -2,7 +2,7 @@
 
     python tools/supply.py lock      # requirements.lock: pip install --require-hashes -r requirements.lock
     python tools/supply.py sbom      # sbom.json, CycloneDX 1.6, of the same packages
-    python tools/supply.py check     # whether every package of pyproject.toml stands in docs/dependencies.md and constraints.txt
+    python tools/supply.py check     # whether what pyproject.toml asks for is explained, pinned and locked
 
 pip resolves the lock for the Python and the platform it runs on, within constraints.txt: make it where it will be used.
 """
@@ -80,8 +80,11 @@ def undeclared() -> list[str]:
     # What CI does not install: their versions are tried by nobody here.
     extras = project["optional-dependencies"]
     elsewhere = {normal(re.split(r"[\[<>=!~; ]", r)[0]) for extra in ELSEWHERE for r in extras.get(extra, ())}
+    served = {normal(re.split(r"[\[<>=!~; ]", r)[0]) for r in (*project["dependencies"], *extras[EXTRAS])}
+    locked = {p["name"] for p in read_lock(LOCK.read_text(encoding="utf-8"))}
     return [*(f"{n} stands in no line of docs/dependencies.md" for n in names if n not in explained),
-            *(f"{n} is not pinned in constraints.txt" for n in names if n not in pinned | elsewhere)]
+            *(f"{n} is not pinned in constraints.txt" for n in names if n not in pinned | elsewhere),
+            *(f"{n} is not in requirements.lock: make lock" for n in sorted(served - locked))]
 
 
 def main(command: str) -> int:
