@@ -104,7 +104,7 @@ class Watched:
     """Opens pages and gathers what must not happen: script errors, refused content, requests to other origins (F19)."""
 
     def __init__(self, browser, url):
-        self.browser, self.url, self.contexts, self.faults = browser, url, [], []
+        self.browser, self.url, self.contexts, self.faults, self.forgiven = browser, url, [], [], []
 
     def page(self, **options):
         context = self.browser.new_context(**options)
@@ -130,7 +130,7 @@ class Watched:
     def close(self, forgive=()):
         for context in self.contexts:
             context.close()
-        return [f for f in self.faults if not any(word in f for word in forgive)]
+        return [f for f in self.faults if not any(word in f for word in (*forgive, *self.forgiven))]
 
 
 def read_guide(page):
