@@ -4,9 +4,9 @@
     python benchmarks/loop_kills.py --quick         # 5 kills
 
 A turn of the toy world (tests/loop_world.py) goes from judgments to a served model by three commands: to the gate, approve,
-promote. It is done once without a kill; then again and again, each command killed at a random moment and given anew until it ends. After
-each kill what is served must be the old model or the new one, signed, with its weights; each turn must end with the weights of
-the one that was not killed. Exits with 1 where that fails.
+promote. It is done once without a kill; then again and again, each command killed at a random moment and given anew until it
+ends. After each kill what is served must be the old model or the new one, signed, with its weights; each turn must end with the
+weights of the one that was not killed. Exits with 1 where that fails.
 """
 
 from __future__ import annotations
