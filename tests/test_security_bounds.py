@@ -180,6 +180,7 @@ REFUSED = {
     "nul": HEALTH + b"X: a\0b\r\n\r\n",
     "folded": HEALTH + b"X: a\r\n b\r\n\r\n",
     "connect": b"CONNECT a:1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "connect with a path": b"CONNECT /a HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "long header": HEALTH + b"X: " + b"a" * 40_000 + b"\r\n\r\n",
     "many headers": HEALTH + b"X: aaaaaaaa\r\n" * 40_000 + b"\r\n",
     "header without end": HEALTH + b"X: " + b"a" * 400_000,

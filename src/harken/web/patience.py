@@ -68,6 +68,8 @@ class Patient(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self.parser.get_method() == b"CONNECT":  # always another protocol: its header read again would be one again
+            raise httptools.HttpParserError("this is no proxy")
         hosts = sum(name == b"host" for name, _ in self.headers)
         if hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1") or not self.url.startswith((b"/", b"*")):
             raise httptools.HttpParserError("one host, and a path on it")  # RFC 9112 3.2; proxies may read others otherwise
