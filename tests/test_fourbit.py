@@ -16,9 +16,8 @@ from harken.engines.loading import load
 from harken.engines.sampler import HFSampler
 from harken.launch.plan import plan_of
 from harken.methods import sft
-from stopping import stopped_after
 from test_recompute import DATA, TREES, loaded, nll
-from trials import assert_bit_equal, rows, run
+from trials import assert_resumes_exactly
 
 here = pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 OPTIONS = {"lora_rank": 4, "dtype": "bfloat16", "seed": 1}
@@ -62,14 +61,7 @@ def test_layers_computed_anew_give_the_same_bits_and_sampler_and_trainer_agree()
 
 @here
 def test_a_run_resumes_exactly_and_loads_as_what_was_trained(files, tmp_path):
-    options = {"lora_rank": 4, "dtype": "bfloat16", "quantize": "nf4", "epochs": 1, "batch_size": 16, "checkpoint_seconds": 0,
-               "learning_rate": 1e-2}
-    run("sft", files, tmp_path / "whole", **options)
-    with stopped_after(2):
-        run("sft", files, tmp_path / "cut", **options)
-    run("sft", files, tmp_path / "cut", **options)
-    assert_bit_equal(tmp_path / "whole", tmp_path / "cut")
-    assert rows(tmp_path / "whole") == rows(tmp_path / "cut")
+    assert_resumes_exactly("sft", files, tmp_path, dtype="bfloat16", quantize="nf4", learning_rate=1e-2)
     run_ = load(str(tmp_path / "whole"))
     base = load("toy")
     fourbit.rounded(base.model)

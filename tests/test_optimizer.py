@@ -11,8 +11,7 @@ from harken.core.errors import UserError
 from harken.engines.optimizer import make_optimizer
 from harken.launch.plan import plan_of
 from harken.methods import sft
-from stopping import stopped_after
-from trials import assert_bit_equal, rows, run
+from trials import assert_resumes_exactly
 
 here = pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 KEPT = ("state", "absma", "exp_a")
@@ -39,14 +38,7 @@ def test_eight_bits_follow_float32_and_keep_a_quarter():
 @here
 def test_a_killed_run_with_moments_in_eight_bits_ends_with_the_same_weights(files, tmp_path):
     """All weights of the toy model: its larger tensors have moments in 8 bits."""
-    options = {"lora_rank": 0, "epochs": 1, "batch_size": 16, "learning_rate": 1e-3, "optimizer": "adamw8bit",
-               "checkpoint_seconds": 0}
-    run("sft", files, tmp_path / "whole", **options)
-    with stopped_after(2):
-        run("sft", files, tmp_path / "cut", **options)
-    run("sft", files, tmp_path / "cut", **options)
-    assert_bit_equal(tmp_path / "whole", tmp_path / "cut")
-    assert rows(tmp_path / "whole") == rows(tmp_path / "cut")
+    assert_resumes_exactly("sft", files, tmp_path, lora_rank=0, optimizer="adamw8bit")
 
 
 def test_what_it_cannot_is_refused(monkeypatch):

@@ -92,9 +92,10 @@ def assert_reads_as_asked(method, files, folder):
                                  "(loops/rollout.py)")
 
 
-def assert_resumes_exactly(method, files, folder, stops=(2, 4)):
-    """In process: an exception after the first of `stops`, then the same command until the next, and so on to the end."""
-    settings = {"checkpoint_seconds": 0.0, **({"lora_rank": 4} if learns(method) else {}), **trial(method)}
+def assert_resumes_exactly(method, files, folder, stops=(2, 4), **more):
+    """In process: an exception after the first of `stops`, then the same command until the next, and so on to the end. Settings
+    are the method's trial and `more`."""
+    settings = {"checkpoint_seconds": 0.0, **({"lora_rank": 4} if learns(method) else {}), **trial(method), **more}
     if "steps" in settings:
         settings["steps"] = stops[-1] + 1
     whole = run(method, files, folder / "whole", **settings)

@@ -3,7 +3,7 @@
     emulate(model)          # its linear layers, as often as adapters are added
 
 It is what bfloat16 instructions compute, up to the order of sums. torch's own way there multiplies backwards without blocks (0.3
-GFLOP/s on one thread of an AVX2 processor, where float32 does 70). So much of a weight is float32 at a time as in form.py.
+GFLOP/s on one thread of an AVX2 processor, where float32 does 70). Of a weight one block (form.py) is float32 at a time.
 """
 
 from __future__ import annotations
