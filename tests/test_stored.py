@@ -61,3 +61,9 @@ def test_the_shell_prints_both_rules_and_reads_what_score_wrote(tmp_path, capsys
     assert "2 pairs with equal scores count half there; counted wrong, accuracy 0.250" in first.out
     assert main(["score", "--data", str(out)]) == 0
     assert capsys.readouterr().out.splitlines()[1:] == first.out.splitlines()[1:]
+
+
+def test_a_file_whose_pairs_lack_a_score_has_no_accuracy_and_says_why(tmp_path, capsys):
+    rows = [{"prompt": "a", "completions": ["x", "y"], "ranks": [1, 2], "scores": [1, None]}]
+    assert main(["score", "--data", file_of(tmp_path, *rows)]) == 0
+    assert "(they are missing in the file): there is no accuracy" in capsys.readouterr().out

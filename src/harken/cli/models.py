@@ -98,7 +98,8 @@ def score(args: argparse.Namespace) -> int:
         if accuracy.equal and accuracy.strict:
             print(f"  {accuracy.equal} pairs with equal scores count half there; counted wrong, accuracy {accuracy.strict}")
     elif any(c.has_preference for c in loaded.records):
-        print("  No untied pair has both scores (the completions are too long for the reward): there is no accuracy.")
+        why = "the completions are too long for the reward" if settings.reward else "they are missing in the file"
+        print(f"  No untied pair has both scores ({why}): there is no accuracy.")
     else:
         print("  Every ranking is a tie: there is no accuracy.")
     return 0
