@@ -39,6 +39,9 @@ from harken.launch.loop import key
 from harken.launch.loop.turns import Loop
 from harken.store.database import open_database
 
+IN_A_ROW = 5
+"""Kills of one command, after which it is let go on: so that all three have their share."""
+
 
 def prepare(folder: Path) -> Path:
     """Judgments, prompts, a recipe; the toy model to begin with is there already. Returns the recipe."""
@@ -98,7 +101,8 @@ def turn(folder: Path, chance: random.Random | None, lengths: dict[str, float], 
     loop, kills = Loop(folder / "loop"), Counter[str]()
     for name, command in commands(folder / "recipe.json").items():
         began = time.monotonic()
-        while (status := run(command, chance.uniform(0, lengths[name]) if chance and kills.total() < most else None)) is None:
+        while (status := run(command, chance.uniform(0, 1.2 * lengths[name])
+                             if chance and kills[name] < IN_A_ROW and kills.total() < most else None)) is None:
             kills[name] += 1
             assert served(folder) in ((0,) if name == "gate" else (0, 1))
         signed = name == "approve" and kills[name] and loop.turns()[0].has("approve")  # before the kill: refused the second time
