@@ -81,6 +81,26 @@ def test_p10_dense_mask_on_transformers_own_attention_agrees(toy_engine, archite
         assert torch.allclose(ours.hidden(row), theirs, atol=1e-5)
 
 
+def nodes(tensor):
+    """Names of all steps of the backward pass."""
+    seen, waiting = set(), [tensor.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [following for following, _ in node.next_functions]
+    return {node.name() for node in seen}
+
+
+@pytest.mark.parametrize("head", [None, "reward", "value"])
+def test_gradients_do_not_depend_on_which_thread_is_first(toy_engine, head):
+    """x[index]'s backward pass adds what several completions send to their prompt in the order in which threads come."""
+    out = toy_engine("llama", head=head).forward(trees())
+    total = sum(x.sum() for x in (out.logps_N, out.scores_C, out.values_N) if x is not None)
+    assert "IndexSelectBackward0" in nodes(total)
+    assert not {name for name in nodes(total) if name.startswith(("IndexBackward", "IndexPut"))}
+
+
 START = tuple(random.Random(9).randrange(4, 70) for _ in range(attention.SHARE_LEAST))
 
 

@@ -140,15 +140,17 @@ class Passes:
         computed_row(self, row, len(row.sources) if logps else 0)
         none = hidden.new_zeros(0)
         scores = values = ends = None
+        # Not hidden[…]: its backward pass adds a prompt's shares from several threads, in the order in which they come, and the
+        # last bit would depend on what else the machine does. index_select's adds them in theirs.
         if self.head is not None and self.head_kind == "reward":
-            ends = hidden[row.ends].float()
+            ends = hidden.index_select(0, row.ends).float()
             scores = self.head(ends)[:, 0]
         elif self.head is not None:
-            values = self.head(hidden[row.sources].float())[:, 0]
+            values = self.head(hidden.index_select(0, row.sources).float())[:, 0]
         read = (none, none)
         if logps:
-            read = token_logprobs(hidden[row.sources], *self.unembedding(), row.targets, temperature, with_entropy=entropy,
-                                   scale=self.form.scale, cap=self.form.cap)
+            read = token_logprobs(hidden.index_select(0, row.sources), *self.unembedding(), row.targets, temperature,
+                                  with_entropy=entropy, scale=self.form.scale, cap=self.form.cap)
         return Outputs(*read, scores, values, ends, row.lengths, row.sizes)
 
     def rows(self, trees: Sequence[Tree]) -> list[list[int]]:
