@@ -95,9 +95,10 @@ def test_a_toggle_is_a_new_record_and_the_history_stays(site):
     assert second["replaces"] == first["id"] and [j.payload["label"] for j in kept(site)] == [False]
     third = give(site, right, "rating", 4)[1]  # a rating is a verdict, too
     assert third["replaces"] == second["id"] and [j.kind for j in kept(site)] == ["rating"]
-    assert give(site, right, "thumb", None)[1] == {"id": third["id"], "kind": "rating", "value": None, "stored": False,
-                                                   "replaces": third["id"]}
-    assert kept(site) == [] and give(site, right, "thumb", None)[0] == 409
+    back = {"id": third["id"], "kind": "rating", "value": None, "stored": False, "replaces": third["id"]}
+    assert give(site, right, "thumb", None) == give(site, right, "thumb", None) == (200, back)  # its answer may have been lost
+    assert kept(site) == [] and give(site, right, "edit", None)[0] == 409
+    assert site.call("DELETE", f"/v1/feedback/{first['id']}", X_Harken_Feedback=right["token"])[0] == 409  # replaced
     rows = site.call("GET", "/v1/feedback", **key("ada"))[1]["data"]
     assert [(r["kind"], r["counts"]) for r in rows] == [("rating", False), ("thumb", False), ("thumb", False)]
 
@@ -172,8 +173,8 @@ def test_what_was_said_is_seen_and_taken_back_by_its_own_rater_alone_at_any_time
     assert site.call("DELETE", path, **key("bob"))[0] == site.call("DELETE", path, X_Harken_Feedback=bobs["token"])[0] == 404
     assert site.call("DELETE", path)[0] == site.call("GET", "/v1/feedback")[0] == 401
     clock.now += timedelta(days=400)
-    assert site.call("DELETE", path, X_Harken_Feedback=right["token"])[0] == 200
-    assert site.call("DELETE", path, X_Harken_Feedback=right["token"])[0] == 409
+    for _ in range(2):  # its answer may have been lost
+        assert site.call("DELETE", path, X_Harken_Feedback=right["token"])[0] == 200
     assert kept(site) == [] and site.call("GET", "/v1/feedback", **key("ada"))[1]["data"][0]["counts"] is False
 
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, delete, insert, or_, select
 
 from harken.core.records import JudgmentKind, Prompt, content_hash
 from harken.serve.errors import Refused, bad
@@ -44,6 +44,8 @@ FIELDS = {"id", "choice", "token", "kind", "value", "over", "order", "comment", 
 MOST_CHARS = 100_000
 CONSENT = "What I say of answers here is stored with the conversation up to that answer, my name and a code of my network " \
           "address, and used to train and evaluate language models. I can see it and take it back."
+_withdrawn = select(retractions.c.judgment_seq).where(retractions.c.judgment_seq == feedback.c.judgment_seq,
+                                                      retractions.c.reason == "withdrawal").exists()
 _current = ~select(retractions.c.judgment_seq).where(retractions.c.judgment_seq == feedback.c.judgment_seq).exists()
 
 
@@ -89,10 +91,13 @@ def give(tx: Connection, key: bytes, said: Any, now: datetime, owner: str | None
     slot = verdict.slot if verdict else _slot(said)
     old = _latest(tx, claim, slot)
     if verdict is None or content is None:
-        if old is None:
-            raise Refused(409, "There is nothing of yours to take back here.", code="nothing_to_undo")
-        _retract(tx, old, "withdrawal", now)
-        return {"id": old.id, "kind": old.kind, "value": None, "stored": False, "replaces": old.id}
+        if old is None:  # taken back before, by a request whose answer was lost: the same answer again
+            old = _latest(tx, claim, slot, _withdrawn)
+            if old is None:
+                raise Refused(409, "There is nothing of yours to take back here.", code="nothing_to_undo")
+        else:
+            _retract(tx, old, "withdrawal", now)
+        return _taken_back(old)
     if old is not None:
         if old.said == content:
             raise Refused(409, "You said this of the answer already.", code="already_given")
@@ -102,16 +107,18 @@ def give(tx: Connection, key: bytes, said: Any, now: datetime, owner: str | None
 
 
 def withdraw(tx: Connection, key: bytes, number: int, token: object, now: datetime, owner: str | None = None) -> Json:
-    """Takes back one judgment, however old: by the answer's token, or by whose it is (`owner`)."""
+    """Takes back one judgment, however old: by the answer's token, or by whose it is (`owner`). Twice is as once."""
     row = tx.execute(select(feedback).where(feedback.c.id == number)).first()
     if row is not None:
         claim = read(key, token) if token else None
         mine = claim is not None and (claim.served_id, claim.rater) == (row.served_id, row.rater)
         if mine or (owner is not None and belongs(row.rater, owner)):
-            if tx.scalar(select(func.count()).where(retractions.c.judgment_seq == row.judgment_seq)):
-                raise Refused(409, "It was taken back before.", code="nothing_to_undo")
-            _retract(tx, row, "withdrawal", now)
-            return {"id": row.id, "kind": row.kind, "value": None, "stored": False, "replaces": row.id}
+            reason = tx.scalar(select(retractions.c.reason).where(retractions.c.judgment_seq == row.judgment_seq))
+            if reason is None:
+                _retract(tx, row, "withdrawal", now)
+            elif reason != "withdrawal":
+                raise Refused(409, "It does not count any more: something later stands in its place.", code="nothing_to_undo")
+            return _taken_back(row)
     raise Refused(404, "There is no such feedback of yours.", code="not_found")
 
 
@@ -242,8 +249,12 @@ def _answer(tx: Connection, claim: Claim) -> Row[Any]:
     return row
 
 
-def _latest(tx: Connection, claim: Claim, slot: str) -> Row[Any] | None:
-    query = select(feedback).where(feedback.c.rater == claim.rater, feedback.c.slot == slot, _current)
+def _taken_back(row: Row[Any]) -> Json:
+    return {"id": row.id, "kind": row.kind, "value": None, "stored": False, "replaces": row.id}
+
+
+def _latest(tx: Connection, claim: Claim, slot: str, which: ColumnElement[bool] = _current) -> Row[Any] | None:
+    query = select(feedback).where(feedback.c.rater == claim.rater, feedback.c.slot == slot, which)
     if not slot.startswith("preference:"):  # a comparison names both answers, whichever was judged against the other
         query = query.where(feedback.c.served_id == claim.served_id)
     return tx.execute(query.order_by(feedback.c.id.desc()).limit(1)).first()
