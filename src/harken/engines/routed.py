@@ -34,7 +34,7 @@ def _mlps(model: Any) -> list[tuple[Any, dict[str, int]]]:
         names = {n for n, _ in mlp.named_parameters()} if mlp is not None else set()
         axes = next((a for a in (LLAMA, GPT2) if names <= {*a, "down_proj.bias", "c_proj.bias"}
                      and {n for n in a if n.endswith("weight")} <= names), None)
-        if axes is None or (axes is GPT2 and type(mlp.c_fc).__name__ != "Conv1D"):
+        if axes is None or mlp is None or (axes is GPT2 and type(mlp.c_fc).__name__ != "Conv1D"):
             raise UserError(f"A {model.config.model_type} has no MLP of the known kinds to route gradients into.",
                             "Use a model built like Llama or GPT-2.")
         found.append((mlp, axes))
