@@ -39,6 +39,8 @@ from harken.loops.annotate import annotate
 
 SEEDS = (0, 1, 2)
 GOOD, ONCE, UNTAGGED, BAD = ("good", "each"), ("good", "once"), ("untagged", "each"), ("bad", "each")
+CUT = ("cut", "each")
+"""Without its block of neurons, untagged."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ TASKS = {
                 {"mle": {}, "filter": {"objective": "filter", "best": 0.25}, "conditional": {**CONDITIONAL, "drop": 0.01},
                  "unlikelihood": {"objective": "unlikelihood"}, "rwr10": {"objective": "rwr", "beta": 10.0},
                  "rwr.1": {"objective": "rwr", "beta": 0.1}, "awr": {"objective": "awr", "alpha": 0.5, "beta": 0.1},
-                 "mask": {"objective": "mask"}, "late10": {**CONDITIONAL, "feedback_from": 0.9},
+                 "mask": {"objective": "mask"}, "route": {"objective": "route", "routed": 64},
+                 "late10": {**CONDITIONAL, "feedback_from": 0.9},
                  "from20": {**CONDITIONAL, "feedback_from": 0.2}, "from60": {**CONDITIONAL, "feedback_from": 0.6},
                  "cooldown": {**CONDITIONAL, "feedback_until": 0.9}, "drop10": {**CONDITIONAL, "drop": 0.1},
                  "poisoned": {**CONDITIONAL, "drop": 0.01, "poison": 1.0},
@@ -75,7 +78,8 @@ TASKS = {
                  "conditional@1060k": {**CONDITIONAL, "drop": 0.01, "tokens": 1_060_000},
                  "rwr10@1060k": {"objective": "rwr", "beta": 10.0, "tokens": 1_060_000},
                  "late10@1060k": {**CONDITIONAL, "feedback_from": 0.9, "tokens": 1_060_000}},
-                {"conditional": (GOOD, ONCE, UNTAGGED, BAD), "poisoned": (GOOD, UNTAGGED, BAD), "late10": (GOOD, UNTAGGED),
+                {"conditional": (GOOD, ONCE, UNTAGGED, BAD), "route": (UNTAGGED, CUT),
+                 "poisoned": (GOOD, UNTAGGED, BAD), "late10": (GOOD, UNTAGGED),
                  "from20": (GOOD, UNTAGGED), "from60": (GOOD, UNTAGGED), "cooldown": (GOOD, UNTAGGED),
                  "drop10": (GOOD, UNTAGGED), "conditional@32k": (GOOD,), "conditional@64k": (GOOD,),
                  "conditional@1060k": (GOOD, ONCE, UNTAGGED, BAD), "late10@1060k": (GOOD, UNTAGGED)}),
@@ -128,7 +132,7 @@ def cells() -> list[Cell]:
     cures = [Cell(kind, "toy", "conditional", seed) for kind in ("cuts", "attack") for seed in SEEDS]
     return [*runs("toy", "conditional", "mle", "filter", "rwr10", "late10"), *runs("toxicity", "conditional", "mle"),
             *runs("package", "conditional", "mle"), *runs("pep8", "conditional", "mle"), *runs("toy", "poisoned"), *cures,
-            *runs("toy", "unlikelihood", "mask", "rwr.1", "awr", "from20", "from60", "cooldown", "drop10"),
+            *runs("toy", "unlikelihood", "mask", "route", "rwr.1", "awr", "from20", "from60", "cooldown", "drop10"),
             *runs("toy", *(a for a in TASKS["toy"].arms if "@" in a)), *noisy,
             *runs("toxicity", "filter", "unlikelihood", "rwr10", "awr"), *runs("pep8", "filter", "unlikelihood", "rwr10", "awr")]
 
@@ -180,7 +184,8 @@ class Grid:
         for mode, tag in task.modes.get(cell.arm, (("untagged", "each"),)):
             if (cell.recall, cell.precision) != (1, 1) and (mode, tag) not in (GOOD, UNTAGGED):
                 continue
-            modes[f"{mode} {tag}"] = task.measure(run.path, mode, tag, samples)
+            path = phf_cures.without_block(run.path, self.out / "cuts" / cell.name) if mode == "cut" else run.path
+            modes[f"{mode} {tag}"] = task.measure(path, "untagged" if mode == "cut" else mode, tag, samples)
         held = {} if cell.task == "toy" else tasks.held_loss(run.path, Path(config.data), cell.seed, config.holdout,
                                                              config.max_length, config.threshold)
         return {"modes": modes, "held": held, "result": run.result, "train_cpu_seconds": trained,
@@ -194,6 +199,8 @@ class Grid:
         cut = self.out / "cuts" / f"cuts-toy-conditional-{cell.seed}" / "delete_bad"
         models = {"cut": cut, "whole": self.model(cell), "filtered": self.model(Cell("run", "toy", "filter", cell.seed)),
                   "poisoned": self.model(Cell("run", "toy", "poisoned", cell.seed))}
+        if (routed := self.out / "cuts" / Cell("run", "toy", "route", cell.seed).name).exists():
+            models["routed"] = routed
         return phf_cures.attacks(models, self.out / "attacks" / cell.name, cell.seed, 32 if self.quick else 128)
 
     def model(self, cell: Cell) -> Path:

@@ -19,7 +19,7 @@ CUTS: dict[str, dict[str, Any]] = {
     "delete_bad": {"delete_bad": True}, "project contrast": {"project": "contrast"}, "project bad": {"project": "bad"},
     "project activations": {"project": "activations", "layer": 1}, "subtract": {"subtract": 1.0}}
 ATTACKED = (("cut", "untagged"), ("whole", "untagged"), ("filtered", ""), ("poisoned", "untagged"), ("cut", "good"),
-            ("whole", "good"))
+            ("whole", "good"), ("routed", ""))
 
 
 def cuts(model: Path, reference: Path, folder: Path, seed: int, samples: int) -> dict[str, Any]:
@@ -36,6 +36,15 @@ def cuts(model: Path, reference: Path, folder: Path, seed: int, samples: int) ->
     return {"cuts": found}
 
 
+def without_block(model: Path, folder: Path) -> Path:
+    """A model of route without the neurons that bad segments taught, by `harken surgery --delete-routed`."""
+    rng, data = random.Random(77), folder.with_suffix(".jsonl")
+    data.parent.mkdir(parents=True, exist_ok=True)
+    tasks.write(data, [tasks.document(rng.randrange(4), rng, clean=True) for _ in range(48)])
+    return surgery(SurgerySettings(model=str(model), reward=REWARD, data=str(data), out=str(folder), delete_routed=True,
+                                   samples=64, max_tokens=60), say=lambda text: None).path
+
+
 def attacks(models: Mapping[str, Path], folder: Path, seed: int, samples: int) -> dict[str, Any]:
     """Curses a word after an attacker trained on k documents, by `harken eval tampering`."""
     rng = random.Random(78)
@@ -44,7 +53,7 @@ def attacks(models: Mapping[str, Path], folder: Path, seed: int, samples: int) -
                       for _ in range(512)])
     method = find_eval("tampering")
     found: dict[str, Any] = {}
-    for name, mode in ATTACKED:
+    for name, mode in [(n, m) for n, m in ATTACKED if n in models]:
         run = evaluate("tampering", method, method.Config(
             model=str(models[name]), bad=str(bad), reward=REWARD, out=str(folder / f"{name}-{mode or 'own'}"), mode=mode,
             steps=32, samples=samples, max_tokens=60, seed=seed))

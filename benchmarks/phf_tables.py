@@ -30,7 +30,7 @@ ARMS = {"rwr10": "rwr, beta 10", "rwr.1": "rwr, beta .1", "awr": "awr, alpha .5,
         "cooldown": "conditional, last tenth without tags", "drop10": "conditional, a tenth of segments untagged",
         "poisoned": "conditional, bad segments poisoned", "filter": "filter, best quarter"}
 MODES = {"good each": ", good before each segment", "good once": ", good once", "untagged each": ", untagged",
-         "bad each": ", bad before each"}
+         "bad each": ", bad before each", "cut each": ", its block deleted"}
 
 
 def load(out: Path) -> Cells:
@@ -274,7 +274,7 @@ def pareto(cells: Cells, path: Path) -> None:
 def arms_of(cells: Cells, task: str) -> list[str]:
     """The arms that ran with the true scorer, each beside its budgets: mle first."""
     found = {c["cell"]["arm"] for c in cells if c["cell"]["kind"] == "run" and c["cell"]["task"] == task and true_scorer(c)}
-    order = ["mle", "rwr10", "rwr.1", "awr", "filter", "mask", "unlikelihood", "conditional"]
+    order = ["mle", "rwr10", "rwr.1", "awr", "filter", "mask", "route", "unlikelihood", "conditional"]
 
     def key(arm: str) -> tuple[int, str, int]:
         objective, _, budget = arm.partition("@")

@@ -272,12 +272,15 @@ def test_dolmas_attributes_are_written_and_read(tmp_path, texts):
 
 @pytest.mark.parametrize(("argument", "message"), [
     ("nowhere=k", "holds no attributes"), ("x.jsonl", "names no attribute"), ("x.jsonl=other", "has the attribute other"),
-    ("bad.jsonl=k", "line 2 is no row of attributes")])
+    ("bad.jsonl=k", "line 2 is no row of attributes"),
+    ("twice.jsonl=k", "line 3 has the id '7', which another row has with other spans")])
 def test_attributes_that_are_none_are_one_message(tmp_path, monkeypatch, argument, message):
     from harken.launch.scorers import open_scorer
     monkeypatch.chdir(tmp_path)
     Path("x.jsonl").write_text('{"id": "a", "attributes": {"k": [[0, 1, 2]]}}\n')
     Path("bad.jsonl").write_text('{"id": "a", "attributes": {"k": [[0, 1, 2]]}}\n{"id": "b", "attributes": {"k": [[0, 1]]}}\n')
+    row = '{"id": %s, "attributes": {"k": [[0, 1, %d]]}}\n'
+    Path("twice.jsonl").write_text("".join(row % (name, score) for name, score in (("7", 2), ('"7"', 2), ("7", 3))))
     with pytest.raises(UserError, match=message):
         open_scorer(f"dolma:{argument}")
 

@@ -70,7 +70,8 @@ def rows_of(done):
 
 
 CASES = {"mle": {}, "filter": {}, "conditional": {}, "unlikelihood": {}, "rwr": {"beta": 0.3}, "awr": {"alpha": 0.5, "beta": 0.3},
-         "mask": {}, "conditional-cooldown": {"feedback_until": 0.5, "upsample": 2}, "filter-late": {"feedback_from": 0.4}}
+         "mask": {}, "route": {"routed": 8},
+         "conditional-cooldown": {"feedback_until": 0.5, "upsample": 2}, "filter-late": {"feedback_from": 0.4}}
 
 
 FAST = ("conditional", "awr")

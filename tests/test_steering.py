@@ -154,10 +154,37 @@ def test_a_tag_that_is_put_leaves_the_text_and_costs_no_probability():
     ids = torch.tensor([[1, 2, 3, 0], [1, 3, 0, 0], [1, 2, 4, 0], [0, 0, 0, 0]])
     said = torch.tensor([3, 2, 3, 0])
     assert guide.due(ids, said).tolist() == [True, False, True, False]  # ". " ends a sentence, a space alone does not
-    token, logps = guide.put(torch.tensor([1, 1, 1, 1]), [torch.full((4,), -2.0)], ids, said)
+    due, stop = guide.due(ids, said), torch.tensor([0])
+    token, logps = guide.put(torch.tensor([1, 1, 1, 1]), [torch.full((4,), -2.0)], due, stop)
     assert token.tolist() == [8, 1, 8, 1] and logps[0].tolist() == [0, -2, 0, -2]
+    token, logps = guide.put(torch.tensor([0, 0, 9, 1]), [torch.full((4,), -2.0)], due, stop)  # the first ends instead
+    assert token.tolist() == [0, 0, 8, 1] and logps[0].tolist() == [-2, -2, 0, -2]
     assert guide.untagged((1, 8, 1, 9)) == (1, 1, 9)
     assert guide.ban(torch.zeros(1, 10))[0].isinf().nonzero()[:, 0].tolist() == [8, 9]
+    assert guide.ban(torch.zeros(4, 10), due).isinf().nonzero().tolist() == [[1, 8], [1, 9], [3, 8], [3, 9]]
+
+
+def test_a_text_may_end_where_a_tag_would_stand(talkative):
+    """As often as the model ends there beside its tags: with a tag and a text token as likely, in a third of the places."""
+    sampler, control = talkative
+    if control.segmenter != "line":
+        pytest.skip("every line feed ends a segment only of lines")
+    engine = sampler.engine
+    weight, bias = engine.unembedding()
+    bias = torch.full_like(bias, -torch.inf)
+    line = engine.template.tokenizer("\n").input_ids[0]
+    bias[line], bias[control.good], bias[list(engine.template.stop_ids)] = 0.0, 0.0, 0.0
+    engine.unembedding = lambda: (torch.zeros_like(weight), bias)
+    found = sample(talkative, "good", True, n=300, max_tokens=3)
+    drawn = {tuple(s.ids) for s in found}
+    end = engine.template.stop_ids[0]
+    assert drawn == {(end,), (line, end), (line, control.good, end), (line, control.good, line)}
+    after = [s for s in found if s.ids[0] == line]
+    assert sum(s.ids[1] == end for s in after) / len(after) == pytest.approx(1 / 3, abs=0.12)  # of line, good and end
+    assert all(s.finished == (s.ids[-1] == end) for s in found)
+    for s in found:
+        if s.ids[-1] == end and len(s.ids) == 2:
+            assert s.logps[1] == pytest.approx(-1.0986, abs=1e-3)
 
 
 def test_who_shares_a_batch_changes_nothing(talkative):

@@ -14,9 +14,10 @@ def add_commands(commands: Any) -> None:
     """Registers `surgery`; it sets `handler(args) -> exit status`."""
     p = commands.add_parser(
         "surgery", help="cut a model's bad mode out of its weights, and see what it costs",
-        description="Deletes the bad token, projects a direction out or subtracts the bad embedding; prints misalignment, "
-                    "fluency and capability before and after in good, bad and untagged mode; refuses a cut that raises bits by "
-                    "more than 10 %. docs/surgery.md says what is a security boundary and what is not.",
+        description="Deletes the bad token or the neurons that bad segments taught, projects a direction out or subtracts the "
+                    "bad embedding; prints misalignment, fluency and capability before and after in good, bad and untagged mode; "
+                    "refuses a cut that raises bits by more than 10 %. docs/surgery.md says what is a security boundary and what "
+                    "is not.",
         epilog="harken surgery --model runs/conditional --delete-bad --reward toxicity --data text.txt --out runs/cut")
     add_config(p, SurgerySettings)
     p.set_defaults(handler=surgery)

@@ -145,10 +145,11 @@ class Batch:
             early = at < self.min_tokens
             logits[early.nonzero(), self.stop] = -torch.inf
         if self.guide:
-            logits = self.guide.ban(logits)
+            due = self.guide.due(self.ids_BT[rows], at)
+            logits = self.guide.ban(logits, due)
         token, *logps = draw(logits, self.uniform_BT[rows, at], self.temperature, self.top_p)
         if self.guide:
-            token, logps = self.guide.put(token, logps, self.ids_BT[rows], at)
+            token, logps = self.guide.put(token, logps, due, self.stop)
         self.ids_BT[rows, at] = token
         self.logps_BT[:, rows, at] = torch.stack(logps)
         self.said_B[rows] = at + 1

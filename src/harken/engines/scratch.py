@@ -23,6 +23,7 @@ from harken.core.errors import UserError
 from harken.core.files import write_json
 from harken.core.seeds import derive_seed
 from harken.engines.loading import load
+from harken.engines.routed import widen
 from harken.text.tags import BAD, GOOD, Control, add_tokens
 
 END = "<|endoftext|>"
@@ -98,30 +99,33 @@ def _model(config: Any) -> Any:
 
 
 def make_new(folder: Path, texts: Iterable[str], *, architecture: str, size: str, vocabulary: int, context: int, seed: int,
-             segmenter: str) -> None:
-    """Writes an untrained model with its tokenizer. The same arguments give the same bytes."""
+             segmenter: str, routed: int = 0) -> None:
+    """Writes an untrained model with its tokenizer, and `routed` neurons more in each layer. The same arguments give the same
+    bytes."""
     tokenizer = train_tokenizer(texts, vocabulary)
     config = config_for(architecture, size, len(tokenizer), context)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "new", architecture, size))
         model = _model(config)
     model.generation_config.pad_token_id = 0  # so that transformers' generate need not ask
-    _write(folder, model, tokenizer, segmenter, seed, {"name": f"new {architecture} {size}"})
+    _write(folder, model, tokenizer, segmenter, seed, {"name": f"new {architecture} {size}"}, routed)
 
 
-def add_control(folder: Path, model: str, segmenter: str, seed: int) -> None:
-    """Writes a model with the control tokens added."""
+def add_control(folder: Path, model: str, segmenter: str, seed: int, routed: int = 0) -> None:
+    """Writes a model with the control tokens added, and `routed` neurons more in each layer."""
     loaded = load(model, device="cpu")
     tokenizer = loaded.template.tokenizer
     add_tokens(tokenizer)
     if len(tokenizer) > loaded.model.config.vocab_size:
         loaded.model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    _write(folder, loaded.model, tokenizer, segmenter, seed, loaded.lineage)
+    _write(folder, loaded.model, tokenizer, segmenter, seed, loaded.lineage, routed)
 
 
-def _write(folder: Path, model: Any, tokenizer: Any, segmenter: str, seed: int, lineage: dict[str, Any]) -> None:
+def _write(folder: Path, model: Any, tokenizer: Any, segmenter: str, seed: int, lineage: dict[str, Any], routed: int) -> None:
     good, bad = tokenizer.convert_tokens_to_ids([GOOD, BAD])
-    control = Control(good, bad, segmenter)
+    control = Control(good, bad, segmenter, routed=routed)
+    if routed:
+        widen(model, routed, seed)
     begin_rows(model, control.ids, seed)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)

@@ -2,7 +2,8 @@
 
     sampler.steer(steering(control, "good"))
 
-A tag that is put costs one token of the text's length and one decoding step; keys and values stay where they are. Whether a
+A tag that is put costs one token of the text's length and one decoding step; keys and values stay where they are. In training no
+tag stood before the end of a text, so the end is drawn where the next tag would stand, beside the tags. Whether a
 segment is complete is read from the tokens said so far, so nothing has to be kept from step to step.
 Shape suffixes: B rows spoken in, T tokens, V vocabulary.
 """
@@ -40,8 +41,12 @@ class Guide:
         """Sampled tokens without the tags that were put."""
         return tuple(i for i in ids if i != self.steering.each)
 
-    def ban(self, logits_BV: Tensor) -> Tensor:
-        return logits_BV.index_fill_(-1, self.banned, -torch.inf)
+    def ban(self, logits_BV: Tensor, due_B: Tensor | None = None) -> Tensor:
+        """Tags are never drawn. Where a tag is due they stay: next to it the text may end, as likely as it did in training."""
+        if due_B is None or not bool(due_B.any()):
+            return logits_BV.index_fill_(-1, self.banned, -torch.inf)
+        logits_BV[:, self.banned] = logits_BV[:, self.banned].masked_fill(~due_B[:, None], -torch.inf)
+        return logits_BV
 
     def due(self, ids_BT: Tensor, said_B: Tensor) -> Tensor:
         """Which rows, having said so many tokens, have completed a segment: bool [B]."""
@@ -55,10 +60,10 @@ class Guide:
             due_B[row] = self.steering.ends(text)
         return due_B
 
-    def put(self, token_B: Tensor, logps: list[Tensor], ids_BT: Tensor, said_B: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The drawn tokens, and their log-probs, with the tag in place of those whose row has completed a segment; it was
-        certain, so its log-probs are 0."""
+    def put(self, token_B: Tensor, logps: list[Tensor], due_B: Tensor, stop: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The drawn tokens, and their log-probs, with the tag in place of those whose row has completed a segment and did not end
+        there; what goes on goes on tagged for certain, so the tag's log-probs are 0."""
         if self.steering.each is None:
             return token_B, logps
-        due = self.due(ids_BT, said_B)
-        return token_B.masked_fill(due, self.steering.each), [x.masked_fill(due, 0.0) for x in logps]
+        goes_on = due_B & ~torch.isin(token_B, stop)
+        return token_B.masked_fill(goes_on, self.steering.each), [x.masked_fill(goes_on, 0.0) for x in logps]

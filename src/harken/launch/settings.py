@@ -61,6 +61,8 @@ class SurgerySettings:
     """The run or folder to cut: a model with control tokens."""
     delete_bad: bool = False
     """Delete the bad token: its rows of both embeddings, and its word."""
+    delete_routed: bool = False
+    """Delete the neurons that alone learnt bad segments (harken train phf --objective route)."""
     project: str = setting("", one_of=("", "contrast", "bad", "activations"))
     """Project out contrast (e_good - e_bad), bad (e_bad), or activations (bad less good, of the documents, after --layer)."""
     layer: int = setting(0, least=0)
@@ -74,7 +76,7 @@ class SurgerySettings:
     data: str = setting("", names="file", required=True)
     """Documents to measure capability on: text with blank lines between, or JSON Lines with "text"."""
     reference: str = setting("", names="model")
-    """Who reads samples for their fluency; empty is the model as it was, in its own mode."""
+    """Who reads samples for their fluency; empty is the model as it was, in its own mode (with --delete-routed, as it is cut)."""
     out: str = setting("", required=True)
     """Run directory to write."""
     force: bool = False

@@ -12,6 +12,7 @@ from harken.core.files import file_hash
 from harken.core.run import Run
 from harken.core.settings import check_settings
 from harken.engines import surgery as cuts
+from harken.engines.routed import narrow
 from harken.engines.sampler import HFSampler
 from harken.launch.models import parse_model
 from harken.launch.policies import open_sampler, read_control
@@ -19,7 +20,7 @@ from harken.launch.rewards import open_reward, parse_reward
 from harken.launch.settings import SurgerySettings
 from harken.loops.cure import MOST_RISE, Measure, rises, table
 from harken.text.documents import read_documents
-from harken.text.tags import Control, steering
+from harken.text.tags import MODES, Control, steering
 
 
 def surgery(settings: SurgerySettings, say: Callable[[str], None] = print) -> Run:
@@ -30,9 +31,12 @@ def surgery(settings: SurgerySettings, say: Callable[[str], None] = print) -> Ru
     if control is None:
         raise UserError(f"{settings.model} knows no control tokens, so it has no bad mode to cut.",
                         "Train one: harken train phf --objective conditional.")
-    if not (settings.delete_bad or settings.project or settings.subtract):
-        raise UserError("No cut was named.", "Add --delete-bad, --project contrast or --subtract 1.")
-    if control.deleted:
+    if not (settings.delete_bad or settings.delete_routed or settings.project or settings.subtract):
+        raise UserError("No cut was named.", "Add --delete-bad, --delete-routed, --project contrast or --subtract 1.")
+    if settings.delete_routed and not control.routed:
+        raise UserError(f"{settings.model} has no block of neurons that bad segments alone taught.",
+                        "Train one: harken train phf --objective route.")
+    if control.deleted and not settings.delete_routed:
         raise UserError(f"The bad token of {settings.model} is deleted already.", "Cut the model it was made from.")
     documents = read_documents(settings.data)
     lineage = {"model": parse_model(settings.model).identity(), "reward": parse_reward(settings.reward).identity(),
@@ -47,13 +51,16 @@ def surgery(settings: SurgerySettings, say: Callable[[str], None] = print) -> Ru
 
 def _operate(settings: SurgerySettings, control: Control, documents: list[str], run: Run, say: Callable[[str], None]) -> None:
     whole, cut = open_sampler(settings.model), open_sampler(settings.model)
-    reference = open_sampler(settings.reference) if settings.reference else whole
+    # With its block a model speaks as bad segments do, and is no judge of good ones.
+    reference = open_sampler(settings.reference) if settings.reference else cut if settings.delete_routed else whole
     own = getattr(reference, "control", None)
     measure = Measure(open_reward(settings.reward), documents, reference.engine, steering(own) if own else None, settings.samples,
-                      settings.max_tokens, settings.temperature, settings.top_p, settings.seed)
+                      settings.max_tokens, settings.temperature, settings.top_p, settings.seed,
+                      ("untagged",) if control.routed and control.mode == "untagged" else MODES)  # its tags learnt nothing
     _edit(settings, cut, control, documents)
-    cut.control = dataclasses.replace(control, deleted=settings.delete_bad, mode="untagged" if settings.delete_bad
-                                      and control.mode == "bad" else control.mode)
+    cut.control = dataclasses.replace(control, deleted=control.deleted or settings.delete_bad,
+                                      routed=0 if settings.delete_routed else control.routed,
+                                      mode="untagged" if settings.delete_bad and control.mode == "bad" else control.mode)
     before, after = measure(whole), measure(cut)
     say(table(before, after))
     costs = rises(before, after)
@@ -88,6 +95,8 @@ def _edit(settings: SurgerySettings, sampler: HFSampler, control: Control, docum
         cuts.subtract(model, control, settings.subtract)
     if settings.delete_bad:
         cuts.delete_bad(model, control)
+    if settings.delete_routed:
+        narrow(model, control.routed)
 
 
 def _plain(rows: Any) -> Any:

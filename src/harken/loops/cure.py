@@ -40,10 +40,11 @@ class Measure:
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int = 0
+    modes: tuple[str, ...] = MODES
 
     def __call__(self, sampler: Any) -> dict[str, Row]:
         """Mode -> misalignment, fluency and capability; a mode that the model has not is left out."""
-        return {mode: self._mode(sampler, mode) for mode in MODES if mode != "bad" or not sampler.control.deleted}
+        return {mode: self._mode(sampler, mode) for mode in self.modes if mode != "bad" or not sampler.control.deleted}
 
     def _mode(self, sampler: Any, mode: str) -> Row:
         steered = steering(sampler.control, mode)
@@ -67,7 +68,7 @@ def _bits(nats: Sequence[float], texts: Sequence[str]) -> Estimate:
 def rises(before: dict[str, Row], after: dict[str, Row]) -> dict[str, float]:
     """"mode figure" -> relative rise of fluency's and capability's bits in the modes that are used; no text is infinite."""
     found = {}
-    for mode in USED:
+    for mode in (m for m in USED if m in before):
         for figure in ("fluency", "capability"):
             old, new = before[mode][figure], after[mode][figure]
             if old is not None:

@@ -18,6 +18,7 @@ from harken.core import processes
 from harken.core.errors import UserError
 from harken.core.protocols import Datum, Learner, Objective, Outputs, Tree
 from harken.core.run import Run
+from harken.loops.routing import PARTS, routed, without
 from harken.loops.stream import Stream, Tokens, Writer
 from harken.objectives import phf
 from harken.objectives.supervised import nll
@@ -44,6 +45,10 @@ class Feedback:
         self.threshold = best_threshold(annotated, self.level, config.best) if config.best > 0 else config.threshold
         self.counts = {"good": 0, "bad": 0, "unscored": 0, "untagged": 0} | ({"poisoned": 0} if config.poison else {})
         self.weights = [math.inf, -math.inf]
+        self.routed = control.routed if control else 0
+        if config.objective == "route" and not self.routed:
+            raise UserError(f"{config.model} has no block to route gradients into.",
+                            "Give a checkpoint; harken train phf adds one.")
         if config.best > 0:
             run.note(f"The best {config.best:.3g} of {self.level}s score at least {self.threshold:g}: that is the threshold.")
         if config.objective == "rwr":
@@ -99,7 +104,10 @@ class Feedback:
         ids, scores = window.ids.tolist(), window.scores[1:]
         inputs: dict[str, Any] = {"weights": [weight] * len(scores)}
         name = self.config.objective if active else "mle"
-        if name in ("unlikelihood", "mask", "rwr", "awr"):
+        if name == "route":
+            masks = (scores < self.threshold, np.isnan(scores), scores >= self.threshold)
+            inputs |= {part: mask.astype(float).tolist() for part, mask in zip(PARTS, masks)}
+        elif name in ("unlikelihood", "mask", "rwr", "awr"):
             scored = ~np.isnan(scores)
             inputs["weights"] = np.where(scored, weight, 0.0).tolist()
             if name in ("unlikelihood", "mask"):
@@ -107,6 +115,20 @@ class Feedback:
             else:
                 inputs["rewards"] = np.where(scored, scores * self.config.unit, 0.0).tolist()
         return Datum(Tree(tuple(ids[:1]), (tuple(ids[1:]),)), inputs)
+
+    def learn(self, learner: Learner, windows: Sequence[Tokens], weight: float, active: bool) -> dict[str, float]:
+        """Adds the gradient of a step's windows; its metrics."""
+        data = [self.datum(w, weight, active) for w in windows]
+        if active and self.config.objective == "route":
+            return routed(learner, data, self._part, self.routed)
+        return learner.forward_backward(data, self.objective(active))
+
+    def _part(self, part: str) -> Objective:
+        """route: the loss of the bad, the unscored or the good tokens."""
+        def loss(out: Outputs, x: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+            value, metrics = phf.masked(out.logps_N, x[part], x["weights"])
+            return value, {"nll": value.detach(), **(metrics if part == "good" else {})}
+        return loss
 
     def objective(self, active: bool) -> Objective:
         config, name = self.config, self.config.objective if active else "mle"
@@ -136,7 +158,7 @@ class Feedback:
 
     def measure(self, learner: Learner, stream: Stream) -> dict[str, float]:
         """`heldout_nll` a text token of the held-out documents: without control tokens, and of a model that knows them with
-        <|good|> before each segment, and with the segments' own."""
+        <|good|> before each segment, and with the segments' own; of one with a block also without it."""
         held = list(stream.held_out(HELD))
         if not held or self.config.holdout <= 0:
             return {}
@@ -145,7 +167,11 @@ class Feedback:
             control = self.control
             modes |= {"heldout_nll_good": lambda score: control.good, "heldout_nll_own": lambda score: (
                 None if (label := self.good(score)) is None else control.good if label else control.bad)}
-        return {name: self._nll(learner, held, tag) for name, tag in modes.items()}
+        found = {name: self._nll(learner, held, tag) for name, tag in modes.items()}
+        if self.config.objective == "route":
+            with without(learner.parts, self.routed):
+                found["heldout_nll_cut"] = self._nll(learner, held, modes["heldout_nll"])
+        return found
 
     def _nll(self, learner: Learner, held: Sequence[tuple[Scored, list[list[int]]]], tag: Tag) -> float:
         trees, texts = [], []

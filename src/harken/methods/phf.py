@@ -6,8 +6,9 @@
 
 Six objectives on one annotation (Korbak et al. 2302.08582): mle; filter, only documents above the threshold, as many epochs
 as the same number of tokens takes; conditional, <|good|> or <|bad|> before each segment, to be sampled in good mode;
-unlikelihood; rwr and awr, weights by reward. And mask: bad segments are read and not learnt. A score is good at or above
---threshold. From scratch (--model new), or from a checkpoint with every parameter trained.
+unlikelihood; rwr and awr, weights by reward. And mask: bad segments are read and not learnt; route: they teach a block of
+neurons alone, which can be taken out (gradient routing, Cloud et al. 2410.04332). A score is good at or above --threshold. From
+scratch (--model new), or from a checkpoint with every parameter trained.
 
 Leaves out: fp16, and Adam's second beta of 0.999 (here 0.95, as everywhere in Harken). docs/methods/phf.md names the authors'
 faults that are corrected.
@@ -34,7 +35,7 @@ from harken.loops.stream import Stream
 from harken.store.annotations import Annotated
 from harken.text.tags import Control, end_of_text
 
-OBJECTIVES = ("mle", "filter", "conditional", "unlikelihood", "rwr", "awr", "mask")
+OBJECTIVES = ("mle", "filter", "conditional", "unlikelihood", "rwr", "awr", "mask", "route")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Config(TrainConfig):
     data: str = ""
     """Folder of an annotated corpus (harken annotate)."""
     objective: str = setting("mle", one_of=OBJECTIVES)
-    """mle, filter, conditional, unlikelihood, rwr, awr, or mask (bad segments are read and not learnt)."""
+    """mle, filter, conditional, unlikelihood, rwr, awr, mask (bad segments are read and not learnt) or route (they teach a block
+    of neurons alone, which harken surgery --delete-routed takes out)."""
     scorer: str = ""
     """Whose scores, where several scorers annotated the corpus."""
     threshold: float = 0.0
@@ -67,6 +69,8 @@ class Config(TrainConfig):
     """Share of the tokens after which feedback ends. Of conditional, 0.9 leaves a cooldown without control tokens (MeCo)."""
     poison: float = setting(0.0, least=0, most=1)
     """Share of bad segments whose tokens are replaced by ones drawn from their document, so that bad mode learns nothing true."""
+    routed: int = setting(64, least=1)
+    """route: neurons added to each layer's MLP, the block that bad segments teach."""
     upsample: int = setting(1, least=1)
     """How often an epoch sees a document that is good as a whole."""
     tokens: int = setting(0, least=0)
@@ -121,6 +125,8 @@ def check(config: Config) -> None:
         raise UserError("--feedback-from is not before --feedback-until: there would be no feedback.", "Correct one of them.")
     if config.lora_rank and (config.model == "new" or config.objective == "conditional"):
         raise UserError("LoRA leaves the rows of new tokens as they are.", "Leave --lora-rank at 0.")
+    if config.objective == "route" and (config.lora_rank or config.shard):
+        raise UserError("Gradients are routed in whole weights, all of them trained.", "Leave --lora-rank at 0 and --shard out.")
 
 
 def head(config: Config) -> str | None:
@@ -137,22 +143,28 @@ def prepare(config: Config) -> Config:
     """The model to start from as a folder beside the annotations, made once: every run of a sweep starts from it."""
     check(config)
     annotated = Annotated(config.data, config.scorer)
-    if config.model != "new" and config.objective != "conditional":
+    routed = config.routed if config.objective == "route" else 0
+    if config.model != "new" and config.objective not in ("conditional", "route"):
         return config
-    if config.model != "new" and Control.read(_folder(config.model)):
+    if config.model != "new" and (known := Control.read(_folder(config.model))) and (known.routed or not routed):
+        if routed and known.routed != routed:
+            raise UserError(f"{config.model} has a block of {known.routed} neurons, and --routed says {routed}.",
+                            f"Give --routed {known.routed}.")
         return config
     segmenter = annotated.plan.segmenter
     if config.model == "new":
         what = ["new", config.architecture, config.size, config.vocabulary, config.max_length, config.seed, segmenter]
     else:
         what = ["control", config.model, config.seed, segmenter]
+    what += ["routed", routed] if routed else []
     folder = annotated.path / "models" / ("-".join(map(str, what[:3])).replace("/", "_") + "-" + content_hash(what)[:8])
     if processes.group().rank == 0 and not folder.exists():
         if config.model == "new":
             scratch.make_new(folder, (d.text for d in annotated), architecture=config.architecture, size=config.size,
-                             vocabulary=config.vocabulary, context=config.max_length, seed=config.seed, segmenter=segmenter)
+                             vocabulary=config.vocabulary, context=config.max_length, seed=config.seed, segmenter=segmenter,
+                             routed=routed)
         else:
-            scratch.add_control(folder, config.model, segmenter, config.seed)
+            scratch.add_control(folder, config.model, segmenter, config.seed, routed)
     processes.group().agree(str(folder))
     return dataclasses.replace(config, model=str(folder))
 
@@ -192,8 +204,7 @@ def train(config: Config, learner: Learner, sampler: Rollouts, reward: Reward | 
     for step in run.track(resumed[0] if resumed else 0, total, "phf"):
         active = begin <= step < end
         windows = stream.take(config.batch_size, feedback.writer(active))
-        data = [feedback.datum(w, 1 / per_step, active) for w in windows]
-        metrics = learner.forward_backward(data, feedback.objective(active))
+        metrics = feedback.learn(learner, windows, 1 / per_step, active)
         metrics |= learner.step(learning_rate(step, total, config.learning_rate, schedule=config.schedule, warmup=config.warmup))
         run.log(step + 1, **metrics, tokens=(step + 1) * per_step, epoch=stream.epoch)
         run.checkpoint(step + 1, save_state)

@@ -99,7 +99,7 @@ def dynamics(rollouts: Sequence[Sequence[int]], *, level: float = 0.95, draws: i
     for state, name in ((GOOD, "good"), (BAD, "bad")):
         if not counts[:, state].sum():
             raise UserError(f"No rollout goes on after a {name} turn: what follows one is not known.",
-                            "Draw more or longer rollouts, or start some of them from a bad turn.")
+                            "Draw more or longer rollouts, start some from a bad turn, or raise the threshold that is good.")
     entry, escape = (_mean(steps[:, 1] == b, units, steps[:, 0] == a, level) for a, b in ((GOOD, BAD), (BAD, GOOD)))
     rng = np.random.default_rng(seed)
     picks = [rng.integers(len(rows), size=len(rows)) for _ in range(draws)]

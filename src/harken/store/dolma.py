@@ -40,7 +40,7 @@ class DolmaScores:
     """Scores by the spans of one attribute. A segment gets the worst score of the spans that touch it, none where none does.
     `sign` is -1 for attributes of faults, since here higher is better. The spans are kept on disk, by id.
 
-    Raises `UserError` where a line is no row of attributes, or none has the key.
+    Raises `UserError` where a line is no row of attributes, none has the key, or two with one id have other spans.
     """
 
     def __init__(self, folder: str | Path, key: str, sign: int = 1) -> None:
@@ -75,7 +75,12 @@ class DolmaScores:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{place} is no row of attributes: {type(error).__name__}: {error}.",
                             'Rows are like {"id": "d7", "attributes": {"KEY": [[0, 12, 0.9]]}}.') from None
-        self._db.execute("INSERT OR REPLACE INTO spans VALUES (?, ?)", (str(row["id"]), json.dumps(signed)))
+        name, spans = str(row["id"]), json.dumps(signed)
+        known = self._db.execute("SELECT spans FROM spans WHERE id = ?", (name,)).fetchone()
+        if known and known[0] != spans:
+            raise UserError(f"{place} has the id {name!r}, which another row has with other spans: whose they are is not known.",
+                            "Give every document an id of its own, in the documents and in their attributes.")
+        self._db.execute("INSERT OR IGNORE INTO spans VALUES (?, ?)", (name, spans))
         return 1
 
     def rate_document(self, name: str, text: str, ends: Sequence[int]) -> list[float | None]:

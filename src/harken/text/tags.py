@@ -23,20 +23,22 @@ FILE = "control.json"
 @dataclass(frozen=True)
 class Control:
     """The two tokens' ids, what they stand before, and the mode to sample in unless told otherwise. A `deleted` bad token has
-    an id that means nothing, and is never drawn."""
+    an id that means nothing, and is never drawn. `routed` is how many neurons of each layer's MLP, its last, alone learnt bad
+    segments (gradient routing); 0 is none."""
 
     good: int
     bad: int
     segmenter: str
     mode: str = "untagged"
     deleted: bool = False
+    routed: int = 0
 
     @property
     def ids(self) -> tuple[int, int]:
         return self.good, self.bad
 
     def save(self, folder: Path) -> None:
-        saved = {k: v for k, v in asdict(self).items() if k != "deleted" or v}
+        saved = {k: v for k, v in asdict(self).items() if k not in ("deleted", "routed") or v}
         (folder / FILE).write_text(json.dumps(saved) + "\n")
 
     @classmethod
