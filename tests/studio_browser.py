@@ -140,6 +140,12 @@ def read_guide(page):
     until(page, "!document.querySelector('dialog[open]') && document.activeElement.closest('.task, .warning')")
 
 
+def overview(page, url, project):
+    """Opens a project's overview and waits for its figures, which a slow machine works out while the page is shown."""
+    page.goto(f"{url}/lead/projects/{project}")
+    page.locator("#pace").wait_for(timeout=120_000)
+
+
 def stored(page, words="Stored:"):
     """Waits for the server's echo of a stored answer, and reads it away."""
     end = time.monotonic() + 20

@@ -17,7 +17,7 @@ def test_german_has_every_message_that_labelers_see():
 
 def test_german_has_the_leads_pages_too_and_no_choice_sends_a_translation():
     """An option without a value sends its words: in another language the API would not know them."""
-    assert messages() - catalogue("de").keys() <= {" if i == j else "}  # of a template's expression
+    assert messages() - catalogue("de").keys() == set()
     for path in sorted((STUDIO / "templates").glob("*.html")):
         assert not re.findall(r"<option>\{\{ _\(.{40}", path.read_text(encoding="utf-8")), path.name
 

@@ -10,7 +10,7 @@ import pytest
 
 from harken.studio.client import Client
 from harken.web import accounts
-from studio_browser import ANSWERS, PHONE, Served, Watched, ranking_items, read_guide, stored, until
+from studio_browser import ANSWERS, PHONE, Served, Watched, overview, ranking_items, read_guide, stored, until
 from studio_crowd import crowd
 
 pytestmark = pytest.mark.slow
@@ -107,6 +107,7 @@ def test_axe_finds_nothing_serious_on_any_page(watched, served, crowded, scheme)
           for tail in ("", "/items", "/items?list=disagree", "/answers", "/models", "/settings")),
         f"/label/{crowded}/answers",
     ]
+    overview(page, served.url, crowded)  # its figures are there from now on
     for path in paths:
         page.goto(served.url + path)
         page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
@@ -155,7 +156,7 @@ def test_axe_finds_nothing_serious_while_labeling(watched, served, kind, scheme)
 
 def test_the_overview_finds_the_faults_that_were_planted(watched, served, crowded):
     page = watched.page(viewport={"width": 1360, "height": 850})
-    page.goto(f"{served.url}/lead/projects/{crowded}")
+    overview(page, served.url, crowded)
     cells = {
         row.locator("th").inner_text(): row.locator("td").all_inner_texts()
         for row in page.get_by_role("group", name="Labelers").locator("tbody tr").all()
@@ -172,7 +173,7 @@ def test_the_overview_finds_the_faults_that_were_planted(watched, served, crowde
 
 def test_every_number_leads_to_the_items_behind_it(watched, served, crowded):
     page = watched.page()
-    page.goto(f"{served.url}/lead/projects/{crowded}")
+    overview(page, served.url, crowded)
     shared = page.locator(".matrix td a").first
     address = shared.get_attribute("href")
     both = [n.split("=")[1] for n in address.split("?")[1].split("&")]
@@ -183,19 +184,19 @@ def test_every_number_leads_to_the_items_behind_it(watched, served, crowded):
     page.locator("tbody th a").first.click()
     said = page.get_by_role("group", name="Ranks by labeler").inner_text()
     assert both[0] in said and both[1] in said
-    page.goto(f"{served.url}/lead/projects/{crowded}")
+    overview(page, served.url, crowded)
     page.get_by_role("link", name="Krippendorff's alpha", exact=True).click()
     assert page.locator("tbody tr").count() > 5
-    page.goto(f"{served.url}/lead/projects/{crowded}")
+    overview(page, served.url, crowded)
     assert page.locator(".tiles dd").count() == page.locator(".tiles dd a").count() == 6
     answers = int(page.locator("[data-field=last_hour]").inner_text().replace(",", ""))
     page.locator(".tiles a", has=page.locator("[data-field=last_hour]")).click()
     assert 0 < page.locator("tbody tr").count() <= answers
-    page.goto(f"{served.url}/lead/projects/{crowded}")
+    overview(page, served.url, crowded)
     page.get_by_text("Numbers").first.click()
     page.locator("details[open] td a").first.click()
     assert "Answered from" in page.locator("h2").inner_text() and page.locator("tbody tr").count() > 0
-    page.goto(f"{served.url}/lead/projects/{crowded}")
+    overview(page, served.url, crowded)
     for path in [a.get_attribute("href") for a in page.locator("main a").all()]:
         assert page.request.get(served.url + path if path.startswith("/") else page.url.split("?")[0] + path).status == 200, path
 
@@ -203,7 +204,7 @@ def test_every_number_leads_to_the_items_behind_it(watched, served, crowded):
 def test_f16_a_disagreement_is_read_and_every_label_stays(watched, served, crowded):
     before = served.judgments(crowded)
     page = watched.page()
-    page.goto(f"{served.url}/lead/projects/{crowded}")
+    overview(page, served.url, crowded)
     first = page.locator(".item-list a").first
     address = first.get_attribute("href")
     first.click()
@@ -214,7 +215,7 @@ def test_f16_a_disagreement_is_read_and_every_label_stays(watched, served, crowd
     with page.expect_navigation():
         page.get_by_role("button", name="Decide").click()
     assert "Different values, ranks 1, 2, 2, 3: Both readings are fair. <b>!</b>" in page.locator(".notice").inner_text()
-    page.goto(f"{served.url}/lead/projects/{crowded}")
+    overview(page, served.url, crowded)
     assert address not in [a.get_attribute("href") for a in page.locator(".item-list a").all()]
     page.get_by_role("link", name="Decided", exact=True).click()
     assert [a.get_attribute("href") for a in page.locator("tbody th a").all()] == [address]
@@ -426,6 +427,7 @@ def test_the_guide_shows_new_instructions_by_themselves(watched, served):
 
 def test_no_page_is_wider_than_a_phone(watched, served, crowded):
     page = watched.page(**PHONE)
+    overview(page, served.url, crowded)
     for path in (
         "/",
         "/lead/new",
@@ -502,7 +504,7 @@ def test_pictures_for_the_docs(watched, served, crowded):
         phone.locator(".ranking .card").nth(at).locator("[role=radio]").nth(rank).tap()
     picture(phone, "phone-rank")
     page = watched.page(**wide)
-    page.goto(f"{served.url}/lead/projects/{crowded}")
+    overview(page, served.url, crowded)
     picture(page, "overview")
     page.locator("#matrix").scroll_into_view_if_needed()
     page.evaluate("document.querySelector('#matrix').scrollIntoView()")

@@ -1,7 +1,9 @@
 """Cases of other tools' trackers that had no test of their own (6, 16, 17, 34, 35), and neighbours of those that had one."""
 
 import json
+import re
 import sqlite3
+import time
 import uuid
 from pathlib import Path
 
@@ -77,6 +79,10 @@ def test_case_4_an_answer_or_draft_with_infinity_is_refused(site, field):
     status, _, data = raw_call(site, method, path, raw.encode(), request)
     assert status == 400 and b"finite" in data, data
     site.ana.call("POST", f"/api/projects/{project}/leave", {})
+
+
+def asked(task):
+    return task["prompt"]["messages"][-1]["content"]
 
 
 def raw_call(site, method, path, data, headers):
@@ -184,3 +190,84 @@ def test_case_15_an_answer_set_aside_is_in_no_export_count_or_figure(tmp_path):
         assert len(list(site.db.judgments())) == 2
         states = {row["judgment"]: row for row in site.lead.call("GET", f"/api/projects/{project}/answers")["items"]}
         assert bad in states, "it stays to be read"
+
+
+@pytest.mark.parametrize("when", ["from=0001-01-01T00:00:00%2B14:00", "to=9999-12-31T23:59:59-12:00", "from=2026-13-01"])
+@pytest.mark.parametrize("where", ["find", "answers"])
+def test_case_31_a_date_that_no_calendar_holds_is_refused(site, where, when):
+    with pytest.raises(StudioError, match="which is no date"):
+        site.lead.call("GET", f"/api/projects/{site.open}/{where}?{when}")
+
+
+@pytest.mark.parametrize("end", ["disabled", "viewer", "withdrawn"])
+def test_case_10_items_for_somebody_who_answers_no_more_are_for_the_others(tmp_path, end):
+    """Assigned to one who left, an item would be asked of nobody."""
+    with new_site(tmp_path) as site:
+        project = project_of(site, pairs(3), overlap=1)
+        ids = {user["name"]: user["id"] for user in site.lead.call("GET", "/api/users")["items"]}
+        first, second, _ = [row["id"] for row in site.lead.call("GET", f"/api/projects/{project}/items")["items"]]
+        for item, people in ((first, ["bo"]), (second, ["bo", "lead"])):
+            site.lead.call("PATCH", f"/api/projects/{project}/items", {"items": [item], "assigned": [ids[p] for p in people]})
+        for task in site.ana.tasks(project):
+            assert asked(task) == "q2"
+            site.ana.submit(task, {"preference": 1})
+        assert site.ana.next(project)["status"] == "answered"
+        if end == "withdrawn":
+            site.lead.call("POST", f"/api/users/{ids['bo']}/withdraw", {})
+        else:
+            site.lead.call("PATCH", f"/api/users/{ids['bo']}", {"role": end} if end == "viewer" else {"state": end})
+        assert [asked(task) for task in site.ana.next(project, 3)["tasks"]] == ["q0"]
+        found = {row["id"]: row["assigned"] for row in site.lead.call("GET", f"/api/projects/{project}/find")["items"]}
+        assert (found[first], found[second]) == ([], [ids["lead"]])
+        with site.db.link.reading() as tx:
+            assert audit.check(tx).problems == ()
+
+
+def test_figures_that_take_long_are_not_waited_for(tmp_path, monkeypatch):
+    """The overview says so, and has them once they are there."""
+    import threading
+
+    from harken.studio.pages.lead import Figures
+    work, go_on = Figures._work_out, threading.Event()
+    monkeypatch.setattr(Figures, "_work_out", lambda *args: go_on.wait(60) and work(*args))
+    with new_site(tmp_path) as site:
+        project = project_of(site, pairs(1))
+        site.ana.submit(site.ana.next(project)["tasks"][0], {"preference": 1})
+
+        def overview():
+            return raw_call(site, "GET", f"/lead/projects/{project}", None, site.lead._headers)[2].decode()
+        assert "data-soon" in overview() and 'id="pace"' not in overview()
+        go_on.set()
+        end = time.monotonic() + 60
+        while 'id="pace"' not in (page := overview()):
+            assert time.monotonic() < end
+        assert "data-soon" not in page
+
+
+def test_a_lead_reads_words_and_not_their_program(tmp_path):
+    """States of answers and members, who agrees with whom, and a command that a shell takes: pages with something in them."""
+    with new_site(tmp_path) as site:
+        models = [{"text": "a", "source": "m1"}, {"text": "b", "source": "m2"}]
+        items = [{"prompt": f"q{i}", "completions": models} for i in range(4)]
+        project = site.lead.create_project("Tom's questions", "compare", overlap=2)["id"]
+        site.lead.add_items(project, items)
+        for client in (site.ana, site.bo):
+            said = [client.submit(task, {"preference": 1 if client is site.ana else -1})["judgment"]
+                    for task in client.tasks(project)]
+        site.bo.undo(project)
+        site.lead.call("PATCH", f"/api/judgments/{said[0]}", {"state": "set_aside", "reason": "a slip"})
+        site.lead.call("POST", f"/api/users/{site.bo.me()['user']['id']}/withdraw", {})
+        pages = {}
+        for path in ("", "/answers", "/models", "/settings"):
+            status, _, page = raw_call(site, "GET", f"/lead/projects/{project}{path}", None, site.lead._headers)
+            pages[path] = page.decode()
+            assert status == 200 and not re.search(r"[>\w]_\(|\)_|>\)", pages[path]), path
+        for words in ("undone", "withdrawn", "set aside"):
+            assert f'<span class="tag">{words}</span>' in pages["/answers"], words
+        assert "has not begun" in pages["/settings"] and "may answer" in pages["/settings"]
+        assert "--project &#39;Tom&#39;&#34;&#39;&#34;&#39;s questions&#39; --out" in pages["/models"]
+
+
+def test_a_login_goes_back_to_the_same_list(site):
+    status, headers, _ = raw_call(site, "GET", f"/lead/projects/{site.open}/items?q=b%26c&page=2", None, {})
+    assert status == 303 and headers["location"] == f"/login?next=/lead/projects/{site.open}/items%3Fq%3Db%2526c%26page%3D2"

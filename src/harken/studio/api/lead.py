@@ -25,7 +25,7 @@ from harken.studio.api.declare import operation
 from harken.studio.work import withdrawal
 from harken.studio.work.claims import decide
 from harken.studio.work.exports import SHAPES, WHATS, export_rows
-from harken.studio.work.leases import find_project, release_all
+from harken.studio.work.leases import find_project, release_all, unassign_all
 from harken.studio.work.line import Line
 from harken.studio.work.members import add_member
 from harken.studio.work.settings import Settings
@@ -97,6 +97,7 @@ def _less(call: Call, row: Any, values: Json) -> None:
             accounts.end_invitations(call.tx, row.id, call.now)
     if values.get("state") == "disabled" or role == "viewer":
         release_all(call.tx, row.id, call.now)
+        unassign_all(call.tx, row.id, call.now)
 
 
 @operation("POST", "/api/users/{user}/password", "lead",

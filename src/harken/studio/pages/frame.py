@@ -84,7 +84,7 @@ def page(handler: Page, *, who: str = "user") -> Page:
     async def answer(request: Request) -> Response:
         user = request.state.user
         if user is None and who != "anyone":
-            return RedirectResponse(f"/login?next={quote(request.url.path)}", 303)
+            return RedirectResponse(f"/login?next={quote(asked_for(request))}", 303)
         allowed = {"reader": ("lead", "viewer"), "lead": ("lead",)}.get(who)
         if allowed and user.role not in allowed:
             return render(request, "problem.html", 404, title="Not found", words="There is no such page.")
@@ -95,6 +95,11 @@ def page(handler: Page, *, who: str = "user") -> Page:
         except Exception as error:  # the server's edge: whatever fails becomes a page
             return failure(request, error)
     return answer
+
+
+def asked_for(request: Request) -> str:
+    """A page's path with its query: a login goes back to the same list."""
+    return request.url.path + (f"?{request.url.query}" if request.url.query else "")
 
 
 def failure(request: Request, error: Exception) -> Response:

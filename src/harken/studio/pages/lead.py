@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, select
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 FRESH_SECONDS, SHARE = 10.0, 20  # figures are kept so long, or 20 times as long as they took: a twentieth of one core
 AT_ONCE, LATER = 1000, 0.5  # figures of more answers are not waited for, and begun when the page is likely out
+PATIENCE = 0.5  # seconds that a page waits for figures of fewer: 200 rankings with their intervals take longer
 QUEUE = 10
 
 class Figures:
@@ -54,7 +56,7 @@ class Figures:
                 self._running[project] = running
                 running.add_done_callback(lambda _: self._running.pop(project, None))
             if answers <= AT_ONCE:
-                await asyncio.wait([running])
+                await asyncio.wait([running], timeout=PATIENCE)
             if running.done():
                 running.result()  # raises what it raised
         latest = self._computed.get(project)
@@ -115,7 +117,7 @@ def _figures(site: Site) -> list[BaseRoute]:
                 raise
             problem = f"{error.message} {error.hint}"
         return render(request, "lead_models.html", tab="models", project=project, result=result, problem=problem,
-                      query=request.query_params, charts=charts)
+                      query=request.query_params, charts=charts, quoted=quote)
 
     return [Route("/lead/projects/{project}", page(view, who="reader")),
             Route("/lead/projects/{project}/models", page(models, who="reader")),

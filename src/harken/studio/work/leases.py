@@ -142,6 +142,19 @@ def release_all(tx: Connection, user_id: int, now: datetime, project: int | None
     return len(held)
 
 
+def unassign_all(tx: Connection, user_id: int, now: datetime) -> int:
+    """Items that were for somebody who answers no more are for the others they name, or for everybody; returns how many."""
+    name = f",{user_id},"
+    found = tx.execute(select(items).where(items.c.assigned.contains(name, autoescape=True)).order_by(items.c.id)).fetchall()
+    for item in found:
+        left = item.assigned.replace(name, ",")
+        rest = [int(number) for number in left.split(",") if number]
+        event = events.add(tx, "item", now, project_id=item.project_id, item_id=item.id, body={"assigned": rest})
+        tx.execute(update(items).where(items.c.id == item.id).values(assigned=left if rest else None))
+        count(tx, item, reopened=event)
+    return len(found)
+
+
 def sweep(tx: Connection, project: int, now: datetime) -> int:
     """Takes back leases that ran out, the oldest first; returns how many."""
     overdue = _overdue.all(tx, project=project, now=stamp(now))

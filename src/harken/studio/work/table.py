@@ -55,15 +55,19 @@ def find_items(tx: Connection, project: int, query: Query, *, sort: str = "id", 
     where = _item_conditions(tx, project, query)
     if picked is not None:
         where.append(items.c.id.in_(list(picked)[:MOST_PICKED]))
-    total = int(tx.execute(select(func.count()).select_from(items).where(*where)).scalar() or 0)
-    name, down = sort.removeprefix("-"), sort.startswith("-")
+    name, down, shown = sort.removeprefix("-"), sort.startswith("-"), slice((page - 1) * SHOWN, page * SHOWN)
+    by = SORTS.get(name, items.c.id)
+    order = [by.desc() if down else by, items.c.id.desc() if down else items.c.id]
     if picked is not None and name == "disagreement":
         there = set(tx.scalars(select(items.c.id).where(*where)))
-        ids = [i for i in list(picked)[:MOST_PICKED] if i in there][(page - 1) * SHOWN:page * SHOWN]
+        ids = [i for i in list(picked)[:MOST_PICKED] if i in there]
+        total, ids = len(ids), ids[shown]
+    elif any(query.get(text) for text in ("q", "tag", "source")):  # texts are read once: for the count and for the page
+        ids = list(tx.scalars(select(items.c.id).where(*where).order_by(*order)))
+        total, ids = len(ids), ids[shown]
     else:
-        by = SORTS.get(name, items.c.id)
-        order = [by.desc() if down else by, items.c.id.desc() if down else items.c.id]
-        ids = list(tx.scalars(select(items.c.id).where(*where).order_by(*order).limit(SHOWN).offset((page - 1) * SHOWN)))
+        total = int(tx.execute(select(func.count()).select_from(items).where(*where)).scalar() or 0)
+        ids = list(tx.scalars(select(items.c.id).where(*where).order_by(*order).limit(SHOWN).offset(shown.start)))
     asked = select(items, prompts.c.body.label("asked")).outerjoin(prompts, items.c.prompt_key == prompts.c.key)
     rows = {row.id: row for row in tx.execute(asked.where(items.c.id.in_(ids)))}
     return Page([rows[i] for i in ids], total)
@@ -103,10 +107,10 @@ def _moment(query: Query, name: str, missing: str) -> str:
         return missing
     try:
         at = datetime.fromisoformat(query[name])
-    except ValueError:
+        return stamp(at if at.tzinfo else at.replace(tzinfo=UTC))
+    except (ValueError, OverflowError):  # the second: its zone takes it out of the calendar
         raise ApiError("bad_request", f'"{name}" is {query[name]!r}, which is no date.',
                        "Write 2026-01-31, or a time in ISO 8601.") from None
-    return stamp(at if at.tzinfo else at.replace(tzinfo=UTC))
 
 
 def _lists(kind: str) -> list[Any]:
@@ -146,7 +150,9 @@ def _with_words(tx: Connection, project: int, words: str) -> Any:
     else:
         vector = func.to_tsvector(literal_column("'simple'"), func.left(item_texts.c.words, literal_column("100000")))
         match = " & ".join(tokens) + ":*"
-        found = select(item_texts.c.item_id).where(vector.op("@@")(func.to_tsquery(literal_column("'simple'"), match)))
+        matches = vector.op("@@")(func.to_tsquery(literal_column("'simple'"), match))
+        found = select(item_texts.c.item_id).where(matches, *([] if tokens == [folded] else [held]))  # in one scan, by the index
+        return items.c.id.in_(found)
     if tokens == [folded]:
         return items.c.id.in_(found)
     return items.c.id.in_(select(item_texts.c.item_id).where(item_texts.c.item_id.in_(found), held))

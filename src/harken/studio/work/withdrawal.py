@@ -19,7 +19,7 @@ from harken.store.names import name_key
 from harken.store.redaction import Erased, erase_person
 from harken.store.schema import judgments
 from harken.store.studio_schema import retractions, snapshots, users
-from harken.studio.work.leases import release_all
+from harken.studio.work.leases import release_all, unassign_all
 from harken.web.accounts import end_rights
 
 
@@ -44,6 +44,7 @@ def withdraw(tx: Connection, name: str, now: datetime, by: int | None = None) ->
         tx.execute(update(users).where(users.c.id == person.id).values(state="withdrawn", password_hash=None))
         end_rights(tx, person.id, now)
         release_all(tx, person.id, now)
+        unassign_all(tx, person.id, now)
     events.add(tx, "withdraw", now, user_id=by,
                body={"labeler": name, "labelers": names, "judgments": len(seqs), "hash": content_hash(seqs)})
     return len(seqs), [s for s in tx.execute(select(snapshots).order_by(snapshots.c.id)) if set(names) & set(s.labelers)]
