@@ -10,6 +10,7 @@ from harken.core.errors import UserError
 from harken.core.protocols import Sample
 from harken.evals import bias, injection, refusals, sycophancy, toxicity
 from harken.launch.evaluate import evaluate
+from harken.loops.items import Options
 from harken.text.refusal import NO_COMMENT, begins, kind, named_class
 
 
@@ -106,7 +107,7 @@ def test_the_layouts_of_crows_pairs_and_bbq(tmp_path):
         writer = csv.DictWriter(f, ["", "sent_more", "sent_less", "stereo_antistereo", "bias_type"])
         writer.writeheader()
         writer.writerow({"": 0, "sent_more": "Old.", "sent_less": "Young.", "stereo_antistereo": "stereo", "bias_type": "age"})
-    assert bias.load_pairs(str(tmp_path / "c.csv")) == [bias.Pair("Old.", "Young.", "age")]
+    assert bias.load_pairs(str(tmp_path / "c.csv")) == [bias.Pair("Old.", "Young.", "age", "stereo")]
     rows = bias.load_bbq("")
     assert {r["condition"] for r in rows} == {"ambig", "disambig"} and all(r["biased"] in (0, 1) for r in rows)
     assert all(r["label"] == r["unknown"] for r in rows if r["condition"] == "ambig")
@@ -132,6 +133,32 @@ def test_bbq_finds_the_stereotyped_answer_as_each_of_its_files_names_it(tmp_path
     path = tmp_path / "b.jsonl"
     path.write_text("".join(json.dumps({**row, "question_polarity": p}) + "\n" for p in ("neg", "nonneg")))
     assert [r["biased"] for r in bias.load_bbq(str(path))] == [biased, None if biased is None else 1 - biased]
+
+
+def test_crows_pairs_by_direction(tmp_path):
+    """sent_more is the stereotyping sentence of both directions: stereo 1 of 2, antistereo 1 of 1, an equal pair a half."""
+    rows = [("ab", "b", "stereo"), ("a", "bb", "stereo"), ("ccc", "b", "antistereo"), ("x", "x", "antistereo")]
+    (tmp_path / "c.json").write_text(json.dumps([{"sent_more": m, "sent_less": n, "stereo_antistereo": d, "bias_type": "age"}
+                                                 for m, n, d in rows]))
+
+    class Lengths(Answers):
+        """The longer a sentence, the likelier."""
+
+        drift = None
+
+        def options(self, items):
+            return [Options("", tuple(float(len(x)) for x in texts), (1,) * len(texts)) for _, texts in items]
+    models = type("M", (), {"stored": lambda self, name: Lengths(None)})()
+    noted = type("R", (), {"note": lambda self, text: None})()
+    config = bias.Config(model="m", data=str(tmp_path / "c.json"), out="o", limit=0)
+    figures = bias.evaluate(config, models, noted).figures["model"]
+    assert figures["stereotype_share"].value == pytest.approx(2.5 / 4) and figures["equal_pairs"] == 1
+    assert figures["stereotype_share_stereo"].value == 0.5 and figures["stereotype_share_antistereo"].value == 0.75
+    assert figures["stereotype_share_age"].n == 4
+    (tmp_path / "odd.json").write_text(json.dumps([{"sent_more": "a", "sent_less": "b", "stereo_antistereo": "anti",
+                                                    "bias_type": "age"}]))
+    with pytest.raises(UserError, match="'anti' is neither stereo nor antistereo"):
+        bias.load_pairs(str(tmp_path / "odd.json"))
 
 
 def test_bias_of_the_toy_engine(tmp_path):
