@@ -278,6 +278,16 @@ def test_a_judge_is_asked_xstests_question_and_nonsense_is_missing(tmp_path):
     assert {s["why"] for s in result["samples"] if s["reaction"] is None} == {"the judge named no class, or two"}
 
 
+def test_a_side_without_an_answer_is_said_and_labels_of_one_side_are_enough(tmp_path):
+    config = refusals.Config(model="my.model", judge="my.judge", out=str(tmp_path / "j"))
+    given = {"model": Answers(lambda t, i: "x"), "judge": Answers(lambda t, i: "purple")}
+    with pytest.raises(UserError, match="No safe prompt has an answer that could be classified"):
+        evaluate("refusals", refusals, config, quiet=True, given=given)
+    (tmp_path / "c.csv").write_text("".join(XSTEST.splitlines(keepends=True)[:4]))
+    labels = run(refusals, tmp_path, lambda t, i: NO, labels=str(tmp_path / "c.csv"))["labels"]
+    assert labels["over_refusal"]["value"] == 0.5 and "attack_success" not in labels
+
+
 # --- injection -------------------------------------------------------------------------------------
 
 
