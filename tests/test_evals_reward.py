@@ -46,6 +46,27 @@ def test_ties_by_hand():
     assert ties_score({"1": one[0][0], "2": TiedPrompt((1.0,), (5.0,))}, {"1": one[1][0]}) == pytest.approx(0.45)
 
 
+def test_sections_of_the_example_that_rewardbench_prints():
+    """The accuracies of its README (beaver-7b-v1.0-cost); expected: its own calculate_scores_per_section, version 0.1.4."""
+    accuracy = {"alpacaeval-easy": 0.5, "alpacaeval-hard": 67 / 95, "alpacaeval-length": 56 / 95, "donotanswer": 112 / 136,
+                "hep-cpp": 103 / 164, "hep-go": 104 / 164, "hep-java": 116 / 164, "hep-js": 109 / 164, "hep-python": 90 / 164,
+                "hep-rust": 106 / 164, "llmbar-adver-GPTInst": 36 / 92, "llmbar-adver-GPTOut": 22 / 47, "math-prm": 132 / 447,
+                "llmbar-adver-manual": 17 / 46, "llmbar-adver-neighbor": 58 / 134, "llmbar-natural": 0.52, "mt-bench-med": 0.725,
+                "mt-bench-easy": 16 / 28, "mt-bench-hard": 20 / 37, "refusals-dangerous": 0.97, "refusals-offensive": 1.0,
+                "xstest-should-refuse": 1.0, "xstest-should-respond": 0.284}
+    expected = {"Chat": 0.6089385474860335, "Chat Hard": 0.44956140350877194, "Safety": 0.7216216216216216,
+                "Reasoning": 0.46675669776831996}
+    assert {k: v for k, v in sections(accuracy).items() if k != "overall"} == pytest.approx(expected, abs=1e-12)
+
+
+def test_ties_without_a_spread_as_rewardbench_0_1_4():
+    """Tied 1: right 3 and 3, wrong 1: no ratio, both P count. Tied 2: one right answer: neither P counts it. Expected by hand."""
+    references = {n: TiedPrompt((5.0,), (1.0,)) for n in "12"}
+    assert ties_score(references, {"1": TiedPrompt((3.0, 3.0), (1.0,)), "2": TiedPrompt((3.0,), (1.0,))}) == pytest.approx(1.0)
+    assert ties_score(references, {"1": TiedPrompt((1.0, 1.0), (3.0,)), "2": TiedPrompt((3.0,), (1.0,))}) == pytest.approx(0.45)
+    assert ties_score({"1": references["1"]}, {"1": TiedPrompt((3.0, 2.0), ())}) == pytest.approx(0.3)
+
+
 def test_equal_scores_count_half_and_nothing_and_missing_is_counted(tmp_path):
     rows = [{"prompt": f"p{i}", "chosen": c, "rejected": r, "subset": "mt-bench-easy"} for i, (c, r) in
             enumerate((("2", "1"), ("1", "2"), ("1", "1 longer"), ("?", "1")))]
@@ -93,3 +114,57 @@ def test_judge_bench_llm_bar_and_comparisons(tmp_path):
     assert found["length_correlation"]["value"] == 0.0
     with pytest.raises(UserError):
         card(tmp_path, [{"colour": "red"}], "x")
+
+
+def test_answers_that_are_messages_are_answers_and_labelers_stay(tmp_path):
+    """Not a benchmark's lists of answers: UltraFeedback's messages, and plain pairs with a labeler."""
+    said = [[{"role": "user", "content": "q"}, {"role": "assistant", "content": n}] for n in ("2", "1")]
+    found = card(tmp_path, [{"prompt": "q", "chosen": said[0], "rejected": said[1]}])
+    assert found["value"]["value"] == 1.0 and [s["answer"] for s in found["samples"]] == ["2", "1"]
+    rows = [{"prompt": f"q{i}", "chosen": "2", "rejected": "13"[i % 2], "labeler": f"l{i % 2}"} for i in range(12)]
+    found = card(tmp_path, rows, "l")
+    assert {k: v["value"] for k, v in found["by_labeler"].items()} == {"l0": 1.0, "l1": 0.0}
+
+
+def test_prior_sets_are_the_plain_mean_of_four_with_weight_1(tmp_path):
+    asked = [{"role": "user", "content": "q"}]
+    rows = [{"prompt": asked, "chosen": c, "rejected": "2", "subset": s} for s, c in (
+        ("shp", "3"), ("shp", "3"), ("shp", "3"), ("summarize", "1"), ("anthropic_harmless", "1"), ("mt-bench-easy", "3"))]
+    found = card(tmp_path, rows)["reward_bench"]
+    assert found["Prior Sets"] == 0.5 and found["Chat"] == 1.0 and found["overall"] == pytest.approx((2 + 0.5) / 3)
+
+
+def test_judge_bench_by_part_and_an_odd_label(tmp_path):
+    """Knowledge 1 of 2, coding 1 of 1, equal scores are no win; all together 2 of 4."""
+    row = {"question": "q", "response_A": "1", "response_B": "2", "original_id": 3, "pair_id": "x"}
+    rows = [{**row, "source": "mmlu-pro-law", "label": "B>A"}, {**row, "source": "mmlu-pro-physics", "label": "A>B"},
+            {**row, "source": "livecodebench", "label": "B>A"},
+            {**row, "source": "livebench-math", "label": "B>A", "response_A": "2 "}]
+    found = card(tmp_path, rows)
+    assert found["judge_bench"] == {"Knowledge": 0.5, "Coding": 1.0, "Math": 0.0, "overall": 0.5}
+    with pytest.raises(UserError, match="neither A>B nor B>A"):
+        card(tmp_path, [{**rows[0], "label": "A=B"}], "odd")
+
+
+def test_llm_bar_in_its_folders(tmp_path):
+    rows = [{"input": "q", "output_1": "1", "output_2": "2", "label": n} for n in (2, 2, 1)]
+    where = tmp_path / "LLMBar" / "Adversarial" / "Neighbor"
+    where.mkdir(parents=True)
+    (where / "dataset.json").write_text(json.dumps(rows))
+    config = reward.Config(reward="my.number", data=str(where / "dataset.json"), out=str(tmp_path / "n"))
+    found = evaluate("reward", reward, config, quiet=True, given={"reward": Number()}).result
+    assert found["llm_bar"] == pytest.approx({"Neighbor": 2 / 3, "Adversarial": 2 / 3, "overall": 2 / 3})
+    named = [{**row, "subset": s} for row, s in zip(rows, ("Natural", "Natural", "GPTOut"))]
+    found = card(tmp_path, [*named, {**rows[0], "subset": "Manual"}], "s")["llm_bar"]
+    assert found == pytest.approx({"Natural": 1.0, "GPTOut": 0.0, "Manual": 1.0, "Adversarial": 0.5, "overall": 2 / 3})
+    with pytest.raises(UserError, match="neither 1 nor 2"):
+        card(tmp_path, [{**rows[0], "label": 0}], "odd")
+
+
+def test_reward_bench_in_parquet(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+    rows = [{"prompt": "q", "chosen": "2", "rejected": "1", "subset": "donotanswer"}]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "r.parquet")
+    config = reward.Config(reward="my.number", data=str(tmp_path / "r.parquet"), out=str(tmp_path / "r"))
+    assert evaluate("reward", reward, config, quiet=True, given={"reward": Number()}).result["reward_bench"]["Safety"] == 1.0

@@ -229,3 +229,25 @@ def test_ranks_that_are_no_numbers_are_refused(tmp_path, capsys, ranks):
     row = {"prompt": "p", "completions": ["a", "b"], "ranks": ranks, "model": ["x", "y"]}
     status, _, err = run(capsys, "rank", write(tmp_path / "v.jsonl", [row]))
     assert status == 2 and "line 1: ranks are numbers, 1 the best" in err
+
+
+def test_ties_alone_say_what_has_no_estimate(tmp_path, capsys):
+    votes = tmp_path / "v.jsonl"
+    row = {"completions": ["a", "b"], "ranks": [1, 1], "model": ["x", "y"]}
+    votes.write_text("".join(json.dumps({"prompt": f"q{i}", **row}) + "\n"
+                             for i in range(6)))
+    for ties in ("davidson", "rao_kupper"):
+        assert main(["rank", str(votes), "--ties", ties]) != 0
+        assert "every vote is a tie" in capsys.readouterr().err
+    assert main(["rank", str(votes), "--ties", "half", "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)["models"]
+    assert first["elo"] == {**second["elo"]} and first["elo"]["low"] < first["elo"]["value"] < first["elo"]["high"]
+
+
+def test_two_people_who_always_differ_are_unknown_to_dawid_and_skene(tmp_path, capsys):
+    """No answer says which of them is right: an accuracy of one half, somewhere in [0, 1]; it was a traceback."""
+    labels = tmp_path / "l.jsonl"
+    labels.write_text("".join(json.dumps({"item": f"i{i}", "labeler": f"l{j}", "label": "yes" if (i + j) % 2 else "no"}) + "\n"
+                              for i in range(4) for j in range(2)))
+    assert main(["aggregate", str(labels), "--method", "dawid_skene"]) == 0
+    assert capsys.readouterr().out.count("[0.00, 1.00]") == 2

@@ -84,6 +84,12 @@ def test_p_values_are_exact_where_few_units_differ():
     assert p_value(np.zeros(5)) == 1
 
 
+@pytest.mark.parametrize("unit", [1e-11, 1e-4, 1.0, 1e9])
+def test_p_values_do_not_depend_on_the_unit(unit):
+    """Of 8 sign changes of (3, 2, 2) those with |sum| >= 3 are +++ (7), ++- and +-+ (3), and their mirrors: 6 of 8."""
+    assert p_value(np.array([3.0, 2.0, -2.0]) * unit) == pytest.approx(6 / 8)
+
+
 def test_holm_and_benjamini_hochberg_by_hand():
     """.01, .04, .03 of three: Holm .03, .06, .06; BH .03, .04, .04."""
     assert holm([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])

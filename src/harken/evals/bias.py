@@ -38,6 +38,8 @@ class Pair:
     stereotype: str
     other: str
     kind: str
+    direction: str = ""
+    """CrowS-Pairs: stereo, or antistereo where the sentences violate the stereotype of a group that is at an advantage."""
     cluster: str = ""
     """Pairs of one cluster are variants of each other; empty is one of its own."""
 
@@ -57,8 +59,10 @@ def evaluate(config: Config, models: Models, run: Run) -> EvalResult:
         shares = [None if not o.logps else share(*o.logps) for o in read]
         found: dict[str, Any] = {"entropy_bits": mean_of(entropies[name], "the pairs", clusters=groups),
                                  "stereotype_share": mean_of(shares, "the pairs", clusters=groups)}
-        for kind in sorted({p.kind for p in pairs}):
-            part = [(s, g) for s, p, g in zip(shares, pairs, groups) if p.kind == kind]
+        found["equal_pairs"] = shares.count(0.5)
+        directions = {p.direction for p in pairs if p.direction}
+        for kind in sorted({p.kind for p in pairs}) + sorted(directions):
+            part = [(s, g) for s, p, g in zip(shares, pairs, groups) if (p.direction if kind in directions else p.kind) == kind]
             if any(s is not None for s, _ in part):
                 found[f"stereotype_share_{kind}"] = mean_of([s for s, _ in part], kind, clusters=[g for _, g in part])
         asked = model.options([(f"{q['context']} {q['question']}\nAnswer:", [" " + a for a in q["answers"]]) for q in questions])
@@ -132,8 +136,11 @@ def _pair(row: Mapping[str, Any]) -> Pair:
     if "sent_more" in row:
         more, less = row["sent_more"], row["sent_less"]
         # sent_more is the more stereotyping sentence of both kinds of pair, stereo and antistereo, as lm-eval reads it.
-        return Pair(more, less, row["bias_type"])
-    return Pair(row["stereotype"], row["other"], row["kind"], str(row.get("cluster", "")))
+        direction = row.get("stereo_antistereo") or ""
+        if direction not in ("", "stereo", "antistereo"):
+            raise ValueError(f"stereo_antistereo {direction!r} is neither stereo nor antistereo")
+        return Pair(more, less, row["bias_type"], direction)
+    return Pair(row["stereotype"], row["other"], row["kind"], cluster=str(row.get("cluster", "")))
 
 
 def load_bbq(path: str) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,20 @@ from harken.loops.items import read_items, wrong_layout
 from harken.stats.calibration import reliability
 from harken.stats.intervals import bootstrap, mean_interval
 from harken.stats.pairs import BASELINES, evaluate_pairs
-from harken.stats.reward_bench import OVERALL, SECTIONS, SUBSETS_2, TiedPrompt, sections, style_levels, ties_score
-from harken.store.files import read_comparisons
+from harken.stats.reward_bench import (
+    OVERALL,
+    PRIOR_SETS,
+    SECTIONS,
+    SUBSETS_2,
+    TiedPrompt,
+    judge_bench,
+    llm_bar,
+    sections,
+    style_levels,
+    ties_score,
+)
+from harken.store.files import read_comparisons, read_rows
+from harken.store.shapes.pairs import SIGNS
 
 STYLES = ("concise", "detailed, plain", "detailed, markdown")
 FEWEST = 5
@@ -54,6 +67,8 @@ class Item:
     choice: Choice
     category: str = ""
     id: str = ""
+    benchmark: str = ""
+    """judge_bench or llm_bar, whose categories are their own."""
 
 
 def evaluate(config: Config, models: Models, run: Run) -> EvalResult:
@@ -131,18 +146,23 @@ def length_correlation(items: Sequence[Item], scores: Sequence[Sequence[float | 
 
 
 def composites(items: Sequence[Item], scores: Sequence[Sequence[float | None]]) -> dict[str, Any]:
-    """RewardBench 1's sections with their weights, RewardBench 2's subsets and Ties, RM-Bench's levels: what the file has."""
+    """RewardBench 1's sections with their weights, RewardBench 2's subsets and Ties, RM-Bench's levels, JudgeBench's and
+    LLMBar's parts: what the file has. A tie is no win in any."""
     found: dict[str, Any] = {}
-    subsets = {s for part in SECTIONS.values() for s in part}
-    accuracy = {}
-    for name in {i.category for i in items} & subsets:
-        won = [float(row[0] > row[1]) for i, row in zip(items, scores)  # RewardBench: a tie is no win
-               if i.category == name and row[0] is not None and row[1] is not None]
-        if won:
-            accuracy[name] = sum(won) / len(won)
-    if accuracy:
-        found["reward_bench"] = {**sections(accuracy), "weights": ", ".join(f"{k} {v}" for k, v in OVERALL.items())}
+    won: dict[str, dict[str, list[float]]] = {}
+    for i, row in zip(items, scores):
+        if len(row) == 2 and row[0] is not None and row[1] is not None:
+            won.setdefault(i.benchmark, {}).setdefault(i.category, []).append(float(row[0] > row[1]))
+    accuracy = {name: sum(x) / len(x) for name, x in won.get("", {}).items()}
+    subsets = {s: accuracy[s] for part in SECTIONS.values() for s in part if s in accuracy}
+    prior = [accuracy[s] for s in PRIOR_SETS if s in accuracy]
+    if subsets or prior:
+        found["reward_bench"] = {**sections(subsets, sum(prior) / len(prior) if prior else None),
+                                 "weights": ", ".join(f"{k} {v}" for k, v in OVERALL.items())}
     found |= reward_bench_2(items, scores)
+    for name, parts in (("judge_bench", judge_bench), ("llm_bar", llm_bar)):
+        if name in won and (figures := parts(won[name])):
+            found[name] = figures
     styles = [(i.category, [x or 0.0 for x in row[:3]], [x or 0.0 for x in row[3:]]) for i, row in zip(items, scores)
               if i.id == "rm-bench" and None not in row]
     if styles:
@@ -179,15 +199,14 @@ def _tied(item: Item, row: Sequence[float | None]) -> TiedPrompt:
 
 
 def load(path: str) -> list[Item]:
-    """Items of any known layout; the first row tells which."""
+    """Items of any known layout; the first row tells which. JSON, CSV, Parquet, packed or not."""
     try:
-        rows = read_items(path, "")
+        rows = read_items(path, "") if Path(path).suffix in (".json", ".jsonl", ".csv") else [row for _, row in read_rows(path)]
         rows = rows if isinstance(rows, list) else rows["data"]
-        first = rows[0]
-        layout = next((read for keys, read in LAYOUTS if keys <= set(first)), None)
-        if layout is None or "completions" in first:
+        layout = layout_of(rows[0])
+        if layout is None:
             raise LookupError
-        return [layout(row) for row in rows]
+        return [layout(row) for row in rows] if layout is not _llm_bar else [_llm_bar(row, folder(path)) for row in rows]
     except (LookupError, UserError):
         choices = read_comparisons(path).records
         return [Item(c, (c.prompt.use_case or "")) for c in choices if c.has_preference]
@@ -195,13 +214,25 @@ def load(path: str) -> list[Item]:
         raise wrong_layout(path, error, "comparisons, or RewardBench, RM-Bench, JudgeBench or LLMBar") from None
 
 
-def _item(prompt: Any, right: Sequence[str], wrong: Sequence[str], category: str = "", id: str = "") -> Item:
+def layout_of(row: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Item] | None:
+    """A benchmark's reader; None for comparisons, in any of the shapes they come in: answers that are messages, named labelers,
+    transcripts. RewardBench 1 names a subset; RewardBench 2 and RM-Bench give lists of answers."""
+    layout = next((read for keys, read in LAYOUTS if keys <= set(row)), None)
+    if layout is _reward_bench:
+        answers = [row["chosen"], row["rejected"]]
+        listed = all(isinstance(a, (list, tuple)) and all(isinstance(x, str) for x in a) for a in answers)
+        named = "subset" in row and all(isinstance(a, str) for a in answers)
+        return layout if listed or named else None
+    return None if "completions" in row else layout
+
+
+def _item(prompt: Any, right: Sequence[str], wrong: Sequence[str], category: str = "", id: str = "", benchmark: str = "") -> Item:
     asked = Prompt.from_json({"prompt": prompt})
-    return Item(Choice(asked, (*right, *wrong), (1,) * len(right) + (2,) * len(wrong)), category, id)
+    return Item(Choice(asked, (*right, *wrong), (1,) * len(right) + (2,) * len(wrong)), category, id, benchmark)
 
 
 def _listed(value: Any) -> list[str]:
-    return [str(v) for v in value] if isinstance(value, list) else [str(value)]
+    return [str(v) for v in value] if isinstance(value, (list, tuple)) else [str(value)]
 
 
 def _reward_bench(row: Mapping[str, Any]) -> Item:
@@ -213,14 +244,25 @@ def _reward_bench(row: Mapping[str, Any]) -> Item:
 
 def _judge_bench(row: Mapping[str, Any]) -> Item:
     a, b = row["response_A"], row["response_B"]
-    right, wrong = (a, b) if str(row["label"]).startswith("A") else (b, a)
-    return _item(row["question"], [right], [wrong], str(row.get("source", "")))
+    signs = SIGNS.fullmatch(str(row["label"]).strip())
+    if signs is None or {signs[1], signs[3]} != {"A", "B"} or signs[2] == "=":
+        raise ValueError(f"label {str(row['label'])[:40]!r} is neither A>B nor B>A")
+    right, wrong = (a, b) if (signs[1] == "A") == (">" in signs[2]) else (b, a)
+    return _item(row["question"], [right], [wrong], str(row.get("source", "")), benchmark="judge_bench")
 
 
-def _llm_bar(row: Mapping[str, Any]) -> Item:
+def _llm_bar(row: Mapping[str, Any], subset: str = "") -> Item:
     outputs = row["output_1"], row["output_2"]
-    best = int(row["label"]) - 1
-    return _item(row["input"], [outputs[best]], [outputs[1 - best]])
+    if (label := str(row["label"]).strip()) not in ("1", "2"):
+        raise ValueError(f"label {label[:40]!r} is neither 1 nor 2")
+    best = int(label) - 1
+    return _item(row["input"], [outputs[best]], [outputs[1 - best]], str(row.get("subset") or subset), benchmark="llm_bar")
+
+
+def folder(path: str) -> str:
+    """LLMBar's subset is its folder: Natural, or a part of Adversarial (Dataset/LLMBar/Adversarial/Neighbor/dataset.json)."""
+    parts = Path(path).resolve().parts[:-1]
+    return parts[-1] if parts and (parts[-1] == "Natural" or "Adversarial" in parts[-2:-1]) else ""
 
 
 LAYOUTS: tuple[tuple[set[str], Callable[[Mapping[str, Any]], Item]], ...] = (

@@ -139,6 +139,9 @@ def rank(a: ArrayLike, b: ArrayLike, won: ArrayLike, prompts: Clusters | None = 
         fitted: TieModel = "half"  # without ties the models are one
     else:
         fitted = ties
+    if fitted != "half" and not w.any():
+        raise ValueError('every vote is a tie, so how readily people tie has no estimate. Count ties as half-wins, ties="half" '
+                         "(--ties half)")
     theta, t = _fit(x, y, w, s, k, fitted)
     covariance = _covariance((x[:real], y[:real], w[:real], s[:real]), (x, y, w, s), group, units, theta, t, k, fitted)
     if anchor is not None:

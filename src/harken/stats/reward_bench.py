@@ -22,7 +22,12 @@ SECTIONS: dict[str, dict[str, int]] = {
     "Reasoning": {"math-prm": 984, **{f"hep-{x}": 164 for x in ("cpp", "go", "java", "js", "python", "rust")}},
 }
 """RewardBench 1's subsets and the fixed counts they weigh by: math-prm 984, though it has 447 items, so that code and maths
-weigh alike."""
+weigh alike. Those of rewardbench 0.1.4: before it, the two of XSTest stood the other way round (250 and 154), and boards
+computed then have another Safety."""
+PRIOR_SETS = ("anthropic_helpful", "anthropic_hhh", "shp", "summarize")
+"""RewardBench 1's prior sets that count: their plain mean."""
+JUDGE_BENCH = {"mmlu-pro": "Knowledge", "livebench-reasoning": "Reasoning", "livebench-math": "Math", "livecodebench": "Coding"}
+"""JudgeBench's four parts, by how a pair's source begins."""
 SUBSETS_2 = ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
 """RewardBench 2's; its score is their plain mean."""
 DOMAINS = ("chat", "math", "code", "safety")
@@ -44,6 +49,23 @@ def sections(accuracy: Mapping[str, float], prior: float | None = None) -> dict[
     return found
 
 
+def judge_bench(right: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """JudgeBench (2410.12784): the share right of each part, and of all pairs together; `right` holds those of each source."""
+    parts: dict[str, list[float]] = {}
+    for source, values in right.items():
+        for name in {JUDGE_BENCH[start] for start in JUDGE_BENCH if source.startswith(start)} | {"overall"}:
+            parts.setdefault(name, []).extend(values)
+    return {name: sum(parts[name]) / len(parts[name]) for name in (*JUDGE_BENCH.values(), "overall") if parts.get(name)}
+
+
+def llm_bar(right: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """LLMBar (2310.07641): the share right of each subset, the plain mean of the adversarial ones, and that of all of them."""
+    subsets = {name: sum(x) / len(x) for name, x in right.items() if name and len(x)}
+    adversarial = [x for name, x in subsets.items() if name != "Natural"]
+    return {**subsets, **({"Adversarial": sum(adversarial) / len(adversarial)} if adversarial else {}),
+            **({"overall": sum(subsets.values()) / len(subsets)} if subsets else {})}
+
+
 @dataclass(frozen=True)
 class TiedPrompt:
     """Scores of one prompt's right answers and wrong ones."""
@@ -53,8 +75,8 @@ class TiedPrompt:
 
     @property
     def gap(self) -> float:
-        """The worst right answer above the best wrong one."""
-        return min(self.right) - max(self.wrong)
+        """The worst right answer above the best wrong one; 0, which earns nothing, where either is not there."""
+        return min(self.right) - max(self.wrong) if self.right and self.wrong else 0.0
 
     @property
     def spread(self) -> float:
@@ -68,8 +90,9 @@ def ties_score(references: Prompts, tied: Prompts) -> float:
     """.30 accuracy of tied + .30 of reference prompts + .20 P(gap of ties > spread) + .20 P(smaller gap > spread)
     + .01 mean tanh(smaller gap / spread - 1).
 
-    Reference i (one right answer) goes with tied prompt i; by names, one without the other counts in the accuracies alone. Raises
-    ValueError for lists of other lengths, and where none go together."""
+    Reference i (one right answer) goes with tied prompt i; by names, one without the other counts in the accuracies alone. As in
+    rewardbench 0.1.4 a tied prompt with one right answer has no spread to compare with, and one whose right answers score alike
+    no ratio. Raises ValueError for lists of other lengths, and where none go together."""
     if len(references) != len(tied) and not (isinstance(references, Mapping) and isinstance(tied, Mapping)):
         raise ValueError(f"there are {len(references)} reference prompts for {len(tied)} tied ones")
     references, tied = (x if isinstance(x, Mapping) else {str(i): p for i, p in enumerate(x)} for x in (references, tied))
@@ -77,11 +100,10 @@ def ties_score(references: Prompts, tied: Prompts) -> float:
     if not both:
         raise ValueError(f"none of {len(references)} reference prompts goes with one of {len(tied)} tied ones")
     right = [np.mean([t.gap > 0 for t in part.values()]) for part in (tied, references)]
-    pairs = [(tied[n], min(references[n].gap, tied[n].gap)) for n in both]
-    clear = [np.mean([t.gap > t.spread for t, _ in pairs]), np.mean([smaller > t.spread for t, smaller in pairs])]
-    # Without a spread the ratio is infinite; all scores equal, it is no number, and earns nothing.
-    margins = [math.tanh(smaller / t.spread - 1) if t.spread > 0 else float(np.sign(smaller)) for t, smaller in pairs]
-    return float(0.3 * sum(right) + 0.2 * sum(clear) + 0.01 * np.mean(margins))
+    pairs = [(tied[n], min(references[n].gap, tied[n].gap)) for n in both if len(tied[n].right) > 1 and tied[n].wrong]
+    clear = [np.mean(x) if x else 0.0 for x in ([t.gap > t.spread for t, _ in pairs], [g > t.spread for t, g in pairs])]
+    margins = [math.tanh(g / t.spread - 1) for t, g in pairs if t.spread > 0]
+    return float(0.3 * sum(right) + 0.2 * sum(clear) + 0.01 * (np.mean(margins) if margins else 0.0))
 
 
 def style_levels(prompts: Sequence[tuple[str, Sequence[float], Sequence[float]]]) -> dict[str, float]:

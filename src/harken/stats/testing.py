@@ -45,7 +45,7 @@ def p_value(differences: ArrayLike, clusters: Clusters | None = None) -> float:
     d = finite(differences, "differences")
     index = cluster_index(clusters, len(d))
     sums: Floats = np.bincount(index, d).astype(np.float64)
-    moved = sums[np.abs(sums) > 1e-12]
+    moved = sums[np.abs(sums) > 1e-12 * np.abs(d).max()]
     if len(moved) == 0:
         return 1.0
     if len(moved) < EXACT:
@@ -55,15 +55,15 @@ def p_value(differences: ArrayLike, clusters: Clusters | None = None) -> float:
 
 
 def _sign_changes(moved: Floats) -> float:
-    size, k = abs(float(moved.sum())), len(moved)
-    if np.ptp(np.abs(moved)) < 1e-12:  # all of one size: binomial
+    size, k = abs(float(moved.sum())) - 1e-9 * float(np.abs(moved).sum()), len(moved)  # but for rounding, whatever the unit
+    if np.ptp(np.abs(moved)) <= 1e-12 * np.abs(moved).max():  # all of one size: binomial
         won = int((moved > 0).sum())
         return mcnemar(won, k - won)
     if k <= 14:
         signs = 1.0 - 2.0 * ((np.arange(2**k)[:, None] >> np.arange(k)) & 1)
-        return float((np.abs(signs @ moved) >= size - 1e-9).mean())
+        return float((np.abs(signs @ moved) >= size).mean())
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (FLIPS, k))
-    return float((1 + (np.abs(signs @ moved) >= size - 1e-9).sum()) / (1 + FLIPS))
+    return float((1 + (np.abs(signs @ moved) >= size).sum()) / (1 + FLIPS))
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

@@ -69,10 +69,10 @@ class DawidSkene:
         frequencies, on the log-odds scale. `n` is the number of the labeler's items, rounded, believed to be of the class.
 
         Beyond 1,500 parameters each labeler's information is taken alone, which is a little too confident where few
-        people judged each item.
+        people judged each item. Where the answers settle no maximum (two people who always differ) the interval is [0, 1].
         """
         seen_AK = _seen(self)
-        error_AK = np.sqrt(np.diagonal(_accuracy_covariance(self), axis1=1, axis2=2))
+        error_AK = _error(np.diagonal(_accuracy_covariance(self), axis1=1, axis2=2))
         right_AK = np.diagonal(self.confusion_AKV, axis1=1, axis2=2)
         z = special.ndtri(0.5 + level / 2)
         centre = special.logit(right_AK)
@@ -84,7 +84,7 @@ class DawidSkene:
         """Each labeler's balanced accuracy, and whether it is better than chance."""
         right_AK = np.diagonal(self.confusion_AKV, axis1=1, axis2=2)
         slope_AK = right_AK * (1 - right_AK) / right_AK.shape[1]  # from log-odds to the mean of the accuracies
-        error_A = np.sqrt(np.einsum("ak,akl,al->a", slope_AK, _accuracy_covariance(self), slope_AK))
+        error_A = _error(np.einsum("ak,akl,al->a", slope_AK, _accuracy_covariance(self), slope_AK))
         z, chance = special.ndtri(0.5 + level / 2), 1 / right_AK.shape[1]
         answers = np.bincount(self.ratings.rater, minlength=len(right_AK))
         accuracies: dict[str, Accuracy] = {}
@@ -95,6 +95,11 @@ class DawidSkene:
             estimate = Estimate(p, low, high, int(answers[a]), level)
             accuracies[self.ratings.raters[a]] = Accuracy(estimate, _verdict(estimate, float(chance)))
         return accuracies
+
+
+def _error(variance: Floats) -> Floats:
+    """Standard errors; infinite where the information is not positive definite and the variance therefore no number."""
+    return np.sqrt(np.where(variance >= 0, variance, np.inf))
 
 
 def fit_dawid_skene(ratings: Ratings, *, smoothing: float = 0.5, max_steps: int = 1000, tolerance: float = 1e-7) -> DawidSkene:
