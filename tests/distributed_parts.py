@@ -6,7 +6,7 @@ import sys
 import torch
 
 from harken.core.protocols import Tree
-from harken.engines import sharding
+from harken.engines import gathers, sharding
 from harken.engines.distributed import joined
 from harken.engines.hf import Engine
 from harken.engines.loading import load
@@ -28,7 +28,7 @@ with joined():
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         loaded = load(sys.argv[1], dtype=dtype, split=Split(trained=False))
         engine = Engine(loaded, lora_rank=4, dtype=name, shard=True, recompute_layers=True)
-        held = sum(sharding.own_part(p).numel() for n, p in engine.model.named_parameters() if "lora_" not in n)
+        held = sum(gathers.own_part(p).numel() for n, p in engine.model.named_parameters() if "lora_" not in n)
         logps = engine.logprobs([Tree((5, 6, 7), ((20, 21, 3), (22, 3))), Tree((9, 4), ((30, 31, 3),))])
         results[name] = {"held": held, "read_whole": len(read), "logps": [x.tolist() for t in logps for x in t]}
     print(json.dumps(results))

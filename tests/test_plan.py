@@ -122,7 +122,10 @@ def test_a_plan_worked_by_hand():
     assert lora["weights"] == 2 * P and "reference" not in lora
     both = plan_of(sft, sft.Config(model="llama-8b", dtype="bfloat16", shard=True), 2, cpu=False)
     assert parts(both)["weights"] == pytest.approx(2 * (P - S / 2)) and parts(both)["adapters"] == parts(lora_plan)["adapters"]
-    assert both.loading == 2 * (P - S / 2 + 2 * L / 32) + 4 * VD
+    assert both.loading == 2 * (P - S / 2 + 2 * L / 32) + 4 * 14336 * 4096
+    assert parts(both)["what is split, gathered for a pass"] == 2 * 2 * L / 32
+    cpu = plan_of(sft, sft.Config(model="llama-8b", dtype="bfloat16", shard=True), 2, cpu=True, advise=False)
+    assert parts(cpu)["what is split, gathered for a pass"] == 2 * 14336 * 4096, "one matrix at a time"
     rollout = plan_of(rloo, rloo.Config(model="llama-8b", dtype="bfloat16", prompts_per_step=4, completions_per_prompt=8,
                                         reward="gold"), cpu=False)
     assert parts(rollout)["rollout cache, 32 rows of 1,024"] == 32 * 1024 * 32 * 2 * 8 * 128 * 2

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from harken.engines.attention import Cache
 from harken.engines.form import body_of
+from harken.engines.gathers import whole
 from harken.engines.hf import Engine
 
 KNOWN = {"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer"}
@@ -47,17 +48,17 @@ class Joined:
     def __init__(self, modules: Sequence[Any], dtype: torch.dtype) -> None:
         bases = [getattr(m, "base_layer", m) for m in modules]
         low = [_factors(m) for m in modules]
-        rows = [b.weight.to(dtype) for b in bases] + [pair[0].to(dtype) for pair in low if pair]
+        rows = [whole(b.weight).to(dtype) for b in bases] + [pair[0].to(dtype) for pair in low if pair]
         weight = rows[0] if len(rows) == 1 else torch.cat(rows)
         self.width = sum(b.out_features for b in bases)
         bias = None
         if any(b.bias is not None for b in bases):
-            parts = [b.weight.new_zeros(b.out_features) if b.bias is None else b.bias for b in bases]
+            parts = [weight.new_zeros(b.out_features) if b.bias is None else b.bias for b in bases]
             bias = F.pad(torch.cat(parts), (0, len(weight) - self.width)).to(dtype)
         self.product = product(weight.contiguous(), bias)
         self.up = None
         if any(low):
-            blocks = [pair[1] if pair else b.weight.new_zeros(b.out_features, 0) for b, pair in zip(bases, low)]
+            blocks = [pair[1] if pair else weight.new_zeros(b.out_features, 0) for b, pair in zip(bases, low)]
             self.up = torch.block_diag(*blocks).to(dtype).T
 
     def __call__(self, x: Tensor) -> Tensor:

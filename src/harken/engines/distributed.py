@@ -20,8 +20,8 @@ from harken.core import processes
 from harken.core.errors import UserError
 
 T = TypeVar("T")
-BUCKET = 16 << 20
-"""Numbers summed in one message: 64 MB of float32."""
+BUCKET = 4 << 20
+"""Numbers summed in one message: 16 MB of float32."""
 LOST = ("Connection closed", "Connection reset", "Broken pipe", "Timed out")
 """Found in gloo's errors when the process at the other end is gone."""
 TIMEOUT = timedelta(hours=2)

@@ -39,15 +39,25 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         low, weight = ctx.saved_tensors
         wide = gradient.bfloat16().float().flatten(0, -2)
-        back = below = None
+        above = below = None
         if ctx.needs_input_grad[0]:
-            total = wide.new_zeros(len(wide), weight.shape[1])
-            for part in blocks(weight):
-                total.addmm_(wide[:, part], weight[part].bfloat16().float())
-            back = total.to(ctx.dtype).view(low.shape)
+            above = back(wide, weight).to(ctx.dtype).view(low.shape)
         if ctx.needs_input_grad[1]:
             below = (wide.T @ low.flatten(0, -2).float()).to(weight.dtype)
-        return back, below, wide.sum(0) if ctx.biased and ctx.needs_input_grad[2] else None
+        return above, below, wide.sum(0) if ctx.biased and ctx.needs_input_grad[2] else None
+
+
+def back(wide: Tensor, weight: Tensor) -> Tensor:
+    """A gradient [N, V], rounded to bfloat16, times the rounded weight: float32 [N, D]."""
+    total = wide.new_zeros(len(wide), weight.shape[1])
+    for part in blocks(weight):
+        total.addmm_(wide[:, part], weight[part].bfloat16().float())
+    return total
+
+
+def needed(x: Tensor) -> bool:
+    """Whether products of x take this way where it stands: under autocast, on a processor without bfloat16 instructions."""
+    return x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and not multiplies_bfloat16()
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

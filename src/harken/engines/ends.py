@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from harken.engines import sharding
+from harken.engines.gathers import rows_of
 
 NEAR_SHARE = 0.02
 """Rows that differ by less than this share of their size were never trained apart: resizing puts new ones near the mean."""
@@ -18,14 +18,14 @@ def end_row_note(model: Any, template: Any) -> str | None:
 
     Adapters on the linear layers cannot part two tokens of one row: what raises the end raises the other as much.
     """
-    rows = sharding.whole(model.get_output_embeddings().weight)
+    table = model.get_output_embeddings().weight
     end, names = template.end_id, template.tokens.control
-    row = rows[end].float()
+    others = [i for i in names if i != end and i < len(table)]
+    row, *rows = rows_of(table, torch.tensor([end, *others], device=table.device)).float()
     size = float(row.norm())
     if size < 1e-6:
         return _note(names.get(end, str(end)), "is zero")
-    others = [i for i in names if i != end and i < len(rows)]
-    alike = [names[i] for i in others if float((rows[i].float() - row).norm()) < NEAR_SHARE * size]
+    alike = [names[i] for i, other in zip(others, rows) if float((other - row).norm()) < NEAR_SHARE * size]
     return _note(names.get(end, str(end)), f"is that of {', '.join(alike[:3])}") if alike else None
 
 

@@ -24,7 +24,7 @@ from harken.core import processes
 from harken.core.errors import UserError
 from harken.core.protocols import Datum, Objective
 from harken.core.seeds import derive_seed
-from harken.engines import cpu, distributed, emulate, fourbit, recompute, sharding, stacked
+from harken.engines import cpu, distributed, emulate, fourbit, gathers, recompute, sharding, stacked
 from harken.engines.base import OWN, Base
 from harken.engines.form import cast, text_config
 from harken.engines.loading import load, save_with, set_stops
@@ -107,7 +107,7 @@ class Engine(Passes):
         extra = [(f"scalar.{n}", p) for n, p in self.scalars.items()]
         named = [*self.model.named_parameters(), *self._head_parameters(), *extra]
         self.trainable = {n: p for n, p in named if p.requires_grad and ("lora_" not in n or f".{name}." in n)} if train else {}
-        self.parts = {n: sharding.own_part(p) for n, p in self.trainable.items()}
+        self.parts = {n: gathers.own_part(p) for n, p in self.trainable.items()}
         self.kind = optimizer
         self.optimizer = make_optimizer(optimizer, self.parts.values(), weight_decay, bool(self.layers)) if train else None
 
@@ -220,7 +220,7 @@ class Engine(Passes):
         """Clips, updates, clears the gradient. Returns the gradient's norm before clipping."""
         assert self.optimizer is not None
         limit = self.max_grad_norm if self.max_grad_norm > 0 else math.inf
-        distributed.sum_gradients([p for p in self.trainable.values() if not sharding.is_split(p)])
+        distributed.sum_gradients([p for p in self.trainable.values() if not gathers.is_split(p)])
         sharding.take_gradients(self.parts, self.trainable)
         norm_tensor = sharding.gradient_norm(self.parts, self.trainable)
         norm = float(norm_tensor)
@@ -269,7 +269,7 @@ class Engine(Passes):
         if self.layers:
             twice = tied_names(model)  # put together, they would be two tensors
             state = {n: v for n, v in model.state_dict().items() if n not in twice and (adapter is None or "lora_" in n)}
-            options["state_dict"] = sharding.joined_parts({n: sharding.own_part(v) for n, v in state.items()}, state)
+            options["state_dict"] = sharding.joined_parts({n: gathers.own_part(v) for n, v in state.items()}, state)
         if processes.group().rank:
             return
 

@@ -19,7 +19,7 @@ from harken.core import processes
 from harken.core.errors import UserError
 from harken.core.progress import progress
 from harken.core.protocols import Outputs, Tree
-from harken.engines import distributed, plain, sharding
+from harken.engines import distributed, gathers, plain, sharding
 from harken.engines.attention import Row, row_of, using
 from harken.engines.base import Base
 from harken.engines.form import Form, body_of, context_of, float_logits, need_rows, rows_of, state_of
@@ -77,10 +77,11 @@ class Passes:
         enabled = self.compute is not torch.float32
         return torch.autocast(self.device.type, self.compute) if enabled else nullcontext()
 
-    def unembedding(self) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias of the last layer, whole, as they are held; products with them are in float32 (form.py)."""
+    def unembedding(self, *, split: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of the last layer, whole, as they are held; products with them are in float32 (form.py). With `split` a
+        frozen weight that is split stays so."""
         head = self.model.get_output_embeddings()
-        return sharding.whole(head.weight), getattr(head, "bias", None)
+        return head.weight if split and not head.weight.requires_grad else gathers.whole(head.weight), getattr(head, "bias", None)
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """The last layer on final hidden states, float32 [N, V]; of packed rows."""
@@ -149,7 +150,7 @@ class Passes:
             values = self.head(hidden.index_select(0, row.sources).float())[:, 0]
         read = (none, none)
         if logps:
-            read = token_logprobs(hidden.index_select(0, row.sources), *self.unembedding(), row.targets, temperature,
+            read = token_logprobs(hidden.index_select(0, row.sources), *self.unembedding(split=True), row.targets, temperature,
                                   with_entropy=entropy, scale=self.form.scale, cap=self.form.cap)
         return Outputs(*read, scores, values, ends, row.lengths, row.sizes)
 
@@ -171,7 +172,7 @@ class Passes:
         hidden = self.hidden(row)
         loss = hidden.sum() * 0.0
         if logps and self.ends:
-            loss = loss + token_logprobs(hidden[row.sources], *self.unembedding(), row.targets)[0].sum() * 0.0
+            loss = loss + token_logprobs(hidden[row.sources], *self.unembedding(split=True), row.targets)[0].sum() * 0.0
         return loss
 
     def gathered(self) -> AbstractContextManager[None]:

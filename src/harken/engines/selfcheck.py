@@ -20,9 +20,9 @@ from torch import Tensor
 
 from harken.core.errors import UserError
 from harken.core.protocols import Tree
-from harken.engines import plain, sharding
+from harken.engines import gathers, plain
 from harken.engines.attention import NAME, Cache, heard, row_of, using
-from harken.engines.form import Form, attention_configs, body_of, float_logits, rows_of, shaped, state_of, text_config
+from harken.engines.form import Form, attention_configs, body_of, rows_of, shaped, state_of, text_config
 from harken.engines.heads import not_linear
 
 TOLERANCE = 1e-3
@@ -61,7 +61,7 @@ def in_float32(model: Any) -> Iterator[None]:
     changed: dict[int, list[list[tuple[Any, Tensor]]]] = {}
 
     def begin(module: Any, args: Any) -> None:
-        held = [(t, t.data) for t in _own(module) if t.dtype in LOW and not sharding.is_split(t)]
+        held = [(t, t.data) for t in _own(module) if t.dtype in LOW and not gathers.is_split(t)]
         changed.setdefault(id(module), []).append(held)
         for tensor, data in held:
             tensor.data = data.float()
@@ -72,11 +72,11 @@ def in_float32(model: Any) -> Iterator[None]:
 
     modules = [m for m in model.modules() if any(t.dtype in LOW for t in _own(m))]
     handles = [h for m in modules for h in (m.register_forward_pre_hook(begin), m.register_forward_hook(end, always_call=True))]
-    token = sharding.FLOAT32.set(True)
+    token = gathers.FLOAT32.set(True)
     try:
         yield
     finally:
-        sharding.FLOAT32.reset(token)
+        gathers.FLOAT32.reset(token)
         for handle in handles:
             handle.remove()
 
@@ -87,7 +87,7 @@ def _own(module: Any) -> list[Tensor]:
 
 def _finite(model: Any, name: str) -> None:
     for key, parameter in model.named_parameters():
-        part = sharding.own_part(parameter)
+        part = gathers.own_part(parameter)
         if part.numel() and not all(map(torch.isfinite, part.detach().aminmax())):
             raise UserError(f"The weights of {name} are damaged: {key} holds numbers that are not finite.",
                             "Copy or download the model again.")
@@ -184,7 +184,7 @@ class _Check:
         if head is None or head.weight.shape[-1] != width:
             return None
         bias = getattr(head, "bias", None)
-        product = float_logits(self.own, sharding.whole(head.weight), bias, Form())
+        product = gathers.product(self.own, head.weight, bias)
         # The best of them, not the first: a cap far above the logits seen here is all but linear.
         errors = {shape: float((shaped(product.clone(), *shape) - self.logits).abs().max())
                   for shape in _shapes(text_config(self.model))}

@@ -3,7 +3,8 @@
 A layer's weights are gathered just before it computes and let go after; its gradients are summed and each process keeps
 its part (ZeRO stage 3, 1910.02054; `torch.distributed.fsdp.fully_shard`). Split are the transformer's layers, and the tables at
 both ends, along each weight's first dimension. The ends are gathered here and not by FSDP, for the loss reads the last layer
-outside any module, and both may be one weight. The last norm, heads and new adapters stay whole on every process.
+outside any module, and both may be one weight; frozen ones a piece at a time (gathers.py). So are, on a CPU, where FSDP would
+overlap nothing, the frozen matrices of layers, one by one. The last norm, heads and new adapters stay whole on every process.
 Gathering takes all processes, so all must make the same number of passes: who has less to do makes `idle` ones.
 """
 
@@ -11,11 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, cast
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -24,31 +23,34 @@ from torch.distributed.tensor import DTensor, Shard
 
 from harken.core import processes
 from harken.engines.form import body_of, float_product
+from harken.engines.gathers import FLOAT32, HELD, is_split, one_at_a_time, product, rows_of, whole
 from harken.engines.recompute import layers_of
 
-HELD = "_harken_whole"
-FLOAT32: ContextVar[bool] = ContextVar("float32", default=False)
-"""Whether what comes out of the first table is float32, as in the check at load (selfcheck.py)."""
+ONCE = {"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer"}
+"""Layers that use each of their matrices once a pass, whatever the text: an expert that one text leaves out would wait."""
 
 
 def shard(model: Any, device: torch.device, *, compute: torch.dtype = torch.float32,
           ends: Callable[[nn.Parameter], Tensor] | None = None) -> tuple[list[FSDPModule], list[nn.Parameter]]:
-    """Splits `model` in place; its layers and the tables at its ends. Their gradients become sums over the processes (P7).
+    """Splits `model` in place; its layers, and the weights that are gathered here: the tables at its ends, and on a CPU the
+    frozen matrices of layers. Gradients become sums over the processes (P7).
 
-    `ends` brings this process's part of a table that is not loaded yet. Weights trained in float32 that compute in bfloat16 are
-    gathered in bfloat16."""
+    `ends` brings this process's part of one of these that is not loaded yet. Weights trained in float32 that compute in bfloat16
+    are gathered in bfloat16."""
     layers = layers_of(model, "--shard")
     mesh = init_device_mesh(device.type, (processes.group().size,))
-    tables = _split_ends(model, mesh, ends or (lambda weight: cut_rows(weight.detach())))
-    inside = {p for layer in layers for p in layer.parameters()}
+    part_of = ends or (lambda weight: cut_rows(weight.detach()))
+    tables = _split_ends(model, mesh, part_of)
+    matrices = _split_matrices(layers, mesh, part_of) if device.type == "cpu" else []
+    inside = {p for layer in layers for p in layer.parameters()} - set(matrices)
     low = compute is not torch.float32 and any(p.requires_grad for p in inside)
     policy = MixedPrecisionPolicy(compute, torch.float32, cast_forward_inputs=False) if low else MixedPrecisionPolicy()
     for layer in layers:
-        fully_shard(layer, mesh=mesh, mp_policy=policy)
+        fully_shard(layer, mesh=mesh, mp_policy=policy, ignored_params=set(matrices))
         layer.set_gradient_divide_factor(1.0)
         layer.set_force_sum_reduction_for_comms(True)  # gloo has no other
     fully_shard(body_of(model), mesh=mesh, ignored_params=set(model.parameters()) - inside)
-    return layers, tables
+    return layers, [*tables, *matrices]
 
 
 def _split_ends(model: Any, mesh: Any, part_of: Callable[[nn.Parameter], Tensor]) -> list[nn.Parameter]:
@@ -59,57 +61,40 @@ def _split_ends(model: Any, mesh: Any, part_of: Callable[[nn.Parameter], Tensor]
             continue
         weight = module.weight
         if id(weight) not in tables:
-            split = DTensor.from_local(part_of(weight), mesh, [Shard(0)], run_check=False, shape=weight.shape,
-                                       stride=weight.stride())
-            tables[id(weight)] = nn.Parameter(split, requires_grad=weight.requires_grad)
+            tables[id(weight)] = _parameter(weight, mesh, part_of)
         module.weight = tables[id(weight)]
         module.forward = _gathering(module)
     return list(tables.values())
 
 
+def _split_matrices(layers: Sequence[Any], mesh: Any, part_of: Callable[[nn.Parameter], Tensor]) -> list[nn.Parameter]:
+    """The frozen matrices of layers that use each once, in the same order on every process."""
+    found = []
+    known = [layer for layer in layers if not ONCE.isdisjoint(cls.__name__ for cls in type(layer).__mro__)]
+    for module in (module for layer in known for module in layer.modules()):
+        if type(module) is nn.Linear and not module.weight.requires_grad:
+            module.weight = _parameter(module.weight, mesh, part_of)
+            one_at_a_time(module)
+            found.append(module.weight)
+    return found
+
+
+def _parameter(weight: Any, mesh: Any, part_of: Callable[[nn.Parameter], Tensor]) -> nn.Parameter:
+    """The split parameter that takes a whole one's place."""
+    split = DTensor.from_local(part_of(weight), mesh, [Shard(0)], run_check=False, shape=weight.shape, stride=weight.stride())
+    return nn.Parameter(split, requires_grad=weight.requires_grad)
+
+
 def _gathering(module: Any) -> Callable[[Tensor], Tensor]:
     def run(read: Tensor) -> Tensor:
+        frozen = not module.weight.requires_grad
         if isinstance(module, nn.Embedding):
-            state = F.embedding(read, whole(module.weight), module.padding_idx)
+            state = rows_of(module.weight, read) if frozen else F.embedding(read, whole(module.weight), module.padding_idx)
             return state.float() if FLOAT32.get() else state
+        if frozen and not (torch.is_grad_enabled() and read.requires_grad):
+            return product(read, module.weight, module.bias)
         return float_product(read, whole(module.weight), module.bias)
     return run
-
-
-class _Gather(torch.autograd.Function):
-    """Rows of all processes; backwards, the sum of their gradients, of which each takes its own rows."""
-
-    @staticmethod
-    def forward(ctx: Any, part: Tensor, rows: int) -> Tensor:
-        size = processes.group().size
-        share = -(-rows // size)
-        ctx.own = len(part)
-        padded = part if len(part) == share else torch.cat((part, part.new_zeros(share - len(part), *part.shape[1:])))
-        table = part.new_empty(share * size, *part.shape[1:])
-        dist.all_gather_single(table.view(torch.uint8), padded.contiguous().view(torch.uint8))  # any precision
-        return table[:rows]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        size = processes.group().size
-        share = -(-len(gradient) // size)
-        padded = gradient.new_zeros(share * size, *gradient.shape[1:])
-        padded[:len(gradient)] = gradient
-        own = gradient.new_empty(share, *gradient.shape[1:])
-        dist.reduce_scatter_single(own, padded)
-        return own[:ctx.own].contiguous(), None
-
-
-def whole(weight: Tensor) -> Tensor:
-    """A weight itself, or gathered where it is split: then every process must call it. Differentiable."""
-    if not isinstance(weight, DTensor):
-        return weight
-    held: Tensor | None = getattr(weight, HELD, None)
-    if held is not None:
-        return held
-    gather: Any = _Gather.apply
-    table: Tensor = gather(weight.to_local(), weight.shape[0])
-    return table
 
 
 @contextmanager
@@ -136,15 +121,6 @@ def as_split(part: Tensor, like: Tensor) -> Tensor:
     """This process's rows as the split tensor that `like` is."""
     assert isinstance(like, DTensor)
     return DTensor.from_local(part, like.device_mesh, [Shard(0)], run_check=False, shape=like.shape, stride=like.stride())
-
-
-def is_split(tensor: Tensor) -> bool:
-    return isinstance(tensor, DTensor)
-
-
-def own_part(tensor: Tensor) -> Tensor:
-    """What this process keeps of a parameter: the same memory; a parameter that is not split, as it is."""
-    return cast(DTensor, tensor.detach()).to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def cut(whole: Tensor, like: Tensor) -> Tensor:

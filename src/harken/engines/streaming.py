@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from harken.core import processes
 from harken.core.errors import UserError
-from harken.engines import sharding
+from harken.engines import cpu, gathers, sharding
 
 MOST_TIMES = 1.5
 """A model of more than so many times the numbers in its files is not theirs; tied weights stand in both once."""
@@ -106,6 +106,7 @@ def tied_names(model: Any) -> list[str]:
 def split(model: Any, device: torch.device, known: Mapping[str, Header], dtype: torch.dtype,
           how: Split) -> tuple[list[Any], list[nn.Parameter]]:
     """Fills a skeleton with this process's parts; the layers and ends as `sharding.shard` returns them."""
+    cpu.give_back()  # what is gathered is of many sizes, and soon let go
     model.requires_grad_(how.trained)
     names = {id(p): n for n, p in model.named_parameters()}
     reading = _Reading(known, dtype, device)
@@ -114,7 +115,7 @@ def split(model: Any, device: torch.device, known: Mapping[str, Header], dtype: 
         state = {}
         for name, parameter in model.named_parameters():
             if parameter.is_meta:
-                state[name] = (sharding.as_split(reading.part(name), parameter) if sharding.is_split(parameter)
+                state[name] = (sharding.as_split(reading.part(name), parameter) if gathers.is_split(parameter)
                                else reading.whole(name))
         model.load_state_dict(state, strict=False, assign=True)
     finally:
@@ -125,14 +126,19 @@ def split(model: Any, device: torch.device, known: Mapping[str, Header], dtype: 
     return layers, ends
 
 
+MAPPED = 32 << 20
+"""Bytes read of a file before it is opened anew: what was read of a mapped file is memory of the process until it is closed."""
+
+
 class _Reading:
-    """One open file at a time, until `close`: a mapped file may count as memory of the process."""
+    """One open file at a time, until `close`."""
 
     def __init__(self, known: Mapping[str, Header], dtype: torch.dtype, device: torch.device) -> None:
         self.known, self.dtype, self.device = known, dtype, device
         self.file: Path | None = None
         self.tensors: Any = None
         self.files = ExitStack()
+        self.bytes = 0
 
     def part(self, name: str) -> Tensor:
         """This process's rows, as `sharding.cut` deals them."""
@@ -146,13 +152,15 @@ class _Reading:
 
     def _slice(self, name: str) -> Any:
         file = self.known[name].file
-        if file != self.file:
+        if file != self.file or self.bytes > MAPPED:
             self.close()
+            self.bytes = 0
             self.tensors, self.file = self.files.enter_context(safe_open(str(file), "pt")), file
         return self.tensors.get_slice(name)
 
     def _cast(self, tensor: Tensor) -> Tensor:
         """A copy of its own: one that stayed a part of the mapped file would hold the file."""
+        self.bytes += tensor.nbytes
         return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None, copy=True)
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ by N, new adapters not (engines/sharding.py).
 
     weights         P·b with adapters or frozen, P·4 trained in full; adapters 4·A; matrices of layers .516 each in 4 bits
     optimiser       8·T: two moments (Loshchilov and Hutter, 1711.05101), a little over 2·T in 8 bits; gradients 4·T
-    last layer      16 MB of it at a time in float32 beside bfloat16 weights; split, V·D·b whole from the loss to its gradient
+    last layer      16 MB of it at a time in float32 beside bfloat16 weights; trained and split, 4·V·D whole for the loss
     copies          bfloat16: 2·(matrices of layers) trained in full, 2·A with adapters; autocast makes them, autograd keeps them
     activations     what autograd keeps of R tokens (below), and one layer's gradients in passing, R·(3F + 2D)·b
     logits          R·V·4 while that is at most 512 MB, and a chunk of 64 MB; else two chunks (engines/logprobs.py);
@@ -43,7 +43,7 @@ from typing import Any
 
 from harken.core.config import SampleConfig
 from harken.core.extras import import_extra
-from harken.launch.plan_models import Part, Setting, further, read
+from harken.launch.plan_models import Part, Setting, further, gathered, read
 from harken.launch.shapes import Shape, shape_of
 
 GIGA = 1e9
@@ -198,7 +198,7 @@ def _plan(method: ModuleType, config: Any, shape: Shape, processes: int, cpu: bo
     if config.quantize == "nf4":
         weights -= shape.linear * (s.bytes - PACKED)
     held = [Part("weights", "held", weights), Part("adapters", "held", 4 * s.trained if s.lora else 0)]
-    loading, before = read(config.model, shape, s.mixed and bool(s.lora), s.shard), sum(p.bytes for p in held)
+    loading, before = read(config.model, shape, s.mixed and bool(s.lora), s.shard, s.cpu), sum(p.bytes for p in held)
     others = further(method, config, s)
     for part, reading in others:
         loading, before = max(loading, before + reading), before + part.bytes
@@ -220,11 +220,13 @@ def _copies(s: Setting) -> float:
 
 
 def _gathered(s: Setting) -> float:
-    """Two layers whole, the one at work and the next, and the last layer; in full, a layer's gradient before it is split."""
+    """Two layers whole, the one at work and the next; of frozen ones on a CPU one matrix. In full also the last layer, and a
+    layer's gradient before it is split."""
     if s.shard == 1:
         return 0
-    last = s.shape.vocabulary * s.shape.width if s.reads else 0
-    return s.shape.largest * (2 * s.bytes if s.lora else 2 * s.bytes + 4) + last * (s.bytes if s.lora else 4)
+    if s.lora:
+        return s.bytes * gathered(s.shape, s.cpu)
+    return s.shape.largest * (2 * s.bytes + 4) + (4 * s.shape.vocabulary * s.shape.width if s.reads else 0)
 
 
 def _sampling(config: Any, s: Setting, processes: int) -> list[Part]:

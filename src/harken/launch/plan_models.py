@@ -14,16 +14,23 @@ from harken.launch.rewards import FittedRun, Judging, RewardWord, Several, parse
 from harken.launch.shapes import Shape, base_of, same_model, shape_of
 
 
-def read(word: str, shape: Shape, mixed: bool, shard: int = 1) -> float:
+def gathered(shape: Shape, cpu: bool) -> int:
+    """Numbers of frozen, split layers that are whole at a time: one matrix on a CPU (engines/gathers.py), else two layers."""
+    return shape.inner * shape.width if cpu and shape.known == "llama" else 2 * shape.largest
+
+
+def read(word: str, shape: Shape, mixed: bool, shard: int = 1, cpu: bool = False) -> float:
     """Bytes while a model is read: 2·P where it is frozen in bfloat16 (`mixed`), and the float32 copy of its largest module, of
     V·D weights, by which it is checked; else 4·P. A run's adapter is merged in float32 (engines/loading.py). Of a model that is
-    split each process reads its part, and gathers the whole of one module at a time for the check."""
+    split each process reads its part, and gathers what it does in learning; of frozen tables at the ends it sees pieces."""
     if (Path(word) / "model" / "adapter_config.json").is_file() or (Path(word) / "adapter_config.json").is_file():
         return 4.0 * shape.parameters
     checked = 4.0 * shape.vocabulary * shape.width
     if shard > 1:
         own = shape.parameters - shape.split * (1 - 1 / shard)
-        return (2.0 if mixed else 4.0) * (own + 2 * shape.largest) + checked
+        if mixed:
+            return 2.0 * (own + gathered(shape, cpu)) + 4.0 * shape.inner * shape.width
+        return 4.0 * (own + 2 * shape.largest) + checked
     return 2.0 * shape.parameters + checked if mixed else 4.0 * shape.parameters
 
 
@@ -93,7 +100,7 @@ def further(method: ModuleType, config: Any, s: Setting) -> list[tuple[Part, flo
 
 def _frozen(name: str, word: str, shape: Shape, s: Setting, numbers: float, shard: int = 1) -> tuple[Part, float]:
     """A model that only computes."""
-    return Part(name, "held", numbers * s.bytes), read(word, shape, s.mixed, shard)
+    return Part(name, "held", numbers * s.bytes), read(word, shape, s.mixed, shard, s.cpu)
 
 
 def _onto(word: str, config: Any, s: Setting) -> tuple[Part, float] | None:
@@ -114,7 +121,7 @@ def _critic(config: Any, s: Setting) -> tuple[Part, float]:
     shared = s.lora and s.shard == 1 and (word == config.model or _onto(word, config, s) is not None)
     own = s.shape if word == config.model else shape_of(word, config.lora_rank)
     trained = own.adapters if s.lora else s.part(own)
-    reading = 0.0 if shared else read(word, own, s.mixed and bool(s.lora), s.shard)
+    reading = 0.0 if shared else read(word, own, s.mixed and bool(s.lora), s.shard, s.cpu)
     weights = 0 if shared or not s.lora else s.part(own) * s.bytes
     return Part("critic, with its gradients and moments", "held", weights + 16 * trained), reading
 
