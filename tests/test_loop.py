@@ -3,6 +3,7 @@
 A real turn, on a real server, is in test_loop_real.py."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -388,5 +389,5 @@ def test_a_card_says_what_the_gate_found(folder):
     assert record["snapshot"]["labelers"] == 6
     words = gate_section(record) + json.dumps(record)
     assert "| win_rate must be better | win_rate | holds | +0.500 |" in words and "A person decided: approve" in words
-    assert str(folder) not in words and "u3" not in words and "ada" not in words
+    assert str(folder) not in words and not re.search(r"\b(u3|ada)\b", words)  # three letters of a hash may well be ada
     assert lineage.gate_record(folder) is None

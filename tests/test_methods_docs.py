@@ -17,7 +17,8 @@ VARIANTS = {
     "distill": [{}, {"direction": "forward", "replay": "text"}],
     "reward_model": [{"labelers": "reliability"}, {"labelers": "groups", "group_by": "style"}],
     "dpo": [{"loss": "kto"}, {"nll_weight": 0.1}],
-    "phf": [{}, {"objective": "conditional"}, {"objective": "rwr", "beta": 100.0}, {"objective": "awr"}],
+    "phf": [{}, {"objective": "conditional"}, {"objective": "rwr", "beta": 100.0}, {"objective": "awr"},
+            {"objective": "route", "routed": 4}],
     "ppo": [{}, {"critic": "separate", "ptx_data": "text", "ptx_length": 16}],
 }
 

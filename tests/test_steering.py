@@ -48,7 +48,7 @@ def talkative(made):
     for text in (".", " ", "\n"):
         bias[tokenizer(text).input_ids] = 4.0
     bias[list(engine.template.stop_ids)] = -20.0
-    engine.unembedding = lambda: (original()[0], bias)
+    engine.unembedding = lambda split=False: (original()[0], bias)
     sampler.max_batch = 4
     yield made
     engine.unembedding = original
@@ -174,7 +174,7 @@ def test_a_text_may_end_where_a_tag_would_stand(talkative):
     bias = torch.full_like(bias, -torch.inf)
     line = engine.template.tokenizer("\n").input_ids[0]
     bias[line], bias[control.good], bias[list(engine.template.stop_ids)] = 0.0, 0.0, 0.0
-    engine.unembedding = lambda: (torch.zeros_like(weight), bias)
+    engine.unembedding = lambda split=False: (torch.zeros_like(weight), bias)
     found = sample(talkative, "good", True, n=300, max_tokens=3)
     drawn = {tuple(s.ids) for s in found}
     end = engine.template.stop_ids[0]
