@@ -199,7 +199,7 @@ def test_case_31_a_date_that_no_calendar_holds_is_refused(site, where, when):
         site.lead.call("GET", f"/api/projects/{site.open}/{where}?{when}")
 
 
-@pytest.mark.parametrize("end", ["disabled", "viewer", "withdrawn"])
+@pytest.mark.parametrize("end", ["disabled", "viewer", "withdrawn", "taken out"])
 def test_case_10_items_for_somebody_who_answers_no_more_are_for_the_others(tmp_path, end):
     """Assigned to one who left, an item would be asked of nobody."""
     with new_site(tmp_path) as site:
@@ -214,6 +214,10 @@ def test_case_10_items_for_somebody_who_answers_no_more_are_for_the_others(tmp_p
         assert site.ana.next(project)["status"] == "answered"
         if end == "withdrawn":
             site.lead.call("POST", f"/api/users/{ids['bo']}/withdraw", {})
+        elif end == "taken out":
+            site.lead.call("PUT", f"/api/projects/{project}/members/{ids['bo']}", {"member": False})
+            with pytest.raises(StudioError, match="bo may not answer in this project"):
+                site.lead.call("PATCH", f"/api/projects/{project}/items", {"items": [first], "assigned": [ids["bo"]]})
         else:
             site.lead.call("PATCH", f"/api/users/{ids['bo']}", {"role": end} if end == "viewer" else {"state": end})
         assert [asked(task) for task in site.ana.next(project, 3)["tasks"]] == ["q0"]

@@ -217,6 +217,7 @@ def set_member(call: Call) -> Json:
     if not call.body["member"]:
         call.tx.execute(update(members).where(where).values(state="removed"))
         release_all(call.tx, person.id, call.now, project.id)
+        unassign_all(call.tx, person.id, call.now, project.id)
     elif member is not None and member.state == "removed":
         call.tx.execute(update(members).where(where).values(state="screening" if settings.qualification else "member"))
     events.add(call.tx, "member", call.now, user_id=call.user.id, project_id=project.id, body={"user": person.id, **call.body})

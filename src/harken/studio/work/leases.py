@@ -62,10 +62,16 @@ def visible_project(tx: Connection, user: User, number: int) -> Row[Any]:
     project = find_project(tx, number)
     if user.role == "labeler":
         member = find_member(tx, project.id, user.id)
-        outside = user.confined or not project.settings.get("open_to_all", True) if member is None else member.state == "removed"
-        if outside:
+        if not may_answer(project, member, user):
             raise not_found("project")
     return project
+
+
+def may_answer(project: Row[Any], member: Row[Any] | None, user: User) -> bool:
+    """Whether a lead or a labeler has a place in the project, or may take one."""
+    if member is not None:
+        return bool(member.state != "removed")
+    return user.role == "lead" or bool(project.settings.get("open_to_all", True) and not user.confined)
 
 
 def find_item(tx: Connection, item: int) -> Row[Any]:
@@ -142,10 +148,12 @@ def release_all(tx: Connection, user_id: int, now: datetime, project: int | None
     return len(held)
 
 
-def unassign_all(tx: Connection, user_id: int, now: datetime) -> int:
-    """Items that were for somebody who answers no more are for the others they name, or for everybody; returns how many."""
+def unassign_all(tx: Connection, user_id: int, now: datetime, project: int | None = None) -> int:
+    """Items that were for somebody who answers no more, in one project or everywhere, are for the others they name, or for
+    everybody; returns how many."""
     name = f",{user_id},"
-    found = tx.execute(select(items).where(items.c.assigned.contains(name, autoescape=True)).order_by(items.c.id)).fetchall()
+    query = select(items).where(items.c.assigned.contains(name, autoescape=True)).order_by(items.c.id)
+    found = tx.execute(query if project is None else query.where(items.c.project_id == project)).fetchall()
     for item in found:
         left = item.assigned.replace(name, ",")
         rest = [int(number) for number in left.split(",") if number]

@@ -25,8 +25,9 @@ from harken.store.shapes import Record
 from harken.store.studio_schema import assignments, forms, instructions, item_texts, items, projects, users
 from harken.studio.tasks import KINDS, PROMPT_FLAGS, PROMPT_KINDS, TASKS, USE_CASES
 from harken.studio.work.forms import check_form, default_form, read_answer
-from harken.studio.work.leases import count, find_item, find_project, let_go_unbegun
+from harken.studio.work.leases import count, find_item, find_member, find_project, let_go_unbegun, may_answer
 from harken.studio.work.settings import CATEGORIES, PRESETS, SETTINGS, Settings, instruction_hash, names_its_maker, preset
+from harken.web.accounts import as_user
 from harken.web.errors import ApiError
 from harken.web.json_schema import ANY, BOOLEAN, Schema, array, check, either, enum, integer, mapping, nullable, obj, text
 
@@ -350,4 +351,9 @@ def _people(tx: Connection, item: Row[Any], wanted: Sequence[int]) -> list[int]:
     )
     if missing := sorted(set(wanted) - active):
         raise ApiError("bad_request", f"There is no active labeler {missing[0]}.", "GET /api/users lists them.")
+    project = find_project(tx, item.project_id)
+    for person in sorted(active):
+        user = as_user(tx.execute(select(users).where(users.c.id == person)).one())
+        if not may_answer(project, find_member(tx, project.id, person), user):
+            raise ApiError("bad_request", f"{user.name} may not answer in this project.", "Add them to it first.")
     return sorted(active)
