@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from harken.report.browser import script
-from harken.report.compared import claims
+from harken.report.compared import claims, compared
 from harken.report.load import load_runs
 from harken.report.refusals import reactions
 from harken.report.sets import sample_sets
@@ -32,6 +32,9 @@ def test_two_models_are_paired_by_item_and_said_in_words(tmp_path):
     heading = re.sub("<[^>]+>", "", re.search(r"<h1>(.*?)</h1>", html)[1])
     assert heading.startswith("runs/new against old: better on truthful +0.46 [0.")
     assert "Holm, 2 tasks" in html and "1 items have no score" in html and "tell two models apart" in html
+    third = eval_run(tmp_path / "third", "truthful", "newest", [1.0] * 20 + [0.0] * 20)
+    told = re.sub("<[^>]+>", "", compared(load_runs([old, new, third])))
+    assert "truthful, newest against old: inconclusive" in told  # of several couples each line names its own
     (same,) = claims(load_runs([old, eval_run(tmp_path / "c", "truthful", "same", [1.0] * 20 + [0.0] * 20)]))
     assert same.verdict == "inconclusive" and same.difference.low < 0 < same.difference.high, "40 equal scores prove no equality"
 

@@ -146,10 +146,11 @@ def compared(runs: Sequence[RunData]) -> str:
     found = claims(runs)
     if not found:
         return ""
-    lines = "".join(f'<li class="{MARKS.get(c.verdict, "open")}"><strong>{text(c.what)}</strong>: {text(c.words)}</li>'
-                    for c in found)
     rows: dict[str, dict[str, Estimate | None]] = {}
     couples = len({(c.who, c.against) for c in found})
+    lines = "".join(f'<li class="{MARKS.get(c.verdict, "open")}"><strong>{text(c.what)}</strong>'
+                    + (f", {text(c.who)} against {text(c.against)}" if couples > 1 and c.who not in c.words else "")
+                    + f": {text(c.words)}</li>" for c in found)
     for c in found:
         name = f"{c.area}: {c.what}" if couples == 1 else f"{c.area}: {c.what} ({c.who} against {c.against})"
         while name in rows:
