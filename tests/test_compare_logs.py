@@ -146,3 +146,76 @@ def test_where_lower_is_better_less_is_better(tmp_path, capsys):
     assert f"{runs[0]} is better than {runs[1]} (+0.800" in capsys.readouterr().out
     assert main(["compare", *runs[::-1]]) == 0
     assert "is worse than" in capsys.readouterr().out
+
+
+def old_lm_eval(path, scores, *, filters=1, **fields):
+    """A samples file from before 0.4.3: no hashes, no list of metrics, a row for each filter that it does not name."""
+    rows = [{"doc_id": i, "doc": {"q": f"é {i}"}, "target": "x", "arguments": [[f"Q: {i}", {"until": ["\n"]}]], "resps": [["a"]],
+             "filtered_resps": ["a"], "exact_match": s if k == 0 else 0, "parts": [True, False], **fields}
+            for k in range(filters) for i, s in enumerate(scores)]
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
+    return str(path.parent)
+
+
+def test_lm_evals_older_layouts_keep_filters_apart_and_prompts_checked(tmp_path, capsys):
+    file = "samples_gsm8k_2024-01-02T03-04-05.jsonl"
+    old = old_lm_eval(tmp_path / "old" / file, [1, 1, 0], filters=2)
+    assert [[x for row in t.scores.values() for x in row] for t in read_log(old).tasks.values()] == [[1, 1, 0], [0, 0, 0]]
+    other = old_lm_eval(tmp_path / "other" / file, [1, 1, 0], arguments={"gen_args_0": {"arg_0": "another", "arg_1": {}}})
+    assert main(["compare", old, other]) == 2
+    assert "3 of 3 shared items were asked with other prompts" in capsys.readouterr().err
+    assert main(["compare", old, "--metric", "parts"]) == 2
+    assert "'parts' is no number by item" in capsys.readouterr().err
+    assert main(["compare", str(tmp_path)]) == 2  # the folders of two models
+    assert "from several folders" in capsys.readouterr().err
+
+
+def test_a_document_of_lm_eval_has_one_hash_in_every_layout(tmp_path):
+    """Rows with hashes pair with rows without: lm-eval's own definition, sha256 of the document's JSON and of the prompt."""
+    import hashlib
+    file = "samples_t_2024-01-02T03-04-05.jsonl"
+    task = read_log(old_lm_eval(tmp_path / "old" / file, [1])).tasks["t"]
+    doc = hashlib.sha256('{\n  "q": "é 0"\n}'.encode()).hexdigest()
+    assert task.asked == {doc: hashlib.sha256(b"Q: 0").hexdigest()}
+
+
+def test_a_cluster_that_no_item_has_and_tasks_of_one_log_alone_are_said(tmp_path, capsys):
+    a = lm_eval(tmp_path / "a" / "samples_t_2026-01-02T03.jsonl", [1, 0, 1])
+    lm_eval(tmp_path / "both" / "samples_t_2026-01-02T03.jsonl", [1, 0, 1])
+    lm_eval(tmp_path / "both" / "samples_u_2026-01-02T03.jsonl", [1, 0, 1])
+    assert main(["compare", a, "--cluster", "pasage"]) == 2
+    assert "3 of 3 items have no 'pasage'" in capsys.readouterr().err
+    assert main(["compare", a, str(tmp_path / "both")]) == 0
+    assert f"Only {tmp_path / 'both'} holds, and so not compared: u" in capsys.readouterr().out
+
+
+def test_inspects_failed_and_unrun_samples_are_missing_in_every_task(tmp_path, monkeypatch, capsys):
+    """Sample 2 failed (no scores), 3 was unscored as a whole, 4 was never run, and 1 lacks its second epoch."""
+    def sample(ident, **scores):
+        return SimpleNamespace(id=ident, input="q", metadata=None, choices=["a", "b"],
+                               scores={k: SimpleNamespace(value=v) for k, v in scores.items()} or None)
+    samples = [sample(1, match="C", two={"a": 1, "b": 0}, many=[1, 0]), sample(2), sample(2),
+               sample(3, match="I", two=float("nan"), many=[0, 1]), sample(3, match="I", two={"a": 0}, many=[0, 1])]
+    held = SimpleNamespace(samples=samples, eval=SimpleNamespace(
+        task="t", dataset=SimpleNamespace(sample_ids=[1, 2, 3, 4]), config=SimpleNamespace(epochs=2)))
+    log = ModuleType("inspect_ai.log")
+    log.read_eval_log = lambda path: held
+    monkeypatch.setitem(sys.modules, "inspect_ai", ModuleType("inspect_ai"))
+    monkeypatch.setitem(sys.modules, "inspect_ai.log", log)
+    file = tmp_path / "log.json"
+    file.write_text('{"version": 2, "status": "cancelled", "eval": {}}')
+    none = [None, None]
+    tasks = read_log(str(file)).tasks
+    assert {name: t.scores for name, t in tasks.items()} == {
+        "t (match)": {"1": [1.0, None], "2": none, "3": [0.0, 0.0], "4": none},
+        "t (two/a)": {"1": [1.0, None], "2": none, "3": [None, 0.0], "4": none},
+        "t (two/b)": {"1": [0.0, None], "2": none, "3": none, "4": none},
+        "t (many/0)": {"1": [1.0, None], "2": none, "3": [0.0, 0.0], "4": none},
+        "t (many/1)": {"1": [0.0, None], "2": none, "3": [1.0, 1.0], "4": none}}
+    asked = tasks["t (match)"].asked["1"]
+    samples[0].choices.reverse()
+    assert read_log(str(file)).tasks["t (match)"].asked["1"] != asked  # shuffled choices are another prompt
+    (tmp_path / "eee.json").write_text('{"schema_version": "0.2.1", "evaluation_results": []}')
+    assert main(["compare", str(tmp_path / "eee.json")]) == 2
+    assert "Every Eval Ever" in capsys.readouterr().err

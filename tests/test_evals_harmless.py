@@ -290,6 +290,22 @@ def test_a_side_without_an_answer_is_said_and_labels_of_one_side_are_enough(tmp_
 
 # --- injection -------------------------------------------------------------------------------------
 
+def test_an_injection_row_without_an_answer_is_refused(tmp_path):
+    """Nothing stands in every text: utility would be 1 whatever the model says."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"task": "Name it.", "text": "a b", "answer": "b"}) + "\n"
+                    + json.dumps({"task": "Name it.", "text": "a b", "answer": " "}) + "\n")
+    with pytest.raises(UserError, match="row 2 has an empty answer"):
+        injection.load(str(path))
+
+
+def test_gain_and_cost_are_printed_as_figures(capsys):
+    from harken.cli.show import show_result_line
+    rate = {"value": 0.25, "low": 0.1, "high": 0.4, "n": 9, "level": 0.95}
+    show_result_line("gain and cost", {"sandwich": {"utility": rate, "p": 0.5}})
+    assert capsys.readouterr().out == "  gain and cost: sandwich (utility 0.250 [0.100, 0.400] n=9, p 0.500)\n"
+
+
 
 def few(tmp_path):
     path = tmp_path / "few.json"

@@ -80,6 +80,18 @@ def test_what_a_dying_server_had_answered_is_kept_and_a_null_is_no_answer(tmp_pa
     assert [a.text for a in found] == [None, "", "yes"] and found[0].why == "the server gave no text"
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_server_is_asked_again_for_what_is_missing_alone(tmp_path, temperature):
+    store = Store(tmp_path / "items.jsonl")
+    sick, asked = Says("yes", fails=("3",)), []
+    StoredModel(sick, store, "a", name="s").answers(PROMPTS[:8], max_tokens=4, temperature=temperature)
+    sick.fails = ()
+    say = sick.sample
+    sick.sample = lambda prompts, n, **settings: asked.extend(p.text for p in prompts) or say(prompts, n, **settings)
+    found = StoredModel(sick, store, "a", name="s").answers(PROMPTS[:8], max_tokens=4, temperature=temperature)
+    assert asked == ["3"] and [a.text for a in found] == [f"yes {i}" for i in range(8)]
+
+
 def test_a_torn_line_is_dropped_and_the_next_is_whole(tmp_path):
     path = tmp_path / "items.jsonl"
     path.write_text('{"key": "a", "texts": ["x"]}\n{"key": "b", "tex')

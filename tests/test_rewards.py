@@ -284,6 +284,25 @@ def test_a_dead_or_wrong_endpoint_is_said(endpoint, monkeypatch):
         EndpointSampler("http://127.0.0.1:9").sample(ASK, 1, max_tokens=4)
 
 
+def test_an_endpoints_wait_is_kept_and_a_text_in_parts_is_a_text(endpoint, monkeypatch):
+    from harken.engines.openai import EndpointSampler
+    url, handler = endpoint
+    waits = []
+    monkeypatch.setattr("harken.engines.openai.time.sleep", waits.append)
+    for says, waited in (("7", 7.0), ("900", 60.0), ("Wed, 21 Oct 2015 07:28:00 GMT", 1.0), ("", 1.0)):
+        handler.fails = 1
+        monkeypatch.setattr(handler, "end_headers", lambda self, says=says: (
+            self.send_header("Retry-After", says), BaseHTTPRequestHandler.end_headers(self))[1])
+        EndpointSampler(url).sample(ASK[:1], 1, max_tokens=4)
+        assert waits.pop() == waited and not waits
+    monkeypatch.setattr(handler, "reply", lambda self, body: [{"type": "text", "text": "a "}, {"type": "text", "text": "b"}])
+    assert EndpointSampler(url).sample(ASK[:1], 1, max_tokens=4)[0][0].text == "a b"
+    for nonsense in (7, {"text": "a"}, [3]):
+        monkeypatch.setattr(handler, "reply", lambda self, body, nonsense=nonsense: nonsense)
+        with pytest.raises(UserError, match="without choices"):
+            EndpointSampler(url).sample(ASK[:1], 1, max_tokens=4)
+
+
 def test_an_endpoint_that_dies_halfway_gives_what_it_had_said(endpoint, monkeypatch):
     from harken.engines.openai import EndpointSampler, NoText
     url, handler = endpoint

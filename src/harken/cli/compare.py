@@ -50,12 +50,16 @@ def run_compare(args: argparse.Namespace) -> int:
     if args.b is None:
         _show_alone(args)
         return 0
+    from harken.store.logs import read_log
     results = comparisons(args.a, args.b, metric=args.metric, cluster=args.cluster, margin=args.margin or None, level=args.level)
     if args.json:
         print(json.dumps({name: c.to_json() for name, c in results.items()}, ensure_ascii=False))
         return 0
     for name, c in results.items():
         print(f"{name}: {c.words(args.a, args.b)}")
+    for log in (args.a, args.b):
+        if left := [t for t in read_log(log, metric=args.metric).tasks if not any(t in name.split(" / ") for name in results)]:
+            print(f"Only {log} holds, and so not compared: {', '.join(left)}")
     return 0
 
 
@@ -84,7 +88,11 @@ def figures(a: str, *, metric: str = "", cluster: str = "", level: float = 0.95)
         known = {item: [x for x in row if x is not None] for item, row in task.scores.items()}
         known = {item: row for item, row in known.items() if row}
         rates = all(0 <= x <= 1 for row in known.values() for x in row)
-        groups = [task.clusters.get(item, item) for item in known] if cluster else None
+        alone = [item for item in known if item not in task.clusters]
+        if cluster and alone:
+            raise UserError(f"{name}: {len(alone)} of {len(known)} items have no {cluster!r} (the first is {alone[0]}).",
+                            "Check --cluster: it names a field that every item has.")
+        groups = [task.clusters[item] for item in known] if cluster else None
         value = mean_interval([sum(row) / len(row) for row in known.values()], groups, level,
                               bounds=(0.0, 1.0) if rates else None).to_json() if known else None
         low, high = bounded_mean(flat, (0.0, 1.0)) if rates else (None, None)

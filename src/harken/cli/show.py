@@ -22,6 +22,8 @@ def show_result_line(name: str, value: Any) -> None:
 def _shown(value: Any) -> str:
     if isinstance(value, dict) and "value" in value:
         return str(Estimate.from_json(value))
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{k} {_shown(v)}" for k, v in value.items()) + ")"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 

@@ -81,8 +81,13 @@ class NoText(str):
 
 
 def _text(message: dict[str, Any]) -> str:
-    text = message["content"] or message.get("refusal")
-    return text or ("" if message["content"] == "" or message.get("tool_calls") else NoText())
+    content = message["content"]
+    if isinstance(content, list):  # a text in parts
+        content = "".join(part["text"] for part in content if part.get("type", "text") == "text")
+    text = content or message.get("refusal")
+    if text and not isinstance(text, str):
+        raise TypeError("content is no text")
+    return text or ("" if content == "" or message.get("tool_calls") else NoText())
 
 
 class Unanswered(UserError):
@@ -96,11 +101,13 @@ class Unanswered(UserError):
 def post(url: str, body: dict[str, Any], seconds: float, wait: float) -> Any:
     """The answer's JSON, or its text where it is none. Raises `Unanswered`.
 
-    Failures that pass are tried again, after `wait` seconds, then twice as long.
+    Failures that pass are tried again, after `wait` seconds, then twice as long; later where the server's Retry-After says so,
+    up to a minute.
     """
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json", **_key()})
     reason, status = "", 0
     for attempt in range(RETRIES + 1):
+        asked = 0.0
         try:
             with urllib.request.urlopen(request, timeout=seconds) as reply:
                 return _read(reply)
@@ -109,12 +116,18 @@ def post(url: str, body: dict[str, Any], seconds: float, wait: float) -> Any:
             reason = f"status {error.code}: {error.read(300).decode('utf-8', 'replace').strip()}"
             if error.code not in AGAIN:
                 break
+            asked = _retry_after(error.headers.get("Retry-After"))
         except (OSError, ValueError, http.client.HTTPException) as error:
             status, reason = 0, str(getattr(error, "reason", None) or error)
         if attempt < RETRIES:
-            time.sleep(wait * 2**attempt)
+            time.sleep(max(wait * 2**attempt, asked))
     raise Unanswered(status, f"{url.rpartition('/chat/completions')[0] or url} does not answer ({reason}).",
                      "Check the address, the model's name and the key in $HARKEN_API_KEY.")
+
+
+def _retry_after(said: str | None) -> float:
+    """The seconds a server asks to wait, at most 60; 0 where it names none, or a date."""
+    return min(float(said), 60.0) if said and said.isascii() and said.strip().isdigit() else 0.0
 
 
 def get(url: str, seconds: float) -> Any:

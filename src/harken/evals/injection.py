@@ -185,6 +185,9 @@ def load(path: str) -> list[dict[str, str]]:
                 for row in (data["items"] if isinstance(data, dict) else data)]
         if not rows:
             raise ValueError("no item")
+        for at, row in enumerate(rows, 1):  # an empty answer stands in every text
+            if empty := [k for k, v in row.items() if not v.strip()]:
+                raise ValueError(f"row {at} has an empty {empty[0]}")
     except (KeyError, TypeError, ValueError) as error:
         raise wrong_layout(path, error, "rows with task, text and answer") from None
     return rows

@@ -182,9 +182,12 @@ class StoredModel:
                 keys = {i: content_hash(["answers", self.identity, settings, n, contents[i], draw and [i, content_hash(draw)]])
                         for i in part}
                 fits = [i for i in part if not self._too_long(contents[i], max_tokens)]
-                if any(keys[i] not in self.store.rows for i in fits):
+                wanted = [i for i in fits if keys[i] not in self.store.rows]
+                if wanted:
                     drawn = derive_seed(seed, "answers", at)
-                    new, failures, reason = self._ask(fits, at, ask, {**settings, "seed": drawn}, failures, reason)
+                    if temperature != 0 and self.template is not None:
+                        wanted = fits  # draws of one batch hang together; a server's and greedy ones do not
+                    new, failures, reason = self._ask(wanted, at, ask, {**settings, "seed": drawn}, failures, reason)
                     rows = [{"key": keys[i], "kind": "answers", "model": self.name, "prompt": exact[i], "texts": texts}
                             for i, texts in new.items()]
                     self.store.add([row for row in {r["key"]: r for r in rows}.values() if row["key"] not in self.store.rows])

@@ -9,6 +9,7 @@ Inspect's logs are read by its own library, where it is installed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -25,7 +26,10 @@ from harken.store import attack_reports
 ASKED = ("task", "instruction", "defence", "attack", "goal")
 """What tells items of one prompt apart in our runs' samples."""
 WORDS = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0, "yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
-LM_EVAL = re.compile(r"samples_(.+?)_\d{4}-\d\d-\d\dT.*\.jsonl$")
+LM_EVAL = re.compile(r"samples_(.+?)_(\d{4}-\d\d-\d\dT.*)\.jsonl$")
+LM_EVAL_FIELDS = frozenset(("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics", "doc_hash",
+                            "prompt_hash", "target_hash"))
+"""What a sample of lm-eval holds besides its metrics, which it lists from 0.4.7 on."""
 
 
 @dataclass
@@ -40,6 +44,8 @@ class TaskScores:
     """Whether a lower score is better: our own runs say so."""
 
     def add(self, item: str, score: Any, asked: str, cluster: Any) -> None:
+        if self.asked.get(item, asked) != asked:  # one name, two prompts: no repeat
+            item = f"{item} {asked}"
         self.scores.setdefault(item, []).append(number(score))
         self.asked.setdefault(item, asked)
         if cluster is not None:
@@ -77,7 +83,10 @@ def read_log(path: str, *, metric: str = "", cluster: str = "") -> Log:
     place = Path(path)
     if not place.exists():
         raise UserError(f"There is no log {path!r}.", "Name a run, an lm-eval samples file or its folder, or an .eval file.")
-    if place.suffix == ".eval":
+    held = _object(place) if place.suffix == ".json" and place.is_file() else {}
+    if "evaluation_results" in held:
+        raise UserError(f"{path} is Every Eval Ever's, which is written but not read.", "Name the log that it was made from.")
+    if place.suffix == ".eval" or {"eval", "status"} <= held.keys():
         tasks = _inspect(place, metric, cluster)
     elif (place / "result.json").is_file():
         tasks = _run(place, metric, cluster)
@@ -171,28 +180,73 @@ def _attacks(place: Path) -> dict[str, TaskScores] | None:
     return tasks
 
 
+def _object(file: Path) -> dict[str, Any]:
+    """A JSON file's object; empty for anything else."""
+    try:
+        held = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return held if isinstance(held, dict) else {}
+
+
 def _lm_eval(place: Path, metric: str, cluster: str) -> dict[str, TaskScores]:
     """lm-eval's samples_TASK_DATE.jsonl, or a folder of them (the latest of each task)."""
-    files = sorted(place.rglob("samples_*.jsonl")) if place.is_dir() else [place]
-    latest = {_task_name(file): file for file in files}
     tasks: dict[str, TaskScores] = {}
-    for name, file in latest.items():
+    for name, file in _latest(place).items():
+        seen: dict[str, int] = {}
         for line, row in _rows(file):
-            metrics = row.get("metrics")
-            names = [m for m in metrics if isinstance(m, str)] if isinstance(metrics, list) else []
+            item, asked = _lm_eval_hashes(row)
+            listed = row.get("metrics", [m for m in row if m not in LM_EVAL_FIELDS])
+            names = [m for m in listed if isinstance(m, str)] if isinstance(listed, list) else []
             known = [m for m in names if isinstance(row.get(m), bool | int | float) or row.get(m) is None]
             key = metric or (known[0] if known else "")
-            if not isinstance(row.get("doc_hash"), str) or not key:
-                raise UserError(f"{file}, line {line} is no sample of lm-eval (no doc_hash, or no metric).",
+            if not item or not key:
+                raise UserError(f"{file}, line {line} is no sample of lm-eval (no doc_hash or doc, or no metric).",
                                 "Name a file that lm-eval wrote with --log_samples.")
             if key not in row:
                 raise UserError(f"{file} has no metric {key!r}.", f"Metrics: {', '.join(names)}.")
+            if isinstance(row[key], list | dict):
+                raise UserError(f"{file}, line {line}: {key!r} is no number by item.", f"Metrics that are: {', '.join(known)}.")
             label = name if row.get("filter") in (None, "none") else f"{name} ({row['filter']})"
-            doc = row.get("doc") if isinstance(row.get("doc"), dict) else {}
+            if "filter" not in row and "metrics" not in row:  # before 0.4.7: one row a filter, unnamed
+                at = str(row.get("doc_id", item))
+                seen[at] = seen.get(at, 0) + 1
+                label = name if seen[at] == 1 else f"{name} (filter {seen[at]})"
+            doc = row.get("doc")
             task = tasks.setdefault(label, TaskScores(key))
-            where = (doc or {}).get(cluster) if cluster else None
-            task.add(str(row["doc_hash"]), row[key], str(row.get("prompt_hash", "")), where)
+            task.add(item, row[key], asked, doc.get(cluster) if cluster and isinstance(doc, dict) else None)
     return tasks
+
+
+def _lm_eval_hashes(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Hashes of document and prompt: those the row names (lm-eval 0.4.3 and later), else made from its texts as lm-eval makes
+    them; "" where it has neither."""
+    def sha256(text: str) -> str:
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    item, asked = row.get("doc_hash"), row.get("prompt_hash")
+    if not isinstance(item, str):
+        item = sha256(json.dumps(row["doc"], indent=2, ensure_ascii=False)) if row.get("doc") is not None else ""
+    if not isinstance(asked, str):
+        first = row.get("arguments")
+        while isinstance(first, list | dict) and first:
+            first = first[0] if isinstance(first, list) else next(iter(first.values()))
+        asked = sha256(first) if isinstance(first, str) else ""
+    return item, asked
+
+
+def _latest(place: Path) -> dict[str, Path]:
+    """The latest samples file of each task. Raises `UserError` where a task lies in several folders: those are several models."""
+    if not place.is_dir():
+        return {_task_name(place): place}
+    found: dict[str, list[Path]] = {}
+    for file in sorted(place.rglob("samples_*.jsonl"), key=lambda f: f.name):
+        found.setdefault(_task_name(file), []).append(file)
+    for name, files in found.items():
+        folders = sorted({str(f.parent) for f in files})
+        if len(folders) > 1:
+            raise UserError(f"{place} holds samples of {name} from several folders: {', '.join(folders)}.",
+                            "Each is a model of its own: name one.")
+    return {name: files[-1] for name, files in found.items()}
 
 
 def _task_name(file: Path) -> str:
@@ -226,27 +280,48 @@ def _inspect(file: Path, metric: str, cluster: str) -> dict[str, TaskScores]:
         log = read_eval_log(str(file))
     except Exception as error:  # whatever its library raises for a damaged file
         raise UserError(f"{file} cannot be read by Inspect: {error}.", "Is the file whole?") from None
-    tasks: dict[str, TaskScores] = {}
+    names: dict[str, dict[str, None]] = {}  # scorer -> its values' names; "" for one that is no mapping
     for sample in log.samples or []:
-        for scorer, value in _scores(sample):
-            if metric and scorer != metric:
-                continue
-            task = tasks.setdefault(log.eval.task if metric else f"{log.eval.task} ({scorer})", TaskScores(scorer))
-            given = sample.input if isinstance(sample.input, str) else [m.model_dump(include={"role", "content"})
-                                                                        for m in sample.input]
-            where = (sample.metadata or {}).get(cluster) if cluster else None
-            asked = (sample.metadata or {}).get("harken_asked") or content_hash(given)[:16]  # ours, exported: as the run has it
-            task.add(str(sample.id), value, str(asked), where)
+        for scorer, score in (sample.scores or {}).items():
+            names.setdefault(scorer, {}).update(dict.fromkeys(_parts(score.value)))
+    wanted = [(scorer, part) for scorer, parts in names.items() for part in (p for p in parts if p or len(parts) == 1)]
+    tasks: dict[str, TaskScores] = {}
+    for scorer, part in wanted:
+        full = f"{scorer}/{part}" if part else scorer
+        if metric and full != metric:
+            continue
+        task = tasks[log.eval.task if metric else f"{log.eval.task} ({full})"] = TaskScores(full)
+        for sample in log.samples or []:
+            about = sample.metadata or {}
+            score = (sample.scores or {}).get(scorer)  # none where the sample failed: missing
+            task.add(str(sample.id), _parts(score.value).get(part) if score else None,
+                     str(about.get("harken_asked") or content_hash(_given(sample))[:16]),  # ours, exported: as the run has it
+                     about.get(cluster) if cluster else None)
+        _add_not_run(task, log)
     return tasks
 
 
-def _scores(sample: Any) -> Iterable[tuple[str, Any]]:
-    """(name, value) of a sample's scores; one of several values gives "scorer/value" for each."""
-    for scorer, score in (sample.scores or {}).items():
-        if isinstance(score.value, Mapping):
-            yield from ((f"{scorer}/{key}", value) for key, value in score.value.items())
-        else:
-            yield scorer, score.value
+def _parts(value: Any) -> dict[str, Any]:
+    """A score's values by name: those of a mapping, a list's by position, else "" for the one."""
+    if isinstance(value, Mapping):
+        return {str(key): x for key, x in value.items()}
+    return {str(i): x for i, x in enumerate(value)} if isinstance(value, list) else {"": value}
+
+
+def _given(sample: Any) -> Any:
+    """What a sample was asked, its choices in their order included."""
+    given = sample.input if isinstance(sample.input, str) else [m.model_dump(include={"role", "content"}) for m in sample.input]
+    choices = getattr(sample, "choices", None)
+    return [given, list(choices)] if choices else given
+
+
+def _add_not_run(task: TaskScores, log: Any) -> None:
+    """A cancelled or failed log names the samples it meant to run: those without a row, and short epochs, are missing."""
+    dataset, config = getattr(log.eval, "dataset", None), getattr(log.eval, "config", None)
+    epochs = getattr(config, "epochs", None) or 1
+    for item in [str(i) for i in getattr(dataset, "sample_ids", None) or []]:
+        row = task.scores.setdefault(item, [])
+        row += [None] * (epochs - len(row))
 
 
 def paired(a: Log, b: Log) -> dict[str, tuple[TaskScores, TaskScores]]:
