@@ -285,9 +285,10 @@ def test_case_18_ratings_of_two_scales_are_told_apart_in_the_row(site):
     assert {(r["labeler"], r["scale"]["max"]) for r in site.lead.export(project, "ratings")} == {("ana", 7), ("bo", 5)}
 
 
-@pytest.mark.parametrize("length", [30_000, 200_000])
-def test_case_26_a_long_original_can_be_sent_in_as_it_is_and_changed(site, length):
-    text = ("A sentence that is fine. " * (length // 25 + 1))[:length]
+@pytest.mark.parametrize(("length", "sentence"), [(30_000, "A sentence that is fine. "), (200_000, "A sentence that is fine. "),
+                                                  (200_000, "这句话没有问题 🌸 fine。")])
+def test_case_26_a_long_original_can_be_sent_in_as_it_is_and_changed(site, length, sentence):
+    text = (sentence * (length // len(sentence) + 1))[:length]
     project = only_project(site, "edit", [{"prompt": p, "original": text} for p in "pq"])
     same, other = site.ana.next(project, 2)["tasks"]
     assert site.ana.submit(same, {"text": text})["counted"]
@@ -342,3 +343,17 @@ def test_rank_only_forbids_ties_where_its_form_does(site):
     assert receipt["answer"]["ranks"] == [2, 1, 3]
     (row,) = site.lead.export(project, "comparisons")
     assert [row["completions"][row["ranks"].index(r)] for r in (1, 2, 3)] == [task["completions"][i] for i in (1, 0, 2)]
+
+
+def test_who_is_taken_out_while_answering_is_told_why(site):
+    first, second = site.ana.next(site.open, 2)["tasks"]
+    ana = next(u["id"] for u in site.lead.call("GET", "/api/users")["items"] if u["name"] == "ana")
+    site.lead.call("PUT", f"/api/projects/{site.open}/members/{ana}", {"member": False})
+    for act in (lambda: site.ana.submit(first, {"preference": 1}), lambda: site.ana.skip(second, "unclear"),
+                lambda: site.ana.next(site.open), lambda: site.ana.call("GET", f"/api/projects/{site.open}")):
+        with pytest.raises(StudioError, match="You were taken out of this project"):
+            act()
+    with pytest.raises(StudioError, match="no such task"):
+        site.bo.submit(first, {"preference": 1})
+    with pytest.raises(StudioError, match="no such project"):
+        site.bo.next(site.closed)

@@ -18,6 +18,7 @@ from harken.web.errors import ApiError, as_api_error
 from harken.web.guard import guard_host, guard_origin
 from harken.web.json_schema import bounded, check
 from harken.web.operations import (
+    ANSWER_BYTES,
     BODY_BYTES,
     BODY_SECONDS,
     BODY_SECONDS_IN_ALL,
@@ -75,7 +76,7 @@ async def read_body(op: Operation, request: Request) -> Any:
     wanted = "application/x-ndjson" if op.ndjson == "in" else "application/json"
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != wanted:
         raise ApiError("not_json", f"The body must be sent as {wanted}.", f"Content-Type: {wanted}")
-    most = IMPORT_BYTES if op.ndjson == "in" else BODY_BYTES
+    most = IMPORT_BYTES if op.ndjson == "in" else ANSWER_BYTES if op.who == "labeler" else BODY_BYTES
     if int(request.headers.get("content-length", "0") or 0) > most:
         raise _too_large(most)
     data = await read_bytes(request, most)

@@ -29,6 +29,8 @@ from harken.web.limits import Limits
 T = TypeVar("T")
 Json = dict[str, Any]
 BODY_BYTES = 256 * 1024
+ANSWER_BYTES = 3 << 20
+"""A labeler's: an original of 200,000 characters that was improved, each up to 12 bytes of JSON."""
 BODY_SECONDS = 30.0
 """A body of which nothing came for so long is given up."""
 BODY_SECONDS_IN_ALL = 600.0

@@ -55,7 +55,7 @@ function refused(entry, error, words) {
   const closed = ["already_answered", "client_id_reused", "not_found"].includes(error.code);
   const drop = () => outbox.dismiss(entry.id);
   tell("failure", `${words}: ${error.message}`, {
-    hint: closed ? t("Your other answer to it counts. Copy this one if you need it, or discard it.") : error.hint,
+    hint: closed && error.code !== "not_found" ? t("Your other answer to it counts. Copy this one if you need it, or discard it.") : error.hint,
     actions: [
       ...(closed ? [] : [{ label: t("Go back to it"), run: () => reopen(entry) }]),
       { label: t("Copy"), stays: true, run: () => copy(inWords(entry)) },

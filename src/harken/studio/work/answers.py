@@ -38,6 +38,7 @@ from harken.studio.work.leases import (
     find_project,
     my_assignment,
     set_assignment,
+    taken_out,
     until,
 )
 from harken.studio.work.line import (
@@ -89,8 +90,10 @@ def submit(tx: Connection, user: User, assignment: int, sent: dict[str, Any], no
     """Stores an answer. `sent`: client_id, answer, seconds, form_version, instruction_hash, and `next` (count, have) where
     the next tasks shall come back with the receipt."""
     row = _submission.first(tx, id=assignment, user=user.id, client_id=sent["client_id"])
-    if row is None or row[3].state == "removed":  # whoever was taken out holds nothing here any more
+    if row is None:
         raise not_found("task")
+    if row[3].state == "removed":  # whoever was taken out holds nothing here any more
+        raise taken_out()
     mine, item, project, member, upcoming, held, ahead, before, *numbers = row
     # An item whose lease had run out is open to its labeler in this read, and no longer once it is answered.
     found = None if mine.state != "leased" else [] if upcoming is None else [upcoming]

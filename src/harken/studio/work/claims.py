@@ -14,11 +14,10 @@ from sqlalchemy import Connection, bindparam, select
 from harken.store.prepared import Prepared
 from harken.store.studio_schema import assignments, grades, items
 from harken.studio.tasks import TASKS
-from harken.studio.work.leases import set_assignment, sweep, until
+from harken.studio.work.leases import set_assignment, sweep, taken_out, until
 from harken.studio.work.line import Line, task_json, with_prompt
 from harken.studio.work.quality import qualifies
 from harken.web.accounts import User
-from harken.web.errors import not_found
 
 MAX_HELD = 10
 RETRY_SECONDS = 15
@@ -38,7 +37,7 @@ def more_tasks(line: Line, wanted: int, have: Sequence[int]) -> dict[str, Any]:
     """`next_tasks` for a line that was read already; writes it."""
     project, now = line.project.id, line.now
     if line.at["state"] == "removed":
-        raise not_found("project")
+        raise taken_out()
     if line.at["served"] % SWEEP_EVERY == 0 and sweep(line.tx, project, now):
         line.refresh()
     tasks = _lost(line, wanted, have) if line.held - set(have) else []

@@ -63,8 +63,14 @@ def visible_project(tx: Connection, user: User, number: int) -> Row[Any]:
     if user.role == "labeler":
         member = find_member(tx, project.id, user.id)
         if not may_answer(project, member, user):
-            raise not_found("project")
+            raise not_found("project") if member is None else taken_out()
     return project
+
+
+def taken_out() -> ApiError:
+    """What somebody is told who had a place in a project and has it no more."""
+    return ApiError("not_found", "You were taken out of this project, and it takes no more from you.",
+                    "What you said before stays stored. If you should be in it, ask its lead to add you again.")
 
 
 def may_answer(project: Row[Any], member: Row[Any] | None, user: User) -> bool:
@@ -81,10 +87,13 @@ def find_item(tx: Connection, item: int) -> Row[Any]:
 
 
 def my_assignment(tx: Connection, user: User, assignment: int) -> Row[Any]:
-    """The caller's own assignment; anybody else's, or one of a project they were taken out of, does not exist for them."""
+    """The caller's own assignment; anybody else's does not exist for them, and of one in a project they were taken out of they
+    are told so."""
     row: Row[Any] | None = _assignment.first(tx, id=assignment)
-    if row is None or row.user_id != user.id or row.place == "removed":
+    if row is None or row.user_id != user.id:
         raise not_found("task")
+    if row.place == "removed":
+        raise taken_out()
     return row
 
 

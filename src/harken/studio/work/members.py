@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, and_, insert, update
 
 from harken.store.events import stamp
 from harken.store.studio_schema import exposures, members
-from harken.studio.work.leases import find_member
+from harken.studio.work.leases import find_member, taken_out
 from harken.studio.work.settings import Settings
 from harken.web.accounts import User
 from harken.web.errors import not_found
@@ -24,8 +24,9 @@ def membership(tx: Connection, project: Row[Any], user: User, settings: Settings
             raise not_found("project")
         add_member(tx, project.id, user, settings, now)
         member = find_member(tx, project.id, user.id)
-    if member is None or member.state == "removed":
-        raise not_found("project")
+    assert member is not None
+    if member.state == "removed":
+        raise taken_out()
     return member
 
 
