@@ -246,7 +246,8 @@ def test_oversize_bodies_are_refused_before_they_are_read(shared):
         status, _, said = raw(shared, "POST", "/api/login", None,
                               {"Content-Type": "application/json", "Content-Length": str(length)})
         assert status == 413 and json.loads(said)["error"]["code"] == "too_large"
-    for path, client, most in ((f"/api/projects/{shared.open}/next", shared.ana, 3 << 20), ("/api/projects", shared.lead, 256 << 10)):
+    for path, client, most in ((f"/api/projects/{shared.open}/next", shared.ana, 3 << 20),
+                               ("/api/projects", shared.lead, 256 << 10)):
         chunks = (b"x" * 65536 for _ in range(most // 65536 + 4))
         assert raw(shared, "POST", path, chunks, {"Transfer-Encoding": "chunked"}, client)[0] == 413
 
