@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from harken.core.errors import UserError
@@ -50,16 +51,19 @@ def run_compare(args: argparse.Namespace) -> int:
     if args.b is None:
         _show_alone(args)
         return 0
-    from harken.store.logs import read_log
-    results = comparisons(args.a, args.b, metric=args.metric, cluster=args.cluster, margin=args.margin or None, level=args.level)
+    from harken.store.logs import paired, read_log
+    a, b = (read_log(log, metric=args.metric, cluster=args.cluster) for log in (args.a, args.b))
+    pairs = paired(a, b)
+    results = _compared(pairs, args.cluster, args.margin or None, args.level)
     if args.json:
         print(json.dumps({name: c.to_json() for name, c in results.items()}, ensure_ascii=False))
         return 0
     for name, c in results.items():
         print(f"{name}: {c.words(args.a, args.b)}")
-    for log in (args.a, args.b):
-        if left := [t for t in read_log(log, metric=args.metric).tasks if not any(t in name.split(" / ") for name in results)]:
-            print(f"Only {log} holds, and so not compared: {', '.join(left)}")
+    used = [task for pair in pairs.values() for task in pair]
+    for name, log in ((args.a, a), (args.b, b)):
+        if left := [task for task, scores in log.tasks.items() if not any(scores is one for one in used)]:
+            print(f"Only {name} holds, and so not compared: {', '.join(left)}")
     return 0
 
 
@@ -104,9 +108,13 @@ def figures(a: str, *, metric: str = "", cluster: str = "", level: float = 0.95)
 def comparisons(a: str, b: str, *, metric: str = "", cluster: str = "", margin: float | None = None,
                 level: float = 0.95) -> dict[str, Any]:
     """A `stats.compare.Comparison` a task that both logs hold, Holm-corrected over them. Raises `UserError`."""
-    from harken.stats.compare import compare, corrected
     from harken.store.logs import paired, read_log
-    pairs = paired(read_log(a, metric=metric, cluster=cluster), read_log(b, metric=metric, cluster=cluster))
+    return _compared(paired(read_log(a, metric=metric, cluster=cluster), read_log(b, metric=metric, cluster=cluster)), cluster,
+                     margin, level)
+
+
+def _compared(pairs: Mapping[str, tuple[Any, Any]], cluster: str, margin: float | None, level: float) -> dict[str, Any]:
+    from harken.stats.compare import compare, corrected
     found = {}
     for name, (one, other) in pairs.items():
         known = [x for t in (one, other) for row in t.scores.values() for x in row if x is not None]
