@@ -175,3 +175,25 @@ def rate_all(page, k, press):
 
 def as_shown(payload, order):
     return [payload["ranks"][i] for i in order]
+
+
+KINDS = {
+    "demonstrate": [{"prompt": "When do I plant beans?"}] * 1,
+    "rate_and_rank": ranking_items(1, 5),
+    "compare": [{"prompt": "When do I plant beans?", "completions": list(ANSWERS[:2])}],
+    "edit": [{"prompt": "When do I plant beans?", "original": ANSWERS[0]}],
+    "write_prompt": [{"ask": {"text": "Ask about gardens."}}],
+    "rank": ranking_items(1, 3),
+    "questions": [{"prompt": "When do I plant beans?", "completions": list(ANSWERS[:2])}],
+}
+"""An item or so of each form."""
+
+
+def axe(page):
+    """Serious and critical findings of axe."""
+    found = pytest.importorskip("axe_playwright_python.sync_playwright").Axe().run(page)
+    return [
+        f"{v['id']} ({v['impact']}): {[n['html'][:160] for n in v['nodes']][:3]}"
+        for v in found.response["violations"]
+        if v["impact"] in ("serious", "critical")
+    ]

@@ -1,4 +1,4 @@
-"""The lead's pages in a real browser, and every page under axe: nothing serious, nothing from elsewhere."""
+"""The lead's pages in a real browser, and every page out of labeling under axe: nothing serious, nothing from elsewhere."""
 
 import os
 import random
@@ -10,7 +10,7 @@ import pytest
 
 from harken.studio.client import Client
 from harken.web import accounts
-from studio_browser import ANSWERS, PHONE, Served, Watched, overview, ranking_items, read_guide, stored, until
+from studio_browser import KINDS, PHONE, Served, Watched, axe, overview, ranking_items, read_guide, stored, until
 from studio_crowd import crowd
 
 pytestmark = pytest.mark.slow
@@ -60,16 +60,6 @@ def crowded(served):
     return project
 
 
-def axe(page):
-    """Serious and critical findings of axe."""
-    found = pytest.importorskip("axe_playwright_python.sync_playwright").Axe().run(page)
-    return [
-        f"{v['id']} ({v['impact']}): {[n['html'][:160] for n in v['nodes']][:3]}"
-        for v in found.response["violations"]
-        if v["impact"] in ("serious", "critical")
-    ]
-
-
 def picture(page, name, **options):
     """Writes docs/studio/NAME.png, in 128 colours, where pictures are wanted."""
     if not PICTURES:
@@ -115,43 +105,6 @@ def test_axe_finds_nothing_serious_on_any_page(watched, served, crowded, scheme)
     watched.faults = [
         f for f in watched.faults if "404" not in f and "400" not in f
     ]  # the missing project, the missing invitation
-
-
-KINDS = {
-    "demonstrate": [{"prompt": "When do I plant beans?"}] * 1,
-    "rate_and_rank": ranking_items(1, 5),
-    "compare": [{"prompt": "When do I plant beans?", "completions": list(ANSWERS[:2])}],
-    "edit": [{"prompt": "When do I plant beans?", "original": ANSWERS[0]}],
-    "write_prompt": [{"ask": {"text": "Ask about gardens."}}],
-    "rank": ranking_items(1, 3),
-    "questions": [{"prompt": "When do I plant beans?", "completions": list(ANSWERS[:2])}],
-}
-SEEN = [(kind, scheme) for kind in KINDS for scheme in ("light", "dark") if kind not in ("rank", "questions") or scheme == "dark"]
-
-
-@pytest.mark.parametrize(("kind", "scheme"), SEEN)
-def test_axe_finds_nothing_serious_while_labeling(watched, served, kind, scheme):
-    page = watched.label(served.project(kind, KINDS[kind]), color_scheme=scheme)
-    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
-    assert axe(page) == []
-    if kind == "rate_and_rank":
-        for _ in range(5):
-            page.keyboard.press("5")
-            page.keyboard.press("Enter")
-        for key in "12d":
-            page.keyboard.press(key)
-        assert axe(page) == []
-    if kind == "edit":
-        page.locator("#text").fill("Another text. Entirely.")
-        assert axe(page) == []
-    page.keyboard.press("Escape")
-    for key, dialog in (("?", "keys"), ("s", "skip"), ("u", "unsafe"), ("g", "guide")):
-        page.locator("#go").focus()
-        page.keyboard.press(key)
-        page.locator(f"#{dialog}[open]").wait_for()
-        assert axe(page) == [], dialog
-        page.keyboard.press("Escape")
-        page.wait_for_timeout(100)  # closing hands the focus back to the form
 
 
 def test_the_overview_finds_the_faults_that_were_planted(watched, served, crowded):
